@@ -1,0 +1,1 @@
+"""Generated from protos/agentmatrix/wire/v1; see the Makefile."""
