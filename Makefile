@@ -1,0 +1,52 @@
+# Everything runs in .venv, made on first use from the python3 (3.11 or newer) that is found: only python3 and make are needed.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint format types protos bench clean
+
+help:
+	@echo "make demo     two teams of agents, one in a second process, play a game of Gobang"
+	@echo "make test     lint, types and all tests"
+	@echo "make lint | format | types | protos | bench | clean"
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "AgentMatrix needs Python 3.11 or newer; none was found. Say which: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(PY)
+	@echo "Installing AgentMatrix into $(VENV) ..."
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(PY)
+	@echo "Installing AgentMatrix and its development tools into $(VENV) ..."
+	@$(PIP_INSTALL) -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	@$(PY) -m agentmatrix demo $(ARGS)
+
+test: lint types
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(PY) -m ruff check .
+
+format: $(VENV)/.installed-dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: $(VENV)/.installed-dev
+	$(PY) -m mypy
+
+protos: $(VENV)/.installed-dev
+	$(PY) -m grpc_tools.protoc -I protos --python_out=. --pyi_out=. $(shell find protos -name '*.proto')
+
+bench: $(VENV)/.installed-dev
+	@for f in tests/bench/*.py; do test -e "$$f" || continue; echo "== $$f"; $(PY) "$$f" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
