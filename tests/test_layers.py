@@ -1,0 +1,134 @@
+"""The arrows of the house: imports go only downwards, and each dangerous import has one door."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "agentmatrix"
+GENERATED = PACKAGE / "wire" / "v1"
+
+# A room imports itself and rooms of lower numbers; remote and host, compose and wire never meet.
+LAYERS = {
+    "errors": 0,
+    "pregel": 1,
+    "agent": 1,
+    "scripted": 1,
+    "compose": 2,
+    "wire": 2,
+    "transport": 3,
+    "session": 4,
+    "remote": 5,
+    "host": 5,
+    "speakers": 6,
+    "stops": 6,
+    "testing": 6,
+    "display": 6,
+    "telemetry": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+LONGEST = 450
+
+
+def modules(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*.py")) if GENERATED not in path.parents]
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports(path: Path, *, module_level: bool = False) -> Iterator[str]:
+    """Dotted names that the module imports: `from a import b` gives `a.b`.
+
+    `module_level` leaves out what is imported inside functions and for type checkers only.
+    """
+    here = dotted(path).split(".")
+    package = here if path.name == "__init__.py" else here[:-1]
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            inner = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            if not (module_level and (inner or is_type_checking(child))):
+                yield from walk(child)
+
+    yield from walk(ast.parse(path.read_text(), str(path)))
+
+
+def room(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[1] if parts[0] == "agentmatrix" and len(parts) > 1 and parts[1] in LAYERS else None
+
+
+def test_every_room_has_its_number() -> None:
+    rooms = {dotted(path).split(".")[1] for path in modules(PACKAGE) if path != PACKAGE / "__init__.py"}
+    assert rooms <= LAYERS.keys()
+
+
+@pytest.mark.parametrize("path", modules(PACKAGE), ids=dotted)
+def test_imports_go_only_downwards(path: Path) -> None:
+    own = room(dotted(path))
+    if own is None:
+        pytest.skip("the package's front door imports lazily and by name")
+    for name in imports(path):
+        other = room(name)
+        if other is not None and other != own:
+            assert LAYERS[other] < LAYERS[own], f"{dotted(path)} ({LAYERS[own]}) imports {name} ({LAYERS[other]})"
+
+
+@pytest.mark.parametrize("path", modules(PACKAGE), ids=dotted)
+def test_dangerous_imports_have_one_door(path: Path) -> None:
+    relative = path.relative_to(PACKAGE).as_posix()
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "grpc":
+            assert relative.startswith("transport/"), f"{relative} imports {name}"
+        if top == "langgraph" and any(part.startswith("_") for part in rest):
+            assert relative.startswith("pregel"), f"{relative} imports the private {name}"
+        assert top not in {"pickle", "cloudpickle", "dill", "marshal", "shelve", "click"}, f"{relative} imports {name}"
+        assert not name.startswith("langchain_core.load"), f"{relative} imports {name}"
+
+
+def test_examples_use_the_public_face_only() -> None:
+    public = {"agentmatrix", "agentmatrix.errors", "agentmatrix.speakers", "agentmatrix.stops", "agentmatrix.testing"}
+    for path in modules(ROOT / "graphs"):
+        for name in imports(path):
+            if name.split(".")[0] == "agentmatrix":
+                home, _, what = name.rpartition(".")
+                assert home in public or name in public, f"{dotted(path)} imports {name}"
+                assert not what.startswith("_"), f"{dotted(path)} imports {name}"
+
+
+def test_no_cycles_between_modules() -> None:
+    known = {dotted(path): path for path in modules(PACKAGE)}
+
+    def targets(path: Path) -> set[str]:
+        names = {name if name in known else name.rpartition(".")[0] for name in imports(path, module_level=True)}
+        return {name for name in names if name in known} - {dotted(path)}
+
+    arrows = {name: targets(path) for name, path in known.items()}
+    while free := [name for name, others in arrows.items() if not others & arrows.keys()]:
+        for name in free:
+            del arrows[name]
+    assert not arrows, f"modules that import each other: {sorted(arrows)}"
+
+
+@pytest.mark.parametrize("path", [*modules(PACKAGE), *modules(ROOT / "graphs")], ids=dotted)
+def test_no_file_is_too_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST
