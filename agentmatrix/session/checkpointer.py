@@ -1,0 +1,167 @@
+"""A checkpointer on two machines: the caller's saver, and what stands for it on the host."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+)
+
+from agentmatrix.session.lending import Lender
+
+__all__ = ["BorrowedSaver", "version_scheme"]
+
+
+def version_scheme(saver: BaseCheckpointSaver[Any]) -> str:
+    """How a saver counts channel versions: "int", "str" (langgraph's padded counter) or "ask".
+
+    langgraph asks for versions synchronously, many times a step and from event loops, so the host counts by itself
+    wherever the scheme is one of langgraph's own.
+    """
+    if type(saver).get_next_version is BaseCheckpointSaver.get_next_version:
+        return "int"
+    if isinstance(saver, BorrowedSaver):
+        return saver.scheme
+    first = saver.get_next_version(None, None)
+    if isinstance(first, int):
+        return "int"
+    padded = isinstance(first, str) and len(first.split(".")[0]) == 32 and first.split(".")[0].isdigit()
+    return "str" if padded else "ask"
+
+
+def _plain(config: RunnableConfig | None) -> dict[str, Any] | None:
+    """A config for a saver: what identifies the checkpoint, none of the machinery of the run."""
+    if config is None:
+        return None
+    plain: dict[str, Any] = {key: value for key, value in config.items() if key in ("tags", "metadata", "run_id")}
+    plain["metadata"] = dict(plain.get("metadata") or {})
+    if not plain["metadata"]:
+        del plain["metadata"]
+    configurable: Mapping[str, Any] = config.get("configurable", {})
+    plain["configurable"] = {key: value for key, value in configurable.items() if not key.startswith("__pregel_")}
+    return plain
+
+
+class BorrowedSaver(BaseCheckpointSaver[Any]):
+    """Stands on the host for the caller's checkpointer. A write returns after the caller's saver has returned.
+
+    Args:
+        lender: the caller.
+        scheme: how versions are counted, see `version_scheme`.
+        supports_delta: whether the caller's saver is asked for delta channels' histories.
+    """
+
+    def __init__(self, lender: Lender, scheme: str) -> None:
+        super().__init__()
+        self.lender = lender
+        self.scheme = scheme
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BorrowedSaver:
+        return self
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        if self.scheme == "int":
+            return super().get_next_version(current, channel)
+        if self.scheme == "str":
+            count = 0 if current is None else current if isinstance(current, int) else int(current.split(".")[0])
+            return f"{count + 1:032}.{random.random():016}"
+        return self.lender.ask("saver", "get_next_version", current, channel)
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        found: CheckpointTuple | None = self.lender.ask("saver", "get_tuple", _plain(config))
+        return found
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        found: CheckpointTuple | None = await self.lender.aask("saver", "aget_tuple", _plain(config))
+        return found
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        options = {"filter": filter, "before": _plain(before), "limit": limit}
+        yield from self.lender.ask("saver", "list", _plain(config), **options)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        options = {"filter": filter, "before": _plain(before), "limit": limit}
+        for found in await self.lender.aask("saver", "alist", _plain(config), **options):
+            yield found
+
+    def put(
+        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+    ) -> RunnableConfig:
+        saved: RunnableConfig = self.lender.ask("saver", "put", _plain(config), checkpoint, metadata, new_versions)
+        return saved
+
+    async def aput(
+        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+    ) -> RunnableConfig:
+        saved: RunnableConfig = await self.lender.aask(
+            "saver", "aput", _plain(config), checkpoint, metadata, new_versions
+        )
+        return saved
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        self.lender.ask("saver", "put_writes", _plain(config), [*writes], task_id, task_path)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        await self.lender.aask("saver", "aput_writes", _plain(config), [*writes], task_id, task_path)
+
+    def delete_thread(self, thread_id: str) -> None:
+        self.lender.ask("saver", "delete_thread", thread_id)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        await self.lender.aask("saver", "adelete_thread", thread_id)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        self.lender.ask("saver", "delete_for_runs", [*run_ids])
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        await self.lender.aask("saver", "adelete_for_runs", [*run_ids])
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        self.lender.ask("saver", "copy_thread", source_thread_id, target_thread_id)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        await self.lender.aask("saver", "acopy_thread", source_thread_id, target_thread_id)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        self.lender.ask("saver", "prune", [*thread_ids], strategy=strategy)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        await self.lender.aask("saver", "aprune", [*thread_ids], strategy=strategy)
+
+    def get_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.lender.ask(
+            "saver", "get_delta_channel_history", config=_plain(config), channels=[*channels]
+        )
+        return found
+
+    async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = await self.lender.aask(
+            "saver", "aget_delta_channel_history", config=_plain(config), channels=[*channels]
+        )
+        return found

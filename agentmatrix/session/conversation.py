@@ -1,0 +1,200 @@
+"""The rules of one run's conversation, free of I/O: frames in, frames and effects out.
+
+Both halves are small state machines in the manner of h11 and hyper-h2. A driver (see `caller`, `host`) moves the frames
+and carries out the effects; the machine says which frames may come when, and ends the run when a peer breaks the rules.
+
+::
+
+    caller                                  host
+    Start ------------------------------->  Begin
+    (idle -> started)      <-------------  Accepted
+    Credit, Cancel, Signal, Notice ----->
+                           <-------------  Part, Event, Request ...
+    Reply -------------------------------->
+    (ended)                <-------------  End, always the last
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from agentmatrix.errors import ProtocolError
+from agentmatrix.wire.v1 import run_pb2 as pb
+
+__all__ = ["CallerConversation", "HostConversation", "Phase"]
+
+
+class Phase(Enum):
+    """Where a run's conversation stands."""
+
+    IDLE = "idle"
+    STARTED = "started"
+    ACCEPTED = "accepted"
+    ENDED = "ended"
+
+
+@dataclass
+class CallerConversation:
+    """The caller's half: starts the run, answers what the host asks, hears how it ends."""
+
+    phase: Phase = Phase.IDLE
+    cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self._asked: set[int] = set()
+        self._owes_credit = False
+
+    def start(self, start: pb.Start) -> pb.Frame:
+        """The first frame of the run."""
+        if self.phase is not Phase.IDLE:
+            raise ProtocolError("a run starts once")
+        self.phase = Phase.STARTED
+        return pb.Frame(start=start)
+
+    def receive(self, frame: pb.Frame) -> str:
+        """Takes a frame of the host.
+
+        Returns:
+            What it is, the name of its body: "accepted", "part", "event", "request", "end", or "late" for a frame that
+            came after the end and is to be ignored.
+
+        Raises:
+            ProtocolError: the host may not send this frame now.
+        """
+        kind = frame.WhichOneof("body")
+        if self.phase is Phase.ENDED:
+            return "late"
+        if self.phase is Phase.IDLE or kind not in ("accepted", "part", "event", "request", "end"):
+            raise self._broken(f"the host sent {kind or 'an empty frame'} to a run that is {self.phase.value}")
+        if kind == "accepted":
+            if self.phase is Phase.ACCEPTED:
+                raise self._broken("the host accepted the run twice")
+            self.phase = Phase.ACCEPTED
+        elif kind == "end":
+            self.phase = Phase.ENDED
+        elif self.phase is Phase.STARTED:
+            raise self._broken(f"the host sent {kind} before it accepted the run")
+        elif kind == "request":
+            if frame.request.id in self._asked:
+                raise self._broken(f"the host used request id {frame.request.id} twice")
+            self._asked.add(frame.request.id)
+        elif kind == "part":
+            self._owes_credit = self._owes_credit or not frame.part.more
+        return str(kind)
+
+    def reply(self, reply: pb.Reply) -> pb.Frame | None:
+        """The frame that answers a request; None when the run has ended meanwhile."""
+        if self.phase is Phase.ENDED:
+            return None
+        if reply.id not in self._asked:
+            raise ProtocolError(f"nobody asked request {reply.id}")
+        self._asked.discard(reply.id)
+        return pb.Frame(reply=reply)
+
+    def credit(self) -> pb.Frame | None:
+        """The frame that lets the host go on after a part; None when it does not wait."""
+        if self.phase is Phase.ENDED or not self._owes_credit:
+            return None
+        self._owes_credit = False
+        return pb.Frame(credit=pb.Credit(parts=1))
+
+    def cancel(self, reason: str) -> pb.Frame | None:
+        """The frame that stops the run; None when it has ended, has not started or is being cancelled already."""
+        if self.phase in (Phase.IDLE, Phase.ENDED) or self.cancelled:
+            return None
+        self.cancelled = True
+        return pb.Frame(cancel=pb.Cancel(reason=reason))
+
+    def notice(self, kind: str, arguments: bytes) -> pb.Frame | None:
+        """The frame that tells the host of a change of a lent object; None when the run is not under way."""
+        if self.phase in (Phase.IDLE, Phase.ENDED):
+            return None
+        return pb.Frame(notice=pb.Notice(kind=kind, arguments=arguments))
+
+    def lost(self) -> bool:
+        """The connection is gone: ends the conversation; returns whether the run was still open."""
+        was_open = self.phase is not Phase.ENDED
+        self.phase = Phase.ENDED
+        return was_open
+
+    def _broken(self, what: str) -> ProtocolError:
+        self.phase = Phase.ENDED
+        return ProtocolError(f"{what}; the run is ended. Do both sides run the same version of agentmatrix?")
+
+
+@dataclass
+class HostConversation:
+    """The host's half: accepts the run, asks the caller's objects, ends it."""
+
+    phase: Phase = Phase.IDLE
+
+    def __post_init__(self) -> None:
+        self._open: set[int] = set()
+        self._next_id = 1
+
+    def receive(self, frame: pb.Frame) -> str:
+        """Takes a frame of the caller.
+
+        Returns:
+            What it is: "start", "reply", "credit", "cancel", "signal", "notice", or "late" for a frame to be ignored
+            since the run has ended.
+
+        Raises:
+            ProtocolError: the caller may not send this frame now.
+        """
+        kind = frame.WhichOneof("body")
+        if self.phase is Phase.ENDED:
+            return "late"
+        if self.phase is Phase.IDLE:
+            if kind != "start":
+                self.phase = Phase.ENDED
+                raise ProtocolError(f"a run begins with start, not with {kind or 'an empty frame'}")
+            self.phase = Phase.STARTED
+        elif kind not in ("reply", "credit", "cancel", "signal", "notice"):
+            raise ProtocolError(f"the caller sent {kind or 'an empty frame'} in the middle of a run")
+        elif kind == "reply":
+            if frame.reply.id not in self._open:
+                raise ProtocolError(f"the caller answered request {frame.reply.id}, which is not open")
+            self._open.discard(frame.reply.id)
+        elif kind == "credit" and frame.credit.parts == 0:
+            raise ProtocolError("the caller gave a credit of no parts")
+        return str(kind)
+
+    def accept(self) -> pb.Frame | None:
+        """The frame that takes the run; None when it has ended meanwhile."""
+        if self.phase is not Phase.STARTED:
+            return None
+        self.phase = Phase.ACCEPTED
+        return pb.Frame(accepted=pb.Accepted())
+
+    def part(self, value: bytes, *, more: bool) -> pb.Frame | None:
+        """A part of the run's stream; `more` when the host goes on without a credit."""
+        return pb.Frame(part=pb.Part(value=value, more=more)) if self.phase is Phase.ACCEPTED else None
+
+    def event(self, kind: str, arguments: bytes) -> pb.Frame | None:
+        """Something that the caller's objects must hear of."""
+        return (
+            pb.Frame(event=pb.Event(kind=kind, arguments=arguments)) if self.phase is Phase.ACCEPTED else None
+        )
+
+    def request(self, target: str, method: str, arguments: bytes) -> pb.Frame | None:
+        """A question to a lent object; its id is in the frame. None when the run has ended."""
+        if self.phase is not Phase.ACCEPTED:
+            return None
+        number, self._next_id = self._next_id, self._next_id + 1
+        self._open.add(number)
+        return pb.Frame(request=pb.Request(id=number, target=target, method=method, arguments=arguments))
+
+    def end(self, *, result: bytes | None = None, failure: bytes | None = None) -> pb.Frame | None:
+        """The last frame; None when there was one."""
+        if self.phase is Phase.ENDED:
+            return None
+        self.phase = Phase.ENDED
+        return pb.Frame(end=pb.End(failure=failure) if failure is not None else pb.End(result=result or b""))
+
+    def lost(self) -> bool:
+        """The connection is gone: ends the conversation; returns whether the run was still open."""
+        was_open = self.phase is not Phase.ENDED
+        self.phase = Phase.ENDED
+        return was_open
