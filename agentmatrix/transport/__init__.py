@@ -1,0 +1,24 @@
+"""Moves frames between a caller and a host, over gRPC or inside one process. Knows nothing of agents."""
+
+from __future__ import annotations
+
+from agentmatrix.transport.base import Lane, Peer, Receiver, Server, Servicer, State, Transport
+from agentmatrix.transport.connect import connect, listen
+from agentmatrix.transport.options import ClientOptions, ServerOptions
+from agentmatrix.transport.target import Target, parse_target
+
+__all__ = [
+    "ClientOptions",
+    "Lane",
+    "Peer",
+    "Receiver",
+    "Server",
+    "ServerOptions",
+    "Servicer",
+    "State",
+    "Target",
+    "Transport",
+    "connect",
+    "listen",
+    "parse_target",
+]

@@ -1,0 +1,100 @@
+"""What a user may set on a connection, on either side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentmatrix.errors import AddressError
+
+__all__ = ["ClientOptions", "Pem", "ServerOptions", "read_pem"]
+
+MIB = 1 << 20
+
+Pem = bytes | str | os.PathLike[str]
+
+
+def read_pem(what: str, source: Pem) -> bytes:
+    """Bytes as they are, or the content of the file that `source` names.
+
+    Raises:
+        AddressError: the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise AddressError(f"the {what} {os.fspath(source)!r} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions:
+    """How a caller connects. Two callers with equal options share one connection to a host.
+
+    Attributes:
+        token: sent as `authorization: Bearer <token>`.
+        headers: sent with each stream and call; the host sees them in `Peer.metadata`.
+        root_certificates: PEM of the authorities to trust instead of the system's, bytes or path; implies TLS.
+        certificate: PEM of the caller's own certificate (mutual TLS), bytes or path; implies TLS.
+        private_key: PEM of its key, bytes or path.
+        server_name: the name to expect in the host's certificate, where it differs from the address.
+        credentials: a ready `grpc.ChannelCredentials`, instead of the certificates above.
+        insecure: allow a token to cross a plaintext connection that leaves this machine.
+        max_frame: bytes; a larger frame from the host ends its run.
+        max_message: bytes; the largest gRPC message to accept.
+        connect_timeout: seconds until a host that does not answer counts as unreachable.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    root_certificates: Pem | None = None
+    certificate: Pem | None = None
+    private_key: Pem | None = field(default=None, repr=False)
+    server_name: str | None = None
+    credentials: object | None = None
+    insecure: bool = False
+    max_frame: int = 1024 * MIB
+    max_message: int = 16 * MIB
+    connect_timeout: float = 5.0
+
+    def key(self) -> Hashable:
+        """Equal for options that may share a connection."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["headers"] = tuple(sorted(self.headers.items()))
+        values["credentials"] = id(self.credentials)
+        return tuple(values.values())
+
+    @property
+    def secure(self) -> bool:
+        """Whether something here asks for TLS, whatever the address says."""
+        return any((self.root_certificates, self.certificate, self.credentials))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a host serves.
+
+    Attributes:
+        token: what callers must send; None admits every caller that can connect.
+        certificate: PEM of the host's certificate chain, bytes or path; with `private_key` it turns TLS on.
+        private_key: PEM of its key, bytes or path.
+        client_ca: PEM of the authority that callers' certificates must come from (mutual TLS), bytes or path.
+        insecure: allow an address that others can reach without TLS and a token.
+        max_runs: runs at a time, over all callers; more get `HostBusy`.
+        max_streams: gRPC calls at a time, over all callers (a caller's process holds one); more get `HostBusy`.
+        max_frame: bytes; a larger frame from a caller ends its run.
+        max_message: bytes; the largest gRPC message to accept.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    certificate: Pem | None = None
+    private_key: Pem | None = field(default=None, repr=False)
+    client_ca: Pem | None = None
+    insecure: bool = False
+    max_runs: int = 10_000
+    max_streams: int = 1_000
+    max_frame: int = 1024 * MIB
+    max_message: int = 16 * MIB

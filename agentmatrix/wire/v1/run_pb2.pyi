@@ -1,0 +1,173 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Frame(_message.Message):
+    __slots__ = ("run", "start", "reply", "credit", "cancel", "signal", "notice", "accepted", "part", "event", "request", "end", "chunk", "reset")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    start: Start
+    reply: Reply
+    credit: Credit
+    cancel: Cancel
+    signal: Signal
+    notice: Notice
+    accepted: Accepted
+    part: Part
+    event: Event
+    request: Request
+    end: End
+    chunk: Chunk
+    reset: Reset
+    def __init__(self, run: _Optional[int] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ...) -> None: ...
+
+class Frames(_message.Message):
+    __slots__ = ("frames",)
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedCompositeFieldContainer[Frame]
+    def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ...) -> None: ...
+
+class Start(_message.Message):
+    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "lends")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    LENDS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    version: Version
+    agent: str
+    path: _containers.RepeatedScalarFieldContainer[str]
+    verb: str
+    arguments: bytes
+    config: bytes
+    timeout: float
+    lends: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., lends: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Version(_message.Message):
+    __slots__ = ("wire", "langgraph", "agentmatrix")
+    WIRE_FIELD_NUMBER: _ClassVar[int]
+    LANGGRAPH_FIELD_NUMBER: _ClassVar[int]
+    AGENTMATRIX_FIELD_NUMBER: _ClassVar[int]
+    wire: int
+    langgraph: str
+    agentmatrix: str
+    def __init__(self, wire: _Optional[int] = ..., langgraph: _Optional[str] = ..., agentmatrix: _Optional[str] = ...) -> None: ...
+
+class Accepted(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Part(_message.Message):
+    __slots__ = ("value", "more")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    value: bytes
+    more: bool
+    def __init__(self, value: _Optional[bytes] = ..., more: bool = ...) -> None: ...
+
+class Credit(_message.Message):
+    __slots__ = ("parts",)
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: int
+    def __init__(self, parts: _Optional[int] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("kind", "arguments")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    arguments: bytes
+    def __init__(self, kind: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
+
+class Request(_message.Message):
+    __slots__ = ("id", "target", "method", "arguments")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    target: str
+    method: str
+    arguments: bytes
+    def __init__(self, id: _Optional[int] = ..., target: _Optional[str] = ..., method: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("id", "value", "failure")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    value: bytes
+    failure: bytes
+    def __init__(self, id: _Optional[int] = ..., value: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Signal(_message.Message):
+    __slots__ = ("id", "address", "value")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    address: str
+    value: bytes
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class Notice(_message.Message):
+    __slots__ = ("kind", "arguments")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    arguments: bytes
+    def __init__(self, kind: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
+
+class End(_message.Message):
+    __slots__ = ("result", "failure")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    result: bytes
+    failure: bytes
+    def __init__(self, result: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("data", "last")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    last: bool
+    def __init__(self, data: _Optional[bytes] = ..., last: bool = ...) -> None: ...
+
+class Reset(_message.Message):
+    __slots__ = ("kind", "reason")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    reason: str
+    def __init__(self, kind: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
