@@ -1,0 +1,23 @@
+"""The command line: `agentmatrix demo | run | chat | serve | describe | draw`.
+
+Only typer and rich are loaded before a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from agentmatrix.cli.commands import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Runs the command line on `sys.argv` and exits with its code: 0 ok, 1 failed, 2 usage, 3 paused, 130 Ctrl-C."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        app(prog_name="agentmatrix")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,181 @@
+"""From what a person types to a graph: `module:attribute`, `path.py:attribute`, `host:port/agent`, `langgraph.json`."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import importlib
+import importlib.util
+import inspect
+import json
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from agentmatrix.cli.guard import FAILED, CommandError, debugging
+
+_REMOTE = re.compile(r"^(?:[a-z]+://|unix:)|^(?:\[[^\]]+\]|[^:/\\]+):\d+(?:/[^:]*)?$")
+
+
+def is_remote(target: str) -> bool:
+    """Whether the target is an address, such as `host:port/agent` or `grpcs://host:port/agent`."""
+    return _REMOTE.match(target) is not None
+
+
+def load(target: str) -> Any:
+    """The graph that `module:attribute` or `path.py:attribute` names.
+
+    The attribute may be a graph, a builder with `.compile()`, a Runnable such as a chat model, or a function without
+    arguments that makes one of these.
+
+    Raises:
+        CommandError: the target, its module or its attribute cannot be found or loaded, or is no graph.
+    """
+    place, colon, attribute = target.rpartition(":")
+    if not colon or not place or not attribute:
+        raise CommandError(f"{target!r} names no graph: write module:attribute, path.py:attribute or host:port/agent")
+    module = _module(place)
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise CommandError(_missing(place, part, value))
+        value = getattr(value, part)
+    return _graph(value, target)
+
+
+def named(target: str) -> tuple[str, str]:
+    """Splits `name=module:attribute`; the name is the attribute's where none is given."""
+    name, equals, rest = target.partition("=")
+    return (name, rest) if equals else (target.rpartition(":")[2].rpartition(".")[2], target)
+
+
+def table(path: Path) -> list[str]:
+    """The `graphs` table of a `langgraph.json` as `name=path.py:attribute` targets, and its folders on `sys.path`.
+
+    Raises:
+        CommandError: the file is missing, is no JSON or has no `graphs` table.
+    """
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}; name a graph as module:attribute") from None
+    except ValueError as error:
+        raise CommandError(f"{path} is not JSON: {error}") from None
+    graphs = config.get("graphs") if isinstance(config, dict) else None
+    if not isinstance(graphs, dict) or not graphs:
+        raise CommandError(f"{path} has no `graphs` table such as {{'graphs': {{'agent': './agent.py:graph'}}}}")
+    folders = [item for item in config.get("dependencies", ()) if str(item).startswith(".")]
+    _search([path.parent, *(path.parent / folder for folder in folders)])
+    return [f"{name}={_beside(path, entry)}" for name, entry in graphs.items()]
+
+
+def _beside(path: Path, entry: Any) -> str:
+    target = entry.get("path", "") if isinstance(entry, dict) else str(entry)
+    place, _, attribute = target.rpartition(":")
+    return f"{path.parent / place}:{attribute}" if place.endswith(".py") else target
+
+
+def _search(folders: Iterable[Path]) -> None:
+    for folder in map(str, (item.resolve() for item in folders)):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+
+
+def _module(place: str) -> ModuleType:
+    path = Path(place)
+    is_file = path.suffix == ".py" or "/" in place
+    if is_file and not path.is_file():
+        raise CommandError(f"there is no file {place}")
+    try:
+        return _file(path.resolve()) if is_file else importlib.import_module(place)
+    except (Exception, SystemExit) as error:
+        if debugging():
+            raise
+        raise _import_error(place, error) from None
+
+
+def _file(path: Path) -> ModuleType:
+    name = _dotted(path)
+    taken = getattr(sys.modules.get(name), "__file__", None)
+    if name not in sys.modules or taken == str(path):
+        return importlib.import_module(name)
+    # Another file of that name is loaded already, as where two folders have an agent.py each.
+    name = "_".join([*path.parts[-3:-1], path.stem])
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _dotted(path: Path) -> str:
+    """The file's dotted name from the topmost folder that is a package; that folder's parent goes on `sys.path`."""
+    parts, folder = [path.stem], path.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    _search([folder])
+    return ".".join(parts)
+
+
+def _import_error(module: str, error: BaseException) -> CommandError:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        text = f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages"
+        return CommandError(text)
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    if isinstance(error, SyntaxError):
+        return CommandError(f"{module!r} cannot be imported: {reason}", FAILED)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    own = [frame for frame in frames if frame.filename != __file__]
+    where = f" (line {own[-1].lineno} of {own[-1].filename})" if own else ""
+    return CommandError(f"{module!r} cannot be imported: {reason}{where}", FAILED)
+
+
+def _missing(place: str, name: str, value: Any) -> str:
+    close = difflib.get_close_matches(name, dir(value), n=1)
+    if close:
+        return f"{place} has no {name!r}; did you mean {close[0]!r}?"
+    found = [key for key, item in vars(value).items() if not key.startswith("_") and _looks_like_graph(item)]
+    return f"{place} has no {name!r}; " + (f"it has {', '.join(found)}" if found else "it has no graph at all")
+
+
+def _looks_like_graph(value: Any) -> bool:
+    return not isinstance(value, type) and any(hasattr(value, verb) for verb in ("compile", "astream", "add_node"))
+
+
+def _graph(value: Any, target: str) -> Any:
+    from langchain_core.runnables import Runnable
+    from langgraph.pregel import Pregel
+
+    if inspect.isfunction(value):
+        value = _made(value, target)
+    if isinstance(value, Pregel):
+        return value
+    if hasattr(value, "compile") and hasattr(value, "add_node"):
+        return value.compile()
+    if isinstance(value, Runnable):
+        from agentmatrix import as_agent
+
+        return as_agent(value, name=named(target)[0])
+    kind = "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
+    raise CommandError(f"{target} is {kind}, not a graph, a builder or a function that makes one")
+
+
+def _made(factory: Any, target: str) -> Any:
+    required = [
+        name
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if required and required != ["config"]:
+        hint = f"{target.rpartition(':')[2]} = as_agent({factory.__name__})"
+        raise CommandError(
+            f"{target} is a function that needs {', '.join(required)}; if it is an agent, write `{hint}`"
+        )
+    made = factory({}) if required else factory()
+    return asyncio.run(made) if inspect.iscoroutine(made) else made

@@ -1,0 +1,171 @@
+"""`agentmatrix run` as a person uses it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Project
+
+
+def test_plain_text_is_a_users_message(project: Project) -> None:
+    outcome = project.cli("run", "greeter:graph", "--input", "world")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "greeter: Hello, world!\n", "")
+
+
+@pytest.mark.parametrize("target", ["greeter:graph", "greeter.py:graph", "./greeter.py:graph", "greeter:builder"])
+def test_a_graph_is_found_by_module_file_and_builder(project: Project, target: str) -> None:
+    assert project.cli("run", target, "-i", "you").out == "greeter: Hello, you!\n"
+
+
+def test_a_factory_may_be_sync_async_or_take_the_config(project: Project) -> None:
+    project.write(
+        "made.py",
+        """
+        from greeter import builder
+
+        def plain(): return builder
+        async def awaited(): return builder.compile()
+        def configured(config): return builder.compile()
+        """,
+    )
+    for factory in ("plain", "awaited", "configured"):
+        assert project.cli("run", f"made:{factory}", "-i", "you").out == "greeter: Hello, you!\n"
+
+
+def test_two_files_of_the_same_name_are_two_modules(project: Project) -> None:
+    for folder in ("first", "second"):
+        project.write(f"{folder}/agent.py", f"from greeter import builder\ngraph = builder.compile(name={folder!r})")
+    for folder in ("first", "second"):
+        assert folder in project.cli("describe", f"{folder}/agent.py:graph").out
+
+
+def test_input_comes_from_json_a_file_or_stdin(project: Project) -> None:
+    state = '{"messages": [["user", "Ada"]]}'
+    project.write("state.json", state)
+    assert project.cli("run", "greeter:graph", "-i", state).out == "greeter: Hello, Ada!\n"
+    assert project.cli("run", "greeter:graph", "-i", "state.json").out == "greeter: Hello, Ada!\n"
+    assert project.cli("run", "greeter:graph", "-i", "@state.json").out == "greeter: Hello, Ada!\n"
+    assert project.cli("run", "greeter:graph", "-i", "-", stdin=state).out == "greeter: Hello, Ada!\n"
+
+
+def test_machines_read_json_lines(project: Project) -> None:
+    lines = [json.loads(line) for line in project.cli("run", "greeter:graph", "-i", "Ada", "--json").out.splitlines()]
+    assert lines[-1]["type"] == "result"
+    assert lines[-1]["data"]["messages"][-1]["content"] == "Hello, Ada!"
+    assert {line["type"] for line in lines} >= {"updates", "messages", "result"}
+
+
+def test_a_graph_without_messages_shows_its_steps_and_its_state(project: Project) -> None:
+    project.write(
+        "count.py",
+        """
+        from typing_extensions import TypedDict
+        from langgraph.graph import START, StateGraph
+        class State(TypedDict):
+            n: int
+        inner = StateGraph(State).add_node("double", lambda s: {"n": s["n"] * 2}).add_edge(START, "double").compile()
+        graph = StateGraph(State).add_node("inner", inner).add_edge(START, "inner").compile()
+        """,
+    )
+    outcome = project.cli("run", "count:graph", "-i", '{"n": 4}')
+    assert outcome.out == 'inner/double: {"n": 8}\n{\n  "n": 8\n}\n'
+
+
+def test_tokens_of_parallel_speakers_do_not_mix(project: Project) -> None:
+    project.write(
+        "both.py",
+        """
+        from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+        from langchain_core.messages import AIMessage
+        from langgraph.graph import START, MessagesState, StateGraph
+        def speaker(text):
+            async def speak(state):
+                model = GenericFakeChatModel(messages=iter([AIMessage(text)]))
+                return {"messages": [await model.ainvoke(state["messages"])]}
+            return speak
+        builder = StateGraph(MessagesState)
+        for name, text in {"cat": "a b c d e f", "dog": "1 2 3 4 5 6"}.items():
+            builder.add_node(name, speaker(text)).add_edge(START, name)
+        graph = builder.compile()
+        """,
+    )
+    outcome = project.cli("run", "both:graph", "-i", "speak")
+    assert sorted(outcome.out.splitlines()) == ["cat: a b c d e f", "dog: 1 2 3 4 5 6"]
+
+
+def test_a_pause_is_told_with_its_own_exit_code_and_answered_in_place(project: Project) -> None:
+    paused = project.cli("run", "asker:graph", "-i", '{"size": 3}')
+    assert paused.code == 3
+    assert "pay 3 euros?" in paused.err and "--resume" in paused.err
+    answered = project.cli("run", "asker:graph", "-i", '{"size": 3}', "--resume", "yes")
+    assert answered.code == 0
+    assert '"paid": "yes"' in answered.out
+
+
+def test_a_paused_thread_goes_on_in_a_later_process(project: Project) -> None:
+    project.write(
+        "kept.py",
+        """
+        import sqlite3
+        from langgraph.checkpoint.sqlite import SqliteSaver
+        from asker import graph as bare
+        graph = bare.copy({"checkpointer": SqliteSaver(sqlite3.connect("kept.db", check_same_thread=False))})
+        """,
+    )
+    paused = project.cli("run", "kept:graph", "-i", '{"size": 5}', "--thread", "t1")
+    assert paused.code == 3 and "--thread t1" in paused.err
+    assert '"paid": "later"' in project.cli("run", "kept:graph", "--thread", "t1", "--resume", "later").out
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["greeter:grap", "-i", "x"], 2, "did you mean 'graph'"),
+        (["greeter:nothing_like_it", "-i", "x"], 2, "it has builder, graph"),
+        (["greeter:greet", "-i", "x"], 2, "as_agent(greet)"),
+        (["greeter:MessagesState", "-i", "x"], 2, "is a class, not a graph"),
+        (["greeter", "-i", "x"], 2, "module:attribute"),
+        (["nowhere:graph", "-i", "x"], 2, "no module 'nowhere'"),
+        (["nowhere.py:graph", "-i", "x"], 2, "no file nowhere.py"),
+        (["greeter:graph", "-i", '{"messages": ]'], 2, "--input is not JSON"),
+        (["greeter:graph", "-i", "@gone.json"], 2, "gone.json cannot be read"),
+        (["asker:graph", "-i", "hello"], 2, "takes no messages"),
+        (["greeter:graph"], 2, "--input"),
+        (["-i", "x"], 2, "module:attribute"),
+        (["broken:graph", "-i", "x"], 1, "line 3 of"),
+        (["broken:graph", "-i", "x"], 1, "ZeroDivisionError"),
+        (["unparsable:graph", "-i", "x"], 1, "SyntaxError"),
+        (["needy:graph", "-i", "x"], 1, "No module named 'not_installed_here'"),
+        (["leaving:graph", "-i", "x"], 1, "SystemExit"),
+        (["failing:graph", "-i", "x"], 1, "in node 'fail': ValueError: no luck"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(project: Project, args: list[str], code: int, words: str) -> None:
+    project.write("broken.py", "x = 1\n\ny = x / 0\n")
+    project.write("unparsable.py", "def f(:\n")
+    project.write("needy.py", "import not_installed_here\n")
+    project.write("leaving.py", "raise SystemExit(0)\n")
+    project.write(
+        "failing.py",
+        """
+        from langgraph.graph import START, MessagesState, StateGraph
+        def fail(state):
+            raise ValueError("no luck")
+        graph = StateGraph(MessagesState).add_node("fail", fail).add_edge(START, "fail").compile()
+        """,
+    )
+    outcome = project.cli("run", *args)
+    assert outcome.code == code
+    assert words in outcome.err
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+    assert outcome.out == ""
+
+
+def test_debug_shows_the_traceback(project: Project) -> None:
+    project.write("broken.py", "x = 1\n\ny = x / 0\n")
+    process = project.start("--debug", "run", "broken:graph", "-i", "x")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" in err and "ZeroDivisionError" in err
