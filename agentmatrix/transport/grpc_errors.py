@@ -1,0 +1,130 @@
+"""gRPC's status codes and texts, told as this package's errors in one sentence each."""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+
+from agentmatrix.errors import (
+    AgentMatrixError,
+    AgentNotFound,
+    DeadlineExceeded,
+    HostBusy,
+    HostError,
+    HostLost,
+    HostUnreachable,
+    Unauthenticated,
+    VersionMismatch,
+)
+
+__all__ = ["call_failed", "code_of", "connect_failed", "unanswered"]
+
+_CODES: list[tuple[type[HostError], grpc.StatusCode]] = [
+    (AgentNotFound, grpc.StatusCode.NOT_FOUND),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (HostBusy, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (VersionMismatch, grpc.StatusCode.FAILED_PRECONDITION),
+    (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (HostUnreachable, grpc.StatusCode.UNAVAILABLE),
+]
+
+_CAUSES = [
+    (
+        r"WRONG_VERSION_NUMBER|HTTP_REQUEST",
+        "the host at {at} does not speak TLS; use grpc:// or give it a certificate",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        "the certificate of the host at {at} is not from an authority that is trusted here; "
+        "pass the authority's certificate as root_certificates",
+    ),
+    (
+        r"Hostname Verification|No match found for server name",
+        "the certificate of the host at {at} is for another name; connect by the name in it, or pass server_name",
+    ),
+    (
+        r"hostname lookup|DNS resolution|Domain name not found|Name or service not known|nodename nor servname",
+        "no machine of the name in {at} is known; check the spelling",
+    ),
+    (r"Connection refused", "no host answers at {at}: the connection was refused; is it running there?"),
+    (r"No such file or directory", "no host answers at {at}: there is no such socket; is it running?"),
+    (
+        r"timed out|Timeout occurred|Deadline",
+        "no host answers at {at} in time; is the address right, and does a firewall let it through?",
+    ),
+    (r"http1\.x|SETTINGS frame", "what answers at {at} does not speak gRPC; is the port right?"),
+]
+
+
+def code_of(error: BaseException) -> grpc.StatusCode:
+    """The status under which a host sends an error."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    return grpc.StatusCode.INTERNAL
+
+
+def connect_failed(at: str, code: grpc.StatusCode, details: str, secure: bool) -> HostError:
+    """Why a host did not take a stream; nothing has been sent to it but headers.
+
+    Args:
+        at: the address, as the user wrote it.
+        code: the status of the call that failed.
+        details: its text.
+        secure: whether TLS was spoken.
+    """
+    match code:
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return Unauthenticated(f"the host at {at} refuses this caller: {details}")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return HostBusy(f"the host at {at} serves as many callers as it may")
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            return HostUnreachable(_cause(at, details, secure))
+        case grpc.StatusCode.OK | grpc.StatusCode.UNIMPLEMENTED:
+            return HostUnreachable(f"what answers at {at} speaks gRPC but is no AgentMatrix host; is the port right?")
+    return HostUnreachable(f"what answers at {at} is no AgentMatrix host ({code.name.lower()}: {_plain(details)})")
+
+
+def unanswered(at: str, seconds: float) -> HostUnreachable:
+    """A host that has not taken a stream in time."""
+    return HostUnreachable(
+        f"no host answers at {at} within {seconds:g} seconds; is the address right, and does a firewall let it through?"
+    )
+
+
+def call_failed(
+    at: str, code: grpc.StatusCode, details: str, secure: bool, timeout: float, connected: bool
+) -> AgentMatrixError:
+    """Why a single question to a host has no answer. Arguments as in `connect_failed`.
+
+    Args:
+        timeout: seconds that were allowed.
+        connected: whether the host has answered on this connection before.
+    """
+    match code:
+        case grpc.StatusCode.NOT_FOUND:
+            return AgentNotFound(details)
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            return VersionMismatch(details)
+        case grpc.StatusCode.DEADLINE_EXCEEDED if connected:
+            return DeadlineExceeded(f"the host at {at} did not answer within {timeout:g} seconds")
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return unanswered(at, timeout)
+        case grpc.StatusCode.INTERNAL:
+            return HostLost(f"the host at {at} failed to answer: {_plain(details)}")
+    return connect_failed(at, code, details, secure)
+
+
+def _cause(at: str, details: str, secure: bool) -> str:
+    for pattern, sentence in _CAUSES:
+        if re.search(pattern, details):
+            return sentence.format(at=at)
+    if re.search(r"Socket closed|Connection reset|recvmsg", details):
+        hint = "does it want a certificate from this caller?" if secure else "does it want TLS (grpcs://)?"
+        return f"the host at {at} closed the connection at once; {hint}"
+    return f"no host answers at {at}: {_plain(details)}"
+
+
+def _plain(details: str) -> str:
+    return details.removeprefix("failed to connect to all addresses; last error: ")[:300]

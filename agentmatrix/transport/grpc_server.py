@@ -1,0 +1,297 @@
+"""The host's side over gRPC: each caller's stream is an exchange, each new run in it goes to the servicer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError as ProtobufDecodeError
+from google.protobuf.message import Message
+
+from agentmatrix.errors import AddressError, HostError, HostLost, ProtocolError
+from agentmatrix.transport import health
+from agentmatrix.transport.admission import Admission, refusal_of_token
+from agentmatrix.transport.base import Peer, Server, Servicer
+from agentmatrix.transport.binding import check_exposure, diagnose, socket_lock, split_address
+from agentmatrix.transport.exchange import Exchange, Loss
+from agentmatrix.transport.grpc_errors import code_of
+from agentmatrix.transport.grpc_options import (
+    ACCEPTED,
+    SERVICE,
+    require_fast_protobuf,
+    server_credentials,
+    server_options,
+)
+from agentmatrix.transport.iothread import io_thread
+from agentmatrix.transport.options import ServerOptions
+from agentmatrix.wire.v1.service_pb2 import DescribeRequest
+
+__all__ = ["GrpcServer"]
+
+M = TypeVar("M", bound=Message)
+
+_logger = logging.getLogger(__name__)
+
+_DETAILS = 2000
+_FLUSH = 1.0
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class GrpcServer(Server):
+    """Serves one address.
+
+    Raises:
+        AddressError: the address cannot be understood, or a certificate cannot be read.
+    """
+
+    def __init__(self, address: str, servicer: Servicer, options: ServerOptions) -> None:
+        require_fast_protobuf()
+        self._where = split_address(address)
+        self._servicer = servicer
+        self._options = options
+        self._credentials = server_credentials(options)
+        self._io = io_thread()
+        self._held = ExitStack()
+        self._server: grpc.aio.Server | None = None
+        self._callers: set[_Caller] = set()
+        self._admission = Admission(servicer, options.max_runs)
+        self._stopped = asyncio.Event()
+
+    def start(self) -> str:
+        if isinstance(self._where, tuple):
+            check_exposure(self._where[0], self._options)
+        elif self._server is None:
+            self._held.enter_context(socket_lock(self._where))
+        try:
+            return self._io.run(self._serve()).result()
+        except BaseException:
+            self._held.close()
+            raise
+
+    def stop(self, grace: float) -> None:
+        if self._server is None:
+            return
+        self._io.run(self._stop(grace)).result()
+        self._held.close()
+
+    async def _serve(self) -> str:
+        server = grpc.aio.server(
+            interceptors=[_Bearer(self._options.token)] if self._options.token is not None else [],
+            options=server_options(self._options),
+            maximum_concurrent_rpcs=self._options.max_streams,
+        )
+        server.add_generic_rpc_handlers(self._handlers())
+        address = self._bind(server)
+        await server.start()
+        if not isinstance(self._where, tuple):
+            os.chmod(self._where, 0o600)
+        self._server = server
+        self._forget_exit = self._io.at_exit(lambda: self._stop(0))
+        return address
+
+    def _bind(self, server: grpc.aio.Server) -> str:
+        if isinstance(self._where, tuple):
+            host, port = self._where
+            name = f"[{host}]" if ":" in host else host
+        else:
+            name, port = f"unix:{self._where}", 0
+        try:
+            text = f"{name}:{port}" if isinstance(self._where, tuple) else name
+            if self._credentials is None:
+                bound = server.add_insecure_port(text)
+            else:
+                bound = server.add_secure_port(text, self._credentials)
+        except RuntimeError:
+            if isinstance(self._where, tuple):
+                raise diagnose(*self._where) from None
+            raise AddressError(f"the socket {self._where} cannot be bound; is there such a folder?") from None
+        return f"{name}:{bound}" if isinstance(self._where, tuple) else name
+
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        return (
+            grpc.method_handlers_generic_handler(
+                SERVICE,
+                {
+                    "Converse": grpc.stream_stream_rpc_method_handler(self._converse),
+                    "Describe": unary(self._describe),
+                    "ListAgents": unary(self._list_agents),
+                },
+            ),
+            grpc.method_handlers_generic_handler(
+                health.SERVICE, {"Check": unary(self._check), "Watch": stream(self._watch)}
+            ),
+        )
+
+    async def _converse(self, _: AsyncIterator[bytes], context: Context) -> None:
+        await context.send_initial_metadata((ACCEPTED,))
+        caller = _Caller(context, self._options.max_frame, self._admission)
+        self._callers.add(caller)
+        try:
+            await caller.serve()
+        finally:
+            self._callers.discard(caller)
+
+    async def _describe(self, data: bytes, context: Context) -> bytes:
+        try:
+            agent = DescribeRequest.FromString(data).agent
+        except ProtobufDecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a DescribeRequest")
+        return await _answer(context, lambda: self._servicer.describe(agent, _peer(context)))
+
+    async def _list_agents(self, data: bytes, context: Context) -> bytes:
+        return await _answer(context, lambda: self._servicer.list_agents(_peer(context)))
+
+    async def _check(self, data: bytes, context: Context) -> bytes:
+        status = self._serving(data)
+        if status is health.Serving.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return health.encode_response(status)
+
+    async def _watch(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
+        yield health.encode_response(self._serving(data))
+        await self._stopped.wait()
+        yield health.encode_response(self._serving(data))
+
+    def _serving(self, data: bytes) -> health.Serving:
+        try:
+            service = health.decode_request(data)
+        except ProtocolError:
+            return health.Serving.SERVICE_UNKNOWN
+        if service not in ("", SERVICE):
+            return health.Serving.SERVICE_UNKNOWN
+        return health.Serving.NOT_SERVING if self._stopped.is_set() else health.Serving.SERVING
+
+    async def _stop(self, grace: float) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._stopped.set()
+        await self._admission.drain(grace)
+        await asyncio.gather(*(caller.end() for caller in list(self._callers)))
+        await server.stop(_FLUSH)
+        self._forget_exit()
+
+
+class _Caller:
+    """One stream from one calling process."""
+
+    def __init__(self, context: Context, limit: int, admission: Admission) -> None:
+        self._io = io_thread()
+        self._context = context
+        self._peer = _peer(context)
+        self._something = asyncio.Event()
+        self._ending = False
+        self._exchange = Exchange(
+            lambda: self._io.call(self._something.set),
+            limit,
+            accept=lambda lane: admission.accept(lane, self._peer),
+            on_forget=admission.leave,
+            peer=f"the caller at {self._peer.address}",
+        )
+        self._serving = asyncio.current_task()
+        self._writing = self._io.task(self._write())
+
+    async def serve(self) -> None:
+        """Read until the caller or the host ends the stream. Returns, whatever happens: what escapes a handler leaves
+        the caller waiting for ever."""
+        why = "its connection is gone"
+        try:
+            while isinstance(message := await self._context.read(), bytes):
+                self._exchange.feed(message)
+        except asyncio.CancelledError:
+            why = "the host is stopping" if self._ending else why
+        except ProtocolError as error:
+            why = str(error)
+        except grpc.aio.BaseError:
+            pass
+        self._writing.cancel()
+        lost = HostLost(f"the caller at {self._peer.address} is lost: {why}")
+        self._exchange.lose(Loss(lost, lost))
+
+    async def end(self) -> None:
+        """Write what is queued, then end the stream."""
+        self._ending = True
+        self._something.set()
+        await asyncio.wait({self._writing}, timeout=_FLUSH)
+        if self._serving:
+            self._serving.cancel()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                message = self._exchange.take()
+                if message is not None:
+                    await self._context.write(message)
+                elif self._ending:
+                    return
+                else:
+                    await self._something.wait()
+                    self._something.clear()
+        except (grpc.aio.BaseError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            pass  # the reader learns of it too
+
+
+class _Bearer(grpc.aio.ServerInterceptor):
+    """Turns away every call without the token, except health checks."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        if not handler_call_details.method.startswith(f"/{health.SERVICE}/"):
+            headers = dict(handler_call_details.invocation_metadata)
+            why = refusal_of_token(self._token, headers.get("authorization"))
+            if why:
+                return _refuse(why)
+        return await continuation(handler_call_details)
+
+
+def _refuse(why: str) -> grpc.RpcMethodHandler[bytes, bytes]:
+    async def refuse(_: object, context: Context) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+
+    # A handler of streams never waits for the request, so it answers calls of every kind.
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+async def _answer(context: Context, ask: Callable[[], Future[M]]) -> bytes:
+    try:
+        answer = asyncio.wrap_future(ask())
+        await asyncio.wait({answer})
+        if answer.cancelled():
+            raise RuntimeError("the host gave up")
+        return answer.result().SerializeToString()
+    except HostError as error:
+        code, text = code_of(error), str(error)
+    except Exception as error:
+        _logger.exception("the host failed to answer")
+        code, text = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
+    await context.abort(code, text[:_DETAILS])
+    raise AssertionError("abort raises")
+
+
+def _peer(context: Context) -> Peer:
+    secrets = ("authorization",)
+    metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str) and k not in secrets}
+    known = context.auth_context() or {}
+    names = [*known.get("x509_subject_alternative_name", ()), *known.get("x509_common_name", ())]
+    scheme, _, where = urllib.parse.unquote(context.peer() or "").partition(":")
+    return Peer(
+        address="unix" if scheme == "unix" else where,
+        identity=tuple(dict.fromkeys(n.decode("utf-8", "replace") for n in names)),
+        metadata=metadata,
+    )

@@ -1,0 +1,54 @@
+"""A run as a test plays it: what arrives waits in a queue."""
+
+from __future__ import annotations
+
+from queue import Queue
+
+from agentmatrix.errors import AgentMatrixError
+from agentmatrix.transport import Lane, Transport
+from agentmatrix.wire.v1.run_pb2 import Cancel, Frame, Signal, Start
+
+WAIT = 20.0
+
+
+class Caller:
+    """Opens a run at once, with a Start."""
+
+    def __init__(self, transport: Transport, start: bool = True) -> None:
+        self.inbox: Queue[Frame | AgentMatrixError] = Queue()
+        self.lane: Lane = transport.open(self)
+        if start:
+            self.lane.send(Frame(start=Start(agent="echo")))
+
+    def receive(self, frame: Frame) -> None:
+        assert frame.run == self.lane.run
+        self.inbox.put(frame)
+
+    def lost(self, error: AgentMatrixError) -> None:
+        self.inbox.put(error)
+
+    def next(self) -> Frame:
+        got = self.inbox.get(timeout=WAIT)
+        if isinstance(got, AgentMatrixError):
+            raise got
+        return got
+
+    def started(self) -> Caller:
+        assert self.next().HasField("accepted")
+        return self
+
+    def say(self, value: bytes, name: str = "") -> None:
+        self.lane.send(Frame(signal=Signal(id=name, value=value)))
+
+    def heard(self) -> bytes:
+        return self.next().signal.value
+
+    def echo(self, value: bytes) -> bytes:
+        self.say(value)
+        return self.heard()
+
+    def finish(self) -> bytes:
+        self.lane.send(Frame(cancel=Cancel()))
+        frame = self.next()
+        self.lane.close()
+        return frame.end.result
