@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentmatrix.agent import AgentCard, as_agent
+    from agentmatrix.agent import as_agent
+    from agentmatrix.card import AgentCard
     from agentmatrix.compose import ChatGroup, CyclicGraph, Dag
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AgentCard": "agentmatrix.agent",
+    "AgentCard": "agentmatrix.card",
     "AgentMatrixError": "agentmatrix.errors",
     "ChatGroup": "agentmatrix.compose",
     "CyclicGraph": "agentmatrix.compose",

@@ -16,22 +16,27 @@ GENERATED = PACKAGE / "wire" / "v1"
 LAYERS = {
     "errors": 0,
     "pregel": 1,
-    "agent": 1,
-    "scripted": 1,
-    "compose": 2,
-    "wire": 2,
-    "transport": 3,
-    "session": 4,
-    "remote": 5,
-    "host": 5,
-    "speakers": 6,
-    "stops": 6,
-    "testing": 6,
-    "display": 6,
-    "telemetry": 6,
-    "cli": 7,
-    "__main__": 8,
+    "pregel_channels": 1,
+    "shown": 1,
+    "agent": 2,
+    "card": 2,
+    "scripted": 2,
+    "compose": 3,
+    "wire": 3,
+    "transport": 4,
+    "session": 5,
+    "remote": 6,
+    "host": 6,
+    "speakers": 7,
+    "stops": 7,
+    "testing": 7,
+    "display": 7,
+    "telemetry": 7,
+    "cli": 8,
+    "__main__": 9,
 }
+# Drawing is above the graphs that show themselves, and is loaded when one is shown.
+UPWARDS = {("agentmatrix.shown", "agentmatrix.display.mimebundle")}
 LONGEST = 450
 
 
@@ -88,7 +93,7 @@ def test_imports_go_only_downwards(path: Path) -> None:
         pytest.skip("the package's front door imports lazily and by name")
     for name in imports(path):
         other = room(name)
-        if other is not None and other != own:
+        if other is not None and other != own and (dotted(path), name) not in UPWARDS:
             assert LAYERS[other] < LAYERS[own], f"{dotted(path)} ({LAYERS[own]}) imports {name} ({LAYERS[other]})"
 
 

@@ -13,6 +13,10 @@ from agentmatrix.cli.targets import is_remote, load
 __all__ = ["Connection", "reach", "token"]
 
 
+_PATIENCE = 10.0
+"""Seconds to wait for a host's list of agents."""
+
+
 @dataclass(frozen=True)
 class Connection:
     """How to speak with a host: the options that `run`, `chat`, `describe` and `draw` share."""
@@ -39,6 +43,28 @@ class Connection:
             timeout=self.timeout,
             allow=self.allow or [],
         )
+
+    def agents(self, target: str) -> dict[str, str]:
+        """The names and descriptions of all agents of a host.
+
+        Raises:
+            HostError: the host cannot be reached.
+        """
+        from agentmatrix.transport import ClientOptions, connect, parse_target
+
+        options = ClientOptions(
+            token=token(self.token_file),
+            root_certificates=self.ssl_ca,
+            certificate=self.ssl_certfile,
+            private_key=self.ssl_keyfile,
+            insecure=self.insecure,
+        )
+        transport = connect(parse_target(target), options)
+        try:
+            reply = transport.list_agents(self.timeout or _PATIENCE).result()
+        finally:
+            transport.close()
+        return {agent.name: agent.description for agent in reply.agents}
 
 
 def token(path: Path | None) -> str | None:

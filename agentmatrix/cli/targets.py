@@ -29,8 +29,8 @@ def is_remote(target: str) -> bool:
 def load(target: str) -> Any:
     """The graph that `module:attribute` or `path.py:attribute` names.
 
-    The attribute may be a graph, a builder with `.compile()`, a Runnable such as a chat model, or a function without
-    arguments that makes one of these.
+    The attribute may be a graph, a builder with `.compile()`, a Runnable such as a chat model, a function of the state
+    or of the messages, or a function of nothing or of `config` that makes one of these.
 
     Raises:
         CommandError: the target, its module or its attribute cannot be found or loaded, or is no graph.
@@ -151,31 +151,25 @@ def _graph(value: Any, target: str) -> Any:
     from langchain_core.runnables import Runnable
     from langgraph.pregel import Pregel
 
-    if inspect.isfunction(value):
-        value = _made(value, target)
+    if inspect.isfunction(value) and _required(value) in ([], ["config"]):
+        made = value({}) if _required(value) else value()
+        value = asyncio.run(made) if inspect.iscoroutine(made) else made
     if isinstance(value, Pregel):
         return value
-    if hasattr(value, "compile") and hasattr(value, "add_node"):
+    if hasattr(value, "compile") and not isinstance(value, type):
         return value.compile()
-    if isinstance(value, Runnable):
-        from agentmatrix import as_agent
+    if isinstance(value, Runnable) or inspect.isfunction(value):
+        from agentmatrix import Dag
 
-        return as_agent(value, name=named(target)[0])
+        name = named(target)[0]
+        return Dag(name=name).add_node(name, value).compile()
     kind = "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
-    raise CommandError(f"{target} is {kind}, not a graph, a builder or a function that makes one")
+    raise CommandError(f"{target} is {kind}, not a graph, a builder, an agent or a function that makes one")
 
 
-def _made(factory: Any, target: str) -> Any:
-    required = [
+def _required(function: Any) -> list[str]:
+    return [
         name
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty and "VAR" not in parameter.kind.name
     ]
-    if required and required != ["config"]:
-        hint = f"{target.rpartition(':')[2]} = as_agent({factory.__name__})"
-        raise CommandError(
-            f"{target} is a function that needs {', '.join(required)}; if it is an agent, write `{hint}`"
-        )
-    made = factory({}) if required else factory()
-    return asyncio.run(made) if inspect.iscoroutine(made) else made

@@ -49,7 +49,7 @@ def one_line(value: Any) -> str:
 
 
 class JsonLines:
-    """One JSON object a line: `{"type": mode, "namespace": [...], "data": ...}`; the last has type result or interrupt."""
+    """One JSON object a line: `{"type": mode, "namespace": [...], "data": ...}`; the last is a result or interrupt."""
 
     def part(self, namespace: Namespace, mode: str, data: Any) -> None:
         if mode != "values":

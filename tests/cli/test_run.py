@@ -34,6 +34,21 @@ def test_a_factory_may_be_sync_async_or_take_the_config(project: Project) -> Non
         assert project.cli("run", f"made:{factory}", "-i", "you").out == "greeter: Hello, you!\n"
 
 
+def test_a_function_and_a_chat_model_are_agents_too(project: Project) -> None:
+    project.write(
+        "plain.py",
+        """
+        from langchain_core.language_models.fake_chat_models import ParrotFakeChatModel
+        from langchain_core.messages import BaseMessage
+        def shout(messages: list[BaseMessage]) -> str:
+            return messages[-1].text.upper()
+        parrot = ParrotFakeChatModel()
+        """,
+    )
+    assert project.cli("run", "plain:shout", "-i", "hear me").out == "shout: HEAR ME\n"
+    assert "hear me" in project.cli("run", "plain:parrot", "-i", "hear me").out
+
+
 def test_two_files_of_the_same_name_are_two_modules(project: Project) -> None:
     for folder in ("first", "second"):
         project.write(f"{folder}/agent.py", f"from greeter import builder\ngraph = builder.compile(name={folder!r})")
@@ -124,7 +139,6 @@ def test_a_paused_thread_goes_on_in_a_later_process(project: Project) -> None:
     [
         (["greeter:grap", "-i", "x"], 2, "did you mean 'graph'"),
         (["greeter:nothing_like_it", "-i", "x"], 2, "it has builder, graph"),
-        (["greeter:greet", "-i", "x"], 2, "as_agent(greet)"),
         (["greeter:MessagesState", "-i", "x"], 2, "is a class, not a graph"),
         (["greeter", "-i", "x"], 2, "module:attribute"),
         (["nowhere:graph", "-i", "x"], 2, "no module 'nowhere'"),

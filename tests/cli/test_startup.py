@@ -1,0 +1,60 @@
+"""What is loaded when nobody needs it yet: nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import agentmatrix
+
+HEAVY = {"langgraph", "langchain_core", "grpc", "google.protobuf", "numpy", "uvloop", "httpx"}
+
+
+def loaded_after(code: str) -> set[str]:
+    code = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return set(ended.stderr.split())
+
+
+RUN = "import runpy; sys.argv = {}; runpy.run_module('agentmatrix', run_name='__main__')"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import agentmatrix; dir(agentmatrix)",
+        RUN.format(["agentmatrix", "--help"]),
+        RUN.format(["agentmatrix", "serve", "--help"]),
+    ],
+)
+def test_import_and_help_load_neither_langgraph_nor_grpc(code: str) -> None:
+    assert not loaded_after(code) & HEAVY
+
+
+def test_each_public_name_is_there() -> None:
+    for name in agentmatrix.__all__:
+        assert getattr(agentmatrix, name).__name__ == name
+    assert set(agentmatrix.__all__) <= set(dir(agentmatrix))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Dagg'"):
+        _ = agentmatrix.Dagg
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "chat", "serve", "describe", "draw"])
+def test_each_command_explains_itself(command: str) -> None:
+    help = subprocess.run(
+        [sys.executable, "-m", "agentmatrix", command, "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert help.returncode == 0
+    assert f"agentmatrix {command}" in help.stdout
+
+
+def test_version() -> None:
+    version = subprocess.run(
+        [sys.executable, "-m", "agentmatrix", "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert version.stdout == f"agentmatrix {agentmatrix.__version__}\n"
