@@ -1,0 +1,151 @@
+"""What counts as an agent, and how anything else becomes one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from agentmatrix.errors import NotAnAgentError
+from agentmatrix.pregel_channels import PregelProtocol, stand_in
+
+__all__ = ["as_agent", "as_update", "messages_in"]
+
+
+def as_agent(agent: Any, *, name: str | None = None, key: str | None = "messages") -> Any:
+    """Make an agent of anything: the result goes wherever LangGraph takes a node.
+
+    - A LangGraph graph, local or remote, stays itself; a builder that is not compiled yet is compiled.
+    - A function, sync or async, is called with the state, or with the messages of the state if its first parameter is
+      annotated as a list of messages. It keeps the other parameters that LangGraph injects (config, runtime, store).
+    - A chat model, also with tools bound or with fallbacks, is called with the messages.
+    - Any other Runnable is called with the state.
+
+    What they answer becomes an update of the state: a text, a message or a list of messages goes to `key`, a dict, a
+    `Command` and None are left as they are.
+
+    Args:
+        agent: the object.
+        name: the author of the messages that carry no name yet.
+        key: the key of the state that holds the messages; None takes answers and arguments as they are.
+
+    Returns:
+        A graph, a function or a Runnable that `add_node` takes.
+
+    Raises:
+        NotAnAgentError: `agent` is none of these.
+    """
+    if isinstance(agent, PregelProtocol):
+        return agent
+    if not isinstance(agent, type) and callable(getattr(agent, "compile", None)) and hasattr(agent, "add_node"):
+        return agent.compile()
+    if isinstance(agent, Runnable):
+        return agent if key is None else _from_runnable(agent, name, key)
+    if callable(agent) and not isinstance(agent, type):
+        return agent if key is None else _from_function(agent, name, key)
+    raise NotAnAgentError(
+        f"{agent!r} is no agent: pass a compiled graph, a function of the state, a Runnable or a chat model"
+        + (f", not the class {agent.__name__} itself" if isinstance(agent, type) else "")
+    )
+
+
+def as_update(answer: Any, *, name: str | None = None, key: str = "messages") -> Any:
+    """What an agent answered, as an update of the state. Messages without a name get `name` if they are AI messages."""
+    if isinstance(answer, str):
+        return {key: [AIMessage(content=answer, name=name)]}
+    if isinstance(answer, BaseMessage):
+        return {key: [_signed(answer, name)]}
+    if isinstance(answer, (list, tuple)) and all(isinstance(message, BaseMessage) for message in answer):
+        return {key: [_signed(message, name) for message in answer]}
+    return answer
+
+
+def messages_in(state: Any, key: str = "messages") -> list[Any]:
+    """The messages of a state of any kind: a dict, an object, or the list itself."""
+    found = state.get(key) if isinstance(state, Mapping) else getattr(state, key, state)
+    if found is None:
+        return []
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def _signed(message: BaseMessage, name: str | None) -> BaseMessage:
+    if name and not message.name and isinstance(message, AIMessage):
+        return message.model_copy(update={"name": name})
+    return message
+
+
+def _from_runnable(runnable: Runnable[Any, Any], name: str | None, key: str) -> Runnable[Any, Any]:
+    takes_messages = isinstance(_head(runnable), BaseLanguageModel)
+
+    def asked(state: Any) -> Any:
+        return messages_in(state, key) if takes_messages else state
+
+    def call(state: Any, config: RunnableConfig) -> Any:
+        return as_update(runnable.invoke(asked(state), config), name=name, key=key)
+
+    async def acall(state: Any, config: RunnableConfig) -> Any:
+        return as_update(await runnable.ainvoke(asked(state), config), name=name, key=key)
+
+    return stand_in(runnable, call, acall, name=name)
+
+
+def _head(runnable: Any) -> Any:
+    """The first thing that meets the input, behind bindings, fallbacks and sequences."""
+    for inner in ("bound", "first", "runnable", "default"):
+        if isinstance(runnable, Runnable) and isinstance(getattr(runnable, inner, None), Runnable):
+            return _head(getattr(runnable, inner))
+    return runnable
+
+
+def _from_function(function: Callable[..., Any], name: str | None, key: str) -> Callable[..., Any]:
+    called = type(function).__name__
+    if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
+        function = function.__call__
+    takes_messages = _takes_messages(function)
+
+    def asked(state: Any) -> Any:
+        return messages_in(state, key) if takes_messages else state
+
+    def call(state: Any, *args: Any, **kwargs: Any) -> Any:
+        return as_update(function(asked(state), *args, **kwargs), name=name, key=key)
+
+    async def acall(state: Any, *args: Any, **kwargs: Any) -> Any:
+        return as_update(await function(asked(state), *args, **kwargs), name=name, key=key)
+
+    wrapper = functools.wraps(function)(acall if _is_async(function) else call)
+    if not inspect.isfunction(function):
+        wrapper.__name__ = name or (function.__name__ if inspect.isbuiltin(function) else called)
+    return wrapper
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function)
+
+
+def _takes_messages(function: Callable[..., Any]) -> bool:
+    """Whether the first parameter is annotated as a list of messages, under any of its spellings."""
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()))
+        target = function.func if isinstance(function, functools.partial) else function
+        annotation = typing.get_type_hints(target).get(first.name)
+    except (StopIteration, TypeError, ValueError, NameError):
+        return False
+    origin = get_origin(annotation)
+    return isinstance(origin, type) and issubclass(origin, Sequence) and _are_messages(get_args(annotation))
+
+
+def _are_messages(arguments: tuple[Any, ...]) -> bool:
+    kinds = [kind for kind in arguments if kind is not Ellipsis]
+    if not kinds:
+        return False
+    return all(
+        issubclass(kind, BaseMessage) if isinstance(kind, type) else _are_messages(get_args(kind)) for kind in kinds
+    )

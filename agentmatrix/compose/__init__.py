@@ -1,0 +1,7 @@
+"""Composition: graphs of agents. It knows no wire."""
+
+from __future__ import annotations
+
+from agentmatrix.compose.cyclic import CyclicGraph
+
+__all__ = ["CyclicGraph"]

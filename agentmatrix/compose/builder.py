@@ -1,0 +1,245 @@
+"""What `Dag` and `CyclicGraph` have in common: LangGraph's verbs, with agents of any kind as nodes."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self, TypeVar
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.graph import Graph as DrawnGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+from agentmatrix.agent import as_agent
+from agentmatrix.compose.topology import Topology
+from agentmatrix.errors import BuildError
+from agentmatrix.pregel_channels import (
+    RESERVED_CHARACTERS,
+    Graph,
+    PregelProtocol,
+    node_runnable,
+    rebuilt,
+    replace_bound,
+    stand_in,
+)
+from agentmatrix.shown import Shown
+
+__all__ = ["Builder", "ComposedGraph", "did_you_mean"]
+
+Map = Callable[[Any], Any]
+Composed = TypeVar("Composed", bound="ComposedGraph")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'plan'?)"`, or the names that there are."""
+    names = [n for n in known if n not in (START, END)]
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(names) or 'no nodes yet'})"
+
+
+class ComposedGraph(Shown, CompiledStateGraph[Any, Any, Any, Any]):
+    """What a builder compiles to: a LangGraph graph, drawn as the same graph in a `StateGraph` would be."""
+
+    _drawing: Graph | None = None
+
+    def copy(self, update: dict[str, Any] | None = None) -> Self:
+        """A copy with other attributes, as `with_config` makes one."""
+        other = rebuilt(self, type(self))
+        other.__dict__.update(update or {})
+        return other
+
+    def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
+        """The graph to draw."""
+        return (self._drawing or super()).get_graph(config, xray=xray)
+
+    async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
+        """The graph to draw."""
+        return await (self._drawing or super()).aget_graph(config, xray=xray)
+
+
+class Builder(StateGraph[Any, Any, Any, Any]):
+    """A `StateGraph` that takes any agent as a node, with adapters, and says at build time what cannot work."""
+
+    def __init__(
+        self,
+        state_schema: Any = MessagesState,
+        context_schema: Any = None,
+        *,
+        name: str | None = None,
+        input_schema: Any = None,
+        output_schema: Any = None,
+    ) -> None:
+        super().__init__(state_schema, context_schema, input_schema=input_schema, output_schema=output_schema)
+        self.name = name
+        self._graphs: dict[str, PregelProtocol] = {}
+
+    def add_node(  # type: ignore[override]
+        self,
+        node: Any,
+        action: Any = None,
+        *,
+        input_map: Map | None = None,
+        output_map: Map | None = None,
+        input: Any = None,
+        input_schema: Any = None,
+        **options: Any,
+    ) -> Self:
+        """Add an agent as a node.
+
+        Args:
+            node: the name, or the agent itself if it has a name of its own.
+            action: the agent: whatever `as_agent` takes.
+            input_map: makes the agent's input from the node's input, where their schemas differ.
+            output_map: makes the node's update from what the agent returned.
+            input: LangGraph's old name for `input_schema`.
+            input_schema: the schema that the node reads; by default the state's, or the annotation of a function.
+            options: the options of `StateGraph.add_node`: metadata, retry_policy, cache_policy, timeout,
+                error_handler, defer, destinations, trace_policy.
+
+        Returns:
+            This builder.
+
+        Raises:
+            BuildError: a duplicate or reserved name.
+            NotAnAgentError: `action` is no agent.
+        """
+        name, agent = (node, action) if isinstance(node, str) else (_name_of(node), node)
+        self._check_name(name)
+        key = "messages" if "messages" in self.channels and "__root__" not in self.channels else None
+        agent = as_agent(agent, name=name, key=key)
+        if isinstance(agent, PregelProtocol):
+            self._graphs[name] = agent
+        if input_map or output_map:
+            agent = _adapted(agent, name, input_map, output_map)
+        super().add_node(name, agent, input_schema=input_schema or input, **options)
+        return self
+
+    def _check_name(self, name: str) -> None:
+        if name in self.nodes:
+            raise BuildError(f"there is already a node {name!r}: give one of the two another name")
+        if name in (START, END) or name.startswith("__") or not name:
+            raise BuildError(f"{name!r} cannot name a node, LangGraph reserves it: choose another name")
+        if any(character in name for character in RESERVED_CHARACTERS):
+            reserved = " and ".join(repr(character) for character in RESERVED_CHARACTERS)
+            raise BuildError(f"the name {name!r} has a character that LangGraph reserves ({reserved}): leave it out")
+
+    def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:  # type: ignore[override]
+        """Add an edge, or one edge from several nodes that waits for all of them. Nodes may be added later."""
+        if isinstance(start_key, str):
+            if start_key == END or end_key == START:
+                raise BuildError(f"an edge cannot go {'out of END' if start_key == END else 'into START'}: turn it round")
+            self.edges.add((start_key, end_key))
+            return self
+        starts = tuple(start_key)
+        if not starts or END in starts or end_key == START:
+            raise BuildError(f"an edge from {list(starts)} to {end_key!r} has no start, or the wrong end: name the nodes")
+        self.waiting_edges.add((starts, end_key))
+        return self
+
+    def add_sequence(self, nodes: Sequence[Any]) -> Self:
+        """Add nodes that follow each other: agents, or pairs of name and agent."""
+        if not nodes:
+            raise BuildError("add_sequence needs at least one node")
+        named = [n if isinstance(n, tuple) else (_name_of(n), n) for n in nodes]
+        for name, agent in named:
+            self.add_node(name, agent)
+        for (before, _), (after, _) in zip(named, named[1:], strict=False):
+            self.add_edge(before, after)
+        return self
+
+    def add_conditional_edges(self, source: str, path: Any, path_map: Any = None) -> Self:
+        """Add a router: `path(state)` names the nodes (or `Send`s) that follow `source`."""
+        try:
+            super().add_conditional_edges(source, path, path_map)
+        except ValueError as error:
+            raise BuildError(f"{error}: give the second router a name of its own") from None
+        return self
+
+    def _copy(self) -> Self:
+        """A copy that can be completed and compiled while this builder stays as it is."""
+        whole = copy.copy(self)
+        whole.nodes = dict(self.nodes)
+        whole.edges = set(self.edges)
+        whole.branches = self.branches.copy()
+        whole.channels = dict(self.channels)
+        whole.schemas = dict(self.schemas)
+        return whole
+
+    def _check(self) -> None:
+        """Raise a BuildError for names that nobody added, and for a graph without nodes."""
+        if not self.nodes:
+            raise BuildError("this graph has no nodes: add one with add_node(name, agent)")
+        for source, target, where in self._named():
+            for name in (source, target):
+                if name not in self.nodes and name not in (START, END):
+                    raise BuildError(f"{where} names the unknown node {name!r}{did_you_mean(name, self.nodes)}")
+
+    def _named(self) -> Iterator[tuple[str, str, str]]:
+        """Every pair of names that somebody wrote down, and where."""
+        for source, target in sorted(self._all_edges):
+            yield source, target, f"the edge {source!r} -> {target!r}"
+        for source, branches in self.branches.items():
+            for router, branch in branches.items():
+                for target in (branch.ends or {source: source}).values():
+                    yield source, target, f"the router {router!r} of {source!r}"
+        for name, spec in self.nodes.items():
+            for target in spec.ends or ():
+                yield name, target, f"destinations= of the node {name!r}"
+
+    def _check_reachable(self, topology: Topology) -> None:
+        reachable = topology.reachable()
+        for name in topology.nodes:
+            if name not in reachable:
+                raise BuildError(
+                    f"nothing leads to the node {name!r}: add an edge to it, or name it in the destinations= "
+                    "(or the Command[Literal[...]] annotation) of the node whose Command goes to it"
+                )
+
+    def _check_breakpoints(self, *breakpoints: Any) -> None:
+        for names in breakpoints:
+            for name in names if names and names != "*" else ():
+                if name not in self.nodes:
+                    raise BuildError(f"the breakpoint names the unknown node {name!r}{did_you_mean(name, self.nodes)}")
+
+    def _compiled(self, kind: type[Composed], name: str | None, **options: Any) -> Composed:
+        """What LangGraph makes of this graph, as an object of our class that remembers how to draw itself."""
+        native = StateGraph.compile(self, name=name or self.name, **options)
+        self._restore_subgraphs(native)
+        graph = rebuilt(native, kind)
+        graph._drawing = native
+        return graph
+
+    def _restore_subgraphs(self, graph: Graph) -> None:
+        """An adapter around a graph hides it from LangGraph, which must know the graphs inside of nodes."""
+        for name, inner in self._graphs.items():
+            if not graph.nodes[name].subgraphs and getattr(inner, "checkpointer", None) is not False:
+                replace_bound(graph, name, graph.nodes[name].bound, [inner])
+
+
+def _name_of(agent: Any) -> str:
+    if isinstance(agent, Runnable):
+        name = agent.get_name()
+    else:
+        name = getattr(agent, "name", None) or getattr(agent, "__name__", type(agent).__name__)
+    if name in ("LangGraph", "<lambda>", None):
+        raise BuildError(f"{agent!r} has no name of its own: add it as add_node('some name', ...)")
+    return str(name)
+
+
+def _adapted(agent: Any, name: str, input_map: Map | None, output_map: Map | None) -> Runnable[Any, Any]:
+    runnable = node_runnable(agent, name)
+    into, out_of = input_map or _same, output_map or _same
+
+    def call(state: Any, config: RunnableConfig) -> Any:
+        return out_of(runnable.invoke(into(state), config))
+
+    async def acall(state: Any, config: RunnableConfig) -> Any:
+        return out_of(await runnable.ainvoke(into(state), config))
+
+    return stand_in(runnable, call, acall, name=name)
+
+
+def _same(value: Any) -> Any:
+    return value

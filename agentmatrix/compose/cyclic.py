@@ -1,0 +1,185 @@
+"""Graphs with loops: LangGraph's supersteps, and a bound for each loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Self, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.channels.base import BaseChannel
+from langgraph.errors import EmptyChannelError
+from langgraph.graph import END, START
+from langgraph.types import Checkpointer
+
+from agentmatrix.compose.builder import Builder, ComposedGraph
+from agentmatrix.compose.topology import Topology, drawn
+from agentmatrix.errors import BoundError, BuildError
+from agentmatrix.pregel_channels import (
+    MISSING,
+    add_channel,
+    read_channel,
+    replace_bound,
+    stand_in,
+    write_channel,
+)
+
+__all__ = ["DEFAULT_ROUNDS", "CompiledCyclicGraph", "CyclicGraph"]
+
+DEFAULT_ROUNDS = 25
+_ROUNDS = "rounds:of_this_run"
+_NEW_RUN = ""
+
+_Counts = TypeVar("_Counts", bound=dict[str, int])
+
+
+class CompiledCyclicGraph(ComposedGraph):
+    """A compiled `CyclicGraph`."""
+
+
+class CyclicGraph(Builder):
+    """A graph that may have loops, in LangGraph's supersteps.
+
+    The arguments are those of `StateGraph`, with the messages of a conversation as the state by default, and
+
+    Args:
+        name: the name of the compiled graph.
+        max_rounds: how often a node may run in one run before its loop ends with a `BoundError`.
+    """
+
+    def __init__(self, *args: Any, max_rounds: int = DEFAULT_ROUNDS, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_rounds = max_rounds
+
+    def compile(  # type: ignore[override]
+        self,
+        checkpointer: Checkpointer = None,
+        *,
+        name: str | None = None,
+        max_rounds: int | None = None,
+        barriers: bool = True,
+        **options: Any,
+    ) -> CompiledCyclicGraph:
+        """Compile to a LangGraph graph.
+
+        Args:
+            checkpointer: as in LangGraph.
+            name: the name of the graph.
+            max_rounds: rounds a loop may take in one run; by default what the builder was given.
+            barriers: supersteps; a graph that has only edges always runs so.
+            options: cache, store, interrupt_before, interrupt_after, debug, transformers, as in LangGraph.
+
+        Raises:
+            BuildError: what cannot work; the message names the node and the mend.
+        """
+        self._check()
+        self._check_breakpoints(options.get("interrupt_before"), options.get("interrupt_after"))
+        topology = self._topology()
+        if not topology.followers(START):
+            raise BuildError("nothing starts this graph: add_edge(START, ...) to the node that comes first")
+        self._check_reachable(topology)
+        if loop := topology.endless():
+            raise BuildError(
+                f"the loop {drawn(loop)} can never end, all its edges are always taken: "
+                f"replace one by add_conditional_edges with a way out of it"
+            )
+        graph = self._copy()._compiled(CompiledCyclicGraph, name, checkpointer=checkpointer, **options)
+        _bound(graph, topology, max_rounds or self.max_rounds)
+        return graph
+
+    def _topology(self) -> Topology:
+        nodes = tuple(self.nodes)
+        edges: dict[str, tuple[str, ...]] = {}
+        choices: dict[str, set[str]] = {}
+        for source, target in sorted(self.edges):
+            edges[source] = (*edges.get(source, ()), target)
+        for sources, target in self.waiting_edges:
+            for source in sources:
+                choices.setdefault(source, set()).add(target)
+        for source, branches in self.branches.items():
+            for branch in branches.values():
+                choices.setdefault(source, set()).update(branch.ends.values() if branch.ends else nodes)
+        for name, spec in self.nodes.items():
+            choices.setdefault(name, set()).update(spec.ends or ())
+            if spec.error_handler_node:
+                choices[name].add(spec.error_handler_node)
+        return Topology(START, nodes, edges, {source: tuple(targets) for source, targets in choices.items()})
+
+
+class _Rounds(Generic[_Counts], BaseChannel[_Counts, str, _Counts]):
+    """How often each node has run in this run. Several activations in one step, by Send, count as one."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        super().__init__(dict)
+        self.counts: dict[str, int] = {}
+
+    @property
+    def ValueType(self) -> Any:
+        return dict
+
+    @property
+    def UpdateType(self) -> Any:
+        return str
+
+    def from_checkpoint(self, checkpoint: Any) -> Self:
+        rounds = type(self)()
+        rounds.key = self.key
+        rounds.counts = {} if checkpoint is MISSING else dict(checkpoint)
+        return rounds
+
+    def checkpoint(self) -> Any:
+        return dict(self.counts) if self.counts else MISSING
+
+    def get(self) -> Any:
+        if not self.counts:
+            raise EmptyChannelError
+        return self.counts
+
+    def is_available(self) -> bool:
+        return bool(self.counts)
+
+    def update(self, values: Sequence[str]) -> bool:
+        if _NEW_RUN in values:
+            self.counts = {_NEW_RUN: 0}
+        for node in {*values} - {_NEW_RUN}:
+            self.counts = {**self.counts, node: self.counts.get(node, 0) + 1}
+        return bool(values)
+
+
+def _bound(graph: CompiledCyclicGraph, topology: Topology, limit: int) -> None:
+    add_channel(graph, _ROUNDS, _Rounds())
+    write_channel(graph, START, _ROUNDS, _NEW_RUN)
+    for node in topology.nodes:
+        write_channel(graph, node, _ROUNDS, node)
+        if not graph.nodes[node].is_error_handler:
+            _guard(graph, topology, node, limit)
+
+
+def _guard(graph: CompiledCyclicGraph, topology: Topology, node: str, limit: int) -> None:
+    """The node starts a round only when the run has some left. Raised where the node's own errors are raised: the
+    state before it is a checkpoint, and a graph compiled with a higher bound goes on from there."""
+    proc = graph.nodes[node]
+    agent = proc.bound
+
+    def call(state: Any, config: RunnableConfig) -> Any:
+        _check_rounds(topology, node, limit, config)
+        return agent.invoke(state, config)
+
+    async def acall(state: Any, config: RunnableConfig) -> Any:
+        _check_rounds(topology, node, limit, config)
+        return await agent.ainvoke(state, config)
+
+    replace_bound(graph, node, stand_in(agent, call, acall), proc.subgraphs)
+
+
+def _check_rounds(topology: Topology, node: str, limit: int, config: RunnableConfig) -> None:
+    counts = read_channel(config, _ROUNDS) or {}
+    if counts.get(node, 0) < limit:
+        return
+    busy = {other for other, count in counts.items() if count >= limit - 1}
+    loop = topology.loop_through(node, busy) or topology.loop_through(node) or [node]
+    raise BoundError(
+        f"the loop {drawn(loop)} has gone round {limit} times in this run without an end: "
+        f"give its router a way to {END!r} that it takes, or raise the bound with compile(max_rounds=...)"
+    )

@@ -1,0 +1,138 @@
+"""The shape of a graph: who may follow whom, in which order, and what cannot work. Pure; knows no engine."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+__all__ = ["Topology", "drawn"]
+
+
+def drawn(cycle: Sequence[str]) -> str:
+    """`"a -> b -> c -> a"` of the nodes a, b, c."""
+    return " -> ".join([*cycle, cycle[0]])
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Nodes in the order in which they were added, and the edges between them.
+
+    Attributes:
+        start: the name of the entry, which is no node of its own.
+        nodes: the nodes, in the order of add_node.
+        edges: the edges that are always taken, by source.
+        choices: the edges that a router, a `Command` or a `Send` may take, by source.
+        deferred: the nodes that wait until the run is about to end.
+    """
+
+    start: str
+    nodes: tuple[str, ...]
+    edges: Mapping[str, tuple[str, ...]]
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    deferred: frozenset[str] = frozenset()
+
+    def followers(self, node: str) -> list[str]:
+        """Every node that may follow `node`, in the order of add_node."""
+        after = {*self.edges.get(node, ()), *self.choices.get(node, ())}
+        return [other for other in self.nodes if other in after]
+
+    @cached_property
+    def sources(self) -> dict[str, list[str]]:
+        """By node: every source that may lead to it, START first, then in the order of add_node."""
+        sources: dict[str, list[str]] = {node: [] for node in self.nodes}
+        for source in (self.start, *self.nodes):
+            for follower in self.followers(source):
+                sources[follower].append(source)
+        return sources
+
+    @cached_property
+    def rank(self) -> dict[str, int]:
+        """The canonical order: topological (Kahn), ties by the order of add_node. START is 0; a cycle has no rank."""
+        added = {node: i for i, node in enumerate(self.nodes)}
+        waiting = {node: sum(s != self.start for s in sources) for node, sources in self.sources.items()}
+        ready = [added[node] for node, count in waiting.items() if count == 0]
+        heapq.heapify(ready)
+        rank = {self.start: 0}
+        while ready:
+            node = self.nodes[heapq.heappop(ready)]
+            rank[node] = len(rank)
+            for follower in self.followers(node):
+                waiting[follower] -= 1
+                if waiting[follower] == 0:
+                    heapq.heappush(ready, added[follower])
+        return rank
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The nodes in canonical order."""
+        return tuple(sorted((node for node in self.nodes if node in self.rank), key=lambda node: self.rank[node]))
+
+    def cycle(self) -> list[str] | None:
+        """The nodes of one cycle, or None."""
+        left = {node for node in self.nodes if node not in self.rank}
+        for node in self.nodes:
+            if node in left and (cycle := self.loop_through(node, left)):
+                return cycle
+        return None
+
+    def loop_through(self, node: str, within: Iterable[str] | None = None, *, always: bool = False) -> list[str] | None:
+        """The shortest loop through `node`, starting with it, or None.
+
+        Args:
+            node: a node of the loop.
+            within: only loops inside these nodes.
+            always: only loops of edges that are always taken.
+        """
+        allowed = set(self.nodes if within is None else within)
+        came_from: dict[str, str] = {}
+        frontier = [node]
+        while frontier:
+            reached: list[str] = []
+            for source in frontier:
+                for follower in self.edges.get(source, ()) if always else self.followers(source):
+                    if follower == node:
+                        return _path(node, source, came_from)
+                    if follower in allowed and follower not in came_from:
+                        came_from[follower] = source
+                        reached.append(follower)
+            frontier = reached
+        return None
+
+    def reachable(self) -> set[str]:
+        """The nodes that START may lead to."""
+        seen: set[str] = set()
+        frontier = [self.start]
+        while frontier:
+            for follower in self.followers(frontier.pop()):
+                if follower not in seen:
+                    seen.add(follower)
+                    frontier.append(follower)
+        return seen
+
+    def ancestors(self, node: str) -> set[str]:
+        """The nodes that may lead to `node`, without START."""
+        seen: set[str] = set()
+        frontier = [node]
+        while frontier:
+            for source in self.sources[frontier.pop()]:
+                if source != self.start and source not in seen:
+                    seen.add(source)
+                    frontier.append(source)
+        return seen
+
+    def endless(self) -> list[str] | None:
+        """A loop that can never end: each of its edges is always taken, and START leads to it. Or None."""
+        reachable = self.reachable()
+        for node in self.nodes:
+            if node in reachable and (loop := self.loop_through(node, always=True)):
+                return loop
+        return None
+
+
+def _path(node: str, last: str, came_from: Mapping[str, str]) -> list[str]:
+    path = [last]
+    while path[-1] != node:
+        path.append(came_from[path[-1]])
+    return path[::-1]

@@ -1,0 +1,111 @@
+"""The door to LangGraph's private names for composition, beside `agentmatrix.pregel`.
+
+Everything here is a name that LangGraph does not promise, or a few lines around one. `compose` takes them from here,
+so that a new minor version of LangGraph is met in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_READ, NS_END, NS_SEP
+from langgraph._internal._runnable import RunnableCallable, coerce_to_runnable
+from langgraph._internal._typing import MISSING
+from langgraph.channels.base import BaseChannel
+from langgraph.constants import TAG_HIDDEN
+from langgraph.pregel import Pregel
+from langgraph.pregel._utils import _runnable_has_native_async
+from langgraph.pregel._read import PregelNode
+from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry
+from langgraph.pregel.protocol import PregelProtocol
+
+Graph = Pregel[Any, Any, Any, Any]
+Compiled = TypeVar("Compiled", bound=Graph)
+
+RESERVED_CHARACTERS = (NS_SEP, NS_END)
+
+
+def stand_in(
+    agent: Runnable[Any, Any],
+    call: Callable[..., Any],
+    acall: Callable[..., Awaitable[Any]],
+    *,
+    name: str | None = None,
+) -> Runnable[Any, Any]:
+    """A Runnable that runs `agent` by way of `call` and `acall`, and is as good as `agent` to LangGraph: it leaves no
+    run of its own in traces, has the agent's identity in caches and takes timeouts only if the agent does."""
+    original = agent.func if isinstance(agent, RunnableCallable) else agent
+    for part in (call, acall):
+        part.__module__ = getattr(original, "__module__", part.__module__)
+        part.__qualname__ = getattr(original, "__qualname__", type(original).__qualname__)
+    if not _runnable_has_native_async(agent):
+        runnable: Runnable[Any, Any] = coerce_to_runnable(call, name=name or agent.get_name(), trace=False)
+        return runnable
+    return RunnableCallable(call, acall, name=name or agent.get_name(), trace=False, recurse=False)
+
+
+def node_runnable(agent: Any, name: str) -> Runnable[Any, Any]:
+    """The Runnable that `add_node` would make of a function or Runnable."""
+    return coerce_to_runnable(agent, name=name, trace=False)
+
+
+def namespace_of(config: RunnableConfig) -> str:
+    """The checkpoint namespace of the task that `config` belongs to: `"panel:<id>|optimist:<id>"`."""
+    return str(config.get(CONF, {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
+
+
+def _node_at(config: RunnableConfig, depth: int) -> str | None:
+    parts = namespace_of(config).split(NS_SEP)
+    return parts[-depth].split(NS_END)[0] or None if len(parts) >= depth else None
+
+
+def node_of(config: RunnableConfig) -> str | None:
+    """The name of the node whose task `config` belongs to."""
+    return _node_at(config, 1)
+
+
+def parent_node_of(config: RunnableConfig) -> str | None:
+    """The name of the node, in the parent graph, that the graph of this task stands in; None at the top."""
+    return _node_at(config, 2)
+
+
+def rebuilt(graph: Graph, kind: type[Compiled]) -> Compiled:
+    """The same compiled graph as an object of another class, with nodes and channels of its own."""
+    other = kind.__new__(kind)
+    other.__dict__.update(graph.__dict__)
+    other.nodes = {name: node.copy({}) for name, node in graph.nodes.items()}
+    other.channels = dict(graph.channels)
+    return other
+
+
+def add_channel(graph: Graph, name: str, channel: BaseChannel[Any, Any, Any]) -> None:
+    """Give the compiled graph a channel that no schema, stream, snapshot or drawing shows."""
+    graph.channels = {name: channel, **graph.channels}
+
+
+def read_channel(config: RunnableConfig, channel: str) -> Any:
+    """The value of one channel as it was when the task of `config` started."""
+    return config[CONF][CONFIG_KEY_READ](channel)
+
+
+def write_channel(graph: Graph, node: str, channel: str, value: Any) -> None:
+    """Let `node` write `value` to `channel` each time it runs, besides its own writes."""
+    writer = ChannelWrite((ChannelWriteEntry(channel, value),))
+    graph.nodes[node] = graph.nodes[node].copy({"writers": [writer, *graph.nodes[node].writers]})
+
+
+def hide_node(graph: Graph, node: str) -> None:
+    """Keep the updates and tasks of `node` out of the graph's streams, as those of START are."""
+    graph.nodes[node].tags = [*(graph.nodes[node].tags or ()), TAG_HIDDEN]
+
+
+def replace_bound(
+    graph: Graph,
+    node: str,
+    bound: Runnable[Any, Any],
+    subgraphs: Sequence[PregelProtocol],
+) -> None:
+    """Give `node` another Runnable, and say which graphs run inside it."""
+    graph.nodes[node] = graph.nodes[node].copy({"bound": bound, "subgraphs": list(subgraphs)})

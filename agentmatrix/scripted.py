@@ -1,0 +1,202 @@
+"""A chat model that says what it was told to say, so that everything runs offline and twice the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import ToolCallChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import Field, PrivateAttr
+
+from agentmatrix.errors import AgentMatrixError
+
+__all__ = ["ScriptExhausted", "ScriptedChatModel"]
+
+
+class ScriptExhausted(AgentMatrixError):
+    """A `ScriptedChatModel` was called more often than it has answers."""
+
+
+class _Calls:
+    """What a model has been asked so far; shared by its threads, copied with the model."""
+
+    def __init__(self) -> None:
+        self.prompts: list[list[BaseMessage]] = []
+        self._lock = threading.Lock()
+
+    def add(self, prompt: Sequence[BaseMessage]) -> int:
+        with self._lock:
+            self.prompts.append(list(prompt))
+            return len(self.prompts) - 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"prompts": list(self.prompts)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.prompts = state["prompts"]
+        self._lock = threading.Lock()
+
+
+class ScriptedChatModel(BaseChatModel):
+    """A chat model whose answers are written down beforehand.
+
+    It streams word by word, sync and async, takes tools and structured output, and keeps count of its calls.
+    Safe to share between threads; which caller gets which answer is then the order of their calls.
+
+    Args:
+        answers: the answers in the order of the calls. Each is a text, an `AIMessage`, a tool call or a list of tool
+            calls (`{"name": ..., "args": ...}`), an exception to raise, or a function of the messages that returns
+            one of these. A single answer need not be in a list.
+        cycle: begin again after the last answer. Without it the call after the last raises `ScriptExhausted`.
+        usage: report token counts, one per word.
+
+    Example:
+        >>> ScriptedChatModel(answers=["hello", "goodbye"]).invoke("hi").content
+        'hello'
+    """
+
+    answers: list[Any] = Field(min_length=1)
+    cycle: bool = False
+    usage: bool = False
+    _calls: _Calls = PrivateAttr(default_factory=_Calls)
+
+    def __init__(self, answers: Any = None, **kwargs: Any) -> None:
+        several = isinstance(answers, Sequence) and not isinstance(answers, str)
+        super().__init__(answers=list(answers) if several else [answers], **kwargs)
+
+    @property
+    def calls(self) -> int:
+        """How often the model has been called."""
+        return len(self._calls.prompts)
+
+    @property
+    def prompts(self) -> list[list[BaseMessage]]:
+        """The messages of each call, in the order of the calls."""
+        return self._calls.prompts
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"answers": len(self.answers), "cycle": self.cycle}
+
+    def bind_tools(
+        self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | Any], **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Take tools, as any chat model; the answers say which of them is called."""
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+    def _answer(self, messages: Sequence[BaseMessage]) -> AIMessage:
+        index = self._calls.add(messages)
+        if index >= len(self.answers) and not self.cycle:
+            raise ScriptExhausted(
+                f"this ScriptedChatModel has {len(self.answers)} answers and was called {index + 1} times: "
+                "give it more answers, or cycle=True"
+            )
+        answer = self.answers[index % len(self.answers)]
+        if callable(answer) and not isinstance(answer, type):
+            answer = answer(list(messages))
+        message = _as_message(answer)
+        return message.model_copy(update={"usage_metadata": _usage(messages, message)}) if self.usage else message
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self._answer(messages))])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for chunk in _chunks(self._answer(messages)):
+            if run_manager:
+                run_manager.on_llm_new_token(str(chunk.message.content), chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in _chunks(self._answer(messages)):
+            if run_manager:
+                await run_manager.on_llm_new_token(str(chunk.message.content), chunk=chunk)
+            yield chunk
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._generate(messages, stop, None, **kwargs)
+
+
+def _as_message(answer: Any) -> AIMessage:
+    if isinstance(answer, BaseException) or (isinstance(answer, type) and issubclass(answer, BaseException)):
+        raise answer
+    if isinstance(answer, AIMessage):
+        return answer.model_copy()
+    if isinstance(answer, str):
+        return AIMessage(content=answer)
+    calls = [answer] if isinstance(answer, dict) else answer
+    if isinstance(calls, Sequence) and all(isinstance(call, dict) and "name" in call for call in calls):
+        numbered = enumerate(calls)
+        return AIMessage(
+            content="",
+            tool_calls=[
+                {"name": c["name"], "args": c.get("args", {}), "id": c.get("id") or f"call_{i}", "type": "tool_call"}
+                for i, c in numbered
+            ],
+        )
+    raise TypeError(
+        f"a scripted answer is a text, an AIMessage, tool calls, an exception or a function, not {type(answer).__name__}"
+    )
+
+
+def _chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
+    words = re.findall(r"\S+\s*|\s+", message.content) if isinstance(message.content, str) else [message.content]
+    calls = [
+        ToolCallChunk(name=c["name"], args=json.dumps(c["args"]), id=c["id"], index=i, type="tool_call_chunk")
+        for i, c in enumerate(message.tool_calls)
+    ]
+    last = AIMessageChunk(
+        content="",
+        id=message.id,
+        name=message.name,
+        tool_call_chunks=calls,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
+    for word in words:
+        yield ChatGenerationChunk(message=AIMessageChunk(content=word, id=message.id))
+    yield ChatGenerationChunk(message=last)
+
+
+def _usage(prompt: Sequence[BaseMessage], answer: AIMessage) -> dict[str, int]:
+    asked = sum(len(str(message.content).split()) for message in prompt)
+    said = len(str(answer.content).split())
+    return {"input_tokens": asked, "output_tokens": said, "total_tokens": asked + said}
