@@ -1,0 +1,214 @@
+"""The walk from bytes to a value, bounded in size and depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import ormsgpack
+
+from agentmatrix.wire import leaves
+from agentmatrix.wire.marks import CLASS, NATIVE, OBJECT, TAG, Broken, Marker, Refusal, Tag, key_step
+
+_MOST_PER_BYTE: Final = 80
+"""No byte of msgpack becomes more than this many bytes of Python objects (an empty dict and its place)."""
+
+
+class Decoder:
+    """Some bytes on their way to a value.
+
+    Args:
+        admitted: gives the listed class of a name, `"module:qualname"`, or None.
+        shape_of: gives the marker of a listed class.
+        max_bytes: the most memory that the value may take, in bytes, estimated from above.
+        max_depth: how many containers may be nested.
+    """
+
+    __slots__ = ("_budget", "_max_bytes", "_max_depth", "_shape_of", "admitted")
+
+    def __init__(
+        self,
+        admitted: Callable[[str], type | None],
+        shape_of: Callable[[type], Marker],
+        max_bytes: int,
+        max_depth: int,
+    ) -> None:
+        self.admitted = admitted
+        self._shape_of = shape_of
+        self._max_bytes = max_bytes
+        self._max_depth = max_depth
+        self._budget = max_bytes
+
+    def decode(self, data: bytes | memoryview) -> Any:
+        """The value of the bytes.
+
+        Raises:
+            Refusal: they are no value, or too large, too deep, or name a class that is not listed.
+        """
+        self.charge(len(data))
+        most = len(data) * _MOST_PER_BYTE
+        self.charge(most if most <= self._max_bytes >> 1 else _size(bytes(data), self._budget))
+        try:
+            raw = ormsgpack.unpackb(data, ext_hook=self._leaf)
+        except ValueError as error:
+            raise Refusal(f"no message of this codec ({error})") from None
+        return self.lift(raw, 0)
+
+    def charge(self, cost: int) -> None:
+        """Count memory, in bytes, that the value takes."""
+        self._budget -= cost
+        if self._budget < 0:
+            raise Refusal(f"larger in memory than {self._max_bytes:,} bytes (max_bytes)")
+
+    def lift(self, value: Any, depth: int) -> Any:
+        """Rebuild what msgpack read."""
+        cls = type(value)
+        if cls in NATIVE:
+            return value
+        if cls is list or cls is dict:
+            if depth > self._max_depth:
+                raise Refusal(f"nested deeper than {self._max_depth} (max_depth)")
+            return self._list(value, depth) if cls is list else self._dict(value, depth)
+        if cls is Broken:
+            raise Refusal(value.reason, unlisted=value.unlisted)
+        if isinstance(value, Marker):
+            raise Refusal("a mark out of its place")
+        self.charge(200)
+        return value
+
+    def field(self, value: Any, step: str, depth: int) -> Any:
+        """Rebuild a part of the value at `depth`."""
+        if type(value) in NATIVE:
+            return value
+        try:
+            return self.lift(value, depth + 1)
+        except Refusal as refusal:
+            refusal.steps.append(step)
+            raise
+
+    def rest(self, payload: list[Any], depth: int) -> list[Any]:
+        """Rebuild the elements after the marker of a payload at `depth`."""
+        self.charge(300 + 16 * len(payload))
+        return self._elements(payload[1:], depth)
+
+    def _list(self, values: list[Any], depth: int) -> Any:
+        if NATIVE.issuperset(map(type, values)):
+            return values
+        marker = _marker(values[0])
+        if marker is not None:
+            return _guarded(marker.from_list, self, values, depth)
+        return self._elements(values, depth)
+
+    def _elements(self, values: list[Any], depth: int) -> list[Any]:
+        index = 0
+        try:
+            for index, value in enumerate(values):
+                if type(value) not in NATIVE:
+                    values[index] = self.lift(value, depth + 1)
+        except Refusal as refusal:
+            refusal.steps.append(f"[{index}]")
+            raise
+        return values
+
+    def _dict(self, values: dict[str, Any], depth: int) -> Any:
+        if NATIVE.issuperset(map(type, values.values())):
+            return values
+        marker = _marker(values.get(""))
+        if marker is not None:
+            return _guarded(marker.from_map, self, values, depth)
+        key = ""
+        try:
+            for key, value in values.items():
+                if type(value) not in NATIVE:
+                    values[key] = self.lift(value, depth + 1)
+        except Refusal as refusal:
+            refusal.steps.append(key_step(key))
+            raise
+        return values
+
+    def _leaf(self, code: int, data: bytes) -> Any:
+        # msgpack swallows what a hook raises, so a failure is returned for the walk to find.
+        try:
+            if code == TAG:
+                return Tag.registry[data]
+            if code in (OBJECT, CLASS):
+                return self._class(code, data.decode())
+            return leaves.LIFT[code](data)
+        except Refusal as refusal:
+            return Broken(refusal.reason, refusal.unlisted)
+        except Exception as error:
+            return Broken(f"extension {code} with a payload that is no value of it ({type(error).__name__})")
+
+    def _class(self, code: int, name: str) -> Any:
+        cls = self.admitted(name)
+        if cls is None:
+            return Broken(not_listed(name), unlisted=True)
+        return self._shape_of(cls) if code == OBJECT else cls
+
+
+def not_listed(name: str) -> str:
+    """The sentence for a class, `"module:qualname"`, that nobody listed."""
+    module, _, qualname = name.partition(":")
+    short = qualname.rpartition(".")[2]
+    option = f"allow=[{short}]" if "<locals>" in qualname else f'allow=["{module}"] or allow=[{short}]'
+    return f"the type {module}.{qualname} is not listed; admit it with {option}"
+
+
+def _marker(first: Any) -> Marker | None:
+    if isinstance(first, Marker):
+        return first
+    if type(first) is Broken and first.unlisted:
+        raise Refusal(first.reason, unlisted=True)
+    return None
+
+
+def _guarded(build: Callable[..., Any], walk: Decoder, payload: Any, depth: int) -> Any:
+    try:
+        return build(walk, payload, depth)
+    except Refusal:
+        raise
+    except (Exception, RecursionError) as error:
+        raise Refusal(f"not a value of its type ({type(error).__name__}: {error})") from error
+
+
+_COUNTED: Final[dict[int, tuple[int, int, int]]] = {
+    **{0xC4 + i: (1 << i, 1, 48) for i in range(3)},
+    **{0xD9 + i: (1 << i, 0, 80) for i in range(3)},
+    **{0xDC + i: (2 << i, 8, 64) for i in range(2)},
+    **{0xDE + i: (2 << i, 110, 64) for i in range(2)},
+    **{0xC7 + i: (1 << i, -1, 128) for i in range(3)},
+}
+"""Head byte: bytes of the count, bytes that each counted unit takes (0 a character, -1 an extension), fixed bytes."""
+_FIXED: Final[dict[int, int]] = {
+    **dict(zip((0xC0, 0xC1, 0xC2, 0xC3, 0xCA, 0xCB), (0, 0, 0, 0, 4, 8), strict=True)),
+    **{0xCC + i: 1 << i % 4 for i in range(8)},
+    **{0xD4 + i: 1 + (1 << i) for i in range(5)},
+}
+"""Head byte: the bytes that follow."""
+
+
+def _size(data: bytes, limit: int) -> int:
+    """The memory, in bytes, that a message becomes, at most; stops where that exceeds `limit`."""
+    total, at, end = 0, 0, len(data)
+    while at < end and total <= limit:
+        head = data[at]
+        at += 1
+        if head < 0x80 or head >= 0xE0:
+            total += 16
+        elif head < 0xA0:
+            total += 64 + (head & 15) * (110 if head < 0x90 else 8)
+        elif head < 0xC0:
+            total += 80 + 4 * (head & 31)
+            at += head & 31
+        elif head in _FIXED:
+            total += 128 if head >= 0xD4 else 48
+            at += _FIXED[head]
+        else:
+            width, unit, fixed = _COUNTED[head]
+            count = int.from_bytes(data[at : at + width], "big")
+            at += width
+            total += fixed + count * abs(unit)
+            if unit == 0:
+                total += count * (1 if data[at : at + count].isascii() else 4)
+            at += count + (unit == -1) if unit in (-1, 0, 1) else 0
+    return total
