@@ -46,8 +46,8 @@ def sentence(error: BaseException) -> str:
         return text
     notes = " ".join(getattr(error, "__notes__", ()))
     node = re.search(r"During task with name '([^']+)'", notes)
-    where = f" in node {node[1]!r}" if node else ""
-    return f"the run failed{where}: {type(error).__name__}{f': {text}' if text else ''}"
+    where = f"in node {node[1]!r}: " if node else ""
+    return f"{where}{type(error).__name__}{f': {text}' if text else ''}"
 
 
 def complain(text: str) -> None:

@@ -35,7 +35,7 @@ class Connection:
 
         return RemoteAgent(
             target,
-            token=token(self.token_file),
+            api_key=token(self.token_file),
             ssl_ca=self.ssl_ca,
             ssl_certfile=self.ssl_certfile,
             ssl_keyfile=self.ssl_keyfile,

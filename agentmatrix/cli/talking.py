@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from agentmatrix.cli.guard import PAUSED, CommandError, sentence
@@ -145,9 +146,17 @@ def run(graph: Any, target: str, text: str | None, thread: str | None, answers: 
             raise
 
 
-def with_memory(graph: Any) -> Any:
-    """The graph with a checkpointer in memory where it has none, so that it can pause and be answered."""
-    return graph if graph.checkpointer else graph.copy({"checkpointer": InMemorySaver()})
+def with_memory(graph: Any, state: type[Any] = dict) -> Any:
+    """The graph with a checkpointer in memory where it has none, so that it can pause and be answered.
+
+    A remote graph takes its parent's, so it gets a parent with this state.
+    """
+    if graph.checkpointer:
+        return graph
+    if not getattr(graph, "is_remote", False):
+        return graph.copy({"checkpointer": InMemorySaver()})
+    name = graph.get_name()
+    return StateGraph(state).add_node(name, graph).add_edge(START, name).compile(checkpointer=InMemorySaver())
 
 
 def _how_to_answer(conversation: Conversation, target: str, interrupts: list[Any]) -> str:
@@ -167,7 +176,7 @@ def chat(graph: Any, thread: str | None) -> None:
     """
     if not takes_messages(graph):
         raise CommandError("this graph takes no messages, so one cannot talk with it; try `agentmatrix run`")
-    conversation = Conversation(with_memory(graph), Transcript(), thread)
+    conversation = Conversation(with_memory(graph, MessagesState), Transcript(), thread)
     with asyncio.Runner() as runner:
         while (line := _ask("> ")) is not None:
             if not line.strip():

@@ -153,7 +153,7 @@ def test_a_paused_thread_goes_on_in_a_later_process(project: Project) -> None:
         (["unparsable:graph", "-i", "x"], 1, "SyntaxError"),
         (["needy:graph", "-i", "x"], 1, "No module named 'not_installed_here'"),
         (["leaving:graph", "-i", "x"], 1, "SystemExit"),
-        (["failing:graph", "-i", "x"], 1, "in node 'fail': ValueError: no luck"),
+        (["failing:graph", "-i", "x"], 1, "error: in node 'fail': ValueError: no luck"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(project: Project, args: list[str], code: int, words: str) -> None:
