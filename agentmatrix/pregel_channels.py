@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph._internal._config import recast_checkpoint_ns
 from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_READ, NS_END, NS_SEP
 from langgraph._internal._runnable import RunnableCallable, coerce_to_runnable
-from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
 from langgraph.constants import TAG_HIDDEN
+from langgraph.errors import ParentCommand
 from langgraph.pregel import Pregel
 from langgraph.pregel._utils import _runnable_has_native_async
-from langgraph.pregel._read import PregelNode
 from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry
 from langgraph.pregel.protocol import PregelProtocol
+from langgraph.types import Command
 
 Graph = Pregel[Any, Any, Any, Any]
 Compiled = TypeVar("Compiled", bound=Graph)
@@ -109,3 +110,29 @@ def replace_bound(
 ) -> None:
     """Give `node` another Runnable, and say which graphs run inside it."""
     graph.nodes[node] = graph.nodes[node].copy({"bound": bound, "subgraphs": list(subgraphs)})
+
+
+def command_for_node(error: ParentCommand, config: RunnableConfig) -> Command[Any] | None:
+    """The command that a graph inside the node of `config` has sent to the graph around it, or None if it is meant
+    for a graph further out."""
+    namespace = namespace_of(config)
+    command: Command[Any] = error.args[0]
+    here = (namespace, recast_checkpoint_ns(namespace), node_of(config))
+    return command if command.graph in here else None
+
+
+def set_stream_channels(graph: Graph, channels: Sequence[str]) -> None:
+    """Show only these channels in streams and snapshots."""
+    graph.stream_channels = list(channels)
+
+
+def updates_of(command: Command[Any]) -> Sequence[tuple[str, Any]]:
+    """The update of a command as pairs of key and value."""
+    return command._update_as_tuples()
+
+
+def sync_async(
+    call: Callable[..., Any], acall: Callable[..., Awaitable[Any]] | None = None, *, name: str
+) -> Runnable[Any, Any]:
+    """A Runnable over two functions that leaves no run of its own in traces."""
+    return RunnableCallable(call, acall, name=name, trace=False, recurse=False)

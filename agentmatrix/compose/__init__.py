@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentmatrix.compose.chat import ChatGroup
 from agentmatrix.compose.cyclic import CyclicGraph
 
-__all__ = ["CyclicGraph"]
+__all__ = ["ChatGroup", "CyclicGraph"]

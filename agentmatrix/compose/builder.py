@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -26,7 +26,7 @@ from agentmatrix.pregel_channels import (
 )
 from agentmatrix.shown import Shown
 
-__all__ = ["Builder", "ComposedGraph", "did_you_mean"]
+__all__ = ["Builder", "ComposedGraph", "check_name", "did_you_mean", "name_of"]
 
 Map = Callable[[Any], Any]
 Composed = TypeVar("Composed", bound="ComposedGraph")
@@ -105,8 +105,8 @@ class Builder(StateGraph[Any, Any, Any, Any]):
             BuildError: a duplicate or reserved name.
             NotAnAgentError: `action` is no agent.
         """
-        name, agent = (node, action) if isinstance(node, str) else (_name_of(node), node)
-        self._check_name(name)
+        name, agent = (node, action) if isinstance(node, str) else (name_of(node), node)
+        check_name(name, self.nodes)
         key = "messages" if "messages" in self.channels and "__root__" not in self.channels else None
         agent = as_agent(agent, name=name, key=key)
         if isinstance(agent, PregelProtocol):
@@ -115,15 +115,6 @@ class Builder(StateGraph[Any, Any, Any, Any]):
             agent = _adapted(agent, name, input_map, output_map)
         super().add_node(name, agent, input_schema=input_schema or input, **options)
         return self
-
-    def _check_name(self, name: str) -> None:
-        if name in self.nodes:
-            raise BuildError(f"there is already a node {name!r}: give one of the two another name")
-        if name in (START, END) or name.startswith("__") or not name:
-            raise BuildError(f"{name!r} cannot name a node, LangGraph reserves it: choose another name")
-        if any(character in name for character in RESERVED_CHARACTERS):
-            reserved = " and ".join(repr(character) for character in RESERVED_CHARACTERS)
-            raise BuildError(f"the name {name!r} has a character that LangGraph reserves ({reserved}): leave it out")
 
     def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:  # type: ignore[override]
         """Add an edge, or one edge from several nodes that waits for all of them. Nodes may be added later."""
@@ -142,7 +133,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         """Add nodes that follow each other: agents, or pairs of name and agent."""
         if not nodes:
             raise BuildError("add_sequence needs at least one node")
-        named = [n if isinstance(n, tuple) else (_name_of(n), n) for n in nodes]
+        named = [n if isinstance(n, tuple) else (name_of(n), n) for n in nodes]
         for name, agent in named:
             self.add_node(name, agent)
         for (before, _), (after, _) in zip(named, named[1:], strict=False):
@@ -218,7 +209,19 @@ class Builder(StateGraph[Any, Any, Any, Any]):
                 replace_bound(graph, name, graph.nodes[name].bound, [inner])
 
 
-def _name_of(agent: Any) -> str:
+def check_name(name: str, taken: Container[str]) -> None:
+    """Raise a BuildError for a name that no node can have, or that another one has."""
+    if name in taken:
+        raise BuildError(f"there is already a node {name!r}: give one of the two another name")
+    if name in (START, END) or name.startswith("__") or not name:
+        raise BuildError(f"{name!r} cannot name a node, LangGraph reserves it: choose another name")
+    if any(character in name for character in RESERVED_CHARACTERS):
+        reserved = " and ".join(repr(character) for character in RESERVED_CHARACTERS)
+        raise BuildError(f"the name {name!r} has a character that LangGraph reserves ({reserved}): leave it out")
+
+
+def name_of(agent: Any) -> str:
+    """The agent's own name."""
     if isinstance(agent, Runnable):
         name = agent.get_name()
     else:
