@@ -45,8 +45,8 @@ class Lane(Protocol):
     def send(self, frame: Frame) -> None:
         """Send a frame after those sent before.
 
-        Callable from any thread; never blocks. Sets `frame.run` and serialises at once, so the frame may be changed
-        afterwards. Dropped silently once the run is lost or closed.
+        Callable from any thread; never blocks. The frame is used up: a large value in it is moved out. Dropped silently
+        once the run is lost or closed.
         """
 
     def close(self) -> None:

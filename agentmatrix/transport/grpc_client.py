@@ -230,7 +230,10 @@ class _Link:
         return self._channel
 
     def _wake(self) -> None:
-        self._io.call(self._something.set)
+        if self._io.here:
+            self._something.set()
+        else:
+            self._io.call(self._something.set)
 
     def _start(self) -> None:
         if self._streaming is None and self.state not in ("lost", "closed"):

@@ -192,7 +192,7 @@ class _Caller:
         self._something = asyncio.Event()
         self._ending = False
         self._exchange = Exchange(
-            lambda: self._io.call(self._something.set),
+            self._wake,
             limit,
             accept=lambda lane: admission.accept(lane, self._peer),
             on_forget=admission.leave,
@@ -217,6 +217,12 @@ class _Caller:
         self._writing.cancel()
         lost = HostLost(f"the caller at {self._peer.address} is lost: {why}")
         self._exchange.lose(Loss(lost, lost))
+
+    def _wake(self) -> None:
+        if self._io.here:
+            self._something.set()
+        else:
+            self._io.call(self._something.set)
 
     async def end(self) -> None:
         """Write what is queued, then end the stream."""

@@ -6,7 +6,7 @@ from queue import Queue
 
 from agentmatrix.errors import AgentMatrixError
 from agentmatrix.transport import Lane, Transport
-from agentmatrix.wire.v1.run_pb2 import Cancel, Frame, Signal, Start
+from agentmatrix.wire.v1.run_pb2 import Cancel, Frame, Start
 
 WAIT = 20.0
 
@@ -38,7 +38,7 @@ class Caller:
         return self
 
     def say(self, value: bytes, name: str = "") -> None:
-        self.lane.send(Frame(signal=Signal(id=name, value=value)))
+        self.lane.send(Frame(signal={"id": name, "value": value}))
 
     def heard(self) -> bytes:
         return self.next().signal.value

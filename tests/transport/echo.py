@@ -1,4 +1,4 @@
-"""A host that sends each frame back, also as a program of its own: `python echo.py '{"address": ..., "token": ...}'`."""
+"""A host that sends each frame back; also a program: `python echo.py '{"address": ..., "token": ...}'`."""
 
 from __future__ import annotations
 

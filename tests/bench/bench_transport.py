@@ -1,0 +1,187 @@
+"""What a round trip through a lane costs, beside gRPC's own unary call on the same machine in the same minutes.
+
+    python tests/bench/bench_transport.py [seconds per figure]
+
+Two processes, 1.5 KB each way. Trust the ratios, not the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from queue import SimpleQueue
+
+import grpc
+import grpc.aio
+
+from agentmatrix.errors import AgentMatrixError
+from agentmatrix.transport import ServerOptions, Transport, connect, listen, parse_target
+from agentmatrix.wire.v1.run_pb2 import Frame
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.transport.echo import EchoHost  # noqa: E402
+
+PAYLOAD = b"x" * 1500
+CALLERS = 32
+
+
+class SyncCaller:
+    """Waits for each echo in a thread."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.inbox: SimpleQueue[Frame] = SimpleQueue()
+        self.lane = transport.open(self)
+        self.lane.send(Frame(start={"agent": "echo"}))
+        self.inbox.get()
+
+    def receive(self, frame: Frame) -> None:
+        self.inbox.put(frame)
+
+    def lost(self, error: AgentMatrixError) -> None:
+        raise error
+
+    def echo(self) -> bytes:
+        self.lane.send(Frame(signal={"value": PAYLOAD}))
+        return self.inbox.get().signal.value
+
+
+class AsyncCaller:
+    """Waits for each echo in an event loop of its own."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Frame] = self.loop.create_future()
+        self.lane = transport.open(self)
+
+    async def begin(self) -> AsyncCaller:
+        self.lane.send(Frame(start={"agent": "echo"}))
+        await self.answer
+        return self
+
+    def receive(self, frame: Frame) -> None:
+        self.loop.call_soon_threadsafe(self.answer.set_result, frame)
+
+    def lost(self, error: AgentMatrixError) -> None:
+        raise error
+
+    async def echo(self) -> bytes:
+        self.answer = self.loop.create_future()
+        self.lane.send(Frame(signal={"value": PAYLOAD}))
+        return (await self.answer).signal.value
+
+
+def median_ms(call: Callable[[], object], seconds: float) -> float:
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
+        call()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken) * 1e3
+
+
+async def median_ms_async(call: Callable[[], Awaitable[object]], seconds: float) -> float:
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
+        await call()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken) * 1e3
+
+
+async def throughput(calls: list[Callable[[], Awaitable[object]]], seconds: float) -> float:
+    """Calls a second, each caller with one call at a time."""
+    end = time.perf_counter() + seconds
+
+    async def repeat(call: Callable[[], Awaitable[object]]) -> int:
+        done = 0
+        while time.perf_counter() < end:
+            await call()
+            done += 1
+        return done
+
+    return sum(await asyncio.gather(*map(repeat, calls))) / seconds
+
+
+async def serve_raw() -> str:
+    async def echo(request: bytes, _: object) -> bytes:
+        return request
+
+    server = grpc.aio.server()
+    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("raw", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    asyncio.get_running_loop().create_task(server.wait_for_termination())
+    return f"127.0.0.1:{port}"
+
+
+def host() -> None:
+    """The other process: both servers, each on a loop of its own kind."""
+    loop = new_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    raw = asyncio.run_coroutine_threadsafe(serve_raw(), loop).result()
+    server = listen("127.0.0.1:0", EchoHost(), ServerOptions())
+    print(server.start(), raw, flush=True)
+    sys.stdin.readline()
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def measure_async(transport: Transport, raw: str, seconds: float) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    caller = await AsyncCaller(transport).begin()
+    callers = [await AsyncCaller(transport).begin() for _ in range(CALLERS)]
+    async with grpc.aio.insecure_channel(raw) as channel:
+        echo = channel.unary_unary("/raw/Echo")
+
+        async def unary() -> bytes:
+            return await echo(PAYLOAD)
+
+        await unary()
+        for _ in range(2):  # the first round warms up
+            figures["raw"] = await median_ms_async(unary, seconds)
+            figures["lane"] = await median_ms_async(caller.echo, seconds)
+        figures["raw/s"] = await throughput([unary] * CALLERS, seconds)
+        figures["lane/s"] = await throughput([c.echo for c in callers], seconds)
+    return figures
+
+
+def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    process = subprocess.Popen(
+        [sys.executable, __file__, "host"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    address, raw = process.stdout.readline().split()
+    transport = connect(parse_target(f"{address}/echo"))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        figures = runner.run(measure_async(transport, raw, seconds))
+    sync = median_ms(SyncCaller(transport).echo, seconds)
+    unary = figures["raw"]
+    print(f"raw grpc.aio unary          {unary:6.3f} ms")
+    print(f"lane, asyncio caller        {figures['lane']:6.3f} ms   {figures['lane'] / unary:5.2f} of raw")
+    print(f"lane, sync caller           {sync:6.3f} ms   {sync / unary:5.2f} of raw")
+    print(f"raw, {CALLERS} callers             {figures['raw/s']:6.0f} calls/s")
+    print(
+        f"lanes, {CALLERS} callers           {figures['lane/s']:6.0f} calls/s   "
+        f"{figures['lane/s'] / figures['raw/s']:.1f} times raw"
+    )
+    transport.close()
+    process.terminate()
+    process.wait()
+
+
+if __name__ == "__main__":
+    host() if sys.argv[1:] == ["host"] else main()
