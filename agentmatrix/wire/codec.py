@@ -8,7 +8,6 @@ models against their schema (`validation.py`). Size and depth are bounded.
 
 from __future__ import annotations
 
-import enum
 import types
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +16,7 @@ from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
 from agentmatrix.wire import arrays, containers, failures, leaves
 from agentmatrix.wire.decoding import Decoder, not_listed
 from agentmatrix.wire.encoding import Encoder, pack
-from agentmatrix.wire.listing import built_in, listed, types_of
+from agentmatrix.wire.listing import admissible, built_in, listed, types_of
 from agentmatrix.wire.marks import Encoding, Lower, Marker, Refusal
 from agentmatrix.wire.shapes import PlainShape, Shape, class_ext, name_of, shape_of
 
@@ -153,7 +152,7 @@ class Codec:
     def _refuse_resource(cls: type) -> None:
         if issubclass(cls, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
             raise Refusal("a function cannot cross; send its name or its result, and keep it where it is called")
-        if cls.__flags__ & 1 << 9 or issubclass(cls, enum.Enum):
+        if admissible(cls):
             return
         raise Refusal(
             f"a {cls.__module__}.{cls.__qualname__} belongs to this process and cannot cross; send data that it can "

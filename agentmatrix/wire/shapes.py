@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import struct
 from collections import OrderedDict
 from enum import Enum, Flag
 from typing import Any, Final
@@ -275,17 +276,23 @@ class DerivedShape(Shape):
 _NEW_ARGS: Final = (int, float, bytes)
 
 
+_WORD: Final = struct.calcsize("P")
+
+
+def _slots(cls: type) -> list[str]:
+    """The attributes that a class keeps in slots of its own."""
+    slots = cls.__dict__.get("__slots__", ())
+    return [
+        f"_{cls.__name__.lstrip('_')}{slot}" if slot.startswith("__") and not slot.endswith("__") else slot
+        for slot in ((slots,) if isinstance(slots, str) else slots)
+        if slot not in ("__dict__", "__weakref__")
+    ]
+
+
 def state_of(value: Any) -> dict[str, Any]:
     """The attributes of an instance, those in slots included."""
-    state = {}
-    for cls in reversed(type(value).__mro__):
-        slots = cls.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot in ("__dict__", "__weakref__"):
-                continue
-            name = f"_{cls.__name__.lstrip('_')}{slot}" if slot.startswith("__") and not slot.endswith("__") else slot
-            if hasattr(value, name):
-                state[name] = getattr(value, name)
+    names = [slot for cls in reversed(type(value).__mro__) for slot in _slots(cls)]
+    state = {name: getattr(value, name) for name in names if hasattr(value, name)}
     return state | _own_attributes(value, frozenset())
 
 
@@ -316,11 +323,9 @@ def is_named_tuple(cls: type) -> bool:
 
 def is_plain(cls: type) -> bool:
     """Whether instances are their attributes and nothing else, so that they can be sent as these."""
-    return (
-        all(base.__flags__ & 1 << 9 for base in cls.__mro__[:-1])
-        and cls.__reduce_ex__ is object.__reduce_ex__
-        and cls.__reduce__ is object.__reduce__
-    )
+    heap = all(base.__flags__ & 1 << 9 for base in cls.__mro__[:-1])
+    slots = sum(len(_slots(base)) for base in cls.__mro__)
+    return heap and cls.__basicsize__ <= object.__basicsize__ + _WORD * (slots + 2)  # two more: __dict__, __weakref__
 
 
 def shape_of(cls: type) -> Shape | None:
