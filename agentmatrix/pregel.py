@@ -7,6 +7,7 @@ names those keys, sorts them by how they cross to another process, and wraps the
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from langgraph._internal._config import (
 )
 from langgraph._internal._replay import ReplayState
 from langgraph._internal._scratchpad import PregelScratchpad
+from langgraph.config import get_config
 from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
 from langgraph.pregel._tools import StreamToolCallHandler
 from langgraph.pregel.protocol import StreamProtocol
@@ -45,6 +47,8 @@ __all__ = [
     "SCRATCHPAD",
     "STREAM",
     "TASK_ID",
+    "BorrowedReplayState",
+    "BorrowedRunControl",
     "ReplayState",
     "RunControl",
     "Runtime",
@@ -56,14 +60,19 @@ __all__ = [
     "V2StreamingCallbackHandler",
     "borrowed_scratchpad",
     "callback_manager",
+    "current_namespace",
     "ensure_config",
     "has_heartbeat",
     "has_stream_writer",
+    "in_namespace",
     "is_default_recursion_limit",
     "merge_configs",
+    "new_callback_manager",
+    "reserved_keys",
+    "set_drained",
     "streams_messages_of_subgraph",
     "visited",
-    "with_namespace",
+    "watch_drain",
 ]
 
 CONF: Final = "configurable"
@@ -192,6 +201,20 @@ class WatchedRunControl(RunControl):
             listener(reason)
 
 
+class BorrowedRunControl(RunControl):
+    """A run control on the host: a drain that is requested there is told to the caller."""
+
+    __slots__ = ("_on_drain",)
+
+    def __init__(self, on_drain: Callable[[str], None]) -> None:
+        super().__init__()
+        self._on_drain = on_drain
+
+    def request_drain(self, reason: str = "shutdown") -> None:
+        super().request_drain(reason)
+        self._on_drain(reason)
+
+
 _drain_listeners: dict[int, list[Callable[[str], None]]] = {}
 
 
@@ -218,13 +241,21 @@ def set_drained(control: RunControl, reason: str) -> None:
     RunControl.request_drain(control, reason)
 
 
-def with_namespace(config: RunnableConfig, namespace: str) -> Callable[[], None]:
-    """A function that makes `config`, at another checkpoint namespace, the current one of its context.
+def in_namespace(config: RunnableConfig, namespace: str | None, function: Callable[[Any], object], value: Any) -> None:
+    """Calls `function(value)` where `config`, at another checkpoint namespace, is the current one.
 
     langgraph's stream writers read their namespace from the context's config.
     """
     there: RunnableConfig = {**config, "configurable": {**config.get("configurable", {}), CHECKPOINT_NS: namespace}}
-    return lambda: (var_child_runnable_config.set(there), None)[1]
+    context = contextvars.copy_context()
+    context.run(var_child_runnable_config.set, there)
+    context.run(function, value)
+
+
+def current_namespace() -> str | None:
+    """The checkpoint namespace of the task that is running here."""
+    namespace: str | None = get_config()["configurable"].get(CHECKPOINT_NS)
+    return namespace
 
 
 def streams_messages_of_subgraph(handler: BaseCallbackHandler) -> str | None:

@@ -107,13 +107,21 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
             yield found
 
     def put(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
     ) -> RunnableConfig:
         saved: RunnableConfig = self.lender.ask("saver", "put", _plain(config), checkpoint, metadata, new_versions)
         return saved
 
     async def aput(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
     ) -> RunnableConfig:
         saved: RunnableConfig = await self.lender.aask(
             "saver", "aput", _plain(config), checkpoint, metadata, new_versions

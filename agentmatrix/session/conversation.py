@@ -174,9 +174,7 @@ class HostConversation:
 
     def event(self, kind: str, arguments: bytes) -> pb.Frame | None:
         """Something that the caller's objects must hear of."""
-        return (
-            pb.Frame(event=pb.Event(kind=kind, arguments=arguments)) if self.phase is Phase.ACCEPTED else None
-        )
+        return pb.Frame(event=pb.Event(kind=kind, arguments=arguments)) if self.phase is Phase.ACCEPTED else None
 
     def request(self, target: str, method: str, arguments: bytes) -> pb.Frame | None:
         """A question to a lent object; its id is in the frame. None when the run has ended."""

@@ -25,7 +25,7 @@ METHODS: Final[Mapping[str, frozenset[str]]] = {
 
 def is_async_method(target: str, method: str) -> bool:
     """Whether this method of a lent object is awaited (or iterated asynchronously) by the caller."""
-    return method.startswith("a") and method[1:] in METHODS[target]
+    return method.startswith("a") and method[1:] in METHODS.get(target, ())
 
 
 class Lender(Protocol):
@@ -76,5 +76,3 @@ class Lent:
         if method == "alist":
             return [item async for item in value]
         return await value if inspect.isawaitable(value) else value
-
-

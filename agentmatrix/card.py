@@ -1,0 +1,184 @@
+"""The card by which an agent introduces itself: what a parent asks of a graph before it runs it.
+
+Made once on the host; from then on the caller answers from it without a network: schemas, drawing, nested graphs, and
+the attributes of a graph that langgraph reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from langchain_core.runnables import Runnable
+from langchain_core.runnables.graph import Edge, Graph, Node
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+__all__ = ["AgentCard", "describe", "pack_drawing", "unpack_drawing"]
+
+MAX_XRAY: Final = 8
+"""How many levels of drawings a card carries, besides the one of all levels."""
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """What is known of a graph that runs elsewhere.
+
+    Attributes:
+        name: the graph's name.
+        description: a sentence, from the graph's metadata or docstring; may be empty.
+        checkpointer: "own" for a checkpointer of its own, else None, True or False as in `compile(checkpointer=)`.
+        versions: how its own checkpointer counts channel versions.
+        schemas: JSON schemas by kind ("input", "output", "context"); a schema that cannot be made is left out.
+        unmade: the reason, for each schema that was left out.
+        drawings: drawn graphs by depth of xray; -1 is all levels.
+        channels: the graph's attributes that langgraph reads: input, output and stream channels, modes, breakpoints.
+        subgraphs: the cards of its nested graphs by node.
+        langgraph: the version that it runs on.
+    """
+
+    name: str
+    description: str = ""
+    checkpointer: Any = None
+    versions: str = "int"
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    unmade: Mapping[str, str] = field(default_factory=dict)
+    drawings: Mapping[int, Any] = field(default_factory=dict)
+    channels: Mapping[str, Any] = field(default_factory=dict)
+    subgraphs: Mapping[str, AgentCard] = field(default_factory=dict)
+    langgraph: str = ""
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any]) -> AgentCard:
+        """The card out of what `describe` gives."""
+        subgraphs = {name: cls.unpack(card) for name, card in packed["subgraphs"].items()}
+        return cls(**{**packed, "subgraphs": subgraphs})
+
+    @property
+    def input_schema(self) -> Any:
+        """The JSON schema of the input, or None."""
+        return self.schemas.get("input")
+
+    @property
+    def output_schema(self) -> Any:
+        """The JSON schema of the output, or None."""
+        return self.schemas.get("output")
+
+    def drawing(self, xray: int | bool) -> Graph:
+        """The drawn graph, without a network."""
+        depth = -1 if xray is True else min(int(xray), MAX_XRAY)
+        return unpack_drawing(self.drawings.get(depth) or self.drawings[0])
+
+
+def describe(graph: Any, version_scheme: Callable[[BaseCheckpointSaver[Any]], str]) -> dict[str, Any]:
+    """The card of a graph as plain data. Never fails for a graph that runs.
+
+    Args:
+        graph: the exported graph.
+        version_scheme: tells how a checkpointer counts versions.
+    """
+    saver = getattr(graph, "checkpointer", None)
+    owns = isinstance(saver, BaseCheckpointSaver)
+    schemas, unmade = _schemas(graph)
+    return {
+        "name": graph.get_name(),
+        "description": _description(graph),
+        "checkpointer": "own" if owns else saver,
+        "versions": version_scheme(saver) if owns else "int",
+        "schemas": schemas,
+        "unmade": unmade,
+        "drawings": _drawings(graph),
+        "channels": {
+            "input_channels": graph.input_channels,
+            "output_channels": graph.output_channels,
+            "stream_channels": graph.stream_channels,
+            "stream_mode": graph.stream_mode,
+            "interrupt_before_nodes": _names(graph.interrupt_before_nodes),
+            "interrupt_after_nodes": _names(graph.interrupt_after_nodes),
+        },
+        "subgraphs": {name: describe(nested, version_scheme) for name, nested in _subgraphs(graph)},
+    }
+
+
+def _names(names: Any) -> Any:
+    return names if isinstance(names, str) else list(names)
+
+
+def _description(graph: Any) -> str:
+    config: Mapping[str, Any] = getattr(graph, "config", None) or {}
+    description = getattr(graph, "description", None) or (config.get("metadata") or {}).get("description") or ""
+    return str(description)
+
+
+def _subgraphs(graph: Any) -> list[tuple[str, Any]]:
+    return list(graph.get_subgraphs())
+
+
+def _schemas(graph: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    made: dict[str, Any] = {}
+    unmade: dict[str, str] = {}
+    for kind in ("input", "output", "context"):
+        try:
+            made[kind] = getattr(graph, f"get_{kind}_jsonschema")()
+        except Exception as error:  # a schema that cannot be made is no reason not to run
+            unmade[kind] = f"{type(error).__name__}: {error}"
+    return made, unmade
+
+
+def _drawings(graph: Any) -> dict[int, Any]:
+    drawings: dict[int, Any] = {}
+    try:
+        drawings[0] = pack_drawing(graph.get_graph())
+        drawings[-1] = pack_drawing(graph.get_graph(xray=True))
+        for depth in range(1, MAX_XRAY + 1):
+            drawings[depth] = pack_drawing(graph.get_graph(xray=depth))
+            if drawings[depth] == drawings[-1]:
+                break
+    except Exception:  # a drawing that cannot be made is no reason not to run
+        drawings.setdefault(0, {"nodes": [], "edges": []})
+    return drawings
+
+
+class DrawnNode(Runnable[Any, Any]):
+    """What stands in a drawing for a runnable that is elsewhere: its name and class path, nothing to run."""
+
+    def __init__(self, class_path: tuple[str, str], name: str) -> None:
+        self.name = name
+        self.class_path = class_path
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        return self.name or ""
+
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        raise NotImplementedError("this node only stands in a drawing; its graph runs on another host")
+
+
+def _drawn_node(class_path: tuple[str, str], name: str) -> DrawnNode:
+    module, qualname = class_path
+    cls = type(qualname, (DrawnNode,), {"__module__": module})
+    node: DrawnNode = cls(class_path, name)
+    return node
+
+
+def pack_drawing(graph: Graph) -> dict[str, Any]:
+    """A drawn graph as plain data: runnables become their names."""
+    nodes = []
+    for node in graph.nodes.values():
+        data = node.data
+        drawn: Any = None
+        if isinstance(data, DrawnNode):
+            drawn = (*data.class_path, data.name)
+        elif isinstance(data, Runnable):
+            drawn = (type(data).__module__, type(data).__name__, data.get_name())
+        nodes.append((node.id, node.name, drawn, node.metadata))
+    edges = [(edge.source, edge.target, edge.data, edge.conditional) for edge in graph.edges]
+    return {"nodes": nodes, "edges": edges}
+
+
+def unpack_drawing(packed: Mapping[str, Any]) -> Graph:
+    """The drawn graph out of `pack_drawing`'s data."""
+    nodes = {}
+    for number, name, drawn, metadata in packed["nodes"]:
+        data: Any = None if drawn is None else _drawn_node((drawn[0], drawn[1]), drawn[2])
+        nodes[number] = Node(id=number, name=name, data=data, metadata=metadata)
+    return Graph(nodes=nodes, edges=[Edge(*edge) for edge in packed["edges"]])

@@ -1,0 +1,273 @@
+"""`Host`: offers graphs to callers on other machines."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.pregel import Pregel
+
+from agentmatrix.agent import as_agent
+from agentmatrix.card import describe
+from agentmatrix.errors import AddressError, NotAnAgentError
+from agentmatrix.session.checkpointer import version_scheme
+from agentmatrix.session.serving import Exported, ServedRun, Serving
+from agentmatrix.session.version import spoken_version
+from agentmatrix.transport import listen
+from agentmatrix.transport.base import Lane, Peer, Receiver, Server
+from agentmatrix.transport.options import Pem, ServerOptions
+from agentmatrix.wire.codec import Codec, types_of
+from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
+
+__all__ = ["Host"]
+
+
+class Host:
+    """Offers graphs over gRPC. A context manager, sync and async; or `start()`, `wait()`, `stop()`.
+
+    A host keeps nothing: a graph compiled without a checkpointer uses its caller's, through the run's stream, as a
+    local subgraph uses its parent's. So any replica may serve the next call.
+
+    Args:
+        graphs: the graphs by the names that callers use; or one graph, which goes by its own name.
+        address: `"127.0.0.1:50051"` (port 0: any free one), `"unix:/path.sock"` or `"inproc://name"`.
+        token: what callers must send; None admits every caller that can connect.
+        certificate: PEM of the host's certificate chain, bytes or path; with `private_key` it turns TLS on.
+        private_key: PEM of its key, bytes or path.
+        client_ca: PEM of the authority that callers' certificates must come from (mutual TLS), bytes or path.
+        insecure: allow an address that others can reach without TLS and a token.
+        allow: classes, modules or names of modules whose types callers may send, besides those of the graphs' schemas.
+        max_runs: runs at a time; more are refused with `HostBusy`.
+        allow_version_skew: take callers whose langgraph has another minor version.
+
+    Raises:
+        NotAnAgentError: something that is no graph and cannot be made one.
+    """
+
+    def __init__(
+        self,
+        graphs: Mapping[str, Any] | Any,
+        *,
+        address: str = "127.0.0.1:0",
+        token: str | None = None,
+        certificate: Pem | None = None,
+        private_key: Pem | None = None,
+        client_ca: Pem | None = None,
+        insecure: bool = False,
+        allow: Iterable[object] = (),
+        max_runs: int = 1000,
+        allow_version_skew: bool = False,
+    ) -> None:
+        self.graphs = _named(graphs)
+        self.allow = tuple(allow)
+        self._wanted = address
+        self._options = ServerOptions(
+            token=token, certificate=certificate, private_key=private_key, client_ca=client_ca, insecure=insecure
+        )
+        self._max_runs, self._skew = max_runs, allow_version_skew
+        self._server: Server | None = None
+        self._serving: Serving | None = None
+        self._loop: _UserLoop | None = None
+        self._bound: str | None = None
+        self._stopped = threading.Event()
+
+    @property
+    def address(self) -> str:
+        """Where it really serves, `"127.0.0.1:41234"`.
+
+        Raises:
+            AddressError: it was not started.
+        """
+        if self._bound is None:
+            raise AddressError("the host has no address before it is started; call start() or use it in a with block")
+        return self._bound
+
+    def start(self) -> Self:
+        """Binds the address and serves, in threads of its own. Returns at once.
+
+        Raises:
+            AddressError: the address is in use, cannot be understood, or may not be served without TLS and a token.
+        """
+        if self._server is not None:
+            return self
+        self._stopped.clear()
+        loop = _UserLoop()
+        serving = Serving(
+            exported={name: self._export(graph) for name, graph in self.graphs.items()},
+            version=spoken_version(),
+            workers=ThreadPoolExecutor(self._max_runs, thread_name_prefix="agentmatrix-run"),
+            loop=loop.loop,
+            max_runs=self._max_runs,
+            allow_version_skew=self._skew,
+        )
+        server = listen(self._wanted, _HostServicer(serving), self._options)
+        try:
+            self._bound = server.start()
+        except BaseException:
+            loop.stop()
+            raise
+        self._server, self._serving, self._loop = server, serving, loop
+        return self
+
+    def add(self, name: str, graph: Any, *, allow: Iterable[object] = ()) -> Pregel[Any, Any, Any, Any]:
+        """Offers one more graph, also while the host serves.
+
+        Args:
+            name: what callers call it; a graph of that name is replaced.
+            graph: a graph, or anything that `as_agent` takes.
+            allow: as for the host, for this graph alone.
+
+        Returns:
+            The graph as it is hosted.
+        """
+        hosted = self.graphs[name] = _as_graph(graph, name)
+        if self._serving is not None:
+            self._serving.exported[name] = Exported(hosted, Codec([*graph_types(hosted), *self.allow, *allow]))
+        return hosted
+
+    def _export(self, graph: Pregel[Any, Any, Any, Any]) -> Exported:
+        return Exported(graph, Codec([*graph_types(graph), *self.allow]))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""
+        return self._stopped.wait(timeout)
+
+    def drain(self, grace: float = 30.0) -> None:
+        """Takes no more runs, lets those under way go on for up to `grace` seconds, then stops."""
+        serving = self._serving
+        if serving is not None:
+            serving.stopping = True
+            limit = time.monotonic() + grace
+            while serving.runs and time.monotonic() < limit:
+                self._stopped.wait(0.02)
+        self.stop()
+
+    def stop(self, grace: float = 1.0) -> None:
+        """Stops the runs under way, tells their callers, and gives the address up. Idempotent.
+
+        Args:
+            grace: seconds that runs get to unwind.
+        """
+        server, serving, loop = self._server, self._serving, self._loop
+        self._server = self._serving = self._loop = self._bound = None
+        if server is None or serving is None or loop is None:
+            return
+        serving.stopping = True
+        for run in list(serving.runs):
+            run.stop("the host is stopping")
+        limit = time.monotonic() + grace
+        while serving.runs and time.monotonic() < limit:
+            time.sleep(0.005)
+        server.stop(grace)
+        serving.workers.shutdown(wait=False, cancel_futures=True)
+        loop.stop()
+        self._stopped.set()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def __repr__(self) -> str:
+        return f"Host({', '.join(self.graphs)}; {self._bound or 'not started'})"
+
+
+class _HostServicer:
+    """What the transport asks of the host."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+
+    def accept(self, lane: Lane, peer: Peer) -> Receiver:
+        return ServedRun(lane, self.serving)
+
+    def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
+        return self.serving.workers.submit(self._describe, agent)
+
+    def _describe(self, agent: str) -> DescribeReply:
+        exported = self.serving.named(agent)
+        card = {**describe(exported.graph, version_scheme), "langgraph": self.serving.version.langgraph}
+        details = exported.codec.encode(card, "card")
+        named = Card(name=card["name"], description=card["description"], details=details)
+        return DescribeReply(version=self.serving.version, card=named)
+
+    def list_agents(self, peer: Peer) -> Future[ListAgentsReply]:
+        future: Future[ListAgentsReply] = Future()
+        names = [AgentName(name=name) for name in self.serving.exported]
+        future.set_result(ListAgentsReply(version=self.serving.version, agents=names))
+        return future
+
+
+class _UserLoop:
+    """An event loop for users' async code, in a thread of its own. A SystemExit out of user code does not end it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="agentmatrix-loop", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while not self._stopping:
+            try:
+                self.loop.run_forever()
+            except BaseException:
+                continue
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+def graph_types(graph: Any) -> set[type]:
+    """The classes that the schemas of a graph and of its nested graphs name: what callers may send it."""
+    found = types_of(*_schemas_of(graph))
+    for _, nested in graph.get_subgraphs():
+        if not getattr(type(nested), "is_remote", False):
+            found |= graph_types(nested)
+    return found
+
+
+def _schemas_of(graph: Any) -> list[Any]:
+    builder = getattr(graph, "builder", None)
+    schemas: list[Any] = [getattr(graph, "context_schema", None)]
+    schemas += [getattr(builder, name, None) for name in ("state_schema", "input_schema", "output_schema")]
+    schemas += list(getattr(builder, "schemas", ()))
+    for channel in getattr(graph, "channels", {}).values():
+        schemas += [getattr(channel, "ValueType", None), getattr(channel, "UpdateType", None)]
+    return [schema for schema in schemas if schema is not None]
+
+
+def _named(graphs: Mapping[str, Any] | Any) -> dict[str, Pregel[Any, Any, Any, Any]]:
+    if not isinstance(graphs, Mapping):
+        graph = _as_graph(graphs, None)
+        return {graph.get_name(): graph}
+    return {name: _as_graph(graph, name) for name, graph in graphs.items()}
+
+
+def _as_graph(obj: Any, name: str | None) -> Pregel[Any, Any, Any, Any]:
+    """A graph of anything that is an agent: a function or a model becomes the one node of a graph of messages."""
+    agent = as_agent(obj, name=name)
+    if isinstance(agent, Pregel):
+        return agent
+    builder: Any = StateGraph(MessagesState)
+    node = name or getattr(obj, "__name__", None) or "agent"
+    try:
+        builder.add_node(node, agent).add_edge(START, node).add_edge(node, END)
+    except (TypeError, ValueError) as error:
+        raise NotAnAgentError(f"{obj!r} cannot be hosted: {error}") from error
+    graph: Pregel[Any, Any, Any, Any] = builder.compile(name=node)
+    return graph

@@ -1,0 +1,338 @@
+"""Callback handlers on two machines: the caller's own, and what stands for them on the host.
+
+A handler's type changes what langchain and langgraph send it and how models run, so the host gets one stand-in for each
+nature. langgraph's own stream handlers set message ids in place, so they get twins of their class next to the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.callbacks.manager import ahandle_event, handle_event
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers.base import BaseTracer
+from langgraph.callbacks import GraphCallbackHandler
+
+from agentmatrix import pregel
+from agentmatrix.session.lending import Lender
+from agentmatrix.wire.codec import Codec
+
+__all__ = ["LentCallbacks", "borrow_callbacks"]
+
+logger = logging.getLogger("agentmatrix")
+
+_EVENTS: Final = tuple(name for name in dir(BaseCallbackHandler) if name.startswith("on_"))
+_GRAPH_EVENTS: Final = ("on_interrupt", "on_resume")
+_IGNORE: Final = (
+    ("on_llm", "ignore_llm"),
+    ("on_stream_event", "ignore_llm"),
+    ("on_chat_model_start", "ignore_chat_model"),
+    ("on_chain", "ignore_chain"),
+    ("on_tool", "ignore_agent"),
+    ("on_agent", "ignore_agent"),
+    ("on_retriever", "ignore_retriever"),
+    ("on_retry", "ignore_retry"),
+    ("on_custom_event", "ignore_custom_event"),
+)
+_TWINS: Final[dict[str, Any]] = {
+    "messages": pregel.StreamMessagesHandler,
+    "messages_v2": pregel.StreamMessagesHandlerV2,
+    "tools": pregel.StreamToolCallHandler,
+}
+
+
+def _ignore_flag(event: str) -> str | None:
+    return next((flag for prefix, flag in _IGNORE if event.startswith(prefix)), None)
+
+
+def _overridden(handler: BaseCallbackHandler) -> frozenset[str]:
+    """The events that a handler does anything about; a chat model's start may fall back on the llm's."""
+    bases = (BaseCallbackHandler, AsyncCallbackHandler)
+    cls = type(handler)
+    names = {
+        name
+        for name in _EVENTS
+        if name in vars(handler) or all(getattr(cls, name, None) is not getattr(base, name, None) for base in bases)
+    }
+    return frozenset(names | ({"on_chat_model_start"} if "on_llm_start" in names else set()))
+
+
+def _nature(handler: BaseCallbackHandler) -> frozenset[str]:
+    kinds = {
+        "graph": isinstance(handler, GraphCallbackHandler),
+        "tap": isinstance(handler, pregel.StreamingCallbackHandler),
+        "v2": isinstance(handler, pregel.V2StreamingCallbackHandler),
+        "tracer": isinstance(handler, BaseTracer),
+        "raises": bool(handler.raise_error),
+    }
+    return frozenset(kind for kind, holds in kinds.items() if holds)
+
+
+class LentCallbacks:
+    """The caller's handlers for one run, and how they hear of what happens on the host.
+
+    Args:
+        config: the run's config with its callbacks.
+        is_async: whether the run is one of the async verbs.
+        codec: decides what of the metadata can cross.
+    """
+
+    def __init__(self, config: RunnableConfig, *, is_async: bool, codec: Codec) -> None:
+        self.is_async = is_async
+        self._twins: dict[int, Any] = {}
+        self._groups: list[list[BaseCallbackHandler]] = []
+        self._taps: dict[tuple[int, UUID], tuple[deque[Any], Any]] = {}
+        manager = pregel.callback_manager(config, is_async=is_async)
+        self.packed: dict[str, Any] = {
+            "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers),
+            "parent_run_id": manager.parent_run_id,
+            "tags": list(manager.tags),
+            "inheritable_tags": list(manager.inheritable_tags),
+            "metadata": {k: v for k, v in manager.metadata.items() if codec.can_encode(v)},
+            "inheritable_metadata": {k: v for k, v in manager.inheritable_metadata.items() if codec.can_encode(v)},
+        }
+
+    def _pack_handlers(
+        self, handlers: list[BaseCallbackHandler], inheritable: list[BaseCallbackHandler]
+    ) -> list[dict[str, Any]]:
+        packed: list[dict[str, Any]] = []
+        groups: dict[tuple[bool, bool, frozenset[str]], dict[str, Any]] = {}
+        for number, handler in enumerate(dict.fromkeys([*handlers, *inheritable])):
+            here, below = handler in handlers, handler in inheritable
+            kind = pregel.streams_messages_of_subgraph(handler)
+            if kind is not None:
+                self._twins[number] = handler
+                packed.append({"twin": number, "kind": kind, "here": here, "below": below, **_twin_state(handler)})
+                continue
+            key = (here, below, _nature(handler))
+            if key not in groups:
+                groups[key] = {"group": len(self._groups), "nature": key[2], "here": here, "below": below, "events": ()}
+                packed.append(groups[key])
+                self._groups.append([])
+            self._groups[groups[key]["group"]].append(handler)
+            groups[key]["events"] = tuple(sorted({*groups[key]["events"], *_overridden(handler)}))
+        return packed
+
+    def hear(self, kind: str, args: tuple[Any, ...]) -> Awaitable[Any] | None:
+        """Passes an event of the host on to the handlers; what it returns is to be awaited."""
+        if kind == "callback":
+            return self.call(*args)
+        if kind == "tap":
+            return self._tap(*args)
+        if kind == "twin":
+            number, chunk = args
+            handler = self._twins[number]
+            if chunk[1] == "messages" and getattr(chunk[2][0], "id", None) is not None:
+                handler.seen.add(chunk[2][0].id)
+            handler.stream(chunk)
+        elif kind == "seen":
+            self._twins[args[0]].seen |= args[1]
+        return None
+
+    def call(self, group: int, event: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any] | None:
+        """Runs an event of a group of handlers."""
+        handlers = self._groups[group]
+        if event in _GRAPH_EVENTS:
+            return self._graph_event(handlers, event, args)
+        if event not in _EVENTS:
+            return None
+        if self.is_async:
+            return ahandle_event(handlers, event, _ignore_flag(event), *args, **kwargs)
+        handle_event(handlers, event, _ignore_flag(event), *args, **kwargs)
+        return None
+
+    async def acall(self, group: int, event: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Runs an event of a group of handlers, awaited."""
+        waiting = self.call(group, event, args, kwargs)
+        if waiting is not None:
+            await waiting
+
+    def _graph_event(
+        self, handlers: list[BaseCallbackHandler], event: str, args: tuple[Any, ...]
+    ) -> Awaitable[Any] | None:
+        waiting = []
+        for handler in handlers:
+            with _logged(handler, event):
+                result = getattr(handler, event)(*args)
+                if inspect.isawaitable(result):
+                    waiting.append(result)
+        return asyncio.gather(*waiting) if waiting else None
+
+    def _tap(self, group: int, run_id: UUID, chunk: Any) -> Awaitable[Any] | None:
+        if self.is_async:
+            return self._atap(group, run_id, chunk)
+        for handler in self._groups[group]:
+            if isinstance(handler, pregel.StreamingCallbackHandler):
+                source, output = self._tapped(
+                    handler, run_id, lambda h, s: iter(h.tap_output_iter(run_id, _drained(s)))
+                )
+                source.append(chunk)
+                next(output, None)
+        return None
+
+    async def _atap(self, group: int, run_id: UUID, chunk: Any) -> None:
+        for handler in self._groups[group]:
+            if isinstance(handler, pregel.StreamingCallbackHandler):
+                source, output = self._tapped(
+                    handler, run_id, lambda h, s: aiter(h.tap_output_aiter(run_id, _adrained(s)))
+                )
+                source.append(chunk)
+                with contextlib.suppress(StopAsyncIteration):
+                    await anext(output)
+
+    def _tapped(self, handler: Any, run_id: UUID, start: Callable[[Any, deque[Any]], Any]) -> tuple[deque[Any], Any]:
+        key = (id(handler), run_id)
+        if key not in self._taps:
+            source: deque[Any] = deque()
+            self._taps[key] = (source, start(handler, source))
+        return self._taps[key]
+
+
+@contextlib.contextmanager
+def _logged(handler: BaseCallbackHandler, event: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        logger.warning("Error in %s.%s callback: %r", type(handler).__name__, event, error)
+        if handler.raise_error:
+            raise
+
+
+def _twin_state(handler: Any) -> dict[str, Any]:
+    return {
+        "subgraphs": handler.subgraphs,
+        "parent_ns": handler.parent_ns,
+        "seen": set(getattr(handler, "seen", ())),
+    }
+
+
+def _drained(source: deque[Any]) -> Iterator[Any]:
+    while True:
+        yield source.popleft()
+
+
+async def _adrained(source: deque[Any]) -> AsyncIterator[Any]:
+    while True:
+        yield source.popleft()
+
+
+class _BorrowedHandler(BaseCallbackHandler):
+    """Forwards events, in order, to a group of the caller's handlers."""
+
+    run_inline = True
+
+    def __init__(self, lender: Lender, group: int, *, raises: bool) -> None:
+        self.lender, self.group, self.raise_error = lender, group, raises
+
+
+class _BorrowedTap(pregel.StreamingCallbackHandler):  # type: ignore[type-arg]
+    """Forwards what a run yields while it yields it."""
+
+    lender: Lender
+    group: int
+
+    def tap_output_iter(self, run_id: UUID, output: Iterator[Any]) -> Iterator[Any]:
+        for chunk in output:
+            self.lender.tell("tap", self.group, run_id, chunk)
+            yield chunk
+
+    async def tap_output_aiter(self, run_id: UUID, output: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for chunk in output:
+            self.lender.tell("tap", self.group, run_id, chunk)
+            yield chunk
+
+
+class _BorrowedTracer(BaseTracer):
+    """Gives a stand-in the type of a tracer, which langgraph sends a reduced payload."""
+
+    def _persist_run(self, run: Any) -> None:
+        """The caller's tracer persists."""
+
+
+def _forward(event: str, *, asks: bool, is_async: bool) -> Callable[..., Any]:
+    """The method of a stand-in: a handler that may raise is waited for, others only hear."""
+
+    def tell(self: _BorrowedHandler, *args: Any, **kwargs: Any) -> None:
+        self.lender.tell("callback", self.group, event, args, kwargs)
+
+    def ask(self: _BorrowedHandler, *args: Any, **kwargs: Any) -> None:
+        self.lender.ask("callback", "call", self.group, event, args, kwargs)
+
+    async def aask(self: _BorrowedHandler, *args: Any, **kwargs: Any) -> None:
+        await self.lender.aask("callback", "acall", self.group, event, args, kwargs)
+
+    return (aask if is_async else ask) if asks else tell
+
+
+def _borrowed_handler(lender: Lender, packed: dict[str, Any], *, is_async: bool) -> BaseCallbackHandler:
+    nature: frozenset[str] = packed["nature"]
+    bases: list[type] = [_BorrowedHandler]
+    bases += [GraphCallbackHandler] if "graph" in nature else []
+    bases += [_BorrowedTap] if "tap" in nature else []
+    bases += [pregel.V2StreamingCallbackHandler] if "v2" in nature else []
+    bases += [_BorrowedTracer] if "tracer" in nature else []
+    events = {*packed["events"], *(_GRAPH_EVENTS if "graph" in nature else ())}
+    methods = {
+        event: _forward(event, asks="raises" in nature, is_async=is_async)
+        for event in events
+        if event in _EVENTS or event in _GRAPH_EVENTS
+    }
+    cls: Any = type("BorrowedHandler", tuple(bases), methods)
+    handler: BaseCallbackHandler = cls(lender, packed["group"], raises="raises" in nature)
+    return handler
+
+
+def _twin(lender: Lender, packed: dict[str, Any]) -> Any:
+    number = packed["twin"]
+    cls = _TWINS[packed["kind"]]
+    handler = cls(lambda chunk: lender.tell("twin", number, chunk), packed["subgraphs"], parent_ns=packed["parent_ns"])
+    if packed["kind"] != "tools":
+        handler.seen = set(packed["seen"])
+    return handler
+
+
+def borrow_callbacks(lender: Lender, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
+    """The host's callback manager for a run.
+
+    Args:
+        lender: the caller.
+        packed: `LentCallbacks.packed`.
+        is_async: whether the run is one of the async verbs.
+
+    Returns:
+        The manager, and a function to call at the run's end that tells the caller which messages were streamed.
+    """
+    here: list[BaseCallbackHandler] = []
+    below: list[BaseCallbackHandler] = []
+    twins: list[tuple[int, Any, set[Any]]] = []
+    for entry in packed["handlers"]:
+        if "twin" in entry:
+            handler = _twin(lender, entry)
+            twins.append((entry["twin"], handler, set(entry["seen"])))
+        else:
+            handler = _borrowed_handler(lender, entry, is_async=is_async)
+        here += [handler] if entry["here"] else []
+        below += [handler] if entry["below"] else []
+    fields = {key: packed[key] for key in ("parent_run_id", "tags", "inheritable_tags", "metadata")}
+    manager = pregel.new_callback_manager(
+        is_async,
+        handlers=here,
+        inheritable_handlers=below,
+        inheritable_metadata=packed["inheritable_metadata"],
+        **fields,
+    )
+
+    def finish() -> None:
+        for number, twin, before in twins:
+            if new := getattr(twin, "seen", set()) - before:
+                lender.tell("seen", number, new)
+
+    return manager, finish

@@ -1,0 +1,273 @@
+"""A run's config on two machines: packed by the caller with what it lends, made anew by the host.
+
+What makes a graph run as nested lives under reserved keys (see `agentmatrix.pregel`): some cross by value, objects stay
+and are lent, the rest means something only inside the parent's task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.runtime import Runtime
+
+from agentmatrix import pregel
+from agentmatrix.errors import EncodeError
+from agentmatrix.session.callbacks import LentCallbacks, borrow_callbacks
+from agentmatrix.session.checkpointer import BorrowedSaver, version_scheme
+from agentmatrix.session.lending import Lender, Lent
+from agentmatrix.session.store import BorrowedCache, BorrowedStore, only_under
+from agentmatrix.wire.codec import Codec
+
+__all__ = ["BorrowedConfig", "LentConfig", "NotCarried"]
+
+
+class NotCarried:
+    """Stands on the host for a value of the caller's config that cannot cross: any use of it raises, saying so.
+
+    Args:
+        reason: the sentence to raise with.
+    """
+
+    def __init__(self, reason: str) -> None:
+        object.__setattr__(self, "_reason", reason)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise EncodeError(object.__getattribute__(self, "_reason"))
+
+    def _refuse(self, *args: object, **kwargs: object) -> Any:
+        raise EncodeError(object.__getattribute__(self, "_reason"))
+
+    __call__ = __iter__ = __getitem__ = __len__ = __bool__ = __enter__ = __str__ = _refuse
+
+    def __repr__(self) -> str:
+        return f"<not carried: {object.__getattribute__(self, '_reason')}>"
+
+
+class LentConfig:
+    """The caller's side of a run's config.
+
+    Args:
+        config: the config as a local graph would get it.
+        codec: decides what can cross.
+        is_async: whether the verb is one of the async ones.
+        is_run: whether the verb runs nodes, rather than reading or writing state.
+        lent: takes the objects that stay here.
+        forward: the keys of `configurable` that cross; None for all.
+        store_prefix: the namespaces of the store that the host may use; None for all.
+    """
+
+    def __init__(
+        self,
+        config: RunnableConfig,
+        *,
+        codec: Codec,
+        is_async: bool,
+        is_run: bool,
+        lent: Lent,
+        forward: Collection[str] | None = None,
+        store_prefix: tuple[str, ...] | None = None,
+    ) -> None:
+        self.config = config
+        self.configurable: dict[str, Any] = dict(config.get("configurable") or {})
+        self._codec, self._lent = codec, lent
+        self._forward, self._store_prefix = forward, store_prefix
+        self.callbacks: LentCallbacks | None = None
+        if is_run:
+            self.callbacks = LentCallbacks(config, is_async=is_async, codec=codec)
+            lent.lend("callback", self.callbacks)
+        self.control: pregel.RunControl | None = None
+        self._is_run = is_run
+
+    def pack(self) -> dict[str, Any]:
+        """What the host needs to make the config anew."""
+        packed: dict[str, Any] = {"config": self._plain(), "configurable": {}, "reserved": {}, "lent": {}, "lost": {}}
+        for key, value in self.configurable.items():
+            if key in pregel.BY_VALUE:
+                packed["reserved"][key] = value
+            elif key in pregel.LENT:
+                if (description := self._lend(key, value)) is not None:
+                    packed["lent"][key] = description
+            elif not key.startswith("__pregel_"):
+                self._put(packed, key, value)
+        if self.callbacks is not None:
+            packed["callbacks"] = self.callbacks.packed
+        return packed
+
+    def _plain(self) -> dict[str, Any]:
+        plain = {k: v for k, v in self.config.items() if k not in ("callbacks", "configurable", "metadata")}
+        if pregel.is_default_recursion_limit(plain.get("recursion_limit")):
+            del plain["recursion_limit"]
+        metadata: Mapping[str, Any] = self.config.get("metadata") or {}
+        plain["metadata"] = {key: value for key, value in metadata.items() if self._codec.can_encode(value)}
+        return plain
+
+    def _put(self, packed: dict[str, Any], key: str, value: Any) -> None:
+        is_identity = key in ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
+        if self._forward is not None and key not in self._forward and not is_identity:
+            return
+        if self._codec.can_encode(value):
+            packed["configurable"][key] = value
+        else:
+            packed["lost"][key] = (
+                f'config["configurable"]["{key}"] is a {type(value).__module__}.{type(value).__qualname__}, which '
+                "cannot cross to a remote agent; make it on the host, or leave it out with RemoteAgent(forward=[...])"
+            )
+
+    def _lend(self, key: str, value: Any) -> Any:
+        if key == pregel.CHECKPOINTER:
+            if not isinstance(value, BaseCheckpointSaver):
+                return {"is": value}
+            self._lent.lend("saver", value)
+            return {"scheme": version_scheme(value)}
+        if key == pregel.CACHE:
+            if value is not None:
+                self._lent.lend("cache", value)
+            return {"lent": value is not None}
+        if key == pregel.STREAM:
+            return {"modes": sorted(value.modes)}
+        if key == pregel.RUNTIME:
+            return self._lend_runtime(value) if isinstance(value, Runtime) else None
+        if key == pregel.SCRATCHPAD:
+            return self._lend_scratchpad(value) if self._is_run else None
+        if key == pregel.REPLAY_STATE:
+            return None if value is None else {"checkpoint_id": value.checkpoint_id, "visited": pregel.visited(value)}
+        return {"lent": True}
+
+    def _lend_scratchpad(self, pad: Any) -> dict[str, Any]:
+        return {
+            "step": pad.step,
+            "stop": pad.stop,
+            "resume": list(pad.resume),
+            "null_resume": pad.get_null_resume(False),
+            "subgraph": pad.subgraph_counter(),
+        }
+
+    def _lend_runtime(self, runtime: Runtime[Any]) -> dict[str, Any]:
+        packed = {
+            "context": runtime.context,
+            "previous": runtime.previous,
+            "execution_info": runtime.execution_info,
+            "server_info": runtime.server_info,
+            "writer": pregel.has_stream_writer(runtime),
+            "heartbeat": pregel.has_heartbeat(runtime),
+        }
+        if runtime.store is not None:
+            check = None if self._store_prefix is None else only_under(self._store_prefix)
+            self._lent.lend("store", runtime.store, check)
+            packed["store"] = {
+                "supports_ttl": bool(runtime.store.supports_ttl),
+                "ttl_config": getattr(runtime.store, "ttl_config", None),
+            }
+        if runtime.control is not None:
+            self.control = runtime.control
+            packed["drained"] = runtime.control.drain_reason
+        return packed
+
+    def hear(self, kind: str, args: tuple[Any, ...]) -> Any:
+        """Lets the objects of the config hear of an event of the host. What it returns may be an awaitable."""
+        if kind in ("callback", "tap", "twin", "seen"):
+            return None if self.callbacks is None else self.callbacks.hear(kind, args)
+        if kind == "stream":
+            self.configurable[pregel.STREAM](args[0])
+        elif kind == "writer":
+            self._write(*args)
+        elif kind == "heartbeat":
+            self.configurable[pregel.RUNTIME].heartbeat()
+        elif kind == "node_finished":
+            self.configurable[pregel.NODE_FINISHED](args[0])
+        elif kind == "null_resume":
+            self.configurable[pregel.SCRATCHPAD].get_null_resume(True)
+        elif kind == "visited":
+            pregel.visited(self.configurable[pregel.REPLAY_STATE]).add(args[0])
+        elif kind == "drain" and self.control is not None:
+            self.control.request_drain(args[0])
+        return None
+
+    def _write(self, namespace: str | None, value: Any) -> None:
+        runtime: Runtime[Any] = self.configurable[pregel.RUNTIME]
+        config: RunnableConfig = {**self.config, "configurable": self.configurable}
+        pregel.in_namespace(config, namespace, runtime.stream_writer, value)
+
+
+class BorrowedConfig:
+    """The host's side of a run's config.
+
+    Args:
+        packed: what the caller's `LentConfig` packed.
+        lender: the caller.
+        is_async: whether the verb is one of the async ones.
+    """
+
+    def __init__(self, packed: dict[str, Any], lender: Lender, *, is_async: bool) -> None:
+        self.lender = lender
+        self.control = pregel.BorrowedRunControl(lambda reason: lender.tell("drain", reason))
+        self.finish: Callable[[], None] = lambda: None
+        config = dict(packed["config"])
+        configurable = {
+            key: value
+            for key, value in packed["configurable"].items()
+            if not key.startswith("__pregel_") and key != "langgraph_auth_user"
+        }
+        configurable |= {key: NotCarried(reason) for key, reason in packed["lost"].items()}
+        configurable |= {key: value for key, value in packed["reserved"].items() if key in pregel.BY_VALUE}
+        for key, description in packed["lent"].items():
+            if key in pregel.LENT:
+                configurable[key] = self._borrow(key, description)
+        config["configurable"] = configurable
+        if "callbacks" in packed:
+            config["callbacks"], self.finish = borrow_callbacks(lender, packed["callbacks"], is_async=is_async)
+        self.config: RunnableConfig = config  # type: ignore[assignment]
+
+    def _borrow(self, key: str, description: dict[str, Any]) -> Any:
+        lender = self.lender
+        if key == pregel.CHECKPOINTER:
+            return description["is"] if "is" in description else BorrowedSaver(lender, description["scheme"])
+        if key == pregel.CACHE:
+            return BorrowedCache(lender) if description["lent"] else None
+        if key == pregel.STREAM:
+            return pregel.StreamProtocol(lambda chunk: lender.tell("stream", chunk), set(description["modes"]))
+        if key == pregel.RUNTIME:
+            return self._borrow_runtime(description)
+        if key == pregel.SCRATCHPAD:
+            return self._borrow_scratchpad(description)
+        if key == pregel.REPLAY_STATE:
+            return pregel.BorrowedReplayState(
+                description["checkpoint_id"], set(description["visited"]), lambda ns: lender.tell("visited", ns)
+            )
+        return lambda name: lender.tell("node_finished", name)
+
+    def _borrow_runtime(self, description: dict[str, Any]) -> Runtime[Any]:
+        lender = self.lender
+        fields = {key: description[key] for key in ("context", "previous", "execution_info", "server_info")}
+        if description["writer"]:
+            fields["stream_writer"] = lambda value: lender.tell("writer", pregel.current_namespace(), value)
+        if description["heartbeat"]:
+            fields["heartbeat"] = lambda: lender.tell("heartbeat")
+        if "store" in description:
+            fields["store"] = BorrowedStore(lender, **description["store"])
+        if description.get("drained") is not None:
+            pregel.set_drained(self.control, description["drained"])
+        return Runtime(**fields, control=self.control)
+
+    def _borrow_scratchpad(self, description: dict[str, Any]) -> Any:
+        pending = [description["null_resume"]]
+
+        def null_resume(consume: bool = False) -> Any:
+            value = pending[0]
+            if consume and value is not None:
+                pending[0] = None
+                self.lender.tell("null_resume")
+            return value
+
+        return pregel.borrowed_scratchpad(
+            step=description["step"],
+            stop=description["stop"],
+            resume=description["resume"],
+            subgraph=description["subgraph"],
+            null_resume=null_resume,
+        )

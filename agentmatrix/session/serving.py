@@ -1,0 +1,403 @@
+"""A run as its host lives it: takes Start, runs the verb of the graph, asks the caller, ends by a frame.
+
+Sync verbs run in worker threads, async verbs on an event loop for users' code; neither on the I/O thread, which only
+moves frames. Whatever user code raises, SystemExit included, ends its run and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from langgraph.pregel import Pregel
+
+from agentmatrix import pregel
+from agentmatrix.card import pack_drawing
+from agentmatrix.errors import AgentMatrixError, AgentNotFound, HostBusy, HostError, VersionMismatch
+from agentmatrix.session.config import BorrowedConfig
+from agentmatrix.session.conversation import HostConversation
+from agentmatrix.session.lending import METHODS
+from agentmatrix.transport.base import Lane
+from agentmatrix.wire.codec import Codec
+from agentmatrix.wire.failures import decode_failure, encode_failure
+from agentmatrix.wire.v1 import run_pb2 as pb
+
+__all__ = ["Exported", "ServedRun", "Serving"]
+
+_UNARY: Final = frozenset(
+    {"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver"}
+    | {"ainvoke", "aget_state", "abulk_update_state", "aclear_cache", "aget_graph", "asaver"}
+)
+_STREAMS: Final = frozenset({"stream", "astream", "get_state_history", "aget_state_history"})
+_RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
+_WITHIN_A_STEP: Final = frozenset({"messages", "custom", "tools"})
+"""Stream modes whose parts come while a step is under way: the host need not wait for the caller before the next."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph that a host offers: with the codec of its types."""
+
+    graph: Pregel[Any, Any, Any, Any]
+    codec: Codec
+
+
+@dataclass
+class Serving:
+    """What the runs of one host share.
+
+    Attributes:
+        exported: the graphs by name.
+        version: what this host speaks.
+        workers: runs the sync verbs.
+        loop: runs the async verbs.
+        max_runs: how many runs may be under way; more are refused.
+        allow_version_skew: take callers whose langgraph has another minor version.
+    """
+
+    exported: dict[str, Exported]
+    version: pb.Version
+    workers: Executor
+    loop: asyncio.AbstractEventLoop
+    max_runs: int = 1000
+    allow_version_skew: bool = False
+    stopping: bool = False
+    runs: set[ServedRun] = field(default_factory=set)
+
+    def find(self, start: pb.Start) -> Exported:
+        """The graph that a run asks for.
+
+        Raises:
+            VersionMismatch, HostBusy, AgentNotFound: the run is not taken.
+        """
+        mine, theirs = self.version, start.version
+        if mine.wire != theirs.wire:
+            raise VersionMismatch(
+                f"the host speaks version {mine.wire} of the wire (agentmatrix {mine.agentmatrix}), the caller "
+                f"{theirs.wire} (agentmatrix {theirs.agentmatrix}); install the same version on both"
+            )
+        if _minor(mine.langgraph) != _minor(theirs.langgraph) and not self.allow_version_skew:
+            raise VersionMismatch(
+                f"the host runs langgraph {mine.langgraph}, the caller {theirs.langgraph}; install the same minor "
+                "version on both, or start the host with --allow-version-skew"
+            )
+        if self.stopping:
+            raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
+        if len(self.runs) >= self.max_runs:
+            raise HostBusy(f"the host runs {self.max_runs} runs already, as many as it may; see --max-runs")
+        return self.named(start.agent)
+
+    def named(self, agent: str) -> Exported:
+        """The exported graph of that name; raises AgentNotFound, which lists what there is."""
+        if agent not in self.exported:
+            names = ", ".join(sorted(self.exported)) or "none"
+            raise AgentNotFound(f"the host has no agent {agent!r}; it has: {names}")
+        return self.exported[agent]
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
+
+
+class ServedRun:
+    """One run on the host: a `Receiver` of its frames and the `Lender` that the graph's stand-ins ask."""
+
+    def __init__(self, lane: Lane, serving: Serving) -> None:
+        self.lane, self.serving = lane, serving
+        self.conversation = HostConversation()
+        self.codec = Codec()
+        self.config: BorrowedConfig | None = None
+        self.control = pregel.BorrowedRunControl(lambda reason: self.tell("drain", reason))
+        self.cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Future[pb.Reply]] = {}
+        self._credit = threading.Semaphore(0)
+        self._acredit: asyncio.Semaphore | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: threading.Timer | None = None
+
+    # What the transport calls, on its I/O thread.
+
+    def receive(self, frame: pb.Frame) -> None:
+        try:
+            with self._lock:
+                kind = self.conversation.receive(frame)
+        except AgentMatrixError as error:
+            self._end(failure=error)
+            self.stop(str(error))
+            return
+        if kind == "start":
+            self._begin(frame.start)
+        elif kind == "reply":
+            self._waiting.pop(frame.reply.id).set_result(frame.reply)
+        elif kind == "credit":
+            self._go_on()
+        elif kind == "cancel":
+            self.stop(frame.cancel.reason)
+        elif kind == "notice" and frame.notice.kind == "drain":
+            self._drain(frame.notice.arguments)
+
+    def lost(self, error: AgentMatrixError) -> None:
+        with self._lock:
+            self.conversation.lost()
+        self.stop(str(error))
+        self._refuse_waiting(error)
+
+    def _begin(self, start: pb.Start) -> None:
+        try:
+            exported = self.serving.find(start)
+            if start.verb not in _UNARY and start.verb not in _STREAMS:
+                raise VersionMismatch(f"the host does not know the verb {start.verb!r}")
+        except AgentMatrixError as error:
+            self._end(failure=error)
+            return
+        self.codec = exported.codec
+        self.serving.runs.add(self)
+        with self._lock:
+            self._send(self.conversation.accept())
+        if start.timeout:
+            self._timer = threading.Timer(start.timeout, self.stop, ("deadline",))
+            self._timer.daemon = True
+            self._timer.start()
+        if start.verb.startswith("a"):
+            self.serving.loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
+        else:
+            self.serving.workers.submit(contextvars.Context().run, self._run, start, exported)
+
+    def _spawn(self, start: pb.Start, exported: Exported) -> None:
+        self._acredit = asyncio.Semaphore(0)
+        self._task = asyncio.get_running_loop().create_task(self._arun(start, exported))
+        if self.cancelled.is_set():
+            self._task.cancel()
+
+    def _go_on(self) -> None:
+        if self._acredit is not None:
+            self.serving.loop.call_soon_threadsafe(self._acredit.release)
+        else:
+            self._credit.release()
+
+    def _drain(self, arguments: bytes) -> None:
+        (reason,) = self.codec.decode(arguments, "reason")
+        for control in (self.control, self.config.control if self.config else None):
+            if control is not None:
+                pregel.set_drained(control, reason)
+
+    def stop(self, reason: str) -> None:
+        """Stops the run: an async one at its next await, a sync one before its next superstep. Thread-safe."""
+        if self.cancelled.is_set():
+            return
+        self.cancelled.set()
+        for control in (self.control, self.config.control if self.config else None):
+            if control is not None:
+                pregel.set_drained(control, reason)
+        self._credit.release()
+        if self._task is not None:
+            self.serving.loop.call_soon_threadsafe(self._task.cancel)
+
+    def _refuse_waiting(self, error: BaseException) -> None:
+        while self._waiting:
+            _, future = self._waiting.popitem()
+            if not future.done():
+                future.set_exception(error)
+
+    # What the graph's stand-ins call.
+
+    def tell(self, kind: str, *args: Any) -> None:
+        arguments = self._encode_event(kind, args)
+        with self._lock:
+            self._send(self.conversation.event(kind, arguments))
+
+    def _encode_event(self, kind: str, args: tuple[Any, ...]) -> bytes:
+        try:
+            return self.codec.encode(args, f"event {kind}")
+        except AgentMatrixError:
+            if kind != "callback":
+                raise
+        group, event, positional, named = args
+        shown = tuple(self._shown(value) for value in positional)
+        return self.codec.encode((group, event, shown, {k: self._shown(v) for k, v in named.items()}), "callback")
+
+    def _shown(self, value: Any) -> Any:
+        """What a callback sees of a value that cannot cross: its text."""
+        if self.codec.can_encode(value):
+            return value
+        if isinstance(value, BaseException):
+            return decode_failure(encode_failure(value, self.codec), self.codec)
+        if isinstance(value, dict):
+            return {key: self._shown(item) for key, item in value.items() if isinstance(key, str)}
+        if isinstance(value, list):
+            return [self._shown(item) for item in value]
+        return repr(value)
+
+    def _request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[pb.Reply]:
+        arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
+        future: Future[pb.Reply] = Future()
+        with self._lock:
+            frame = self.conversation.request(target, method, arguments)
+            if frame is None:
+                raise HostError("the run has ended; its caller's objects cannot be asked any more")
+            self._waiting[frame.request.id] = future
+            self._send(frame)
+        return future
+
+    def _answer(self, target: str, method: str, reply: pb.Reply) -> Any:
+        if reply.WhichOneof("outcome") == "failure":
+            raise decode_failure(reply.failure, self.codec)
+        return self.codec.decode(reply.value, f"reply of {target}.{method}")
+
+    def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._answer(target, method, self._request(target, method, args, kwargs).result())
+
+    async def aask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        reply = await asyncio.wrap_future(self._request(target, method, args, kwargs))
+        return self._answer(target, method, reply)
+
+    # The run itself.
+
+    def _run(self, start: pb.Start, exported: Exported) -> None:
+        try:
+            call, args, kwargs = self._prepare(start, exported)
+            if start.verb in _STREAMS:
+                self._stream(call(*args, **kwargs), kwargs)
+                self._end(result=None)
+            elif start.verb == "saver":
+                self._end(result=self._own_saver(exported.graph, *args))
+            else:
+                self._end(result=call(*args, **kwargs))
+        except BaseException as error:
+            self._end(failure=error)
+        finally:
+            self._finish()
+
+    async def _arun(self, start: pb.Start, exported: Exported) -> None:
+        try:
+            call, args, kwargs = self._prepare(start, exported)
+            if start.verb in _STREAMS:
+                await self._astream(call(*args, **kwargs), kwargs)
+                self._end(result=None)
+            elif start.verb == "asaver":
+                self._end(result=await self._aown_saver(exported.graph, *args))
+            else:
+                self._end(result=await call(*args, **kwargs))
+        except BaseException as error:
+            self._end(failure=error)
+        finally:
+            self._finish()
+
+    def _prepare(self, start: pb.Start, exported: Exported) -> tuple[Any, list[Any], dict[str, Any]]:
+        graph: Any = exported.graph
+        for name in start.path:
+            graph = dict(graph.get_subgraphs())[name]
+        args, kwargs = self.codec.decode(start.arguments, "arguments")
+        if start.config:
+            packed = self.codec.decode(start.config, "config")
+            self.config = BorrowedConfig(packed, self, is_async=start.verb.startswith("a"))
+            kwargs["config"] = self.config.config
+            if start.verb in _RUNS and ("control" in packed or pregel.RUNTIME not in packed["lent"]):
+                kwargs["control"] = self.control
+                if (reason := packed.get("control", {}).get("drained")) is not None:
+                    pregel.set_drained(self.control, reason)
+        if self.cancelled.is_set():
+            raise HostError("the run was cancelled before it began")
+        return getattr(graph, start.verb, None), list(args), kwargs
+
+    def _stream(self, parts: Any, kwargs: dict[str, Any]) -> None:
+        modes = _ModeOf(kwargs)
+        iterator = iter(parts)
+        try:
+            for part in iterator:
+                if not self._send_part(part, modes):
+                    self._credit.acquire()
+                if self.cancelled.is_set():
+                    raise HostError("the run was cancelled")
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    async def _astream(self, parts: Any, kwargs: dict[str, Any]) -> None:
+        modes = _ModeOf(kwargs)
+        assert self._acredit is not None
+        iterator = aiter(parts)
+        try:
+            async for part in iterator:
+                if not self._send_part(part, modes):
+                    await self._acredit.acquire()
+        finally:
+            if hasattr(iterator, "aclose"):
+                await iterator.aclose()
+
+    def _send_part(self, part: Any, modes: _ModeOf) -> bool:
+        """Sends a part; returns whether to go on without a credit."""
+        more = modes(part) in _WITHIN_A_STEP
+        value = self.codec.encode(part, "part")
+        with self._lock:
+            self._send(self.conversation.part(value, more=more))
+        return more
+
+    def _own_saver(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = _saver_method(graph, method)(*args, **kwargs)
+        return list(value) if method == "list" else value
+
+    async def _aown_saver(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = _saver_method(graph, method)(*args, **kwargs)
+        return [item async for item in value] if method == "alist" else await value
+
+    def _send(self, frame: pb.Frame | None) -> None:
+        if frame is not None:
+            self.lane.send(frame)
+
+    def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
+        """Sends the last frame, after everything that the caller must still hear."""
+        encoded: bytes | None = None
+        if self.config is not None:
+            self.config.finish()
+        if failure is None:
+            try:
+                encoded = self.codec.encode(_crossing(result), "result")
+            except BaseException as error:
+                failure = error
+        broken = None if failure is None else encode_failure(failure, self.codec)
+        with self._lock:
+            self._send(self.conversation.end(result=encoded, failure=broken))
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._refuse_waiting(HostError("the run has ended"))
+        self.serving.runs.discard(self)
+        self.lane.close()
+
+
+class _ModeOf:
+    """Reads the stream mode off a part, whose shape depends on how the stream was asked for."""
+
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        mode = kwargs.get("stream_mode")
+        self.single = mode if isinstance(mode, str) else None
+        self.is_v2 = kwargs.get("version") == "v2"
+        self.position = 1 if kwargs.get("subgraphs") else 0
+        self.unknown = mode is None
+
+    def __call__(self, part: Any) -> str | None:
+        if self.is_v2 and isinstance(part, dict):
+            return part.get("type")
+        if self.unknown or self.single is not None:
+            return self.single
+        found = part[self.position] if isinstance(part, tuple) and len(part) > self.position else None
+        return found if isinstance(found, str) else None
+
+
+def _saver_method(graph: Any, method: str) -> Any:
+    saver = getattr(graph, "checkpointer", None)
+    if saver in (None, True, False) or method not in METHODS["saver"]:
+        raise HostError(f"the agent has no checkpointer of its own to ask for {method}")
+    return getattr(saver, method)
+
+
+def _crossing(result: Any) -> Any:
+    """A verb's result as the codec takes it."""
+    return pack_drawing(result) if type(result).__name__ == "Graph" and hasattr(result, "draw_mermaid") else result

@@ -1,0 +1,53 @@
+"""For tests and demos: a scripted chat model, and a real host in this process.
+
+`loopback` is no mock: the graph runs behind a gRPC server on 127.0.0.1 and everything crosses it as bytes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+
+from agentmatrix.host import Host, graph_types
+from agentmatrix.remote import RemoteAgent
+from agentmatrix.scripted import ScriptedChatModel
+
+__all__ = ["ScriptedChatModel", "loopback"]
+
+_numbers = count(1)
+_lock = threading.Lock()
+_host: Host | None = None
+
+
+def _shared_host() -> Host:
+    global _host
+    with _lock:
+        if _host is None:
+            _host = Host({}).start()
+            atexit.register(_host.stop)
+        return _host
+
+
+def loopback(graph: Any, *, allow: Iterable[object] = (), **options: Any) -> RemoteAgent:
+    """Hosts a graph on a real gRPC server on loopback in this process.
+
+    Args:
+        graph: a graph, or anything that `as_agent` takes.
+        allow: classes, modules or names of modules that may cross, besides those of the graph's schemas.
+        options: further arguments of `RemoteAgent`.
+
+    Returns:
+        Its `RemoteAgent`. It differs from one that a user makes only in that its card is known already and that it
+        admits the types of the graph's schemas, since both ends are this process.
+    """
+    host = _shared_host()
+    name = f"agent-{next(_numbers)}"
+    admitted = tuple(allow)
+    hosted = host.add(name, graph, allow=admitted)
+    options.setdefault("name", hosted.get_name())
+    remote = RemoteAgent(f"{host.address}/{name}", allow=(*graph_types(hosted), *admitted), **options)
+    remote.card  # noqa: B018 - fetched now
+    return remote
