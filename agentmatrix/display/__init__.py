@@ -1,0 +1,97 @@
+"""Graphs drawn without a network: as Mermaid, as SVG and as text.
+
+>>> from agentmatrix.display import draw_text
+>>> print(draw_text(graph))  # doctest: +SKIP
+report
+├─ START → plan
+├─ plan → panel
+└─ panel @gpu-box:50051 (not reached) → END
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langgraph.pregel import Pregel
+
+from agentmatrix.display.drawing import Drawing, Edge, Node, drawing_of
+from agentmatrix.display.mermaid import mermaid_of
+from agentmatrix.display.svg import svg_of
+from agentmatrix.display.text import text_of
+
+__all__ = [
+    "Drawing",
+    "Edge",
+    "Node",
+    "draw_mermaid",
+    "draw_svg",
+    "draw_text",
+    "drawing_of",
+    "install_display",
+    "mermaid_of",
+    "mimebundle",
+    "svg_of",
+    "text_of",
+]
+
+
+def draw_mermaid(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True) -> str:
+    """Draw a graph as Mermaid text, which GitHub, JupyterLab 4.1 and later, and many editors show.
+
+    Args:
+        graph: a compiled graph, from LangGraph or AgentMatrix, or a remote agent.
+        xray: how many levels of nested graphs to open; True for all.
+    """
+    return mermaid_of(drawing_of(graph, xray=xray))
+
+
+def draw_svg(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True) -> str:
+    """Draw a graph as one self-contained SVG element.
+
+    Args:
+        graph: a compiled graph, from LangGraph or AgentMatrix, or a remote agent.
+        xray: how many levels of nested graphs to open; True for all.
+    """
+    return svg_of(drawing_of(graph, xray=xray))
+
+
+def draw_text(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True, ascii: bool = False) -> str:
+    """Draw a graph for a terminal, one line a node.
+
+    Args:
+        graph: a compiled graph, from LangGraph or AgentMatrix, or a remote agent.
+        xray: how many levels of nested graphs to open; True for all.
+        ascii: True for a terminal that has only ASCII.
+    """
+    return text_of(drawing_of(graph, xray=xray), ascii=ascii)
+
+
+def mimebundle(graph: Pregel[Any, Any, Any, Any]) -> dict[str, str]:
+    """Draw a graph in every form that a notebook may take: front ends choose the richest one they know.
+
+    Returns:
+        MIME type -> text, for `text/vnd.mermaid`, `image/svg+xml` and `text/plain`.
+    """
+    drawing = drawing_of(graph)
+    return {
+        "text/vnd.mermaid": mermaid_of(drawing),
+        "image/svg+xml": svg_of(drawing),
+        "text/plain": text_of(drawing),
+    }
+
+
+def install_display() -> bool:
+    """Let graphs of plain LangGraph show themselves so too, in the IPython session that runs.
+
+    Returns:
+        False where no IPython session runs; nothing is changed then.
+    """
+    try:
+        from IPython.core.getipython import get_ipython
+    except ImportError:
+        return False
+    shell = get_ipython()  # type: ignore[no-untyped-call,unused-ignore]
+    if shell is None or shell.display_formatter is None:
+        return False
+    shell.display_formatter.mimebundle_formatter.for_type(Pregel, lambda graph, **_: mimebundle(graph))
+    return True
