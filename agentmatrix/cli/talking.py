@@ -93,6 +93,19 @@ def parse_input(text: str, graph: Any) -> Any:
     return {"messages": [{"role": "user", "content": text}]}
 
 
+def without_input(graph: Any, thread: str | None) -> Any:
+    """What a graph runs on when nothing is given: its thread where there is one, else an empty state.
+
+    Raises:
+        CommandError: the graph takes messages and nothing else, so that there is nothing to run on.
+    """
+    if thread is not None:
+        return None
+    if takes_messages(graph) and list(graph.get_input_jsonschema()["properties"]) == ["messages"]:
+        raise CommandError("this graph takes messages: say something with --input")
+    return {}
+
+
 def _read(text: str) -> str:
     if text == "-":
         return sys.stdin.read()
@@ -128,9 +141,10 @@ def run(graph: Any, target: str, text: str | None, thread: str | None, answers: 
         CommandError: the input is wrong, or the graph paused and no answer was given.
     """
     queue = [parse_answer(answer) for answer in answers]
-    if text is None and not queue:
-        raise CommandError("give an --input, or a --resume for a paused --thread")
-    value = parse_input(text, graph) if text is not None else resume([], [queue.pop(0)])
+    if text is not None:
+        value = parse_input(text, graph)
+    else:
+        value = resume([], [queue.pop(0)]) if queue else without_input(graph, thread)
     view = JsonLines() if as_json else Transcript()
     conversation = Conversation(with_memory(graph) if queue else graph, view, thread)
     with asyncio.Runner() as runner:

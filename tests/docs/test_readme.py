@@ -1,0 +1,193 @@
+"""Every example of the README runs: its files are written, its hosts started, its commands typed, its answers compared.
+
+Addresses of machines that are not here become those of the hosts that the README's own `serve` commands start.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+EXPERT = """
+from agentmatrix.testing import ScriptedChatModel
+expert = ScriptedChatModel("The numbers say yes. DONE", cycle=True)
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced example."""
+
+    language: str
+    text: str
+
+    @property
+    def file(self) -> str | None:
+        """The name of the file that it is, from its first line."""
+        match = re.match(r"# (\S+\.py)\n", self.text)
+        return match[1] if match else None
+
+
+BLOCKS = [Block(*found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
+COMMANDS = [
+    line.partition(" #")[0].strip()
+    for block in BLOCKS
+    if block.language == "sh"
+    for line in block.text.splitlines()
+    if line.strip()
+]
+SERVES = [line for line in COMMANDS if line.startswith("agentmatrix serve")]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The reader's folder, with the README's files in it and its hosts running."""
+
+    folder: Path
+    addresses: dict[str, str]
+
+    def here(self, text: str) -> str:
+        """The text with the addresses of the hosts that run."""
+        for there, here in self.addresses.items():
+            text = text.replace(there, here)
+        return text
+
+    def type(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Runs an `agentmatrix` command line."""
+        return subprocess.run(
+            [sys.executable, "-m", *shlex.split(self.here(command))],
+            cwd=self.folder,
+            env=environment(),
+            input="",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+
+
+def serve(folder: Path, command: str) -> tuple[subprocess.Popen[str], str]:
+    """Starts a `serve` command at a free port; returns it and the port."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(command), "--port", "0"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("serving expert at "), line
+    return process, line.rpartition(":")[2].strip()
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    folder = tmp_path_factory.mktemp("desk")
+    for block in BLOCKS:
+        if block.file:
+            (folder / block.file).write_text(block.text)
+    (folder / "expert.py").write_text(EXPERT)
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", "gpu-box")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    (folder / "token").write_text("a long secret\n")
+    plain, secure = SERVES
+    hosts = [serve(folder, plain), serve(folder, secure)]
+    plain_port, secure_port = (port for _, port in hosts)
+    yield Desk(
+        folder,
+        {
+            "grpcs://gpu-box:50051": f"grpcs://127.0.0.1:{secure_port}",
+            "gpu-box:50051": f"127.0.0.1:{plain_port}",
+            "127.0.0.1:50051": f"127.0.0.1:{plain_port}",
+        },
+    )
+    for process, _ in hosts:
+        process.terminate()
+    for process, _ in hosts:
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) < 150
+
+
+def test_the_session_answers_as_it_says() -> None:
+    sessions = [block for block in BLOCKS if block.language == "pycon"]
+    assert sessions
+    for block in sessions:
+        example = doctest.DocTestParser().get_doctest(block.text, {}, "README", "README.md", 0)
+        assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_the_python_examples_run(desk: Desk) -> None:
+    code = "\n".join(desk.here(block.text) for block in BLOCKS if block.language == "python")
+    code += "\nprint(graph.invoke({'messages': 'Shall we build it?'})['messages'][-1].text)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=desk.folder, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["The numbers say yes. DONE"] * 2
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.split()[0] == "agentmatrix"])
+def test_each_command_does_what_it_says(desk: Desk, command: str) -> None:
+    if command in SERVES:
+        return  # it runs, or the fixture would have failed
+    (desk.folder / "desk.py").write_text(desk.here((desk.folder / "desk.py").read_text()))
+    ended = desk.type(command)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    if command.split()[1] == "run":
+        assert "The numbers say yes. DONE" in ended.stdout
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.split()[0] != "agentmatrix"])
+def test_other_commands_name_what_there_is(command: str) -> None:
+    words = shlex.split(command)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[0] == "pip":
+        extras = re.findall(r"\[(\w+)\]", words[-1])
+        assert words[-1].startswith(".") and set(extras) <= project["optional-dependencies"].keys()
+    else:
+        assert words[0] == "ssh"
+
+
+def test_the_extras_that_it_names_exist() -> None:
+    named = re.search(r"further extras: (.*)", README)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    assert named is not None and set(named[1].split(", ")) == extras - {"dev"}
+
+
+def test_the_picture_is_current(tmp_path: Path) -> None:
+    for block in BLOCKS:
+        if block.file:
+            (tmp_path / block.file).write_text(block.text)
+    drawn = Desk(tmp_path, {}).type("agentmatrix draw desk:graph --format svg")
+    assert (ROOT / "docs" / "nested.svg").read_text() == drawn.stdout
+
+
+def test_its_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
