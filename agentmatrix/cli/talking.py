@@ -14,7 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from agentmatrix.cli.guard import PAUSED, CommandError, sentence
+from agentmatrix.cli.guard import FAILED, PAUSED, CommandError, complain, debugging, sentence
 from agentmatrix.cli.view import MODES, JsonLines, Transcript, View, one_line
 
 __all__ = ["chat", "parse_input", "run", "takes_messages"]
@@ -30,12 +30,22 @@ class Conversation:
         self._config = {"configurable": {"thread_id": self.thread}}
 
     async def turn(self, value: Any) -> list[Any]:
-        """Runs the graph on an input or a `Command` until it ends or pauses; returns what it asks, if anything."""
+        """Runs the graph on an input or a `Command` until it ends or pauses; returns what it asks, if anything.
+
+        Raises:
+            CommandError: the run was cancelled from inside, or by its host.
+        """
         values: Any = None
-        async for namespace, mode, data in self._parts(value):
-            self._view.part(namespace, mode, data)
-            if mode == "values" and not namespace:
-                values = data
+        try:
+            async for namespace, mode, data in self._parts(value):
+                self._view.part(namespace, mode, data)
+                if mode == "values" and not namespace:
+                    values = data
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise CommandError("the run was cancelled before it ended", FAILED) from None
         interrupts = list(values.get("__interrupt__", ())) if isinstance(values, dict) else []
         if interrupts:
             self._view.interrupted(interrupts)
@@ -193,14 +203,24 @@ def chat(graph: Any, thread: str | None) -> None:
     conversation = Conversation(with_memory(graph, MessagesState), Transcript(), thread)
     with asyncio.Runner() as runner:
         while (line := _ask("> ")) is not None:
-            if not line.strip():
-                continue
-            value: Any = {"messages": [{"role": "user", "content": line}]}
-            while interrupts := runner.run(conversation.turn(value)):
-                answers = [_ask("answer> ") for _ in interrupts]
-                if None in answers:
+            try:
+                if line.strip() and not _answered(runner, conversation, line):
                     return
-                value = resume(interrupts, [parse_answer(answer) for answer in answers if answer is not None])
+            except Exception as error:
+                if debugging() or not sys.stdin.isatty():
+                    raise
+                complain(sentence(error))
+
+
+def _answered(runner: asyncio.Runner, conversation: Conversation, line: str) -> bool:
+    """Has the graph answer a message; False when the input ended while it asked something itself."""
+    value: Any = {"messages": [{"role": "user", "content": line}]}
+    while interrupts := runner.run(conversation.turn(value)):
+        answers = [_ask("answer> ") for _ in interrupts]
+        if None in answers:
+            return False
+        value = resume(interrupts, [parse_answer(answer) for answer in answers if answer is not None])
+    return True
 
 
 def _ask(prompt: str) -> str | None:
