@@ -6,6 +6,7 @@ class; only a host's accepts runs that it does not know.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from agentmatrix.transport.framing import Outbox, Reassembly, decode
 from agentmatrix.wire.v1.run_pb2 import Frame, Reset
 
 __all__ = ["Exchange", "Loss", "OpenLane", "Refusal"]
+
+_logger = logging.getLogger(__name__)
 
 _REMEMBERED = 4096
 
@@ -113,7 +116,7 @@ class Exchange:
             if lane is None:
                 return
             self._remember(run)
-        lane.partial = None
+        lane.partial = lane.owner = None
         if self._on_forget:
             self._on_forget()
 
@@ -139,8 +142,10 @@ class Exchange:
             try:
                 self._feed(frame)
             except ProtocolError as error:
-                self._reset(frame.run, Refusal("protocol", str(error)))
-                self._end(frame.run, error)
+                self._give_up(frame.run, error)
+            except Exception as error:
+                _logger.exception("a run failed to take a frame")
+                self._give_up(frame.run, ProtocolError(f"a frame could not be taken ({type(error).__name__}: {error})"))
 
     def lose(self, loss: Loss) -> None:
         """The connection is gone: tell every run. Idempotent."""
@@ -150,9 +155,16 @@ class Exchange:
             self._unknown.clear()
         self._outbox.clear()
         for lane in lanes.values():
+            lane.owner = None
             lane.receiver.lost(loss.touched if lane.delivered else loss.untouched)
             if self._on_forget:
                 self._on_forget()
+
+    def silence(self) -> None:
+        """Tell nobody anything any more: the interpreter exits, and the threads that still wait end with it."""
+        with self._lock:
+            self._lost = True
+            self._lanes = {}
 
     def _feed(self, frame: Frame) -> None:
         lane = self._lanes.get(frame.run)
@@ -208,6 +220,10 @@ class Exchange:
         self.forget(run)
         if lane is not None:
             lane.receiver.lost(error)
+
+    def _give_up(self, run: int, error: ProtocolError) -> None:
+        self._reset(run, Refusal("protocol", str(error)))
+        self._end(run, error)
 
     def _reset(self, run: int, refusal: Refusal) -> None:
         self._unknown.pop(run, None)

@@ -67,7 +67,9 @@ _BULK = {
 
 def _prefix(body: str) -> tuple[str, bytes, bytes]:
     descriptor = Frame.DESCRIPTOR.fields_by_name[body]
-    field = descriptor.message_type.fields_by_name[_BULK[body]]
+    content = descriptor.message_type
+    assert content is not None
+    field = content.fields_by_name[_BULK[body]]
     return field.name, bytes((descriptor.number << 3 | 2,)), bytes((field.number << 3 | 2,))
 
 

@@ -189,7 +189,7 @@ class _Link:
         self._streaming: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
         self._ending = False
-        self._cancel_exit = self._io.at_exit(self._farewell)
+        self._cancel_exit = self._io.at_exit(self._exit)
 
     def open(self, receiver: Receiver) -> OpenLane | None:
         lane = self._exchange.open(next(_runs), receiver)
@@ -198,16 +198,17 @@ class _Link:
         return lane
 
     async def ask(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._open_channel().unary_unary(f"/{SERVICE}/{method}")
-        connected = self.state == "connected"
+        channel = self._open_channel()
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/{method}")
         began = time.perf_counter()
         try:
             answer = await call(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            code, details = error.code(), error.details() or ""
-            if code is grpc.StatusCode.UNAVAILABLE and self._streaming is None:
+            connected = channel.get_state() is grpc.ChannelConnectivity.READY
+            if not connected and self._streaming is None:
                 self._lose(HostUnreachable(f"no host answers at {self._at}"))
-            raise call_failed(self._at, code, details, self._secure, timeout, connected) from None
+            details = error.details() or ""
+            raise call_failed(self._at, error.code(), details, self._secure, timeout, connected) from None
         if self.state == "idle":
             self.state = "connected"
         return answer, time.perf_counter() - began
@@ -315,5 +316,10 @@ class _Link:
         if self._streaming is not None:
             await asyncio.wait({self._streaming}, timeout=_FAREWELL)
             self._streaming.cancel()
-        elif self.state not in ("lost", "closed"):
+        elif self.state != "lost":
             self._lose(self._loss("it was closed here"))
+
+    async def _exit(self) -> None:
+        self.state = "closed"
+        self._exchange.silence()
+        await self._farewell()

@@ -95,7 +95,7 @@ class GrpcServer(Server):
         if not isinstance(self._where, tuple):
             os.chmod(self._where, 0o600)
         self._server = server
-        self._forget_exit = self._io.at_exit(lambda: self._stop(0))
+        self._forget_exit = self._io.at_exit(self._exit)
         return address
 
     def _bind(self, server: grpc.aio.Server) -> str:
@@ -181,6 +181,11 @@ class GrpcServer(Server):
         await server.stop(_FLUSH)
         self._forget_exit()
 
+    async def _exit(self) -> None:
+        for caller in self._callers:
+            caller.silence()
+        await self._stop(0)
+
 
 class _Caller:
     """One stream from one calling process."""
@@ -223,6 +228,10 @@ class _Caller:
             self._something.set()
         else:
             self._io.call(self._something.set)
+
+    def silence(self) -> None:
+        """Tell no run that it is lost."""
+        self._exchange.silence()
 
     async def end(self) -> None:
         """Write what is queued, then end the stream."""

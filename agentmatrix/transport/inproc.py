@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from agentmatrix.errors import (
     AddressError,
     AgentMatrixError,
     DeadlineExceeded,
+    HostError,
     HostLost,
     HostUnreachable,
     ProtocolError,
@@ -31,6 +33,8 @@ from agentmatrix.wire.v1.service_pb2 import DescribeReply, ListAgentsReply
 __all__ = ["InprocServer", "InprocTransport"]
 
 M = TypeVar("M", bound=Message)
+
+_logger = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 _servers: dict[str, InprocServer] = {}
@@ -146,6 +150,10 @@ class InprocTransport(Transport):
                 raise DeadlineExceeded(f"the host at {self.address} did not answer within {timeout:g} seconds")
             if future.cancelled():
                 raise HostLost(f"the host at {self.address} failed to answer: it gave up")
+            error = future.exception()
+            if error is not None and not isinstance(error, HostError):
+                _logger.error("the host failed to answer", exc_info=error)
+                raise HostLost(f"the host at {self.address} failed to answer: {type(error).__name__}: {error}")
             return kind.FromString(future.result().SerializeToString())
 
         return io_thread().run(answer())

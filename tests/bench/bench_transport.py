@@ -25,7 +25,7 @@ from agentmatrix.transport import ServerOptions, Transport, connect, listen, par
 from agentmatrix.wire.v1.run_pb2 import Frame
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.transport.echo import EchoHost  # noqa: E402
+from tests.transport.echo import EchoHost
 
 PAYLOAD = b"x" * 1500
 CALLERS = 32
