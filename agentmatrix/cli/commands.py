@@ -63,6 +63,13 @@ class Format(StrEnum):
     svg = "svg"
 
 
+class Opponent(StrEnum):
+    """Who plays black in the demo."""
+
+    team = "team"
+    human = "human"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"agentmatrix {__version__}")
@@ -79,6 +86,31 @@ def options(
     """Agents are graphs and graphs are agents, here or on another machine."""
     if debug:
         os.environ["AGENTMATRIX_DEBUG"] = "1"
+
+
+@app.command()
+@guarded
+def demo(
+    seed: Annotated[int, typer.Option(help="The number of the game.")] = 0,
+    code: Annotated[bool, typer.Option("--code", help="Print the short program that builds the game.")] = False,
+    host: Annotated[
+        str | None, typer.Option(help="Play against the team at host:port or host:port/agent.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Chat model for the critics, provider:name (needs the extra `models`).", show_default=False),
+    ] = None,
+    opponent: Annotated[Opponent, typer.Option(help="Who plays black.")] = Opponent.team,
+) -> None:
+    """Watch two teams of agents, one of them in a second process, play a game of Gobang."""
+    from graphs.gobang.demo import main
+
+    try:
+        ended = main(seed=seed, code=code, host=host, model=model, opponent=opponent.value)
+    except SystemExit as error:
+        # SIGTERM and SIGHUP end the second process first and then this one, with their own exit code.
+        raise typer.Exit(error.code if isinstance(error.code, int) else 1) from None
+    raise typer.Exit(ended)
 
 
 @app.command()

@@ -24,7 +24,7 @@ def test_describe_says_what_an_agent_takes_and_gives(project: Project) -> None:
     rows = dict(line.split(None, 1) for line in project.cli("describe", "greeter:graph").out.splitlines())
     assert rows["name"] == "greeter"
     assert rows["runs"] == "in this process"
-    assert rows["input"] == "messages: array?"
+    assert rows["input"] == "messages: array"
     assert rows["checkpointer"] == "its parent's"
 
 
