@@ -5,12 +5,12 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format types protos bench clean
+.PHONY: help demo test lint format types protos bench transparency clean
 
 help:
 	@echo "make demo     two teams of agents, one in a second process, play a game of Gobang"
 	@echo "make test     lint, types and all tests"
-	@echo "make lint | format | types | protos | bench | clean"
+	@echo "make lint | format | types | protos | bench | transparency | clean"
 
 $(PY):
 	@test -n "$(PYTHON)" || { echo "AgentMatrix needs Python 3.11 or newer; none was found. Say which: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -47,6 +47,10 @@ protos: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@for f in tests/bench/*.py; do test -e "$$f" || continue; echo "== $$f"; $(PY) "$$f" || exit 1; done
+
+# LangGraph's own tests, with their graphs behind a real host; makes a scratch environment for them.
+transparency: $(VENV)/.installed-dev
+	$(PY) tests/transparency/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
