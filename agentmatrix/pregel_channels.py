@@ -6,22 +6,72 @@ so that a new minor version of LangGraph is met in one place.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph._internal._config import recast_checkpoint_ns
-from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_READ, NS_END, NS_SEP
+from langgraph._internal._config import ensure_config, recast_checkpoint_ns
+from langgraph._internal._constants import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_NODE_ERROR,
+    CONFIG_KEY_READ,
+    CONFIG_KEY_SEND,
+    INTERRUPT,
+    NS_END,
+    NS_SEP,
+    PUSH,
+    TASKS,
+)
 from langgraph._internal._runnable import RunnableCallable, coerce_to_runnable
+from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.constants import TAG_HIDDEN
 from langgraph.errors import ParentCommand
 from langgraph.pregel import Pregel
+from langgraph.pregel._task_status import read_task_statuses
 from langgraph.pregel._utils import _runnable_has_native_async
-from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry
+from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry, ChannelWriteTupleEntry
 from langgraph.pregel.protocol import PregelProtocol
-from langgraph.types import Command
+from langgraph.types import Command, PregelTask
 
+__all__ = [
+    "Compiled",
+    "Finished",
+    "Graph",
+    "MISSING",
+    "Mapper",
+    "PregelProtocol",
+    "RESERVED_CHARACTERS",
+    "TASKS",
+    "add_channel",
+    "afinished_tasks",
+    "answer_mappers",
+    "command_for_node",
+    "failed_node",
+    "finished_tasks",
+    "hide_node",
+    "is_update",
+    "namespace_of",
+    "node_of",
+    "node_runnable",
+    "packet_of",
+    "parent_node_of",
+    "read_channel",
+    "rebuilt",
+    "register_writer",
+    "replace_bound",
+    "send_writes",
+    "set_stream_channels",
+    "stand_in",
+    "sync_async",
+    "trigger_of",
+    "updates_of",
+    "write_channel",
+]
+
+Mapper = Callable[[Any], Sequence[tuple[str, Any]] | None]
 Graph = Pregel[Any, Any, Any, Any]
 Compiled = TypeVar("Compiled", bound=Graph)
 
@@ -136,3 +186,80 @@ def sync_async(
 ) -> Runnable[Any, Any]:
     """A Runnable over two functions that leaves no run of its own in traces."""
     return RunnableCallable(call, acall, name=name, trace=False, recurse=False)
+
+
+def register_writer(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """Mark a Runnable as one that writes to channels, so that LangGraph runs it after the node's own work."""
+    return ChannelWrite.register_writer(runnable)
+
+
+def answer_mappers(graph: Graph, node: str) -> tuple[Mapper, Mapper]:
+    """How LangGraph reads what `node` returns: as pairs of key and value, and as commands to go somewhere."""
+    writer = next(w for w in graph.nodes[node].writers if isinstance(w, ChannelWrite))
+    update, control = (entry.mapper for entry in writer.writes if isinstance(entry, ChannelWriteTupleEntry))
+    return update, control
+
+
+def send_writes(config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> None:
+    """Write to channels in the name of the task of `config`."""
+    config[CONF][CONFIG_KEY_SEND](list(writes))
+
+
+def packet_of(config: RunnableConfig) -> int | None:
+    """The number of the packet, among those pending, that started the task of `config`; None for a triggered one."""
+    path = _path(config)
+    return int(path[1]) if path and path[0] == PUSH else None
+
+
+def is_update(config: RunnableConfig) -> bool:
+    """Whether a writer runs for `update_state` and not for a task."""
+    path = _path(config)
+    return bool(path) and path[0] == INTERRUPT
+
+
+def _path(config: RunnableConfig) -> tuple[Any, ...]:
+    # Task metadata would say it too, but `update_state` inside a node inherits those of the node.
+    return tuple(config[CONF][CONFIG_KEY_READ].args[-1].path)
+
+
+def failed_node(config: RunnableConfig) -> str | None:
+    """The node that the error handler of `config` answers for."""
+    error = config[CONF].get(CONFIG_KEY_NODE_ERROR)
+    return error.node if error else None
+
+
+def trigger_of(node: str) -> str:
+    """The channel that LangGraph calls a node by."""
+    return f"branch:to:{node}"
+
+
+class Finished(NamedTuple):
+    """What the tasks that have finished at a pause have written, by task id, and the names of their nodes."""
+
+    names: Mapping[str, str]
+    writes: Mapping[str, Sequence[tuple[str, Any]]]
+
+
+def _finished(saved: CheckpointTuple | None, tasks: Sequence[PregelTask]) -> Finished:
+    names = {task.id: task.name for task in tasks}
+    statuses = read_task_statuses(saved.pending_writes or []) if saved else {}
+    writes = {id: status.output for id, status in statuses.items() if id in names and status.output}
+    return Finished(names, writes)
+
+
+def finished_tasks(graph: Graph, config: RunnableConfig) -> Finished | None:
+    """What has finished at the pause that `config` leads to; None if `config` is about a graph inside `graph`."""
+    saver = graph._state_checkpointer(config)
+    if graph._subgraph_for_namespace(config, saver):
+        return None
+    own = graph._own_checkpoint_config(ensure_config(graph.config, config))
+    return _finished(saver.get_tuple(own), graph.get_state(config).tasks)
+
+
+async def afinished_tasks(graph: Graph, config: RunnableConfig) -> Finished | None:
+    """The same as `finished_tasks`, async."""
+    saver = graph._state_checkpointer(config)
+    if graph._subgraph_for_namespace(config, saver):
+        return None
+    own = graph._own_checkpoint_config(ensure_config(graph.config, config))
+    return _finished(await saver.aget_tuple(own), (await graph.aget_state(config)).tasks)

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from agentmatrix.compose.chat import ChatGroup
 from agentmatrix.compose.cyclic import CyclicGraph
+from agentmatrix.compose.dag import Dag
 
-__all__ = ["ChatGroup", "CyclicGraph"]
+__all__ = ["ChatGroup", "CyclicGraph", "Dag"]

@@ -1,0 +1,314 @@
+"""The ledger of one run of a `Dag`: what ran, after what, and what follows from it. Pure; knows no engine.
+
+Whoever runs the nodes, in supersteps or without barriers, records here what each activation wrote and where it led,
+and asks what is ready and what a node sees. Nothing depends on the order in which unrelated activations are recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from langgraph.errors import InvalidUpdateError
+from langgraph.types import Send
+
+from agentmatrix.compose.folding import Fold, Write, folded, plain_keys
+from agentmatrix.compose.topology import Topology
+
+__all__ = ["Activation", "Ledger", "Pending", "Plan"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One run of one node.
+
+    Attributes:
+        node: the node.
+        writes: what it wrote, as pairs of key and value.
+        chosen: the nodes that its routers and commands chose.
+        sends: the packets that they sent.
+        follows: whether its unconditional edges are taken; not so where an error handler answered for it.
+        origin: for a node that a `Send` started: the activation that sent it, and its number among its sends.
+        causes: the activations that led to it directly.
+        outside: an update that came from outside of the run and belongs to no node's turn.
+    """
+
+    node: str
+    writes: tuple[Write, ...] = ()
+    chosen: tuple[str, ...] = ()
+    sends: tuple[Send, ...] = ()
+    follows: bool = True
+    origin: tuple[int, int] | None = None
+    causes: tuple[int, ...] = ()
+    outside: bool = False
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A packet whose node has not run yet."""
+
+    origin: tuple[int, int]
+    send: Send
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What may run now, and what will not run at all.
+
+    Attributes:
+        ready: the nodes whose sources have all delivered or been skipped, in canonical order.
+        pending: the packets to deliver, in the order of sending.
+        skipped: the nodes that no branch leads to any more.
+        done: the nodes that have run, or are skipped.
+    """
+
+    ready: tuple[str, ...] = ()
+    pending: tuple[Pending, ...] = ()
+    skipped: frozenset[str] = frozenset()
+    done: frozenset[str] = frozenset()
+
+
+class Ledger:
+    """What has run, and what follows from it.
+
+    Args:
+        topology: the graph, without cycles.
+        channels: the keys of the state with their reducers.
+        base: the state that the run started from, its input included, as channels keep it in a checkpoint.
+        activations: what has run so far. The first one stands for START; without it no run has begun.
+        called: nodes that a command from outside has called for.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        channels: Fold,
+        base: Fold | None = None,
+        activations: Iterable[Activation] = (),
+        called: Iterable[str] = (),
+    ) -> None:
+        self.topology = topology
+        self.channels = channels
+        self._plain = plain_keys(channels)
+        self._load(dict(channels) if base is None else base, activations, called)
+
+    def _load(self, base: Fold, activations: Iterable[Activation], called: Iterable[str] = ()) -> None:
+        self.base = base
+        self.activations: list[Activation] = []
+        self.called = list(called)
+        self._by_node: dict[str, list[int]] = {}
+        self._outside: list[int] = []
+        self._ancestors: list[int] = []
+        self._keys: list[tuple[Any, ...]] = []
+        self._folds: dict[int, Fold] = {0: base}
+        self._plan: Plan | None = None
+        for activation in activations:
+            self._append(activation)
+
+    # what has happened
+
+    def begin(self, writes: Iterable[Write], chosen: Sequence[str] = (), sends: Sequence[Send] = ()) -> None:
+        """A new run: the state so far with the input is what it starts from."""
+        self._load(folded(self.final(), writes), [Activation(self.topology.start, (), tuple(chosen), tuple(sends))])
+
+    def record(self, activation: Activation) -> None:
+        """A node has run. Its causes are filled in if it has none.
+
+        Raises:
+            InvalidUpdateError: it writes a key without a reducer that an unrelated node has written too.
+        """
+        if not activation.causes:
+            activation = replace(activation, causes=self.causes(activation.node, activation.origin))
+        self._check_writers(activation)
+        self._append(activation)
+        if activation.node in self.called and activation.origin is None:
+            self.called.remove(activation.node)
+        self._plan = None
+
+    def update(self, node: str, writes: Sequence[Write], chosen: Sequence[str], sends: Sequence[Send]) -> None:
+        """Somebody outside has updated the state in the name of `node`.
+
+        It stands for the turn of a node that has not run. Of one that has, it is an update that everything to come
+        sees, and nothing runs again; only in a run that is over does the graph go on from there once more.
+        """
+        plan = self.plan()
+        if not self.activations or (node == self.topology.start and not self.unfinished()):
+            self.begin(writes, chosen, sends)
+        elif node != self.topology.start and node not in plan.done | plan.skipped:
+            origin = next((p.origin for p in plan.pending if p.send.node == node), None)
+            self.record(Activation(node, tuple(writes), tuple(chosen), tuple(sends), origin=origin))
+        elif self.unfinished():
+            self.intervene(writes, node)
+        else:
+            self._reopen(Activation(node, (), tuple(chosen), tuple(sends)), writes)
+
+    def intervene(self, writes: Iterable[Write] = (), node: str = "", sends: Sequence[Send] = ()) -> None:
+        """An update that everything so far comes before, and everything to come follows."""
+        before = tuple(range(len(self.activations)))
+        self.record(Activation(node, tuple(writes), sends=tuple(sends), causes=before or (0,), outside=True))
+
+    def call(self, node: str) -> None:
+        """A command from outside calls for `node`, whether or not it has run."""
+        self.called.append(node)
+        self._plan = None
+
+    def close(self) -> None:
+        """Nothing runs any more; the state stays as it is."""
+        self._load(self.final(), [])
+
+    def _reopen(self, activation: Activation, writes: Iterable[Write]) -> None:
+        """Go on from a node of a run that is over: what it leads to has not run yet, the rest has."""
+        again = {n for n in self.topology.nodes if activation.node in self.topology.ancestors(n)} | {activation.node}
+        kept = [
+            Activation(a.node, chosen=a.chosen, follows=a.follows)
+            for a in self.activations
+            if a.node not in again and a.origin is None and not a.outside
+        ]
+        self._load(folded(self.final(), writes), [*kept, replace(activation, causes=(0,))])
+
+    # what follows from it
+
+    def plan(self) -> Plan:
+        """What may run now."""
+        if self._plan is None:
+            self._plan = self._planned() if self.activations else Plan()
+        return self._plan
+
+    def unfinished(self) -> bool:
+        """Whether the run has begun and something is still to run."""
+        return bool(self.plan().ready or self.plan().pending)
+
+    def _planned(self) -> Plan:
+        topology = self.topology
+        ran = {node: [i for i in self._of(node) if self.activations[i].origin is None] for node in topology.nodes}
+        pending = self._pending()
+        waiting = {p.send.node for p in pending}
+        done = {topology.start}
+        ready: list[str] = []
+        skipped: set[str] = set()
+        for node in topology.order:
+            came = all(source in done for source in topology.sources[node])
+            reached = came and bool(self._deliverers(node))
+            if (reached and not ran[node]) or node in self.called:
+                ready.append(node)
+            elif node not in waiting and (ran[node] or (came and not reached)):
+                done.add(node)
+                if not self._of(node):
+                    skipped.add(node)
+        eager = [node for node in ready if node not in topology.deferred]
+        ready = eager if eager or pending else ready
+        return Plan(tuple(ready), tuple(pending), frozenset(skipped), frozenset(done - {topology.start}))
+
+    def _pending(self) -> list[Pending]:
+        delivered = {activation.origin for activation in self.activations}
+        sent = (
+            Pending((i, n), send) for i in self.sorted(range(len(self.activations)))
+            for n, send in enumerate(self.activations[i].sends)
+        )
+        return [pending for pending in sent if pending.origin not in delivered]
+
+    def _of(self, node: str) -> list[int]:
+        return self._by_node.get(node, [])
+
+    def _deliverers(self, node: str) -> list[int]:
+        """The activations that have led to `node` by an edge."""
+        return [i for source in self.topology.sources[node] for i in self._of(source) if self._leads(i, node)]
+
+    def _leads(self, index: int, node: str) -> bool:
+        activation = self.activations[index]
+        always = activation.follows and node in self.topology.edges.get(activation.node, ())
+        return always or node in activation.chosen
+
+    def causes(self, node: str, origin: tuple[int, int] | None = None) -> tuple[int, ...]:
+        """The activations that lead directly to the next activation of `node`."""
+        if node in self.called and origin is None:
+            return tuple(range(len(self.activations)))
+        direct = self._deliverers(node) if origin is None else [origin[0]]
+        return tuple(sorted({*direct, *self._outside})) or (0,)
+
+    # what a node sees
+
+    def final(self) -> Fold:
+        """The state: everything that ran, folded in canonical order."""
+        return self.fold((1 << len(self.activations)) - 1)
+
+    def view(self, node: str, origin: tuple[int, int] | None = None) -> Fold:
+        """What the next activation of `node` sees: the start of the run and its causal ancestors."""
+        return self.fold(self._closed(self.causes(node, origin)))
+
+    def fold(self, ancestors: int) -> Fold:
+        """The state at the start of the run, folded with a set of activations: bit i stands for activation i."""
+        if ancestors not in self._folds:
+            order = self.sorted(i for i in range(len(self.activations)) if ancestors >> i & 1)
+            before = self._folds.get(ancestors & ~(1 << order[-1]))
+            rest = order if before is None else order[-1:]
+            fold = self.base if before is None else before
+            for i in rest:
+                fold = folded(fold, self.activations[i].writes)
+            self._folds[ancestors] = fold
+        return self._folds[ancestors]
+
+    def sorted(self, indices: Iterable[int]) -> list[int]:
+        """Activations in canonical order: topological, ties by the order of add_node, packets in Send order."""
+        return sorted(indices, key=lambda i: self._keys[i])
+
+    def _append(self, activation: Activation) -> None:
+        index = len(self.activations)
+        # What came from outside divides the run: all before it is folded before it, all after it after it.
+        epoch = len(self._outside)
+        rank = len(self.topology.nodes) + 1 if activation.outside else self.topology.rank[activation.node]
+        sender, number = activation.origin or (-1, -1)
+        self._keys.append((epoch, rank, self._keys[sender] if sender >= 0 else (), number))
+        self._ancestors.append(self._closed(cause for cause in activation.causes if cause < index))
+        self.activations.append(activation)
+        (self._outside if activation.outside else self._by_node.setdefault(activation.node, [])).append(index)
+
+    def _closed(self, causes: Iterable[int]) -> int:
+        ancestors = 0
+        for cause in causes:
+            ancestors |= 1 << cause | self._ancestors[cause]
+        return ancestors
+
+    def _check_writers(self, activation: Activation) -> None:
+        if activation.outside:
+            return
+        ancestors = self._closed(activation.causes)
+        for key in {key for key, _ in activation.writes} & self._plain:
+            for i, other in enumerate(self.activations):
+                if not ancestors >> i & 1 and any(key == written for written, _ in other.writes):
+                    raise InvalidUpdateError(_conflict(key, *sorted((activation.node, other.node))))
+
+    # what a checkpoint keeps
+
+    def plain(self) -> dict[str, Any]:
+        """The ledger as plain values, without its base."""
+        return {"activations": [_plain(a) for a in self.activations], "called": list(self.called)}
+
+    @staticmethod
+    def activations_of(plain: Mapping[str, Any]) -> list[Activation]:
+        """The activations out of plain values."""
+        return [_activation(values) for values in plain["activations"]]
+
+
+def _plain(activation: Activation) -> dict[str, Any]:
+    return {f.name: getattr(activation, f.name) for f in fields(activation)}
+
+
+def _activation(values: Mapping[str, Any]) -> Activation:
+    return Activation(**{
+        **values,
+        "writes": tuple((key, value) for key, value in values["writes"]),
+        "chosen": tuple(values["chosen"]),
+        "sends": tuple(values["sends"]),
+        "causes": tuple(values["causes"]),
+        "origin": tuple(values["origin"]) if values["origin"] else None,
+    })
+
+
+def _conflict(key: str, first: str, second: str) -> str:
+    who = f"The node {first!r} writes" if first == second else f"The nodes {first!r} and {second!r} both write"
+    return (
+        f"At key {key!r}: Can receive only one value per step. {who} it more than once, it has no reducer, and none of "
+        f"the writers comes after the other: annotate it, Annotated[type, reducer], or put an edge between them."
+    )

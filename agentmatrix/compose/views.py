@@ -1,0 +1,307 @@
+"""The ledger of a `Dag` among LangGraph's channels.
+
+One hidden channel keeps the ledger. The keys of the state, the triggers of the nodes and the pending packets are views
+of it: channels that hold nothing and answer from the ledger. So LangGraph's own loop plans, streams, checkpoints,
+pauses and resumes a graph whose joins and views it does not know.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, TypedDict
+
+from langgraph.channels.base import BaseChannel
+from langgraph.channels.untracked_value import UntrackedValue
+from langgraph.errors import EmptyChannelError
+from langgraph.types import Send
+
+from agentmatrix.compose.folding import Write
+from agentmatrix.compose.ledger import Activation, Ledger
+from agentmatrix.compose.topology import Topology
+from agentmatrix.pregel_channels import MISSING
+
+__all__ = ["InputView", "LedgerChannel", "PendingView", "Report", "StateView", "TriggerView"]
+
+Channel = BaseChannel[Any, Any, Any]
+
+
+class Report(TypedDict, total=False):
+    """What the writer of a node tells the ledger.
+
+    Attributes:
+        node: the node.
+        packet: the number of the packet that started it, among those pending; None where an edge did.
+        update: whether it is no run of the node, but `update_state` in its name.
+        close: nothing more; the run is over.
+        writes: what it wrote, less what it handed back unchanged.
+        keys: the keys of all its writes, as they reach the channels besides.
+    """
+
+    node: str
+    packet: int | None
+    update: bool
+    close: bool
+    writes: list[Write]
+    keys: list[str]
+    chosen: list[str]
+    sends: list[Send]
+    follows: bool
+
+
+# LangGraph makes the channels of a loop one after another in one go, the ledger first: the views that follow are of it.
+_current = threading.local()
+
+
+class LedgerChannel(BaseChannel[Any, Any, Any]):
+    """Keeps the ledger, and tells the views that they have changed."""
+
+    __slots__ = ("announced", "channels", "closing", "ledger", "moved", "topology")
+
+    def __init__(self, topology: Topology, channels: Mapping[str, Channel]) -> None:
+        super().__init__(dict)
+        self.topology = topology
+        self.channels = channels
+        self.ledger = Ledger(topology, channels)
+        self.announced: Counter[str] = Counter()
+        self.closing = False
+        self.moved = False
+
+    @property
+    def ValueType(self) -> Any:
+        return dict
+
+    @property
+    def UpdateType(self) -> Any:
+        return dict
+
+    def from_checkpoint(self, checkpoint: Any) -> Self:
+        channel = type(self)(self.topology, self.channels)
+        channel.key = self.key
+        saved = {} if checkpoint is MISSING else checkpoint
+        base = {k: c.from_checkpoint(saved.get("base", {}).get(k, MISSING)) for k, c in self.channels.items()}
+        activations = Ledger.activations_of(saved) if saved else []
+        channel.ledger = Ledger(self.topology, self.channels, base, activations, saved.get("called", ()))
+        _current.ledger = channel
+        return channel
+
+    def checkpoint(self) -> Any:
+        if not self.ledger.activations and self.ledger.base == self.channels:
+            return MISSING
+        untracked = {key for key, channel in self.channels.items() if isinstance(channel, UntrackedValue)}
+        kept = self.ledger.plain()
+        for activation in kept["activations"] if untracked else ():
+            activation["writes"] = [w for w in activation["writes"] if w[0] not in untracked]
+        base = {key: _kept(channel) for key, channel in self.ledger.base.items() if key not in untracked}
+        return {"base": {key: value for key, value in base.items() if value is not MISSING}, **kept}
+
+    def get(self) -> Ledger:
+        return self.ledger
+
+    def is_available(self) -> bool:
+        return True
+
+    def update(self, values: Sequence[Report]) -> bool:
+        changed, self.moved = bool(values) or self.moved, False
+        counts = Counter(value["node"] for value in values if value.get("packet") is not None)
+        pending = self.ledger.plan().pending
+        for report in values:
+            self.announced.update(report.get("keys", ()))
+            self._note(report, counts, pending)
+        return changed
+
+    def _note(self, report: Report, counts: Counter[str], pending: Sequence[Any]) -> None:
+        ledger = self.ledger
+        if report.get("close"):
+            ledger.close()
+            return
+        node, writes, chosen, sends = report["node"], report["writes"], report["chosen"], report["sends"]
+        if report["update"]:
+            ledger.update(node, writes, chosen, sends)
+        elif node == self.topology.start:
+            ledger.begin(writes, chosen, sends)
+        else:
+            origin = self._origin(report, counts, pending)
+            ledger.record(
+                Activation(node, tuple(writes), tuple(chosen), tuple(sends), report["follows"], origin)
+            )
+        self.closing = self.closing and node != self.topology.start
+
+    def _origin(self, report: Report, counts: Counter[str], pending: Sequence[Any]) -> tuple[int, int] | None:
+        """Which packet started the node. Where all of them report, their order tells; a number out of a cache may be
+        that of another run."""
+        if (number := report["packet"]) is None:
+            return None
+        left = {p.origin for p in self.ledger.plan().pending}
+        mine = [p.origin for p in pending if p.send.node == report["node"]]
+        remaining = [origin for origin in mine if origin in left]
+        if counts[report["node"]] < len(mine) and number < len(pending) and pending[number].origin in remaining:
+            return tuple(pending[number].origin)  # type: ignore[return-value]
+        return remaining[0] if remaining else None
+
+
+def _kept(channel: Channel) -> Any:
+    """What a checkpoint keeps of a channel; of one that LangGraph would rebuild from its history, the value."""
+    kept = channel.checkpoint()
+    if kept is not MISSING:
+        return kept
+    try:
+        return channel.get()
+    except EmptyChannelError:
+        return MISSING
+
+
+class _View(BaseChannel[Any, Any, Any]):
+    """A channel that holds nothing of its own."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, key: str, typ: Any = Any) -> None:
+        super().__init__(typ, key)
+        self.source: LedgerChannel | None = None
+
+    @property
+    def ValueType(self) -> Any:
+        return self.typ
+
+    @property
+    def UpdateType(self) -> Any:
+        return self.typ
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger that this is a view of."""
+        return self._source.ledger
+
+    @property
+    def _source(self) -> LedgerChannel:
+        if self.source is None:
+            raise RuntimeError(f"the channel {self.key!r} of a Dag was used outside of a run")
+        return self.source
+
+    def _clone(self) -> Self:
+        return type(self)(self.key, self.typ)
+
+    def from_checkpoint(self, checkpoint: Any) -> Self:
+        view = self._clone()
+        view.source = _current.ledger
+        return view
+
+    def checkpoint(self) -> Any:
+        return MISSING
+
+    def _intervened(self) -> bool:
+        self._source.moved = True
+        return True
+
+
+class StateView(_View):
+    """A key of the state."""
+
+    __slots__ = ("spec",)
+
+    def __init__(self, key: str, spec: Channel) -> None:
+        super().__init__(key, spec.typ)
+        self.spec = spec
+
+    @property
+    def ValueType(self) -> Any:
+        return self.spec.ValueType
+
+    @property
+    def UpdateType(self) -> Any:
+        return self.spec.UpdateType
+
+    def _clone(self) -> Self:
+        return type(self)(self.key, self.spec)
+
+    def get(self) -> Any:
+        return self.ledger.final()[self.key].get()
+
+    def is_available(self) -> bool:
+        return self.ledger.final()[self.key].is_available()
+
+    def checkpoint(self) -> Any:
+        return self.ledger.final()[self.key].checkpoint()
+
+    def update(self, values: Sequence[Any]) -> bool:
+        # A node's writes have reached the ledger already; what nobody announced came from outside of the run.
+        if values and not self._source.announced.pop(self.key, 0):
+            self.ledger.intervene([(self.key, value) for value in values])
+            return self._intervened()
+        return bool(values)
+
+
+class TriggerView(_View):
+    """Whether a node may run now."""
+
+    __slots__ = ()
+
+    def get(self) -> Any:
+        if not self.is_available():
+            raise EmptyChannelError
+        return None
+
+    def is_available(self) -> bool:
+        return not self._source.closing and self.typ in self.ledger.plan().ready
+
+    def update(self, values: Sequence[Any]) -> bool:
+        if values:
+            self.ledger.call(self.typ)
+            return self._intervened()
+        return self.is_available()
+
+
+class PendingView(_View):
+    """The packets that are still to be delivered."""
+
+    __slots__ = ()
+
+    def get(self) -> list[Send]:
+        if not self.is_available():
+            raise EmptyChannelError
+        return [pending.send for pending in self.ledger.plan().pending]
+
+    def is_available(self) -> bool:
+        return not self._source.closing and bool(self.ledger.plan().pending)
+
+    def update(self, values: Sequence[Any]) -> bool:
+        if values:
+            self.ledger.intervene(sends=list(values))
+            return self._intervened()
+        return False
+
+
+class InputView(_View):
+    """The input of a run, as LangGraph keeps it until START has run. It ends what was still to run before it."""
+
+    __slots__ = ("spec",)
+
+    def __init__(self, key: str, spec: Channel) -> None:
+        super().__init__(key, spec.typ)
+        self.spec = spec
+
+    def _clone(self) -> Self:
+        return type(self)(self.key, self.spec)
+
+    def from_checkpoint(self, checkpoint: Any) -> Self:
+        view = super().from_checkpoint(checkpoint)
+        view.spec = self.spec.from_checkpoint(checkpoint)
+        view._source.closing = view.spec.is_available()
+        return view
+
+    def checkpoint(self) -> Any:
+        return self.spec.checkpoint()
+
+    def get(self) -> Any:
+        return self.spec.get()
+
+    def is_available(self) -> bool:
+        return self.spec.is_available()
+
+    def update(self, values: Sequence[Any]) -> bool:
+        changed = self.spec.update(values)
+        if values:
+            self._source.closing = True
+        return changed
