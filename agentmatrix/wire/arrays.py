@@ -1,4 +1,4 @@
-"""Numpy arrays and scalars, as raw buffers. Numpy is optional: nothing here imports it before a peer or a value does."""
+"""Numpy arrays and scalars, as raw buffers. Numpy is optional and imported only for a value of its own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _lower_array(walk: Encoding, value: Any, depth: int) -> list[Any]:
     columns = value.flags.f_contiguous and not value.flags.c_contiguous
     flat = value.T if columns else value
     # msgpack takes the buffer itself; memoryview knows no datetimes and no structures, so it is shown bytes
-    buffer = numpy.ascontiguousarray(flat).reshape(-1).view(numpy.uint8) if value.size and value.itemsize else b""
+    buffer: Any = numpy.ascontiguousarray(flat).reshape(-1).view(numpy.uint8) if value.size and value.itemsize else b""
     return [
         NDARRAY.ext,
         _described(value.dtype, walk, depth),

@@ -9,7 +9,8 @@ models against their schema (`validation.py`). Size and depth are bounded.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
@@ -75,11 +76,11 @@ class Codec:
             EncodeError: names the path, the type and what to do.
         """
         try:
-            data = self._encode(value)
+            data = _with_room(self._encode, value)
         except Refusal as refusal:
             raise EncodeError(refusal.at(where)) from None
         except RecursionError:
-            raise EncodeError(f"{where}: nested too deep for the stack that is left") from None
+            raise EncodeError(f"{where}: nested too deep for the stack") from None
         if len(data) > self._max_bytes:
             raise EncodeError(f"{where}: {len(data):,} bytes, more than max_bytes={self._max_bytes:,}")
         return data
@@ -95,13 +96,15 @@ class Codec:
             TypeNotAllowed: the bytes name a type that is not listed.
             DecodeError: they are no value, too large or too deep, or a value that its type does not allow.
         """
-        decoder = Decoder(self._table.get, self._shape_of, self._max_bytes, self._max_depth)
         try:
-            return decoder.decode(data)
+            return _with_room(self._decode, data)
         except Refusal as refusal:
             raise (TypeNotAllowed if refusal.unlisted else DecodeError)(refusal.at(where)) from refusal.__cause__
         except (RecursionError, MemoryError) as error:
             raise DecodeError(f"{where}: too large or too deep for this process ({type(error).__name__})") from None
+
+    def _decode(self, data: bytes | memoryview) -> Any:
+        return Decoder(self._table.get, self._shape_of, self._max_bytes, self._max_depth).decode(data)
 
     def _encode(self, value: object) -> bytes:
         for plain_strings in (True, False):
@@ -152,9 +155,18 @@ class Codec:
     def _refuse_resource(cls: type) -> None:
         if issubclass(cls, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
             raise Refusal("a function cannot cross; send its name or its result, and keep it where it is called")
-        if admissible(cls):
+        if admissible(cls) and cls is not object:
             return
         raise Refusal(
             f"a {cls.__module__}.{cls.__qualname__} belongs to this process and cannot cross; send data that it can "
             "be made from, or keep it out of the state"
         )
+
+
+def _with_room(work: Callable[[Any], Any], value: Any) -> Any:
+    """Do the work; where the caller has left too little of the stack, in a thread that has all of its own."""
+    try:
+        return work(value)
+    except RecursionError:
+        with ThreadPoolExecutor(1) as fresh:
+            return fresh.submit(work, value).result()

@@ -8,12 +8,14 @@ import types
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from datetime import datetime, time, tzinfo
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ormsgpack import Ext
 
-from agentmatrix.wire.leaves import DATETIME, TIME, datetime_bytes, naive_datetime, naive_time, time_bytes
+from agentmatrix.wire.leaves import DATETIME, TIME, datetime_bytes, time_bytes
 from agentmatrix.wire.marks import Decoding, Encoding, Lower, Refusal, Tag, key_step
+
+T = TypeVar("T")
 
 _MOST_EQUAL_HASHES: Final = 1_000
 _LONGEST_PATTERN: Final = 1 << 16
@@ -28,7 +30,7 @@ def _distinct(walk: Decoding, keys: list[Any]) -> list[Any]:
     return keys
 
 
-def _typed(value: Any, cls: type | tuple[type, ...], what: str) -> Any:
+def _typed(value: Any, cls: type[T], what: str) -> T:
     if not isinstance(value, cls):
         raise Refusal(f"{what} is a {type(value).__name__}")
     return value
@@ -55,9 +57,14 @@ def _lift_deque(walk: Decoding, payload: list[Any], depth: int) -> deque[Any]:
 def _pairs(walk: Encoding, value: Any, depth: int) -> list[Any]:
     """Keys and values in turn: what a dict is whose keys are not all plain strings."""
     out: list[Any] = []
-    for key, item in dict.items(value):
-        out.append(walk.field(key, f"<key {key_step(key)}>", depth))
-        out.append(walk.field(item, key_step(key), depth))
+    key: Any = None
+    try:
+        for key, item in dict.items(value):
+            out.append(walk.lower(key, depth + 1))
+            out.append(walk.lower(item, depth + 1))
+    except Refusal as refusal:
+        refusal.steps.append(key_step(key) if len(out) % 2 else f"<key {key_step(key)}>")
+        raise
     return out
 
 
@@ -146,14 +153,20 @@ def _lower_time(walk: Encoding, value: time, depth: int) -> Any:
     return [TIME_IN.ext, naive, walk.field(value.tzinfo, ".tzinfo", depth)]
 
 
+def _zone(value: Any) -> tzinfo:
+    if not isinstance(value, tzinfo):
+        raise Refusal(f"a time zone is a {type(value).__name__}")
+    return value
+
+
 def _lift_datetime(walk: Decoding, payload: list[Any], depth: int) -> datetime:
     naive, zone = walk.rest(payload, depth)
-    return datetime.replace(_typed(naive, datetime, "a datetime"), tzinfo=_typed(zone, tzinfo, "a time zone"))
+    return _typed(naive, datetime, "a datetime").replace(tzinfo=_zone(zone))
 
 
 def _lift_time(walk: Decoding, payload: list[Any], depth: int) -> time:
     naive, zone = walk.rest(payload, depth)
-    return time.replace(_typed(naive, time, "a time"), tzinfo=_typed(zone, tzinfo, "a time zone"))
+    return _typed(naive, time, "a time").replace(tzinfo=_zone(zone))
 
 
 def _lift_pattern(walk: Decoding, payload: list[Any], depth: int) -> re.Pattern[Any]:

@@ -63,13 +63,26 @@ class Decoder:
     def lift(self, value: Any, depth: int) -> Any:
         """Rebuild what msgpack read."""
         cls = type(value)
-        if cls in NATIVE:
+        if cls is not list and cls is not dict:
+            return self._single(value)
+        if depth > self._max_depth:
+            raise Refusal(f"nested deeper than {self._max_depth} (max_depth)")
+        if NATIVE.issuperset(map(type, value if cls is list else value.values())):
             return value
-        if cls is list or cls is dict:
-            if depth > self._max_depth:
-                raise Refusal(f"nested deeper than {self._max_depth} (max_depth)")
-            return self._list(value, depth) if cls is list else self._dict(value, depth)
-        if cls is Broken:
+        marker = _marker(value[0] if cls is list else value.get(""))
+        if marker is None:
+            return self._parts(value, enumerate(value) if cls is list else value.items(), depth)
+        try:
+            return marker.from_list(self, value, depth) if cls is list else marker.from_map(self, value, depth)
+        except (Refusal, RecursionError):
+            raise
+        except Exception as error:
+            raise Refusal(f"not a value of its type ({type(error).__name__}: {error})") from error
+
+    def _single(self, value: Any) -> Any:
+        if type(value) in NATIVE:
+            return value
+        if type(value) is Broken:
             raise Refusal(value.reason, unlisted=value.unlisted)
         if isinstance(value, Marker):
             raise Refusal("a mark out of its place")
@@ -89,17 +102,7 @@ class Decoder:
     def rest(self, payload: list[Any], depth: int) -> list[Any]:
         """Rebuild the elements after the marker of a payload at `depth`."""
         self.charge(300 + 16 * len(payload))
-        return self._elements(payload[1:], depth)
-
-    def _list(self, values: list[Any], depth: int) -> Any:
-        if NATIVE.issuperset(map(type, values)):
-            return values
-        marker = _marker(values[0])
-        if marker is not None:
-            return _guarded(marker.from_list, self, values, depth)
-        return self._elements(values, depth)
-
-    def _elements(self, values: list[Any], depth: int) -> list[Any]:
+        values = payload[1:]
         index = 0
         try:
             for index, value in enumerate(values):
@@ -110,21 +113,17 @@ class Decoder:
             raise
         return values
 
-    def _dict(self, values: dict[str, Any], depth: int) -> Any:
-        if NATIVE.issuperset(map(type, values.values())):
-            return values
-        marker = _marker(values.get(""))
-        if marker is not None:
-            return _guarded(marker.from_map, self, values, depth)
-        key = ""
+    def _parts(self, container: Any, items: Any, depth: int) -> Any:
+        """Rebuild the parts of a list or dict in their places."""
+        key: Any = None
         try:
-            for key, value in values.items():
+            for key, value in items:
                 if type(value) not in NATIVE:
-                    values[key] = self.lift(value, depth + 1)
+                    container[key] = self.lift(value, depth + 1)
         except Refusal as refusal:
             refusal.steps.append(key_step(key))
             raise
-        return values
+        return container
 
     def _leaf(self, code: int, data: bytes) -> Any:
         # msgpack swallows what a hook raises, so a failure is returned for the walk to find.
@@ -160,15 +159,6 @@ def _marker(first: Any) -> Marker | None:
     if type(first) is Broken and first.unlisted:
         raise Refusal(first.reason, unlisted=True)
     return None
-
-
-def _guarded(build: Callable[..., Any], walk: Decoder, payload: Any, depth: int) -> Any:
-    try:
-        return build(walk, payload, depth)
-    except Refusal:
-        raise
-    except (Exception, RecursionError) as error:
-        raise Refusal(f"not a value of its type ({type(error).__name__}: {error})") from error
 
 
 _COUNTED: Final[dict[int, tuple[int, int, int]]] = {

@@ -18,7 +18,7 @@ import langgraph.errors
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from agentmatrix.errors import DecodeError, EncodeError, RemoteError
-from agentmatrix.wire.marks import Broken, Decoding, Encoding, Refusal, Tag
+from agentmatrix.wire.marks import Broken, Decoding, Encoding, Marker, Refusal, Tag
 from agentmatrix.wire.shapes import name_of, state_of
 
 if TYPE_CHECKING:
@@ -230,8 +230,9 @@ def _readable(raw: Any) -> str:
         inside = ", ".join(f"{key}={_readable(value)}" for key, value in raw.items() if key)
         return f"{_readable(raw[''])}({inside})" if "" in raw else f"{{{inside}}}"
     if isinstance(raw, list):
-        first, *more = (*map(_readable, raw), "")
-        return f"{first}({', '.join(more[:-1])})" if isinstance(raw[0], Broken) else f"[{', '.join([first, *more[:-1]])}]"
+        texts = [_readable(value) for value in raw if not isinstance(value, Marker)]
+        is_object = bool(raw) and isinstance(raw[0], Broken)
+        return f"{texts[0]}({', '.join(texts[1:])})" if is_object else f"[{', '.join(texts)}]"
     return repr(raw)
 
 
@@ -298,18 +299,17 @@ def _validation_error(layout: dict[str, Any]) -> BaseException:
 
 
 def _line(title: str, line: dict[str, Any]) -> InitErrorDetails:
-    details: dict[str, Any] = {"type": line["type"], "loc": tuple(line["loc"]), "input": line["input"]}
+    details: InitErrorDetails = {"type": line["type"], "loc": tuple(line["loc"]), "input": line["input"]}
     if "ctx" in line:
         details["ctx"] = line["ctx"]
     try:
-        made = ValidationError.from_exception_data(title, [InitErrorDetails(**details)])
+        made = ValidationError.from_exception_data(title, [details])
         if made.errors()[0]["msg"] == line["msg"]:
-            return InitErrorDetails(**details)
+            return details
     except (TypeError, ValueError, KeyError):
-        pass
-    details["type"] = PydanticCustomError(line["type"], line["msg"].replace("{", "{{"))
-    details.pop("ctx", None)
-    return InitErrorDetails(**details)
+        pass  # a type of the application's own
+    custom = PydanticCustomError(line["type"], line["msg"])
+    return {"type": custom, "loc": tuple(line["loc"]), "input": line["input"]}
 
 
 def _link(walk: Decoding, error: BaseException, parts: dict[str, Any], depth: int) -> None:

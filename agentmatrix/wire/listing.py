@@ -20,18 +20,17 @@ from agentmatrix.wire.shapes import base_of, is_named_tuple, is_plain, name_of
 
 _BUILT_IN: Final = {
     "langchain_core.agents": "AgentAction AgentActionMessageLog AgentFinish AgentStep",
-    "langchain_core.callbacks.base": "",
     "langchain_core.chat_history": "InMemoryChatMessageHistory",
     "langchain_core.documents": "Document Blob",
     "langchain_core.messages": "AIMessage AIMessageChunk BaseMessage BaseMessageChunk ChatMessage ChatMessageChunk "
     "FunctionMessage FunctionMessageChunk HumanMessage HumanMessageChunk RemoveMessage SystemMessage "
     "SystemMessageChunk ToolMessage ToolMessageChunk",
+    "langchain_core.messages.base": "TextAccessor",
     "langchain_core.outputs": "ChatGeneration ChatGenerationChunk ChatResult Generation GenerationChunk LLMResult "
     "RunInfo",
     "langchain_core.prompt_values": "ChatPromptValue ChatPromptValueConcrete ImagePromptValue ImageURL PromptValue "
     "StringPromptValue",
     "langchain_core.runnables.utils": "AddableDict",
-    "langchain_core.stores": "",
     "langchain_core.structured_query": "Comparator Comparison Operation Operator StructuredQuery",
     "langgraph.checkpoint.base": "CheckpointTuple DeltaChannelHistory",
     "langgraph.checkpoint.serde.types": "*",
@@ -196,11 +195,14 @@ def _fields_of(cls: type) -> Iterator[object]:
             yield field.annotation
         generic = cls.__pydantic_generic_metadata__
         yield from (generic["args"], generic["origin"])
-    for base in getattr(cls, "__orig_bases__", ()):
-        yield base
+    yield from getattr(cls, "__orig_bases__", ())
     if admissible(cls) and _is_users(cls):
-        yield from (sub for sub in cls.__subclasses__() if sub.__module__ == cls.__module__)
+        yield from [known for known in _subclasses(cls) if known.__module__ == cls.__module__]
     yield from _hints(cls)
+
+
+def _subclasses(cls: type) -> list[type]:
+    return type.__subclasses__(cls)
 
 
 def _hints(cls: type) -> Iterator[object]:

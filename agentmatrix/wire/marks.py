@@ -91,7 +91,7 @@ class Marker:
 class Tag(Marker):
     """A kind of built-in value that has parts. `lift` rebuilds it from `[tag, part, ...]`."""
 
-    __slots__ = ("ext", "lift")
+    __slots__ = ("ext", "from_list")
 
     registry: Final[dict[bytes, Tag]] = {}
 
@@ -100,11 +100,8 @@ class Tag(Marker):
         if code in self.registry:
             raise ValueError(f"tag {number} is taken")
         self.ext = ormsgpack.Ext(TAG, code)
-        self.lift = lift
+        self.from_list = lift  # type: ignore[method-assign]  # an attribute, since each call is a frame of the stack
         self.registry[code] = self
-
-    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
-        return self.lift(walk, payload, depth)
 
 
 class Broken:

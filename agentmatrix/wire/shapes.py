@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import struct
+import sys
 from collections import OrderedDict
 from enum import Enum, Flag
 from typing import Any, Final
 
 from ormsgpack import Ext
 from pydantic import BaseModel
+from pydantic.fields import ModelPrivateAttr
 from pydantic_core import PydanticUndefined
 
 from agentmatrix.wire import validation
@@ -104,7 +107,7 @@ class ModelShape(Shape):
         known = self._fields.keys() | (extra or {}).keys()
         if type(fields_set) is not list or not known >= set(fields_set):
             raise Refusal("unknown fields are said to be set")
-        model = object.__new__(self.cls)
+        model: Any = object.__new__(self.cls)
         _set(model, "__dict__", fields)
         _set(model, "__pydantic_fields_set__", set(fields_set))
         if not self._root:
@@ -116,11 +119,44 @@ class ModelShape(Shape):
         attributes = self.cls.__private_attributes__  # type: ignore[attr-defined]
         if not attributes:
             return None
-        values = {name: item.get_default() for name, item in attributes.items() if name not in (sent or {})}
+        values = {name: _default(item) for name, item in attributes.items() if name not in (sent or {})}
         values.update(sent or {})
         if not values.keys() <= attributes.keys():
             raise Refusal("unknown private attributes")
         return {name: item for name, item in values.items() if item is not PydanticUndefined}
+
+
+def _default(attribute: ModelPrivateAttr) -> Any:
+    if attribute.default_factory is not None:
+        return attribute.default_factory()  # type: ignore[call-arg]
+    return copy.deepcopy(attribute.default)
+
+
+class OldModelShape(Shape):
+    """Models of pydantic's version 1 interface: fields and extra fields, private attributes, which were set."""
+
+    __slots__ = ()
+
+    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
+        private = {name: getattr(value, name) for name in self.cls.__private_attributes__ if hasattr(value, name)}  # type: ignore[attr-defined]
+        return [
+            self.ext,
+            _attributes(walk, value.__dict__, depth),
+            list(value.__fields_set__),
+            _attributes(walk, private, depth),
+        ]
+
+    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
+        fields, fields_set, private = walk.rest(payload, depth)
+        validation.check_old(self.cls, _dict_of(fields, "fields"))
+        model: Any = object.__new__(self.cls)
+        _set(model, "__dict__", fields)
+        _set(model, "__fields_set__", set(fields_set))
+        for name, item in private.items():
+            if name not in model.__private_attributes__:
+                raise Refusal(f"{self.cls.__qualname__} has no private attribute {name!r}")
+            _set(model, name, item)
+        return model
 
 
 class DataclassShape(Shape):
@@ -156,7 +192,7 @@ class DataclassShape(Shape):
             raise Refusal(f"{self.cls.__qualname__} has no field {min(payload.keys() - self._fields)!r}")
         if self._check is not None:
             self._check(payload)
-        instance = object.__new__(self.cls)
+        instance: Any = object.__new__(self.cls)
         for name, item in payload.items():
             _set(instance, name, item)
         _restore(instance, more)
@@ -228,7 +264,7 @@ class NamedTupleShape(Shape):
 
 
 _IMMUTABLE: Final = (str, bytes, int, float, complex, tuple, frozenset)
-_FILLED: Final = {
+_FILLED: Final[dict[Any, Any]] = {
     list: list.extend,
     bytearray: bytearray.extend,
     set: set.update,
@@ -242,38 +278,37 @@ class DerivedShape(Shape):
 
     __slots__ = ("_base",)
 
-    def __init__(self, cls: type, base: type) -> None:
+    def __init__(self, cls: type, base: Any) -> None:
         super().__init__(cls)
         self._base = base
 
     def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
-        base = self._base
-        plain = base(base.items(value)) if base in (dict, OrderedDict) else self._plain(value)  # type: ignore[attr-defined]
-        head = [self.ext, walk.field(plain, "", depth)]
+        head = [self.ext, walk.field(self._plain(value), "", depth)]
         attributes = state_of(value)
         return [*head, _attributes(walk, attributes, depth)] if attributes else head
 
     def _plain(self, value: Any) -> Any:
-        if self._base is str:
-            return str.__str__(value) if type(value).__str__ is str.__str__ else "".join(str.__iter__(value))
-        return self._base.__getnewargs__(value)[0] if self._base in _NEW_ARGS else self._base(value)
+        """The built-in value alone, whatever the subclass overrides."""
+        base = self._base
+        if base in (dict, OrderedDict):
+            return base(base.items(value))
+        if base in (str, bytes, int, float):
+            return base.__getnewargs__(value)[0]
+        return base(base.__iter__(value)) if hasattr(base, "__iter__") else base(value)
 
     def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
         value, *attributes = walk.rest(payload, depth)
-        if type(value) is not self._base:
+        base: Any = self._base
+        if type(value) is not base:
             raise Refusal(f"{self.cls.__qualname__} of a {type(value).__name__}")
-        instance: Any
-        if self._base in _FILLED:
-            instance = self._base.__new__(self.cls)
-            _FILLED[self._base](instance, value)
+        if base in _FILLED:
+            instance = base.__new__(self.cls)
+            _FILLED[base](instance, value)
         else:
-            instance = self._base.__new__(self.cls, value)
+            instance = base.__new__(self.cls, value)
         if attributes:
             _restore(instance, attributes[0])
         return instance
-
-
-_NEW_ARGS: Final = (int, float, bytes)
 
 
 _WORD: Final = struct.calcsize("P")
@@ -306,7 +341,7 @@ class PlainShape(Shape):
 
     def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
         (attributes,) = walk.rest(payload, depth)
-        instance = object.__new__(self.cls)
+        instance: Any = object.__new__(self.cls)
         _restore(instance, attributes)
         return instance
 
@@ -321,6 +356,12 @@ def is_named_tuple(cls: type) -> bool:
     return issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple)
 
 
+def is_old_model(cls: type) -> bool:
+    """Whether the class is a model of pydantic's version 1 interface, which later Pythons do not have."""
+    old = sys.modules.get("pydantic.v1")
+    return old is not None and issubclass(cls, old.BaseModel)
+
+
 def is_plain(cls: type) -> bool:
     """Whether instances are their attributes and nothing else, so that they can be sent as these."""
     heap = all(base.__flags__ & 1 << 9 for base in cls.__mro__[:-1])
@@ -332,6 +373,8 @@ def shape_of(cls: type) -> Shape | None:
     """How instances of a class cross; None if there is no way."""
     if issubclass(cls, BaseModel):
         return ModelShape(cls)
+    if is_old_model(cls):
+        return OldModelShape(cls)
     if issubclass(cls, Enum):
         return EnumShape(cls)
     if dataclasses.is_dataclass(cls) and is_plain(cls):

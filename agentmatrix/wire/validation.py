@@ -98,6 +98,21 @@ class Check:
                 raise _refusal(self._cls, error) from error
 
 
+def check_old(cls: Any, fields: dict[str, Any]) -> None:
+    """Refuse fields that a model of pydantic's version 1 interface would not keep as they are."""
+    missing = cls.__fields__.keys() - fields.keys()
+    unknown = fields.keys() - cls.__fields__.keys()
+    if missing or (unknown and cls.__config__.extra != "allow"):
+        raise Refusal(f"{cls.__qualname__} {'lacks its' if missing else 'has no'} field {min(missing or unknown)!r}")
+    for name, field in cls.__fields__.items():
+        try:
+            again, errors = field.validate(copy.copy(fields[name]), fields, loc=name, cls=cls)
+        except Exception as error:
+            raise _refusal(cls, error) from error
+        if errors or not same(again, fields[name]):
+            raise Refusal(f"{cls.__qualname__} cannot have this {name!r}")
+
+
 def same(left: Any, right: Any) -> bool:
     """Whether two values are equal and of the same types, all the way down lists, tuples, sets and dicts."""
     if type(left) is not type(right):
@@ -117,7 +132,7 @@ def check_of(cls: Any) -> Check | None:
 
 
 def _errors(error: ValidationError) -> list[Any]:
-    return error.errors(include_url=False, include_context=False, include_input=False)  # type: ignore[return-value]
+    return error.errors(include_url=False, include_context=False, include_input=False)
 
 
 def _refusal(cls: type, error: Exception) -> Refusal:
@@ -133,7 +148,7 @@ def _around_instance(wrapper: dict[str, Any], cls: type) -> Any:
     return {"type": "function-after", "function": wrapper["function"], "schema": {"type": "is-instance", "cls": cls}}
 
 
-def _fields_schema(schema: Any) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
+def _fields_schema(schema: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
     """The schema of a class's fields alone, its configuration, and the `after` validators around the class."""
     named = {part["ref"]: part for part in schema.get("definitions", ())}
     node, wrappers = schema, []
@@ -163,6 +178,4 @@ def _checking(node: Any) -> Any:
         return _checking(node["schema"]) if "schema" in node else {"type": "any"}
     if kind in ("model", "dataclass"):
         return {"type": "is-instance", "cls": node["cls"], **({"ref": node["ref"]} if "ref" in node else {})}
-    return {
-        key: value if key in _OPAQUE else _checking(value) for key, value in node.items() if key not in _FORGOTTEN
-    }
+    return {key: value if key in _OPAQUE else _checking(value) for key, value in node.items() if key not in _FORGOTTEN}
