@@ -60,8 +60,23 @@ def check_exposure(host: str, options: ServerOptions) -> None:
         )
 
 
-def diagnose(host: str, port: int) -> AddressError:
-    """Why this address could not be bound, found out by trying it again."""
+def diagnose(where: tuple[str, int] | str, tls: bool) -> AddressError:
+    """Why gRPC, which does not say, could not bind; found out by trying it again.
+
+    Args:
+        where: host and port, or the path of a Unix socket.
+        tls: whether certificates may be the reason.
+    """
+    failed = None if isinstance(where, str) else _try(*where)
+    if failed is not None:
+        return AddressError(failed)
+    if tls:
+        return AddressError("the certificate and key cannot be used: both must be PEM, and belong to each other")
+    name = where if isinstance(where, str) else f"{where[0]}:{where[1]}"
+    return AddressError(f"{name} could not be bound; try again or choose another address")
+
+
+def _try(host: str, port: int) -> str | None:
     at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         family, kind, proto, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -70,10 +85,10 @@ def diagnose(host: str, port: int) -> AddressError:
             probe.bind(name)
             probe.listen()
     except socket.gaierror:
-        return AddressError(f"{at} cannot be bound: no machine of the name {host!r} is known")
+        return f"{at} cannot be bound: no machine of the name {host!r} is known"
     except OSError as error:
-        return AddressError(_sentence(error, host, port, at))
-    return AddressError(f"{at} could not be bound; try again or choose another port")
+        return _sentence(error, host, port, at)
+    return None
 
 
 def _sentence(error: OSError, host: str, port: int, at: str) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from agentmatrix.transport.base import Server, Servicer, Transport
 from agentmatrix.transport.options import ClientOptions, ServerOptions
 from agentmatrix.transport.target import Target
 
 __all__ = ["connect", "listen"]
+
+# gRPC's core writes handshake failures and the like to stderr; what a user needs of them is in our own errors. It reads
+# this when it is imported, which both functions do late.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def connect(target: Target, options: ClientOptions | None = None) -> Transport:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# gRPC's core writes handshake failures and the like to stderr; what a user needs of them is in our own errors.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 import grpc
 from google.protobuf.internal import api_implementation
 

@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 from google.protobuf.message import Message
 
-from agentmatrix.errors import AddressError, HostError, HostLost, ProtocolError
+from agentmatrix.errors import HostError, HostLost, ProtocolError
 from agentmatrix.transport import health
 from agentmatrix.transport.admission import Admission, refusal_of_token
 from agentmatrix.transport.base import Peer, Server, Servicer
@@ -111,9 +111,7 @@ class GrpcServer(Server):
             else:
                 bound = server.add_secure_port(text, self._credentials)
         except RuntimeError:
-            if isinstance(self._where, tuple):
-                raise diagnose(*self._where) from None
-            raise AddressError(f"the socket {self._where} cannot be bound; is there such a folder?") from None
+            raise diagnose(self._where, tls=self._credentials is not None) from None
         return f"{name}:{bound}" if isinstance(self._where, tuple) else name
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
