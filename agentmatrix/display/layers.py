@@ -21,7 +21,7 @@ class Slot:
     Attributes:
         left, right: how far it reaches to both sides of `x`, in px.
         height: in px.
-        stiffness: how much it pulls at its neighbours, and resists being moved from their middle.
+        stiffness: how much it and an equally stiff neighbour want to stand straight above each other.
         gap: the distance that it keeps to the next slot, in px.
     """
 
@@ -112,12 +112,12 @@ def aligned(rows: list[list[Slot]], widest: float, sweeps: int = 12) -> None:
     for sweep in range(sweeps):
         if sweep % 2 == 0:
             for row in rows:
-                _settle(row, lambda slot: _middle(slot.above, slot.x))
+                _settle(row, lambda slot: _middle(slot, slot.above))
         else:
             for row in rows[::-1]:
-                _settle(row, lambda slot: _middle(slot.below, slot.x))
+                _settle(row, lambda slot: _middle(slot, slot.below))
     for row in rows:
-        _settle(row, lambda slot: _middle([*slot.above, *slot.below], slot.x))
+        _settle(row, lambda slot: _middle(slot, [*slot.above, *slot.below]))
     if (width := _width(rows)) > (allowed := max(widest, narrowest)):
         _center(rows)
         share = (width - allowed) / (width - narrowest)
@@ -136,9 +136,12 @@ def _center(rows: list[list[Slot]]) -> None:
         slot.x -= middle
 
 
-def _middle(neighbours: list[Slot], default: float) -> float:
-    weight = sum(slot.stiffness for slot in neighbours)
-    return sum(slot.x * slot.stiffness for slot in neighbours) / weight if weight else default
+def _middle(slot: Slot, neighbours: list[Slot]) -> float:
+    """Return where a slot wants to be; stiff ones straighten each other, but do not pull a node out of its middle."""
+    pulls = [min(slot.stiffness, neighbour.stiffness) for neighbour in neighbours]
+    if not pulls:
+        return slot.x
+    return sum(neighbour.x * pull for neighbour, pull in zip(neighbours, pulls, strict=True)) / sum(pulls)
 
 
 def _settle(row: list[Slot], wanted: Callable[[Slot], float]) -> None:

@@ -46,14 +46,14 @@ class Route:
     Attributes:
         points: corners of the way; between two of them it is a straight line, or a curve where `curved` has its index.
         label_at: the middle of the label, where the edge has one.
-        both: the edge back is drawn as a second arrow head of this one.
+        answer: the edge back, drawn as a second arrow head of this one.
     """
 
     edge: Edge
     points: list[Point]
     curved: frozenset[int] = frozenset()
     label_at: Point | None = None
-    both: bool = False
+    answer: Edge | None = None
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class _Row:
 @dataclass(slots=True)
 class _Forward:
     edge: Edge
-    both: bool
+    answer: Edge | None
     chain: list[Slot]
     label: Slot | None = None
 
@@ -143,8 +143,8 @@ class _Level:
     def _sort_edges(self) -> None:
         back = back_edges(self.drawing)
         forth = {(edge.source, edge.target) for edge in self.drawing.edges if edge not in back}
-        merged = {
-            (edge.target, edge.source)
+        answers = {
+            (edge.target, edge.source): edge
             for edge in back
             if not edge.label and (edge.target, edge.source) in forth
         }
@@ -152,15 +152,16 @@ class _Level:
             if edge.source == edge.target:
                 self.loops.append(edge)
             elif edge not in back:
-                self.forward.append(_Forward(edge, (edge.source, edge.target) in merged, []))
-            elif (edge.target, edge.source) not in merged:
+                self.forward.append(_Forward(edge, answers.get((edge.source, edge.target)), []))
+            elif (edge.target, edge.source) not in answers:
                 self.back.append(_Back(edge))
 
     def _fill_rows(self) -> None:
         """Put the nodes into rows, and a slot into each row that an edge passes through."""
         looped = {edge.source: max(LOOP, _label_width(edge) + LOOP) for edge in reversed(self.loops)}
         links = [(way.edge.source, way.edge.target, 2 if way.edge.label else 1) for way in self.forward]
-        widths = {box.node.id: box.width + 22 for box in self.boxes}
+        # A large box counts for less than it is, so that two of them still stand side by side.
+        widths = {box.node.id: min(box.width, WIDEST / 2 - 30) + 22 for box in self.boxes}
         for way in self.forward:
             widths[way.edge.target] = max(widths[way.edge.target], _label_width(way.edge) + 12)
         nodes = sorted(widths, key=lambda name: self.box_of[name].node.kind != "start")
@@ -281,7 +282,7 @@ class _Level:
             if slot is way.label:
                 label_at = (slot.x, here.top + here.height / 2)
         points.append((self._port(way, -1), target.y))
-        return Route(way.edge, points, frozenset(curved), label_at, way.both)
+        return Route(way.edge, points, frozenset(curved), label_at, way.answer)
 
     def _port(self, way: _Forward, end: int) -> float:
         """Spread the edges of a node along its lower or upper border, in the order in which they come."""

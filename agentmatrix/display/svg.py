@@ -150,11 +150,12 @@ def _badge(node: Node, x: float, y: float) -> Iterator[str]:
 def _edge(route: Route) -> Iterator[str]:
     edge = route.edge
     path, tip, tail = _path(route)
-    dashes = ' stroke-dasharray="5 4"' if edge.conditional else ""
-    both = ' data-both="true"' if route.both else ""
+    conditional = edge.conditional or (route.answer is not None and route.answer.conditional)
+    dashes = ' stroke-dasharray="5 4"' if conditional else ""
+    both = ' data-both="true"' if route.answer else ""
     yield (
         f"<g data-source={quoteattr(_clean(edge.source))} data-target={quoteattr(_clean(edge.target))}{both}>"
-        f'<path d="{path}"{dashes} {_paint("line")}/>{tip}{tail if route.both else ""}</g>'
+        f'<path d="{path}"{dashes} {_paint("line")}/>{tip}{tail if route.answer else ""}</g>'
     )
 
 
@@ -173,7 +174,7 @@ def _path(route: Route) -> tuple[str, str, str]:
     """Return the line, which ends inside the arrow head, and the heads at its end and at its start."""
     points = route.points
     tip, tail = _direction(points[-2], points[-1], DOWN), _direction(points[1], points[0], UP)
-    ends = [_before(points[0], tail) if route.both else points[0], *points[1:-1], _before(points[-1], tip)]
+    ends = [_before(points[0], tail) if route.answer else points[0], *points[1:-1], _before(points[-1], tip)]
     words = [f"M{_at(ends[0])}"]
     for index, (here, there) in enumerate(pairwise(ends)):
         if index in route.curved:

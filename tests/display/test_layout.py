@@ -102,7 +102,7 @@ def test_time_flows_down_and_loops_run_on_the_right() -> None:
 
 def test_an_answer_to_the_asker_is_the_same_line_with_two_heads() -> None:
     level = level_of(("START", "speaker"), ("speaker", "member"), ("member", "speaker"), ("speaker", "END"))
-    assert [route.edge.target for route in level.routes if route.both] == ["member"]
+    assert [route.edge.target for route in level.routes if route.answer] == ["member"]
 
 
 def test_a_wide_fan_fits_a_notebook() -> None:
