@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,7 +12,7 @@ import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
-from agentmatrix.display import Drawing, Node, draw_mermaid, draw_svg, draw_text, mimebundle
+from agentmatrix.display import Drawing, Node, draw_mermaid, draw_svg, draw_text, install_display, mimebundle
 from agentmatrix.display.mermaid import mermaid_of
 from agentmatrix.display.svg import svg_of
 from agentmatrix.display.text import text_of
@@ -116,3 +118,14 @@ def test_a_graph_of_ours_shows_itself_in_a_notebook() -> None:
     assert own._repr_mimebundle_() == mimebundle(plain)
     assert list(own._repr_mimebundle_(include={"text/plain"})) == ["text/plain"]
     assert list(own._repr_mimebundle_(exclude={"text/plain"})) == ["text/vnd.mermaid", "image/svg+xml"]
+
+
+def test_plain_graphs_show_themselves_once_it_is_installed(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    formatters = pytest.importorskip("IPython.core.formatters")
+    getter = importlib.import_module("IPython.core.getipython")
+    assert not install_display()
+    shell = SimpleNamespace(display_formatter=formatters.DisplayFormatter())
+    monkeypatch.setattr(getter, "get_ipython", lambda: shell)
+    assert install_display()
+    shown, _ = shell.display_formatter.format(graph)
+    assert shown["image/svg+xml"] == draw_svg(graph)
