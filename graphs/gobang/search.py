@@ -192,11 +192,11 @@ def search(
     return replace(found, searched=position.searched)
 
 
-def forced_win(board: Board, *, depth: int = 8, budget: int = 400) -> Found:
-    """A win by fours alone for the side to move, with `depth` fours at most; an empty line where none was found."""
+def forced_win(board: Board, side: int, *, depth: int = 8, budget: int = 400) -> Found:
+    """A win by fours alone for a side if it may move now; an empty line where none was found."""
     position = Position(board, budget=budget)
     try:
-        line = position.fours(board.to_move, depth)
+        line = position.fours(side, depth)
     except _Spent:
         line = ()
     return Found(line, WIN if line else 0, position.searched, len(line))

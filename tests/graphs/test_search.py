@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphs.gobang.rules import BLACK, CELLS, WINDOWS, Board, moves_in, name_of
+from graphs.gobang.rules import BLACK, CELLS, WHITE, WINDOWS, Board, moves_in, name_of
 from graphs.gobang.search import FIVE, Position, candidates, forced_win, search
 
 stones = st.lists(st.tuples(st.integers(0, CELLS - 1), st.sampled_from((0, 1))), unique_by=lambda s: s[0], max_size=80)
@@ -21,8 +21,8 @@ def board(black: str, white: str) -> Board:
     return Board(tuple(cell for pair in zip(blacks, whites, strict=True) for cell in pair))
 
 
-def best(position: Board, **how: int) -> str:
-    return name_of(search(position, **how).line[0])
+def best(position: Board) -> str:
+    return name_of(search(position).line[0])
 
 
 def state_of(position: Position) -> tuple[int, list[int], list[int]]:
@@ -102,13 +102,13 @@ def test_it_takes_the_crossing_where_two_threats_meet() -> None:
 def test_it_blocks_the_crossing_where_two_threats_meet() -> None:
     threatened = board("d8 h12 a1 o1 o15 a15", "e8 f8 g8 h9 h10 h11")
     after = threatened.play(search(threatened).line[0])
-    assert not forced_win(after).line
-    assert forced_win(threatened.play(moves_in("c13")[0])).line
+    assert not forced_win(after, WHITE).line
+    assert forced_win(threatened.play(moves_in("c13")[0]), WHITE).line
 
 
 def test_a_win_by_fours_is_found_and_each_answer_is_forced() -> None:
     position = board("e8 f8 g8 h9 h10 h11", "d8 h12 a1 o1 o15 a15")
-    line = forced_win(position).line
+    line = forced_win(position, BLACK).line
     for cell in line:
         position = position.play(cell)
     assert position.winner == BLACK
