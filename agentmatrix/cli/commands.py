@@ -176,7 +176,7 @@ def serve(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="[name=]module:attribute or [name=]path.py:attribute, one or several; or a langgraph.json,"
+            help=r"\[name=]module:attribute or \[name=]path.py:attribute, one or several; or a langgraph.json,"
             " which is also what is read when nothing is named.",
             show_default=False,
         ),

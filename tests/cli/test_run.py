@@ -38,15 +38,15 @@ def test_a_function_and_a_chat_model_are_agents_too(project: Project) -> None:
     project.write(
         "plain.py",
         """
-        from langchain_core.language_models.fake_chat_models import ParrotFakeChatModel
         from langchain_core.messages import BaseMessage
+        from agentmatrix.testing import ScriptedChatModel
         def shout(messages: list[BaseMessage]) -> str:
             return messages[-1].text.upper()
-        parrot = ParrotFakeChatModel()
+        model = ScriptedChatModel("I hear you.")
         """,
     )
     assert project.cli("run", "plain:shout", "-i", "hear me").out == "shout: HEAR ME\n"
-    assert "hear me" in project.cli("run", "plain:parrot", "-i", "hear me").out
+    assert project.cli("run", "plain:model", "-i", "hear me").out == "model: I hear you.\n"
 
 
 def test_two_files_of_the_same_name_are_two_modules(project: Project) -> None:
