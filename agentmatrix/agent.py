@@ -106,7 +106,7 @@ def _head(runnable: Any) -> Any:
 def _from_function(function: Callable[..., Any], name: str | None, key: str) -> Callable[..., Any]:
     called = type(function).__name__
     if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
-        function = function.__call__
+        function = function.__call__  # type: ignore[operator]
     takes_messages = _takes_messages(function)
 
     def asked(state: Any) -> Any:

@@ -37,6 +37,8 @@ from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command, PregelTask
 
 __all__ = [
+    "AnyGraph",
+    "ERROR_HANDLER",
     "Compiled",
     "Finished",
     "Graph",
@@ -73,8 +75,11 @@ __all__ = [
 
 Mapper = Callable[[Any], Sequence[tuple[str, Any]] | None]
 Graph = Pregel[Any, Any, Any, Any]
+AnyGraph = PregelProtocol[Any, Any, Any, Any]
 Compiled = TypeVar("Compiled", bound=Graph)
 
+# What the names of the nodes that LangGraph makes of error handlers have in common.
+ERROR_HANDLER = "error_handler__"
 RESERVED_CHARACTERS = (NS_SEP, NS_END)
 
 
@@ -136,8 +141,8 @@ def add_channel(graph: Graph, name: str, channel: BaseChannel[Any, Any, Any]) ->
     graph.channels = {name: channel, **graph.channels}
 
 
-def read_channel(config: RunnableConfig, channel: str) -> Any:
-    """The value of one channel as it was when the task of `config` started."""
+def read_channel(config: RunnableConfig, channel: str | list[str]) -> Any:
+    """The value of one channel, or of several by name, as it was when the task of `config` started."""
     return config[CONF][CONFIG_KEY_READ](channel)
 
 
@@ -156,7 +161,7 @@ def replace_bound(
     graph: Graph,
     node: str,
     bound: Runnable[Any, Any],
-    subgraphs: Sequence[PregelProtocol],
+    subgraphs: Sequence[AnyGraph],
 ) -> None:
     """Give `node` another Runnable, and say which graphs run inside it."""
     graph.nodes[node] = graph.nodes[node].copy({"bound": bound, "subgraphs": list(subgraphs)})

@@ -71,7 +71,8 @@ class ScriptedChatModel(BaseChatModel):
 
     def __init__(self, answers: Any = None, **kwargs: Any) -> None:
         several = isinstance(answers, Sequence) and not isinstance(answers, str)
-        super().__init__(answers=list(answers) if several else [answers], **kwargs)
+        kwargs["answers"] = list(answers) if several else [answers]
+        super().__init__(**kwargs)
 
     @property
     def calls(self) -> int:
@@ -171,7 +172,8 @@ def _as_message(answer: Any) -> AIMessage:
             ],
         )
     raise TypeError(
-        f"a scripted answer is a text, an AIMessage, tool calls, an exception or a function, not {type(answer).__name__}"
+        "a scripted answer is a text, an AIMessage, tool calls, an exception or a function, "
+        f"not {type(answer).__name__}"
     )
 
 

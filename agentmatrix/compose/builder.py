@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph as DrawnGraph
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
 
 from agentmatrix.agent import as_agent
 from agentmatrix.compose.topology import Topology
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel_channels import (
     RESERVED_CHARACTERS,
+    AnyGraph,
     Graph,
     PregelProtocol,
     node_runnable,
@@ -52,11 +54,13 @@ class ComposedGraph(Shown, CompiledStateGraph[Any, Any, Any, Any]):
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
         """The graph to draw."""
-        return (self._drawing or super()).get_graph(config, xray=xray)
+        return self._drawing.get_graph(config, xray=xray) if self._drawing else super().get_graph(config, xray=xray)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
         """The graph to draw."""
-        return await (self._drawing or super()).aget_graph(config, xray=xray)
+        if self._drawing:
+            return await self._drawing.aget_graph(config, xray=xray)
+        return await super().aget_graph(config, xray=xray)
 
 
 class Builder(StateGraph[Any, Any, Any, Any]):
@@ -73,9 +77,9 @@ class Builder(StateGraph[Any, Any, Any, Any]):
     ) -> None:
         super().__init__(state_schema, context_schema, input_schema=input_schema, output_schema=output_schema)
         self.name = name
-        self._graphs: dict[str, PregelProtocol] = {}
+        self._graphs: dict[str, AnyGraph] = {}
 
-    def add_node(  # type: ignore[override]
+    def add_node(
         self,
         node: Any,
         action: Any = None,
@@ -116,16 +120,25 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         super().add_node(name, agent, input_schema=input_schema or input, **options)
         return self
 
-    def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:  # type: ignore[override]
+    def _handled(self, node: str) -> tuple[str, ...]:
+        """The nodes that the error handler of `node` says it may go to."""
+        spec = self.nodes[node]
+        handler = self._node_defaults.error_handler
+        if spec.error_handler_node:
+            runnable: Any = self.nodes[spec.error_handler_node].runnable
+            handler = getattr(runnable, "func", None) or getattr(runnable, "afunc", None) or runnable
+        return _command_targets(handler) if handler is not None and not spec.is_error_handler else ()
+
+    def add_edge(self, start_key: str | Sequence[str], end_key: str) -> Self:
         """Add an edge, or one edge from several nodes that waits for all of them. Nodes may be added later."""
         if isinstance(start_key, str):
             if start_key == END or end_key == START:
-                raise BuildError(f"an edge cannot go {'out of END' if start_key == END else 'into START'}: turn it round")
+                raise BuildError(f"an edge cannot go {'out of END' if start_key == END else 'into START'}")
             self.edges.add((start_key, end_key))
             return self
         starts = tuple(start_key)
         if not starts or END in starts or end_key == START:
-            raise BuildError(f"an edge from {list(starts)} to {end_key!r} has no start, or the wrong end: name the nodes")
+            raise BuildError(f"an edge from {list(starts)} to {end_key!r} has no start or the wrong end")
         self.waiting_edges.add((starts, end_key))
         return self
 
@@ -176,7 +189,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
                 for target in (branch.ends or {source: source}).values():
                     yield source, target, f"the router {router!r} of {source!r}"
         for name, spec in self.nodes.items():
-            for target in spec.ends or ():
+            for target in (*(spec.ends or ()), *self._handled(name)):
                 yield name, target, f"destinations= of the node {name!r}"
 
     def _check_reachable(self, topology: Topology) -> None:
@@ -223,12 +236,24 @@ def check_name(name: str, taken: Container[str]) -> None:
 def name_of(agent: Any) -> str:
     """The agent's own name."""
     if isinstance(agent, Runnable):
-        name = agent.get_name()
+        name: str | None = agent.get_name()
     else:
         name = getattr(agent, "name", None) or getattr(agent, "__name__", type(agent).__name__)
     if name in ("LangGraph", "<lambda>", None):
         raise BuildError(f"{agent!r} has no name of its own: add it as add_node('some name', ...)")
     return str(name)
+
+
+def _command_targets(function: Any) -> tuple[str, ...]:
+    """The nodes that a return annotation names: `Command[Literal["a", "b"]]`, also as one of several types."""
+    try:
+        returned = get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return ()
+    for kind in (returned, *get_args(returned)):
+        if get_origin(kind) is Command and get_origin(get_args(kind)[0]) is Literal:
+            return tuple(get_args(get_args(kind)[0]))
+    return ()
 
 
 def _adapted(agent: Any, name: str, input_map: Map | None, output_map: Map | None) -> Runnable[Any, Any]:

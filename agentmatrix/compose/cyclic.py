@@ -50,7 +50,7 @@ class CyclicGraph(Builder):
         super().__init__(*args, **kwargs)
         self.max_rounds = max_rounds
 
-    def compile(  # type: ignore[override]
+    def compile(
         self,
         checkpointer: Checkpointer = None,
         *,
@@ -99,7 +99,7 @@ class CyclicGraph(Builder):
             for branch in branches.values():
                 choices.setdefault(source, set()).update(branch.ends.values() if branch.ends else nodes)
         for name, spec in self.nodes.items():
-            choices.setdefault(name, set()).update(spec.ends or ())
+            choices.setdefault(name, set()).update((*(spec.ends or ()), *self._handled(name)))
             if spec.error_handler_node:
                 choices[name].add(spec.error_handler_node)
         return Topology(START, nodes, edges, {source: tuple(targets) for source, targets in choices.items()})

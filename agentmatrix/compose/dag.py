@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -15,6 +15,7 @@ from agentmatrix.compose.topology import Topology, drawn
 from agentmatrix.compose.views import InputView, LedgerChannel, PendingView, Report, StateView, TriggerView
 from agentmatrix.errors import CycleError
 from agentmatrix.pregel_channels import (
+    ERROR_HANDLER,
     TASKS,
     Finished,
     afinished_tasks,
@@ -77,7 +78,7 @@ class Dag(Builder):
       `Command[Literal[...]]`.
     """
 
-    def compile(  # type: ignore[override]
+    def compile(
         self,
         checkpointer: Checkpointer = None,
         *,
@@ -130,9 +131,8 @@ class Dag(Builder):
         targets: list[str] = []
         for branch in self.branches.get(source, {}).values():
             targets.extend((branch.ends or {}).values())
-        if spec := self.nodes.get(source):
-            handler = self.nodes.get(spec.error_handler_node or "")
-            targets.extend([*(spec.ends or ()), *((handler and handler.ends) or ())])
+        if source in self.nodes:
+            targets.extend([*(self.nodes[source].ends or ()), *self._handled(source)])
         return tuple(dict.fromkeys(target for target in targets if target != END))
 
     def _completed(self, topology: Topology) -> Dag:
@@ -158,6 +158,7 @@ def _attach(graph: CompiledDag, builder: Dag, topology: Topology) -> None:
     channels |= builder.managed
     channels |= {trigger_of(node): TriggerView(trigger_of(node), node) for node in topology.nodes}
     channels |= {START: InputView(START, graph.channels[START]), TASKS: PendingView(TASKS)}  # type: ignore[arg-type]
+    channels |= {channel: kept for channel, kept in graph.channels.items() if ERROR_HANDLER in channel}
     for name, node in graph.nodes.items():
         reporter = Reporter(name, builder, topology, answer_mappers(graph, name), coerce)
         changes: dict[str, Any] = {"writers": [reporter.runnable()]}

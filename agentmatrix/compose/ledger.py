@@ -132,10 +132,13 @@ class Ledger:
         It stands for the turn of a node that has not run. Of one that has, it is an update that everything to come
         sees, and nothing runs again; only in a run that is over does the graph go on from there once more.
         """
-        plan = self.plan()
-        if not self.activations or (node == self.topology.start and not self.unfinished()):
+        if node == self.topology.start and not self.unfinished():
             self.begin(writes, chosen, sends)
-        elif node != self.topology.start and node not in plan.done | plan.skipped:
+            return
+        if not self.activations:
+            self._load(self.final(), [Activation(self.topology.start, follows=False)])
+        plan = self.plan()
+        if node != self.topology.start and not (node in plan.done and self._of(node)):
             origin = next((p.origin for p in plan.pending if p.send.node == node), None)
             self.record(Activation(node, tuple(writes), tuple(chosen), tuple(sends), origin=origin))
         elif self.unfinished():

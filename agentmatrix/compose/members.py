@@ -37,7 +37,7 @@ class Member:
     def runnable(self) -> Runnable[Any, Any]:
         """What stands in the group's graph."""
 
-        def call(state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
+        def call(state: dict[str, Any], config: RunnableConfig) -> Any:
             given = self._given(state)
             try:
                 answer = self._agent.invoke(given, config)
@@ -45,7 +45,7 @@ class Member:
                 answer = self._sent(error, config)
             return self._turn(answer, given)
 
-        async def acall(state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
+        async def acall(state: dict[str, Any], config: RunnableConfig) -> Any:
             given = self._given(state)
             try:
                 answer = await self._agent.ainvoke(given, config)
@@ -95,7 +95,7 @@ class Member:
                 )
         if END in targets:
             return {**event, "ends": f"{self.name} ended it"}
-        return {**event, "goto": targets} if targets else event
+        return {**event, "goto": [str(target) for target in targets]} if targets else event
 
 
 def coerced(schema: Any, values: dict[str, Any]) -> Any:

@@ -231,7 +231,8 @@ def as_speaker(speaker: Any) -> Speaker:
     def choose(conversation: Conversation, config: RunnableConfig) -> Any:
         choice = speaker(conversation.state)
         if inspect.isawaitable(choice):
-            inspect.iscoroutine(choice) and choice.close()
+            if inspect.iscoroutine(choice):
+                choice.close()
             raise TypeError(f"the speaker {label} is async: run this group with ainvoke or astream")
         return choice
 

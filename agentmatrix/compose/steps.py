@@ -106,7 +106,7 @@ class Reporter:
             for key, value in self._update(answer) or ()
         ]
         report = Report(
-            node=self._reporting(config),
+            node=failed_node(config) or self.node,
             packet=packet_of(config),
             update=is_update(config),
             writes=[],
@@ -122,12 +122,9 @@ class Reporter:
             for key, value in writes
             if not (key in self._plain and key in given and unchanged(value, given[key]))
         ]
-        for _, target in ((None, t) for t in _targets(self._control(answer) or ())):
+        for target in _targets(self._control(answer) or ()):
             self._lead(target, "a Command", report)
         return report, writes
-
-    def _reporting(self, config: RunnableConfig) -> str:
-        return failed_node(config) or self.node
 
     def _given(self, report: Report, config: RunnableConfig) -> Mapping[str, Any]:
         """What the agent was given, key by key."""

@@ -18,7 +18,7 @@ from langgraph.errors import EmptyChannelError
 from langgraph.types import Send
 
 from agentmatrix.compose.folding import Write
-from agentmatrix.compose.ledger import Activation, Ledger
+from agentmatrix.compose.ledger import Activation, Ledger, Pending
 from agentmatrix.compose.topology import Topology
 from agentmatrix.pregel_channels import MISSING
 
@@ -111,7 +111,7 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
             self._note(report, counts, pending)
         return changed
 
-    def _note(self, report: Report, counts: Counter[str], pending: Sequence[Any]) -> None:
+    def _note(self, report: Report, counts: Counter[str], pending: Sequence[Pending]) -> None:
         ledger = self.ledger
         if report.get("close"):
             ledger.close()
@@ -128,7 +128,7 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
             )
         self.closing = self.closing and node != self.topology.start
 
-    def _origin(self, report: Report, counts: Counter[str], pending: Sequence[Any]) -> tuple[int, int] | None:
+    def _origin(self, report: Report, counts: Counter[str], pending: Sequence[Pending]) -> tuple[int, int] | None:
         """Which packet started the node. Where all of them report, their order tells; a number out of a cache may be
         that of another run."""
         if (number := report["packet"]) is None:
@@ -137,7 +137,7 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
         mine = [p.origin for p in pending if p.send.node == report["node"]]
         remaining = [origin for origin in mine if origin in left]
         if counts[report["node"]] < len(mine) and number < len(pending) and pending[number].origin in remaining:
-            return tuple(pending[number].origin)  # type: ignore[return-value]
+            return pending[number].origin
         return remaining[0] if remaining else None
 
 
