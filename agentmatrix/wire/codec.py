@@ -19,7 +19,8 @@ from agentmatrix.wire.decoding import Decoder, not_listed
 from agentmatrix.wire.encoding import Encoder, pack
 from agentmatrix.wire.listing import admissible, built_in, listed, types_of
 from agentmatrix.wire.marks import Encoding, Lower, Marker, Refusal
-from agentmatrix.wire.shapes import PlainShape, Shape, class_ext, name_of, shape_of
+from agentmatrix.wire.models import shape_of
+from agentmatrix.wire.shapes import PlainShape, Shape, class_ext, name_of
 
 __all__ = ["Codec", "types_of"]
 
@@ -76,7 +77,7 @@ class Codec:
             EncodeError: names the path, the type and what to do.
         """
         try:
-            data = _with_room(self._encode, value)
+            data: bytes = _with_room(self._encode, value)
         except Refusal as refusal:
             raise EncodeError(refusal.at(where)) from None
         except RecursionError:

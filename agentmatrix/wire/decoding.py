@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import ormsgpack
 
 from agentmatrix.wire import leaves
 from agentmatrix.wire.marks import CLASS, NATIVE, OBJECT, TAG, Broken, Marker, Refusal, Tag, key_step
-
-_MOST_PER_BYTE: Final = 80
-"""No byte of msgpack becomes more than this many bytes of Python objects (an empty dict and its place)."""
+from agentmatrix.wire.survey import survey
 
 
 class Decoder:
@@ -46,8 +44,7 @@ class Decoder:
             Refusal: they are no value, or too large, too deep, or name a class that is not listed.
         """
         self.charge(len(data))
-        most = len(data) * _MOST_PER_BYTE
-        self.charge(most if most <= self._max_bytes >> 1 else _size(bytes(data), self._budget))
+        self.charge(survey(data, self._budget))
         try:
             raw = ormsgpack.unpackb(data, ext_hook=self._leaf)
         except ValueError as error:
@@ -159,46 +156,3 @@ def _marker(first: Any) -> Marker | None:
     if type(first) is Broken and first.unlisted:
         raise Refusal(first.reason, unlisted=True)
     return None
-
-
-_COUNTED: Final[dict[int, tuple[int, int, int]]] = {
-    **{0xC4 + i: (1 << i, 1, 48) for i in range(3)},
-    **{0xD9 + i: (1 << i, 0, 80) for i in range(3)},
-    **{0xDC + i: (2 << i, 8, 64) for i in range(2)},
-    **{0xDE + i: (2 << i, 110, 64) for i in range(2)},
-    **{0xC7 + i: (1 << i, -1, 128) for i in range(3)},
-}
-"""Head byte: bytes of the count, bytes that each counted unit takes (0 a character, -1 an extension), fixed bytes."""
-_FIXED: Final[dict[int, int]] = {
-    **dict(zip((0xC0, 0xC1, 0xC2, 0xC3, 0xCA, 0xCB), (0, 0, 0, 0, 4, 8), strict=True)),
-    **{0xCC + i: 1 << i % 4 for i in range(8)},
-    **{0xD4 + i: 1 + (1 << i) for i in range(5)},
-}
-"""Head byte: the bytes that follow."""
-
-
-def _size(data: bytes, limit: int) -> int:
-    """The memory, in bytes, that a message becomes, at most; stops where that exceeds `limit`."""
-    total, at, end = 0, 0, len(data)
-    while at < end and total <= limit:
-        head = data[at]
-        at += 1
-        if head < 0x80 or head >= 0xE0:
-            total += 16
-        elif head < 0xA0:
-            total += 64 + (head & 15) * (110 if head < 0x90 else 8)
-        elif head < 0xC0:
-            total += 80 + 4 * (head & 31)
-            at += head & 31
-        elif head in _FIXED:
-            total += 128 if head >= 0xD4 else 48
-            at += _FIXED[head]
-        else:
-            width, unit, fixed = _COUNTED[head]
-            count = int.from_bytes(data[at : at + width], "big")
-            at += width
-            total += fixed + count * abs(unit)
-            if unit == 0:
-                total += count * (1 if data[at : at + count].isascii() else 4)
-            at += count + (unit == -1) if unit in (-1, 0, 1) else 0
-    return total

@@ -69,6 +69,8 @@ class Encoder:
 
     def field(self, value: Any, step: str, depth: int) -> Any:
         """Lower a part of the value at `depth`; `step` is the part's place in a path, `.name` or `["key"]`."""
+        if type(value) in self._native:
+            return value
         try:
             return self.lower(value, depth + 1)
         except Refusal as refusal:

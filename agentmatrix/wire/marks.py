@@ -100,7 +100,7 @@ class Tag(Marker):
         if code in self.registry:
             raise ValueError(f"tag {number} is taken")
         self.ext = ormsgpack.Ext(TAG, code)
-        self.from_list = lift  # type: ignore[method-assign]  # an attribute, since each call is a frame of the stack
+        self.from_list = lift  # type: ignore[method-assign, assignment]  # an attribute, since each call is a frame of the stack
         self.registry[code] = self
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import enum
 import functools
 import threading
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import pydantic.dataclasses
@@ -44,13 +44,22 @@ from langgraph.types import (
     StateUpdate,
     TimeoutPolicy,
 )
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, RootModel, computed_field
-from pydantic import field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    RootModel,
+    computed_field,
+    field_validator,
+    model_validator,
+)
 
 from agentmatrix.errors import DecodeError, EncodeError
 from agentmatrix.wire.codec import Codec
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, 6, timezone.utc)
+NOW = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
 T = TypeVar("T")
 
 
@@ -182,7 +191,9 @@ class Ordinary:
         return f"Ordinary({self.x})"
 
 
-CODEC = Codec([Tree, Own, Guarded, Oak, Shouted, Even, Box[int], Names, Frozen, Old, Plain, Point, Checked, Pair, Ordinary])
+CODEC = Codec(
+    [Tree, Own, Guarded, Oak, Shouted, Even, Box[int], Names, Frozen, Old, Plain, Point, Checked, Pair, Ordinary]
+)
 
 MESSAGES = [
     HumanMessage("hi", id="1", name="user", additional_kwargs={"a": (1, 2)}),

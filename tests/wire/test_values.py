@@ -11,7 +11,7 @@ import re
 import string
 import types
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -50,7 +50,6 @@ def alike(left: Any, right: Any) -> bool:
 
 class Colour(enum.Enum):
     RED = "red"
-    CRIMSON = "red"
     BLUE = ("b", 2)
 
 
@@ -97,7 +96,7 @@ SCALARS = (
     | st.decimals(allow_nan=False)
     | st.fractions()
     | st.dates()
-    | st.datetimes(timezones=st.none() | st.just(timezone.utc) | st.timezones())
+    | st.datetimes(timezones=st.none() | st.just(UTC) | st.timezones())
     | st.times(timezones=st.none() | st.just(timezone(timedelta(hours=2), "two")))
     | st.timedeltas()
     | st.uuids()
@@ -170,7 +169,7 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
         time(23, 59, 59, 999999, fold=1),
         timedelta.min,
         timedelta.max,
-        timezone.utc,
+        UTC,
         timezone(timedelta(hours=-3, minutes=-30)),
         ZoneInfo("UTC"),
         UUID(int=7),
@@ -209,7 +208,7 @@ def test_what_equality_does_not_show_comes_back_too() -> None:
     assert through(datetime(2024, 1, 1, fold=1)).fold == 1
     assert through(deque([1], 3)).maxlen == 3
     assert through(defaultdict(list, {})).default_factory is list
-    assert through(timezone.utc) is timezone.utc
+    assert through(UTC) is UTC
     assert through(memoryview(b"abc")) == b"abc"
     assert through(memoryview(b"abcdef")[::2]) == b"ace"
     moved = OrderedDict(a=1, b=2)
