@@ -34,6 +34,7 @@ test: lint types
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 
 format: $(VENV)/.installed-dev
 	$(PY) -m ruff check --fix .

@@ -111,7 +111,14 @@ def test_dangerous_imports_have_one_door(path: Path) -> None:
 
 
 def test_examples_use_the_public_face_only() -> None:
-    public = {"agentmatrix", "agentmatrix.display", "agentmatrix.errors", "agentmatrix.speakers", "agentmatrix.stops", "agentmatrix.testing"}
+    public = {
+        "agentmatrix",
+        "agentmatrix.display",
+        "agentmatrix.errors",
+        "agentmatrix.speakers",
+        "agentmatrix.stops",
+        "agentmatrix.testing",
+    }
     for path in modules(ROOT / "graphs"):
         for name in imports(path):
             if name.split(".")[0] == "agentmatrix":

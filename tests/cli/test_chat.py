@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.cli.conftest import Project
 from tests.cli.test_serve import Start, address_of
+
+ROOT = Path(__file__).parents[2]
 
 COUNTER = """
 from langchain_core.messages import AIMessage
@@ -57,3 +65,30 @@ def test_a_graph_without_messages_cannot_be_talked_with(project: Project) -> Non
     outcome = project.cli("chat", "asker:graph", stdin="hi\n")
     assert outcome.code == 2
     assert "takes no messages" in outcome.err
+
+
+def test_on_a_terminal_a_failure_ends_its_turn_and_ctrl_c_the_chat(project: Project) -> None:
+    project.write("counter.py", COUNTER)
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "agentmatrix", "chat", "counter:graph"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    said = ""
+
+    def until(words: str) -> None:
+        nonlocal said
+        while words not in said:
+            said += os.read(terminal, 4096).decode()
+        said = said.partition(words)[2]
+
+    until("> ")
+    os.write(terminal, b"fail\n")
+    until("ValueError: out of stock")
+    until("> ")
+    os.write(terminal, b"hi\n")
+    until("so far")
+    until("> ")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    os.close(terminal)
