@@ -38,13 +38,16 @@ def _dtype(description: Any) -> Any:
 def _lower_array(walk: Encoding, value: Any, depth: int) -> list[Any]:
     import numpy
 
+    description = _described(value.dtype, walk, depth)
+    if value.nbytes > walk.max_bytes:
+        raise Refusal(f"an array of {value.nbytes:,} bytes, more than max_bytes={walk.max_bytes:,}")
     columns = value.flags.f_contiguous and not value.flags.c_contiguous
     flat = value.T if columns else value
     # msgpack takes the buffer itself; memoryview knows no datetimes and no structures, so it is shown bytes
     buffer: Any = numpy.ascontiguousarray(flat).reshape(-1).view(numpy.uint8) if value.size and value.itemsize else b""
     return [
         NDARRAY.ext,
-        _described(value.dtype, walk, depth),
+        description,
         list(value.shape),
         columns,
         memoryview(buffer),

@@ -109,7 +109,7 @@ class Codec:
 
     def _encode(self, value: object) -> bytes:
         for plain_strings in (True, False):
-            encoder = Encoder(self._lower_of, self.admits, self._max_depth, plain_strings)
+            encoder = Encoder(self._lower_of, self.admits, self._max_bytes, self._max_depth, plain_strings)
             try:
                 return pack(encoder.lower(value, 0))
             except TypeError as error:

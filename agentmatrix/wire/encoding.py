@@ -29,21 +29,24 @@ class Encoder:
     Args:
         lowering: gives the function that lowers values of a class, or raises `Refusal`.
         admits: tells whether a class is listed.
+        max_bytes: the most bytes of a buffer.
         max_depth: how many containers may be nested.
         plain_strings: whether strings may be written as they are; not when one has a lone surrogate.
     """
 
-    __slots__ = ("_admits", "_lowering", "_max_depth", "_native", "_plain_strings")
+    __slots__ = ("_admits", "_lowering", "_max_depth", "_native", "_plain_strings", "max_bytes")
 
     def __init__(
         self,
         lowering: Callable[[type], Lower],
         admits: Callable[[type], bool],
+        max_bytes: int,
         max_depth: int,
         plain_strings: bool = True,
     ) -> None:
         self._lowering = lowering
         self._admits = admits
+        self.max_bytes = max_bytes
         self._max_depth = max_depth
         self._plain_strings = plain_strings
         self._native = NATIVE if plain_strings else NATIVE - {str}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agentmatrix.wire.codec import Codec
 
 _LONGEST_TEXT: Final = 100_000
+_SHORT_TEXT: Final = 2_000
 _LAYOUT: Final[dict[type[BaseException], tuple[str, ...]]] = {
     OSError: ("errno", "strerror", "filename", "filename2"),
     StopIteration: ("value",),
@@ -67,7 +68,7 @@ def encode_failure(error: BaseException, codec: Codec) -> bytes:
     try:
         return codec.encode(error, "error")
     except (EncodeError, RecursionError, MemoryError):
-        text = _text(error)[:_LONGEST_TEXT]
+        text = _text(error)[:_SHORT_TEXT]
         return codec.encode(RemoteError(f"{_type_name(error)}: {text}", type_name=_type_name(error)))
 
 
@@ -227,7 +228,7 @@ def _readable(raw: Any) -> str:
     if isinstance(raw, Broken):
         return raw.reason.removeprefix("the type ").partition(" is not listed")[0]
     if isinstance(raw, dict):
-        inside = ", ".join(f"{key}={_readable(value)}" for key, value in raw.items() if key)
+        inside = ", ".join(f"{key}={_readable(value)}" for key, value in raw.items() if key.isidentifier())
         return f"{_readable(raw[''])}({inside})" if "" in raw else f"{{{inside}}}"
     if isinstance(raw, list):
         texts = [_readable(value) for value in raw if not isinstance(value, Marker)]

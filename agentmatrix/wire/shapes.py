@@ -193,7 +193,7 @@ class DerivedShape(Shape):
         if type(value) is not base:
             raise Refusal(f"{self.cls.__qualname__} of a {type(value).__name__}")
         if base in _FILLED:
-            instance = base.__new__(self.cls)
+            instance = base.__new__(self.cls)  # type: ignore[call-overload]
             _FILLED[base](instance, value)
         else:
             instance = base.__new__(self.cls, value)
