@@ -87,8 +87,6 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
         return channel
 
     def checkpoint(self) -> Any:
-        if not self.ledger.activations and self.ledger.base == self.channels:
-            return MISSING
         untracked = {key for key, channel in self.channels.items() if isinstance(channel, UntrackedValue)}
         kept = self.ledger.plain()
         for activation in kept["activations"] if untracked else ():

@@ -265,9 +265,10 @@ def test_a_crash_runs_no_finished_node_again(kind: Any) -> None:
     saved = threading.Event()
 
     class Saver(InMemorySaver):
-        def put_writes(self, *args: Any, **kwargs: Any) -> None:
-            super().put_writes(*args, **kwargs)
-            saved.set()
+        def put_writes(self, config: Any, writes: Any, *args: Any, **kwargs: Any) -> None:
+            super().put_writes(config, writes, *args, **kwargs)
+            if ("log", ["good"]) in writes:
+                saved.set()
 
     def good(state: State) -> State:
         calls.append("good")

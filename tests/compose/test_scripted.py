@@ -1,0 +1,81 @@
+"""The scripted model stands where a real one would."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel
+
+from agentmatrix.scripted import ScriptedChatModel, ScriptExhausted
+
+
+def test_it_answers_in_order_and_says_when_it_has_nothing_left() -> None:
+    model = ScriptedChatModel(["one", AIMessage("two", id="kept"), lambda messages: f"heard {messages[-1].content}"])
+    assert [model.invoke("hi").content, model.invoke("hi").id, model.invoke("you").content] == ["one", "kept", "heard you"]
+    with pytest.raises(ScriptExhausted, match="3 answers.*called 4 times.*cycle=True"):
+        model.invoke("more")
+    assert model.calls == 4
+    assert model.prompts[2] == [HumanMessage("you")]
+
+
+async def test_it_streams_word_by_word_sync_and_async() -> None:
+    model = ScriptedChatModel("  to be, or\nnot", cycle=True, usage=True)
+    words = [chunk.content for chunk in model.stream("hi")]
+    assert [w for w in words if w] == ["  ", "to ", "be, ", "or\n", "not"]
+    chunks = [chunk async for chunk in model.astream("hi")]
+    whole: Any = chunks[0]
+    for chunk in chunks[1:]:
+        whole = whole + chunk
+    assert isinstance(whole, AIMessageChunk) and whole.content == "  to be, or\nnot"
+    assert whole.usage_metadata is not None and whole.usage_metadata["output_tokens"] == 4
+
+
+async def test_it_calls_tools_streamed_or_not() -> None:
+    @tool
+    def add(a: int, b: int) -> int:
+        """Add."""
+        return a + b
+
+    model = ScriptedChatModel([{"name": "add", "args": {"a": 1, "b": 2}}], cycle=True).bind_tools([add])
+    calls = [model.invoke("hi").tool_calls, (await model.ainvoke("hi")).tool_calls]
+    whole: Any = None
+    for chunk in model.stream("hi"):
+        whole = chunk if whole is None else whole + chunk
+    calls.append(whole.tool_calls)
+    assert [call[0]["args"] for call in calls] == [{"a": 1, "b": 2}] * 3
+
+
+def test_it_gives_structured_output() -> None:
+    class Point(BaseModel):
+        x: int
+
+    model = ScriptedChatModel([[{"name": "Point", "args": {"x": 3}}]])
+    assert model.with_structured_output(Point).invoke("hi") == Point(x=3)
+
+
+def test_it_raises_what_it_is_told_to_raise() -> None:
+    model = ScriptedChatModel([ConnectionError("gone"), "back"])
+    with pytest.raises(ConnectionError, match="gone"):
+        model.invoke("hi")
+    assert model.invoke("hi").content == "back"
+
+
+def test_threads_share_its_answers_and_lose_none() -> None:
+    model = ScriptedChatModel([str(i) for i in range(100)])
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(lambda _: model.invoke("hi").content, range(100)))
+    assert sorted(said, key=int) == [str(i) for i in range(100)]
+
+
+def test_it_can_be_copied_pickled_and_dumped() -> None:
+    model = ScriptedChatModel(["one", "two"])
+    model.invoke("hi")
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.invoke("hi").content == "two"
+    assert model.model_dump()["answers"] == ["one", "two"]
