@@ -59,7 +59,7 @@ def _lift_array(walk: Decoding, payload: list[Any], depth: int) -> Any:
 
     description, shape, columns, data = walk.rest(payload, depth)
     dtype = _dtype(description)
-    walk.charge(len(data))
+    walk.charge(len(data) + dtype.itemsize)
     if dtype.itemsize == 0 or not data:
         if dtype.itemsize and 0 not in shape:
             raise Refusal("an array without its data")

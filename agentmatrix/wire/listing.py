@@ -32,10 +32,9 @@ _BUILT_IN: Final = {
     "StringPromptValue",
     "langchain_core.runnables.utils": "AddableDict",
     "langchain_core.structured_query": "Comparator Comparison Operation Operator StructuredQuery",
-    "langgraph.checkpoint.base": "CheckpointTuple DeltaChannelHistory",
+    "langgraph.checkpoint.base": "CheckpointTuple",
     "langgraph.checkpoint.serde.types": "*",
     "langgraph.errors": "ErrorCode NodeError",
-    "langgraph.pregel.io": "*",
     "langgraph.runtime": "ExecutionInfo ServerInfo",
     "langgraph.store.base": "GetOp Item ListNamespacesOp MatchCondition PutOp SearchItem SearchOp",
     "langgraph.types": "CacheKey Command GraphOutput Interrupt Overwrite PregelTask RetryPolicy Send StateSnapshot "
@@ -81,8 +80,9 @@ def listed(allow: Iterable[object]) -> dict[str, type]:
     table: dict[str, type] = {}
     for item in (allow,) if isinstance(allow, str) else allow:
         for cls in _named_by(item):
-            for part in (*types_of(cls), cls):
-                table[name_of(part)] = part
+            table.update((name_of(part), part) for part in types_of(cls))
+            if not typing_extensions.is_typeddict(cls):
+                table[name_of(cls)] = cls
     return table
 
 

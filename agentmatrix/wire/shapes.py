@@ -86,6 +86,8 @@ class DataclassShape(Shape):
         for name, item in payload.items():
             set_attribute(instance, name, item)
         _restore(instance, more)
+        if self._check is not None:
+            self._check.whole(instance)
         return _sound(instance)
 
 
@@ -127,10 +129,11 @@ class EnumShape(Shape):
         return [self.ext, None, walk.field(value._value_, ".value", depth)]
 
     def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
-        name, *value = walk.rest(payload, depth)
+        name, *values = walk.rest(payload, depth)
         if name is not None:
             return self.cls.__members__[name]  # type: ignore[attr-defined]
-        return self.cls(*value)
+        (value,) = values  # more would ask an enum for a new class
+        return self.cls(value)
 
 
 class NamedTupleShape(Shape):

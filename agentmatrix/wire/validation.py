@@ -89,7 +89,7 @@ class Check:
         """Raise `Refusal` unless the class's own `after` validators accept the instance."""
         for validator in self._whole:
             twin = copy.copy(instance)
-            for name, value in vars(twin).items():
+            for name, value in getattr(twin, "__dict__", {}).items():
                 if type(value) in (list, dict, set):
                     twin.__dict__[name] = copy.copy(value)
             try:

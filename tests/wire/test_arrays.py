@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import ormsgpack
 import pytest
 
@@ -12,6 +11,7 @@ from agentmatrix.errors import DecodeError, EncodeError
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.marks import TAG
 
+np = pytest.importorskip("numpy")
 CODEC = Codec()
 BASE = np.arange(24, dtype=np.int32).reshape(2, 3, 4)
 

@@ -174,6 +174,12 @@ class Checked:
     x: int
     many: list[Leaf]
 
+    @model_validator(mode="after")
+    def sane(self) -> Checked:
+        if self.x == 13:
+            raise ValueError("thirteen")
+        return self
+
 
 class Pair(NamedTuple):
     left: Any
@@ -340,3 +346,11 @@ def test_a_model_built_without_validation_crosses_if_its_fields_are_valid() -> N
 def test_an_exception_is_a_value_too() -> None:
     back = CODEC.decode(CODEC.encode(NodeError("n", ValueError("bad"))))
     assert back.node == "n" and type(back.error) is ValueError and back.error.args == ("bad",)
+
+
+def test_a_pydantic_dataclass_is_checked_as_a_model_is() -> None:
+    for name, value in (("x", "one"), ("x", 13), ("many", [1])):
+        wrong = Checked(1, [])
+        setattr(wrong, name, value)
+        with pytest.raises(DecodeError, match="not a valid Checked"):
+            CODEC.decode(CODEC.encode(wrong))
