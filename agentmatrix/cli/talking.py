@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import uuid
@@ -200,6 +201,8 @@ def chat(graph: Any, thread: str | None) -> None:
     """
     if not takes_messages(graph):
         raise CommandError("this graph takes no messages, so one cannot talk with it; try `agentmatrix run`")
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives `input` its line editing
     conversation = Conversation(with_memory(graph, MessagesState), Transcript(), thread)
     with asyncio.Runner() as runner:
         while (line := _ask("> ")) is not None:
