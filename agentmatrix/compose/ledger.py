@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from langgraph.errors import InvalidUpdateError
@@ -67,6 +68,11 @@ class Plan:
     pending: tuple[Pending, ...] = ()
     skipped: frozenset[str] = frozenset()
     done: frozenset[str] = frozenset()
+
+    @cached_property
+    def packets(self) -> list[Send]:
+        """The pending packets themselves."""
+        return [pending.send for pending in self.pending]
 
 
 class Ledger:
@@ -206,7 +212,8 @@ class Ledger:
     def _pending(self) -> list[Pending]:
         delivered = {activation.origin for activation in self.activations}
         sent = (
-            Pending((i, n), send) for i in self.sorted(range(len(self.activations)))
+            Pending((i, n), send)
+            for i in self.sorted(range(len(self.activations)))
             for n, send in enumerate(self.activations[i].sends)
         )
         return [pending for pending in sent if pending.origin not in delivered]
@@ -276,8 +283,9 @@ class Ledger:
     def _check_writers(self, activation: Activation) -> None:
         if activation.outside:
             return
-        ancestors = self._closed(activation.causes)
-        for key in {key for key, _ in activation.writes} & self._plain:
+        keys = {key for key, _ in activation.writes} & self._plain
+        ancestors = self._closed(activation.causes) if keys else 0
+        for key in keys:
             for i, other in enumerate(self.activations):
                 if not ancestors >> i & 1 and any(key == written for written, _ in other.writes):
                     raise InvalidUpdateError(_conflict(key, *sorted((activation.node, other.node))))
@@ -299,14 +307,16 @@ def _plain(activation: Activation) -> dict[str, Any]:
 
 
 def _activation(values: Mapping[str, Any]) -> Activation:
-    return Activation(**{
-        **values,
-        "writes": tuple((key, value) for key, value in values["writes"]),
-        "chosen": tuple(values["chosen"]),
-        "sends": tuple(values["sends"]),
-        "causes": tuple(values["causes"]),
-        "origin": tuple(values["origin"]) if values["origin"] else None,
-    })
+    return Activation(
+        **{
+            **values,
+            "writes": tuple((key, value) for key, value in values["writes"]),
+            "chosen": tuple(values["chosen"]),
+            "sends": tuple(values["sends"]),
+            "causes": tuple(values["causes"]),
+            "origin": tuple(values["origin"]) if values["origin"] else None,
+        }
+    )
 
 
 def _conflict(key: str, first: str, second: str) -> str:

@@ -18,13 +18,14 @@ from langgraph.errors import EmptyChannelError
 from langgraph.types import Send
 
 from agentmatrix.compose.folding import Write
-from agentmatrix.compose.ledger import Activation, Ledger, Pending
+from agentmatrix.compose.ledger import Activation, Ledger
 from agentmatrix.compose.topology import Topology
 from agentmatrix.pregel_channels import MISSING
 
 __all__ = ["InputView", "LedgerChannel", "PendingView", "Report", "StateView", "TriggerView"]
 
 Channel = BaseChannel[Any, Any, Any]
+Origin = tuple[int, int]
 
 
 class Report(TypedDict, total=False):
@@ -102,14 +103,13 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
 
     def update(self, values: Sequence[Report]) -> bool:
         changed, self.moved = bool(values) or self.moved, False
-        counts = Counter(value["node"] for value in values if value.get("packet") is not None)
-        pending = self.ledger.plan().pending
-        for report in values:
+        origins = self._origins(values)
+        for report, origin in zip(values, origins, strict=True):
             self.announced.update(report.get("keys", ()))
-            self._note(report, counts, pending)
+            self._note(report, origin)
         return changed
 
-    def _note(self, report: Report, counts: Counter[str], pending: Sequence[Pending]) -> None:
+    def _note(self, report: Report, origin: Origin | None) -> None:
         ledger = self.ledger
         if report.get("close"):
             ledger.close()
@@ -120,23 +120,29 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
         elif node == self.topology.start:
             ledger.begin(writes, chosen, sends)
         else:
-            origin = self._origin(report, counts, pending)
-            ledger.record(
-                Activation(node, tuple(writes), tuple(chosen), tuple(sends), report["follows"], origin)
-            )
+            ledger.record(Activation(node, tuple(writes), tuple(chosen), tuple(sends), report["follows"], origin))
         self.closing = self.closing and node != self.topology.start
 
-    def _origin(self, report: Report, counts: Counter[str], pending: Sequence[Pending]) -> tuple[int, int] | None:
-        """Which packet started the node. Where all of them report, their order tells; a number out of a cache may be
-        that of another run."""
-        if (number := report["packet"]) is None:
-            return None
-        left = {p.origin for p in self.ledger.plan().pending}
-        mine = [p.origin for p in pending if p.send.node == report["node"]]
-        remaining = [origin for origin in mine if origin in left]
-        if counts[report["node"]] < len(mine) and number < len(pending) and pending[number].origin in remaining:
-            return pending[number].origin
-        return remaining[0] if remaining else None
+    def _origins(self, reports: Sequence[Report]) -> list[Origin | None]:
+        """Which packet started each of them. Where all packets of a node report, their order tells, for a number out
+        of a cache may be that of another run; where only some do, their numbers tell."""
+        packets: dict[str, list[Origin]] = {}
+        pending = self.ledger.plan().pending
+        for packet in pending:
+            packets.setdefault(packet.send.node, []).append(packet.origin)
+        counts = Counter(report["node"] for report in reports if report.get("packet") is not None)
+        origins: list[Origin | None] = []
+        for report in reports:
+            number, mine = report.get("packet"), packets.get(report.get("node", ""), [])
+            if number is None or not mine:
+                origins.append(None)
+                continue
+            some = counts[report["node"]] < len(mine) and number < len(pending)
+            origin = pending[number].origin if some and pending[number].origin in mine else mine[0]
+            origins.append(origin)
+            mine.remove(origin)
+            counts[report["node"]] -= 1
+        return origins
 
 
 def _kept(channel: Channel) -> Any:
@@ -259,7 +265,7 @@ class PendingView(_View):
     def get(self) -> list[Send]:
         if not self.is_available():
             raise EmptyChannelError
-        return [pending.send for pending in self.ledger.plan().pending]
+        return self.ledger.plan().packets
 
     def is_available(self) -> bool:
         return not self._source.closing and bool(self.ledger.plan().pending)

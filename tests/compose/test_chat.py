@@ -304,8 +304,10 @@ def test_members_share_the_groups_state_and_it_stays_in_the_group(schema: Any) -
 
 
 async def test_turns_stream_under_the_members_names() -> None:
-    group = whole({"ann": model("a b"), "bob": CyclicGraph().add_sequence([("m", model("c d"))]).add_edge(START, "m")},
-                  stop=max_turns(2))
+    group = whole(
+        {"ann": model("a b"), "bob": CyclicGraph().add_sequence([("m", model("c d"))]).add_edge(START, "m")},
+        stop=max_turns(2),
+    )
     updates = [part async for part in group.astream({"messages": "hi"}, stream_mode="updates")]
     assert [list(part) for part in updates] == [["ann"], ["bob"]]
     parts = group.astream({"messages": "hi"}, stream_mode="messages", subgraphs=True)
@@ -337,7 +339,9 @@ def test_what_cannot_work_is_said_at_build_time() -> None:
     with pytest.raises(BuildError, match="at least one member"):
         ChatGroup([])
     with pytest.raises(BuildError, match="already a node 'f'"):
+
         def f(state: Any) -> Any: ...
+
         ChatGroup([f, f])
     with pytest.raises(BuildError, match="no name of its own"):
         ChatGroup([Dag().add_node("n", model("x")).compile()])

@@ -61,8 +61,8 @@ def tidy(part: Any) -> Any:
     return part
 
 
-HIDDEN = ("id", "checkpoint_id", "thread_ts", "timestamp", "created_at", "triggers", "langgraph_triggers", "checkpoint_ns",
-          "langgraph_checkpoint_ns")
+HIDDEN = {"id", "checkpoint_id", "thread_ts", "timestamp", "created_at", "triggers", "langgraph_triggers"}
+HIDDEN |= {"checkpoint_ns", "langgraph_checkpoint_ns"}
 
 
 @both
@@ -70,7 +70,7 @@ HIDDEN = ("id", "checkpoint_id", "thread_ts", "timestamp", "created_at", "trigge
 def test_streams_are_the_same(kind: Any, mode: Any) -> None:
     def parts(graph: Any) -> list[Any]:
         compiled = graph.compile(checkpointer=InMemorySaver())
-        return sorted((str(tidy(p)) for p in compiled.stream({"log": ["in"]}, THREAD, stream_mode=mode)))
+        return sorted(str(tidy(p)) for p in compiled.stream({"log": ["in"]}, THREAD, stream_mode=mode))
 
     assert parts(diamond(kind)) == parts(diamond(StateGraph))
 
@@ -90,9 +90,8 @@ async def test_async_streams_of_subgraphs_are_the_same(kind: Any) -> None:
 async def test_events_have_the_same_names_and_metadata(kind: Any) -> None:
     async def events(of: Any) -> list[Any]:
         found = [event async for event in diamond(of).compile().astream_events({"log": []}, version="v2")]
-        return sorted(
-            (e["event"], e["name"], e["metadata"].get("langgraph_node", ""), e["metadata"].get("who", "")) for e in found
-        )
+        keys = ("langgraph_node", "who")
+        return sorted((e["event"], e["name"], *(e["metadata"].get(key, "") for key in keys)) for e in found)
 
     assert await events(kind) == await events(StateGraph)
 
@@ -325,7 +324,8 @@ def test_a_new_input_at_a_pause_drops_what_was_unfinished(kind: Any) -> None:
     compiled.invoke({"log": ["second"]}, THREAD)
     log = compiled.get_state(THREAD).values["log"]
     assert compiled.get_state(THREAD).next == ("join",)
-    assert [entry.split("<-")[0] for entry in log] == ["first", "plan", "left", "right", "second", "plan", "left", "right"]
+    run = ["plan", "left", "right"]
+    assert [entry.split("<-")[0] for entry in log] == ["first", *run, "second", *run]
 
 
 @both

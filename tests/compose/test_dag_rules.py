@@ -1,4 +1,4 @@
-"""Random Dags against an interpreter of a page, written from the rules: what runs, what each node sees, what remains."""
+"""Random Dags against an interpreter of a page, written from the rules: what runs, what it sees, what remains."""
 
 from __future__ import annotations
 
@@ -90,6 +90,7 @@ def interpret(plot: Plot) -> tuple[list[Ran], dict[str, str]]:
         sources[n] |= {a for a, (declared, _, _) in plot.routed.items() if n in declared}
         sources[n] |= {a for a, (worker, _) in plot.sends.items() if n == worker}
     for n in order:
+
         def leads(r: Ran, n: int = n) -> bool:
             taken = plot.routed.get(r.node, ([], [], ""))[1]
             return (r.node, n) in plot.edges or n in taken
@@ -112,7 +113,7 @@ def run(plot: Plot, ran: list[Ran], node: int, causes: list[int], order: Any, pa
     ancestors = frozenset(causes).union(*(ran[c].ancestors for c in causes))
     sees = [f"in{packet}"] if packet else says(["in"], (ran[i] for i in ancestors))
     text = f"{plot.names[node]}({','.join(sees)})"
-    return Ran(node, order, ancestors, sees, text, {key: text for key in plot.plain[node]})
+    return Ran(node, order, ancestors, sees, text, dict.fromkeys(plot.plain[node], text))
 
 
 def says(begin: list[str], ran: Iterable[Ran]) -> list[str]:
@@ -137,7 +138,7 @@ def build(plot: Plot, seen: dict[str, list[list[str]]], routers: dict[str, list[
             sees = list(state.get("log", []))
             seen.setdefault(name, []).append(sees)
             text = f"{name}({','.join(sees)})"
-            update = {"log": [text], **{key: text for key in plot.plain[i]}}
+            update = {"log": [text], **dict.fromkeys(plot.plain[i], text)}
             return Command(update=update, goto=[plot.names[t] for t in taken]) if kind == "command" else update
 
         options = {"destinations": tuple(plot.names[t] for t in declared)} if kind == "command" else {}

@@ -17,7 +17,8 @@ from agentmatrix.scripted import ScriptedChatModel, ScriptExhausted
 
 def test_it_answers_in_order_and_says_when_it_has_nothing_left() -> None:
     model = ScriptedChatModel(["one", AIMessage("two", id="kept"), lambda messages: f"heard {messages[-1].content}"])
-    assert [model.invoke("hi").content, model.invoke("hi").id, model.invoke("you").content] == ["one", "kept", "heard you"]
+    answers = [model.invoke(text) for text in ("hi", "hi", "you")]
+    assert (answers[0].content, answers[1].id, answers[2].content) == ("one", "kept", "heard you")
     with pytest.raises(ScriptExhausted, match="3 answers.*called 4 times.*cycle=True"):
         model.invoke("more")
     assert model.calls == 4
