@@ -89,11 +89,15 @@ def reach(target: str, connection: Connection, *, remote: bool = False) -> Any:
     """The graph at a target, with its card fetched where it is remote, so that what is wrong is said before a run.
 
     Raises:
-        CommandError: a local target that cannot be loaded.
+        CommandError: a local target that cannot be loaded, or an address without an agent.
         HostError: a remote one that cannot be reached.
     """
+    from agentmatrix.transport import parse_target
+
     if not remote and not is_remote(target):
         return load(target)
+    if not parse_target(target).agent:
+        raise CommandError(f"{target!r} names a host and no agent; `agentmatrix describe {target}` lists its agents")
     agent = connection.agent(target)
     _ = agent.card
     return agent

@@ -165,7 +165,7 @@ def run(graph: Any, target: str, text: str | None, thread: str | None, answers: 
                     raise CommandError(_how_to_answer(conversation, target, interrupts), PAUSED)
                 value = resume(interrupts, queue[: len(interrupts)])
                 del queue[: len(interrupts)]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if as_json:
                 JsonLines().failed(sentence(error))
             raise

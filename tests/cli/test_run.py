@@ -177,6 +177,14 @@ def test_what_goes_wrong_is_one_sentence(project: Project, args: list[str], code
     assert outcome.out == ""
 
 
+def test_a_failed_run_tells_machines_too(project: Project) -> None:
+    project.write("leaving.py", "from greeter import *\ndef leave(state): raise SystemExit(0)\n")
+    outcome = project.cli("run", "leaving:leave", "-i", "x", "--json")
+    assert outcome.code == 1
+    assert json.loads(outcome.out.splitlines()[-1])["type"] == "error"
+    assert "SystemExit" in outcome.err
+
+
 def test_debug_shows_the_traceback(project: Project) -> None:
     project.write("broken.py", "x = 1\n\ny = x / 0\n")
     process = project.start("--debug", "run", "broken:graph", "-i", "x")
