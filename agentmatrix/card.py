@@ -13,8 +13,9 @@ from typing import Any, Final
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.graph import Edge, Graph, Node
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from pydantic import BaseModel, ConfigDict, create_model
 
-__all__ = ["AgentCard", "describe", "pack_drawing", "unpack_drawing"]
+__all__ = ["AgentCard", "describe", "pack_drawing", "schema_model", "unpack_drawing"]
 
 MAX_XRAY: Final = 8
 """How many levels of drawings a card carries, besides the one of all levels."""
@@ -182,3 +183,15 @@ def unpack_drawing(packed: Mapping[str, Any]) -> Graph:
         data: Any = None if drawn is None else _drawn_node((drawn[0], drawn[1]), drawn[2])
         nodes[number] = Node(id=number, name=name, data=data, metadata=metadata)
     return Graph(nodes=nodes, edges=[Edge(*edge) for edge in packed["edges"]])
+
+
+def schema_model(name: str, schema: Mapping[str, Any] | None) -> type[BaseModel]:
+    """A pydantic model that accepts what the schema names and shows the schema as its own."""
+    required = set((schema or {}).get("required", ()))
+    fields: dict[str, Any] = {
+        key: (Any, ... if key in required else None) for key in (schema or {}).get("properties", {})
+    }
+    base = type(name, (BaseModel,), {"__module__": __name__, "model_config": ConfigDict(extra="allow")})
+    model: type[BaseModel] = create_model(name, __base__=base, **fields)
+    model.model_json_schema = classmethod(lambda cls, *args, **kwargs: dict(schema or {}))  # type: ignore
+    return model

@@ -16,7 +16,7 @@ from agentmatrix.agent import as_agent
 from agentmatrix.card import describe
 from agentmatrix.errors import AddressError, NotAnAgentError
 from agentmatrix.session.checkpointer import version_scheme
-from agentmatrix.session.serving import Exported, ServedRun, Serving
+from agentmatrix.session.serving import STOPPING, Exported, ServedRun, Serving
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
 from agentmatrix.transport.base import Lane, Peer, Receiver, Server
@@ -159,7 +159,7 @@ class Host:
             return
         serving.stopping = True
         for run in list(serving.runs):
-            run.stop("the host is stopping")
+            run.stop(STOPPING)
         limit = time.monotonic() + grace
         while serving.runs and time.monotonic() < limit:
             time.sleep(0.005)

@@ -4,83 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from itertools import count
 from typing import Any, ClassVar, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Edge, Graph, Node
 from langgraph.pregel import Pregel
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel
 
 from agentmatrix import pregel
-from agentmatrix.card import AgentCard
-from agentmatrix.session.calling import AsyncCall, CallSpec, SyncCall
+from agentmatrix.card import AgentCard, schema_model
+from agentmatrix.session.call import CallSpec
+from agentmatrix.session.calling import AsyncCall, SyncCall
 from agentmatrix.session.checkpointer import BorrowedSaver
+from agentmatrix.session.connection import Connection
 from agentmatrix.session.version import spoken_version
 from agentmatrix.shown import Shown
-from agentmatrix.transport import connect
-from agentmatrix.transport.base import Transport
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.transport.target import Target, parse_target
-from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.v1.service_pb2 import DescribeReply
 
 __all__ = ["RemoteAgent"]
 
 _PROCESS = f"{os.getpid():x}-{time.time_ns():x}"
 _run_numbers = count(1)
-
-
-class _Connection:
-    """What all copies of one `RemoteAgent` share: where, how, the codec, and the card once it was fetched."""
-
-    def __init__(self, target: Target, options: ClientOptions, allow: tuple[object, ...]) -> None:
-        self.target, self.options, self.allow = target, options, allow
-        self.codec = Codec(allow)
-        self.card: AgentCard | None = None
-        self._asked = False
-        self._transport: Transport | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def transport(self) -> Transport:
-        with self._lock:
-            if self._transport is None or self._transport.state == "closed":
-                self._transport = connect(self.target, self.options)
-            return self._transport
-
-    @property
-    def state(self) -> str:
-        return "idle" if self._transport is None else self._transport.state
-
-    def describe(self) -> Future[DescribeReply]:
-        future = self.transport.describe(self.target.agent, self.options.connect_timeout)
-        future.add_done_callback(self._learn)
-        return future
-
-    def ask_once(self) -> None:
-        """Fetches the card beside the first run, without waiting for it."""
-        if self.card is None and not self._asked:
-            self._asked = True
-            self.describe()
-
-    def _learn(self, future: Future[DescribeReply]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            self._asked = False
-            return
-        reply = future.result()
-        card = AgentCard.unpack(self.codec.decode(reply.card.details, "card"))
-        self.card = card
-
-    def close(self) -> None:
-        with self._lock:
-            transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
 
 
 class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
@@ -140,7 +88,7 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
             root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, insecure=insecure,
             connect_timeout=connect_timeout,
         )  # fmt: skip
-        self._connection = _Connection(target, options, tuple(allow))
+        self._connection = Connection(target, options, tuple(allow))
         self._path: tuple[str, ...] = ()
         self._nested: AgentCard | None = None
         self.name = name or target.agent
@@ -182,13 +130,13 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
             HostUnreachable, AgentNotFound, Unauthenticated: as their names say.
         """
         if self._known is None:
-            self._connection.describe().result()
+            self._connection.learn(self._connection.describe().result())
         return self._card_at_path()
 
     async def acard(self) -> AgentCard:
         """The agent's card, awaited."""
         if self._known is None:
-            await asyncio.wrap_future(self._connection.describe())
+            self._connection.learn(await asyncio.wrap_future(self._connection.describe()))
         return self._card_at_path()
 
     @property
@@ -334,10 +282,10 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
         return schema
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return _model(self.get_name("Input"), self._schema("input"))
+        return schema_model(self.get_name("Input"), self._schema("input"))
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return _model(self.get_name("Output"), self._schema("output"))
+        return schema_model(self.get_name("Output"), self._schema("output"))
 
     # Structure.
 
@@ -496,17 +444,5 @@ class _OwnSaver:
 def _unpickle(target: Target, options: ClientOptions, allow: tuple[object, ...], state: dict[str, Any]) -> RemoteAgent:
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)
-    remote._connection = _Connection(target, options, allow)
+    remote._connection = Connection(target, options, allow)
     return remote
-
-
-def _model(name: str, schema: Mapping[str, Any] | None) -> type[BaseModel]:
-    """A pydantic model that accepts what the schema names and shows the schema as its own."""
-    required = set((schema or {}).get("required", ()))
-    fields: dict[str, Any] = {
-        key: (Any, ... if key in required else None) for key in (schema or {}).get("properties", {})
-    }
-    base = type(name, (BaseModel,), {"__module__": __name__, "model_config": ConfigDict(extra="allow")})
-    model: type[BaseModel] = create_model(name, __base__=base, **fields)
-    model.model_json_schema = classmethod(lambda cls, *args, **kwargs: dict(schema or {}))  # type: ignore
-    return model

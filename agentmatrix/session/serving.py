@@ -13,11 +13,20 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from langgraph.errors import GraphDrained
 from langgraph.pregel import Pregel
 
 from agentmatrix import pregel
 from agentmatrix.card import pack_drawing
-from agentmatrix.errors import AgentMatrixError, AgentNotFound, HostBusy, HostError, VersionMismatch
+from agentmatrix.errors import (
+    AgentMatrixError,
+    AgentNotFound,
+    DeadlineExceeded,
+    HostBusy,
+    HostError,
+    HostLost,
+    VersionMismatch,
+)
 from agentmatrix.session.config import BorrowedConfig
 from agentmatrix.session.conversation import HostConversation
 from agentmatrix.session.lending import METHODS
@@ -34,6 +43,11 @@ _UNARY: Final = frozenset(
 )
 _STREAMS: Final = frozenset({"stream", "astream", "get_state_history", "aget_state_history"})
 _RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
+STOPPING: Final = "the host is stopping"
+UNKNOWN: Final = (
+    "what its unfinished nodes have done is unknown. With a checkpointer, call again with None to go on from the last "
+    "checkpoint"
+)
 _WITHIN_A_STEP: Final = frozenset({"messages", "custom", "tools"})
 """Stream modes whose parts come while a step is under way: the host need not wait for the caller before the next."""
 
@@ -113,6 +127,7 @@ class ServedRun:
         self.config: BorrowedConfig | None = None
         self.control = pregel.BorrowedRunControl(lambda reason: self.tell("drain", reason))
         self.cancelled = threading.Event()
+        self._why_stopped = ""
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[pb.Reply]] = {}
         self._credit = threading.Semaphore(0)
@@ -190,6 +205,7 @@ class ServedRun:
         """Stops the run: an async one at its next await, a sync one before its next superstep. Thread-safe."""
         if self.cancelled.is_set():
             return
+        self._why_stopped = reason
         self.cancelled.set()
         for control in (self.control, self.config.control if self.config else None):
             if control is not None:
@@ -360,9 +376,19 @@ class ServedRun:
                 encoded = self.codec.encode(_crossing(result), "result")
             except BaseException as error:
                 failure = error
-        broken = None if failure is None else encode_failure(failure, self.codec)
+        broken = None if failure is None else encode_failure(self._as_stopped(failure), self.codec)
         with self._lock:
             self._send(self.conversation.end(result=encoded, failure=broken))
+
+    def _as_stopped(self, failure: BaseException) -> BaseException:
+        """The failure that the caller is told: why the run was stopped, where that is what ended it."""
+        if not self.cancelled.is_set() or not isinstance(failure, (asyncio.CancelledError, GraphDrained, HostError)):
+            return failure
+        if self._why_stopped == STOPPING:
+            return HostLost(f"the host was stopped in the middle of the run; {UNKNOWN}")
+        if self._why_stopped == "deadline":
+            return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")
+        return failure
 
     def _finish(self) -> None:
         if self._timer is not None:

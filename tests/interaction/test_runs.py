@@ -200,7 +200,7 @@ async def test_system_exit_ends_the_run_and_not_the_host(place: Any, verbs: Any)
 
     for node in (leave, aleave) if verbs.is_async else (leave,):
         agent = place(StateGraph(State).add_node("leave", node).add_edge(START, "leave").compile())
-        with pytest.raises(BaseException):  # noqa: B017, PT011
+        with pytest.raises(BaseException):  # noqa: B017
             await verbs.invoke(agent, {"seen": []})
     fine = place(StateGraph(State).add_node("n", lambda s: {"answer": "alive"}).add_edge(START, "n").compile())
     assert (await verbs.invoke(fine, {"seen": []}))["answer"] == "alive"
