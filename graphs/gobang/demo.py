@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -68,6 +69,9 @@ def main(
         AgentMatrixError: the host cannot be reached, or an extra is not installed; one sentence says what to do.
     """
     console = console or Console(highlight=False)
+    if isinstance(console.file, io.TextIOWrapper):
+        # A terminal that lacks a character of somebody's words shows another one in its place.
+        console.file.reconfigure(errors="replace")
     if code:
         console.out(Path(__file__).with_name("program.py").read_text(), end="", highlight=False)
         return 0
@@ -87,7 +91,7 @@ def play(graph: Graph, console: Console, address: str, seed: int) -> Show:
     """Draw the graph, play the game and show it as it goes on; a person is asked for moves."""
     show = Show(console, {"white": address}, live=graph.checkpointer is None)
     console.print(f"Game {seed}: black plays here, white at {address}.\n")
-    console.print(draw_text(graph), soft_wrap=True, markup=False)
+    console.print(draw_text(graph, ascii=console.options.ascii_only), soft_wrap=True, markup=False)
     config: RunnableConfig = {"configurable": {"thread_id": "game"}}
     value: Any = {"moves": []}
     with show.playing():

@@ -17,7 +17,7 @@ from graphs.gobang.referee import Record
 from graphs.gobang.rules import SIDES, SIZE, Board, name_of
 
 _STYLES = {"black": "cyan", "white": "magenta"}
-_STONES = {"black": "●", "white": "○"}
+_SIGNS = {False: {"black": "●", "white": "○", "": "·"}, True: {"black": "x", "white": "o", "": "."}}
 
 
 class Show:
@@ -87,7 +87,7 @@ class Show:
         self.record.update(change)
         self._speaking, self._since = "", time.perf_counter()
         if self._live is not None:
-            self._live.update(picture(self.record["moves"]), refresh=True)
+            self._live.update(picture(self.record["moves"], self._console.options.ascii_only), refresh=True)
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
@@ -98,7 +98,7 @@ def _printable(text: str) -> str:
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
-def picture(moves: list[str]) -> Text:
+def picture(moves: list[str], ascii: bool = False) -> Text:
     """The board in colour: the last move and five in a row stand out."""
     board, text = Board.of(moves), Text()
     sides = {cell: SIDES[number % 2] for number, cell in enumerate(board.moves)}
@@ -106,8 +106,8 @@ def picture(moves: list[str]) -> Text:
         text.append(f"{row + 1:>5} ", "dim")
         for cell in range(row * SIZE, (row + 1) * SIZE):
             loud = " bold reverse" if cell in (*board.moves[-1:], *board.five) else ""
-            side = sides.get(cell)
-            text.append(_STONES[side] if side else "·", f"{_STYLES[side]}{loud}" if side else "dim")
+            side = sides.get(cell, "")
+            text.append(_SIGNS[ascii][side], f"{_STYLES[side]}{loud}" if side else "dim")
             text.append(" ")
         text.append("\n")
     columns = " ".join(name_of(cell)[0] for cell in range(SIZE))

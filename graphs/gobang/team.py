@@ -238,10 +238,8 @@ def chat_model(name: str) -> BaseChatModel:
 
         model = init_chat_model(name)
     except ImportError as error:
-        package = str(error.name or "").partition(".")[0].replace("_", "-") or "langchain"
-        raise MissingExtra(
-            f"the chat model {name!r} needs a package that is not installed: pip install {package}"
-        ) from None
+        how = "pip install langchain" if error.name == "langchain" else error
+        raise MissingExtra(f"the chat model {name!r} needs a package that is not installed: {how}") from None
     except Exception as error:
         why = " ".join(str(error).split())
         raise BuildError(f"the chat model {name!r} cannot be made: {why}") from error

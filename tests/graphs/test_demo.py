@@ -10,13 +10,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
 from rich.console import Console
 
 from agentmatrix import Host
 from agentmatrix.errors import AgentMatrixError, HostUnreachable
-from graphs.gobang import demo, team
+from graphs.gobang import build, demo, team
+from graphs.gobang.show import Show
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +70,29 @@ def test_it_draws_the_nested_graph_and_the_board(game: tuple[int, str]) -> None:
     assert "alpha_beta" in text
     assert text.count("X") == 5
     assert "   a b c d e f g h i j k l m n o" in text
+
+
+def test_on_a_terminal_the_board_stands_below_what_is_said() -> None:
+    output = io.StringIO()
+    show = Show(Console(file=output, width=100, force_terminal=True, color_system=None), {})
+    parts: Any = build(budget=100).stream({"moves": []}, stream_mode="updates", subgraphs=True)
+    with show.playing():
+        for namespace, update in parts:
+            show.part(namespace, update)
+            if len(show.record["moves"]) == 3:
+                break
+    said, _, below = output.getvalue().rpartition("   15 ")
+    assert said.count("captain") == 3
+    assert below.count("●") == 2
+    assert below.count("○") == 1
+    assert "a b c d e f g h i j k l m n o" in below
+
+
+def test_words_cannot_steer_the_terminal() -> None:
+    output = io.StringIO()
+    show = Show(Console(file=output, width=100), {})
+    show.part(("white:1",), {"attack": {"messages": [AIMessage("\x1b[2Jplay\nh8 [bold]now[/bold]", name="attack")]}})
+    assert output.getvalue().endswith("attack    [2Jplay h8 [bold]now[/bold]\n")
 
 
 def test_its_table_says_what_it_took(game: tuple[int, str]) -> None:

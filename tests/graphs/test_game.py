@@ -53,7 +53,7 @@ def test_a_team_on_a_host_plays_as_the_same_team_here(game: dict[str, Any]) -> N
 
 def test_what_a_remote_team_says_streams_member_by_member() -> None:
     with loopback(team(budget=FAST)) as white:
-        parts = build(white=white, budget=FAST).stream({"moves": ["h8"]}, stream_mode="updates", subgraphs=True)
+        parts: Any = build(white=white, budget=FAST).stream({"moves": ["h8"]}, stream_mode="updates", subgraphs=True)
         speakers = [
             message.name
             for namespace, update in parts
