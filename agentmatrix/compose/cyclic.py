@@ -152,8 +152,7 @@ def _bound(graph: CompiledCyclicGraph, topology: Topology, limit: int) -> None:
     write_channel(graph, START, _ROUNDS, _NEW_RUN)
     for node in topology.nodes:
         write_channel(graph, node, _ROUNDS, node)
-        if not graph.nodes[node].is_error_handler:
-            _guard(graph, topology, node, limit)
+        _guard(graph, topology, node, limit)
 
 
 def _guard(graph: CompiledCyclicGraph, topology: Topology, node: str, limit: int) -> None:

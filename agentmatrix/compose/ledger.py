@@ -116,7 +116,9 @@ class Ledger:
 
     def begin(self, writes: Iterable[Write], chosen: Sequence[str] = (), sends: Sequence[Send] = ()) -> None:
         """A new run: the state so far with the input is what it starts from."""
-        self._load(folded(self.final(), writes), [Activation(self.topology.start, (), tuple(chosen), tuple(sends))])
+        start = Activation(self.topology.start, (), tuple(chosen), tuple(sends))
+        ways = {*self.topology.followers(start.node)}
+        self._load(folded(self.final(), writes), [start], [node for node in chosen if node not in ways])
 
     def record(self, activation: Activation) -> None:
         """A node has run. Its causes are filled in if it has none.
@@ -158,7 +160,11 @@ class Ledger:
         self.record(Activation(node, tuple(writes), sends=tuple(sends), causes=before or (0,), outside=True))
 
     def call(self, node: str) -> None:
-        """A command from outside calls for `node`, whether or not it has run."""
+        """A command from outside calls for `node`, whether or not it has run. If the run is over it goes on there."""
+        if not self.activations:
+            self._load(self.final(), [Activation(self.topology.start, follows=False)])
+        elif not self.unfinished():
+            self._load(self.final(), self._others(node))
         self.called.append(node)
         self._plan = None
 
@@ -168,13 +174,16 @@ class Ledger:
 
     def _reopen(self, activation: Activation, writes: Iterable[Write]) -> None:
         """Go on from a node of a run that is over: what it leads to has not run yet, the rest has."""
-        again = {n for n in self.topology.nodes if activation.node in self.topology.ancestors(n)} | {activation.node}
-        kept = [
+        self._load(folded(self.final(), writes), [*self._others(activation.node), replace(activation, causes=(0,))])
+
+    def _others(self, node: str) -> list[Activation]:
+        """What ran besides `node` and all that it leads to, for where it led; its writes are in the state."""
+        again = {n for n in self.topology.nodes if node in self.topology.ancestors(n)} | {node}
+        return [
             Activation(a.node, chosen=a.chosen, follows=a.follows)
             for a in self.activations
             if a.node not in again and a.origin is None and not a.outside
         ]
-        self._load(folded(self.final(), writes), [*kept, replace(activation, causes=(0,))])
 
     # what follows from it
 

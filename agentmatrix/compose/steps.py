@@ -28,6 +28,7 @@ from agentmatrix.pregel_channels import (
 __all__ = ["LEDGER", "Recorded", "Reporter", "reader"]
 
 LEDGER = "dag:ledger"
+COMMAND = "a Command"
 
 
 class Recorded:
@@ -101,10 +102,7 @@ class Reporter:
 
     def _begin(self, answer: Any, config: RunnableConfig) -> tuple[Report, list[Write]]:
         channels = self._builder.channels
-        writes = [
-            (key, identified(channels[key], value) if key in channels else value)
-            for key, value in self._update(answer) or ()
-        ]
+        writes = [(key, value) for key, value in self._update(answer) or () if key in channels]
         report = Report(
             node=failed_node(config) or self.node,
             packet=packet_of(config),
@@ -118,12 +116,12 @@ class Reporter:
         # Updates from outside and the input mean what they say, also where they say the same again.
         given = {} if report["update"] or self.node == START else self._given(report, config)
         report["writes"] = [
-            (key, value)
+            (key, identified(channels[key], value))
             for key, value in writes
             if not (key in self._plain and key in given and unchanged(value, given[key]))
         ]
         for target in _targets(self._control(answer) or ()):
-            self._lead(target, "a Command", report)
+            self._lead(target, COMMAND, report)
         return report, writes
 
     def _given(self, report: Report, config: RunnableConfig) -> Mapping[str, Any]:
@@ -165,7 +163,9 @@ class Reporter:
         if target == END:
             return
         goal = target.node if isinstance(target, Send) else target
-        if goal not in self._topology.choices.get(report["node"], ()):
+        declared = self._topology.choices.get(report["node"], ())
+        # The command that a run begins with comes from outside, and may call for any node.
+        if goal not in (self._topology.nodes if self.node == START and by == COMMAND else declared):
             raise InvalidUpdateError(
                 f"{by} of the node {report['node']!r} leads to {goal!r}, which is not among the targets that it "
                 "declares: name them in path_map= (or Literal[...]) of a router, in destinations= (or "

@@ -8,6 +8,7 @@ pauses and resumes a graph whose joins and views it does not know.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypedDict
@@ -58,7 +59,7 @@ _current = threading.local()
 class LedgerChannel(BaseChannel[Any, Any, Any]):
     """Keeps the ledger, and tells the views that they have changed."""
 
-    __slots__ = ("announced", "channels", "closing", "ledger", "moved", "topology")
+    __slots__ = ("__weakref__", "announced", "channels", "closing", "ledger", "moved", "topology")
 
     def __init__(self, topology: Topology, channels: Mapping[str, Channel]) -> None:
         super().__init__(dict)
@@ -84,7 +85,7 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
         base = {k: c.from_checkpoint(saved.get("base", {}).get(k, MISSING)) for k, c in self.channels.items()}
         activations = Ledger.activations_of(saved) if saved else []
         channel.ledger = Ledger(self.topology, self.channels, base, activations, saved.get("called", ()))
-        _current.ledger = channel
+        _current.ledger = weakref.ref(channel)
         return channel
 
     def checkpoint(self) -> Any:
@@ -189,7 +190,7 @@ class _View(BaseChannel[Any, Any, Any]):
 
     def from_checkpoint(self, checkpoint: Any) -> Self:
         view = self._clone()
-        view.source = _current.ledger
+        view.source = _current.ledger()
         return view
 
     def checkpoint(self) -> Any:

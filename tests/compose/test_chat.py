@@ -17,6 +17,7 @@ from agentmatrix.errors import BuildError
 from agentmatrix.scripted import ScriptedChatModel
 from agentmatrix.speakers import SpeakerError, broadcast, handoff, mention, random, round_robin, selector
 from agentmatrix.stops import agreed, max_turns, says, when
+from agentmatrix.testing import loopback
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
@@ -353,3 +354,26 @@ def test_what_cannot_work_is_said_at_build_time() -> None:
         ChatGroup({"a": model("x")}, speaker="ann")  # type: ignore[arg-type]
     with pytest.raises(BuildError, match="reply="):
         ChatGroup({"a": model("x")}, reply="all")  # type: ignore[arg-type]
+
+
+def test_a_group_in_a_group_in_a_remote_group_pauses_and_hands_over() -> None:
+    def human(state: Any) -> Any:
+        return interrupt("your move")
+
+    def leaves(state: Any) -> Command[Any]:
+        return Command(goto="far", graph=Command.PARENT, update={"messages": [AIMessage("up")]})
+
+    inner = ChatGroup({"human": human, "leaves": leaves})
+    outer = ChatGroup({"inner": inner, "far": model("far")}, stop=max_turns(2), reply="transcript").compile()
+
+    def run(group: Any) -> Any:
+        graph = whole({"group": group, "last": model("last")}, stop=max_turns(2)).copy(
+            {"checkpointer": InMemorySaver()}
+        )
+        graph.invoke({"messages": "begin"}, THREAD)
+        result = graph.invoke(Command(resume="e4"), THREAD)
+        return talk(result), result["stop_reason"], result["last_speaker"]
+
+    with loopback(outer) as remote:
+        assert run(remote) == run(outer)
+    assert run(outer)[0][1:] == [("group", "up"), ("group", "far"), ("last", "last")]

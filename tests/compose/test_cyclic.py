@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
@@ -137,3 +137,17 @@ def test_loops_in_dags_in_loops() -> None:
     graph.add_edge(START, "dag")
     graph.add_conditional_edges("dag", lambda s: END if s["n"] >= 9 else "dag", ["dag", END])
     assert graph.compile().invoke({"n": 0})["n"] == 9
+
+
+def test_an_error_handler_cannot_outlive_the_bound() -> None:
+    def broken(state: State) -> State:
+        raise ValueError("broken")
+
+    def again(state: State) -> Command[Literal["broken"]]:
+        return Command(goto="broken", update={"n": 1})
+
+    graph = CyclicGraph(State, max_rounds=3)
+    graph.add_node("broken", broken, error_handler=again)
+    graph.add_edge(START, "broken")
+    with pytest.raises(BoundError, match="broken"):
+        graph.compile().invoke({"n": 0})

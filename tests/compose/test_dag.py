@@ -367,6 +367,12 @@ def _asks(state: State) -> Any:
     return {"y": interrupt("?")}
 
 
+def test_a_run_can_begin_with_a_command() -> None:
+    dag = dag_of(("a", "b"), ("b", "c"), a=says("a"), b=says("b"), c=says("c"))
+    parts = dag.compile().stream(Command(goto="c", update={"log": ["in"]}), stream_mode="updates")
+    assert [sorted(part) for part in parts] == [["a"], ["c"], ["b"]]
+
+
 def test_a_cycle_is_drawn() -> None:
     dag = dag_of(("a", "b"), ("b", "c"), ("c", "a"), a=says("a"), b=says("b"), c=says("c"))
     with pytest.raises(CycleError, match="a -> b -> c -> a.*CyclicGraph"):

@@ -341,3 +341,54 @@ def test_with_config_and_copies_stay_whole(kind: Any) -> None:
 def test_a_state_of_messages_is_the_default(kind: Any) -> None:
     graph = kind()
     assert graph.state_schema is MessagesState
+
+
+@both
+def test_a_command_from_outside_starts_a_node(kind: Any) -> None:
+    def run(of: Any) -> Any:
+        compiled = diamond(of).compile(checkpointer=InMemorySaver())
+        compiled.invoke({"log": ["in"]}, THREAD)
+        packet = Send("left", {"log": ["packet"]})
+        first = compiled.invoke(Command(goto="join", update={"log": ["note"]}), THREAD)
+        return first["log"], compiled.invoke(Command(goto=packet), THREAD)["log"][-1], compiled.get_state(THREAD).next
+
+    assert run(kind) == run(StateGraph)
+
+
+@both
+def test_updates_show_what_a_node_returned(kind: Any) -> None:
+    graph = kind()
+    graph.add_node("node", lambda state: {"messages": [("ai", "as a pair")]})
+    graph.add_edge(START, "node")
+    parts = list(graph.compile().stream({"messages": "hi"}, stream_mode="updates"))
+    assert parts == [{"node": {"messages": [("ai", "as a pair")]}}]
+
+
+@both
+async def test_async_only_nodes_say_so_to_sync_callers(kind: Any) -> None:
+    async def node(state: State) -> State:
+        return {"log": ["async"]}
+
+    graph = kind(State)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    assert (await graph.compile().ainvoke({"log": []}))["log"] == ["async"]
+    with pytest.raises(TypeError, match='No synchronous function provided to "node"'):
+        graph.compile().invoke({"log": []})
+
+
+@both
+def test_a_default_error_handler_answers_for_any_node(kind: Any) -> None:
+    def broken(state: State) -> State:
+        raise ValueError("broken")
+
+    def mend(state: State) -> State:
+        return {"log": ["mended"]}
+
+    graph = kind(State)
+    graph.add_node("broken", broken)
+    graph.add_node("after", says("after"))
+    graph.add_edge(START, "broken")
+    graph.add_edge("broken", "after")
+    graph.set_node_defaults(error_handler=mend)
+    assert graph.compile().invoke({"log": []})["log"] == ["mended"]
