@@ -74,14 +74,18 @@ class Conversation:
         return False
 
 
-def takes_messages(graph: Any) -> bool:
-    """Whether the graph's input has a `messages` key, so that plain text can be a user's message."""
+def input_keys(graph: Any) -> list[str]:
+    """The keys of the state that the graph takes."""
     try:
-        schema = graph.get_input_jsonschema()
+        return list(graph.get_input_jsonschema().get("properties", ()))
     except Exception:
         # Pydantic makes no schema of some TypedDicts; the graph runs all the same.
-        return "messages" in getattr(graph, "channels", ())
-    return "messages" in schema.get("properties", ())
+        return list(getattr(graph, "channels", ()))
+
+
+def takes_messages(graph: Any) -> bool:
+    """Whether the graph's input has a `messages` key, so that plain text can be a user's message."""
+    return "messages" in input_keys(graph)
 
 
 def parse_input(text: str, graph: Any) -> Any:
@@ -94,13 +98,17 @@ def parse_input(text: str, graph: Any) -> Any:
     try:
         value = json.loads(text)
     except ValueError as error:
-        value = text
         if text.lstrip()[:1] in ("{", "["):
             raise CommandError(f"--input is not JSON: {error}") from None
-    if isinstance(value, dict | list) or not isinstance(value, str) and not takes_messages(graph):
-        return value
-    if not takes_messages(graph):
-        raise CommandError("--input is plain text, and this graph takes no messages: give its state as JSON")
+        if not takes_messages(graph):
+            raise CommandError(
+                "--input is plain text, and this graph takes no messages: give its state as JSON"
+            ) from None
+        return _said(text)
+    return value if isinstance(value, dict | list) or not takes_messages(graph) else _said(text)
+
+
+def _said(text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]}
 
 
@@ -112,7 +120,7 @@ def without_input(graph: Any, thread: str | None) -> Any:
     """
     if thread is not None:
         return None
-    if takes_messages(graph) and list(graph.get_input_jsonschema()["properties"]) == ["messages"]:
+    if input_keys(graph) == ["messages"]:
         raise CommandError("this graph takes messages: say something with --input")
     return {}
 
@@ -217,7 +225,7 @@ def chat(graph: Any, thread: str | None) -> None:
 
 def _answered(runner: asyncio.Runner, conversation: Conversation, line: str) -> bool:
     """Has the graph answer a message; False when the input ended while it asked something itself."""
-    value: Any = {"messages": [{"role": "user", "content": line}]}
+    value: Any = _said(line)
     while interrupts := runner.run(conversation.turn(value)):
         answers = [_ask("answer> ") for _ in interrupts]
         if None in answers:

@@ -65,6 +65,28 @@ def test_input_comes_from_json_a_file_or_stdin(project: Project) -> None:
     assert project.cli("run", "greeter:graph", "-i", "-", stdin=state).out == "greeter: Hello, Ada!\n"
 
 
+def test_a_functional_graph_takes_any_json(project: Project) -> None:
+    project.write(
+        "squares.py",
+        """
+        from langgraph.func import entrypoint
+        @entrypoint()
+        def graph(n: int) -> int:
+            return n * n
+        """,
+    )
+    assert project.cli("run", "squares:graph", "-i", "7").out.splitlines()[-1] == "49"
+
+
+def test_a_file_may_be_a_module_of_a_package(project: Project) -> None:
+    project.write("shop/__init__.py", "")
+    project.write("shop/words.py", "name = 'shop'\n")
+    project.write(
+        "shop/desk.py", "from .words import name\nfrom greeter import builder\ngraph = builder.compile(name=name)\n"
+    )
+    assert "shop" in project.cli("describe", "shop/desk.py:graph").out
+
+
 def test_machines_read_json_lines(project: Project) -> None:
     lines = [json.loads(line) for line in project.cli("run", "greeter:graph", "-i", "Ada", "--json").out.splitlines()]
     assert lines[-1]["type"] == "result"
