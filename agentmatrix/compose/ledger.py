@@ -126,7 +126,7 @@ class Ledger:
         Raises:
             InvalidUpdateError: it writes a key without a reducer that an unrelated node has written too.
         """
-        if not activation.causes:
+        if not activation.causes and not activation.outside:
             activation = replace(activation, causes=self.causes(activation.node, activation.origin))
         self._check_writers(activation)
         self._append(activation)
@@ -155,9 +155,8 @@ class Ledger:
             self._reopen(Activation(node, (), tuple(chosen), tuple(sends)), writes)
 
     def intervene(self, writes: Iterable[Write] = (), node: str = "", sends: Sequence[Send] = ()) -> None:
-        """An update that everything so far comes before, and everything to come follows."""
-        before = tuple(range(len(self.activations)))
-        self.record(Activation(node, tuple(writes), sends=tuple(sends), causes=before or (0,), outside=True))
+        """An update that is folded after everything so far, and that everything to come sees."""
+        self.record(Activation(node, tuple(writes), sends=tuple(sends), outside=True))
 
     def call(self, node: str) -> None:
         """A command from outside calls for `node`, whether or not it has run. If the run is over it goes on there."""

@@ -10,9 +10,10 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import InvalidUpdateError
 from langgraph.graph import START
-from langgraph.types import Command, Send
+from langgraph.types import Command, Send, interrupt
 
 from agentmatrix.compose import Dag
 
@@ -33,7 +34,7 @@ class Plot:
     routed: dict[int, tuple[list[int], list[int], str]]  # source -> targets declared, targets taken, router or command
     sends: dict[int, tuple[int, int]]  # source -> worker, how many packets
     plain: dict[int, list[str]]  # node -> plain keys that it writes
-    fallback: list[int] = field(default_factory=list)
+    asks: set[int] = field(default_factory=set)  # nodes that pause before they answer
 
 
 @st.composite
@@ -53,7 +54,8 @@ def plots(draw: st.DrawFn, conflicts: bool) -> Plot:
             sends[source] = (draw(st.sampled_from(later)), draw(st.integers(0, 3)))
     keys = st.lists(st.sampled_from(["x", "y"]), unique=True) if conflicts else st.just([])
     plain = {node: draw(keys) for node in range(count)}
-    return Plot([f"n{i}" for i in range(count)], list(added), edges, routed, sends, plain)
+    asks = draw(st.sets(st.integers(0, count - 1)))
+    return Plot([f"n{i}" for i in range(count)], list(added), edges, routed, sends, plain, asks)
 
 
 @dataclass
@@ -127,7 +129,9 @@ def check_plain(ran: list[Ran]) -> None:
                 raise InvalidUpdateError("unordered")
 
 
-def build(plot: Plot, seen: dict[str, list[list[str]]], routers: dict[str, list[list[str]]]) -> Dag:
+def build(
+    plot: Plot, seen: dict[str, list[list[str]]], routers: dict[str, list[list[str]]], *, pauses: bool = False
+) -> Dag:
     """The same graph as a Dag of functions that say what they see."""
     dag = Dag(State, name="random")
     for i in plot.added:
@@ -136,6 +140,8 @@ def build(plot: Plot, seen: dict[str, list[list[str]]], routers: dict[str, list[
 
         def node(state: dict[str, Any], i: int = i, name: str = name, taken: Any = taken, kind: str = kind) -> Any:
             sees = list(state.get("log", []))
+            if pauses and i in plot.asks:
+                interrupt(name)
             seen.setdefault(name, []).append(sees)
             text = f"{name}({','.join(sees)})"
             update = {"log": [text], **dict.fromkeys(plot.plain[i], text)}
@@ -184,6 +190,29 @@ def test_views_and_final_state_are_those_of_the_rules(plot: Plot) -> None:
             runs = [r for r in expected if r.node == i]
             reads = [says(["in"], [*(expected_by(expected, r)), r]) for r in runs]
             assert sorted(routers.get(plot.names[i], [])) == sorted(reads)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(plot=plots(conflicts=False), edit=st.booleans())
+def test_pauses_change_no_result_and_run_nothing_twice(plot: Plot, edit: bool) -> None:
+    seen: dict[str, list[list[str]]] = {}
+    config: Any = {"configurable": {"thread_id": "1"}}
+    expected, _ = interpret(plot)
+    graph = build(plot, seen, {}, pauses=True).compile(checkpointer=InMemorySaver())
+    graph.invoke({"log": ["in"]}, config)
+    while graph.get_state(config).next:
+        waits = {plot.names[r.node] for r in expected} - seen.keys()
+        assert set(graph.get_state(config).next) <= waits | {plot.names[w] for w, _ in plot.sends.values()}
+        if edit:
+            graph.update_state(config, {"y": "edited"}, as_node="__start__")
+            graph.invoke(None, config)
+        first = graph.get_state(config).interrupts[0]
+        result = graph.invoke(Command(resume={first.id: "go"}), config)
+        assert edit or result["log"] == [text for text in says(["in"], expected) if text in result["log"]]
+    final = graph.get_state(config).values["log"]
+    assert sorted(final) == sorted(says(["in"], expected))
+    assert edit or final == says(["in"], expected)
+    assert sum(map(len, seen.values())) == len(expected)
 
 
 def expected_by(expected: list[Ran], r: Ran) -> list[Ran]:
