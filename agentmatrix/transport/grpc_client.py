@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import threading
 import time
 import weakref
@@ -34,6 +35,8 @@ from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, List
 __all__ = ["GrpcTransport"]
 
 T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
 
 _FAREWELL = 1.0
 _runs = itertools.count(1)
@@ -209,6 +212,11 @@ class _Link:
                 self._lose(HostUnreachable(f"no host answers at {self._at}"))
             details = error.details() or ""
             raise call_failed(self._at, error.code(), details, self._secure, timeout, connected) from None
+        except asyncio.CancelledError:
+            if self.state not in ("lost", "closed"):
+                raise
+            # Closing a channel cancels the calls on it; nobody cancelled this one.
+            raise HostLost(f"the connection to the host at {self._at} was lost before it answered") from None
         if self.state == "idle":
             self.state = "connected"
         return answer, time.perf_counter() - began
@@ -256,6 +264,9 @@ class _Link:
             self._lose(self._loss("this process is ending"))
         except ProtocolError as error:
             self._lose(error)
+        except Exception as error:
+            _logger.exception("the connection to a host failed")
+            self._lose(self._loss(f"{type(error).__name__}: {error}"))
         finally:
             call.cancel()
 
@@ -266,7 +277,7 @@ class _Link:
         if not done:
             greeting.cancel()
             return unanswered(self._at, self._options.connect_timeout)
-        if greeting.exception() is None and dict(greeting.result() or ()).get(ACCEPTED[0]):
+        if greeting.exception() is None and ACCEPTED in tuple(greeting.result() or ()):
             return None
         return connect_failed(self._at, await call.code(), await call.details() or "", self._secure)
 
@@ -307,8 +318,9 @@ class _Link:
         self.state = "closed" if self._ending else "lost"
         self._cancel_exit()
         self._exchange.lose(why if isinstance(why, Loss) else Loss(why, why))
-        if self._channel is not None:
-            self._io.task(self._channel.close())
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._io.task(channel.close())
 
     async def _farewell(self) -> None:
         self._ending = True

@@ -40,7 +40,7 @@ _CAUSES = [
         "pass the authority's certificate as root_certificates",
     ),
     (
-        r"Hostname Verification|No match found for server name",
+        r"Hostname Verification|No match found for server name|not in peer certificate",
         "the certificate of the host at {at} is for another name; connect by the name in it, or pass server_name",
     ),
     (

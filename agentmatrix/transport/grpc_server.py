@@ -217,6 +217,9 @@ class _Caller:
             why = str(error)
         except grpc.aio.BaseError:
             pass
+        except Exception as error:
+            _logger.exception("a caller's stream failed")
+            why = f"{type(error).__name__}: {error}"
         self._writing.cancel()
         lost = HostLost(f"the caller at {self._peer.address} is lost: {why}")
         self._exchange.lose(Loss(lost, lost))
@@ -266,8 +269,8 @@ class _Bearer(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         if not handler_call_details.method.startswith(f"/{health.SERVICE}/"):
-            headers = dict(handler_call_details.invocation_metadata)
-            why = refusal_of_token(self._token, headers.get("authorization"))
+            given = (value for name, value in handler_call_details.invocation_metadata if name == "authorization")
+            why = refusal_of_token(self._token, next(given, None))
             if why:
                 return _refuse(why)
         return await continuation(handler_call_details)

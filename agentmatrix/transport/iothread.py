@@ -80,6 +80,9 @@ class IOThread:
         closing = [asyncio.ensure_future(close()) for close in list(self._at_exit)]
         if closing:
             await asyncio.wait(closing, timeout=_CLOSING)
+        ending = self._tasks - {asyncio.current_task()}
+        if ending:
+            await asyncio.wait(ending, timeout=_CLOSING / 4)
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()

@@ -135,6 +135,19 @@ def test_what_accepts_and_never_answers(reach: Connect) -> None:
         assert time.perf_counter() - began < 3
 
 
+def test_a_question_that_waits_when_the_connection_goes(program: Start, reach: Connect) -> None:
+    host = program()
+    for end, open_run in ((0, True), (0, False), (1, True)):
+        transport = reach(host.address, headers={"x": f"{end}{open_run}"})
+        if open_run:
+            Caller(transport).started()
+        question = transport.describe("silent", WAIT)
+        assert transport.ping(WAIT).result() > 0
+        (host.kill if end else transport.close)()
+        with pytest.raises((HostLost, HostUnreachable)):
+            question.result(WAIT)
+
+
 def test_what_speaks_http_1(reach: Connect) -> None:
     with listener(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as address:
         with pytest.raises(HostUnreachable, match="does not speak gRPC; is the port right"):
