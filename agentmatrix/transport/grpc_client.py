@@ -27,7 +27,7 @@ from agentmatrix.transport.grpc_options import (
     request_metadata,
     require_fast_protobuf,
 )
-from agentmatrix.transport.iothread import io_thread
+from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.target import Target, is_loopback, split_port
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, ListAgentsReply, ListAgentsRequest
@@ -59,10 +59,10 @@ class GrpcTransport(Transport):
         self._release.atexit = False
 
     def open(self, receiver: Receiver) -> Lane:
-        if self._closed:
-            lane = OpenLane(Exchange(lambda: None, 0), next(_runs), receiver)
-            io_thread().call(receiver.lost, HostUnreachable(f"the connection to {self.address} has been closed here"))
-            return lane
+        unusable = self._unusable()
+        if unusable:
+            io_thread().call(receiver.lost, unusable)
+            return OpenLane(Exchange(lambda: None, 0), next(_runs), receiver)
         lane = self._connection.open(receiver)
         lane.owner = self
         return lane
@@ -88,11 +88,18 @@ class GrpcTransport(Transport):
 
     def _ask(self, method: str, request: bytes, timeout: float, read: Callable[[bytes, float], T]) -> Future[T]:
         async def ask() -> T:
-            if self._closed:
-                raise HostUnreachable(f"the connection to {self.address} has been closed here")
+            if unusable := self._unusable():
+                raise unusable
             return read(*await self._connection.ask(method, request, timeout))
 
         return io_thread().run(ask())
+
+    def _unusable(self) -> HostUnreachable | None:
+        if self._closed:
+            return HostUnreachable(f"the connection to {self.address} has been closed here")
+        if forked():
+            return HostUnreachable(f"{self.address} cannot be reached from here: {AFTER_FORK}")
+        return None
 
 
 class _Connection:

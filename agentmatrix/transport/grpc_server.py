@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 from google.protobuf.message import Message
 
-from agentmatrix.errors import HostError, HostLost, ProtocolError
+from agentmatrix.errors import AddressError, HostError, HostLost, ProtocolError
 from agentmatrix.transport import health
 from agentmatrix.transport.admission import Admission, refusal_of_token
 from agentmatrix.transport.base import Peer, Server, Servicer
@@ -30,7 +30,7 @@ from agentmatrix.transport.grpc_options import (
     server_credentials,
     server_options,
 )
-from agentmatrix.transport.iothread import io_thread
+from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.options import ServerOptions
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
@@ -67,6 +67,8 @@ class GrpcServer(Server):
         self._stopped = asyncio.Event()
 
     def start(self) -> str:
+        if forked():
+            raise AddressError(f"a host cannot serve here: {AFTER_FORK}")
         if isinstance(self._where, tuple):
             check_exposure(self._where[0], self._options)
         elif self._server is None:

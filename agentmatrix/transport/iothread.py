@@ -14,10 +14,15 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-__all__ = ["IOThread", "io_thread"]
+__all__ = ["AFTER_FORK", "IOThread", "forked", "io_thread"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+AFTER_FORK = (
+    "this process was forked from one with open connections, and gRPC does not work in it; "
+    "start it with multiprocessing's 'spawn' method"
+)
 
 _CLOSING = 2.0
 
@@ -101,6 +106,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 _lock = threading.Lock()
 _threads: dict[int, IOThread] = {}
+_forked = False
 
 
 def io_thread() -> IOThread:
@@ -113,9 +119,15 @@ def io_thread() -> IOThread:
         return _threads[pid]
 
 
+def forked() -> bool:
+    """Whether this process was forked from one that had an I/O thread, after which gRPC does not work in it."""
+    return _forked
+
+
 def _after_fork() -> None:
-    global _lock
+    global _lock, _forked
     _lock = threading.Lock()
+    _forked = _forked or bool(_threads)
 
 
 os.register_at_fork(after_in_child=_after_fork)

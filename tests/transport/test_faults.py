@@ -248,6 +248,41 @@ def test_a_process_ends_with_everything_open_at_once_and_without_noise(manner: s
     assert took < 10
 
 
+FORKED = """
+import multiprocessing
+from agentmatrix.errors import AddressError, HostUnreachable
+from agentmatrix.transport import connect, listen, parse_target
+from tests.transport.caller import Caller
+from tests.transport.echo import EchoHost
+server = listen("127.0.0.1:0", EchoHost())
+address = server.start()
+transport = connect(parse_target(address))
+caller = Caller(transport).started()
+def child():
+    for attempt in (
+        lambda: Caller(transport).next(),
+        lambda: Caller(connect(parse_target(address))).next(),
+        lambda: transport.ping(5).result(),
+        lambda: listen("127.0.0.1:0", EchoHost()).start(),
+    ):
+        try:
+            attempt()
+        except (AddressError, HostUnreachable) as error:
+            print("'spawn'" in str(error))
+    inproc = listen("inproc://child", EchoHost())
+    print(Caller(connect(parse_target(inproc.start()))).started().echo(b"x"), flush=True)
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+print(caller.echo(b"y"), process.exitcode)
+"""
+
+
+def test_a_forked_process_is_told_to_spawn_and_its_parent_goes_on() -> None:
+    result = subprocess.run([sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, timeout=WAIT)
+    assert (result.stdout, result.stderr) == ("True\n" * 4 + "b'x'\nb'y' 0\n", "")
+
+
 def test_ctrl_c_in_a_host_ends_it(program: Start) -> None:
     host = program()
     host.process.send_signal(signal.SIGINT)
