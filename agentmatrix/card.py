@@ -29,7 +29,7 @@ class AgentCard:
         name: the graph's name.
         description: a sentence, from the graph's metadata or docstring; may be empty.
         checkpointer: "own" for a checkpointer of its own, else None, True or False as in `compile(checkpointer=)`.
-        versions: how its own checkpointer counts channel versions.
+        saver: what a stand-in for its own checkpointer must know.
         schemas: JSON schemas by kind ("input", "output", "context"); a schema that cannot be made is left out.
         unmade: the reason, for each schema that was left out.
         drawings: drawn graphs by depth of xray; -1 is all levels.
@@ -41,7 +41,7 @@ class AgentCard:
     name: str
     description: str = ""
     checkpointer: Any = None
-    versions: str = "int"
+    saver: Any = None
     schemas: Mapping[str, Any] = field(default_factory=dict)
     unmade: Mapping[str, str] = field(default_factory=dict)
     drawings: Mapping[int, Any] = field(default_factory=dict)
@@ -71,12 +71,12 @@ class AgentCard:
         return unpack_drawing(self.drawings.get(depth) or self.drawings[0])
 
 
-def describe(graph: Any, version_scheme: Callable[[BaseCheckpointSaver[Any]], str]) -> dict[str, Any]:
+def describe(graph: Any, describe_saver: Callable[[BaseCheckpointSaver[Any]], Any]) -> dict[str, Any]:
     """The card of a graph as plain data. Never fails for a graph that runs.
 
     Args:
         graph: the exported graph.
-        version_scheme: tells how a checkpointer counts versions.
+        describe_saver: says what a stand-in for a checkpointer must know.
     """
     saver = getattr(graph, "checkpointer", None)
     owns = isinstance(saver, BaseCheckpointSaver)
@@ -85,7 +85,7 @@ def describe(graph: Any, version_scheme: Callable[[BaseCheckpointSaver[Any]], st
         "name": graph.get_name(),
         "description": _description(graph),
         "checkpointer": "own" if owns else saver,
-        "versions": version_scheme(saver) if owns else "int",
+        "saver": describe_saver(saver) if owns else None,
         "schemas": schemas,
         "unmade": unmade,
         "drawings": _drawings(graph),
@@ -97,7 +97,7 @@ def describe(graph: Any, version_scheme: Callable[[BaseCheckpointSaver[Any]], st
             "interrupt_before_nodes": _names(graph.interrupt_before_nodes),
             "interrupt_after_nodes": _names(graph.interrupt_after_nodes),
         },
-        "subgraphs": {name: describe(nested, version_scheme) for name, nested in _subgraphs(graph)},
+        "subgraphs": {name: describe(nested, describe_saver) for name, nested in _subgraphs(graph)},
     }
 
 

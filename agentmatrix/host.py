@@ -15,7 +15,7 @@ from langgraph.pregel import Pregel
 from agentmatrix.agent import as_agent
 from agentmatrix.card import describe
 from agentmatrix.errors import AddressError, NotAnAgentError
-from agentmatrix.session.checkpointer import version_scheme
+from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.serving import STOPPING, Exported, ServedRun, Serving
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
@@ -198,7 +198,7 @@ class _HostServicer:
 
     def _describe(self, agent: str) -> DescribeReply:
         exported = self.serving.named(agent)
-        card = {**describe(exported.graph, version_scheme), "langgraph": self.serving.version.langgraph}
+        card = {**describe(exported.graph, describe_saver), "langgraph": self.serving.version.langgraph}
         details = exported.codec.encode(card, "card")
         named = Card(name=card["name"], description=card["description"], details=details)
         return DescribeReply(version=self.serving.version, card=named)

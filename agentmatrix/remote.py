@@ -18,7 +18,7 @@ from agentmatrix import pregel
 from agentmatrix.card import AgentCard, schema_model
 from agentmatrix.session.call import CallSpec
 from agentmatrix.session.calling import AsyncCall, SyncCall
-from agentmatrix.session.checkpointer import BorrowedSaver
+from agentmatrix.session.checkpointer import borrow_saver
 from agentmatrix.session.connection import Connection
 from agentmatrix.session.version import spoken_version
 from agentmatrix.shown import Shown
@@ -219,7 +219,7 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
         card = self._known
         if card is None or card.checkpointer != "own":
             return None if card is None else card.checkpointer
-        return BorrowedSaver(_OwnSaver(self), card.versions)
+        return borrow_saver(_OwnSaver(self), card.saver)
 
     def _channel(self, name: str, default: Any) -> Any:
         card = self._known

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from langchain_core.runnables import RunnableConfig
 
 from agentmatrix import pregel
-from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost
 from agentmatrix.session.config import LentConfig
 from agentmatrix.session.conversation import CallerConversation
 from agentmatrix.session.lending import METHODS, Lent
@@ -147,7 +147,7 @@ class Call:
         with self._lock:
             was_open = self.conversation.lost()
         if was_open:
-            self._take("lost", error)
+            self._take("lost", _with_advice(error))
 
     def _take(self, kind: str, item: Any) -> None:
         raise NotImplementedError
@@ -205,3 +205,10 @@ class Call:
             f"{self.spec.agent!r} at {self.transport.address} did not finish {self.spec.verb} within "
             f"{self.spec.timeout:g} s; it has been cancelled there. RemoteAgent(timeout=...) sets the limit"
         )
+
+
+def _with_advice(error: AgentMatrixError) -> AgentMatrixError:
+    """What a caller can do about a host that was lost in the middle of a run."""
+    if isinstance(error, HostLost):
+        return HostLost(f"{error}. With a checkpointer, call again with None to go on from the last checkpoint")
+    return error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -17,10 +18,31 @@ from langgraph.checkpoint.base import (
 
 from agentmatrix.session.lending import Lender
 
-__all__ = ["BorrowedSaver", "version_scheme"]
+__all__ = ["BorrowedSaver", "borrow_saver", "describe_saver"]
+
+_OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channel_history")
+"""Methods that langgraph looks for on a saver's class: a stand-in has those that the caller's saver has."""
 
 
-def version_scheme(saver: BaseCheckpointSaver[Any]) -> str:
+def describe_saver(saver: BaseCheckpointSaver[Any]) -> dict[str, Any]:
+    """What the host must know of a saver to stand in for it: how it counts versions, which optional methods it has."""
+    names = [name for method in _OPTIONAL for name in (method, f"a{method}")]
+    own = [name for name in names if getattr(type(saver), name, None) is not getattr(BaseCheckpointSaver, name, None)]
+    return {"scheme": _version_scheme(saver), "supports": own}
+
+
+def borrow_saver(lender: Lender, description: Mapping[str, Any]) -> BorrowedSaver:
+    """The stand-in for the saver that `describe_saver` described."""
+    supports = frozenset(description["supports"]) & {*_WITH_OPTIONS}
+    return _class_with(supports)(lender, description)
+
+
+@cache
+def _class_with(supports: frozenset[str]) -> type[BorrowedSaver]:
+    return type("BorrowedSaver", (BorrowedSaver,), {name: _WITH_OPTIONS[name] for name in supports})
+
+
+def _version_scheme(saver: BaseCheckpointSaver[Any]) -> str:
     """How a saver counts channel versions: "int", "str" (langgraph's padded counter) or "ask".
 
     langgraph asks for versions synchronously, many times a step and from event loops, so the host counts by itself
@@ -55,14 +77,13 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
 
     Args:
         lender: the caller.
-        scheme: how versions are counted, see `version_scheme`.
-        supports_delta: whether the caller's saver is asked for delta channels' histories.
+        description: see `describe_saver`.
     """
 
-    def __init__(self, lender: Lender, scheme: str) -> None:
+    def __init__(self, lender: Lender, description: Mapping[str, Any]) -> None:
         super().__init__()
         self.lender = lender
-        self.scheme = scheme
+        self.scheme: str = description["scheme"]
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BorrowedSaver:
         return self
@@ -144,32 +165,46 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
     async def adelete_thread(self, thread_id: str) -> None:
         await self.lender.aask("saver", "adelete_thread", thread_id)
 
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        self.lender.ask("saver", "delete_for_runs", [*run_ids])
 
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        await self.lender.aask("saver", "adelete_for_runs", [*run_ids])
+def _delete_for_runs(self: BorrowedSaver, run_ids: Sequence[str]) -> None:
+    self.lender.ask("saver", "delete_for_runs", [*run_ids])
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        self.lender.ask("saver", "copy_thread", source_thread_id, target_thread_id)
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        await self.lender.aask("saver", "acopy_thread", source_thread_id, target_thread_id)
+async def _adelete_for_runs(self: BorrowedSaver, run_ids: Sequence[str]) -> None:
+    await self.lender.aask("saver", "adelete_for_runs", [*run_ids])
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        self.lender.ask("saver", "prune", [*thread_ids], strategy=strategy)
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        await self.lender.aask("saver", "aprune", [*thread_ids], strategy=strategy)
+def _copy_thread(self: BorrowedSaver, source_thread_id: str, target_thread_id: str) -> None:
+    self.lender.ask("saver", "copy_thread", source_thread_id, target_thread_id)
 
-    def get_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.lender.ask(
-            "saver", "get_delta_channel_history", config=_plain(config), channels=[*channels]
-        )
-        return found
 
-    async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = await self.lender.aask(
-            "saver", "aget_delta_channel_history", config=_plain(config), channels=[*channels]
-        )
-        return found
+async def _acopy_thread(self: BorrowedSaver, source_thread_id: str, target_thread_id: str) -> None:
+    await self.lender.aask("saver", "acopy_thread", source_thread_id, target_thread_id)
+
+
+def _prune(self: BorrowedSaver, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    self.lender.ask("saver", "prune", [*thread_ids], strategy=strategy)
+
+
+async def _aprune(self: BorrowedSaver, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    await self.lender.aask("saver", "aprune", [*thread_ids], strategy=strategy)
+
+
+def _delta_history(self: BorrowedSaver, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
+    return self.lender.ask("saver", "get_delta_channel_history", config=_plain(config), channels=[*channels])
+
+
+async def _adelta_history(self: BorrowedSaver, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
+    return await self.lender.aask("saver", "aget_delta_channel_history", config=_plain(config), channels=[*channels])
+
+
+_WITH_OPTIONS: Final[Mapping[str, Any]] = {
+    "delete_for_runs": _delete_for_runs,
+    "adelete_for_runs": _adelete_for_runs,
+    "copy_thread": _copy_thread,
+    "acopy_thread": _acopy_thread,
+    "prune": _prune,
+    "aprune": _aprune,
+    "get_delta_channel_history": _delta_history,
+    "aget_delta_channel_history": _adelta_history,
+}

@@ -16,7 +16,7 @@ from langgraph.runtime import Runtime
 from agentmatrix import pregel
 from agentmatrix.errors import EncodeError
 from agentmatrix.session.callbacks import LentCallbacks, borrow_callbacks
-from agentmatrix.session.checkpointer import BorrowedSaver, version_scheme
+from agentmatrix.session.checkpointer import borrow_saver, describe_saver
 from agentmatrix.session.lending import Lender, Lent
 from agentmatrix.session.store import BorrowedCache, BorrowedStore, only_under
 from agentmatrix.wire.codec import Codec
@@ -123,7 +123,7 @@ class LentConfig:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
             self._lent.lend("saver", value)
-            return {"scheme": version_scheme(value)}
+            return describe_saver(value)
         if key == pregel.CACHE:
             if value is not None:
                 self._lent.lend("cache", value)
@@ -226,7 +226,7 @@ class BorrowedConfig:
     def _borrow(self, key: str, description: dict[str, Any]) -> Any:
         lender = self.lender
         if key == pregel.CHECKPOINTER:
-            return description["is"] if "is" in description else BorrowedSaver(lender, description["scheme"])
+            return description["is"] if "is" in description else borrow_saver(lender, description)
         if key == pregel.CACHE:
             return BorrowedCache(lender) if description["lent"] else None
         if key == pregel.STREAM:

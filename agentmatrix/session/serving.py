@@ -44,10 +44,6 @@ _UNARY: Final = frozenset(
 _STREAMS: Final = frozenset({"stream", "astream", "get_state_history", "aget_state_history"})
 _RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
 STOPPING: Final = "the host is stopping"
-UNKNOWN: Final = (
-    "what its unfinished nodes have done is unknown. With a checkpointer, call again with None to go on from the last "
-    "checkpoint"
-)
 _WITHIN_A_STEP: Final = frozenset({"messages", "custom", "tools"})
 """Stream modes whose parts come while a step is under way: the host need not wait for the caller before the next."""
 
@@ -385,7 +381,10 @@ class ServedRun:
         if not self.cancelled.is_set() or not isinstance(failure, (asyncio.CancelledError, GraphDrained, HostError)):
             return failure
         if self._why_stopped == STOPPING:
-            return HostLost(f"the host was stopped in the middle of the run; {UNKNOWN}")
+            return HostLost(
+                "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. With a "
+                "checkpointer, call again with None to go on from the last checkpoint"
+            )
         if self._why_stopped == "deadline":
             return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")
         return failure
