@@ -7,6 +7,8 @@
     │   ├── CycleError                  a Dag with a cycle, drawn
     │   └── NotAnAgentError (TypeError) something that cannot be made an agent
     ├── BoundError (RecursionError)     a loop or a group went on past its bound
+    ├── SpeakerError (ValueError)       the floor was given to somebody who is not in the group
+    ├── ScriptExhausted                 a scripted chat model has no answers left
     ├── CodecError
     │   ├── EncodeError (TypeError)     a value that cannot cross the wire: names path, type and option
     │   └── DecodeError (ValueError)    bytes that are not a value of the listed types
@@ -48,6 +50,14 @@ class NotAnAgentError(BuildError, TypeError):
 
 class BoundError(AgentMatrixError, RecursionError):
     """A loop or a chat group went on past its bound. The message names the loop and the option that raises it."""
+
+
+class SpeakerError(AgentMatrixError, ValueError):
+    """A speaker or a handoff gave the floor to somebody who is not in the chat group. The message names the members."""
+
+
+class ScriptExhausted(AgentMatrixError):
+    """A `ScriptedChatModel` was called more often than it has answers."""
 
 
 class CodecError(AgentMatrixError):

@@ -17,13 +17,9 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, PrivateAttr
 
-from agentmatrix.errors import AgentMatrixError
+from agentmatrix.errors import ScriptExhausted
 
-__all__ = ["ScriptExhausted", "ScriptedChatModel"]
-
-
-class ScriptExhausted(AgentMatrixError):
-    """A `ScriptedChatModel` was called more often than it has answers."""
+__all__ = ["ScriptedChatModel"]
 
 
 class _Calls:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from agentmatrix.compose.speakers import (
     Speaker,
-    SpeakerError,
     broadcast,
     handoff,
     mention,
@@ -13,4 +12,4 @@ from agentmatrix.compose.speakers import (
     selector,
 )
 
-__all__ = ["Speaker", "SpeakerError", "broadcast", "handoff", "mention", "random", "round_robin", "selector"]
+__all__ = ["Speaker", "broadcast", "handoff", "mention", "random", "round_robin", "selector"]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from agentmatrix.agent import as_agent, messages_in
 from agentmatrix.compose.conversation import Event, contribution, perspective
 from agentmatrix.compose.folding import unchanged
-from agentmatrix.compose.speakers import SpeakerError
+from agentmatrix.errors import SpeakerError
 from agentmatrix.pregel_channels import PregelProtocol, command_for_node, node_runnable, stand_in, updates_of
 
 __all__ = ["Member", "coerced"]

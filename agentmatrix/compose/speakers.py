@@ -17,11 +17,10 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
 from agentmatrix.compose.conversation import Conversation
-from agentmatrix.errors import AgentMatrixError, BuildError
+from agentmatrix.errors import BuildError, SpeakerError
 
 __all__ = [
     "Speaker",
-    "SpeakerError",
     "as_speaker",
     "broadcast",
     "handoff",
@@ -32,10 +31,6 @@ __all__ = [
 ]
 
 Choice = str | Sequence[str] | None
-
-
-class SpeakerError(AgentMatrixError, ValueError):
-    """A speaker chose somebody who is not in the group. The message names the members."""
 
 
 class Speaker:

@@ -13,9 +13,9 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
 from agentmatrix.compose import ChatGroup, CyclicGraph, Dag
-from agentmatrix.errors import BuildError
+from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.scripted import ScriptedChatModel
-from agentmatrix.speakers import SpeakerError, broadcast, handoff, mention, random, round_robin, selector
+from agentmatrix.speakers import broadcast, handoff, mention, random, round_robin, selector
 from agentmatrix.stops import agreed, max_turns, says, when
 from agentmatrix.testing import loopback
 

@@ -12,7 +12,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from agentmatrix.scripted import ScriptedChatModel, ScriptExhausted
+from agentmatrix.errors import ScriptExhausted
+from agentmatrix.scripted import ScriptedChatModel
 
 
 def test_it_answers_in_order_and_says_when_it_has_nothing_left() -> None:
