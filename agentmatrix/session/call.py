@@ -193,8 +193,10 @@ class Call:
             raise decode_failure(end.failure, self.codec)
         return self.codec.decode(end.result, "result")
 
-    def _part(self, part: pb.Part) -> Any:
-        return self.codec.decode(part.value, "part")
+    def _part(self, part: pb.Part) -> tuple[Any, ...]:
+        """The part in a tuple of one; an empty tuple for the mark that a superstep is over."""
+        value: tuple[Any, ...] = self.codec.decode(part.value, "part") if part.value else ()
+        return value
 
     def _remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

@@ -60,12 +60,12 @@ class SyncCall(Call):
             while True:
                 kind, item = self._next()
                 if kind == "part":
-                    value = self._part(item.part)
-                    self._park()
-                    try:
-                        yield value
-                    finally:
-                        self._unpark()
+                    for value in self._part(item.part):
+                        self._park()
+                        try:
+                            yield value
+                        finally:
+                            self._unpark()
                     self.credit()
                 elif kind == "end":
                     return self._outcome(item.end)
@@ -212,7 +212,8 @@ class AsyncCall(Call):
                 except TimeoutError:
                     raise self._too_late() from None
                 if kind == "part":
-                    yield self._part(item.part)
+                    for value in self._part(item.part):
+                        yield value
                     self.credit()
                 elif kind == "end":
                     self._result = self._outcome(item.end)

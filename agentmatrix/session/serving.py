@@ -30,6 +30,7 @@ from agentmatrix.errors import (
 from agentmatrix.session.config import BorrowedConfig
 from agentmatrix.session.conversation import HostConversation
 from agentmatrix.session.lending import METHODS
+from agentmatrix.session.parts import Steps
 from agentmatrix.transport.base import Lane
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.failures import decode_failure, encode_failure
@@ -44,8 +45,6 @@ _UNARY: Final = frozenset(
 _STREAMS: Final = frozenset({"stream", "astream", "get_state_history", "aget_state_history"})
 _RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
 STOPPING: Final = "the host is stopping"
-_WITHIN_A_STEP: Final = frozenset({"messages", "custom", "tools"})
-"""Stream modes whose parts come while a step is under way: the host need not wait for the caller before the next."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +129,8 @@ class ServedRun:
         self._acredit: asyncio.Semaphore | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: threading.Timer | None = None
+        self._graph: Any = None
+        self._verb = ""
 
     # What the transport calls, on its I/O thread.
 
@@ -274,7 +275,7 @@ class ServedRun:
         try:
             call, args, kwargs = self._prepare(start, exported)
             if start.verb in _STREAMS:
-                self._stream(call(*args, **kwargs), kwargs)
+                self._stream(call, args, kwargs)
                 self._end(result=None)
             elif start.verb == "saver":
                 self._end(result=self._own_saver(exported.graph, *args))
@@ -289,7 +290,7 @@ class ServedRun:
         try:
             call, args, kwargs = self._prepare(start, exported)
             if start.verb in _STREAMS:
-                await self._astream(call(*args, **kwargs), kwargs)
+                await self._astream(call, args, kwargs)
                 self._end(result=None)
             elif start.verb == "asaver":
                 self._end(result=await self._aown_saver(exported.graph, *args))
@@ -304,6 +305,7 @@ class ServedRun:
         graph: Any = exported.graph
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
+        self._graph, self._verb = graph, start.verb
         args, kwargs = self.codec.decode(start.arguments, "arguments")
         if start.config:
             packed = self.codec.decode(start.config, "config")
@@ -317,12 +319,12 @@ class ServedRun:
             raise HostError("the run was cancelled before it began")
         return getattr(graph, start.verb, None), list(args), kwargs
 
-    def _stream(self, parts: Any, kwargs: dict[str, Any]) -> None:
-        modes = _ModeOf(kwargs)
-        iterator = iter(parts)
+    def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+        sender = _Sender(self, self._steps(kwargs))
+        iterator = iter(call(*args, **sender.kwargs(kwargs)))
         try:
             for part in iterator:
-                if not self._send_part(part, modes):
+                if sender.send(part):
                     self._credit.acquire()
                 if self.cancelled.is_set():
                     raise HostError("the run was cancelled")
@@ -330,25 +332,30 @@ class ServedRun:
             if hasattr(iterator, "close"):
                 iterator.close()
 
-    async def _astream(self, parts: Any, kwargs: dict[str, Any]) -> None:
-        modes = _ModeOf(kwargs)
+    async def _astream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         assert self._acredit is not None
-        iterator = aiter(parts)
+        sender = _Sender(self, self._steps(kwargs))
+        iterator = aiter(call(*args, **sender.kwargs(kwargs)))
         try:
             async for part in iterator:
-                if not self._send_part(part, modes):
+                if sender.send(part):
                     await self._acredit.acquire()
         finally:
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
 
-    def _send_part(self, part: Any, modes: _ModeOf) -> bool:
-        """Sends a part; returns whether to go on without a credit."""
-        more = modes(part) in _WITHIN_A_STEP
-        value = self.codec.encode(part, "part")
+    def _steps(self, kwargs: dict[str, Any]) -> Steps | None:
+        """How to follow the supersteps of a stream; None for a history of states."""
+        if self._verb not in _RUNS:
+            return None
+        nested = pregel.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
+        return Steps(kwargs, "values" if nested else self._graph.stream_mode)
+
+    def send_part(self, part: Any, *, more: bool) -> None:
+        """Sends a part, or the mark of a step's end; `more` when the host goes on without a credit."""
+        value = b"" if part is None else self.codec.encode((part,), "part")
         with self._lock:
             self._send(self.conversation.part(value, more=more))
-        return more
 
     def _own_saver(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = _saver_method(graph, method)(*args, **kwargs)
@@ -397,23 +404,32 @@ class ServedRun:
         self.lane.close()
 
 
-class _ModeOf:
-    """Reads the stream mode off a part, whose shape depends on how the stream was asked for."""
+class _Sender:
+    """Sends the parts of a stream, and tells when to wait for the caller."""
 
-    def __init__(self, kwargs: dict[str, Any]) -> None:
-        mode = kwargs.get("stream_mode")
-        self.single = mode if isinstance(mode, str) else None
-        self.is_v2 = kwargs.get("version") == "v2"
-        self.position = 1 if kwargs.get("subgraphs") else 0
-        self.unknown = mode is None
+    def __init__(self, run: ServedRun, steps: Steps | None) -> None:
+        self.run, self.steps = run, steps
+        self._untaken = False
 
-    def __call__(self, part: Any) -> str | None:
-        if self.is_v2 and isinstance(part, dict):
-            return part.get("type")
-        if self.unknown or self.single is not None:
-            return self.single
-        found = part[self.position] if isinstance(part, tuple) and len(part) > self.position else None
-        return found if isinstance(found, str) else None
+    def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments to stream with."""
+        return kwargs if self.steps is None else self.steps.parts.widened
+
+    def send(self, part: Any) -> bool:
+        """Sends a part; returns whether to wait for a credit before the next."""
+        if self.steps is None:
+            self.run.send_part(part, more=False)
+            return True
+        part, visible, starts = self.steps.take(part)
+        if visible:
+            self.run.send_part(part, more=not starts)
+            self._untaken = True
+        elif starts and self._untaken:
+            self.run.send_part(None, more=False)
+        if not starts or not self._untaken:
+            return False
+        self._untaken = False
+        return True
 
 
 def _saver_method(graph: Any, method: str) -> Any:

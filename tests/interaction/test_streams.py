@@ -1,0 +1,122 @@
+"""A stream's laziness and flow: what a reader can tell from holding parts back."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, TypedDict
+
+import pytest
+from langgraph.config import get_stream_writer
+from langgraph.graph import START, StateGraph
+
+
+class State(TypedDict, total=False):
+    text: str
+
+
+def steps(*nodes: Any) -> Any:
+    return StateGraph(State).add_sequence(list(nodes)).add_edge(START, nodes[0].__name__).compile()
+
+
+@pytest.mark.parametrize("mode", ["updates", "values", "custom", "messages", ["custom", "updates"]])
+async def test_with_a_part_held_back_the_step_ends_and_the_next_does_not_start(
+    place: Any, verbs: Any, mode: Any
+) -> None:
+    ended, started = threading.Event(), threading.Event()
+
+    def one(state: State) -> State:
+        get_stream_writer()("a")
+        get_stream_writer()("b")
+        ended.set()
+        return {"text": "one"}
+
+    def two(state: State) -> State:
+        started.set()
+        return {"text": "two"}
+
+    graph = place(steps(one, two))
+    if verbs.is_async:
+        stream = graph.astream({"text": ""}, stream_mode=mode)
+        parts = [await anext(stream)] if mode != "messages" else []
+    else:
+        stream = graph.stream({"text": ""}, stream_mode=mode)
+        parts = [next(stream)] if mode != "messages" else []
+    if parts and mode != "values":
+        assert ended.wait(5)
+    assert not started.wait(0.2)
+    rest = [part async for part in stream] if verbs.is_async else list(stream)
+    assert started.is_set()
+    expected = {"updates": 2, "values": 3, "custom": 2, "messages": 0}.get(mode if isinstance(mode, str) else "", 4)
+    assert len(parts) + len(rest) == expected
+
+
+async def test_a_part_arrives_while_the_remote_still_works(place: Any, verbs: Any) -> None:
+    go_on = threading.Event()
+
+    def work(state: State) -> State:
+        get_stream_writer()("working")
+        assert go_on.wait(10)
+        return {"text": "done"}
+
+    graph = place(steps(work))
+    if verbs.is_async:
+        stream = graph.astream({"text": ""}, stream_mode="custom")
+        assert await anext(stream) == "working"
+    else:
+        stream = graph.stream({"text": ""}, stream_mode="custom")
+        assert next(stream) == "working"
+    go_on.set()
+    assert ([part async for part in stream] if verbs.is_async else list(stream)) == []
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("subgraphs", [False, True])
+@pytest.mark.parametrize(
+    "mode", [None, "values", "updates", "tasks", "debug", ["values", "custom"], ("updates", "values")]
+)
+async def test_parts_have_the_shape_that_was_asked_for(
+    place: Any, verbs: Any, mode: Any, subgraphs: bool, version: str
+) -> None:
+    def one(state: State) -> State:
+        get_stream_writer()("a")
+        return {"text": "one"}
+
+    local = steps(one)
+
+    async def shapes(graph: Any) -> list[Any]:
+        parts = await verbs.listed(
+            graph, "stream", {"text": ""}, stream_mode=mode, subgraphs=subgraphs, version=version
+        )
+        return [_without_ids(part) for part in parts]
+
+    assert await shapes(place(local)) == await shapes(local)
+
+
+def _without_ids(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {k: _without_ids(v) for k, v in part.items() if k not in ("id", "timestamp", "metadata")}
+    return [_without_ids(item) for item in part] if isinstance(part, (list, tuple)) else part
+
+
+async def test_a_host_goes_on_while_a_reader_of_a_sync_stream_waits_for_it(place: Any) -> None:
+    """A sync stream that is held back still lends: the store answers while nobody asks for parts."""
+    from langgraph.runtime import Runtime
+    from langgraph.store.memory import InMemoryStore
+
+    stored = threading.Event()
+
+    def work(state: State, runtime: Runtime[Any]) -> State:
+        get_stream_writer()("before")
+        assert runtime.store is not None
+        runtime.store.put(("a",), "k", {"v": 1})
+        stored.set()
+        return {"text": "done"}
+
+    nested = steps(work)
+    store = InMemoryStore()
+    outer = StateGraph(State).add_node("nested", place(nested)).add_edge(START, "nested").compile(store=store)
+    stream = outer.stream({"text": ""}, stream_mode="custom", subgraphs=True)
+    assert next(stream)[1] == "before"
+    assert stored.wait(5)
+    assert list(stream) == []
+    assert store.get(("a",), "k") is not None
