@@ -102,8 +102,6 @@ def play(graph: Graph, console: Console, address: str, seed: int) -> Show:
                 question = update.get("__interrupt__", question)
                 show.part(namespace, update)
             value = Command(resume=_ask(console, question[0].value)) if question else None
-    if not console.is_terminal:
-        console.print(show.record.get("board", ""), markup=False)
     console.print(f"\n{show.record.get('result', '').capitalize()}.\n")
     return show
 
@@ -207,7 +205,9 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    here = threading.current_thread() is threading.main_thread()
+    names = [name for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in (signal.Signals[name] for name in names)}
     try:
         yield
     finally:

@@ -19,8 +19,8 @@ black = ChatGroup(members, speaker=round_robin(), stop=max_turns(4), reply="tran
 white = RemoteAgent(sys.argv[1]) if len(sys.argv) > 1 else team()
 
 referee = CyclicGraph(Game, name="referee", max_rounds=LONGEST + 1)
-referee.add_node("black", black, input_map=asking(seed=0), output_map=heard_from("black"))
-referee.add_node("white", white, input_map=asking(seed=0), output_map=heard_from("white"))
+referee.add_node("black", black, input_map=asking(seed=2), output_map=heard_from("black"))
+referee.add_node("white", white, input_map=asking(seed=2), output_map=heard_from("white"))
 referee.add_node("judge", judge)
 referee.add_edge("black", "judge")
 referee.add_edge("white", "judge")

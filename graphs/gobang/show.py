@@ -45,13 +45,12 @@ class Show:
     @contextmanager
     def playing(self) -> Iterator[None]:
         """While the game goes on; it ends with the board."""
-        try:
-            if self._live is not None:
-                self._live.start()
-            yield
-        finally:
-            if self._live is not None:
-                self._live.stop()
+        if self._live is not None:
+            with self._live:
+                yield
+            return
+        yield
+        self._console.print(self.record.get("board", ""), markup=False)
 
     def part(self, namespace: tuple[str, ...], update: dict[str, Any]) -> None:
         """Shows one part of a stream of updates with subgraphs."""

@@ -175,7 +175,7 @@ def test_the_program_that_it_prints_runs(tmp_path: Path) -> None:
             timeout=60,
         )
     assert ran.returncode == 0, ran.stderr
-    assert "black captain: Black plays h8." in ran.stdout
+    assert "black captain: Black plays g6." in ran.stdout
     assert re.search(r"(black|white) wins in \d+ moves", ran.stdout)
 
 
