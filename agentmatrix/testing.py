@@ -50,4 +50,7 @@ def loopback(graph: Any, *, allow: Iterable[object] = (), **options: Any) -> Rem
     options.setdefault("name", hosted.get_name())
     remote = RemoteAgent(f"{host.address}/{name}", allow=(*graph_types(hosted), *admitted), **options)
     remote.card  # noqa: B018 - fetched now
+    # A drawing names the classes of its nodes; this one passes for the graph's own there.
+    shown = type(hosted)
+    remote.__class__ = type(shown.__name__, (RemoteAgent,), {"__module__": shown.__module__})
     return remote

@@ -9,26 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from concurrent.futures import Future
 from typing import Any, Final
 
 from langgraph.errors import GraphDrained
-from langgraph.pregel import Pregel
 
 from agentmatrix import pregel
 from agentmatrix.card import pack_drawing
 from agentmatrix.errors import (
     AgentMatrixError,
-    AgentNotFound,
     DeadlineExceeded,
-    HostBusy,
     HostError,
     HostLost,
     VersionMismatch,
 )
 from agentmatrix.session.config import BorrowedConfig
 from agentmatrix.session.conversation import HostConversation
+from agentmatrix.session.exports import Exported, Serving
 from agentmatrix.session.lending import METHODS
 from agentmatrix.session.parts import Steps
 from agentmatrix.transport.base import Lane
@@ -36,7 +33,7 @@ from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["Exported", "ServedRun", "Serving"]
+__all__ = ["STOPPING", "ServedRun"]
 
 _UNARY: Final = frozenset(
     {"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver"}
@@ -45,71 +42,6 @@ _UNARY: Final = frozenset(
 _STREAMS: Final = frozenset({"stream", "astream", "get_state_history", "aget_state_history"})
 _RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
 STOPPING: Final = "the host is stopping"
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A graph that a host offers: with the codec of its types."""
-
-    graph: Pregel[Any, Any, Any, Any]
-    codec: Codec
-
-
-@dataclass
-class Serving:
-    """What the runs of one host share.
-
-    Attributes:
-        exported: the graphs by name.
-        version: what this host speaks.
-        workers: runs the sync verbs.
-        loop: runs the async verbs.
-        max_runs: how many runs may be under way; more are refused.
-        allow_version_skew: take callers whose langgraph has another minor version.
-    """
-
-    exported: dict[str, Exported]
-    version: pb.Version
-    workers: Executor
-    loop: asyncio.AbstractEventLoop
-    max_runs: int = 1000
-    allow_version_skew: bool = False
-    stopping: bool = False
-    runs: set[ServedRun] = field(default_factory=set)
-
-    def find(self, start: pb.Start) -> Exported:
-        """The graph that a run asks for.
-
-        Raises:
-            VersionMismatch, HostBusy, AgentNotFound: the run is not taken.
-        """
-        mine, theirs = self.version, start.version
-        if mine.wire != theirs.wire:
-            raise VersionMismatch(
-                f"the host speaks version {mine.wire} of the wire (agentmatrix {mine.agentmatrix}), the caller "
-                f"{theirs.wire} (agentmatrix {theirs.agentmatrix}); install the same version on both"
-            )
-        if _minor(mine.langgraph) != _minor(theirs.langgraph) and not self.allow_version_skew:
-            raise VersionMismatch(
-                f"the host runs langgraph {mine.langgraph}, the caller {theirs.langgraph}; install the same minor "
-                "version on both, or start the host with --allow-version-skew"
-            )
-        if self.stopping:
-            raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
-        if len(self.runs) >= self.max_runs:
-            raise HostBusy(f"the host runs {self.max_runs} runs already, as many as it may; see --max-runs")
-        return self.named(start.agent)
-
-    def named(self, agent: str) -> Exported:
-        """The exported graph of that name; raises AgentNotFound, which lists what there is."""
-        if agent not in self.exported:
-            names = ", ".join(sorted(self.exported)) or "none"
-            raise AgentNotFound(f"the host has no agent {agent!r}; it has: {names}")
-        return self.exported[agent]
-
-
-def _minor(version: str) -> list[str]:
-    return version.split(".")[:2]
 
 
 class ServedRun:
@@ -128,6 +60,7 @@ class ServedRun:
         self._credit = threading.Semaphore(0)
         self._acredit: asyncio.Semaphore | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loop = serving.loop
         self._timer: threading.Timer | None = None
         self._graph: Any = None
         self._verb = ""
@@ -176,7 +109,8 @@ class ServedRun:
             self._timer.daemon = True
             self._timer.start()
         if start.verb.startswith("a"):
-            self.serving.loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
+            self._loop = exported.loop(self.serving.loop)
+            self._loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
         else:
             self.serving.workers.submit(contextvars.Context().run, self._run, start, exported)
 
@@ -188,7 +122,7 @@ class ServedRun:
 
     def _go_on(self) -> None:
         if self._acredit is not None:
-            self.serving.loop.call_soon_threadsafe(self._acredit.release)
+            self._loop.call_soon_threadsafe(self._acredit.release)
         else:
             self._credit.release()
 
@@ -209,7 +143,7 @@ class ServedRun:
                 pregel.set_drained(control, reason)
         self._credit.release()
         if self._task is not None:
-            self.serving.loop.call_soon_threadsafe(self._task.cancel)
+            self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _refuse_waiting(self, error: BaseException) -> None:
         while self._waiting:
