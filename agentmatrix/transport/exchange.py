@@ -156,7 +156,7 @@ class Exchange:
         self._outbox.clear()
         for lane in lanes.values():
             lane.owner = None
-            lane.receiver.lost(loss.touched if lane.delivered else loss.untouched)
+            _tell(lane, loss.touched if lane.delivered else loss.untouched)
             if self._on_forget:
                 self._on_forget()
 
@@ -219,7 +219,7 @@ class Exchange:
         lane = self._lanes.get(run)
         self.forget(run)
         if lane is not None:
-            lane.receiver.lost(error)
+            _tell(lane, error)
 
     def _give_up(self, run: int, error: ProtocolError) -> None:
         self._reset(run, Refusal("protocol", str(error)))
@@ -245,6 +245,13 @@ class _Nobody:
 
     def lost(self, error: AgentMatrixError) -> None:
         pass
+
+
+def _tell(lane: OpenLane, error: AgentMatrixError) -> None:
+    try:
+        lane.receiver.lost(error)
+    except Exception:
+        _logger.exception("a run failed to hear that it is lost")
 
 
 def _reset_error(reset: Reset, peer: str) -> AgentMatrixError:

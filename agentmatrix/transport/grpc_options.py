@@ -32,23 +32,28 @@ _METADATA_BYTES = 16 * 1024
 # streams with "too many pings".
 _PING_EVERY_MS = 30_000
 _PING_ANSWER_MS = 10_000
-_COMMON: Options = [
-    ("grpc.keepalive_time_ms", _PING_EVERY_MS),
-    ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
-    # 0 is "as many as there are": a stream may be silent for hours while an agent thinks.
-    ("grpc.http2.max_pings_without_data", 0),
-    # Sends are bounded by the other side's max_receive_message_length.
-    ("grpc.max_send_message_length", -1),
-    # Equal, since between the two limits headers are rejected at random.
-    ("grpc.max_metadata_size", _METADATA_BYTES),
-    ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
-]
+
+
+def _common() -> Options:
+    return [
+        ("grpc.keepalive_time_ms", _PING_EVERY_MS),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
+        # The core waits a minute for an answer to a ping, whatever keepalive_timeout_ms says.
+        ("grpc.http2.ping_timeout_ms", _PING_ANSWER_MS),
+        # 0 is "as many as there are": a stream may be silent for hours while an agent thinks.
+        ("grpc.http2.max_pings_without_data", 0),
+        # Sends are bounded by the other side's max_receive_message_length.
+        ("grpc.max_send_message_length", -1),
+        # Equal, since between the two limits headers are rejected at random.
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+    ]
 
 
 def channel_options(options: ClientOptions) -> Options:
     """The options of a caller's channel."""
     chosen: Options = [
-        *_COMMON,
+        *_common(),
         # Counts decompressed bytes: without it some hundred kilobytes can become hundreds of megabytes.
         ("grpc.max_receive_message_length", options.max_message),
         # An http_proxy variable would send even loopback calls to the proxy.
@@ -70,7 +75,7 @@ def channel_options(options: ClientOptions) -> Options:
 def server_options(options: ServerOptions) -> Options:
     """The options of a host's server. `max_connection_age` stays unset, since it kills live runs."""
     return [
-        *_COMMON,
+        *_common(),
         ("grpc.max_receive_message_length", options.max_message),
         ("grpc.keepalive_permit_without_calls", 1),
         # Less than the caller's interval, else its pings count as abuse.

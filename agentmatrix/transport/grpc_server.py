@@ -67,11 +67,13 @@ class GrpcServer(Server):
         self._stopped = asyncio.Event()
 
     def start(self) -> str:
+        if self._server or self._stopped.is_set():
+            raise RuntimeError("a server is started once; make a new one")
         if forked():
             raise AddressError(f"a host cannot serve here: {AFTER_FORK}")
         if isinstance(self._where, tuple):
             check_exposure(self._where[0], self._options)
-        elif self._server is None:
+        else:
             self._held.enter_context(socket_lock(self._where))
         try:
             return self._io.run(self._serve()).result()

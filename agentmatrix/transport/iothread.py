@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -120,14 +121,15 @@ def io_thread() -> IOThread:
 
 
 def forked() -> bool:
-    """Whether this process was forked from one that had an I/O thread, after which gRPC does not work in it."""
+    """Whether this process was forked from one that had an I/O thread and gRPC, which cannot work in it then."""
     return _forked
 
 
 def _after_fork() -> None:
     global _lock, _forked
     _lock = threading.Lock()
-    _forked = _forked or bool(_threads)
+    _forked = _forked or (bool(_threads) and "grpc" in sys.modules)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

@@ -35,7 +35,7 @@ class SyncCaller:
     """Waits for each echo in a thread."""
 
     def __init__(self, transport: Transport) -> None:
-        self.inbox: SimpleQueue[Frame] = SimpleQueue()
+        self.inbox: SimpleQueue[Frame | AgentMatrixError] = SimpleQueue()
         self.lane = transport.open(self)
         self.lane.send(Frame(start={"agent": "echo"}))
         self.inbox.get()
@@ -44,11 +44,14 @@ class SyncCaller:
         self.inbox.put(frame)
 
     def lost(self, error: AgentMatrixError) -> None:
-        raise error
+        self.inbox.put(error)
 
-    def echo(self) -> bytes:
-        self.lane.send(Frame(signal={"value": PAYLOAD}))
-        return self.inbox.get().signal.value
+    def echo(self, value: bytes = PAYLOAD) -> bytes:
+        self.lane.send(Frame(signal={"value": value}))
+        got = self.inbox.get()
+        if isinstance(got, AgentMatrixError):
+            raise got
+        return got.signal.value
 
 
 class AsyncCaller:
@@ -68,7 +71,8 @@ class AsyncCaller:
         self.loop.call_soon_threadsafe(self.answer.set_result, frame)
 
     def lost(self, error: AgentMatrixError) -> None:
-        raise error
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.answer.set_exception, error)
 
     async def echo(self) -> bytes:
         self.answer = self.loop.create_future()
@@ -168,7 +172,10 @@ def main() -> None:
     transport = connect(parse_target(f"{address}/echo"))
     with asyncio.Runner(loop_factory=new_loop) as runner:
         figures = runner.run(measure_async(transport, raw, seconds))
-    sync = median_ms(SyncCaller(transport).echo, seconds)
+    caller = SyncCaller(transport)
+    sync = median_ms(caller.echo, seconds)
+    large = bytes(64 << 20)
+    crossing = median_ms(lambda: caller.echo(large), 2 * seconds)
     unary = figures["raw"]
     print(f"raw grpc.aio unary          {unary:6.3f} ms")
     print(f"lane, asyncio caller        {figures['lane']:6.3f} ms   {figures['lane'] / unary:5.2f} of raw")
@@ -178,6 +185,7 @@ def main() -> None:
         f"lanes, {CALLERS} callers           {figures['lane/s']:6.0f} calls/s   "
         f"{figures['lane/s'] / figures['raw/s']:.1f} times raw"
     )
+    print(f"64 MB there and back        {crossing:6.0f} ms   {2 * 64 * 1.048576 / crossing * 1e3:.0f} MB/s")
     transport.close()
     process.terminate()
     process.wait()
