@@ -29,8 +29,8 @@ class Receiver(Protocol):
         """Take the next frame of this run; frames come in the order in which the peer sent them."""
 
     def lost(self, error: AgentMatrixError) -> None:
-        """Learn that no further frame will come. Called at most once, and not after `Lane.close`, unless that was called
-        on another thread in the same moment.
+        """Learn that no further frame will come. Called at most once, and not after `Lane.close`, unless that was
+        called on another thread in the same moment.
 
         Args:
             error: `HostUnreachable`, `HostBusy` or `Unauthenticated` when it is certain that the peer got no frame of
