@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
@@ -12,11 +13,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig
@@ -76,34 +77,40 @@ def main(
         console.out(Path(__file__).with_name("program.py").read_text(), end="", highlight=False)
         return 0
     black = human() if opponent == "human" else team(critic_model=chat_model(model) if model else None)
-    with host_at(host, model) as url, _white_at(url) as white:
+    # On an event loop Ctrl-C cancels the run; in LangGraph's sync verbs it may hit a lock that is never freed then.
+    with asyncio.Runner() as runner, host_at(host, model) as url, _white_at(url) as white:
         _ = white.card
         graph = build(black, white, seed=seed, checkpointer=InMemorySaver() if opponent == "human" else None)
-        show = play(graph, console, white.url.removeprefix("grpc://"), seed)
-        console.print(table(show, {"white": white.url.removeprefix("grpc://")}, overhead(white)))
-    if model:
-        console.print("Not played again: a chat model may say something else the next time.")
-        return 0
-    return again(console, show.record["moves"], seed, opponent, foreign=host is not None)
+        show = play(graph, console, white.url.removeprefix("grpc://"), seed, runner)
+        console.print(table(show, {"white": white.url.removeprefix("grpc://")}, runner.run(overhead(white))))
+        if model:
+            console.print("Not played again: a chat model may say something else the next time.")
+            return 0
+        return runner.run(again(console, show.record["moves"], seed, opponent, foreign=host is not None))
 
 
-def play(graph: Graph, console: Console, address: str, seed: int) -> Show:
+def play(graph: Graph, console: Console, address: str, seed: int, runner: asyncio.Runner) -> Show:
     """Draw the graph, play the game and show it as it goes on; a person is asked for moves."""
     show = Show(console, {"white": address}, live=graph.checkpointer is None)
     console.print(f"Game {seed}: black plays here, white at {address}.\n")
     console.print(draw_text(graph, ascii=console.options.ascii_only), soft_wrap=True, markup=False)
-    config: RunnableConfig = {"configurable": {"thread_id": "game"}}
     value: Any = {"moves": []}
     with show.playing():
-        while value is not None:
-            question = None
-            parts: Iterator[Any] = graph.stream(value, config, stream_mode="updates", subgraphs=True)
-            for namespace, update in parts:
-                question = update.get("__interrupt__", question)
-                show.part(namespace, update)
-            value = Command(resume=_ask(console, question[0].value)) if question else None
+        while (question := runner.run(_stretch(graph, value, show))) is not None:
+            value = Command(resume=_ask(console, question))
     console.print(f"\n{show.record.get('result', '').capitalize()}.\n")
     return show
+
+
+async def _stretch(graph: Graph, value: Any, show: Show) -> str | None:
+    """Plays until the game ends or a person is asked; returns what is asked."""
+    config: RunnableConfig = {"configurable": {"thread_id": "game"}}
+    parts: AsyncIterator[Any] = graph.astream(value, config, stream_mode="updates", subgraphs=True)
+    question = None
+    async for namespace, update in parts:
+        question = update["__interrupt__"][0].value if "__interrupt__" in update else question
+        show.part(namespace, update)
+    return question
 
 
 def _ask(console: Console, question: str) -> str:
@@ -114,7 +121,7 @@ def _ask(console: Console, question: str) -> str:
         raise GaveUp("the game was given up: the input ended before the game did") from None
 
 
-def overhead(white: Graph, calls: int = 40) -> float:
+async def overhead(white: Graph, calls: int = 40) -> float:
     """What a call of the remote team takes longer than one of the same team here, in milliseconds.
 
     Both are asked about a game that is over, to which a team says nothing: what is left is the call itself.
@@ -124,20 +131,20 @@ def overhead(white: Graph, calls: int = 40) -> float:
     for _ in range(calls):
         for graph, times in took.items():
             began = time.perf_counter()
-            graph.invoke(question)
+            await graph.ainvoke(question)
             times.append(time.perf_counter() - began)
     return 1000 * (statistics.median(took[white]) - statistics.median(took[here]))
 
 
-def again(console: Console, moves: list[str], seed: int, opponent: str, *, foreign: bool) -> int:
+async def again(console: Console, moves: list[str], seed: int, opponent: str, *, foreign: bool) -> int:
     """Play the same game with both teams in this process, a person's moves as they were, and compare."""
 
     def recorded(messages: list[AnyMessage]) -> AIMessage:
         return say(f"Again I play {moves[len(board_in(messages).moves)]}.")
 
     began = time.perf_counter()
-    replay = build(recorded if opponent == "human" else None, seed=seed).invoke({"moves": []})["moves"]
-    same = replay == moves
+    replay = await build(recorded if opponent == "human" else None, seed=seed).ainvoke({"moves": []})
+    same = replay["moves"] == moves
     console.print(
         f"The same game with both teams in this process, in {time.perf_counter() - began:.1f} s: "
         f"same moves: {'yes' if same else 'no'}"
@@ -200,16 +207,23 @@ def _address(process: subprocess.Popen[str], log: IO[str]) -> str:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this process in an orderly way, so that the second one ends with it."""
+    """SIGTERM and SIGHUP end this process as Ctrl-C does, so that the second one ends with it."""
 
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
+    heard: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        signal.raise_signal(signal.SIGINT)
 
     here = threading.current_thread() is threading.main_thread()
     names = [name for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
     before = {number: signal.signal(number, end) for number in (signal.Signals[name] for name in names)}
     try:
         yield
+    except KeyboardInterrupt:
+        if heard:
+            raise SystemExit(128 + heard[0]) from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -189,10 +189,13 @@ def test_a_demo_that_is_ended_ends_its_second_process(ending: signal.Signals) ->
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
-    assert process.stdout is not None
-    second = next(int(m[1]) for line in process.stdout if (m := re.search(r"white at .*process (\d+)", line)))
-    process.send_signal(ending)
-    _, errors = process.communicate(timeout=20)
+    try:
+        assert process.stdout is not None
+        second = next(int(m[1]) for line in process.stdout if (m := re.search(r"white at .*process (\d+)", line)))
+        process.send_signal(ending)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == {signal.SIGINT: 130}.get(ending, 128 + ending)
     assert "Traceback" not in errors
     assert not alive(second)
