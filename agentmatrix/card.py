@@ -85,7 +85,7 @@ def describe(graph: Any, describe_saver: Callable[[BaseCheckpointSaver[Any]], An
         "name": graph.get_name(),
         "description": _description(graph),
         "checkpointer": "own" if owns else saver,
-        "saver": describe_saver(saver) if owns else None,
+        "saver": describe_saver(saver) if isinstance(saver, BaseCheckpointSaver) else None,
         "schemas": schemas,
         "unmade": unmade,
         "drawings": _drawings(graph),

@@ -376,7 +376,7 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
             async for part in parts:
                 yield part
         finally:
-            await parts.aclose()  # type: ignore[attr-defined]
+            await parts.aclose()
 
     def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> Any:
         """The state of a thread, as of a local graph's `get_state`."""
@@ -397,7 +397,7 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
             async for state in parts:
                 yield state
         finally:
-            await parts.aclose()  # type: ignore[attr-defined]
+            await parts.aclose()
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[Any]]) -> RunnableConfig:
         """Writes states into a thread, superstep by superstep; `update_state` comes down to this."""

@@ -332,7 +332,8 @@ def borrow_callbacks(lender: Lender, packed: dict[str, Any], *, is_async: bool) 
 
     def finish() -> None:
         for number, twin, before in twins:
-            if new := getattr(twin, "seen", set()) - before:
-                lender.tell("seen", number, new)
+            seen: set[Any] = getattr(twin, "seen", set())
+            if seen - before:
+                lender.tell("seen", number, seen - before)
 
     return manager, finish

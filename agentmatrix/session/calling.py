@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any, Final
 
 from agentmatrix.errors import DeadlineExceeded
@@ -53,7 +53,7 @@ class SyncCall(Call):
         except StopIteration as stop:
             return stop.value
 
-    def parts(self) -> Iterator[Any]:
+    def parts(self) -> Generator[Any, None, Any]:
         """Yields the parts of the run; its return value is the verb's result."""
         try:
             self.open()
@@ -198,7 +198,7 @@ class AsyncCall(Call):
             """A unary verb has no parts."""
         return self._result
 
-    async def parts(self) -> AsyncIterator[Any]:
+    async def parts(self) -> AsyncGenerator[Any, None]:
         """Yields the parts of the run; the verb's result is then in `result`."""
         outbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         pump: asyncio.Task[None] | None = None

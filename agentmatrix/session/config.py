@@ -42,7 +42,8 @@ class NotCarried:
     def _refuse(self, *args: object, **kwargs: object) -> Any:
         raise EncodeError(object.__getattribute__(self, "_reason"))
 
-    __call__ = __iter__ = __getitem__ = __len__ = __bool__ = __enter__ = __str__ = _refuse
+    __call__ = __iter__ = __getitem__ = __len__ = __bool__ = __str__ = _refuse
+    __enter__ = __exit__ = __aenter__ = __aexit__ = __contains__ = _refuse
 
     def __repr__(self) -> str:
         return f"<not carried: {object.__getattribute__(self, '_reason')}>"

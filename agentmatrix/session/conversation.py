@@ -170,11 +170,11 @@ class HostConversation:
 
     def part(self, value: bytes, *, more: bool) -> pb.Frame | None:
         """A part of the run's stream; `more` when the host goes on without a credit."""
-        return pb.Frame(part=pb.Part(value=value, more=more)) if self.phase is Phase.ACCEPTED else None
+        return pb.Frame(part={"value": value, "more": more}) if self.phase is Phase.ACCEPTED else None
 
     def event(self, kind: str, arguments: bytes) -> pb.Frame | None:
         """Something that the caller's objects must hear of."""
-        return pb.Frame(event=pb.Event(kind=kind, arguments=arguments)) if self.phase is Phase.ACCEPTED else None
+        return pb.Frame(event={"kind": kind, "arguments": arguments}) if self.phase is Phase.ACCEPTED else None
 
     def request(self, target: str, method: str, arguments: bytes) -> pb.Frame | None:
         """A question to a lent object; its id is in the frame. None when the run has ended."""
@@ -182,14 +182,14 @@ class HostConversation:
             return None
         number, self._next_id = self._next_id, self._next_id + 1
         self._open.add(number)
-        return pb.Frame(request=pb.Request(id=number, target=target, method=method, arguments=arguments))
+        return pb.Frame(request={"id": number, "target": target, "method": method, "arguments": arguments})
 
     def end(self, *, result: bytes | None = None, failure: bytes | None = None) -> pb.Frame | None:
         """The last frame; None when there was one."""
         if self.phase is Phase.ENDED:
             return None
         self.phase = Phase.ENDED
-        return pb.Frame(end=pb.End(failure=failure) if failure is not None else pb.End(result=result or b""))
+        return pb.Frame(end={"failure": failure} if failure is not None else {"result": result or b""})
 
     def lost(self) -> bool:
         """The connection is gone: ends the conversation; returns whether the run was still open."""

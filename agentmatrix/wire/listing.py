@@ -32,6 +32,7 @@ _BUILT_IN: Final = {
     "StringPromptValue",
     "langchain_core.runnables.utils": "AddableDict",
     "langchain_core.structured_query": "Comparator Comparison Operation Operator StructuredQuery",
+    "langgraph.callbacks": "GraphInterruptEvent GraphResumeEvent",
     "langgraph.checkpoint.base": "CheckpointTuple",
     "langgraph.checkpoint.serde.types": "*",
     "langgraph.errors": "ErrorCode NodeError",

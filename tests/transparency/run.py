@@ -23,7 +23,8 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
 NEEDS = [
     "pytest", "pytest-mock", "pytest-timeout", "syrupy", "httpx", "redis", "psycopg[binary]", "pycryptodome", "uvloop",
-    "anyio", "pytest-repeat", "pytest-xdist", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres", "langchain",
+    "anyio", "pytest-repeat", "pytest-xdist", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres",
+    "langchain",
 ]  # fmt: skip
 UNSUITED = ("test_delta_channel_benchmark.py", "test_prune_postgres.py")
 
