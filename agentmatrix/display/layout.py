@@ -144,9 +144,7 @@ class _Level:
         back = back_edges(self.drawing)
         forth = {(edge.source, edge.target) for edge in self.drawing.edges if edge not in back}
         answers = {
-            (edge.target, edge.source): edge
-            for edge in back
-            if not edge.label and (edge.target, edge.source) in forth
+            (edge.target, edge.source): edge for edge in back if not edge.label and (edge.target, edge.source) in forth
         }
         for edge in self.drawing.edges:
             if edge.source == edge.target:

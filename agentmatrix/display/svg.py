@@ -89,7 +89,7 @@ def _level(layout: Layout, depth: int) -> Iterator[str]:
 
 def _box(box: Box, depth: int) -> Iterator[str]:
     node = box.node
-    yield f"<g data-node={quoteattr(_clean(node.id))} transform=\"translate({box.x:.1f} {box.y:.1f})\">"
+    yield f'<g data-node={quoteattr(_clean(node.id))} transform="translate({box.x:.1f} {box.y:.1f})">'
     yield f"<title>{escape(_clean(_told(node)))}</title>"
     if node.kind in ("start", "end"):
         yield from _terminal(box, nested=depth > 0)
@@ -144,7 +144,7 @@ def _leaf(box: Box) -> Iterator[str]:
 def _badge(node: Node, x: float, y: float) -> Iterator[str]:
     width = badge_width(node)
     yield f'<g transform="translate({x:.1f} {y:.1f})">{_rect(width, BADGE_HEIGHT, BADGE_HEIGHT / 2, "badge")}'
-    yield f'{_text(shortened(node.address), width / 2, BADGE_HEIGHT / 2, "inverse", 11, "middle")}</g>'
+    yield f"{_text(shortened(node.address), width / 2, BADGE_HEIGHT / 2, 'inverse', 11, 'middle')}</g>"
 
 
 def _edge(route: Route) -> Iterator[str]:
@@ -167,7 +167,7 @@ def _edge_label(route: Route) -> Iterator[str]:
     width = text_width(words, 11.0) + 6
     yield f'<g transform="translate({x:.1f} {y:.1f})"><title>{escape(_clean(route.edge.label))}</title>'
     yield f'<rect x="{-width / 2:.1f}" y="-8" width="{width:.1f}" height="16" rx="4" {_paint("veil")}/>'
-    yield f'{_text(words, 0, 0, "quiet", 11, "middle")}</g>'
+    yield f"{_text(words, 0, 0, 'quiet', 11, 'middle')}</g>"
 
 
 def _path(route: Route) -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ from langchain_core.runnables import RunnableConfig
 
 from agentmatrix import pregel
 from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost
+from agentmatrix.session import tracing
 from agentmatrix.session.config import LentConfig
 from agentmatrix.session.conversation import CallerConversation
 from agentmatrix.session.lending import METHODS, Lent
@@ -99,6 +100,7 @@ class Call:
                 self.config.control = spec.control
                 packed["control"] = {"drained": spec.control.drain_reason}
             start.config = self.codec.encode(packed, "config")
+        start.trace.update(tracing.outgoing())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
         start.lends.extend(target for target in METHODS if target in self.lent)
         return start

@@ -23,6 +23,7 @@ from agentmatrix.errors import (
     HostLost,
     VersionMismatch,
 )
+from agentmatrix.session import tracing
 from agentmatrix.session.config import BorrowedConfig
 from agentmatrix.session.conversation import HostConversation
 from agentmatrix.session.exports import Exported, Serving
@@ -207,14 +208,9 @@ class ServedRun:
 
     def _run(self, start: pb.Start, exported: Exported) -> None:
         try:
-            call, args, kwargs = self._prepare(start, exported)
-            if start.verb in _STREAMS:
-                self._stream(call, args, kwargs)
-                self._end(result=None)
-            elif start.verb == "saver":
-                self._end(result=self._own_saver(exported.graph, *args))
-            else:
-                self._end(result=call(*args, **kwargs))
+            with tracing.continued(start.trace):
+                result = self._result(start, exported)
+            self._end(result=result)
         except BaseException as error:
             self._end(failure=error)
         finally:
@@ -222,18 +218,27 @@ class ServedRun:
 
     async def _arun(self, start: pb.Start, exported: Exported) -> None:
         try:
-            call, args, kwargs = self._prepare(start, exported)
-            if start.verb in _STREAMS:
-                await self._astream(call, args, kwargs)
-                self._end(result=None)
-            elif start.verb == "asaver":
-                self._end(result=await self._aown_saver(exported.graph, *args))
-            else:
-                self._end(result=await call(*args, **kwargs))
+            with tracing.continued(start.trace):
+                result = await self._aresult(start, exported)
+            self._end(result=result)
         except BaseException as error:
             self._end(failure=error)
         finally:
             self._finish()
+
+    def _result(self, start: pb.Start, exported: Exported) -> Any:
+        call, args, kwargs = self._prepare(start, exported)
+        if start.verb in _STREAMS:
+            return self._stream(call, args, kwargs)
+        return self._own_saver(exported.graph, *args) if start.verb == "saver" else call(*args, **kwargs)
+
+    async def _aresult(self, start: pb.Start, exported: Exported) -> Any:
+        call, args, kwargs = self._prepare(start, exported)
+        if start.verb in _STREAMS:
+            return await self._astream(call, args, kwargs)
+        if start.verb == "asaver":
+            return await self._aown_saver(exported.graph, *args)
+        return await call(*args, **kwargs)
 
     def _prepare(self, start: pb.Start, exported: Exported) -> tuple[Any, list[Any], dict[str, Any]]:
         graph: Any = exported.graph

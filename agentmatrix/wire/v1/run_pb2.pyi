@@ -45,7 +45,14 @@ class Frames(_message.Message):
     def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "lends")
+    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "lends", "trace")
+    class TraceEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +62,7 @@ class Start(_message.Message):
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     LENDS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     id: str
     version: Version
     agent: str
@@ -64,7 +72,8 @@ class Start(_message.Message):
     config: bytes
     timeout: float
     lends: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., lends: _Optional[_Iterable[str]] = ...) -> None: ...
+    trace: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., lends: _Optional[_Iterable[str]] = ..., trace: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("wire", "langgraph", "agentmatrix")
