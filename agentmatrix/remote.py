@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, ClassVar, Self, cast
 
@@ -18,8 +19,9 @@ from agentmatrix import pregel
 from agentmatrix.card import AgentCard, schema_model
 from agentmatrix.session.call import CallSpec
 from agentmatrix.session.calling import AsyncCall, SyncCall
-from agentmatrix.session.checkpointer import borrow_saver
+from agentmatrix.session.checkpointer import OwnSaver, borrow_saver
 from agentmatrix.session.connection import Connection
+from agentmatrix.session.printing import aprinted, printed, wants_printing
 from agentmatrix.session.version import spoken_version
 from agentmatrix.shown import Shown
 from agentmatrix.transport.options import ClientOptions, Pem
@@ -219,7 +221,7 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
         card = self._known
         if card is None or card.checkpointer != "own":
             return None if card is None else card.checkpointer
-        return borrow_saver(_OwnSaver(self), card.saver)
+        return borrow_saver(OwnSaver(self._call, self._acall), card.saver)
 
     def _channel(self, name: str, default: Any) -> Any:
         card = self._known
@@ -355,22 +357,33 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the agent to its end. Arguments, result and errors as of a local graph's `invoke`."""
+        if wants_printing(kwargs):
+            return super().invoke(input, config, **kwargs)
         config = pregel.ensure_config(self.config, config)
         return self._call("invoke", input, config=config, is_run=True, **kwargs).result()
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the agent to its end, awaited."""
+        if wants_printing(kwargs):
+            return await super().ainvoke(input, config, **kwargs)
         config = pregel.ensure_config(self.config, config)
         return await self._acall("ainvoke", input, config=config, is_run=True, **kwargs).result()
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Runs the agent and yields the parts of its stream while it works, lazily as a local graph does."""
         config = pregel.ensure_config(self.config, config)
+        if wants_printing(kwargs):
+            yield from printed(partial(self.stream, input, config), kwargs, self.stream_mode)
+            return
         yield from self._call("stream", input, config=config, is_run=True, **kwargs).parts()
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Runs the agent and yields the parts of its stream, asynchronously."""
         config = pregel.ensure_config(self.config, config)
+        if wants_printing(kwargs):
+            async for part in aprinted(partial(self.astream, input, config), kwargs, self.stream_mode):
+                yield part
+            return
         parts = self._acall("astream", input, config=config, is_run=True, **kwargs).parts()
         try:
             async for part in parts:
@@ -423,22 +436,6 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
     async def aclear_cache(self, nodes: Sequence[str] | None = None) -> None:
         """Empties the agent's cache on the host, awaited."""
         await self._acall("aclear_cache", nodes).result()
-
-
-class _OwnSaver:
-    """Asks the host for the checkpointer that the remote graph was compiled with."""
-
-    def __init__(self, remote: RemoteAgent) -> None:
-        self._remote = remote
-
-    def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._remote._call("saver", method, args, kwargs).result()
-
-    async def aask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        return await self._remote._acall("asaver", method, args, kwargs).result()
-
-    def tell(self, kind: str, *args: Any) -> None:
-        """A checkpointer tells nothing."""
 
 
 def _unpickle(target: Target, options: ClientOptions, allow: tuple[object, ...], state: dict[str, Any]) -> RemoteAgent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from langgraph.checkpoint.base import (
 
 from agentmatrix.session.lending import Lender
 
-__all__ = ["BorrowedSaver", "borrow_saver", "describe_saver"]
+__all__ = ["BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver"]
 
 _OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channel_history")
 """Methods that langgraph looks for on a saver's class: a stand-in has those that the caller's saver has."""
@@ -164,6 +164,27 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
 
     async def adelete_thread(self, thread_id: str) -> None:
         await self.lender.aask("saver", "adelete_thread", thread_id)
+
+
+class OwnSaver:
+    """Asks a host for the checkpointer that a remote graph was compiled with, one call of a verb a method.
+
+    Args:
+        call: starts a sync verb, as `call("saver", method, args, kwargs)`.
+        acall: starts an async verb.
+    """
+
+    def __init__(self, call: Callable[..., Any], acall: Callable[..., Any]) -> None:
+        self._call, self._acall = call, acall
+
+    def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._call("saver", method, args, kwargs).result()
+
+    async def aask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        return await self._acall("asaver", method, args, kwargs).result()
+
+    def tell(self, kind: str, *args: Any) -> None:
+        """A checkpointer tells nothing."""
 
 
 def _delete_for_runs(self: BorrowedSaver, run_ids: Sequence[str]) -> None:

@@ -120,3 +120,20 @@ async def test_a_host_goes_on_while_a_reader_of_a_sync_stream_waits_for_it(place
     assert stored.wait(5)
     assert list(stream) == []
     assert store.get(("a",), "k") is not None
+
+
+@pytest.mark.parametrize("options", [{"print_mode": "updates"}, {"print_mode": ["values", "updates"]}, {"debug": True}])
+async def test_what_is_printed_is_printed_by_the_caller(
+    place: Any, verbs: Any, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
+) -> None:
+    def one(state: State) -> State:
+        return {"text": "one"}
+
+    local = steps(one)
+    results = []
+    for graph in (place(local), local):
+        done = await verbs.invoke(graph, {"text": ""}, **options)
+        parts = await verbs.listed(graph, "stream", {"text": ""}, stream_mode="updates", **options)
+        results.append((done, parts, capsys.readouterr().out))
+    assert results[0] == results[1]
+    assert "[updates]" in results[0][2]
