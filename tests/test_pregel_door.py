@@ -1,0 +1,51 @@
+"""The private side of langgraph that this package leans on: an upgrade that changes it fails here, loudly."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+from langgraph.pregel import Pregel
+from langgraph.runtime import RunControl, Runtime
+
+from agentmatrix import pregel
+from agentmatrix.remote import RemoteAgent
+
+PLAIN = {"thread_id", "checkpoint_map", "checkpoint_id", "checkpoint_ns"}
+
+
+def test_every_reserved_config_key_is_sorted_by_how_it_crosses() -> None:
+    known = pregel.BY_VALUE | pregel.LENT | pregel.DROPPED | PLAIN
+    reserved = set(pregel.reserved_keys().values())
+    assert reserved == known, f"new: {reserved - known}, gone: {known - reserved}"
+    assert not (pregel.BY_VALUE & pregel.LENT) | (pregel.BY_VALUE & pregel.DROPPED) | (pregel.LENT & pregel.DROPPED)
+
+
+def test_a_runtime_has_the_fields_that_cross() -> None:
+    assert {field.name for field in dataclasses.fields(Runtime)} == {
+        *("context", "store", "stream_writer", "heartbeat", "previous", "execution_info", "server_info", "control")
+    }
+
+
+def test_a_run_control_can_become_a_watched_one() -> None:
+    heard: list[str] = []
+    control = RunControl()
+    unwatch = pregel.watch_drain(control, heard.append)
+    control.request_drain("now")
+    unwatch()
+    control.request_drain("later")
+    assert heard == ["now"] and control.drain_reason == "later"
+
+
+def test_every_public_method_of_a_graph_is_remote() -> None:
+    """What RemoteAgent inherits comes down to methods that it overrides."""
+    inherited = {
+        name
+        for name, member in inspect.getmembers(Pregel, inspect.isfunction)
+        if not name.startswith("_") and name in vars(Pregel) and getattr(RemoteAgent, name) is member
+    }
+    assert inherited == {
+        *("update_state", "aupdate_state"),  # bulk_update_state
+        *("stream_events", "astream_events"),  # stream, astream
+        *("config_schema", "get_config_jsonschema", "validate"),  # deprecated, or of no use to a remote graph
+    }
