@@ -39,6 +39,8 @@ __all__ = [
     "CHECKPOINT_NS",
     "CONF",
     "DROPPED",
+    "DURABILITY",
+    "ERROR_SOURCE_NODE",
     "LENT",
     "NODE_FINISHED",
     "NS_SEP",
@@ -86,6 +88,8 @@ REPLAY_STATE: Final[str] = keys.CONFIG_KEY_REPLAY_STATE
 NODE_FINISHED: Final[str] = keys.CONFIG_KEY_NODE_FINISHED
 TASK_ID: Final[str] = keys.CONFIG_KEY_TASK_ID
 CHECKPOINT_NS: Final[str] = keys.CONFIG_KEY_CHECKPOINT_NS
+DURABILITY: Final[str] = keys.CONFIG_KEY_DURABILITY
+ERROR_SOURCE_NODE: Final[str] = keys.ERROR_SOURCE_NODE
 
 BY_VALUE: Final = frozenset(
     {

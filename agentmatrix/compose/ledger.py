@@ -6,11 +6,13 @@ and asks what is ready and what a node sees. Nothing depends on the order in whi
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+from langgraph.channels.base import BaseChannel
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Send
 
@@ -104,11 +106,16 @@ class Ledger:
         self.activations: list[Activation] = []
         self.called = list(called)
         self._by_node: dict[str, list[int]] = {}
+        self._triggered: set[str] = set()
         self._outside: list[int] = []
         self._ancestors: list[int] = []
         self._keys: list[tuple[Any, ...]] = []
+        self._order: list[int] = []
+        self._writers: dict[str, int] = {}
+        self._divisions: dict[str, list[int]] = {}
+        self._undelivered: dict[tuple[int, int], Pending] = {}
         self._folds: dict[int, Fold] = {0: base}
-        self._plan: Plan | None = None
+        self._look_again()
         for activation in activations:
             self._append(activation)
 
@@ -156,7 +163,9 @@ class Ledger:
 
     def intervene(self, writes: Iterable[Write] = (), node: str = "", sends: Sequence[Send] = ()) -> None:
         """An update that is folded after everything so far, and that everything to come sees."""
-        self.record(Activation(node, tuple(writes), sends=tuple(sends), outside=True))
+        activation = Activation(node, tuple(writes), sends=tuple(sends), outside=True)
+        if activation.writes or activation.sends:
+            self.record(activation)
 
     def call(self, node: str) -> None:
         """A command from outside calls for `node`, whether or not it has run. If the run is over it goes on there."""
@@ -164,8 +173,9 @@ class Ledger:
             self._load(self.final(), [Activation(self.topology.start, follows=False)])
         elif not self.unfinished():
             self._load(self.final(), self._others(node))
+        self._append(Activation("", outside=True))
         self.called.append(node)
-        self._plan = None
+        self._look_again()
 
     def close(self) -> None:
         """Nothing runs any more; the state stays as it is."""
@@ -197,34 +207,35 @@ class Ledger:
         return bool(self.plan().ready or self.plan().pending)
 
     def _planned(self) -> Plan:
-        topology = self.topology
-        ran = {node: [i for i in self._of(node) if self.activations[i].origin is None] for node in topology.nodes}
+        topology, done = self.topology, self._done
         pending = self._pending()
         waiting = {p.send.node for p in pending}
-        done = {topology.start}
         ready: list[str] = []
-        skipped: set[str] = set()
-        for node in topology.order:
-            came = all(source in done for source in topology.sources[node])
+        left: list[str] = []
+        for node in self._left:
+            came = done.issuperset(topology.sources[node])
+            ran = node in self._triggered
             reached = came and bool(self._deliverers(node))
-            if (reached and not ran[node]) or node in self.called:
+            if (reached and not ran) or node in self.called:
                 ready.append(node)
-            elif node not in waiting and (ran[node] or (came and not reached)):
+            elif node not in waiting and (ran or (came and not reached)):
                 done.add(node)
-                if not self._of(node):
-                    skipped.add(node)
+                continue
+            left.append(node)
+        self._left = left
         eager = [node for node in ready if node not in topology.deferred]
         ready = eager if eager or pending else ready
+        skipped = done - self._by_node.keys()
         return Plan(tuple(ready), tuple(pending), frozenset(skipped), frozenset(done - {topology.start}))
 
+    def _look_again(self) -> None:
+        """The next plan looks at every node; others leave out what is done, which stays so unless called for."""
+        self._done = {self.topology.start}
+        self._left: Sequence[str] = self.topology.order
+        self._plan = None
+
     def _pending(self) -> list[Pending]:
-        delivered = {activation.origin for activation in self.activations}
-        sent = (
-            Pending((i, n), send)
-            for i in self.sorted(range(len(self.activations)))
-            for n, send in enumerate(self.activations[i].sends)
-        )
-        return [pending for pending in sent if pending.origin not in delivered]
+        return sorted(self._undelivered.values(), key=lambda p: (self._keys[p.origin[0]], p.origin))
 
     def _of(self, node: str) -> list[int]:
         return self._by_node.get(node, [])
@@ -241,7 +252,7 @@ class Ledger:
     def causes(self, node: str, origin: tuple[int, int] | None = None) -> tuple[int, ...]:
         """The activations that lead directly to the next activation of `node`."""
         if node in self.called and origin is None:
-            return tuple(range(len(self.activations)))
+            return tuple(range(self._outside[-1] + 1)) if self._outside else (0,)
         direct = self._deliverers(node) if origin is None else [origin[0]]
         return tuple(sorted({*direct, *self._outside})) or (0,)
 
@@ -256,31 +267,53 @@ class Ledger:
         return self.fold(self._closed(self.causes(node, origin)))
 
     def fold(self, ancestors: int) -> Fold:
-        """The state at the start of the run, folded with a set of activations: bit i stands for activation i."""
+        """The state at the start of the run, folded with a set of activations: bit i stands for activation i.
+
+        The order is canonical: topological, ties by the order of add_node, packets in Send order.
+        """
         if ancestors not in self._folds:
-            order = self.sorted(i for i in range(len(self.activations)) if ancestors >> i & 1)
+            order = [i for i in self._order if ancestors >> i & 1]
             before = self._folds.get(ancestors & ~(1 << order[-1]))
-            rest = order if before is None else order[-1:]
             fold = self.base if before is None else before
-            for i in rest:
-                fold = folded(fold, self.activations[i].writes)
-            self._folds[ancestors] = fold
+            for i in order if before is None else order[-1:]:
+                fold = folded(fold, [write for write in self.activations[i].writes if write[0] not in self._divisions])
+            self._folds[ancestors] = {**fold, **{key: self._divided(key, order) for key in self._divisions}}
         return self._folds[ancestors]
 
-    def sorted(self, indices: Iterable[int]) -> list[int]:
-        """Activations in canonical order: topological, ties by the order of add_node, packets in Send order."""
-        return sorted(indices, key=lambda i: self._keys[i])
+    def _divided(self, key: str, order: Iterable[int]) -> BaseChannel[Any, Any, Any]:
+        """A key that updates from outside write. They know what has run before, and what runs after sees them: so all
+        before is folded before them and all after it after them, in canonical order on either side. Commands from
+        outside start nodes that know all that has run, and divide every key."""
+        fold: Fold = {key: self.base[key]}
+        for i in sorted(order, key=lambda i: bisect_right(self._divisions[key], i)):
+            fold = folded(fold, [write for write in self.activations[i].writes if write[0] == key])
+        return fold[key]
 
     def _append(self, activation: Activation) -> None:
         index = len(self.activations)
-        # What came from outside divides the run: all before it is folded before it, all after it after it.
-        epoch = len(self._outside)
         rank = len(self.topology.nodes) + 1 if activation.outside else self.topology.rank[activation.node]
         sender, number = activation.origin or (-1, -1)
-        self._keys.append((epoch, rank, self._keys[sender] if sender >= 0 else (), number))
+        self._keys.append((rank, self._keys[sender] if sender >= 0 else (), number))
+        insort(self._order, index, key=lambda i: self._keys[i])
         self._ancestors.append(self._closed(cause for cause in activation.causes if cause < index))
         self.activations.append(activation)
+        self._note_ways(index, activation)
+        written = {key for key, _ in activation.writes}
+        for key in written:
+            self._writers[key] = self._writers.get(key, 0) | 1 << index
+        if activation.outside:
+            for key in written if written and not activation.sends else self.channels:
+                self._divisions.setdefault(key, []).append(index + 1)
+
+    def _note_ways(self, index: int, activation: Activation) -> None:
         (self._outside if activation.outside else self._by_node.setdefault(activation.node, [])).append(index)
+        if activation.origin:
+            self._undelivered.pop(activation.origin, None)
+        elif not activation.outside:
+            self._triggered.add(activation.node)
+        self._undelivered |= {(index, n): Pending((index, n), send) for n, send in enumerate(activation.sends)}
+        if self._done.intersection((activation.node, *(send.node for send in activation.sends))):
+            self._look_again()
 
     def _closed(self, causes: Iterable[int]) -> int:
         ancestors = 0
@@ -294,9 +327,9 @@ class Ledger:
         keys = {key for key, _ in activation.writes} & self._plain
         ancestors = self._closed(activation.causes) if keys else 0
         for key in keys:
-            for i, other in enumerate(self.activations):
-                if not ancestors >> i & 1 and any(key == written for written, _ in other.writes):
-                    raise InvalidUpdateError(_conflict(key, *sorted((activation.node, other.node))))
+            if unrelated := self._writers.get(key, 0) & ~ancestors:
+                other = self.activations[(unrelated & -unrelated).bit_length() - 1]
+                raise InvalidUpdateError(_conflict(key, *sorted((activation.node, other.node))))
 
     # what a checkpoint keeps
 
@@ -310,19 +343,22 @@ class Ledger:
         return [_activation(values) for values in plain["activations"]]
 
 
+_DEFAULTS = {field.name: field.default for field in fields(Activation)}
+
+
 def _plain(activation: Activation) -> dict[str, Any]:
-    return {f.name: getattr(activation, f.name) for f in fields(activation)}
+    return {name: value for name, value in vars(activation).items() if value != _DEFAULTS[name]}
 
 
 def _activation(values: Mapping[str, Any]) -> Activation:
     return Activation(
         **{
             **values,
-            "writes": tuple((key, value) for key, value in values["writes"]),
-            "chosen": tuple(values["chosen"]),
-            "sends": tuple(values["sends"]),
-            "causes": tuple(values["causes"]),
-            "origin": tuple(values["origin"]) if values["origin"] else None,
+            "writes": tuple((key, value) for key, value in values.get("writes", ())),
+            "chosen": tuple(values.get("chosen", ())),
+            "sends": tuple(values.get("sends", ())),
+            "causes": tuple(values.get("causes", ())),
+            "origin": tuple(values["origin"]) if values.get("origin") else None,
         }
     )
 

@@ -92,7 +92,7 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
         untracked = {key for key, channel in self.channels.items() if isinstance(channel, UntrackedValue)}
         kept = self.ledger.plain()
         for activation in kept["activations"] if untracked else ():
-            activation["writes"] = [w for w in activation["writes"] if w[0] not in untracked]
+            activation["writes"] = [w for w in activation.get("writes", ()) if w[0] not in untracked]
         base = {key: _kept(channel) for key, channel in self.ledger.base.items() if key not in untracked}
         return {"base": {key: value for key, value in base.items() if value is not MISSING}, **kept}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -67,6 +69,7 @@ class Call:
         self.lent = Lent()
         self.config: LentConfig | None = None
         self._lock = threading.Lock()
+        self._saver_order = asyncio.Lock()
         self._lane: Lane | None = None
         self._unwatch: Any = None
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
@@ -185,7 +188,8 @@ class Call:
         value, failure = None, None
         try:
             args, kwargs = self.codec.decode(request.arguments, f"{request.target}.{request.method}")
-            value = await self.lent.aserve(request.target, request.method, args, kwargs)
+            async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
+                value = await self.lent.aserve(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
         self._reply(request.id, value, failure)

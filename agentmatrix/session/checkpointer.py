@@ -16,6 +16,7 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 
+from agentmatrix import pregel
 from agentmatrix.session.lending import Lender
 
 __all__ = ["BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver"]
@@ -31,10 +32,10 @@ def describe_saver(saver: BaseCheckpointSaver[Any]) -> dict[str, Any]:
     return {"scheme": _version_scheme(saver), "supports": own}
 
 
-def borrow_saver(lender: Lender, description: Mapping[str, Any]) -> BorrowedSaver:
-    """The stand-in for the saver that `describe_saver` described."""
+def borrow_saver(lender: Lender, description: Mapping[str, Any], *, pipelined: bool = False) -> BorrowedSaver:
+    """The stand-in for the saver that `describe_saver` described; `pipelined` as in `BorrowedSaver`."""
     supports = frozenset(description["supports"]) & {*_WITH_OPTIONS}
-    return _class_with(supports)(lender, description)
+    return _class_with(supports)(lender, description, pipelined=pipelined)
 
 
 @cache
@@ -72,17 +73,32 @@ def _plain(config: RunnableConfig | None) -> dict[str, Any] | None:
     return plain
 
 
+def _saved_as(config: RunnableConfig, checkpoint: Checkpoint) -> RunnableConfig:
+    """What savers return of a `put`."""
+    configurable = config["configurable"]
+    return {
+        "configurable": {
+            "thread_id": configurable["thread_id"],
+            "checkpoint_ns": configurable.get("checkpoint_ns", ""),
+            "checkpoint_id": checkpoint["id"],
+        }
+    }
+
+
 class BorrowedSaver(BaseCheckpointSaver[Any]):
-    """Stands on the host for the caller's checkpointer. A write returns after the caller's saver has returned.
+    """Stands on the host for the caller's checkpointer.
 
     Args:
         lender: the caller.
         description: see `describe_saver`.
+        pipelined: a write is sent and not waited for: the caller makes them in order, and the run does not end before
+            all have been acknowledged. Otherwise a write returns after the caller's saver has returned.
     """
 
-    def __init__(self, lender: Lender, description: Mapping[str, Any]) -> None:
+    def __init__(self, lender: Lender, description: Mapping[str, Any], *, pipelined: bool = False) -> None:
         super().__init__()
         self.lender = lender
+        self.pipelined = pipelined
         self.scheme: str = description["scheme"]
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BorrowedSaver:
@@ -134,6 +150,9 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
+        if self.pipelined:
+            self.lender.post("saver", "put", _plain(config), checkpoint, metadata, new_versions)
+            return _saved_as(config, checkpoint)
         saved: RunnableConfig = self.lender.ask("saver", "put", _plain(config), checkpoint, metadata, new_versions)
         return saved
 
@@ -144,6 +163,9 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
+        if self.pipelined:
+            self.lender.post("saver", "aput", _plain(config), checkpoint, metadata, new_versions)
+            return _saved_as(config, checkpoint)
         saved: RunnableConfig = await self.lender.aask(
             "saver", "aput", _plain(config), checkpoint, metadata, new_versions
         )
@@ -152,12 +174,20 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self.lender.ask("saver", "put_writes", _plain(config), [*writes], task_id, task_path)
+        write = self.lender.post if self._may_post(writes) else self.lender.ask
+        write("saver", "put_writes", _plain(config), [*writes], task_id, task_path)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        await self.lender.aask("saver", "aput_writes", _plain(config), [*writes], task_id, task_path)
+        if self._may_post(writes):
+            self.lender.post("saver", "aput_writes", _plain(config), [*writes], task_id, task_path)
+        else:
+            await self.lender.aask("saver", "aput_writes", _plain(config), [*writes], task_id, task_path)
+
+    def _may_post(self, writes: Sequence[tuple[str, Any]]) -> bool:
+        """langgraph waits for the mark of a failed node to be saved before it runs the node's error handler."""
+        return self.pipelined and all(channel != pregel.ERROR_SOURCE_NODE for channel, _ in writes)
 
     def delete_thread(self, thread_id: str) -> None:
         self.lender.ask("saver", "delete_thread", thread_id)
@@ -182,6 +212,10 @@ class OwnSaver:
 
     async def aask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         return await self._acall("asaver", method, args, kwargs).result()
+
+    def post(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
+        """A checkpointer that is asked by itself is always waited for."""
+        raise NotImplementedError
 
     def tell(self, kind: str, *args: Any) -> None:
         """A checkpointer tells nothing."""

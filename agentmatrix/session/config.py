@@ -202,10 +202,12 @@ class BorrowedConfig:
         packed: what the caller's `LentConfig` packed.
         lender: the caller.
         is_async: whether the verb is one of the async ones.
+        is_run: whether the verb runs nodes, rather than reading or writing state.
     """
 
-    def __init__(self, packed: dict[str, Any], lender: Lender, *, is_async: bool) -> None:
+    def __init__(self, packed: dict[str, Any], lender: Lender, *, is_async: bool, is_run: bool) -> None:
         self.lender = lender
+        self._pipelined = is_run and packed["reserved"].get(pregel.DURABILITY) != "sync"
         self.control = pregel.BorrowedRunControl(lambda reason: lender.tell("drain", reason))
         self.finish: Callable[[], None] = lambda: None
         config = dict(packed["config"])
@@ -227,7 +229,11 @@ class BorrowedConfig:
     def _borrow(self, key: str, description: dict[str, Any]) -> Any:
         lender = self.lender
         if key == pregel.CHECKPOINTER:
-            return description["is"] if "is" in description else borrow_saver(lender, description)
+            return (
+                description["is"]
+                if "is" in description
+                else borrow_saver(lender, description, pipelined=self._pipelined)
+            )
         if key == pregel.CACHE:
             return BorrowedCache(lender) if description["lent"] else None
         if key == pregel.STREAM:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from agentmatrix.errors import ProtocolError
@@ -37,6 +38,9 @@ class Lender(Protocol):
     async def aask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         """The same, awaited."""
 
+    def post(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
+        """Calls a method of a lent object without waiting; what it raises is raised at the run's end."""
+
     def tell(self, kind: str, *args: Any) -> None:
         """Lets the caller's objects hear of something, in order, without an answer."""
 
@@ -47,6 +51,7 @@ class Lent:
     def __init__(self) -> None:
         self._objects: dict[str, Any] = {}
         self._checks: dict[str, Callable[[str, tuple[Any, ...]], None]] = {}
+        self._unsaved: BaseException | None = None
 
     def lend(self, target: str, obj: object, check: Callable[[str, tuple[Any, ...]], None] | None = None) -> None:
         """Lends `obj` under a name of `METHODS`; `check(method, args)` may raise to refuse a request."""
@@ -67,12 +72,28 @@ class Lent:
 
     def serve(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls a synchronous method; iterators are read to their end."""
-        value = self._method(target, method, args)(*args, **kwargs)
+        with self._saved_in_order(target, method):
+            value = self._method(target, method, args)(*args, **kwargs)
         return list(value) if method == "list" else value
 
     async def aserve(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls an asynchronous method; iterators are read to their end."""
-        value = self._method(target, method, args)(*args, **kwargs)
-        if method == "alist":
-            return [item async for item in value]
-        return await value if inspect.isawaitable(value) else value
+        with self._saved_in_order(target, method):
+            value = self._method(target, method, args)(*args, **kwargs)
+            if method == "alist":
+                return [item async for item in value]
+            return await value if inspect.isawaitable(value) else value
+
+    @contextlib.contextmanager
+    def _saved_in_order(self, target: str, method: str) -> Iterator[None]:
+        """Once a write of the run could not be saved, later ones are refused: they would leave a gap behind them."""
+        if target != "saver" or method.removeprefix("a") not in ("put", "put_writes"):
+            yield
+            return
+        if self._unsaved is not None:
+            raise self._unsaved
+        try:
+            yield
+        except BaseException as error:
+            self._unsaved = error
+            raise

@@ -7,8 +7,10 @@ moves frames. Whatever user code raises, SystemExit included, ends its run and n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
+from collections import deque
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -57,6 +59,7 @@ class ServedRun:
         self.cancelled = threading.Event()
         self._why_stopped = ""
         self._lock = threading.Lock()
+        self._posted: deque[tuple[str, str, Future[pb.Reply]]] = deque()
         self._waiting: dict[int, Future[pb.Reply]] = {}
         self._credit = threading.Semaphore(0)
         self._acredit: asyncio.Semaphore | None = None
@@ -204,14 +207,31 @@ class ServedRun:
         reply = await asyncio.wrap_future(self._request(target, method, args, kwargs))
         return self._answer(target, method, reply)
 
+    def post(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
+        self._posted.append((target, method, self._request(target, method, args, kwargs)))
+
+    def _settle(self) -> None:
+        """Waits for what was posted to be acknowledged; raises what it raised."""
+        while self._posted:
+            target, method, future = self._posted.popleft()
+            self._answer(target, method, future.result())
+
+    async def _asettle(self) -> None:
+        while self._posted:
+            target, method, future = self._posted.popleft()
+            self._answer(target, method, await asyncio.wrap_future(future))
+
     # The run itself.
 
     def _run(self, start: pb.Start, exported: Exported) -> None:
         try:
             with tracing.continued(start.trace):
                 result = self._result(start, exported)
+            self._settle()
             self._end(result=result)
         except BaseException as error:
+            with contextlib.suppress(BaseException):
+                self._settle()
             self._end(failure=error)
         finally:
             self._finish()
@@ -220,8 +240,11 @@ class ServedRun:
         try:
             with tracing.continued(start.trace):
                 result = await self._aresult(start, exported)
+            await self._asettle()
             self._end(result=result)
         except BaseException as error:
+            with contextlib.suppress(BaseException):
+                await self._asettle()
             self._end(failure=error)
         finally:
             self._finish()
@@ -248,7 +271,7 @@ class ServedRun:
         args, kwargs = self.codec.decode(start.arguments, "arguments")
         if start.config:
             packed = self.codec.decode(start.config, "config")
-            self.config = BorrowedConfig(packed, self, is_async=start.verb.startswith("a"))
+            self.config = BorrowedConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
             kwargs["config"] = self.config.config
             if start.verb in _RUNS and ("control" in packed or pregel.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
