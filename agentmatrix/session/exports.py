@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from langgraph.pregel import Pregel
 
 from agentmatrix.errors import AgentNotFound, HostBusy, VersionMismatch
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
-
-if TYPE_CHECKING:
-    from agentmatrix.session.serving import ServedRun
 
 __all__ = ["Exported", "Serving"]
 
@@ -38,6 +35,13 @@ class Exported:
         return usual
 
 
+class UnderWay(Protocol):
+    """A run that can be stopped."""
+
+    def stop(self, reason: str) -> None:
+        """Stops it, and tells its caller why."""
+
+
 @dataclass
 class Serving:
     """What the runs of one host share.
@@ -58,7 +62,7 @@ class Serving:
     max_runs: int = 1000
     allow_version_skew: bool = False
     stopping: bool = False
-    runs: set[ServedRun] = field(default_factory=set)
+    runs: set[UnderWay] = field(default_factory=set)
 
     def find(self, start: pb.Start) -> Exported:
         """The graph that a run asks for.
