@@ -22,6 +22,8 @@ __all__ = ["AsyncCall", "SyncCall"]
 
 UNWIND_SECONDS: Final = 10.0
 """How long a caller that gives up goes on serving the host, so that the run can unwind cleanly there."""
+UNWIND_SECONDS_OF_A_PERSON: Final = 1.0
+"""The same after Ctrl-C or a notebook's stop button: a person waits."""
 
 
 class SyncCall(Call):
@@ -73,7 +75,8 @@ class SyncCall(Call):
                     raise item
         except BaseException as error:
             if not isinstance(error, DeadlineExceeded):
-                self._unwind("the caller left")
+                person = isinstance(error, KeyboardInterrupt)
+                self._unwind(UNWIND_SECONDS_OF_A_PERSON if person else UNWIND_SECONDS)
             raise
         finally:
             self.close()
@@ -96,14 +99,14 @@ class SyncCall(Call):
         else:
             self._ready.append((kind, item))
 
-    def _unwind(self, reason: str) -> None:
+    def _unwind(self, seconds: float) -> None:
         """Stops the run, and serves the host while it unwinds."""
         with self._lock:
-            frame = self.conversation.cancel(reason)
+            frame = self.conversation.cancel("the caller left")
             self._send(frame)
         if frame is None:
             return
-        limit = time.monotonic() + UNWIND_SECONDS
+        limit = time.monotonic() + seconds
         while (left := limit - time.monotonic()) > 0:
             try:
                 kind, item = self._inbox.get(timeout=left)

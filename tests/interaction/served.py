@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
@@ -60,10 +62,22 @@ def chain(*nodes: Any, **options: Any) -> Any:
     return builder.compile(**options)
 
 
+def block(state: Log) -> Log:
+    """Works for as long as there is no file `release`, in the manner of sync code that cannot be interrupted."""
+    get_stream_writer()("blocked")
+    while not Path(state["folder"], "release").exists():
+        time.sleep(0.02)
+    return {"log": ["released"]}
+
+
+blocking = chain(block, last)
 asking = chain(first, second, ask, last)
 crashing = chain(first, second, crash_once, last)
 
 if __name__ == "__main__":
-    with Host({"asking": asking, "crashing": crashing}, address=f"127.0.0.1:{(sys.argv[1:] or ['0'])[0]}") as host:
+    with Host(
+        {"asking": asking, "blocking": blocking, "crashing": crashing},
+        address=f"127.0.0.1:{(sys.argv[1:] or ['0'])[0]}",
+    ) as host:
         print(host.address, flush=True)
         host.wait()

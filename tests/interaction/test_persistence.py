@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -111,6 +112,32 @@ def test_a_new_parent_process_goes_on(serve: Any, tmp_path: Path) -> None:
         )  # fmt: skip
     assert "asked: again" in done.stdout and "last" in done.stdout
     assert runs(tmp_path, "first") == 1
+
+
+STREAMER = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from agentmatrix import RemoteAgent
+address, folder = sys.argv[1:]
+for part in RemoteAgent(f"{address}/blocking").stream({"log": [], "folder": folder}, stream_mode="custom"):
+    print(part, flush=True)
+"""
+
+
+def test_ctrl_c_ends_the_caller_at_once_and_the_remote_runs_no_further_step(serve: Any, tmp_path: Path) -> None:
+    address, process = serve()
+    command = [sys.executable, "-c", STREAMER, address, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == "blocked\n"
+        caller.send_signal(signal.SIGINT)
+        _, errors = caller.communicate(timeout=5)
+    assert "KeyboardInterrupt" in errors
+    (tmp_path / "release").touch()
+    assert RemoteAgent(f"{address}/asking").ping() < 5
+    process.terminate()
+    process.wait(10)
+    assert not (tmp_path / "last").exists()
 
 
 async def test_state_of_the_remote_seen_and_written_from_the_parent(verbs: Any, tmp_path: Path) -> None:
