@@ -22,8 +22,9 @@ __all__ = ["AsyncCall", "SyncCall"]
 
 UNWIND_SECONDS: Final = 10.0
 """How long a caller that gives up goes on serving the host, so that the run can unwind cleanly there."""
-UNWIND_SECONDS_OF_A_PERSON: Final = 1.0
-"""The same after Ctrl-C or a notebook's stop button: a person waits."""
+UNWIND_SECONDS_OF_A_PERSON: Final = 2.0
+"""The same where a thread waits that a person may have stopped: Ctrl-C, a notebook's stop button, a stream left early
+(which is what a stream sees of a Ctrl-C in the body of its loop)."""
 
 
 class SyncCall(Call):
@@ -75,7 +76,7 @@ class SyncCall(Call):
                     raise item
         except BaseException as error:
             if not isinstance(error, DeadlineExceeded):
-                person = isinstance(error, KeyboardInterrupt)
+                person = isinstance(error, (KeyboardInterrupt, GeneratorExit))
                 self._unwind(UNWIND_SECONDS_OF_A_PERSON if person else UNWIND_SECONDS)
             raise
         finally:
