@@ -115,8 +115,7 @@ def test_a_new_parent_process_goes_on(serve: Any, tmp_path: Path) -> None:
 
 
 STREAMER = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+import sys
 from agentmatrix import RemoteAgent
 address, folder = sys.argv[1:]
 for part in RemoteAgent(f"{address}/blocking").stream({"log": [], "folder": folder}, stream_mode="custom"):
