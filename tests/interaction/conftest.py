@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,3 +66,25 @@ class Verbs:
 @pytest.fixture(params=["sync", "async"])
 def verbs(request: pytest.FixtureRequest) -> Verbs:
     return Verbs(request.param == "async")
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
+    """Starts a host in another process; returns its address and the process."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*address: str) -> tuple[str, subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.interaction.served", *address], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        started.append(process)
+        assert process.stdout is not None
+        return process.stdout.readline().strip(), process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()

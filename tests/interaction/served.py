@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
@@ -71,13 +72,13 @@ def block(state: Log) -> Log:
 
 
 blocking = chain(block, last)
+keeping = chain(first, ask, checkpointer=InMemorySaver())
 asking = chain(first, second, ask, last)
 crashing = chain(first, second, crash_once, last)
 
+GRAPHS = {"asking": asking, "blocking": blocking, "crashing": crashing, "keeping": keeping}
+
 if __name__ == "__main__":
-    with Host(
-        {"asking": asking, "blocking": blocking, "crashing": crashing},
-        address=f"127.0.0.1:{(sys.argv[1:] or ['0'])[0]}",
-    ) as host:
+    with Host(GRAPHS, address=(sys.argv[1:] or ["127.0.0.1:0"])[0]) as host:
         print(host.address, flush=True)
         host.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +22,6 @@ from agentmatrix.testing import loopback
 from tests.interaction.served import Log, asking
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[], tuple[str, subprocess.Popen[str]]]]:
-    """Starts a host in another process; returns its address and the process."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start() -> tuple[str, subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.interaction.served"], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        started.append(process)
-        assert process.stdout is not None
-        return process.stdout.readline().strip(), process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 def parent(nested: Any, saver: Any) -> Any:
@@ -70,8 +50,8 @@ async def test_a_killed_host_loses_nothing_that_was_checkpointed(
     done = await verbs.invoke(graph, None, config, durability=durability)
     assert done["log"] == ["before", "before", "first", "second", "survived", "last"]
     counted = [runs(tmp_path, name) for name in ("first", "second", "last")]
-    # Under "async" the node whose write was not acknowledged yet may run again; its result counts once.
-    assert counted in ([[1, 1, 1]] if durability == "sync" else [[1, 1, 1], [1, 2, 1]])
+    # Under "async" nodes whose writes were not acknowledged yet may run again; their results count once.
+    assert counted == [1, 1, 1] if durability == "sync" else max(counted) <= 2 and counted[2] == 1
 
 
 async def test_resume_on_another_host(serve: Any, verbs: Any, tmp_path: Path) -> None:
