@@ -147,10 +147,9 @@ class HostConversation:
         if self.phase is Phase.ENDED:
             return "late"
         if self.phase is Phase.IDLE:
-            if kind != "start":
-                self.phase = Phase.ENDED
-                raise ProtocolError(f"a run begins with start, not with {kind or 'an empty frame'}")
             self.phase = Phase.STARTED
+            if kind != "start":
+                raise ProtocolError(f"a run begins with start, not with {kind or 'an empty frame'}")
         elif kind not in ("reply", "credit", "cancel", "signal", "notice"):
             raise ProtocolError(f"the caller sent {kind or 'an empty frame'} in the middle of a run")
         elif kind == "reply":

@@ -46,8 +46,10 @@ def continued(headers: Mapping[str, str]) -> Iterator[None]:
             stack.callback(context.detach, token)
         if "langsmith-trace" in headers:
             from langsmith.run_helpers import tracing_context
+            from langsmith.utils import tracing_is_enabled
 
-            stack.enter_context(tracing_context(parent=dict(headers)))
+            # A parent alone would turn tracing on; whether this host reports to LangSmith is its own setting.
+            stack.enter_context(tracing_context(parent=dict(headers), enabled=tracing_is_enabled()))
         yield
 
 

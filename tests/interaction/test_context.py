@@ -303,3 +303,21 @@ def test_spans_inside_a_remote_are_children_of_the_callers() -> None:
         agent.invoke({"text": ""})
         assert seen == [span.get_span_context().trace_id]
     assert trace is not None
+
+
+def test_langsmith_runs_inside_a_remote_know_their_parent() -> None:
+    from langsmith.run_helpers import get_current_run_tree, tracing_context
+    from langsmith.run_trees import RunTree
+
+    seen: list[Any] = []
+
+    def work(state: State) -> State:
+        run = get_current_run_tree()
+        seen.append(run and (run.id, run.trace_id))
+        return {}
+
+    agent = loopback(one(work))
+    parent = RunTree(name="parent", run_type="chain", inputs={})
+    with tracing_context(parent=parent, enabled=False):
+        agent.invoke({"text": ""})
+    assert seen == [(parent.id, parent.trace_id)]

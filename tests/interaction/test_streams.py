@@ -137,3 +137,21 @@ async def test_what_is_printed_is_printed_by_the_caller(
         results.append((done, parts, capsys.readouterr().out))
     assert results[0] == results[1]
     assert "[updates]" in results[0][2]
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+async def test_the_event_stream_of_version_3(place: Any, verbs: Any) -> None:
+    def one(state: State) -> State:
+        return {"text": "one"}
+
+    nested = steps(one)
+
+    async def story(graph: Any) -> Any:
+        outer = StateGraph(State).add_node("nested", graph).add_edge(START, "nested").compile()
+        if verbs.is_async:
+            run = await outer.astream_events({"text": ""}, version="v3")
+            return [event["method"] async for event in run], await run.output()
+        run = outer.stream_events({"text": ""}, version="v3")
+        return [event["method"] for event in run], run.output
+
+    assert await story(place(nested)) == await story(nested)
