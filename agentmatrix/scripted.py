@@ -7,14 +7,18 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
+from uuid import uuid4
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManager, CallbackManagerForLLMRun
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.utils import LC_ID_PREFIX
 from pydantic import Field, PrivateAttr
 
 from agentmatrix.errors import ScriptExhausted
@@ -93,6 +97,46 @@ class ScriptedChatModel(BaseChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Take tools, as any chat model; the answers say which of them is called."""
         return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """The next answer."""
+        messages = self._unobserved(input, config)
+        return super().invoke(input, config, stop=stop, **kwargs) if messages is None else self._identified(messages)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """The next answer."""
+        messages = self._unobserved(input, config)
+        if messages is not None:
+            return self._identified(messages)
+        return await super().ainvoke(input, config, stop=stop, **kwargs)
+
+    def _unobserved(self, input: LanguageModelInput, config: RunnableConfig | None) -> list[BaseMessage] | None:
+        """The messages, if nobody follows this call: LangChain's ceremony would cost far more than the answer."""
+        if not (isinstance(input, list) and all(isinstance(message, BaseMessage) for message in input)):
+            return None
+        callbacks = ensure_config(config).get("callbacks")
+        manager = CallbackManager.configure(callbacks, self.callbacks, self.verbose)
+        plain = not (manager.handlers or self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
+        return input if plain else None
+
+    def _identified(self, messages: list[BaseMessage]) -> AIMessage:
+        answer = self._answer(messages)
+        answer.id = answer.id or f"{LC_ID_PREFIX}-{uuid4()}"
+        return answer
 
     def _answer(self, messages: Sequence[BaseMessage]) -> AIMessage:
         index = self._calls.add(messages)

@@ -1,10 +1,12 @@
-"""Who speaks next in a chat group."""
+"""Who speaks in a chat group: how the next one is found, and people as members."""
 
 from __future__ import annotations
 
+from agentmatrix.compose.person import human
 from agentmatrix.compose.speakers import (
     Speaker,
     broadcast,
+    free,
     handoff,
     mention,
     random,
@@ -12,4 +14,4 @@ from agentmatrix.compose.speakers import (
     selector,
 )
 
-__all__ = ["Speaker", "broadcast", "handoff", "mention", "random", "round_robin", "selector"]
+__all__ = ["Speaker", "broadcast", "free", "handoff", "human", "mention", "random", "round_robin", "selector"]

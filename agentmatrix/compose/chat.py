@@ -10,11 +10,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, MessagesState, StateGraph, add_messages
 from langgraph.types import Checkpointer, Command
 
-from agentmatrix.compose.builder import ComposedGraph, check_name, name_of
-from agentmatrix.compose.conversation import Conversation, Event, told
-from agentmatrix.compose.members import Member, coerced
+from agentmatrix.compose.builder import ComposedGraph, check_name, did_you_mean, name_of
+from agentmatrix.compose.conversation import Audience, Conversation, Event, audience_of, told
+from agentmatrix.compose.crowd import Crowd
+from agentmatrix.compose.members import LOG, Etiquette, Member, coerced
+from agentmatrix.compose.meter import Meter
 from agentmatrix.compose.speakers import Speaker, as_speaker, round_robin
-from agentmatrix.compose.stops import as_stop
+from agentmatrix.compose.stops import as_stop, max_turns
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel_channels import (
     hide_node,
@@ -29,10 +31,12 @@ from agentmatrix.pregel_channels import (
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup", "GroupReply"]
 
 DEFAULT_TURNS = 50
-_LOG = "conversation"
 _TURN = "next_turn"
+_TOGETHER = "together"
 _REPLY = "reply"
+_OWN = (_TURN, _TOGETHER, _REPLY)
 
+VisibleTo = Mapping[str, Sequence[str] | str] | Audience
 Reply = Literal["last", "transcript"] | Callable[[list[BaseMessage]], Any]
 
 
@@ -67,6 +71,9 @@ class ChatGroup:
         reply: what the group contributes to the conversation around it: its "last" message, the whole "transcript"
             of the run, or what a function makes of the list of messages said.
         max_turns: the bound; a conversation that reaches it ends with the stop_reason `"max_turns bound (50)"`.
+        visible_to: who hears what: a mapping of members to those who hear them, or a function of a message that
+            returns names, or None for everybody. A message can say so itself, in
+            `additional_kwargs["visible_to"]`. Nobody else is given it, and it is no part of the group's reply.
 
     The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output.
     """
@@ -82,6 +89,7 @@ class ChatGroup:
         context_schema: Any = None,
         reply: Reply = "last",
         max_turns: int = DEFAULT_TURNS,
+        visible_to: VisibleTo | None = None,
     ) -> None:
         if max_turns < 1:
             raise BuildError(f"max_turns={max_turns} lets nobody speak: to allow for that use stop=max_turns(0)")
@@ -90,7 +98,7 @@ class ChatGroup:
         named = members.items() if isinstance(members, Mapping) else [(name_of(agent), agent) for agent in members]
         self.members: dict[str, Any] = {}
         for member, agent in named:
-            check_name(member, {*self.members, _TURN, _REPLY})
+            check_name(member, {*self.members, *_OWN})
             self.members[member] = agent
         if not self.members:
             raise BuildError("a ChatGroup needs at least one member: ChatGroup([agent, ...])")
@@ -101,10 +109,11 @@ class ChatGroup:
         self.context_schema = context_schema
         self.reply = reply
         self.max_turns = max_turns
+        self.visible_to = visible_to
 
     def add_node(self, name: str, agent: Any) -> ChatGroup:
         """Add a member."""
-        check_name(name, {*self.members, _TURN, _REPLY})
+        check_name(name, {*self.members, *_OWN})
         self.members[name] = agent
         return self
 
@@ -132,42 +141,108 @@ class ChatGroup:
             BuildError: what cannot work; the message names the member and the mend.
             NotAnAgentError: a member that is no agent.
         """
+        self._check(interrupt_before, interrupt_after)
         schema = _with_log(self.state_schema)
         builder = StateGraph(self.state_schema, self.context_schema, output_schema=GroupReply)
-        builder.add_node(_TURN, self._turn(), input_schema=schema, destinations=(*self.members, _REPLY))
+        members = self._etiquette(frozenset(builder.schemas[self.state_schema]))
+        crowd = self._crowd(members)
+        builder.add_node(_TURN, self._turn(crowd), input_schema=schema, destinations=(*self.members, _REPLY))
         builder.add_edge(START, _TURN)
-        members = {key: Member(key, agent, tuple(self.members), builder) for key, agent in self.members.items()}
         for key, member in members.items():
             builder.add_node(key, member.runnable(), input_schema=schema)
             builder.add_edge(key, _TURN)
         builder.add_node(_REPLY, sync_async(self._close, name=_REPLY), input_schema=schema)
         breakpoints = {"interrupt_before": interrupt_before, "interrupt_after": interrupt_after}
-        native = builder.compile(checkpointer, name=name or self.name or "ChatGroup", **breakpoints, **options)
+        label = name or self.name or "ChatGroup"
+        native = builder.compile(checkpointer, name=label, **breakpoints, **options)
         for key, member in members.items():
             if [inner for inner in member.graphs if getattr(inner, "checkpointer", None) is not False]:
                 replace_bound(native, key, native.nodes[key].bound, member.graphs)
         graph = rebuilt(native, CompiledChatGroup)
         graph._drawing = native
-        for hidden in (_TURN, _REPLY):
+        builder.compiled = False  # what follows is no part of the drawing, and no oversight
+        builder.add_node(_TOGETHER, self._together(crowd), input_schema=schema)
+        graph.attach_node(_TOGETHER, builder.nodes[_TOGETHER])
+        graph.attach_edge(_TOGETHER, _TURN)
+        graph.validate()
+        # What members who act at the same time say is shown while the others are still at work.
+        graph.stream_eager = True
+        for hidden in _OWN:
             hide_node(graph, hidden)
-        write_channel(graph, START, _LOG, [Event(begins=True)])
-        set_stream_channels(graph, [key for key in builder.channels if key != _LOG])
+        write_channel(graph, START, LOG, [Event(begins=True)])
+        set_stream_channels(graph, [key for key in builder.channels if key != LOG])
         return graph
 
-    def _turn(self) -> Any:
+    def _check(self, *breakpoints: Any) -> None:
+        """Raise a BuildError for names that are not in the group."""
+        named: dict[str, Iterable[str]] = {"speaker": self.speaker.names}
+        named["stop"] = self.stop.names if self.stop else ()
+        if isinstance(self.visible_to, Mapping):
+            audiences = ((names,) if isinstance(names, str) else names for names in self.visible_to.values())
+            named["visible_to"] = {*self.visible_to, *(name for names in audiences for name in names)}
+        for where, names in named.items():
+            for member in sorted(set(names) - self.members.keys()):
+                raise BuildError(
+                    f"{where}= names {member!r}, who is not in the group{did_you_mean(member, self.members)}"
+                )
+        if self.speaker.is_free and any(breakpoints):
+            raise BuildError("members who speak freely have no turns: leave out interrupt_before= and interrupt_after=")
+
+    def _etiquette(self, keys: frozenset[str]) -> dict[str, Member]:
+        rule: Any = self.visible_to
+        audience = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
+        metered = bool(self.stop and self.stop.metered)
+        etiquette = Etiquette(tuple(self.members), self.state_schema, keys, audience, metered)
+        return {key: Member(key, agent, etiquette) for key, agent in self.members.items()}
+
+    def _crowd(self, members: Mapping[str, Member]) -> Crowd:
+        stop = self.stop or max_turns(self.max_turns)
+        return Crowd(members, free=self.speaker.is_free, left=stop.left, metered=stop.metered)
+
+    def _together(self, crowd: Crowd) -> Any:
+        def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
+            return crowd.run(state, self._conversation(state), config)
+
+        async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
+            return await crowd.arun(state, self._conversation(state), config)
+
+        return sync_async(together, atogether, name=_TOGETHER)
+
+    def _turn(self, crowd: Crowd) -> Any:
         def turn(state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
             conversation = self._conversation(state)
-            ends = self._ends(conversation)
-            names = [] if ends else conversation.handoff or self.speaker.next(conversation, config)
-            return self._floor(names, ends)
+            config, meter = self._metered(config)
+            if command := self._given(conversation):
+                return command
+            names = conversation.handoff or self.speaker.next(conversation, config)
+            return self._floor(names, crowd, config, meter)
 
         async def aturn(state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
             conversation = self._conversation(state)
-            ends = self._ends(conversation)
-            names = [] if ends else conversation.handoff or await self.speaker.anext(conversation, config)
-            return self._floor(names, ends)
+            config, meter = self._metered(config)
+            if command := self._given(conversation):
+                return command
+            names = conversation.handoff or await self.speaker.anext(conversation, config)
+            return self._floor(names, crowd, config, meter)
 
         return sync_async(turn, aturn, name=_TURN)
+
+    def _metered(self, config: RunnableConfig) -> tuple[RunnableConfig, Meter | None]:
+        """A model that chooses who speaks is paid from the group's budget."""
+        if not (self.stop and self.stop.metered):
+            return config, None
+        meter = Meter()
+        return meter.into(config), meter
+
+    def _given(self, conversation: Conversation) -> Command[Any] | None:
+        """What follows without a choice: the end, the answer of a person, or that everybody may speak."""
+        if reason := self._ends(conversation):
+            return Command(goto=_REPLY, update={LOG: [Event(ends=reason)]})
+        if waiting := conversation.waiting:
+            return Command(goto=list(waiting))
+        if self.speaker.is_free:
+            return Command(goto=_TOGETHER, update={LOG: [Event(floor=[])]})
+        return None
 
     def _ends(self, conversation: Conversation) -> str | None:
         if ended := next((event["ends"] for event in conversation.events if "ends" in event), None):
@@ -176,19 +251,20 @@ class ChatGroup:
             return reason
         return f"max_turns bound ({self.max_turns})" if conversation.turns >= self.max_turns else None
 
-    def _floor(self, names: Sequence[str], ends: str | None) -> Command[Any]:
-        if names:
-            return Command(goto=list(names), update={_LOG: [Event(floor=list(names))]})
-        reason = ends or f"{self.speaker.label} chose nobody"
-        return Command(goto=_REPLY, update={_LOG: [Event(ends=reason)]})
+    def _floor(self, names: Sequence[str], crowd: Crowd, config: RunnableConfig, meter: Meter | None) -> Command[Any]:
+        used = meter.reading() if meter else Event()
+        if not names:
+            return Command(goto=_REPLY, update={LOG: [{**used, "ends": f"{self.speaker.label} chose nobody"}]})
+        goto = _TOGETHER if crowd.can_stand_for(names, config) else list(names)
+        return Command(goto=goto, update={LOG: [{**used, "floor": list(names)}]})
 
     def _conversation(self, state: dict[str, Any]) -> Conversation:
-        values = {key: value for key, value in state.items() if key != _LOG}
+        values = {key: value for key, value in state.items() if key != LOG}
         return Conversation(
             members=tuple(self.members),
             state=coerced(self.state_schema, values),
             messages=state.get("messages", []),
-            events=state.get(_LOG, []),
+            events=state.get(LOG, []),
         )
 
     def _close(self, state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
@@ -204,11 +280,12 @@ class ChatGroup:
 
 def _reply(reply: Reply, said: list[BaseMessage], author: str | None, ends: dict[str, Any]) -> list[BaseMessage]:
     """The update that makes the transcript what the group contributes."""
+    public = [message for message in said if audience_of(message) is None]
     if callable(reply):
-        made = reply(said)
+        made = reply(public)
         kept = [AIMessage(made)] if isinstance(made, str) else [made] if isinstance(made, BaseMessage) else list(made)
     else:
-        kept = said[-1:] if reply == "last" else list(said)
+        kept = public[-1:] if reply == "last" else public
     ids = {message.id for message in kept}
     dropped: list[BaseMessage] = [RemoveMessage(id=str(m.id)) for m in said if m.id not in ids]
     if not kept:
@@ -223,4 +300,4 @@ def _with_log(schema: Any) -> Any:
     hints = get_type_hints(schema, include_extras=True)
     if "messages" not in hints:
         raise BuildError(f"a group's state_schema needs the key 'messages': let {schema.__name__} extend MessagesState")
-    return TypedDict("GroupState", {**hints, _LOG: Annotated[list[Event], told]})  # type: ignore[operator]
+    return TypedDict("GroupState", {**hints, LOG: Annotated[list[Event], told]})  # type: ignore[operator]

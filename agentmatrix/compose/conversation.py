@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, Remove
 
 from agentmatrix.errors import SpeakerError
 
-__all__ = ["Audience", "Conversation", "Event", "Transcript", "audience_of", "contribution", "told"]
+__all__ = ["Audience", "Conversation", "Event", "Transcript", "audience_of", "contribution", "told", "waiting_in"]
 
 VISIBLE_TO = "visible_to"
 Audience = Callable[[BaseMessage], Collection[str] | str | None]
@@ -105,11 +105,7 @@ class Conversation:
     @property
     def waiting(self) -> dict[str, Any]:
         """Who has asked a person and waits for the answer."""
-        asked: dict[str, Any] = {}
-        for event in self.events:
-            asked.update(event.get("asks", {}))
-            asked.pop(event.get("by", ""), None)
-        return asked
+        return waiting_in(self.events)
 
     @property
     def seconds(self) -> float:
@@ -134,6 +130,15 @@ class Conversation:
     def _messages_of(self, events: Iterable[Event]) -> list[BaseMessage]:
         ids = {message_id for event in events for message_id in event.get("said", ())}
         return [message for message in self.messages if message.id in ids] if ids else []
+
+
+def waiting_in(events: Iterable[Event]) -> dict[str, Any]:
+    """Who, by the log of a group, has asked a person and waits for the answer."""
+    asked: dict[str, Any] = {}
+    for event in events:
+        asked.update(event.get("asks", {}))
+        asked.pop(event.get("by", ""), None)
+    return asked
 
 
 class Transcript:

@@ -3,62 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import InvalidUpdateError, ParentCommand
-from langgraph.graph import END, StateGraph
+from langgraph.graph import END
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
 from agentmatrix.agent import as_agent, messages_in
-from agentmatrix.compose.conversation import Event, contribution, perspective
+from agentmatrix.compose.conversation import Audience, Event, Transcript, contribution, waiting_in
 from agentmatrix.compose.folding import unchanged
+from agentmatrix.compose.meter import Meter
 from agentmatrix.errors import SpeakerError
-from agentmatrix.pregel_channels import PregelProtocol, command_for_node, node_runnable, stand_in, updates_of
+from agentmatrix.pregel_channels import (
+    PregelProtocol,
+    asked_again,
+    command_for_node,
+    is_native_async,
+    node_runnable,
+    stand_in,
+    updates_of,
+)
 
-__all__ = ["Member", "coerced"]
+__all__ = ["LOG", "Etiquette", "Member", "coerced"]
+
+LOG = "conversation"
+
+
+@dataclass(frozen=True)
+class Etiquette:
+    """What all members of a group have in common.
+
+    Attributes:
+        names: the names of the members.
+        schema: the schema of the group's state.
+        keys: its keys.
+        audience: who may hear a message that does not say so itself.
+        metered: whether tokens, calls and seconds are counted.
+    """
+
+    names: tuple[str, ...]
+    schema: Any
+    keys: frozenset[str]
+    audience: Audience
+    metered: bool
 
 
 class Member:
     """One turn of one member: shows it the transcript, takes its words and its handoff, keeps the rest private."""
 
-    def __init__(self, name: str, agent: Any, group: tuple[str, ...], builder: StateGraph[Any, Any, Any, Any]) -> None:
+    def __init__(self, name: str, agent: Any, etiquette: Etiquette) -> None:
         self.name = name
-        self.group = group
-        self._schema = builder.state_schema
-        self._keys = set(builder.schemas[builder.state_schema])
+        self._group = etiquette
         agent = as_agent(agent, name=name)
         self.graphs = [agent] if isinstance(agent, PregelProtocol) else []
         self._agent = agent if isinstance(agent, Runnable) else node_runnable(agent, name)
+        self.is_async = bool(self.graphs) or is_native_async(self._agent)
 
     def runnable(self) -> Runnable[Any, Any]:
         """What stands in the group's graph."""
 
         def call(state: dict[str, Any], config: RunnableConfig) -> Any:
-            given = self._given(state)
-            try:
-                answer = self._agent.invoke(given, config)
-            except ParentCommand as error:
-                answer = self._sent(error, config)
-            return self._turn(answer, given)
+            return self.speak(state, Transcript(state.get("messages", []), {}), self._goes_on(state, config))
 
         async def acall(state: dict[str, Any], config: RunnableConfig) -> Any:
-            given = self._given(state)
-            try:
-                answer = await self._agent.ainvoke(given, config)
-            except ParentCommand as error:
-                answer = self._sent(error, config)
-            return self._turn(answer, given)
+            return await self.aspeak(state, Transcript(state.get("messages", []), {}), self._goes_on(state, config))
 
         return stand_in(self._agent, call, acall, name=self.name)
 
-    def _given(self, state: dict[str, Any]) -> Any:
-        shared = {key: value for key, value in state.items() if key in self._keys}
-        shared["messages"] = perspective(state.get("messages", []), self.name)
-        return shared if self.graphs else coerced(self._schema, shared)
+    def speak(self, state: Mapping[str, Any], transcript: Transcript, config: RunnableConfig) -> Any:
+        """One turn: the update of the group's state, or a command for a graph further out."""
+        given, meter = self._given(state, transcript), Meter() if self._group.metered else None
+        config = meter.into(config) if meter else config
+        try:
+            answer = self._agent.invoke(given, config)
+        except ParentCommand as error:
+            answer = self._sent(error, config)
+        return self._turn(answer, given, transcript, meter)
+
+    async def aspeak(self, state: Mapping[str, Any], transcript: Transcript, config: RunnableConfig) -> Any:
+        """The same as `speak`, async."""
+        given, meter = self._given(state, transcript), Meter() if self._group.metered else None
+        config = meter.into(config) if meter else config
+        try:
+            answer = await self._agent.ainvoke(given, config)
+        except ParentCommand as error:
+            answer = self._sent(error, config)
+        return self._turn(answer, given, transcript, meter)
+
+    def _goes_on(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
+        asked = waiting_in(state.get(LOG, ())).get(self.name)
+        return asked_again(config, asked["ns"], asked["values"], inside=bool(self.graphs)) if asked else config
+
+    def _given(self, state: Mapping[str, Any], transcript: Transcript) -> Any:
+        shared = {key: value for key, value in state.items() if key in self._group.keys}
+        shared["messages"] = transcript.seen_by(self.name)
+        return shared if self.graphs else coerced(self._group.schema, shared)
 
     def _sent(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
         """A command out of a graph inside the member is a handoff, unless it is meant for a graph further out."""
@@ -67,7 +110,7 @@ class Member:
             raise error
         return Command(goto=command.goto, update=command.update)
 
-    def _turn(self, answer: Any, given: Any) -> Any:
+    def _turn(self, answer: Any, given: Any, transcript: Transcript, meter: Meter | None) -> Any:
         if isinstance(answer, Command):
             if answer.graph == Command.PARENT:
                 return answer
@@ -79,19 +122,22 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        said = contribution(_messages(update), messages_in(given), self.name)
-        event = Event(by=self.name, said=[str(message.id) for message in said])
+        group = self._group
+        said = contribution(_messages(update), transcript.ids, self.name, group.names, group.audience)
+        event = Event(by=self.name, said=[str(message.id) for message in said], heard=len(transcript))
+        if meter:
+            event.update(meter.reading())
         known = given if isinstance(given, Mapping) else vars(given)
-        changed = {k: v for k, v in update.items() if k in self._keys and not unchanged(v, known.get(k))}
-        return {**changed, "messages": said, "conversation": [self._handed(event, goto)]}
+        changed = {k: v for k, v in update.items() if k in group.keys - {"messages"} and not unchanged(v, known.get(k))}
+        return {**changed, "messages": said, LOG: [self._handed(event, goto)]}
 
     def _handed(self, event: Event, goto: Any) -> Event:
         targets = [goto] if isinstance(goto, str | Send) else list(goto)
         for target in targets:
-            if target != END and target not in self.group:
+            if target != END and target not in self._group.names:
                 raise SpeakerError(
                     f"the member {self.name!r} hands over to {target!r}, who is not in the group: "
-                    f"go to one of {', '.join(self.group)}, or to END"
+                    f"go to one of {', '.join(self._group.names)}, or to END"
                 )
         if END in targets:
             return {**event, "ends": f"{self.name} ended it"}

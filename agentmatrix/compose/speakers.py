@@ -9,20 +9,21 @@ from __future__ import annotations
 import inspect
 import random as _random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
-from agentmatrix.compose.conversation import Conversation
+from agentmatrix.compose.conversation import Conversation, audience_of
 from agentmatrix.errors import BuildError, SpeakerError
 
 __all__ = [
     "Speaker",
     "as_speaker",
     "broadcast",
+    "free",
     "handoff",
     "mention",
     "random",
@@ -40,6 +41,8 @@ class Speaker:
         choose: called with the conversation; returns a name, several names (they speak at once), or None: nobody.
         achoose: the same, async; by default `choose`.
         label: what the choice is called where a conversation ends because nobody was chosen.
+        names: the members that it names, which must be in the group.
+        is_free: whether members speak when they want, and nobody chooses.
     """
 
     def __init__(
@@ -47,10 +50,15 @@ class Speaker:
         choose: Callable[[Conversation, RunnableConfig], Choice],
         achoose: Callable[[Conversation, RunnableConfig], Any] | None = None,
         label: str = "speaker",
+        *,
+        names: Iterable[str] = (),
+        is_free: bool = False,
     ) -> None:
         self._choose = choose
         self._achoose = achoose
         self.label = label
+        self.names = frozenset(names)
+        self.is_free = is_free
 
     def next(self, conversation: Conversation, config: RunnableConfig) -> list[str]:
         """The names of those who speak next; none ends the conversation."""
@@ -64,10 +72,12 @@ class Speaker:
 
 
 def _checked(choice: Any, conversation: Conversation, label: str) -> list[str]:
+    members = ", ".join(conversation.members)
+    if not (choice is None or isinstance(choice, str | Iterable)):
+        raise SpeakerError(f"{label} chose {choice!r}, which is no name: choose of {members}, or None")
     names = [choice] if isinstance(choice, str) else list(choice or ())
     for name in names:
         if name not in conversation.members:
-            members = ", ".join(conversation.members)
             raise SpeakerError(f"{label} chose {name!r}, who is not in the group: choose of {members}, or None")
     return list(dict.fromkeys(names))
 
@@ -77,7 +87,7 @@ def round_robin() -> Speaker:
 
     def choose(conversation: Conversation, config: RunnableConfig) -> str:
         members = conversation.members
-        last = conversation.last_speaker
+        last = conversation.last_floor
         return members[(members.index(last) + 1) % len(members)] if last in members else members[0]
 
     return Speaker(choose, label="round_robin")
@@ -94,7 +104,7 @@ def random(seed: int | str | None = None, *, repeat: bool = False) -> Speaker:
     def choose(conversation: Conversation, config: RunnableConfig) -> str:
         # Drawn from the turn's own number, so that a resumed run draws the same again.
         draw = _random.Random(None if seed is None else f"{seed}:{conversation.turns}")
-        others = [m for m in conversation.members if repeat or m != conversation.last_speaker]
+        others = [m for m in conversation.members if repeat or m != conversation.last_floor]
         return draw.choice(others or conversation.members)
 
     return Speaker(choose, label="random")
@@ -110,16 +120,29 @@ def handoff(first: str | None = None) -> Speaker:
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
         return None if conversation.turns else first or conversation.members[0]
 
-    return Speaker(choose, label="handoff")
+    return Speaker(choose, label="handoff", names=[first] if first else ())
 
 
 def broadcast() -> Speaker:
-    """All members at once, each from the same transcript."""
+    """All members at once, each from the same transcript. What they say stands in the order of their names."""
     return Speaker(lambda conversation, config: conversation.members, label="broadcast")
 
 
+def free() -> Speaker:
+    """Everybody speaks when they want: no turns, and nobody waits for anybody.
+
+    All members hear the transcript at the beginning. Whoever is not at work begins again when somebody else has said
+    something, and hears all that is new; an answer without words is silence. What is said stands in the order in which
+    it was. The conversation ends in `"silence"` when nobody is at work and nobody has anything new to hear, by its
+    stop, which cuts off whoever is still at work, or by the group's bound, which here is of the turns of one member.
+    A question to a person (`human()`, `interrupt`) lets those who are at work finish and pauses the group; a handoff
+    calls a member who has nothing new to hear.
+    """
+    return Speaker(lambda conversation, config: None, label="free", is_free=True)
+
+
 def mention(fallback: Any = None) -> Speaker:
-    """Whoever is named as `@name` in what was said last, in the order of the mentions.
+    """Whoever is named as `@name` in what was said last, in the order of the mentions. Names of nobody are just text.
 
     Args:
         fallback: the speaker that chooses where nobody is mentioned; by default the conversation ends there.
@@ -127,9 +150,11 @@ def mention(fallback: Any = None) -> Speaker:
     otherwise = as_speaker(fallback) if fallback is not None else Speaker(lambda c, config: None)
 
     def mentioned(conversation: Conversation) -> list[str]:
-        said = conversation.last_said or list(conversation.messages[-1:])
-        found = [name for message in said for name in re.findall(r"@([\w.-]*\w)", message.text)]
-        return [name for name in found if name in conversation.members]
+        # Only what was said in the last turn counts: after a silent one, an older mention is used up.
+        said = conversation.last_said if conversation.turns else conversation.messages[-1:]
+        longest_first = sorted(conversation.members, key=len, reverse=True)
+        names = re.compile(rf"@({'|'.join(map(re.escape, longest_first))})(?![\w-])")
+        return [name for message in said for name in names.findall(message.text)]
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
         return mentioned(conversation) or otherwise.next(conversation, config)
@@ -137,7 +162,7 @@ def mention(fallback: Any = None) -> Speaker:
     async def achoose(conversation: Conversation, config: RunnableConfig) -> Choice:
         return mentioned(conversation) or await otherwise.anext(conversation, config)
 
-    return Speaker(choose, achoose, label="mention")
+    return Speaker(choose, achoose, label="mention", names=otherwise.names)
 
 
 def selector(
@@ -182,7 +207,7 @@ def selector(
             question = _again(question, answer, conversation.members)
         return await otherwise.anext(conversation, config)
 
-    return Speaker(choose, achoose, label="selector")
+    return Speaker(choose, achoose, label="selector", names={*(descriptions or ()), *otherwise.names})
 
 
 _SELECT = """You lead a conversation between these members:
@@ -192,7 +217,8 @@ Read what has been said and choose who speaks next. Answer with one name and not
 
 def _question(conversation: Conversation, prompt: str, descriptions: Mapping[str, str]) -> list[BaseMessage]:
     members = "\n".join(f"- {m}: {descriptions[m]}" if m in descriptions else f"- {m}" for m in conversation.members)
-    transcript = "\n".join(f"{message.name or message.type}: {message.text}" for message in conversation.messages)
+    heard = [message for message in conversation.messages if audience_of(message) is None]
+    transcript = "\n".join(f"{message.name or message.type}: {message.text}" for message in heard)
     return [SystemMessage(prompt.replace("{members}", members)), HumanMessage(transcript + "\n\nWho speaks next?")]
 
 

@@ -142,7 +142,9 @@ def silence(turns: int | None = None) -> Stop:
     return Stop(fires, "silence" if turns is None else f"silence({turns})")
 
 
-def budget(*, tokens: int | None = None, seconds: float | None = None, calls: int | None = None, **unknown: Any) -> Stop:
+def budget(
+    *, tokens: int | None = None, seconds: float | None = None, calls: int | None = None, **unknown: Any
+) -> Stop:
     """Stop when a budget is used up by this run of the group: by its members, whatever is inside them, and by a model
     that selects them.
 
