@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, StateGraph
 
 from agentmatrix import Host, RemoteAgent
-from agentmatrix.errors import AgentMatrixError, DecodeError, ProtocolError, TypeNotAllowed
+from agentmatrix.errors import AgentMatrixError, DecodeError, TypeNotAllowed
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import connect, parse_target
 from agentmatrix.wire.codec import Codec
@@ -92,12 +92,6 @@ def test_a_verb_that_is_no_verb(host: Host, verb: str) -> None:
     raw = Raw(host.address)
     raw.lane.send(start(verb=verb))
     assert "verb" in str(raw.failure())
-
-
-def test_a_run_that_does_not_begin_with_start(host: Host) -> None:
-    raw = Raw(host.address)
-    raw.lane.send(pb.Frame(credit={"parts": 1}))
-    assert isinstance(raw.failure(), ProtocolError)
 
 
 def test_reserved_keys_of_a_config_are_the_hosts_own(host: Host) -> None:
