@@ -6,7 +6,6 @@ nature. langgraph's own stream handlers set message ids in place, so they get tw
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import logging
@@ -158,13 +157,19 @@ class LentCallbacks:
     def _graph_event(
         self, handlers: list[BaseCallbackHandler], event: str, args: tuple[Any, ...]
     ) -> Awaitable[Any] | None:
-        waiting = []
+        if self.is_async:
+            return self._agraph_event(handlers, event, args)
+        for handler in handlers:
+            with _logged(handler, event):
+                getattr(handler, event)(*args)
+        return None
+
+    async def _agraph_event(self, handlers: list[BaseCallbackHandler], event: str, args: tuple[Any, ...]) -> None:
         for handler in handlers:
             with _logged(handler, event):
                 result = getattr(handler, event)(*args)
                 if inspect.isawaitable(result):
-                    waiting.append(result)
-        return asyncio.gather(*waiting) if waiting else None
+                    await result
 
     def _tap(self, group: int, run_id: UUID, chunk: Any) -> Awaitable[Any] | None:
         if self.is_async:

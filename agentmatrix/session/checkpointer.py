@@ -53,7 +53,10 @@ def _version_scheme(saver: BaseCheckpointSaver[Any]) -> str:
         return "int"
     if isinstance(saver, BorrowedSaver):
         return saver.scheme
-    first = saver.get_next_version(None, None)
+    try:
+        first = saver.get_next_version(None, None)
+    except Exception:  # it fails where langgraph calls it, as it does locally
+        return "ask"
     if isinstance(first, int):
         return "int"
     padded = isinstance(first, str) and len(first.split(".")[0]) == 32 and first.split(".")[0].isdigit()

@@ -103,8 +103,9 @@ class LentConfig:
         plain = {k: v for k, v in self.config.items() if k not in ("callbacks", "configurable", "metadata")}
         if pregel.is_default_recursion_limit(plain.get("recursion_limit")):
             del plain["recursion_limit"]
-        metadata: Mapping[str, Any] = self.config.get("metadata") or {}
-        plain["metadata"] = {key: value for key, value in metadata.items() if self._codec.can_encode(value)}
+        metadata: Mapping[str, Any] | None = self.config.get("metadata")
+        if metadata is not None:
+            plain["metadata"] = {key: value for key, value in metadata.items() if self._codec.can_encode(value)}
         return plain
 
     def _put(self, packed: dict[str, Any], key: str, value: Any) -> None:

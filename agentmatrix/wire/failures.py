@@ -249,7 +249,7 @@ def _rebuilt(
     cls = _class(walk, name)
     try:
         if cls is ValidationError:
-            return _validation_error(layout)
+            return _validation_error(layout, state)
         if cls is not None:
             error = _instance(cls, args, layout, state, group)
             str(error)
@@ -294,9 +294,13 @@ def _instance(
     return error
 
 
-def _validation_error(layout: dict[str, Any]) -> BaseException:
+def _validation_error(layout: dict[str, Any], state: dict[str, Any]) -> BaseException:
     lines = [_line(layout["title"], line) for line in layout["errors"]]
-    return ValidationError.from_exception_data(layout["title"], lines)
+    error = ValidationError.from_exception_data(layout["title"], lines)
+    for name, value in state.items():
+        if not name.startswith("__"):
+            setattr(error, name, value)
+    return error
 
 
 def _line(title: str, line: dict[str, Any]) -> InitErrorDetails:
