@@ -67,7 +67,8 @@ def _overridden(handler: BaseCallbackHandler) -> frozenset[str]:
 def _nature(handler: BaseCallbackHandler) -> frozenset[str]:
     kinds = {
         "graph": isinstance(handler, GraphCallbackHandler),
-        "tap": isinstance(handler, pregel.StreamingCallbackHandler),
+        # A protocol: langgraph means those that name it as a base, not those that have its methods.
+        "tap": pregel.StreamingCallbackHandler in type(handler).__mro__,
         "v2": isinstance(handler, pregel.V2StreamingCallbackHandler),
         "tracer": isinstance(handler, BaseTracer),
         "raises": bool(handler.raise_error),
@@ -175,7 +176,7 @@ class LentCallbacks:
         if self.is_async:
             return self._atap(group, run_id, chunk)
         for handler in self._groups[group]:
-            if isinstance(handler, pregel.StreamingCallbackHandler):
+            if pregel.StreamingCallbackHandler in type(handler).__mro__:
                 source, output = self._tapped(
                     handler, run_id, lambda h, s: iter(h.tap_output_iter(run_id, _drained(s)))
                 )
@@ -185,7 +186,7 @@ class LentCallbacks:
 
     async def _atap(self, group: int, run_id: UUID, chunk: Any) -> None:
         for handler in self._groups[group]:
-            if isinstance(handler, pregel.StreamingCallbackHandler):
+            if pregel.StreamingCallbackHandler in type(handler).__mro__:
                 source, output = self._tapped(
                     handler, run_id, lambda h, s: aiter(h.tap_output_aiter(run_id, _adrained(s)))
                 )
