@@ -21,7 +21,7 @@ from langchain_core.tracers.base import BaseTracer
 from langgraph.callbacks import GraphCallbackHandler
 
 from agentmatrix import pregel
-from agentmatrix.session.lending import Lender
+from agentmatrix.session.lending import Lender, crossing
 from agentmatrix.wire.codec import Codec
 
 __all__ = ["LentCallbacks", "borrow_callbacks"]
@@ -96,8 +96,8 @@ class LentCallbacks:
             "parent_run_id": manager.parent_run_id,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),
-            "metadata": {k: v for k, v in manager.metadata.items() if codec.can_encode(v)},
-            "inheritable_metadata": {k: v for k, v in manager.inheritable_metadata.items() if codec.can_encode(v)},
+            "metadata": crossing(manager.metadata, codec),
+            "inheritable_metadata": crossing(manager.inheritable_metadata, codec),
         }
 
     def _pack_handlers(

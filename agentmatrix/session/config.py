@@ -17,7 +17,7 @@ from agentmatrix import pregel
 from agentmatrix.errors import EncodeError
 from agentmatrix.session.callbacks import LentCallbacks, borrow_callbacks
 from agentmatrix.session.checkpointer import borrow_saver, describe_saver
-from agentmatrix.session.lending import Lender, Lent
+from agentmatrix.session.lending import Lender, Lent, crossing
 from agentmatrix.session.store import BorrowedCache, BorrowedStore, only_under
 from agentmatrix.wire.codec import Codec
 
@@ -105,7 +105,7 @@ class LentConfig:
             del plain["recursion_limit"]
         metadata: Mapping[str, Any] | None = self.config.get("metadata")
         if metadata is not None:
-            plain["metadata"] = {key: value for key, value in metadata.items() if self._codec.can_encode(value)}
+            plain["metadata"] = crossing(metadata, self._codec)
         return plain
 
     def _put(self, packed: dict[str, Any], key: str, value: Any) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from agentmatrix.errors import ProtocolError
+from agentmatrix.wire.codec import Codec
 
-__all__ = ["METHODS", "Lender", "Lent", "is_async_method"]
+__all__ = ["METHODS", "Lender", "Lent", "crossing", "is_async_method"]
 
 METHODS: Final[Mapping[str, frozenset[str]]] = {
     "saver": frozenset(
@@ -27,6 +28,14 @@ METHODS: Final[Mapping[str, frozenset[str]]] = {
 def is_async_method(target: str, method: str) -> bool:
     """Whether this method of a lent object is awaited (or iterated asynchronously) by the caller."""
     return method.startswith("a") and method[1:] in METHODS.get(target, ())
+
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def crossing(values: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
+    """Those of the values that can cross; nearly all are plain, and need no trial."""
+    return {key: value for key, value in values.items() if type(value) in _PLAIN or codec.can_encode(value)}
 
 
 class Lender(Protocol):
