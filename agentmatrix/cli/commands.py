@@ -101,12 +101,19 @@ def demo(
         typer.Option(help="Chat model for the critics, provider:name (needs the extra `models`).", show_default=False),
     ] = None,
     opponent: Annotated[Opponent, typer.Option(help="Who plays black.")] = Opponent.team,
+    no_kill: Annotated[
+        bool,
+        typer.Option("--no-kill", help="Let the second process live (a team at --host is never killed)."),
+    ] = False,
 ) -> None:
-    """Watch two teams of agents, one of them in a second process, play a game of Gobang."""
+    """Watch two teams of agents, one of them in a second process, play a game of Gobang.
+
+    At move 6 that process is killed in the middle of its turn; another goes on.
+    """
     from graphs.gobang.demo import main
 
     try:
-        ended = main(seed=seed, code=code, host=host, model=model, opponent=opponent.value)
+        ended = main(seed=seed, code=code, host=host, model=model, opponent=opponent.value, kill=not no_kill)
     except SystemExit as error:
         # SIGTERM and SIGHUP end the second process first and then this one, with their own exit code.
         raise typer.Exit(error.code if isinstance(error.code, int) else 1) from None
@@ -209,6 +216,9 @@ def serve(
         bool,
         typer.Option("--allow-version-skew", help="Log another langgraph version at the caller, do not refuse it."),
     ] = False,
+    until_eof: Annotated[
+        bool, typer.Option("--until-eof", hidden=True, help="End with stdin too, as with the process that holds it.")
+    ] = False,
 ) -> None:
     """Serve graphs over gRPC until Ctrl-C or SIGTERM."""
     from agentmatrix.cli import serving
@@ -218,6 +228,7 @@ def serve(
         targets or [],
         f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
         grace,
+        until_eof,
         token=token(token_file),
         certificate=ssl_certfile,
         private_key=ssl_keyfile,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -32,16 +34,19 @@ def graphs_of(targets: list[str]) -> dict[str, Any]:
     return graphs
 
 
-def serve(targets: list[str], address: str, grace: float, **options: Any) -> None:
+def serve(targets: list[str], address: str, grace: float, until_eof: bool = False, **options: Any) -> None:
     """`agentmatrix serve`: prints one line when it listens, and returns when it was told to end.
 
     Args:
         grace: seconds that runs may go on after the first signal; a second signal ends them at once.
+        until_eof: the end of stdin is such a signal too: whoever started this process has ended, however it did.
     """
     from agentmatrix import Host
 
     graphs = graphs_of(targets)
     ended = _Ending()
+    if until_eof:
+        threading.Thread(target=ended.watch, args=(sys.stdin.fileno(),), daemon=True).start()
     with Host(graphs, address=address, **options) as host:
         print(f"serving {', '.join(graphs)} at {host.address}", flush=True)
         ended.wait()
@@ -59,6 +64,12 @@ class _Ending(threading.Event):
         super().__init__()
         signal.signal(signal.SIGINT, self._heard)
         signal.signal(signal.SIGTERM, self._heard)
+
+    def watch(self, file: int) -> None:
+        """Reads a file to its end. Unbuffered: a buffer's lock, held here, would disturb the end of the process."""
+        while os.read(file, 4096):
+            pass
+        self.set()
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self.set()

@@ -1,23 +1,15 @@
-"""The demo: a whole game between a team in this process and one that another process serves."""
+"""The demo: a whole game between a team in this process and one that another process serves, and is killed in."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-import os
-import re
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig
@@ -27,16 +19,58 @@ from rich.console import Console
 
 from agentmatrix import RemoteAgent
 from agentmatrix.display import draw_text
-from agentmatrix.errors import AgentMatrixError, HostUnreachable
+from agentmatrix.errors import AgentMatrixError, HostLost
 from graphs.gobang import build, human, team
-from graphs.gobang.rules import Board
+from graphs.gobang.rules import SIDES, Board
+from graphs.gobang.second import KillingSaver, Second, ended_by_signals
 from graphs.gobang.show import Show, table
-from graphs.gobang.team import MODEL, Graph, chat_model
+from graphs.gobang.team import Graph, chat_model
 from graphs.gobang.words import board_in, position, say
+from graphs.gobang.work import Done, written_down
 
-_ADDRESS = re.compile(r" at (\S+)$")
-_START = 60.0
+KILLED = 6
+"""The move in the middle of which white's host is killed."""
+
 _WON = Board.of("a1 a2 b1 b2 c1 c2 d1 d2 e1".split())
+
+
+class Match:
+    """The two teams of a game, and the checkpoints from which it can go on.
+
+    Args:
+        black: the team of this process.
+        host: `"host:port"` or `"host:port/agent"` of white's team.
+        seed: the number of the game.
+        second: the process that serves white's team, where it is one of ours; killed once, at a checkpoint.
+    """
+
+    def __init__(self, black: Graph, host: str, seed: int, second: Second | None = None) -> None:
+        self.white = _white_at(host)
+        self.second = second
+        self._black, self._seed = black, seed
+        self._saver = KillingSaver(second.kill, KILLED) if second else InMemorySaver()
+
+    def __enter__(self) -> Match:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.white.close()
+
+    @property
+    def address(self) -> str:
+        """Where white plays."""
+        return self.white.url.removeprefix("grpc://")
+
+    def graph(self) -> Graph:
+        """The game. All graphs of a match go on from the same checkpoints."""
+        return build(self._black, self.white, seed=self._seed, checkpointer=self._saver)
+
+    def start_another(self) -> None:
+        """White's host was killed: starts another, on another port."""
+        assert self.second is not None
+        self.white.close()
+        self.second.start()
+        self.white = _white_at(self.second.address)
 
 
 class GaveUp(AgentMatrixError):
@@ -50,6 +84,7 @@ def main(
     model: str | None = None,
     opponent: str = "team",
     code: bool = False,
+    kill: bool = True,
     console: Console | None = None,
 ) -> int:
     """Play a game and show it.
@@ -61,10 +96,11 @@ def main(
         model: `"provider:name"` of a chat model for the critics' seats.
         opponent: `"team"`, or `"human"` for a person who plays black.
         code: print a short program that builds the game, and play none.
+        kill: kill the process started here in the middle of a move, and go on with another.
         console: where to show it; by default stdout.
 
     Returns:
-        An exit code: 0, or 1 where the game played again in one process had other moves.
+        An exit code: 0, or 1 where the game played again in one process had other moves, or a move was computed twice.
 
     Raises:
         AgentMatrixError: the host cannot be reached, or an extra is not installed; one sentence says what to do.
@@ -78,25 +114,43 @@ def main(
         return 0
     black = human() if opponent == "human" else team(critic_model=chat_model(model) if model else None)
     # On an event loop Ctrl-C cancels the run; in LangGraph's sync verbs it may hit a lock that is never freed then.
-    with asyncio.Runner() as runner, host_at(host, model) as url, _white_at(url) as white:
-        _ = white.card
-        graph = build(black, white, seed=seed, checkpointer=InMemorySaver() if opponent == "human" else None)
-        show = play(graph, console, white.url.removeprefix("grpc://"), seed, runner)
-        console.print(table(show, {"white": white.url.removeprefix("grpc://")}, runner.run(overhead(white))))
+    with asyncio.Runner() as runner, ended_by_signals(), ExitStack() as stack:
+        folder = stack.enter_context(written_down())
+        second = stack.enter_context(Second(model=model)) if host is None else None
+        address = host or (second.address if second else "")
+        match = stack.enter_context(Match(black, address, seed, second if kill else None))
+        _ = match.white.card
+        show = play(match, console, seed, runner, live=opponent != "human")
+        done = Done.read(folder)
+        console.print(table(show, done, runner.run(overhead(match.white))))
+        twice = report(console, done)
         if model:
             console.print("Not played again: a chat model may say something else the next time.")
-            return 0
-        return runner.run(again(console, show.record["moves"], seed, opponent, foreign=host is not None))
+            return 1 if twice else 0
+        same = runner.run(again(console, show.record["moves"], seed, opponent, foreign=host is not None))
+        return 1 if twice or not (same or host) else 0
 
 
-def play(graph: Graph, console: Console, address: str, seed: int, runner: asyncio.Runner) -> Show:
+def play(match: Match, console: Console, seed: int, runner: asyncio.Runner, *, live: bool) -> Show:
     """Draw the graph, play the game and show it as it goes on; a person is asked for moves."""
-    show = Show(console, {"white": address}, live=graph.checkpointer is None)
-    console.print(f"Game {seed}: black plays here, white at {address}.\n")
+    show, graph = Show(console, {"white": match.address}, live=live), match.graph()
+    console.print(f"Game {seed}: black plays here, white at {match.address}.\n")
     console.print(draw_text(graph, ascii=console.options.ascii_only), soft_wrap=True, markup=False)
     value: Any = {"moves": []}
     with show.playing():
-        while (question := runner.run(_stretch(graph, value, show))) is not None:
+        while True:
+            try:
+                question = runner.run(_stretch(graph, value, show))
+            except HostLost:
+                if match.second is None or not match.second.killed:
+                    raise
+                show.killed("white")
+                match.start_another()
+                show.goes_on("white", match.address)
+                graph, value = match.graph(), None
+                continue
+            if question is None:
+                break
             value = Command(resume=_ask(console, question))
     console.print(f"\n{show.record.get('result', '').capitalize()}.\n")
     return show
@@ -105,7 +159,8 @@ def play(graph: Graph, console: Console, address: str, seed: int, runner: asynci
 async def _stretch(graph: Graph, value: Any, show: Show) -> str | None:
     """Plays until the game ends or a person is asked; returns what is asked."""
     config: RunnableConfig = {"configurable": {"thread_id": "game"}}
-    parts: AsyncIterator[Any] = graph.astream(value, config, stream_mode="updates", subgraphs=True)
+    # "sync": no node starts before the results of those before it are kept, so none of these is computed twice.
+    parts: AsyncIterator[Any] = graph.astream(value, config, stream_mode="updates", subgraphs=True, durability="sync")
     question = None
     async for namespace, update in parts:
         question = update["__interrupt__"][0].value if "__interrupt__" in update else question
@@ -136,94 +191,33 @@ async def overhead(white: Graph, calls: int = 40) -> float:
     return 1000 * (statistics.median(took[white]) - statistics.median(took[here]))
 
 
-async def again(console: Console, moves: list[str], seed: int, opponent: str, *, foreign: bool) -> int:
-    """Play the same game with both teams in this process, a person's moves as they were, and compare."""
+def report(console: Console, done: Done) -> int:
+    """Say how many moves were computed twice, by what the nodes have written down; return it."""
+    twice = sum(len(done.twice(side)) for side in SIDES)
+    if done.lines:
+        lines = f"{done.lines.total():,} lines that the nodes wrote into files"
+        console.print(f"Moves computed twice: {twice}, counted from {lines}.", soft_wrap=True)
+    return twice
+
+
+async def again(console: Console, moves: list[str], seed: int, opponent: str, *, foreign: bool) -> bool:
+    """Play the game again with both teams here, a person's moves as they were; return whether it is the same."""
 
     def recorded(messages: list[AnyMessage]) -> AIMessage:
         return say(f"Again I play {moves[len(board_in(messages).moves)]}.")
 
     began = time.perf_counter()
     replay = await build(recorded if opponent == "human" else None, seed=seed).ainvoke({"moves": []})
-    same = replay["moves"] == moves
+    same: bool = replay["moves"] == moves
     console.print(
         f"The same game with both teams in this process, in {time.perf_counter() - began:.1f} s: "
         f"same moves: {'yes' if same else 'no'}"
         + (" (the team elsewhere plays in its own way)" if foreign and not same else ""),
         soft_wrap=True,
     )
-    return 0 if same or foreign else 1
+    return same
 
 
 def _white_at(host: str) -> RemoteAgent:
     agent = RemoteAgent(host)
     return agent if agent.agent else RemoteAgent("white", url=host)
-
-
-@contextmanager
-def host_at(host: str | None, model: str | None) -> Iterator[str]:
-    """Where white's team is served: at `host`, else by a second process, which ends with this context."""
-    if host is not None:
-        yield host
-        return
-    with tempfile.TemporaryFile("w+") as log, _ended_by_signals():
-        process = _serve(log, model)
-        try:
-            yield _address(process, log)
-        finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _serve(log: IO[str], model: str | None) -> subprocess.Popen[str]:
-    """`agentmatrix serve graphs.gobang:white` in a session of its own: Ctrl-C is for us, and we end it."""
-    command = [sys.executable, "-m", "agentmatrix", "serve", "graphs.gobang:white", "--port", "0"]
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
-    environment = os.environ | {"PYTHONPATH": path} | ({MODEL: model} if model else {})
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True
-    )
-
-
-def _address(process: subprocess.Popen[str], log: IO[str]) -> str:
-    """The address that a host prints when it listens."""
-    timer = threading.Timer(_START, process.kill)
-    timer.start()
-    try:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-    finally:
-        timer.cancel()
-    if found := _ADDRESS.search(said.strip()):
-        return found[1]
-    process.wait()
-    log.seek(0)
-    why = log.read().strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-    raise HostUnreachable(f"the second process did not start to serve: {why[0]}")
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this process as Ctrl-C does, so that the second one ends with it."""
-
-    heard: list[int] = []
-
-    def end(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        signal.raise_signal(signal.SIGINT)
-
-    here = threading.current_thread() is threading.main_thread()
-    names = [name for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
-    before = {number: signal.signal(number, end) for number in (signal.Signals[name] for name in names)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        if heard:
-            raise SystemExit(128 + heard[0]) from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from graphs.gobang.referee import Record
 from graphs.gobang.rules import SIDES, SIZE, Board, name_of
+from graphs.gobang.work import Done
 
 _STYLES = {"black": "cyan", "white": "magenta"}
 _SIGNS = {False: {"black": "●", "white": "○", "": "·"}, True: {"black": "x", "white": "o", "": "."}}
@@ -29,16 +30,19 @@ class Show:
         live: draw the board anew after each move, where the console is a terminal.
 
     Attributes:
+        places: for each side that plays on another host, where it plays now.
         record: what the referee has entered so far.
         calls: how often each side was called.
         seconds: how long these calls took, all together.
+        kills: the moves at which a side's host was killed.
     """
 
     def __init__(self, console: Console, places: dict[str, str], *, live: bool = True) -> None:
         self.record: Record = {"moves": []}
         self.calls = dict.fromkeys(SIDES, 0)
         self.seconds = dict.fromkeys(SIDES, 0.0)
-        self._console, self._places = console, places
+        self.kills: dict[str, list[int]] = {side: [] for side in SIDES}
+        self.places, self._console = dict(places), console
         self._live = Live(console=console, auto_refresh=False) if live and console.is_terminal else None
         self._speaking, self._since = "", time.perf_counter()
 
@@ -52,6 +56,20 @@ class Show:
         yield
         self._console.print(self.record.get("board", ""), markup=False)
 
+    def killed(self, side: str) -> None:
+        """Says that a side's host was killed in the middle of its turn."""
+        self.kills[side].append(len(self.record["moves"]) + 1)
+        self._took(side)
+        where = f"  move {self.kills[side][-1]}: the host at {self.places[side]} was killed (kill -9)"
+        self._print(Text(f"{where} in the middle of its turn;", "bold red"))
+
+    def goes_on(self, side: str, place: str) -> None:
+        """Says that another host has taken the place of the one that was killed."""
+        self.places[side], self._since = place, time.perf_counter()
+        self._print(
+            Text(f"    another at {place} goes on from the last checkpoint, with the search done.", "bold green")
+        )
+
     def part(self, namespace: tuple[str, ...], update: dict[str, Any]) -> None:
         """Shows one part of a stream of updates with subgraphs."""
         for node, change in update.items():
@@ -62,9 +80,12 @@ class Show:
             elif len(namespace) == 1 and isinstance(change, dict):
                 self._said(namespace[0].partition(":")[0], change)
 
-    def _answered(self, side: str, change: dict[str, Any]) -> None:
+    def _took(self, side: str) -> None:
         self.calls[side] += 1
         self.seconds[side] += time.perf_counter() - self._since
+
+    def _answered(self, side: str, change: dict[str, Any]) -> None:
+        self._took(side)
         if self._speaking != side:
             self._said(side, change)
 
@@ -77,7 +98,7 @@ class Show:
 
     def _heading(self, side: str, message: BaseMessage) -> Text:
         ran = message.additional_kwargs.get("ran", {})
-        place = f"at {self._places[side]}" if side in self._places else "here"
+        place = f"at {self.places[side]}" if side in self.places else "here"
         process = f", process {ran['pid']} on {ran['host']}" if ran else ""
         number = len(self.record["moves"]) + 1
         return Text.assemble((f"{number:>3} {side}", f"bold {_STYLES[side]}"), (f" {place}{process}", "dim"))
@@ -113,21 +134,27 @@ def picture(moves: list[str], ascii: bool = False) -> Text:
     return text.append(f"      {columns}", "dim")
 
 
-def table(show: Show, places: dict[str, str], overhead: float) -> Table:
+def table(show: Show, done: Done, overhead: float) -> Table:
     """What the game cost.
 
     Args:
+        done: what the nodes have written down.
         overhead: of a remote call, in milliseconds.
     """
+    places = show.places
     made = Table(title="What it took", title_justify="left")
     made.add_column("")
     for side in SIDES:
         made.add_column(f"{side}, at {places[side]}" if side in places else f"{side}, here", justify="right")
-    calls = {side: f"{show.calls[side]} {'remote' if side in places else 'local'}" for side in SIDES}
-    searched = {side: f"{show.record.get('searched', {}).get(side, 0):,}" for side in SIDES}
-    each = {side: f"{1000 * show.seconds[side] / max(1, show.calls[side]):.0f} ms" for side in SIDES}
-    extra = {side: f"{overhead:.1f} ms" if side in places else "-" for side in SIDES}
-    rows = {"calls": calls, "positions searched": searched, "time of a call, mean": each}
-    for title, cells in (rows | {"overhead of a remote call": extra}).items():
-        made.add_row(title, *(cells[side] for side in SIDES))
+    rows: dict[str, Callable[[str], str]] = {
+        "calls": lambda side: f"{show.calls[side]} {'remote' if side in places else 'local'}",
+        "positions searched": lambda side: f"{show.record.get('searched', {}).get(side, 0):,}",
+        "time of a call, mean": lambda side: f"{1000 * show.seconds[side] / max(1, show.calls[side]):.0f} ms",
+        "overhead of a remote call": lambda side: f"{overhead:.1f} ms" if side in places else "-",
+        "moves computed twice": lambda side: f"{len(done.twice(side))} of {n}" if (n := len(done.moves(side))) else "-",
+    }
+    if any(show.kills.values()):
+        rows["host killed at move"] = lambda side: ", ".join(map(str, show.kills[side])) or "-"
+    for title, cell in rows.items():
+        made.add_row(title, *map(cell, SIDES))
     return made

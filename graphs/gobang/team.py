@@ -23,6 +23,7 @@ from agentmatrix.stops import max_turns, when
 from graphs.gobang.rules import SIDES, Board, moves_in, name_of
 from graphs.gobang.search import Found, candidates, forced_win, search
 from graphs.gobang.words import argued, board_in, move_in, say, seed_in, spell
+from graphs.gobang.work import begin
 
 BUDGET = 3000
 """Positions that a deep search looks at, at most: about a tenth of a second."""
@@ -55,17 +56,21 @@ def deep_search(budget: int = BUDGET) -> Graph:
     """The graph that looks for a move: candidates, then alpha-beta, beside it a hunt for fours, then the choice."""
 
     def narrow(state: Search) -> Search:
-        cells = candidates(Board.of(state["moves"]), seed=state["seed"])
+        board = Board.of(state["moves"])
+        begin("candidates", board)
+        cells = candidates(board, seed=state["seed"])
         return {"candidates": [name_of(cell) for cell in cells]}
 
     def alpha_beta(state: Search) -> Search:
-        cells = moves_in(" ".join(state["candidates"]))
-        found = search(Board.of(state["moves"]), cells, budget=budget, seed=state["seed"])
+        board, cells = Board.of(state["moves"]), moves_in(" ".join(state["candidates"]))
+        begin("alpha_beta", board)
+        found = search(board, cells, budget=budget, seed=state["seed"])
         line = [name_of(cell) for cell in found.line]
         return {"line": line, "score": found.score, "depth": found.depth, "searched": found.searched}
 
     def hunt(state: Search) -> Search:
         board = Board.of(state["moves"])
+        begin("fours", board)
         found = forced_win(board, board.to_move)
         return {"fours": [name_of(cell) for cell in found.line], "searched": found.searched}
 
@@ -108,6 +113,7 @@ def proposer(budget: int = BUDGET) -> Graph:
 def attack(messages: list[AnyMessage]) -> AIMessage:
     """The critic that looks for a win by force, and overrules a proposal that misses it."""
     board = board_in(messages)
+    begin("attack", board)
     move = (argued(messages) or candidates(board))[0]
     after, name = board.play(move), name_of(move)
     if after.over:
@@ -127,6 +133,7 @@ def attack(messages: list[AnyMessage]) -> AIMessage:
 def defence(messages: list[AnyMessage]) -> AIMessage:
     """The critic that looks for the other side's win by force, and vetoes a proposal that allows it."""
     board = board_in(messages)
+    begin("defence", board)
     move = (argued(messages) or candidates(board))[-1]
     answer, threat = refutation(board, move), forced_win(board, 1 - board.to_move)
     other, name, searched = SIDES[1 - board.to_move], name_of(move), answer.searched + threat.searched
@@ -145,6 +152,7 @@ def defence(messages: list[AnyMessage]) -> AIMessage:
 def captain(messages: list[AnyMessage]) -> AIMessage:
     """The last word: of the moves that were argued for one that wins by force, else the best that loses to none."""
     board = board_in(messages)
+    begin("captain", board)
     named, winning = argued(messages) or candidates(board), forced_win(board, board.to_move)
     refuted = {cell: refutation(board, cell) for cell in named}
     sound = [cell for cell in named if not refuted[cell].line] or named
