@@ -260,8 +260,8 @@ def trigger_of(node: str) -> str:
 
 
 class Finished(NamedTuple):
-    """What the tasks that have finished at a pause have written, by task id, and the names of their nodes; and what a
-    command from outside has written before them."""
+    """What the tasks that have finished at a pause have written, by task id; what a command from outside has written
+    before them; and the names of the nodes, save those that the command called for."""
 
     names: Mapping[str, str]
     writes: Mapping[str, Sequence[tuple[str, Any]]]
@@ -271,7 +271,7 @@ class Finished(NamedTuple):
 def _finished(saved: CheckpointTuple | None, tasks: Sequence[PregelTask]) -> Finished:
     names = {task.id: task.name for task in tasks}
     pending = (saved.pending_writes or []) if saved else []
-    writes = {id: status.output for id, status in read_task_statuses(pending).items() if id in names and status.output}
+    writes = {id: status.output for id, status in read_task_statuses(pending).items() if status.output}
     commanded = [(key, value) for id, key, value in pending if id == NULL_TASK_ID and key not in CONTROL_WRITES]
     return Finished(names, writes, commanded)
 

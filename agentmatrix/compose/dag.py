@@ -48,17 +48,26 @@ def _settles(supersteps: Sequence[Sequence[StateUpdate]]) -> bool:
 
 
 def _settled(finished: Finished | None, supersteps: Sequence[Sequence[StateUpdate]]) -> list[Sequence[StateUpdate]]:
-    """The updates, after one that records what has finished. LangGraph runs such nodes again after an update."""
+    """The updates, after those that record what a command has brought and what has finished: LangGraph forgets them."""
     steps = list(supersteps)
     if finished is None:
         return steps
     if steps[0][0][:2] == (None, END):
         steps[0] = [StateUpdate(Recorded([(LEDGER, Report(close=True))]), START, None)]  # type: ignore[arg-type]
+    names = {**_called(finished), **finished.names}
     done = [
-        StateUpdate(Recorded(writes), finished.names[task], task)  # type: ignore[arg-type]
+        StateUpdate(Recorded(writes), names[task], task)  # type: ignore[arg-type]
         for task, writes in finished.writes.items()
+        if task in names
     ]
-    return [done, *steps] if done else steps
+    commanded = [StateUpdate(Recorded(finished.commanded), START, None)]  # type: ignore[arg-type]
+    return [*([commanded] if finished.commanded else []), *([done] if done else []), *steps]
+
+
+def _called(finished: Finished) -> dict[str, str]:
+    """By task, the nodes that have reported: a snapshot shows no task that a command at a pause called for."""
+    written = ((task, key, value) for task, writes in finished.writes.items() for key, value in writes)
+    return {task: report["node"] for task, key, report in written if key == LEDGER}
 
 
 class Dag(Builder):

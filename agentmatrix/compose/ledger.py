@@ -115,6 +115,9 @@ class Ledger:
         self._divisions: dict[str, list[int]] = {}
         self._undelivered: dict[tuple[int, int], Pending] = {}
         self._folds: dict[int, Fold] = {0: base}
+        self._done: set[str] = set()
+        self._left: Sequence[str] = ()
+        self._plan: Plan | None = None
         self._look_again()
         for activation in activations:
             self._append(activation)
@@ -231,7 +234,7 @@ class Ledger:
     def _look_again(self) -> None:
         """The next plan looks at every node; others leave out what is done, which stays so unless called for."""
         self._done = {self.topology.start}
-        self._left: Sequence[str] = self.topology.order
+        self._left = self.topology.order
         self._plan = None
 
     def _pending(self) -> list[Pending]:

@@ -249,7 +249,8 @@ class TriggerView(_View):
         return None
 
     def is_available(self) -> bool:
-        return not self._source.closing and self.typ in self.ledger.plan().ready
+        source = self._source
+        return not source.closing and self.typ in source.ledger.plan().ready
 
     def update(self, values: Sequence[Any]) -> bool:
         if values:

@@ -232,6 +232,35 @@ def test_a_resume_can_bring_an_update() -> None:
     assert calls == ["a", "b", "ask", "end"]
 
 
+def test_what_a_command_brings_at_a_pause_survives_an_update() -> None:
+    graph, calls = paused()
+    graph.invoke(Command(update={"log": ["brought"]}), THREAD)
+    before = graph.get_state(THREAD).values["log"]
+    assert "brought" in before
+    graph.update_state(THREAD, {"log": ["edited"]}, as_node="a")
+    assert graph.get_state(THREAD).values["log"] == [*before, "edited"]
+    assert graph.invoke(Command(resume="yes"), THREAD)["log"][: len(before) + 1] == [*before, "edited"]
+    assert calls == ["a", "b", "ask", "end"]
+
+
+def test_a_node_that_a_command_calls_once_more_comes_after_all_that_it_sees() -> None:
+    seen: list[str] = []
+
+    def a(state: Any) -> Any:
+        seen.append(state.get("x", ""))
+        return {"x": f"a{len(seen)}"}
+
+    dag = dag_of(("a", "b"), ("b", "ask"), a=a, b=lambda s: {"x": "b"}, ask=lambda s: {"log": [interrupt("?")]})
+    graph = dag.compile(checkpointer=InMemorySaver())
+    graph.invoke({"log": []}, THREAD)
+    assert graph.invoke(Command(goto="a"), THREAD)["x"] == "a2"
+    graph.update_state(THREAD, {"log": ["edited"]}, as_node="b")
+    graph.invoke(None, THREAD)
+    result = graph.invoke(Command(resume="go"), THREAD)
+    assert (result["x"], result["log"]) == ("a2", ["edited", "go"])
+    assert seen == ["", "b"]
+
+
 def test_an_update_of_a_finished_run_goes_on_behind_its_node() -> None:
     graph, calls = paused()
     graph.invoke(Command(resume="yes"), THREAD)
@@ -241,7 +270,15 @@ def test_an_update_of_a_finished_run_goes_on_behind_its_node() -> None:
     assert calls == ["a", "b", "ask", "end", "end"]
 
 
-def test_packets_that_wait_survive_an_update() -> None:
+@pytest.mark.parametrize(
+    ("edit", "log"),
+    [
+        # Only the keys that an update writes are divided into what came before it and what came after it.
+        ({"x": "edited"}, ["plan", "item 0", "item 1", "item 2", "end"]),
+        ({"log": ["edited"]}, ["plan", "item 0", "item 2", "edited", "item 1", "end"]),
+    ],
+)
+def test_packets_that_wait_survive_an_update(edit: Any, log: list[str]) -> None:
     done: list[int] = []
 
     def work(packet: Any) -> Any:
@@ -255,11 +292,10 @@ def test_packets_that_wait_survive_an_update() -> None:
     graph = dag.compile(checkpointer=InMemorySaver())
     graph.invoke({"log": []}, THREAD)
     assert graph.get_state(THREAD).next == ("work",)
-    graph.update_state(THREAD, {"x": "edited"}, as_node="plan")
+    graph.update_state(THREAD, edit, as_node="plan")
     assert graph.get_state(THREAD).next == ("work",)
     result = graph.invoke(Command(resume="go"), THREAD)
-    # What came before the update is folded before it, in Send order, and what came after it after it.
-    assert result["log"] == ["plan", "item 0", "item 2", "item 1", "end"]
+    assert result["log"] == log
     assert sorted(done) == [0, 1, 2]
 
 
