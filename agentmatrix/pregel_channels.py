@@ -335,8 +335,15 @@ class RunningGraph:
 
     @property
     def is_watched(self) -> bool:
-        """Whether callbacks or a stream of tasks follow each run of a node."""
-        return bool(self.loop.manager and self.loop.manager.handlers) or not self._modes.isdisjoint(("tasks", "debug"))
+        """Whether callbacks or a stream follow each run of a node."""
+        modes = self._modes
+        return bool(self.loop.manager and self.loop.manager.handlers) or not modes <= {"values", "updates"}
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody waits for what each node answers; those who want the values too, as `invoke` does, need not
+        have it before the step ends."""
+        return self.is_watched or self._modes == {"updates"}
 
     @property
     def _modes(self) -> frozenset[str]:
@@ -380,6 +387,8 @@ class RunningGraph:
 
     def show_end(self, activation: Activation, update: Mapping[str, Any]) -> None:
         """Stream what a node has answered."""
+        if not self._modes:
+            return
         self.loop._emit("updates", self._update, activation.node, update)
         result = {key: value for key, value in update.items() if key in self.loop.output_keys}
         self._show_task(

@@ -126,7 +126,7 @@ class ScriptedChatModel(BaseChatModel):
 
     def _unobserved(self, input: LanguageModelInput, config: RunnableConfig | None) -> list[BaseMessage] | None:
         """The messages, if nobody follows this call: LangChain's ceremony would cost far more than the answer."""
-        if not (isinstance(input, list) and all(isinstance(message, BaseMessage) for message in input)):
+        if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind in set(map(type, input)))):
             return None
         callbacks = ensure_config(config).get("callbacks")
         manager = CallbackManager.configure(callbacks, self.callbacks, self.verbose)

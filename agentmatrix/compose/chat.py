@@ -165,8 +165,6 @@ class ChatGroup:
         graph.attach_node(_TOGETHER, builder.nodes[_TOGETHER])
         graph.attach_edge(_TOGETHER, _TURN)
         graph.validate()
-        # What members who act at the same time say is shown while the others are still at work.
-        graph.stream_eager = True
         for hidden in _OWN:
             hide_node(graph, hidden)
         write_channel(graph, START, LOG, [Event(begins=True)])

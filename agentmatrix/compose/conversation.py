@@ -28,7 +28,7 @@ class Event(TypedDict, total=False):
         floor: who has the floor; nobody in particular where members speak as they like.
         by: who has had it.
         said: the ids of what they said; none if they kept silent.
-        heard: how many messages there were when they began.
+        heard: how many messages there were when they began, and `since`: how many events.
         goto: to whom they hand over.
         asks: who waits for a person's answer, and what they ask in which namespace.
         ends: why the conversation ends.
@@ -40,6 +40,7 @@ class Event(TypedDict, total=False):
     by: str
     said: list[str]
     heard: int
+    since: int
     goto: list[str]
     asks: dict[str, Any]
     ends: str
@@ -91,6 +92,13 @@ class Conversation:
     def handoff(self) -> list[str]:
         """To whom the members of the last turn have given the floor."""
         return list(dict.fromkeys(name for event in self._last_turn for name in event.get("goto", ())))
+
+    @property
+    def called(self) -> set[str]:
+        """To whom somebody has handed over since they have begun last."""
+        began = {event["by"]: event.get("since", 0) for event in self.events if "by" in event}
+        gotos = ((index, name) for index, event in enumerate(self.events) for name in event.get("goto", ()))
+        return {name for index, name in gotos if index >= began.get(name, 0)}
 
     @property
     def said(self) -> list[BaseMessage]:
@@ -242,6 +250,7 @@ def contribution(
         _public(message, member)
         for message in answered
         if isinstance(message, BaseMessage)
+        and message.content
         and not isinstance(message, ToolMessage | SystemMessage | RemoveMessage)
         and (message.id is None or message.id not in known)
     )
@@ -269,6 +278,8 @@ def _public(message: BaseMessage, member: str) -> BaseMessage:
     if isinstance(message, AIMessage):
         changes |= {"tool_calls": [], "invalid_tool_calls": [], "content": _without_tools(message.content)}
         changes["additional_kwargs"] = {k: v for k, v in message.additional_kwargs.items() if k != "tool_calls"}
+    if all(getattr(message, key) == value for key, value in changes.items()):
+        return message
     return message.model_copy(update=changes)
 
 

@@ -55,7 +55,7 @@ class Crowd:
         if len(names) < 2 or any(self._members[name].graphs for name in names):
             return False
         run = RunningGraph(config)
-        return not (run.saves or run.is_watched or run.breakpoints)
+        return not (run.saves or run.is_followed or run.breakpoints)
 
     def run(self, state: dict[str, Any], conversation: Conversation, config: RunnableConfig) -> list[Command[Any]]:
         """Until somebody has spoken, or all whose turn it is."""
@@ -84,14 +84,12 @@ class Crowd:
         self, room: _Room, state: dict[str, Any], conversation: Conversation, config: RunnableConfig
     ) -> float | None:
         """Let those begin whose turn it is. Returns for how many seconds to wait at most."""
-        run, task = room.run, namespace_of(config)
-        transcript = Transcript(conversation.messages, room.forms)
-        names = self._due(room, conversation, transcript) if self._free else _floor(conversation)
+        task = namespace_of(config)
+        room.heard = state, Transcript(conversation.messages, room.forms)
+        names = self._due(room, conversation, room.heard[1]) if self._free else _floor(conversation)
         for name in () if room.failed else names:
-            activation = run.activation(name, str(uuid5(_IDS, f"{task}:{name}")))
-            if run.is_watched:
-                run.show_begin(activation, state)
-            room.begin(activation, _Work(self._members[name], activation, state, transcript))
+            activation = room.run.activation(name, str(uuid5(_IDS, f"{task}:{name}")))
+            room.begin(activation, _Work(self._members[name], activation, room))
         return self._left(conversation) if self._free else None
 
     def _due(self, room: _Room, conversation: Conversation, transcript: Transcript) -> list[str]:
@@ -99,7 +97,7 @@ class Crowd:
         if paused := [name for name in room.run.breakpoints if name == "*" or name in self._members]:
             raise BuildError(f"members who speak freely have no turns to pause before or after: leave out {paused}")
         heard = {event["by"]: event["heard"] for event in conversation.events if "by" in event}
-        called = set(conversation.handoff)
+        called = conversation.called
         idle = [name for name in conversation.members if name not in room.busy]
         return [n for n in idle if n not in heard or n in called or transcript.has_news(n, heard[n])]
 
@@ -133,32 +131,34 @@ def _floor(conversation: Conversation) -> list[str]:
 
 
 class _Work(NamedTuple):
-    """A member's turn."""
+    """A member's turn. It hears what has been said when it begins, which may be later than it was called."""
 
     member: Member
     activation: Activation
-    state: dict[str, Any]
-    transcript: Transcript
+    room: _Room
 
     def run(self) -> Any:
-        config = self.activation.config
-        return self._traced.invoke(self.state, config) if config["callbacks"] else self._speak(self.state, config)
+        (state, transcript), config = self.room.heard, self.activation.config
+        if config["callbacks"] is None:
+            return self.member.speak(state, transcript, config)
+        return self._traced(state, transcript).invoke(state, config)
 
     async def arun(self) -> Any:
-        config = self.activation.config
-        if config["callbacks"]:
-            return await self._traced.ainvoke(self.state, config)
-        return await self._aspeak(self.state, config)
+        (state, transcript), config = self.room.heard, self.activation.config
+        if config["callbacks"] is None:
+            return await self.member.aspeak(state, transcript, config)
+        return await self._traced(state, transcript).ainvoke(state, config)
 
-    @property
-    def _traced(self) -> Runnable[Any, Any]:
-        return sync_async(self._speak, self._aspeak, name=self.member.name, trace=True)
+    def _traced(self, state: dict[str, Any], transcript: Transcript) -> Runnable[Any, Any]:
+        self.room.run.show_begin(self.activation, state)
 
-    def _speak(self, state: dict[str, Any], config: RunnableConfig) -> Any:
-        return self.member.speak(state, self.transcript, config)
+        def speak(state: dict[str, Any], config: RunnableConfig) -> Any:
+            return self.member.speak(state, transcript, config)
 
-    async def _aspeak(self, state: dict[str, Any], config: RunnableConfig) -> Any:
-        return await self.member.aspeak(state, self.transcript, config)
+        async def aspeak(state: dict[str, Any], config: RunnableConfig) -> Any:
+            return await self.member.aspeak(state, transcript, config)
+
+        return sync_async(speak, aspeak, name=self.member.name, trace=True)
 
 
 class _Ended(NamedTuple):
@@ -168,8 +168,17 @@ class _Ended(NamedTuple):
     outcome: Any
 
     @property
+    def event(self) -> Event:
+        return self.outcome[LOG][-1] if isinstance(self.outcome, dict) else Event()
+
+    @property
     def asks(self) -> bool:
-        return isinstance(self.outcome, dict) and "asks" in self.outcome[LOG][-1]
+        return "asks" in self.event
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it gives nobody a reason to begin."""
+        return isinstance(self.outcome, dict) and not (self.event.keys() & {"goto", "ends"} or self.event.get("said"))
 
 
 class _Room(ABC):
@@ -184,8 +193,10 @@ class _Room(ABC):
         self.forms: dict[int, tuple[BaseMessage, BaseMessage]] = {}
         self.busy: dict[str, Any] = {}
         self.run: RunningGraph
+        self.heard: tuple[dict[str, Any], Transcript]
         self.failed = False
         self._asked = False
+        self._spoken = False
         self._everybody = everybody
         self._ended: list[_Ended] = []
         self._began = time.monotonic()
@@ -212,6 +223,7 @@ class _Room(ABC):
             outcome = ParentCommand(outcome)
         ended = _Ended(activation, outcome)
         self._asked |= ended.asks
+        self._spoken |= not ended.is_silent
         self.failed |= isinstance(outcome, BaseException)
         if self._everybody:
             self._show(ended)
@@ -224,14 +236,15 @@ class _Room(ABC):
 
     @property
     def _is_enough(self) -> bool:
-        """Whether there is no need to wait. A question to a person lets the others finish, and nobody begin."""
+        """Whether there is no need to wait: those who keep silent change nothing, and a question to a person lets the
+        others finish and nobody begin."""
         if len(self._ended) == len(self.busy):
             return True
-        return self.failed if self._everybody or self._asked else bool(self._ended)
+        return self.failed if self._everybody or self._asked else self._spoken
 
     def _met(self) -> list[_Ended]:
         met, self._ended = self._ended, []
-        self.failed = self._asked = False
+        self.failed = self._asked = self._spoken = False
         for ended in met:
             del self.busy[ended.activation.node]
             if not self._everybody:

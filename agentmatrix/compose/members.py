@@ -82,7 +82,7 @@ class Member:
             answer = self._agent.invoke(given, config)
         except ParentCommand as error:
             answer = self._sent(error, config)
-        return self._turn(answer, given, transcript, meter)
+        return self._turn(answer, given, transcript, Event(since=len(state.get(LOG, ()))), meter)
 
     async def aspeak(self, state: Mapping[str, Any], transcript: Transcript, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
@@ -92,7 +92,7 @@ class Member:
             answer = await self._agent.ainvoke(given, config)
         except ParentCommand as error:
             answer = self._sent(error, config)
-        return self._turn(answer, given, transcript, meter)
+        return self._turn(answer, given, transcript, Event(since=len(state.get(LOG, ()))), meter)
 
     def _goes_on(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         asked = waiting_in(state.get(LOG, ())).get(self.name)
@@ -110,7 +110,7 @@ class Member:
             raise error
         return Command(goto=command.goto, update=command.update)
 
-    def _turn(self, answer: Any, given: Any, transcript: Transcript, meter: Meter | None) -> Any:
+    def _turn(self, answer: Any, given: Any, transcript: Transcript, event: Event, meter: Meter | None) -> Any:
         if isinstance(answer, Command):
             if answer.graph == Command.PARENT:
                 return answer
@@ -124,7 +124,7 @@ class Member:
             )
         group = self._group
         said = contribution(_messages(update), transcript.ids, self.name, group.names, group.audience)
-        event = Event(by=self.name, said=[str(message.id) for message in said], heard=len(transcript))
+        event |= Event(by=self.name, said=[str(message.id) for message in said], heard=len(transcript))
         if meter:
             event.update(meter.reading())
         known = given if isinstance(given, Mapping) else vars(given)
