@@ -159,7 +159,7 @@ def build(
             update = {"log": [text], **dict.fromkeys(plot.plain[i], text)}
             return Command(update=update, goto=[plot.names[t] for t in taken]) if kind == "command" else update
 
-        options = {"destinations": tuple(plot.names[t] for t in declared)} if kind == "command" else {}
+        options: dict[str, Any] = {"destinations": tuple(plot.names[t] for t in declared)} if kind == "command" else {}
         dag.add_node(name, node, **options)
         if kind == "router":
             dag.add_conditional_edges(name, router(plot, name, taken, routers), [plot.names[t] for t in declared])
@@ -199,8 +199,7 @@ def test_views_and_final_state_are_those_of_the_rules(plot: Plot) -> None:
         assert sorted(seen.get(name, [])) == sorted(runs)
     for i, (_, _, kind) in plot.routed.items():
         if kind == "router":
-            runs = [r for r in expected if r.node == i]
-            reads = [says(["in"], [*(expected_by(expected, r)), r]) for r in runs]
+            reads = [says(["in"], [*(expected_by(expected, r)), r]) for r in expected if r.node == i]
             assert sorted(routers.get(plot.names[i], [])) == sorted(reads)
 
 
