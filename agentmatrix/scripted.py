@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.utils import LC_ID_PREFIX
 from pydantic import Field, PrivateAttr
@@ -128,7 +128,7 @@ class ScriptedChatModel(BaseChatModel):
         """The messages, if nobody follows this call: LangChain's ceremony would cost far more than the answer."""
         if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind in set(map(type, input)))):
             return None
-        callbacks = ensure_config(config).get("callbacks")
+        callbacks = (config or {}).get("callbacks") or (var_child_runnable_config.get() or {}).get("callbacks")
         manager = CallbackManager.configure(callbacks, self.callbacks, self.verbose)
         plain = not (manager.handlers or self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
         return input if plain else None

@@ -48,6 +48,7 @@ class Crowd:
         self._free = free
         self._left = left
         self._metered = metered
+        self._numbers = {name: number for number, name in enumerate(members)}
         self._rooms: dict[int, Any] = {}
 
     def can_stand_for(self, names: Sequence[str], config: RunnableConfig) -> bool:
@@ -84,11 +85,11 @@ class Crowd:
         self, room: _Room, state: dict[str, Any], conversation: Conversation, config: RunnableConfig
     ) -> float | None:
         """Let those begin whose turn it is. Returns for how many seconds to wait at most."""
-        task = namespace_of(config)
+        task = str(uuid5(_IDS, namespace_of(config)))[:24]
         room.heard = state, Transcript(conversation.messages, room.forms)
         names = self._due(room, conversation, room.heard[1]) if self._free else _floor(conversation)
         for name in () if room.failed else names:
-            activation = room.run.activation(name, str(uuid5(_IDS, f"{task}:{name}")))
+            activation = room.run.activation(name, f"{task}{self._numbers[name]:012x}")
             room.begin(activation, _Work(self._members[name], activation, room))
         return self._left(conversation) if self._free else None
 

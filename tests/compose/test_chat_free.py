@@ -59,9 +59,8 @@ async def test_everybody_hears_everything_until_nobody_has_more_to_say(is_async:
     assert (result["stop_reason"], result["last_speaker"]) == ("silence", result["messages"][-1].name)
     for name, model in members.items():
         heard = {text for prompt in model.prompts for text in (message.text for message in prompt)}
-        assert heard == {"hi", *(f"I am {other}" for other in members)}
-        own = [m for m in model.prompts[-1] if m.name == name]
-        assert [type(m) for m in own] == [AIMessage]
+        assert heard | {f"I am {name}"} == {"hi", *(f"I am {other}" for other in members)}
+        assert all(isinstance(m, AIMessage) for m in model.prompts[-1] if m.name == name)
 
 
 async def test_nobody_waits_for_a_slow_member() -> None:
