@@ -17,6 +17,8 @@ LAYERS = {
     "errors": 0,
     "pregel": 1,
     "pregel_channels": 1,
+    "pregel_loop": 1,
+    "pregel_turns": 0,
     "shown": 1,
     "agent": 2,
     "card": 2,

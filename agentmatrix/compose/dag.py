@@ -10,9 +10,9 @@ from langgraph.graph import END, START
 from langgraph.types import Checkpointer, StateUpdate
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
-from agentmatrix.compose.steps import LEDGER, Recorded, Reporter, reader
+from agentmatrix.compose.steps import Recorded, Reporter, reader
 from agentmatrix.compose.topology import Topology, drawn
-from agentmatrix.compose.views import InputView, LedgerChannel, PendingView, Report, StateView, TriggerView
+from agentmatrix.compose.views import LEDGER, InputView, LedgerChannel, PendingView, Report, StateView, TriggerView
 from agentmatrix.errors import CycleError
 from agentmatrix.pregel_channels import (
     ERROR_HANDLER,
@@ -23,6 +23,7 @@ from agentmatrix.pregel_channels import (
     finished_tasks,
     trigger_of,
 )
+from agentmatrix.pregel_loop import OpenSteps
 
 __all__ = ["CompiledDag", "Dag"]
 
@@ -43,6 +44,10 @@ class CompiledDag(ComposedGraph):
         return await super().abulk_update_state(config, settled)
 
 
+class BarrierFreeDag(OpenSteps, CompiledDag):
+    """A compiled `Dag` whose nodes start the moment that all which leads to them has settled."""
+
+
 def _settles(supersteps: Sequence[Sequence[StateUpdate]]) -> bool:
     return bool(supersteps and supersteps[0]) and supersteps[0][0][1] not in ("__copy__", "__input__")
 
@@ -55,13 +60,20 @@ def _settled(finished: Finished | None, supersteps: Sequence[Sequence[StateUpdat
     if steps[0][0][:2] == (None, END):
         steps[0] = [StateUpdate(Recorded([(LEDGER, Report(close=True))]), START, None)]  # type: ignore[arg-type]
     names = {**_called(finished), **finished.names}
-    done = [
-        StateUpdate(Recorded(writes), names[task], task)  # type: ignore[arg-type]
-        for task, writes in finished.writes.items()
-        if task in names
-    ]
-    commanded = [StateUpdate(Recorded(finished.commanded), START, None)]  # type: ignore[arg-type]
-    return [*([commanded] if finished.commanded else []), *([done] if done else []), *steps]
+    before: list[StateUpdate] = []
+    after: list[StateUpdate] = []
+    for task, writes in finished.writes.items():
+        if task in names:
+            # What has finished in an open step without knowing of the command comes before it.
+            knew = not finished.commanded or any(key == LEDGER and report.get("knew", 1) for key, report in writes)
+            (after if knew else before).append(_recorded(writes, names[task], task))
+    commanded = [_recorded(finished.commanded, START, None)] if finished.commanded else []
+    return [*(step for step in (before, commanded, after) if step), *steps]
+
+
+def _recorded(writes: Sequence[tuple[str, Any]], node: str, task: str | None) -> StateUpdate:
+    anew = [(key, {**value, "knew": 0} if key == LEDGER and "knew" in value else value) for key, value in writes]
+    return StateUpdate(Recorded(anew), node, task)  # type: ignore[arg-type]
 
 
 def _called(finished: Finished) -> dict[str, str]:
@@ -92,7 +104,7 @@ class Dag(Builder):
         checkpointer: Checkpointer = None,
         *,
         name: str | None = None,
-        barriers: bool = True,
+        barriers: bool = False,
         **options: Any,
     ) -> CompiledDag:
         """Compile to a LangGraph graph.
@@ -100,7 +112,9 @@ class Dag(Builder):
         Args:
             checkpointer: as in LangGraph.
             name: the name of the graph.
-            barriers: LangGraph's supersteps, with a checkpoint at each.
+            barriers: LangGraph's supersteps, with a checkpoint, values and time travel at each. Otherwise a node starts
+                the moment that all which leads to it has settled, values are shown after each node, and there is a
+                checkpoint where a run begins, pauses or ends; what has finished in between lies beside it.
             options: cache, store, interrupt_before, interrupt_after, debug, transformers, as in LangGraph.
 
         Raises:
@@ -115,8 +129,10 @@ class Dag(Builder):
             )
         self._check_reachable(topology)
         whole = self._completed(topology)
-        graph = whole._compiled(CompiledDag, name, checkpointer=checkpointer, **options)
+        kind = CompiledDag if barriers else BarrierFreeDag
+        graph = whole._compiled(kind, name, checkpointer=checkpointer, **options)
         _attach(graph, whole, topology)
+        graph.stream_eager = graph.stream_eager or not barriers
         return graph
 
     def _topology(self) -> Topology:

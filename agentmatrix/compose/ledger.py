@@ -7,7 +7,7 @@ and asks what is ready and what a node sees. Nothing depends on the order in whi
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -114,6 +114,7 @@ class Ledger:
         self._writers: dict[str, int] = {}
         self._divisions: dict[str, list[int]] = {}
         self._undelivered: dict[tuple[int, int], Pending] = {}
+        self._names: list[str] = []
         self._folds: dict[int, Fold] = {0: base}
         self._done: set[str] = set()
         self._left: Sequence[str] = ()
@@ -121,6 +122,31 @@ class Ledger:
         self._look_again()
         for activation in activations:
             self._append(activation)
+
+    def copy(self) -> Ledger:
+        """A ledger that goes on by itself from here."""
+        other = Ledger(self.topology, self.channels, self.base, self.activations, self.called)
+        other._folds = dict(self._folds)
+        return other
+
+    def before(self, count: int) -> tuple[Ledger, list[Activation]]:
+        """A ledger of the first `count` activations, and those after them, if all came from outside."""
+        later = self.activations[count:]
+        if not later or not all(activation.outside for activation in later):
+            return self.copy(), []
+        calls = sum(not activation.writes and not activation.sends for activation in later)
+        called = self.called[: len(self.called) - calls]
+        return Ledger(self.topology, self.channels, self.base, self.activations[:count], called), [
+            replace(activation, chosen=(node,)) if node else activation
+            for activation, node in _with_calls(later, self.called[len(called) :])
+        ]
+
+    def replay(self, activation: Activation) -> None:
+        """Let an update or a call out of `before` happen now."""
+        for node in activation.chosen:
+            self.call(node)
+        if not activation.chosen:
+            self.record(activation)
 
     # what has happened
 
@@ -136,13 +162,22 @@ class Ledger:
         Raises:
             InvalidUpdateError: it writes a key without a reducer that an unrelated node has written too.
         """
-        if not activation.causes and not activation.outside:
-            activation = replace(activation, causes=self.causes(activation.node, activation.origin))
-        self._check_writers(activation)
+        activation = self.checked(activation)
         self._append(activation)
         if activation.node in self.called and activation.origin is None:
             self.called.remove(activation.node)
         self._plan = None
+
+    def checked(self, activation: Activation) -> Activation:
+        """The activation with its causes, if it may be recorded.
+
+        Raises:
+            InvalidUpdateError: as `record` does.
+        """
+        if not activation.causes and not activation.outside:
+            activation = replace(activation, causes=self.causes(activation.node, activation.origin))
+        self._check_writers(activation)
+        return activation
 
     def update(self, node: str, writes: Sequence[Write], chosen: Sequence[str], sends: Sequence[Send]) -> None:
         """Somebody outside has updated the state in the name of `node`.
@@ -218,7 +253,9 @@ class Ledger:
         for node in self._left:
             came = done.issuperset(topology.sources[node])
             ran = node in self._triggered
-            reached = came and bool(self._deliverers(node))
+            reached = node in self._reached or (came and bool(self._deliverers(node)))
+            if reached:
+                self._reached.add(node)
             if (reached and not ran) or node in self.called:
                 ready.append(node)
             elif node not in waiting and (ran or (came and not reached)):
@@ -234,6 +271,7 @@ class Ledger:
     def _look_again(self) -> None:
         """The next plan looks at every node; others leave out what is done, which stays so unless called for."""
         self._done = {self.topology.start}
+        self._reached: set[str] = set()
         self._left = self.topology.order
         self._plan = None
 
@@ -259,6 +297,12 @@ class Ledger:
         direct = self._deliverers(node) if origin is None else [origin[0]]
         return tuple(sorted({*direct, *self._outside})) or (0,)
 
+    def name(self, node: str, origin: tuple[int, int] | None = None) -> str:
+        """What tells the next activation of `node` from all others, whatever the order in which they are recorded."""
+        name = node if origin is None else f"{node}<{self._names[origin[0]]}.{origin[1]}>"
+        before = sum(self.activations[i].origin == origin for i in self._of(node))
+        return f"{name}#{before}" if before else name
+
     # what a node sees
 
     def final(self) -> Fold:
@@ -268,6 +312,14 @@ class Ledger:
     def view(self, node: str, origin: tuple[int, int] | None = None) -> Fold:
         """What the next activation of `node` sees: the start of the run and its causal ancestors."""
         return self.fold(self._closed(self.causes(node, origin)))
+
+    def seen(self, node: str, number: int | None) -> Fold:
+        """What a task of `node` sees, one that the pending packet of this number has started or an edge."""
+        return self.view(node, None if number is None else self.plan().pending[number].origin)
+
+    def packet(self, number: int) -> Any:
+        """What the pending packet of this number carries."""
+        return self.plan().pending[number].send.arg
 
     def fold(self, ancestors: int) -> Fold:
         """The state at the start of the run, folded with a set of activations: bit i stands for activation i.
@@ -298,6 +350,7 @@ class Ledger:
         sender, number = activation.origin or (-1, -1)
         self._keys.append((rank, self._keys[sender] if sender >= 0 else (), number))
         insort(self._order, index, key=lambda i: self._keys[i])
+        self._names.append(self.name(activation.node, activation.origin))
         self._ancestors.append(self._closed(cause for cause in activation.causes if cause < index))
         self.activations.append(activation)
         self._note_ways(index, activation)
@@ -344,6 +397,13 @@ class Ledger:
     def activations_of(plain: Mapping[str, Any]) -> list[Activation]:
         """The activations out of plain values."""
         return [_activation(values) for values in plain["activations"]]
+
+
+def _with_calls(later: Iterable[Activation], called: Iterable[str]) -> Iterator[tuple[Activation, str]]:
+    """Each of the activations from outside, with the node that it calls for or nothing."""
+    nodes = iter(called)
+    for activation in later:
+        yield activation, "" if activation.writes or activation.sends else next(nodes)
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Activation)}

@@ -13,7 +13,7 @@ from langgraph.types import Send
 from agentmatrix.compose.folding import Write, folded, identified, plain_keys, unchanged, values_of
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.topology import Topology
-from agentmatrix.compose.views import Report
+from agentmatrix.compose.views import LEDGER, Report
 from agentmatrix.pregel_channels import (
     Mapper,
     failed_node,
@@ -27,7 +27,6 @@ from agentmatrix.pregel_channels import (
 
 __all__ = ["LEDGER", "Recorded", "Reporter", "reader"]
 
-LEDGER = "dag:ledger"
 COMMAND = "a Command"
 
 
@@ -44,7 +43,7 @@ def reader(node: str, keys: Sequence[str], coerce: Callable[[Any], Any] | None) 
 
     def view(read: dict[str, Any]) -> Any:
         ledger: Ledger = read.pop(LEDGER)
-        return shaped({**values_of(ledger.view(node), kept), **read}, kept, coerce)
+        return shaped({**values_of(ledger.seen(node, None), kept), **read}, kept, coerce)
 
     return view
 
@@ -128,8 +127,8 @@ class Reporter:
         """What the agent was given, key by key."""
         ledger: Ledger = read_channel(config, LEDGER)
         if report["packet"] is None:
-            return values_of(ledger.view(report["node"]), self._plain)
-        packet = ledger.plan().pending[report["packet"]].send.arg
+            return values_of(ledger.seen(report["node"], None), self._plain)
+        packet = ledger.packet(report["packet"])
         return packet if isinstance(packet, Mapping) else getattr(packet, "__dict__", {})
 
     def _routed(self, branch: Any, answer: Any, report: Report, config: RunnableConfig) -> Any:
@@ -151,8 +150,7 @@ class Reporter:
     def _before(self, ledger: Ledger, report: Report) -> Any:
         if self.node == START or report["update"]:
             return ledger.final()
-        pending = ledger.plan().pending
-        return ledger.view(report["node"], None if report["packet"] is None else pending[report["packet"]].origin)
+        return ledger.seen(report["node"], report["packet"])
 
     def _choose(self, name: str, branch: Any, result: Any, report: Report) -> None:
         for choice in result if isinstance(result, list | tuple) else [result]:

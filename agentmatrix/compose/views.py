@@ -18,12 +18,15 @@ from langgraph.channels.untracked_value import UntrackedValue
 from langgraph.errors import EmptyChannelError
 from langgraph.types import Send
 
+from agentmatrix.compose.agenda import LEDGER, LedgerAgenda
 from agentmatrix.compose.folding import Write
 from agentmatrix.compose.ledger import Activation, Ledger
 from agentmatrix.compose.topology import Topology
 from agentmatrix.pregel_channels import MISSING
+from agentmatrix.pregel_turns import AgendaChannel
 
-__all__ = ["InputView", "LedgerChannel", "PendingView", "Report", "StateView", "TriggerView"]
+__all__ = ["LEDGER", "InputView", "LedgerChannel", "PendingView", "Report", "StateView", "TriggerView"]
+
 
 Channel = BaseChannel[Any, Any, Any]
 Origin = tuple[int, int]
@@ -36,6 +39,8 @@ class Report(TypedDict, total=False):
         node: the node.
         packet: the number of the packet that started it, among those pending; None where an edge did.
         update: whether it is no run of the node, but `update_state` in its name.
+        turn: the name of the activation, where the step stays open and packets have no numbers.
+        knew: how many updates from outside had come since the checkpoint when it ended.
         close: nothing more; the run is over.
         writes: what it wrote, less what it handed back unchanged.
         keys: the keys of all its writes, as they reach the channels besides.
@@ -44,6 +49,8 @@ class Report(TypedDict, total=False):
     node: str
     packet: int | None
     update: bool
+    turn: str
+    knew: int
     close: bool
     writes: list[Write]
     keys: list[str]
@@ -56,19 +63,34 @@ class Report(TypedDict, total=False):
 _current = threading.local()
 
 
-class LedgerChannel(BaseChannel[Any, Any, Any]):
+class LedgerChannel(AgendaChannel):
     """Keeps the ledger, and tells the views that they have changed."""
 
-    __slots__ = ("__weakref__", "announced", "channels", "closing", "ledger", "moved", "topology")
+    __slots__ = ("__weakref__", "announced", "channels", "closing", "ledger", "moved", "saved", "topology")
+
+    ahead: LedgerAgenda | None
 
     def __init__(self, topology: Topology, channels: Mapping[str, Channel]) -> None:
-        super().__init__(dict)
+        super().__init__(dict, LEDGER)
         self.topology = topology
         self.channels = channels
         self.ledger = Ledger(topology, channels)
         self.announced: Counter[str] = Counter()
         self.closing = False
         self.moved = False
+        self.ahead = None
+        self.saved = 0
+
+    def agenda(self) -> LedgerAgenda:
+        return LedgerAgenda(self.ledger, self.saved)
+
+    def opens(self) -> bool:
+        return not self.closing
+
+    @property
+    def live(self) -> Ledger:
+        """The ledger with what has finished in an open step."""
+        return self.ahead.ledger if self.ahead else self.ledger
 
     @property
     def ValueType(self) -> Any:
@@ -80,10 +102,10 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
 
     def from_checkpoint(self, checkpoint: Any) -> Self:
         channel = type(self)(self.topology, self.channels)
-        channel.key = self.key
         saved = {} if checkpoint is MISSING else checkpoint
         base = {k: c.from_checkpoint(saved.get("base", {}).get(k, MISSING)) for k, c in self.channels.items()}
         activations = Ledger.activations_of(saved) if saved else []
+        channel.saved = len(activations)
         channel.ledger = Ledger(self.topology, self.channels, base, activations, saved.get("called", ()))
         _current.ledger = weakref.ref(channel)
         return channel
@@ -104,10 +126,16 @@ class LedgerChannel(BaseChannel[Any, Any, Any]):
 
     def update(self, values: Sequence[Report]) -> bool:
         changed, self.moved = bool(values) or self.moved, False
-        origins = self._origins(values)
-        for report, origin in zip(values, origins, strict=True):
+        for report in values:
             self.announced.update(report.get("keys", ()))
-            self._note(report, origin)
+        if values and self.ahead is not None:
+            self.ledger, self.ahead = self.ahead.ledger, None
+        elif values and all("turn" in report for report in values):
+            self.ledger = self.agenda().take(values)
+        else:
+            for report, origin in zip(values, self._origins(values), strict=True):
+                self._note(report, origin)
+        self.saved = len(self.ledger.activations)
         return changed
 
     def _note(self, report: Report, origin: Origin | None) -> None:
@@ -222,10 +250,10 @@ class StateView(_View):
         return type(self)(self.key, self.spec)
 
     def get(self) -> Any:
-        return self.ledger.final()[self.key].get()
+        return self._source.live.final()[self.key].get()
 
     def is_available(self) -> bool:
-        return self.ledger.final()[self.key].is_available()
+        return self._source.live.final()[self.key].is_available()
 
     def checkpoint(self) -> Any:
         return self.ledger.final()[self.key].checkpoint()

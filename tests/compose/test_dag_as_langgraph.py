@@ -52,6 +52,11 @@ def diamond(kind: Any, middle: Any = None) -> StateGraph[Any, Any, Any, Any]:
     return graph  # type: ignore[no-any-return]
 
 
+def stepwise(graph: Any, **options: Any) -> Any:
+    """The graph in LangGraph's supersteps, where parts, checkpoints and history of each step are compared."""
+    return graph.compile(barriers=True, **options) if isinstance(graph, Dag) else graph.compile(**options)
+
+
 def tidy(part: Any) -> Any:
     """A stream part without what differs between any two runs, and without the channels that woke a node."""
     if isinstance(part, dict):
@@ -69,7 +74,7 @@ HIDDEN |= {"checkpoint_ns", "langgraph_checkpoint_ns"}
 @pytest.mark.parametrize("mode", ["values", "updates", "tasks", "checkpoints", "debug", "messages", "custom"])
 def test_streams_are_the_same(kind: Any, mode: Any) -> None:
     def parts(graph: Any) -> list[Any]:
-        compiled = graph.compile(checkpointer=InMemorySaver())
+        compiled = stepwise(graph, checkpointer=InMemorySaver())
         return sorted(str(tidy(p)) for p in compiled.stream({"log": ["in"]}, THREAD, stream_mode=mode))
 
     assert parts(diamond(kind)) == parts(diamond(StateGraph))
@@ -78,8 +83,8 @@ def test_streams_are_the_same(kind: Any, mode: Any) -> None:
 @both
 async def test_async_streams_of_subgraphs_are_the_same(kind: Any) -> None:
     async def parts(of: Any) -> list[Any]:
-        inner = diamond(of).compile()
-        outer = diamond(of, inner).compile(checkpointer=InMemorySaver())
+        inner = stepwise(diamond(of))
+        outer = stepwise(diamond(of, inner), checkpointer=InMemorySaver())
         stream = outer.astream({"log": ["in"]}, THREAD, stream_mode=["updates", "values"], subgraphs=True)
         return sorted([str((tuple(n.split(":")[0] for n in ns), mode, tidy(p))) async for ns, mode, p in stream])
 
@@ -117,7 +122,7 @@ def test_drawings_and_schemas_are_the_same(kind: Any) -> None:
 @both
 def test_history_and_snapshots_are_the_same(kind: Any) -> None:
     def history(of: Any) -> list[Any]:
-        compiled = diamond(of).compile(checkpointer=InMemorySaver())
+        compiled = stepwise(diamond(of), checkpointer=InMemorySaver())
         compiled.invoke({"log": ["in"], "topic": "t"}, THREAD)
         return [
             (s.values, s.next, s.metadata["source"], s.metadata["step"], [(t.name, t.result) for t in s.tasks])
@@ -297,7 +302,7 @@ def test_a_crash_runs_no_finished_node_again(kind: Any) -> None:
 
 @both
 def test_time_travel_forks_at_an_earlier_step(kind: Any) -> None:
-    compiled = diamond(kind).compile(checkpointer=InMemorySaver())
+    compiled = stepwise(diamond(kind), checkpointer=InMemorySaver())
     compiled.invoke({"log": ["in"]}, THREAD)
     before = next(s for s in compiled.get_state_history(THREAD) if s.next == ("join",))
     fork = compiled.update_state(before.config, {"log": ["edited"]}, as_node="right")

@@ -1,0 +1,292 @@
+"""The tasks of a superstep that stays open, made by LangGraph's own functions, beside `agentmatrix.pregel_loop`.
+
+What has finished in an open step is kept as the pending writes of its tasks, as LangGraph keeps what has finished
+beside an interrupt. So the tasks of the step can be made anew from a checkpoint and its pending writes, on a resume as
+for a snapshot, if a task's id depends on the activation alone and never on the order of starting.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import CONF, CONFIG_KEY_READ, ERROR_SOURCE_NODE, PULL, PUSH, TASKS
+from langgraph.channels.base import BaseChannel
+from langgraph.checkpoint.base import Checkpoint
+from langgraph.pregel._algo import (
+    checkpoint_null_version,
+    prepare_next_tasks,
+    prepare_node_error_handler_task,
+    prepare_single_task,
+)
+from langgraph.pregel._task_status import TaskStatus, read_task_statuses
+from langgraph.types import PregelExecutableTask, Send
+
+__all__ = ["Agenda", "AgendaChannel", "Opened", "Task", "Turn", "Write", "agenda_channel", "snapshot_tasks"]
+
+Write = tuple[str, Any]
+Task = PregelExecutableTask
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One activation of a node, as the loop starts it.
+
+    Attributes:
+        node: the node.
+        name: what tells it from every other activation of the step, whatever the timing.
+        packet: the `Send` that starts it, and its number among those of its sender; None where an edge does.
+        depth: how many activations of this step come before it, one after the other.
+        after: the nodes of this step that led to it.
+    """
+
+    node: str
+    name: str
+    packet: tuple[int, Send] | None = None
+    depth: int = 0
+    after: tuple[str, ...] = ()
+
+
+class Agenda(Protocol):
+    """What may run in an open step, and what has. It knows no engine."""
+
+    def turns(self) -> Sequence[Turn]:
+        """The activations that may run and were not told of before."""
+
+    def reading(self, turn: Turn) -> Any:
+        """What the task of this turn reads where others read the channel of the agenda."""
+
+    def release(self) -> bool:
+        """Let the next update from outside count, which came after some turns had finished; whether there was one."""
+
+    def knew(self, writes: Iterable[Write]) -> bool:
+        """Whether the turn that wrote this started before the updates from outside that do not count yet."""
+
+    def accepted(self, turn: Turn, writes: Iterable[Write]) -> Sequence[Write]:
+        """The writes of this turn as they are to be kept. Raises InvalidUpdateError for what cannot be."""
+
+    def finish(self, turn: Turn, writes: Iterable[Write]) -> None:
+        """This turn has finished with these writes."""
+
+
+class AgendaChannel(BaseChannel[Any, Any, Any]):
+    """The channel that an agenda is made from, and that takes it over at the end of the step.
+
+    Attributes:
+        ahead: the agenda of the open step, or None.
+    """
+
+    __slots__ = ("ahead",)
+
+    ahead: Any
+
+    def agenda(self) -> Agenda:
+        """An agenda that begins where this channel is."""
+        raise NotImplementedError
+
+    def opens(self) -> bool:
+        """Whether a step may stay open now: not while the input of a run is still to be taken in."""
+        raise NotImplementedError
+
+
+def agenda_channel(channels: Mapping[str, Any]) -> AgendaChannel:
+    """The channel of the agenda among the channels of a graph."""
+    return next(channel for channel in channels.values() if isinstance(channel, AgendaChannel))
+
+
+class _Held(BaseChannel[Any, Any, Any]):
+    """A channel of one task: holds what this task reads."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: Any) -> None:
+        super().__init__(Any)
+        self.held = held
+
+    @property
+    def ValueType(self) -> Any:
+        return Any
+
+    @property
+    def UpdateType(self) -> Any:
+        return Any
+
+    def get(self) -> Any:
+        return self.held
+
+    def is_available(self) -> bool:
+        return True
+
+    def from_checkpoint(self, checkpoint: Any) -> Any:
+        return self
+
+    def update(self, values: Sequence[Any]) -> bool:
+        return False
+
+
+class _Packet(Sequence[Send]):
+    """A packet at its number, as LangGraph looks it up among those pending."""
+
+    def __init__(self, number: int, send: Send) -> None:
+        self.number, self.send = number, send
+
+    def __len__(self) -> int:
+        return self.number + 1
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.send
+
+
+@dataclass
+class Opened:
+    """The tasks of an open step: LangGraph's arguments for making tasks, and the turns that they were made for."""
+
+    channel: AgendaChannel
+    agenda: Agenda
+    checkpoint: Any
+    pending: Any
+    nodes: Any
+    channels: Any
+    managed: Any
+    config: RunnableConfig
+    step: int
+    stop: int
+    options: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self.turns: dict[str, Turn] = {}
+        self._begun: set[str] = set()
+
+    def new(self, held: Callable[[Turn], bool]) -> list[Task]:
+        """Tasks for the turns that have none yet and are not held back."""
+        turns = [turn for turn in self.agenda.turns() if turn.name not in self._begun and not held(turn)]
+        return [self._begin(turn) for turn in turns]
+
+    def _begin(self, turn: Turn) -> Task:
+        task = self.task(turn)
+        self._begun.add(turn.name)
+        self.turns[task.id] = turn
+        return task
+
+    def task(self, turn: Turn) -> Task:
+        """The task of a turn, as LangGraph makes it; its id depends on the checkpoint and the turn's name only."""
+        mark = b"" if turn.name == turn.node else turn.name.encode()
+        path: tuple[Any, ...] = (PULL, turn.node)
+        channels = {**self.channels, self.channel.key: _Held(self.agenda.reading(turn))}
+        if turn.packet is not None:
+            path = (PUSH, turn.packet[0])
+            channels[TASKS] = _Held(_Packet(*turn.packet))
+        else:
+            channels |= {trigger: _Held(None) for trigger in self.nodes[turn.node].triggers}
+        task = prepare_single_task(
+            path,
+            None,
+            checkpoint=cast(Checkpoint, {**self.checkpoint, "versions_seen": {}}),
+            checkpoint_id_bytes=binascii.unhexlify(self.checkpoint["id"].replace("-", "")) + mark,
+            checkpoint_null_version=checkpoint_null_version(self.checkpoint),
+            pending_writes=self.pending,
+            processes=self.nodes,
+            channels=channels,
+            managed=self.managed,
+            config=self.config,
+            step=self.step + turn.depth,
+            stop=self.stop,
+            for_execution=True,
+            **self.options,
+        )
+        assert isinstance(task, PregelExecutableTask)
+        return task
+
+    def handler(self, failed: Task, error: BaseException) -> Task | None:
+        """The task of the error handler of a failed task."""
+        task = prepare_node_error_handler_task(
+            failed,
+            handler_node_name=self.nodes[failed.name].error_handler_node or "",
+            failed_error=error,
+            checkpoint=self.checkpoint,
+            pending_writes=self.pending,
+            processes=self.nodes,
+            channels=self.channels,
+            managed=self.managed,
+            config=failed.config,
+            step=self.step,
+            stop=self.stop,
+            **self.options,
+        )
+        return self.adopt(task, failed)
+
+    def adopt(self, handler: Task | None, failed: Task) -> Task | None:
+        """An error handler answers for the turn of the node that failed, and reads what that would have read."""
+        turn = self.turns.get(failed.id)
+        if handler is not None and turn is not None:
+            read = handler.config[CONF][CONFIG_KEY_READ]
+            scratchpad, channels, *rest = read.args
+            channels = {**channels, self.channel.key: _Held(self.agenda.reading(turn))}
+            handler.config[CONF][CONFIG_KEY_READ] = partial(read.func, scratchpad, channels, *rest)
+            self.turns[handler.id] = turn
+        return handler
+
+    def reach(self, statuses: Mapping[str, TaskStatus], held: Callable[[Turn], bool]) -> dict[str, Task]:
+        """The tasks of the step so far: those that have finished, by their statuses, and those that follow."""
+        finished: dict[str, Task] = {}
+        more = True
+        while more:
+            unfinished: dict[str, Task] = {}
+            while made := self.new(lambda turn: False):
+                for task in made:
+                    stands = self._standing(task, statuses)
+                    writes = statuses.get(stands.id, TaskStatus()).output
+                    if writes and self.agenda.knew(writes):
+                        self.agenda.finish(self.turns[task.id], writes)
+                        finished[stands.id] = stands
+                    else:
+                        unfinished[task.id] = task
+            # What an update from outside finds unfinished, or held, is looked at once more.
+            again = [id for id in unfinished if held(self.turns[id])]
+            if more := self.agenda.release():
+                again = list(unfinished)
+            for id in again:
+                self._begun.discard(self.turns.pop(id).name)
+                del unfinished[id]
+        return finished | unfinished
+
+    def _standing(self, task: Task, statuses: Mapping[str, TaskStatus]) -> Task:
+        """The task itself, or its error handler if that has finished in its place."""
+        error = self.failure(task.id)
+        handler = self.handler(task, error) if error is not None else None
+        finished = handler is not None and statuses.get(handler.id, TaskStatus()).finished
+        return handler if handler is not None and finished else task
+
+    def failure(self, task: str) -> BaseException | None:
+        """The error of a task that has been routed to an error handler."""
+        writes = {channel: value for id, channel, value in self.pending or () if id == task}
+        if ERROR_SOURCE_NODE not in writes:
+            return None
+        error = read_task_statuses(self.pending)[task].error
+        return error if isinstance(error, BaseException) else Exception(str(error))
+
+
+def snapshot_tasks(
+    checkpoint: Any,
+    pending_writes: Any,
+    processes: Any,
+    channels: Any,
+    managed: Any,
+    config: Any,
+    step: int,
+    stop: int,
+    *,
+    for_execution: bool,
+    **options: Any,
+) -> dict[str, Any]:
+    """LangGraph's `prepare_next_tasks`, for a snapshot: through everything that has finished since the checkpoint."""
+    channel = agenda_channel(channels)
+    given = (checkpoint, pending_writes, processes, channels, managed, config, step, stop)
+    if not channel.opens() or not checkpoint["channel_versions"]:
+        return prepare_next_tasks(*given, for_execution=True, **options)
+    opened = Opened(channel, channel.agenda(), *given, options)
+    return opened.reach(read_task_statuses(pending_writes or ()), lambda turn: False)
