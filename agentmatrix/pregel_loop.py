@@ -29,8 +29,9 @@ from langgraph.pregel._retry import arun_with_retry, run_with_retry
 from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel._task_status import read_task_statuses
 from langgraph.pregel.debug import map_debug_tasks
+from langgraph.types import StateSnapshot
 
-from agentmatrix.pregel_turns import Opened, Task, Turn, Write, agenda_channel, snapshot_tasks
+from agentmatrix.pregel_turns import Opened, Task, Turn, Write, agenda_channel, snapshot_tasks, unfinished
 
 __all__ = ["OpenSteps"]
 
@@ -431,5 +432,13 @@ class OpenSteps(Pregel[Any, Any, Any, Any]):
 
     stream = _with(Pregel.stream, SyncPregelLoop=_SyncLoop, PregelRunner=_Runner)
     astream = _with(Pregel.astream, AsyncPregelLoop=_AsyncLoop, PregelRunner=_Runner)
-    _prepare_state_snapshot = _with(Pregel._prepare_state_snapshot, prepare_next_tasks=snapshot_tasks)
-    _aprepare_state_snapshot = _with(Pregel._aprepare_state_snapshot, prepare_next_tasks=snapshot_tasks)
+
+    def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
+        return unfinished(_snapshot(self, config, saved, **options), saved, **options)
+
+    async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
+        return unfinished(await _asnapshot(self, config, saved, **options), saved, **options)
+
+
+_snapshot = _with(Pregel._prepare_state_snapshot, prepare_next_tasks=snapshot_tasks)
+_asnapshot = _with(Pregel._aprepare_state_snapshot, prepare_next_tasks=snapshot_tasks)

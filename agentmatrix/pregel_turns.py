@@ -24,9 +24,19 @@ from langgraph.pregel._algo import (
     prepare_single_task,
 )
 from langgraph.pregel._task_status import TaskStatus, read_task_statuses
-from langgraph.types import PregelExecutableTask, Send
+from langgraph.types import PregelExecutableTask, Send, StateSnapshot
 
-__all__ = ["Agenda", "AgendaChannel", "Opened", "Task", "Turn", "Write", "agenda_channel", "snapshot_tasks"]
+__all__ = [
+    "Agenda",
+    "AgendaChannel",
+    "Opened",
+    "Task",
+    "Turn",
+    "Write",
+    "agenda_channel",
+    "snapshot_tasks",
+    "unfinished",
+]
 
 Write = tuple[str, Any]
 Task = PregelExecutableTask
@@ -290,3 +300,12 @@ def snapshot_tasks(
         return prepare_next_tasks(*given, for_execution=True, **options)
     opened = Opened(channel, channel.agenda(), *given, options)
     return opened.reach(read_task_statuses(pending_writes or ()), lambda turn: False)
+
+
+def unfinished(snapshot: StateSnapshot, saved: Any, *, live: bool = False, **options: Any) -> StateSnapshot:
+    """A snapshot of the current state, without what has finished in the open step; that of a step as it is."""
+    if not live or not saved:
+        return snapshot
+    statuses = read_task_statuses(saved.pending_writes or ())
+    tasks = tuple(t for t in snapshot.tasks if t.id not in statuses or not statuses[t.id].finished)
+    return snapshot._replace(tasks=tasks)

@@ -218,7 +218,7 @@ async def test_interrupts_are_streamed_as_they_happen_and_the_pause_is_a_state()
     assert parts == ["a", "__interrupt__", "slow"]
     state = await graph.aget_state(thread())
     assert (state.values["log"], state.next) == (["a()", "slow(a)"], ("b",))
-    assert [(t.name, t.interrupts[0].value) for t in state.tasks if t.interrupts] == [("b", "b")]
+    assert [(t.name, t.interrupts[0].value) for t in state.tasks] == [("b", "b")]
     await graph.aupdate_state(thread(), {"x": "edited"})
     state = await graph.aget_state(thread())
     assert (state.values, state.next) == ({"log": ["a()", "slow(a)"], "x": "edited"}, ("b",))
