@@ -8,7 +8,7 @@ import inspect
 from langgraph.pregel import Pregel
 from langgraph.runtime import RunControl, Runtime
 
-from agentmatrix import pregel
+from agentmatrix import pregel, pregel_loop
 from agentmatrix.remote import RemoteAgent
 
 PLAIN = {"thread_id", "checkpoint_map", "checkpoint_id", "checkpoint_ns"}
@@ -49,3 +49,23 @@ def test_every_public_method_of_a_graph_is_remote() -> None:
         *("stream_events", "astream_events"),  # stream, astream
         *("config_schema", "get_config_jsonschema", "validate"),  # deprecated, or of no use to a remote graph
     }
+
+
+def test_the_names_that_open_steps_exchange_are_those_that_langgraph_looks_up() -> None:
+    """Without one of them, a Dag without barriers would silently run in supersteps."""
+    looked_up = {
+        Pregel.stream: {"SyncPregelLoop", "PregelRunner"},
+        Pregel.astream: {"AsyncPregelLoop", "PregelRunner"},
+        Pregel._prepare_state_snapshot: {"prepare_next_tasks"},
+        Pregel._aprepare_state_snapshot: {"prepare_next_tasks"},
+    }
+    for function, names in looked_up.items():
+        assert names <= set(function.__code__.co_names), function.__name__
+
+
+def test_the_methods_that_open_steps_override_are_langgraphs() -> None:
+    for ours in (pregel_loop._OpenLoop, pregel_loop._Runner):
+        theirs = ours.__mro__[1]
+        known = {"__init__", "commit", "submit", "tick", "after_tick", "put_writes", "__enter__", "__exit__"}
+        for name in known & vars(ours).keys():
+            assert hasattr(theirs, name) or name in inspect.get_annotations(theirs), f"{theirs.__name__}.{name}"
