@@ -16,7 +16,7 @@ from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, 
 from agentmatrix.session import tracing
 from agentmatrix.session.config import LentConfig
 from agentmatrix.session.conversation import CallerConversation
-from agentmatrix.session.lending import METHODS, Lent
+from agentmatrix.session.lending import Lent
 from agentmatrix.transport.base import Lane, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.failures import decode_failure, encode_failure
@@ -105,7 +105,6 @@ class Call:
             start.config = self.codec.encode(packed, "config")
         start.trace.update(tracing.outgoing())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
-        start.lends.extend(target for target in METHODS if target in self.lent)
         return start
 
     def _send(self, frame: pb.Frame | None) -> None:

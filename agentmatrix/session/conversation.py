@@ -8,7 +8,7 @@ and carries out the effects; the machine says which frames may come when, and en
     caller                                  host
     Start ------------------------------->  Begin
     (idle -> started)      <-------------  Accepted
-    Credit, Cancel, Signal, Notice ----->
+    Credit, Cancel, Notice ------------->
                            <-------------  Part, Event, Request ...
     Reply -------------------------------->
     (ended)                <-------------  End, always the last
@@ -137,8 +137,8 @@ class HostConversation:
         """Takes a frame of the caller.
 
         Returns:
-            What it is: "start", "reply", "credit", "cancel", "signal", "notice", or "late" for a frame to be ignored
-            since the run has ended.
+            What it is: "start", "reply", "credit", "cancel", "notice", or "late" for a frame to be ignored since the run
+            has ended.
 
         Raises:
             ProtocolError: the caller may not send this frame now.
@@ -150,7 +150,7 @@ class HostConversation:
             self.phase = Phase.STARTED
             if kind != "start":
                 raise ProtocolError(f"a run begins with start, not with {kind or 'an empty frame'}")
-        elif kind not in ("reply", "credit", "cancel", "signal", "notice"):
+        elif kind not in ("reply", "credit", "cancel", "notice"):
             raise ProtocolError(f"the caller sent {kind or 'an empty frame'} in the middle of a run")
         elif kind == "reply":
             if frame.reply.id not in self._open:

@@ -68,9 +68,6 @@ class Lent:
         if check is not None:
             self._checks[target] = check
 
-    def __contains__(self, target: str) -> bool:
-        return target in self._objects
-
     def _method(self, target: str, method: str, args: tuple[Any, ...]) -> Callable[..., Any]:
         if target not in self._objects or method not in METHODS[target]:
             raise ProtocolError(f"the host asked for {target}.{method}, which is not lent to it")

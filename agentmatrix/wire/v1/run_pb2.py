@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61gentmatrix/wire/v1/run.proto\x12\x13\x61gentmatrix.wire.v1\"\xf1\x04\n\x05\x46rame\x12\x0b\n\x03run\x18\x01 \x01(\x06\x12+\n\x05start\x18\x02 \x01(\x0b\x32\x1a.agentmatrix.wire.v1.StartH\x00\x12+\n\x05reply\x18\x03 \x01(\x0b\x32\x1a.agentmatrix.wire.v1.ReplyH\x00\x12-\n\x06\x63redit\x18\x04 \x01(\x0b\x32\x1b.agentmatrix.wire.v1.CreditH\x00\x12-\n\x06\x63\x61ncel\x18\x05 \x01(\x0b\x32\x1b.agentmatrix.wire.v1.CancelH\x00\x12-\n\x06signal\x18\x06 \x01(\x0b\x32\x1b.agentmatrix.wire.v1.SignalH\x00\x12-\n\x06notice\x18\x07 \x01(\x0b\x32\x1b.agentmatrix.wire.v1.NoticeH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x08 \x01(\x0b\x32\x1d.agentmatrix.wire.v1.AcceptedH\x00\x12)\n\x04part\x18\t \x01(\x0b\x32\x19.agentmatrix.wire.v1.PartH\x00\x12+\n\x05\x65vent\x18\n \x01(\x0b\x32\x1a.agentmatrix.wire.v1.EventH\x00\x12/\n\x07request\x18\x0b \x01(\x0b\x32\x1c.agentmatrix.wire.v1.RequestH\x00\x12\'\n\x03\x65nd\x18\x0c \x01(\x0b\x32\x18.agentmatrix.wire.v1.EndH\x00\x12+\n\x05\x63hunk\x18\r \x01(\x0b\x32\x1a.agentmatrix.wire.v1.ChunkH\x00\x12+\n\x05reset\x18\x0e \x01(\x0b\x32\x1a.agentmatrix.wire.v1.ResetH\x00\x42\x06\n\x04\x62ody\"4\n\x06\x46rames\x12*\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1a.agentmatrix.wire.v1.Frame\"\x94\x02\n\x05Start\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1c.agentmatrix.wire.v1.Version\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x03(\t\x12\x0c\n\x04verb\x18\x05 \x01(\t\x12\x11\n\targuments\x18\x06 \x01(\x0c\x12\x0e\n\x06\x63onfig\x18\x07 \x01(\x0c\x12\x0f\n\x07timeout\x18\x08 \x01(\x01\x12\r\n\x05lends\x18\t \x03(\t\x12\x34\n\x05trace\x18\n \x03(\x0b\x32%.agentmatrix.wire.v1.Start.TraceEntry\x1a,\n\nTraceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x07Version\x12\x0c\n\x04wire\x18\x01 \x01(\r\x12\x11\n\tlanggraph\x18\x02 \x01(\t\x12\x13\n\x0b\x61gentmatrix\x18\x03 \x01(\t\"\n\n\x08\x41\x63\x63\x65pted\"#\n\x04Part\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\x17\n\x06\x43redit\x12\r\n\x05parts\x18\x01 \x01(\r\"(\n\x05\x45vent\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\x0c\"H\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\x0c\"B\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x05value\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07\x66\x61ilure\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"4\n\x06Signal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\")\n\x06Notice\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\x0c\"5\n\x03\x45nd\x12\x10\n\x06result\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07\x66\x61ilure\x18\x02 \x01(\x0cH\x00\x42\t\n\x07outcome\"#\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"%\n\x05Reset\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61gentmatrix/wire/v1/run.proto\x12\x13\x61gentmatrix.wire.v1\"\xf1\x04\n\x05\x46rame\x12\x0b\n\x03run\x18\x01 \x01(\x06\x12+\n\x05start\x18\x02 \x01(\x0b\x32\x1a.agentmatrix.wire.v1.StartH\x00\x12+\n\x05reply\x18\x03 \x01(\x0b\x32\x1a.agentmatrix.wire.v1.ReplyH\x00\x12-\n\x06\x63redit\x18\x04 \x01(\x0b\x32\x1b.agentmatrix.wire.v1.CreditH\x00\x12-\n\x06\x63\x61ncel\x18\x05 \x01(\x0b\x32\x1b.agentmatrix.wire.v1.CancelH\x00\x12-\n\x06signal\x18\x06 \x01(\x0b\x32\x1b.agentmatrix.wire.v1.SignalH\x00\x12-\n\x06notice\x18\x07 \x01(\x0b\x32\x1b.agentmatrix.wire.v1.NoticeH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x08 \x01(\x0b\x32\x1d.agentmatrix.wire.v1.AcceptedH\x00\x12)\n\x04part\x18\t \x01(\x0b\x32\x19.agentmatrix.wire.v1.PartH\x00\x12+\n\x05\x65vent\x18\n \x01(\x0b\x32\x1a.agentmatrix.wire.v1.EventH\x00\x12/\n\x07request\x18\x0b \x01(\x0b\x32\x1c.agentmatrix.wire.v1.RequestH\x00\x12\'\n\x03\x65nd\x18\x0c \x01(\x0b\x32\x18.agentmatrix.wire.v1.EndH\x00\x12+\n\x05\x63hunk\x18\r \x01(\x0b\x32\x1a.agentmatrix.wire.v1.ChunkH\x00\x12+\n\x05reset\x18\x0e \x01(\x0b\x32\x1a.agentmatrix.wire.v1.ResetH\x00\x42\x06\n\x04\x62ody\"4\n\x06\x46rames\x12*\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1a.agentmatrix.wire.v1.Frame\"\x8b\x02\n\x05Start\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1c.agentmatrix.wire.v1.Version\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x03(\t\x12\x0c\n\x04verb\x18\x05 \x01(\t\x12\x11\n\targuments\x18\x06 \x01(\x0c\x12\x0e\n\x06\x63onfig\x18\x07 \x01(\x0c\x12\x0f\n\x07timeout\x18\x08 \x01(\x01\x12\x34\n\x05trace\x18\n \x03(\x0b\x32%.agentmatrix.wire.v1.Start.TraceEntry\x1a,\n\nTraceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\t\x10\n\"?\n\x07Version\x12\x0c\n\x04wire\x18\x01 \x01(\r\x12\x11\n\tlanggraph\x18\x02 \x01(\t\x12\x13\n\x0b\x61gentmatrix\x18\x03 \x01(\t\"\n\n\x08\x41\x63\x63\x65pted\"#\n\x04Part\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\x17\n\x06\x43redit\x12\r\n\x05parts\x18\x01 \x01(\r\"(\n\x05\x45vent\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\x0c\"H\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\x0c\"B\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x05value\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07\x66\x61ilure\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"4\n\x06Signal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\")\n\x06Notice\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\x0c\"5\n\x03\x45nd\x12\x10\n\x06result\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07\x66\x61ilure\x18\x02 \x01(\x0cH\x00\x42\t\n\x07outcome\"#\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"%\n\x05Reset\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRAMES']._serialized_start=682
   _globals['_FRAMES']._serialized_end=734
   _globals['_START']._serialized_start=737
-  _globals['_START']._serialized_end=1013
-  _globals['_START_TRACEENTRY']._serialized_start=969
-  _globals['_START_TRACEENTRY']._serialized_end=1013
-  _globals['_VERSION']._serialized_start=1015
-  _globals['_VERSION']._serialized_end=1078
-  _globals['_ACCEPTED']._serialized_start=1080
-  _globals['_ACCEPTED']._serialized_end=1090
-  _globals['_PART']._serialized_start=1092
-  _globals['_PART']._serialized_end=1127
-  _globals['_CREDIT']._serialized_start=1129
-  _globals['_CREDIT']._serialized_end=1152
-  _globals['_EVENT']._serialized_start=1154
-  _globals['_EVENT']._serialized_end=1194
-  _globals['_REQUEST']._serialized_start=1196
-  _globals['_REQUEST']._serialized_end=1268
-  _globals['_REPLY']._serialized_start=1270
-  _globals['_REPLY']._serialized_end=1336
-  _globals['_CANCEL']._serialized_start=1338
-  _globals['_CANCEL']._serialized_end=1362
-  _globals['_SIGNAL']._serialized_start=1364
-  _globals['_SIGNAL']._serialized_end=1416
-  _globals['_NOTICE']._serialized_start=1418
-  _globals['_NOTICE']._serialized_end=1459
-  _globals['_END']._serialized_start=1461
-  _globals['_END']._serialized_end=1514
-  _globals['_CHUNK']._serialized_start=1516
-  _globals['_CHUNK']._serialized_end=1551
-  _globals['_RESET']._serialized_start=1553
-  _globals['_RESET']._serialized_end=1590
+  _globals['_START']._serialized_end=1004
+  _globals['_START_TRACEENTRY']._serialized_start=954
+  _globals['_START_TRACEENTRY']._serialized_end=998
+  _globals['_VERSION']._serialized_start=1006
+  _globals['_VERSION']._serialized_end=1069
+  _globals['_ACCEPTED']._serialized_start=1071
+  _globals['_ACCEPTED']._serialized_end=1081
+  _globals['_PART']._serialized_start=1083
+  _globals['_PART']._serialized_end=1118
+  _globals['_CREDIT']._serialized_start=1120
+  _globals['_CREDIT']._serialized_end=1143
+  _globals['_EVENT']._serialized_start=1145
+  _globals['_EVENT']._serialized_end=1185
+  _globals['_REQUEST']._serialized_start=1187
+  _globals['_REQUEST']._serialized_end=1259
+  _globals['_REPLY']._serialized_start=1261
+  _globals['_REPLY']._serialized_end=1327
+  _globals['_CANCEL']._serialized_start=1329
+  _globals['_CANCEL']._serialized_end=1353
+  _globals['_SIGNAL']._serialized_start=1355
+  _globals['_SIGNAL']._serialized_end=1407
+  _globals['_NOTICE']._serialized_start=1409
+  _globals['_NOTICE']._serialized_end=1450
+  _globals['_END']._serialized_start=1452
+  _globals['_END']._serialized_end=1505
+  _globals['_CHUNK']._serialized_start=1507
+  _globals['_CHUNK']._serialized_end=1542
+  _globals['_RESET']._serialized_start=1544
+  _globals['_RESET']._serialized_end=1581
 # @@protoc_insertion_point(module_scope)

@@ -45,7 +45,7 @@ class Frames(_message.Message):
     def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "lends", "trace")
+    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "trace")
     class TraceEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -61,7 +61,6 @@ class Start(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
-    LENDS_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     id: str
     version: Version
@@ -71,9 +70,8 @@ class Start(_message.Message):
     arguments: bytes
     config: bytes
     timeout: float
-    lends: _containers.RepeatedScalarFieldContainer[str]
     trace: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., lends: _Optional[_Iterable[str]] = ..., trace: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., trace: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("wire", "langgraph", "agentmatrix")
