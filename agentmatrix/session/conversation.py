@@ -137,8 +137,8 @@ class HostConversation:
         """Takes a frame of the caller.
 
         Returns:
-            What it is: "start", "reply", "credit", "cancel", "notice", or "late" for a frame to be ignored since the run
-            has ended.
+            What it is: "start", "reply", "credit", "cancel", "notice", or "late" for a frame to be ignored since the
+            run has ended.
 
         Raises:
             ProtocolError: the caller may not send this frame now.
