@@ -321,3 +321,12 @@ def test_langsmith_runs_inside_a_remote_know_their_parent() -> None:
     with tracing_context(parent=parent, enabled=False):
         agent.invoke({"text": ""})
     assert seen == [(parent.id, parent.trace_id)]
+
+
+def test_a_loopback_equals_the_graph_that_it_stands_for() -> None:
+    inside = one(lambda s: {})
+    nested = around(inside)
+    remote = loopback(nested)
+    assert remote == nested and remote != around(inside) and remote != remote.with_config(tags=["a"])
+    assert list(remote.get_subgraphs()) == [("nested", inside)]
+    assert len({remote, nested, loopback(nested)}) == 3
