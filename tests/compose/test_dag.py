@@ -405,8 +405,12 @@ def _asks(state: State) -> Any:
 
 def test_a_run_can_begin_with_a_command() -> None:
     dag = dag_of(("a", "b"), ("b", "c"), a=says("a"), b=says("b"), c=says("c"))
-    parts = dag.compile().stream(Command(goto="c", update={"log": ["in"]}), stream_mode="updates")
+    command = Command[Any](goto="c", update={"log": ["in"]})
+    parts = dag.compile(barriers=True).stream(command, stream_mode="updates")
     assert [sorted(part) for part in parts] == [["a"], ["c"], ["b"]]
+    # Without barriers c, which is sent for, and b after a end in any order.
+    parts = dag.compile().stream(command, stream_mode="updates")
+    assert sorted(sorted(part) for part in parts) == [["a"], ["b"], ["c"]]
 
 
 def test_a_cycle_is_drawn() -> None:

@@ -36,7 +36,7 @@ class Spec:
             case "failure":
                 return Frame(run=self.run, end={"failure": value})
             case "start":
-                return Frame(run=self.run, start={"id": "a", "arguments": value, "config": b"c", "lends": ["x", "y"]})
+                return Frame(run=self.run, start={"id": "a", "arguments": value, "config": b"c", "path": ["x", "y"]})
             case "config":
                 return Frame(run=self.run, start={"config": value, "timeout": 2.5})
             case "reply":
