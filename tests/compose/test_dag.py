@@ -405,7 +405,7 @@ def _asks(state: State) -> Any:
 
 def test_a_run_can_begin_with_a_command() -> None:
     dag = dag_of(("a", "b"), ("b", "c"), a=says("a"), b=says("b"), c=says("c"))
-    command = Command[Any](goto="c", update={"log": ["in"]})
+    command: Any = Command(goto="c", update={"log": ["in"]})
     parts = dag.compile(barriers=True).stream(command, stream_mode="updates")
     assert [sorted(part) for part in parts] == [["a"], ["c"], ["b"]]
     # Without barriers c, which is sent for, and b after a end in any order.
