@@ -116,7 +116,7 @@ class Crowd:
             if not ended and not room.busy:
                 events.append(Event(ends="silence"))
             self._clock(room, events)
-        others = [Command[Any](update=update) for update in updates if update]
+        others: list[Command[Any]] = [Command(update=update) for update in updates if update]
         return [*others, Command(update={"messages": said, LOG: events})]
 
     def _clock(self, room: _Room, events: list[Event]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from agentmatrix.compose import ChatGroup, Dag
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.scripted import ScriptedChatModel
 from agentmatrix.speakers import broadcast, free, human
-from agentmatrix.stops import budget, max_turns, says
+from agentmatrix.stops import budget, max_turns, says, when
 from agentmatrix.testing import loopback
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
@@ -429,3 +430,19 @@ def test_a_person_may_keep_silent(answer: Any) -> None:
 def test_a_wrong_answer_of_a_speaker_is_said() -> None:
     with pytest.raises(SpeakerError, match="chose 5.*no name"):
         whole({"ann": once("x")}, speaker=lambda state: 5).compile().invoke({"messages": "go"})
+
+
+class Counted(MessagesState):
+    count: Annotated[int, operator.add]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_members_write_other_keys_than_messages(is_async: bool) -> None:
+    def talker(state: Counted) -> Any:
+        return {"messages": [AIMessage("here")], "count": 1}
+
+    members, counted = {"ann": talker, "bob": talker}, when(lambda state: "both" if state["count"] == 2 else None)
+    group = ChatGroup(members, speaker=broadcast(), state_schema=Counted, stop=counted | max_turns(9)).compile()
+    start: Any = {"messages": "hi", "count": 0}
+    result = await group.ainvoke(start) if is_async else group.invoke(start)
+    assert result["stop_reason"] == "both"
