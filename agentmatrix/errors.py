@@ -7,6 +7,7 @@
     │   ├── CycleError                  a Dag with a cycle, drawn
     │   └── NotAnAgentError (TypeError) something that cannot be made an agent
     ├── BoundError (RecursionError)     a loop or a group went on past its bound
+    ├── TriggerError (RuntimeError)      a trigger group waits for a source that can no longer come
     ├── SpeakerError (ValueError)       the floor was given to somebody who is not in the group
     ├── ScriptExhausted                 a scripted chat model has no answers left
     ├── CodecError
@@ -50,6 +51,20 @@ class NotAnAgentError(BuildError, TypeError):
 
 class BoundError(AgentMatrixError, RecursionError):
     """A loop or a chat group went on past its bound. The message names the loop and the option that raises it."""
+
+
+class TriggerError(AgentMatrixError, RuntimeError):
+    """A trigger group demands a source that can no longer come. The message names who skipped it, and the mend.
+
+    Attributes:
+        node: the node that the group belongs to.
+        group: the name of the group.
+        skipped: the labels of the sources that are missing.
+    """
+
+    def __init__(self, message: str, node: str = "", group: str = "", skipped: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.node, self.group, self.skipped = node, group, skipped
 
 
 class SpeakerError(AgentMatrixError, ValueError):

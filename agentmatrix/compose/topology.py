@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from agentmatrix.compose.triggers import Group, Signal, label_of
+
 __all__ = ["Topology", "drawn"]
 
 
@@ -25,6 +27,11 @@ class Topology:
         edges: the edges that are always taken, by source.
         choices: the edges that a router, a `Command` or a `Send` may take, by source.
         deferred: the nodes that wait until the run is about to end.
+        groups: the trigger groups, by node.
+        concurrent: the nodes that may be activated while they are at work.
+        joins: sources whose edges to a node wait for each other, by node; only where nodes may run more than once.
+        ends: the nodes after which a run takes no more signals.
+        max_rounds: how often a node may occur in one chain of activations.
     """
 
     start: str
@@ -32,10 +39,40 @@ class Topology:
     edges: Mapping[str, tuple[str, ...]]
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     deferred: frozenset[str] = frozenset()
+    groups: Mapping[str, tuple[Group, ...]] = field(default_factory=dict)
+    concurrent: frozenset[str] = frozenset()
+    joins: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    ends: frozenset[str] = frozenset()
+    max_rounds: int = 0
+
+    @cached_property
+    def listeners(self) -> dict[str, tuple[str, ...]]:
+        """By label of a source: the nodes with a trigger group that has it."""
+        listeners: dict[str, dict[str, None]] = {}
+        for node, groups in self.groups.items():
+            for group in groups:
+                for source in group.sources:
+                    listeners.setdefault(label_of(source), {})[node] = None
+        return {label: tuple(nodes) for label, nodes in listeners.items()}
+
+    @cached_property
+    def signals(self) -> frozenset[str]:
+        """The signals that some group has."""
+        groups = [group for groups in self.groups.values() for group in groups]
+        return frozenset(source.name for group in groups for source in group.sources if isinstance(source, Signal))
+
+    @cached_property
+    def edge_sources(self) -> dict[str, tuple[str, ...]]:
+        """By node: the sources whose edges and choices lead to it, START first, in the order of add_node."""
+        sources: dict[str, list[str]] = {node: [] for node in self.nodes}
+        for source in (self.start, *self.nodes):
+            for node in {*self.edges.get(source, ()), *self.choices.get(source, ())} & sources.keys():
+                sources[node].append(source)
+        return {node: tuple(found) for node, found in sources.items()}
 
     def followers(self, node: str) -> list[str]:
         """Every node that may follow `node`, in the order of add_node."""
-        after = {*self.edges.get(node, ()), *self.choices.get(node, ())}
+        after = {*self.edges.get(node, ()), *self.choices.get(node, ()), *self.listeners.get(node, ())}
         return [other for other in self.nodes if other in after]
 
     @cached_property
