@@ -9,6 +9,7 @@
     ├── BoundError (RecursionError)     a loop or a group went on past its bound
     ├── TriggerError (RuntimeError)      a trigger group waits for a source that can no longer come
     ├── SpeakerError (ValueError)       the floor was given to somebody who is not in the group
+    ├── SignalError                     a signal that was not taken: nobody declares it, or the run is over
     ├── ScriptExhausted                 a scripted chat model has no answers left
     ├── CodecError
     │   ├── EncodeError (TypeError)     a value that cannot cross the wire: names path, type and option
@@ -69,6 +70,10 @@ class TriggerError(AgentMatrixError, RuntimeError):
 
 class SpeakerError(AgentMatrixError, ValueError):
     """A speaker or a handoff gave the floor to somebody who is not in the chat group. The message names the members."""
+
+
+class SignalError(AgentMatrixError):
+    """A signal was not taken: nobody declares it, its input is closed, or the run is over. The message says which."""
 
 
 class ScriptExhausted(AgentMatrixError):
