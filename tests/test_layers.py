@@ -15,6 +15,9 @@ GENERATED = PACKAGE / "wire" / "v1"
 # A room imports itself and rooms of lower numbers; remote and host, compose and wire never meet.
 LAYERS = {
     "errors": 0,
+    "inbox": 1,
+    "live": 2,
+    "parts": 1,
     "pregel": 1,
     "pregel_channels": 1,
     "pregel_loop": 1,

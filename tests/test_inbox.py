@@ -1,0 +1,250 @@
+"""Signals reach who declares them: none is lost, none is answered twice, and those of one address keep their order."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from concurrent.futures import CancelledError
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from agentmatrix.errors import SignalError
+from agentmatrix.inbox import Inbox, Sent, path_of
+
+
+class Taker:
+    """Keeps what it is given, and answers when the test says so."""
+
+    def __init__(self, *path: str, names: tuple[str, ...] | None = ("audio",)) -> None:
+        self.path = path
+        self.names = None if names is None else frozenset(names)
+        self.given: list[Sent] = []
+        self.closed = 0
+
+    def receive(self, sent: Sent) -> None:
+        self.given.append(sent)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def values(self) -> list[object]:
+        return [sent.value for sent in self.given]
+
+
+class Eager(Taker):
+    """Takes at once, on whatever thread, until it leaves."""
+
+    def __init__(self, *path: str, names: tuple[str, ...] | None = ("audio",)) -> None:
+        super().__init__(*path, names=names)
+        self._here = threading.Lock()
+        self._gone = False
+
+    def receive(self, sent: Sent) -> None:
+        with self._here:
+            if not self._gone:
+                super().receive(sent)
+                sent.taken()
+
+    def leave(self, inbox: Inbox) -> None:
+        with self._here:
+            self._gone = True
+        inbox.detach(self)
+
+
+def test_a_signal_waits_for_who_declares_it_and_is_taken_when_that_says_so() -> None:
+    inbox, taker = Inbox(), Taker()
+    sent = [inbox.send("audio", number) for number in range(3)]
+    inbox.attach(taker)
+    assert taker.values() == [0, 1, 2] and not sent[0].done()
+    taker.given[1].taken()
+    taker.given[1].refused(ValueError("too late"))
+    assert [future.done() for future in sent] == [False, True, False] and sent[1].result() is None
+
+
+def test_addresses() -> None:
+    inbox = Inbox()
+    root, panel, text, remote = Taker(), Taker("panel"), Taker("panel", names=("text",)), Taker("box", names=None)
+    for taker in (root, panel, text, remote):
+        inbox.attach(taker)
+    for address in ("audio", "panel/audio", "panel/text", "box/audio", "box/deep/audio", "panel/deep/audio", "text"):
+        inbox.send(address, address)
+    assert root.values() == ["audio"] and panel.values() == ["panel/audio"] and text.values() == ["panel/text"]
+    assert remote.values() == ["box/audio", "box/deep/audio"]
+
+
+def test_who_names_a_signal_goes_before_who_takes_all_and_the_first_before_the_second() -> None:
+    inbox = Inbox()
+    takers = [Taker("x", names=None), Taker("x"), Taker("x")]
+    for taker in takers:
+        inbox.attach(taker)
+    inbox.send("x/audio", 1)
+    assert [taker.values() for taker in takers] == [[], [1], []]
+    inbox.detach(takers[1])
+    assert [taker.values() for taker in takers] == [[], [1], [1]]
+
+
+def test_what_an_ended_receiver_never_answered_waits_for_the_next() -> None:
+    inbox, first, second = Inbox(), Taker(), Taker()
+    inbox.attach(first)
+    futures = [inbox.send("audio", number) for number in range(4)]
+    first.given[1].taken()
+    inbox.detach(first)
+    futures.append(inbox.send("audio", 4))
+    inbox.attach(second)
+    assert second.values() == [0, 2, 3, 4]
+    for sent in second.given:
+        sent.taken()
+    assert all(future.result(0) is None for future in futures)
+
+
+def test_after_the_input_was_closed() -> None:
+    inbox, early, late = Inbox(), Taker(), Taker("panel")
+    inbox.attach(early)
+    waiting = inbox.send("panel/audio", 1)
+    inbox.close()
+    inbox.close()
+    with pytest.raises(SignalError, match="closed"):
+        inbox.send("audio", 2).result(0)
+    inbox.attach(late)
+    assert (early.closed, early.values(), late.closed, late.values()) == (1, [], 1, [1])
+    late.given[0].taken()
+    assert waiting.done() and inbox.closed
+
+
+def test_after_the_run_has_ended() -> None:
+    inbox, failure = Inbox(), ValueError("broken")
+    inbox.attach(Taker())
+    futures = [inbox.send("audio", 1), inbox.send("panel/audio", 2)]
+    inbox.end(failure)
+    inbox.end(SignalError("again"))
+    for future in (*futures, inbox.send("audio", 3)):
+        with pytest.raises(SignalError, match="was not taken: the run has failed with ValueError") as caught:
+            future.result(0)
+        assert caught.value.__cause__ is failure
+
+
+def test_a_signal_that_waits_can_be_withdrawn() -> None:
+    inbox, taker = Inbox(), Taker()
+    future = inbox.send("audio", 1)
+    assert future.cancel()
+    inbox.attach(taker)
+    assert taker.values() == []
+    with pytest.raises(CancelledError):
+        future.result(0)
+
+
+def test_a_run_inside_of_another_has_addresses_of_its_own() -> None:
+    inbox, taker = Inbox(root=("outer",)), Taker("outer", "panel")
+    inbox.attach(taker)
+    inbox.send("panel/audio", 1, id="mine")
+    assert taker.given[0].id == "mine" and taker.given[0].address == "outer/panel/audio"
+
+
+@pytest.mark.parametrize(
+    ("namespace", "path"),
+    [("", ()), ("panel:1ab", ("panel",)), ("panel:1ab|2|x:9cd", ("panel", "x")), ("panel|x:9cd", ("panel", "x"))],
+)
+def test_the_path_of_a_namespace(namespace: str, path: tuple[str, ...]) -> None:
+    assert path_of(namespace) == path
+
+
+ADDRESSES = ["audio", "text", "panel/audio", "panel/text", "panel/deep/audio"]
+PLACES: list[tuple[tuple[str, ...], tuple[str, ...] | None]] = [
+    ((), ("audio",)),
+    ((), ("text", "audio")),
+    (("panel",), ("audio", "text")),
+    (("panel",), None),
+    (("panel", "deep"), ("audio",)),
+]
+
+
+class Traffic(RuleBasedStateMachine):
+    """Signals, receivers and answers in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inbox = Inbox()
+        self.futures: list[tuple[str, object]] = []
+        self.takers: list[Taker] = []
+        self.taken: list[Sent] = []
+
+    attached = Bundle("attached")
+
+    @rule(address=st.sampled_from(ADDRESSES))
+    def send(self, address: str) -> None:
+        self.futures.append((address, self.inbox.send(address, len(self.futures))))
+
+    @rule(target=attached, place=st.sampled_from(PLACES))
+    def attach(self, place: tuple[tuple[str, ...], tuple[str, ...] | None]) -> Taker:
+        taker = Taker(*place[0], names=place[1])
+        self.takers.append(taker)
+        self.inbox.attach(taker)
+        return taker
+
+    @rule(taker=attached, number=st.integers(0, 5))
+    def answer(self, taker: Taker, number: int) -> None:
+        open_ones = [sent for sent in taker.given if not sent.future.done()]
+        if number < len(open_ones):
+            open_ones[number].taken()
+            self.taken.append(open_ones[number])
+
+    @rule(taker=consumes(attached))
+    def detach(self, taker: Taker) -> None:
+        self.inbox.detach(taker)
+        self.takers.remove(taker)
+
+    @rule()
+    def close(self) -> None:
+        self.inbox.close()
+
+    @invariant()
+    def each_is_with_one_receiver_in_order(self) -> None:
+        held: dict[int, int] = defaultdict(int)
+        for taker in self.takers:
+            by_address: dict[str, list[int]] = defaultdict(list)
+            for sent in taker.given:
+                by_address[sent.address].append(sent.value)
+                held[sent.value] += not sent.future.done()
+            assert all(values == sorted(values) or taker.closed == 0 for values in by_address.values())
+        assert all(times <= 1 for times in held.values())
+        assert len({sent.value for sent in self.taken}) == len(self.taken)
+
+    def teardown(self) -> None:
+        for taker in list(self.takers):
+            self.inbox.detach(taker)
+        for place in PLACES:
+            self.inbox.attach(Eager(*place[0], names=place[1]))
+        for address, future in self.futures:
+            refused = isinstance(future.exception(0), SignalError)  # type: ignore[attr-defined]
+            assert not refused or self.inbox.closed, address
+
+
+TestTraffic = Traffic.TestCase
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 4), st.integers(1, 40))
+def test_threads_that_send_while_receivers_come_and_go(threads: int, each: int) -> None:
+    inbox = Inbox()
+    futures: list[list[object]] = [[] for _ in range(threads)]
+
+    def sends(number: int) -> None:
+        futures[number] = [inbox.send("audio", (number, value)) for value in range(each)]
+
+    workers = [threading.Thread(target=sends, args=(number,)) for number in range(threads)]
+    takers = [Eager() for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for taker in takers[:-1]:
+        inbox.attach(taker)
+        taker.leave(inbox)
+    inbox.attach(takers[-1])
+    for worker in workers:
+        worker.join()
+    assert all(future.result(5) is None for sent in futures for future in sent)  # type: ignore[attr-defined]
+    seen = [sent.value for taker in takers for sent in taker.given]
+    for number in range(threads):
+        assert [value for sender, value in seen if sender == number] == list(range(each))
