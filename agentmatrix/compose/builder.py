@@ -16,6 +16,7 @@ from langgraph.types import Command
 from agentmatrix.agent import as_agent
 from agentmatrix.compose.topology import Topology
 from agentmatrix.errors import BuildError
+from agentmatrix.live import Live
 from agentmatrix.pregel_channels import (
     RESERVED_CHARACTERS,
     AnyGraph,
@@ -41,7 +42,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(names) or 'no nodes yet'})"
 
 
-class ComposedGraph(Shown, CompiledStateGraph[Any, Any, Any, Any]):
+class ComposedGraph(Live, Shown, CompiledStateGraph[Any, Any, Any, Any]):
     """What a builder compiles to: a LangGraph graph, drawn as the same graph in a `StateGraph` would be."""
 
     _drawing: Graph | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.utils.input import get_bolded_text, get_colored_text
 
-from agentmatrix.session.parts import Parts
+from agentmatrix.parts import Parts
 
 __all__ = ["aprinted", "printed", "wants_printing"]
 

@@ -25,12 +25,12 @@ from agentmatrix.errors import (
     HostLost,
     VersionMismatch,
 )
+from agentmatrix.parts import Steps
 from agentmatrix.session import tracing
 from agentmatrix.session.config import BorrowedConfig
 from agentmatrix.session.conversation import HostConversation
 from agentmatrix.session.exports import Exported, Serving
 from agentmatrix.session.lending import METHODS
-from agentmatrix.session.parts import Steps
 from agentmatrix.transport.base import Lane
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.failures import decode_failure, encode_failure
