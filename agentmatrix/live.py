@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from typing import Any, Final, Self
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphDrained
 from langgraph.types import GraphOutput
 
@@ -120,17 +121,20 @@ class _Going:
     """A run under way: what the twins have in common."""
 
     def __init__(self, graph: Any, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> None:
-        whole = pregel.ensure_config(graph.config, config)
-        self._namespace: str = whole.get("configurable", {}).get(pregel.CHECKPOINT_NS) or ""
+        inherited = pregel.ensure_config(graph.config, config).get("configurable") or {}
+        self._namespace: str = inherited.get(pregel.CHECKPOINT_NS) or ""
         self._inbox = Inbox(path_of(self._namespace))
-        configurable = {**(config or {}).get("configurable", {}), INBOX: self._inbox}
         self._graph, self._input, self._kwargs = graph, input, dict(kwargs)
-        self._config: RunnableConfig = {**(config or {}), "configurable": configurable}
+        self._config = config
+        if inherited or not isinstance(graph.checkpointer, BaseCheckpointSaver):
+            # Else LangGraph is to find nothing there, and to say that a checkpointer needs a thread.
+            configurable = {**(config or {}).get("configurable", {}), INBOX: self._inbox}
+            self._config = {**(config or {}), "configurable": configurable}
         self._control: pregel.RunControl = self._kwargs.setdefault("control", pregel.RunControl())
         self._outcome: _Outcome | None = None
         self._parts: deque[Any] = deque()
         self._checked: set[str] = set()
-        self._over = self._seen = self._stopped = False
+        self._over = self._seen = self._stopped = self._cancelled = False
         self._failure: BaseException | None = None
 
     def close_input(self) -> None:
@@ -162,7 +166,7 @@ class _Going:
     def _end(self, failure: BaseException | None) -> None:
         self._failure, self._over = failure, True
         reason: BaseException = SignalError("the run has ended")
-        if isinstance(failure, asyncio.CancelledError):
+        if self._cancelled or isinstance(failure, asyncio.CancelledError):
             reason = SignalError("the run was cancelled")
         elif isinstance(failure, GraphDrained):
             reason = SignalError("the run was stopped")
@@ -297,6 +301,7 @@ class AsyncLiveRun(_Going):
         self._settle(error)
 
     async def _cancel(self) -> None:
+        self._cancelled = True
         self._task.cancel()
         await asyncio.wait({self._task})
 
@@ -374,6 +379,7 @@ class SyncLiveRun(_Going):
         self._settle(error)
 
     def _cancel(self, error: BaseException) -> None:
+        self._cancelled = True
         self._drain("the block was left by an exception")
         self._thread.join(_PATIENCE if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else None)
         self._inbox.end(SignalError("the run was cancelled"))
