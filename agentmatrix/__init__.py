@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from agentmatrix.agent import as_agent
     from agentmatrix.card import AgentCard
     from agentmatrix.compose import ChatGroup, CyclicGraph, Dag
+    from agentmatrix.compose.activation import Activation, get_activation
+    from agentmatrix.compose.triggers import after, all_of, any_of, at_least, every, signal
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activation",
     "AgentCard",
     "AgentMatrixError",
     "ChatGroup",
@@ -26,10 +29,18 @@ __all__ = [
     "Dag",
     "Host",
     "RemoteAgent",
+    "after",
+    "all_of",
+    "any_of",
     "as_agent",
+    "at_least",
+    "every",
+    "get_activation",
+    "signal",
 ]
 
 _HOMES = {
+    "Activation": "agentmatrix.compose.activation",
     "AgentCard": "agentmatrix.card",
     "AgentMatrixError": "agentmatrix.errors",
     "ChatGroup": "agentmatrix.compose",
@@ -37,7 +48,14 @@ _HOMES = {
     "Dag": "agentmatrix.compose",
     "Host": "agentmatrix.host",
     "RemoteAgent": "agentmatrix.remote",
+    "after": "agentmatrix.compose.triggers",
+    "all_of": "agentmatrix.compose.triggers",
+    "any_of": "agentmatrix.compose.triggers",
     "as_agent": "agentmatrix.agent",
+    "at_least": "agentmatrix.compose.triggers",
+    "every": "agentmatrix.compose.triggers",
+    "get_activation": "agentmatrix.compose.activation",
+    "signal": "agentmatrix.compose.triggers",
 }
 
 

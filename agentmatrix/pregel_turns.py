@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._constants import CONF, CONFIG_KEY_READ, ERROR_SOURCE_NODE, PULL, PUSH, TASKS
+from langgraph._internal._constants import CONF, CONFIG_KEY_READ, ERROR_SOURCE_NODE, NULL_TASK_ID, PULL, PUSH, TASKS
 from langgraph.channels.base import BaseChannel
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.pregel._algo import (
@@ -81,6 +81,25 @@ class Agenda(Protocol):
 
     def finish(self, turn: Turn, writes: Iterable[Write]) -> None:
         """This turn has finished with these writes."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it matters in which order turns finish and events come."""
+
+    def arrival(self, writes: Iterable[Write]) -> int:
+        """The place in that order at which this was written; 0 for anywhere."""
+
+    def counted(self, arrival: int) -> None:
+        """What comes from here on has a later place."""
+
+    def happened(self, event: Mapping[str, Any]) -> Sequence[Write]:
+        """What an event from outside is kept as."""
+
+    def heed(self, writes: Iterable[Write]) -> None:
+        """Let an event from outside count that was kept as this."""
+
+    def take_dropped(self) -> Sequence[Turn]:
+        """The turns that have been cancelled since the last look."""
 
 
 class AgendaChannel(BaseChannel[Any, Any, Any]):
@@ -149,6 +168,16 @@ class _Packet(Sequence[Send]):
 
     def __getitem__(self, number: Any) -> Any:
         return self.send
+
+
+@dataclass(frozen=True, eq=False)
+class _Past:
+    """A turn that has finished, or an event from outside, as it is kept since the checkpoint."""
+
+    arrival: int
+    writes: Sequence[Write]
+    turn: Turn | None = None
+    stands: Task | None = None
 
 
 @dataclass
@@ -243,18 +272,31 @@ class Opened:
     def reach(self, statuses: Mapping[str, TaskStatus], held: Callable[[Turn], bool]) -> dict[str, Task]:
         """The tasks of the step so far: those that have finished, by their statuses, and those that follow."""
         finished: dict[str, Task] = {}
+        events = self._events()
         more = True
         while more:
             unfinished: dict[str, Task] = {}
-            while made := self.new(lambda turn: False):
-                for task in made:
+            past: list[_Past] = []
+            while True:
+                for task in self.new(lambda turn: False):
                     stands = self._standing(task, statuses)
                     writes = statuses.get(stands.id, TaskStatus()).output
                     if writes and self.agenda.knew(writes):
-                        self.agenda.finish(self.turns[task.id], writes)
-                        finished[stands.id] = stands
+                        past.append(_Past(self.agenda.arrival(writes), writes, self.turns[task.id], stands))
                     else:
                         unfinished[task.id] = task
+                past += [event for event in events if self.agenda.knew(event.writes)]
+                events = [event for event in events if event not in past]
+                if not past:
+                    break
+                past.sort(key=lambda each: each.arrival)
+                # What is only ready because of something later has to wait for it.
+                now, past = (past[:1], past[1:]) if self.agenda.ordered else (past, [])
+                for each in now:
+                    self._relive(each, finished)
+                for turn in self.agenda.take_dropped():
+                    past = [each for each in past if each.turn != turn]
+                    unfinished = {id: task for id, task in unfinished.items() if self.turns[id] != turn}
             # What an update from outside finds unfinished, or held, is looked at once more.
             again = [id for id in unfinished if held(self.turns[id])]
             if more := self.agenda.release():
@@ -263,6 +305,23 @@ class Opened:
                 self._begun.discard(self.turns.pop(id).name)
                 del unfinished[id]
         return finished | unfinished
+
+    def _events(self) -> list[_Past]:
+        """What has come from outside since the checkpoint."""
+        key = self.channel.key
+        kept = [[(key, value)] for _, channel, value in self.pending or () if channel == key and "event" in value]
+        events = [_Past(self.agenda.arrival(writes), writes) for writes in kept]
+        for id, channel, value in self.pending or ():
+            if channel == key and id != NULL_TASK_ID:
+                self.agenda.counted(self.agenda.arrival([(channel, value)]))
+        return events
+
+    def _relive(self, past: _Past, finished: dict[str, Task]) -> None:
+        if past.turn is None or past.stands is None:
+            self.agenda.heed(past.writes)
+        else:
+            self.agenda.finish(past.turn, past.writes)
+            finished[past.stands.id] = past.stands
 
     def _standing(self, task: Task, statuses: Mapping[str, TaskStatus]) -> Task:
         """The task itself, or its error handler if that has finished in its place."""

@@ -15,6 +15,7 @@ from langgraph.types import Command
 
 from agentmatrix.agent import as_agent
 from agentmatrix.compose.topology import Topology
+from agentmatrix.compose.triggers import Group, Source, group_of, label_of
 from agentmatrix.errors import BuildError
 from agentmatrix.live import Live
 from agentmatrix.pregel_channels import (
@@ -79,6 +80,8 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         super().__init__(state_schema, context_schema, input_schema=input_schema, output_schema=output_schema)
         self.name = name
         self._graphs: dict[str, AnyGraph] = {}
+        self._groups: dict[str, tuple[Group, ...]] = {}
+        self._concurrent: set[str] = set()
 
     def add_node(
         self,
@@ -143,6 +146,28 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         self.waiting_edges.add((starts, end_key))
         return self
 
+    def add_trigger(self, node: str, *groups: Group | Source, concurrent: bool = False) -> Self:
+        """Let groups of sources start a node: the first group that is complete does. Nodes may be added later.
+
+        Args:
+            node: the node.
+            groups: `all_of(...)`, `any_of(...)`, `at_least(k, ...)`, or one source alone: the name of a node,
+                `signal(name)`, `every(seconds)`, `after(seconds)`. Edges to the node are one more group, before these.
+            concurrent: in a graph with loops: the node may start again while it is at work.
+
+        Returns:
+            This builder.
+
+        Raises:
+            BuildError: something that is no group and no source.
+        """
+        if not groups:
+            raise BuildError(f"add_trigger({node!r}) has no group: add all_of(...), any_of(...) or at_least(k, ...)")
+        self._groups[node] = (*self._groups.get(node, ()), *map(group_of, groups))
+        if concurrent:
+            self._concurrent.add(node)
+        return self
+
     def add_sequence(self, nodes: Sequence[Any]) -> Self:
         """Add nodes that follow each other: agents, or pairs of name and agent."""
         if not nodes:
@@ -170,7 +195,34 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         whole.branches = self.branches.copy()
         whole.channels = dict(self.channels)
         whole.schemas = dict(self.schemas)
+        whole.edges |= self._drawn_triggers()
         return whole
+
+    def _drawn_triggers(self) -> set[tuple[str, str]]:
+        """Triggers as edges: a drawing shows them so. What starts a node from outside is drawn from START."""
+        return {
+            (source if isinstance(source, str) else START, node)
+            for node, groups in self._groups.items()
+            for group in groups
+            for source in group.sources
+        }
+
+    def _check_triggers(self) -> None:
+        for node, groups in self._groups.items():
+            if node not in self.nodes:
+                raise BuildError(f"add_trigger names the unknown node {node!r}{did_you_mean(node, self.nodes)}")
+            for group in groups:
+                for source in group.sources:
+                    self._check_source(f"the group {group.name} of the node {node!r}", source)
+
+    def _check_source(self, where: str, source: Source) -> None:
+        label = label_of(source)
+        if source == END:
+            raise BuildError(f"{where} waits for END, after which nothing starts: name the node that leads there")
+        if isinstance(source, str) and source != START and source not in self.nodes:
+            raise BuildError(f"{where} names the unknown node {source!r}{did_you_mean(source, self.nodes)}")
+        if not isinstance(source, str) and label in self.nodes:
+            raise BuildError(f"{where} has a signal or timer named {label!r}, like a node: give it another name")
 
     def _check(self) -> None:
         """Raise a BuildError for names that nobody added, and for a graph without nodes."""
@@ -180,6 +232,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
             for name in (source, target):
                 if name not in self.nodes and name not in (START, END):
                     raise BuildError(f"{where} names the unknown node {name!r}{did_you_mean(name, self.nodes)}")
+        self._check_triggers()
 
     def _named(self) -> Iterator[tuple[str, str, str]]:
         """Every pair of names that somebody wrote down, and where."""
@@ -198,7 +251,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         for name in topology.nodes:
             if name not in reachable:
                 raise BuildError(
-                    f"nothing leads to the node {name!r}: add an edge to it, or name it in the destinations= "
+                    f"nothing leads to the node {name!r}: add an edge or a trigger, or name it in the destinations= "
                     "(or the Command[Literal[...]] annotation) of the node whose Command goes to it"
                 )
 

@@ -1,8 +1,9 @@
-"""Graphs with loops: LangGraph's supersteps, and a bound for each loop."""
+"""Graphs with loops: LangGraph's supersteps, or none where triggers start the nodes; and a bound for each loop."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Generic, Self, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -12,6 +13,7 @@ from langgraph.graph import END, START
 from langgraph.types import Checkpointer
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
+from agentmatrix.compose.ledgered import LedgeredGraph, attach
 from agentmatrix.compose.topology import Topology, drawn
 from agentmatrix.errors import BoundError, BuildError
 from agentmatrix.pregel_channels import (
@@ -22,6 +24,7 @@ from agentmatrix.pregel_channels import (
     stand_in,
     write_channel,
 )
+from agentmatrix.pregel_loop import OpenSteps
 
 __all__ = ["DEFAULT_ROUNDS", "CompiledCyclicGraph", "CyclicGraph"]
 
@@ -36,14 +39,27 @@ class CompiledCyclicGraph(ComposedGraph):
     """A compiled `CyclicGraph`."""
 
 
+class TriggeredCyclicGraph(OpenSteps, LedgeredGraph, CompiledCyclicGraph):
+    """A compiled `CyclicGraph` with triggers: a node starts each time that one of its groups is complete."""
+
+
 class CyclicGraph(Builder):
-    """A graph that may have loops, in LangGraph's supersteps.
+    """A graph that may have loops.
+
+    With edges only it runs in LangGraph's supersteps. With triggers (`add_trigger`) it has none:
+
+    - Each completion of a trigger group is an activation of its node, and so is each edge or choice that leads to it.
+      A node has one activation at a time, unless `add_trigger(..., concurrent=True)`.
+    - An activation sees the run's input and what its causal ancestors wrote, the earlier activations of its own node
+      among them unless it is concurrent.
+    - The final state is the fold of all updates: by causal depth, then the order of add_node, then the activation.
 
     The arguments are those of `StateGraph`, with the messages of a conversation as the state by default, and
 
     Args:
         name: the name of the compiled graph.
-        max_rounds: how often a node may run in one run before its loop ends with a `BoundError`.
+        max_rounds: how often a node may run in one run, or with triggers in one chain of activations that follow from
+            each other, before its loop ends with a `BoundError`.
     """
 
     def __init__(self, *args: Any, max_rounds: int = DEFAULT_ROUNDS, **kwargs: Any) -> None:
@@ -56,7 +72,7 @@ class CyclicGraph(Builder):
         *,
         name: str | None = None,
         max_rounds: int | None = None,
-        barriers: bool = True,
+        barriers: bool | None = None,
         **options: Any,
     ) -> CompiledCyclicGraph:
         """Compile to a LangGraph graph.
@@ -65,7 +81,7 @@ class CyclicGraph(Builder):
             checkpointer: as in LangGraph.
             name: the name of the graph.
             max_rounds: rounds a loop may take in one run; by default what the builder was given.
-            barriers: supersteps; a graph that has only edges always runs so.
+            barriers: whether there are supersteps. Without triggers there always are, with triggers there are none.
             options: cache, store, interrupt_before, interrupt_after, debug, transformers, as in LangGraph.
 
         Raises:
@@ -73,8 +89,14 @@ class CyclicGraph(Builder):
         """
         self._check()
         self._check_breakpoints(options.get("interrupt_before"), options.get("interrupt_after"))
-        topology = self._topology()
-        if not topology.followers(START):
+        if barriers is not None and barriers is bool(self._groups):
+            raise BuildError(
+                "a CyclicGraph with triggers has no supersteps: leave out barriers=True"
+                if barriers
+                else "a CyclicGraph without triggers runs in supersteps: leave out barriers=False, or add_trigger(...)"
+            )
+        topology = self._triggered(max_rounds or self.max_rounds) if self._groups else self._topology()
+        if not topology.followers(START) and not self._groups:
             raise BuildError("nothing starts this graph: add_edge(START, ...) to the node that comes first")
         self._check_reachable(topology)
         if loop := topology.endless():
@@ -82,9 +104,33 @@ class CyclicGraph(Builder):
                 f"the loop {drawn(loop)} can never end, all its edges are always taken: "
                 f"replace one by add_conditional_edges with a way out of it"
             )
+        if self._groups:
+            whole = self._copy()
+            triggered = whole._compiled(TriggeredCyclicGraph, name, checkpointer=checkpointer, **options)
+            attach(triggered, whole, topology)
+            triggered.stream_eager = True
+            return triggered
         graph = self._copy()._compiled(CompiledCyclicGraph, name, checkpointer=checkpointer, **options)
         _bound(graph, topology, max_rounds or self.max_rounds)
         return graph
+
+    def _triggered(self, max_rounds: int) -> Topology:
+        """The shape of a graph with triggers."""
+        nodes = tuple(name for name, spec in self.nodes.items() if not spec.is_error_handler)
+        known = self._topology()
+        joins: dict[str, tuple[tuple[str, ...], ...]] = {}
+        for sources, target in sorted(self.waiting_edges):
+            joins[target] = (*joins.get(target, ()), sources)
+        return replace(
+            known,
+            nodes=nodes,
+            edges={s: tuple(t for t in targets if t != END) for s, targets in known.edges.items()},
+            groups=dict(self._groups),
+            concurrent=frozenset(self._concurrent),
+            joins=joins,
+            ends=frozenset(source for source, target in self._all_edges if target == END),
+            max_rounds=max_rounds,
+        )
 
     def _topology(self) -> Topology:
         nodes = tuple(self.nodes)

@@ -2,84 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START
-from langgraph.types import Checkpointer, StateUpdate
+from langgraph.types import Checkpointer
 
-from agentmatrix.compose.builder import Builder, ComposedGraph
-from agentmatrix.compose.steps import Recorded, Reporter, reader
+from agentmatrix.compose.builder import Builder
+from agentmatrix.compose.ledgered import LedgeredGraph, attach
 from agentmatrix.compose.topology import Topology, drawn
-from agentmatrix.compose.views import LEDGER, InputView, LedgerChannel, PendingView, Report, StateView, TriggerView
-from agentmatrix.errors import CycleError
-from agentmatrix.pregel_channels import (
-    ERROR_HANDLER,
-    TASKS,
-    Finished,
-    afinished_tasks,
-    answer_mappers,
-    finished_tasks,
-    trigger_of,
-)
+from agentmatrix.errors import BuildError, CycleError
 from agentmatrix.pregel_loop import OpenSteps
 
 __all__ = ["CompiledDag", "Dag"]
 
 
-class CompiledDag(ComposedGraph):
+class CompiledDag(LedgeredGraph):
     """A compiled `Dag`."""
-
-    def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
-        """Update the state, as in LangGraph; what has finished at a pause stays finished."""
-        settled = _settled(finished_tasks(self, config) if _settles(supersteps) else None, supersteps)
-        return super().bulk_update_state(config, settled)
-
-    async def abulk_update_state(
-        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
-    ) -> RunnableConfig:
-        """Update the state, as in LangGraph; what has finished at a pause stays finished."""
-        settled = _settled(await afinished_tasks(self, config) if _settles(supersteps) else None, supersteps)
-        return await super().abulk_update_state(config, settled)
 
 
 class BarrierFreeDag(OpenSteps, CompiledDag):
     """A compiled `Dag` whose nodes start the moment that all which leads to them has settled."""
-
-
-def _settles(supersteps: Sequence[Sequence[StateUpdate]]) -> bool:
-    return bool(supersteps and supersteps[0]) and supersteps[0][0][1] not in ("__copy__", "__input__")
-
-
-def _settled(finished: Finished | None, supersteps: Sequence[Sequence[StateUpdate]]) -> list[Sequence[StateUpdate]]:
-    """The updates, after those that record what a command has brought and what has finished: LangGraph forgets them."""
-    steps = list(supersteps)
-    if finished is None:
-        return steps
-    if steps[0][0][:2] == (None, END):
-        steps[0] = [StateUpdate(Recorded([(LEDGER, Report(close=True))]), START, None)]  # type: ignore[arg-type]
-    names = {**_called(finished), **finished.names}
-    before: list[StateUpdate] = []
-    after: list[StateUpdate] = []
-    for task, writes in finished.writes.items():
-        if task in names:
-            # What has finished in an open step without knowing of the command comes before it.
-            knew = not finished.commanded or any(key == LEDGER and report.get("knew", 1) for key, report in writes)
-            (after if knew else before).append(_recorded(writes, names[task], task))
-    commanded = [_recorded(finished.commanded, START, None)] if finished.commanded else []
-    return [*(step for step in (before, commanded, after) if step), *steps]
-
-
-def _recorded(writes: Sequence[tuple[str, Any]], node: str, task: str | None) -> StateUpdate:
-    anew = [(key, {**value, "knew": 0} if key == LEDGER and "knew" in value else value) for key, value in writes]
-    return StateUpdate(Recorded(anew), node, task)  # type: ignore[arg-type]
-
-
-def _called(finished: Finished) -> dict[str, str]:
-    """By task, the nodes that have reported: a snapshot shows no task that a command at a pause called for."""
-    written = ((task, key, value) for task, writes in finished.writes.items() for key, value in writes)
-    return {task: report["node"] for task, key, report in written if key == LEDGER}
 
 
 class Dag(Builder):
@@ -93,6 +36,7 @@ class Dag(Builder):
       router sees that and what its own node wrote.
     - The final state is the fold of all updates in one order: topological, ties by the order of add_node. Two nodes
       that write a key without a reducer, neither of them after the other, end the run with `InvalidUpdateError`.
+    - A node with trigger groups (`add_trigger`) starts when the first of them is complete, or its edges are.
     - A node without sources starts at START, one without successors leads to END.
     - A router that does not declare its targets, by path_map or a `Literal` annotation, may lead to every node that
       does not lead to it, and those wait for its choice. Other targets are declared too: `destinations=` or
@@ -128,10 +72,17 @@ class Dag(Builder):
                 f"a Dag has no cycles, and this one has {drawn(cycle)}: take one of these edges out, or use CyclicGraph"
             )
         self._check_reachable(topology)
+        if self._concurrent:
+            raise BuildError(f"concurrent=True of {min(self._concurrent)!r} is for a CyclicGraph: here it runs once")
+        if barriers and topology.timers:
+            raise BuildError(
+                f"the timer {topology.timers[0].name!r} cannot fire in supersteps: leave out barriers=True"
+            )
+        topology = replace(topology, deaf=barriers)
         whole = self._completed(topology)
         kind = CompiledDag if barriers else BarrierFreeDag
         graph = whole._compiled(kind, name, checkpointer=checkpointer, **options)
-        _attach(graph, whole, topology)
+        attach(graph, whole, topology)
         graph.stream_eager = graph.stream_eager or not barriers
         return graph
 
@@ -140,16 +91,17 @@ class Dag(Builder):
         deferred = frozenset(name for name in nodes if self.nodes[name].defer)
         edges = {s: tuple(sorted({t for a, t in self._all_edges if a == s and t != END})) for s in (START, *nodes)}
         declared = {source: self._declared(source) for source in (START, *nodes)}
-        known = Topology(START, nodes, edges, declared, deferred)
+        groups = dict(self._groups)
+        known = Topology(START, nodes, edges, declared, deferred, groups)
         if known.cycle():
             return known
         for source in (START, *known.order):
             if any(branch.ends is None for branch in self.branches.get(source, {}).values()):
                 before = {source} if source == START else {source, *known.ancestors(source)}
                 anywhere = tuple(node for node in nodes if node not in before)
-                known = Topology(START, nodes, edges, {**known.choices, source: anywhere}, deferred)
-        starts = tuple(node for node in nodes if not known.sources[node])
-        return Topology(START, nodes, {**edges, START: (*edges[START], *starts)}, known.choices, deferred)
+                known = replace(known, choices={**known.choices, source: anywhere})
+        starts = tuple(node for node in nodes if not known.sources[node] and node not in groups)
+        return replace(known, edges={**edges, START: (*edges[START], *starts)})
 
     def _declared(self, source: str) -> tuple[str, ...]:
         """The nodes that routers, commands and error handlers of `source` say they may lead to."""
@@ -173,29 +125,3 @@ class Dag(Builder):
         """The nodes that somebody gave a way out, be it to END."""
         sources = {source for source, _ in self._all_edges}
         return sources | set(self.branches) | {name for name, spec in self.nodes.items() if spec.ends}
-
-
-def _attach(graph: CompiledDag, builder: Dag, topology: Topology) -> None:
-    """Turn the channels of the graph into views of a ledger, and its writers into reporters."""
-    coerce = graph.schema_to_mapper
-    channels: dict[str, Any] = {LEDGER: LedgerChannel(topology, builder.channels)}
-    channels |= {key: StateView(key, spec) for key, spec in builder.channels.items()}
-    channels |= builder.managed
-    channels |= {trigger_of(node): TriggerView(trigger_of(node), node) for node in topology.nodes}
-    channels |= {START: InputView(START, graph.channels[START]), TASKS: PendingView(TASKS)}  # type: ignore[arg-type]
-    channels |= {channel: kept for channel, kept in graph.channels.items() if ERROR_HANDLER in channel}
-    for name, node in graph.nodes.items():
-        reporter = Reporter(name, builder, topology, answer_mappers(graph, name), coerce)
-        changes: dict[str, Any] = {"writers": [reporter.runnable()]}
-        if name in topology.nodes:
-            keys = list(builder.schemas[builder.nodes[name].input_schema])
-            managed = [key for key in keys if key in builder.managed]
-            kept = [key for key in keys if key not in builder.managed]
-            changes |= {
-                "triggers": [trigger_of(name)],
-                "channels": [LEDGER, *managed],
-                "mapper": reader(name, kept, node.mapper),
-            }
-        graph.nodes[name] = node.copy(changes)
-    graph.channels = channels
-    graph.validate()

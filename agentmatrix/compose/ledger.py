@@ -8,77 +8,25 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Send
 
+from agentmatrix.compose.entries import Entry, Item, Pending, Plan, entry_of, plain_entry
 from agentmatrix.compose.folding import Fold, Write, folded, plain_keys
 from agentmatrix.compose.topology import Topology
 
-__all__ = ["Activation", "Ledger", "Pending", "Plan"]
-
-
-@dataclass(frozen=True)
-class Activation:
-    """One run of one node.
-
-    Attributes:
-        node: the node.
-        writes: what it wrote, as pairs of key and value.
-        chosen: the nodes that its routers and commands chose.
-        sends: the packets that they sent.
-        follows: whether its unconditional edges are taken; not so where an error handler answered for it.
-        origin: for a node that a `Send` started: the activation that sent it, and its number among its sends.
-        causes: the activations that led to it directly.
-        outside: an update that came from outside of the run and belongs to no node's turn.
-    """
-
-    node: str
-    writes: tuple[Write, ...] = ()
-    chosen: tuple[str, ...] = ()
-    sends: tuple[Send, ...] = ()
-    follows: bool = True
-    origin: tuple[int, int] | None = None
-    causes: tuple[int, ...] = ()
-    outside: bool = False
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A packet whose node has not run yet."""
-
-    origin: tuple[int, int]
-    send: Send
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What may run now, and what will not run at all.
-
-    Attributes:
-        ready: the nodes whose sources have all delivered or been skipped, in canonical order.
-        pending: the packets to deliver, in the order of sending.
-        skipped: the nodes that no branch leads to any more.
-        done: the nodes that have run, or are skipped.
-    """
-
-    ready: tuple[str, ...] = ()
-    pending: tuple[Pending, ...] = ()
-    skipped: frozenset[str] = frozenset()
-    done: frozenset[str] = frozenset()
-
-    @cached_property
-    def packets(self) -> list[Send]:
-        """The pending packets themselves."""
-        return [pending.send for pending in self.pending]
+__all__ = ["Entry", "Ledger"]
 
 
 class Ledger:
     """What has run, and what follows from it.
+
+    Attributes:
+        repeats: whether a node may follow itself.
 
     Args:
         topology: the graph, without cycles.
@@ -88,12 +36,14 @@ class Ledger:
         called: nodes that a command from outside has called for.
     """
 
+    repeats = False
+
     def __init__(
         self,
         topology: Topology,
         channels: Fold,
         base: Fold | None = None,
-        activations: Iterable[Activation] = (),
+        activations: Iterable[Entry] = (),
         called: Iterable[str] = (),
     ) -> None:
         self.topology = topology
@@ -101,9 +51,9 @@ class Ledger:
         self._plain = plain_keys(channels)
         self._load(dict(channels) if base is None else base, activations, called)
 
-    def _load(self, base: Fold, activations: Iterable[Activation], called: Iterable[str] = ()) -> None:
+    def _load(self, base: Fold, activations: Iterable[Entry], called: Iterable[str] = ()) -> None:
         self.base = base
-        self.activations: list[Activation] = []
+        self.activations: list[Entry] = []
         self.called = list(called)
         self._by_node: dict[str, list[int]] = {}
         self._triggered: set[str] = set()
@@ -123,25 +73,25 @@ class Ledger:
         for activation in activations:
             self._append(activation)
 
-    def copy(self) -> Ledger:
+    def copy(self) -> Self:
         """A ledger that goes on by itself from here."""
-        other = Ledger(self.topology, self.channels, self.base, self.activations, self.called)
+        other = type(self)(self.topology, self.channels, self.base, self.activations, self.called)
         other._folds = dict(self._folds)
         return other
 
-    def before(self, count: int) -> tuple[Ledger, list[Activation]]:
+    def before(self, count: int) -> tuple[Self, list[Entry]]:
         """A ledger of the first `count` activations, and those after them, if all came from outside."""
         later = self.activations[count:]
         if not later or not all(activation.outside for activation in later):
             return self.copy(), []
         calls = sum(not activation.writes and not activation.sends for activation in later)
         called = self.called[: len(self.called) - calls]
-        return Ledger(self.topology, self.channels, self.base, self.activations[:count], called), [
+        return type(self)(self.topology, self.channels, self.base, self.activations[:count], called), [
             replace(activation, chosen=(node,)) if node else activation
             for activation, node in _with_calls(later, self.called[len(called) :])
         ]
 
-    def replay(self, activation: Activation) -> None:
+    def replay(self, activation: Entry) -> None:
         """Let an update or a call out of `before` happen now."""
         for node in activation.chosen:
             self.call(node)
@@ -152,11 +102,11 @@ class Ledger:
 
     def begin(self, writes: Iterable[Write], chosen: Sequence[str] = (), sends: Sequence[Send] = ()) -> None:
         """A new run: the state so far with the input is what it starts from."""
-        start = Activation(self.topology.start, (), tuple(chosen), tuple(sends))
+        start = Entry(self.topology.start, (), tuple(chosen), tuple(sends))
         ways = {*self.topology.followers(start.node)}
         self._load(folded(self.final(), writes), [start], [node for node in chosen if node not in ways])
 
-    def record(self, activation: Activation) -> None:
+    def record(self, activation: Entry) -> None:
         """A node has run. Its causes are filled in if it has none.
 
         Raises:
@@ -168,7 +118,7 @@ class Ledger:
             self.called.remove(activation.node)
         self._plan = None
 
-    def checked(self, activation: Activation) -> Activation:
+    def checked(self, activation: Entry) -> Entry:
         """The activation with its causes, if it may be recorded.
 
         Raises:
@@ -189,29 +139,29 @@ class Ledger:
             self.begin(writes, chosen, sends)
             return
         if not self.activations:
-            self._load(self.final(), [Activation(self.topology.start, follows=False)])
+            self._load(self.final(), [Entry(self.topology.start, follows=False)])
         plan = self.plan()
         if node != self.topology.start and not (node in plan.done and self._of(node)):
             origin = next((p.origin for p in plan.pending if p.send.node == node), None)
-            self.record(Activation(node, tuple(writes), tuple(chosen), tuple(sends), origin=origin))
+            self.record(Entry(node, tuple(writes), tuple(chosen), tuple(sends), origin=origin))
         elif self.unfinished():
             self.intervene(writes, node)
         else:
-            self._reopen(Activation(node, (), tuple(chosen), tuple(sends)), writes)
+            self._reopen(Entry(node, (), tuple(chosen), tuple(sends)), writes)
 
     def intervene(self, writes: Iterable[Write] = (), node: str = "", sends: Sequence[Send] = ()) -> None:
         """An update that is folded after everything so far, and that everything to come sees."""
-        activation = Activation(node, tuple(writes), sends=tuple(sends), outside=True)
+        activation = Entry(node, tuple(writes), sends=tuple(sends), outside=True)
         if activation.writes or activation.sends:
             self.record(activation)
 
     def call(self, node: str) -> None:
         """A command from outside calls for `node`, whether or not it has run. If the run is over it goes on there."""
         if not self.activations:
-            self._load(self.final(), [Activation(self.topology.start, follows=False)])
+            self._load(self.final(), [Entry(self.topology.start, follows=False)])
         elif not self.unfinished():
             self._load(self.final(), self._others(node))
-        self._append(Activation("", outside=True))
+        self._append(Entry("", outside=True))
         self.called.append(node)
         self._look_again()
 
@@ -219,15 +169,15 @@ class Ledger:
         """Nothing runs any more; the state stays as it is."""
         self._load(self.final(), [])
 
-    def _reopen(self, activation: Activation, writes: Iterable[Write]) -> None:
+    def _reopen(self, activation: Entry, writes: Iterable[Write]) -> None:
         """Go on from a node of a run that is over: what it leads to has not run yet, the rest has."""
         self._load(folded(self.final(), writes), [*self._others(activation.node), replace(activation, causes=(0,))])
 
-    def _others(self, node: str) -> list[Activation]:
+    def _others(self, node: str) -> list[Entry]:
         """What ran besides `node` and all that it leads to, for where it led; its writes are in the state."""
         again = {n for n in self.topology.nodes if node in self.topology.ancestors(n)} | {node}
         return [
-            Activation(a.node, chosen=a.chosen, follows=a.follows)
+            Entry(a.node, chosen=a.chosen, follows=a.follows)
             for a in self.activations
             if a.node not in again and a.origin is None and not a.outside
         ]
@@ -321,6 +271,22 @@ class Ledger:
         """What the pending packet of this number carries."""
         return self.plan().pending[number].send.arg
 
+    def after(self, causes: Iterable[int]) -> Fold:
+        """What an activation with these causes sees."""
+        return self.fold(self._closed(causes))
+
+    def delivered_to(self, node: str) -> dict[str, Item]:
+        """By source, what has led to `node` by an edge or a choice."""
+        items: dict[str, Item] = {}
+        for i in sorted(self._deliverers(node), key=lambda i: self._keys[i]):
+            source, several = self.activations[i].node, self.activations[i].origin is not None
+            items[source] = Item((*items[source].entries, i) if source in items else (i,), several=several)
+        return items
+
+    def times(self, node: str) -> int:
+        """How often the node has run."""
+        return len(self._of(node))
+
     def fold(self, ancestors: int) -> Fold:
         """The state at the start of the run, folded with a set of activations: bit i stands for activation i.
 
@@ -344,13 +310,11 @@ class Ledger:
             fold = folded(fold, [write for write in self.activations[i].writes if write[0] == key])
         return fold[key]
 
-    def _append(self, activation: Activation) -> None:
+    def _append(self, activation: Entry) -> None:
         index = len(self.activations)
-        rank = len(self.topology.nodes) + 1 if activation.outside else self.topology.rank[activation.node]
-        sender, number = activation.origin or (-1, -1)
-        self._keys.append((rank, self._keys[sender] if sender >= 0 else (), number))
+        self._keys.append(self._key(activation))
         insort(self._order, index, key=lambda i: self._keys[i])
-        self._names.append(self.name(activation.node, activation.origin))
+        self._names.append(self._name(activation))
         self._ancestors.append(self._closed(cause for cause in activation.causes if cause < index))
         self.activations.append(activation)
         self._note_ways(index, activation)
@@ -361,7 +325,13 @@ class Ledger:
             for key in written if written and not activation.sends else self.channels:
                 self._divisions.setdefault(key, []).append(index + 1)
 
-    def _note_ways(self, index: int, activation: Activation) -> None:
+    def _key(self, activation: Entry) -> tuple[Any, ...]:
+        """Its place in the canonical order."""
+        rank = len(self.topology.nodes) + 1 if activation.outside else self.topology.rank[activation.node]
+        sender, number = activation.origin or (-1, -1)
+        return (rank, self._keys[sender] if sender >= 0 else (), number)
+
+    def _note_ways(self, index: int, activation: Entry) -> None:
         (self._outside if activation.outside else self._by_node.setdefault(activation.node, [])).append(index)
         if activation.origin:
             self._undelivered.pop(activation.origin, None)
@@ -371,13 +341,17 @@ class Ledger:
         if self._done.intersection((activation.node, *(send.node for send in activation.sends))):
             self._look_again()
 
+    def _name(self, activation: Entry) -> str:
+        """What tells it from all others, at the time when it is recorded."""
+        return self.name(activation.node, activation.origin)
+
     def _closed(self, causes: Iterable[int]) -> int:
         ancestors = 0
         for cause in causes:
             ancestors |= 1 << cause | self._ancestors[cause]
         return ancestors
 
-    def _check_writers(self, activation: Activation) -> None:
+    def _check_writers(self, activation: Entry) -> None:
         if activation.outside:
             return
         keys = {key for key, _ in activation.writes} & self._plain
@@ -391,39 +365,19 @@ class Ledger:
 
     def plain(self) -> dict[str, Any]:
         """The ledger as plain values, without its base."""
-        return {"activations": [_plain(a) for a in self.activations], "called": list(self.called)}
+        return {"activations": [plain_entry(a) for a in self.activations], "called": list(self.called)}
 
     @staticmethod
-    def activations_of(plain: Mapping[str, Any]) -> list[Activation]:
+    def activations_of(plain: Mapping[str, Any]) -> list[Entry]:
         """The activations out of plain values."""
-        return [_activation(values) for values in plain["activations"]]
+        return [entry_of(values) for values in plain["activations"]]
 
 
-def _with_calls(later: Iterable[Activation], called: Iterable[str]) -> Iterator[tuple[Activation, str]]:
+def _with_calls(later: Iterable[Entry], called: Iterable[str]) -> Iterator[tuple[Entry, str]]:
     """Each of the activations from outside, with the node that it calls for or nothing."""
     nodes = iter(called)
     for activation in later:
         yield activation, "" if activation.writes or activation.sends else next(nodes)
-
-
-_DEFAULTS = {field.name: field.default for field in fields(Activation)}
-
-
-def _plain(activation: Activation) -> dict[str, Any]:
-    return {name: value for name, value in vars(activation).items() if value != _DEFAULTS[name]}
-
-
-def _activation(values: Mapping[str, Any]) -> Activation:
-    return Activation(
-        **{
-            **values,
-            "writes": tuple((key, value) for key, value in values.get("writes", ())),
-            "chosen": tuple(values.get("chosen", ())),
-            "sends": tuple(values.get("sends", ())),
-            "causes": tuple(values.get("causes", ())),
-            "origin": tuple(values["origin"]) if values.get("origin") else None,
-        }
-    )
 
 
 def _conflict(key: str, first: str, second: str) -> str:

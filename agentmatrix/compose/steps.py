@@ -159,11 +159,14 @@ class Reporter:
 
     def _lead(self, target: Any, by: str, report: Report) -> None:
         if target == END:
+            if self._topology.max_rounds and END not in report["chosen"] and report["node"] != START:
+                report["chosen"].append(END)
             return
         goal = target.node if isinstance(target, Send) else target
         declared = self._topology.choices.get(report["node"], ())
-        # The command that a run begins with comes from outside, and may call for any node.
-        if goal not in (self._topology.nodes if self.node == START and by == COMMAND else declared):
+        # The command that a run begins with comes from outside, and may call for any node. Loops may lead anywhere.
+        anywhere = self._topology.max_rounds or (self.node == START and by == COMMAND)
+        if goal not in (self._topology.nodes if anywhere else declared):
             raise InvalidUpdateError(
                 f"{by} of the node {report['node']!r} leads to {goal!r}, which is not among the targets that it "
                 "declares: name them in path_map= (or Literal[...]) of a router, in destinations= (or "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from agentmatrix.compose.triggers import Group, Signal, label_of
+from agentmatrix.compose.triggers import After, Every, Group, Signal, label_of
 
 __all__ = ["Topology", "drawn"]
 
@@ -32,6 +32,7 @@ class Topology:
         joins: sources whose edges to a node wait for each other, by node; only where nodes may run more than once.
         ends: the nodes after which a run takes no more signals.
         max_rounds: how often a node may occur in one chain of activations.
+        deaf: whether nothing reaches a run from outside, as where supersteps follow each other.
     """
 
     start: str
@@ -44,6 +45,7 @@ class Topology:
     joins: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     ends: frozenset[str] = frozenset()
     max_rounds: int = 0
+    deaf: bool = False
 
     @cached_property
     def listeners(self) -> dict[str, tuple[str, ...]]:
@@ -60,6 +62,12 @@ class Topology:
         """The signals that some group has."""
         groups = [group for groups in self.groups.values() for group in groups]
         return frozenset(source.name for group in groups for source in group.sources if isinstance(source, Signal))
+
+    @cached_property
+    def timers(self) -> tuple[After | Every, ...]:
+        """The timers that some group has."""
+        sources = [source for groups in self.groups.values() for group in groups for source in group.sources]
+        return tuple(dict.fromkeys(source for source in sources if isinstance(source, After | Every)))
 
     @cached_property
     def edge_sources(self) -> dict[str, tuple[str, ...]]:
@@ -128,7 +136,7 @@ class Topology:
         while frontier:
             reached: list[str] = []
             for source in frontier:
-                for follower in self.edges.get(source, ()) if always else self.followers(source):
+                for follower in self._certain(source) if always else self.followers(source):
                     if follower == node:
                         return _path(node, source, came_from)
                     if follower in allowed and follower not in came_from:
@@ -137,10 +145,15 @@ class Topology:
             frontier = reached
         return None
 
+    def _certain(self, source: str) -> list[str]:
+        """The nodes that start whenever `source` has run."""
+        alone = (node for node, groups in self.groups.items() if any(group.needs_only(source) for group in groups))
+        return [*self.edges.get(source, ()), *alone]
+
     def reachable(self) -> set[str]:
         """The nodes that START may lead to."""
-        seen: set[str] = set()
-        frontier = [self.start]
+        seen = {node for node, groups in self.groups.items() if any(group.is_from_outside for group in groups)}
+        frontier = [self.start, *seen]
         while frontier:
             for follower in self.followers(frontier.pop()):
                 if follower not in seen:

@@ -109,6 +109,16 @@ class Group:
         """Those that the group waits for."""
         return (*self.regular, *self.gates)
 
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether signals and timers alone can complete it."""
+        outside = sum(not isinstance(source, str) for source in self.regular)
+        return outside >= self.need and all(not isinstance(source, str) for source in self.gates)
+
+    def needs_only(self, source: str) -> bool:
+        """Whether an item of this source completes it."""
+        return source in self.regular and self.need == 1 and not self.gates
+
     def verdict(self, have: Collection[str], gone: Collection[str]) -> Verdict:
         """Where the group stands.
 
@@ -291,7 +301,7 @@ def group_of(given: Group | Source) -> Group:
         return given
     if isinstance(given, str | Signal | Every | After):
         return any_of(given)
-    raise BuildError(f"{given!r} starts nothing: use all_of, any_of or at_least, or a node's name, signal(), every() ...")
+    raise BuildError(f"{given!r} starts nothing: use all_of(...), any_of(...), at_least(...) or a source")
 
 
 def label_of(source: Source) -> str:

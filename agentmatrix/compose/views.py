@@ -19,9 +19,12 @@ from langgraph.errors import EmptyChannelError
 from langgraph.types import Send
 
 from agentmatrix.compose.agenda import LEDGER, LedgerAgenda
+from agentmatrix.compose.cycles import CyclicLedger
+from agentmatrix.compose.entries import Entry
 from agentmatrix.compose.folding import Write
-from agentmatrix.compose.ledger import Activation, Ledger
+from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.topology import Topology
+from agentmatrix.compose.triggered import DagLedger, TriggeredLedger
 from agentmatrix.pregel_channels import MISSING
 from agentmatrix.pregel_turns import AgendaChannel
 
@@ -40,7 +43,9 @@ class Report(TypedDict, total=False):
         packet: the number of the packet that started it, among those pending; None where an edge did.
         update: whether it is no run of the node, but `update_state` in its name.
         turn: the name of the activation, where the step stays open and packets have no numbers.
+        event: not of a node, but a signal, a tick, or whether signals may come.
         knew: how many updates from outside had come since the checkpoint when it ended.
+        at: its place in the order in which turns ended and events came.
         close: nothing more; the run is over.
         writes: what it wrote, less what it handed back unchanged.
         keys: the keys of all its writes, as they reach the channels besides.
@@ -50,7 +55,9 @@ class Report(TypedDict, total=False):
     packet: int | None
     update: bool
     turn: str
+    event: dict[str, Any]
     knew: int
+    at: int
     close: bool
     writes: list[Write]
     keys: list[str]
@@ -61,6 +68,13 @@ class Report(TypedDict, total=False):
 
 # LangGraph makes the channels of a loop one after another in one go, the ledger first: the views that follow are of it.
 _current = threading.local()
+
+
+def _kind(topology: Topology) -> type[Ledger]:
+    """The ledger that keeps the rules of such a graph."""
+    if topology.max_rounds:
+        return CyclicLedger
+    return DagLedger if topology.groups else Ledger
 
 
 class LedgerChannel(AgendaChannel):
@@ -74,7 +88,7 @@ class LedgerChannel(AgendaChannel):
         super().__init__(dict, LEDGER)
         self.topology = topology
         self.channels = channels
-        self.ledger = Ledger(topology, channels)
+        self.ledger = _kind(topology)(topology, channels)
         self.announced: Counter[str] = Counter()
         self.closing = False
         self.moved = False
@@ -106,7 +120,10 @@ class LedgerChannel(AgendaChannel):
         base = {k: c.from_checkpoint(saved.get("base", {}).get(k, MISSING)) for k, c in self.channels.items()}
         activations = Ledger.activations_of(saved) if saved else []
         channel.saved = len(activations)
-        channel.ledger = Ledger(self.topology, self.channels, base, activations, saved.get("called", ()))
+        called = saved.get("called", ())
+        channel.ledger = _kind(self.topology)(self.topology, self.channels, base, activations, called)
+        if isinstance(channel.ledger, TriggeredLedger) and "triggers" in saved:
+            channel.ledger.restore(saved["triggers"], called)
         _current.ledger = weakref.ref(channel)
         return channel
 
@@ -130,7 +147,7 @@ class LedgerChannel(AgendaChannel):
             self.announced.update(report.get("keys", ()))
         if values and self.ahead is not None:
             self.ledger, self.ahead = self.ahead.ledger, None
-        elif values and all("turn" in report for report in values):
+        elif values and all("turn" in report or "event" in report for report in values):
             self.ledger = self.agenda().take(values)
         else:
             for report, origin in zip(values, self._origins(values), strict=True):
@@ -149,7 +166,7 @@ class LedgerChannel(AgendaChannel):
         elif node == self.topology.start:
             ledger.begin(writes, chosen, sends)
         else:
-            ledger.record(Activation(node, tuple(writes), tuple(chosen), tuple(sends), report["follows"], origin))
+            ledger.record(Entry(node, tuple(writes), tuple(chosen), tuple(sends), report["follows"], origin))
         self.closing = self.closing and node != self.topology.start
 
     def _origins(self, reports: Sequence[Report]) -> list[Origin | None]:
