@@ -34,6 +34,7 @@ class AgentCard:
         unmade: the reason, for each schema that was left out.
         drawings: drawn graphs by depth of xray; -1 is all levels.
         channels: the graph's attributes that langgraph reads: input, output and stream channels, modes, breakpoints.
+        signals: the signals that the graph itself declares; None where that is not known.
         subgraphs: the cards of its nested graphs by node.
         langgraph: the version that it runs on.
     """
@@ -46,6 +47,7 @@ class AgentCard:
     unmade: Mapping[str, str] = field(default_factory=dict)
     drawings: Mapping[int, Any] = field(default_factory=dict)
     channels: Mapping[str, Any] = field(default_factory=dict)
+    signals: frozenset[str] | None = None
     subgraphs: Mapping[str, AgentCard] = field(default_factory=dict)
     langgraph: str = ""
 
@@ -53,7 +55,8 @@ class AgentCard:
     def unpack(cls, packed: Mapping[str, Any]) -> AgentCard:
         """The card out of what `describe` gives."""
         subgraphs = {name: cls.unpack(card) for name, card in packed["subgraphs"].items()}
-        return cls(**{**packed, "subgraphs": subgraphs})
+        signals = None if packed.get("signals") is None else frozenset(packed["signals"])
+        return cls(**{**packed, "signals": signals, "subgraphs": subgraphs})
 
     @property
     def input_schema(self) -> Any:
@@ -97,12 +100,18 @@ def describe(graph: Any, describe_saver: Callable[[BaseCheckpointSaver[Any]], An
             "interrupt_before_nodes": _names(graph.interrupt_before_nodes),
             "interrupt_after_nodes": _names(graph.interrupt_after_nodes),
         },
+        "signals": _declared(graph),
         "subgraphs": {name: describe(nested, describe_saver) for name, nested in _subgraphs(graph)},
     }
 
 
 def _names(names: Any) -> Any:
     return names if isinstance(names, str) else list(names)
+
+
+def _declared(graph: Any) -> list[str] | None:
+    signals = getattr(graph, "signals", ())
+    return None if signals is None else sorted(signals)
 
 
 def _description(graph: Any) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import difflib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -28,11 +27,12 @@ from langgraph.errors import GraphDrained
 from langgraph.types import GraphOutput
 
 from agentmatrix import pregel
+from agentmatrix.addresses import check_address
 from agentmatrix.errors import SignalError
 from agentmatrix.inbox import INBOX, Inbox, new_id, path_of
 from agentmatrix.parts import Parts
 
-__all__ = ["AsyncLiveRun", "Live", "LiveRun", "SyncLiveRun", "check_address"]
+__all__ = ["AsyncLiveRun", "Live", "LiveRun", "SyncLiveRun"]
 
 _PATIENCE: Final = 2.0
 """Seconds that a person who interrupts a sync run waits for nodes that cannot be interrupted."""
@@ -412,46 +412,6 @@ class _Outcome:
         if not self._interrupts:
             return self._latest
         return {**(self._latest if isinstance(self._latest, dict) else {}), "__interrupt__": self._interrupts}
-
-
-def check_address(graph: Any, address: str, above: tuple[str, ...] = ()) -> None:
-    """Whether somebody declares this signal. What a host that was not reached yet has is left to it.
-
-    Args:
-        graph: the graph that the address begins at.
-        address: nodes and the name of a signal, `"panel/audio"`.
-        above: the nodes above that graph, for the message.
-
-    Raises:
-        SignalError: nobody does; the message names those that there are.
-    """
-    *path, name = address.split("/")
-    here = graph
-    for node in path:
-        if not _is_reached(here):
-            return
-        here = dict(here.get_subgraphs()).get(node)
-    if here is None or (_is_reached(here) and name not in _signals(here)):
-        where = "".join(f"{node}/" for node in above)
-        known = [f"{where}{known}" for known in _addresses(graph)]
-        close = difflib.get_close_matches(f"{where}{address}", known, n=1)
-        there = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known)) or 'no signals'}"
-        raise SignalError(f"no graph declares the signal {where + address!r} ({there})")
-
-
-def _is_reached(graph: Any) -> bool:
-    return bool(getattr(graph, "reached", True))
-
-
-def _signals(graph: Any) -> frozenset[str]:
-    return getattr(graph, "signals", frozenset())
-
-
-def _addresses(graph: Any) -> Iterator[str]:
-    yield from _signals(graph)
-    for node, nested in graph.get_subgraphs():
-        if _is_reached(nested):
-            yield from (f"{node}/{address}" for address in _addresses(nested))
 
 
 def _late(address: str, id: str, timeout: float | None) -> TimeoutError:

@@ -12,11 +12,10 @@ from typing import Any, ClassVar, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Edge, Graph, Node
-from langgraph.pregel import Pregel
-from pydantic import BaseModel
 
 from agentmatrix import pregel
-from agentmatrix.card import AgentCard, schema_model
+from agentmatrix.card import AgentCard
+from agentmatrix.from_card import FromCard
 from agentmatrix.session.call import CallSpec
 from agentmatrix.session.calling import AsyncCall, SyncCall
 from agentmatrix.session.checkpointer import OwnSaver, borrow_saver
@@ -33,7 +32,7 @@ _PROCESS = f"{os.getpid():x}-{time.time_ns():x}"
 _run_numbers = count(1)
 
 
-class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
+class RemoteAgent(Shown, FromCard):
     """An agent on another host, used as if it were local.
 
     It is a LangGraph graph: a node of any other graph, with every verb. Making, adding, compiling, drawing and pickling
@@ -222,72 +221,6 @@ class RemoteAgent(Shown, Pregel[Any, Any, Any, Any]):
         if card is None or card.checkpointer != "own":
             return None if card is None else card.checkpointer
         return borrow_saver(OwnSaver(self._call, self._acall), card.saver)
-
-    def _channel(self, name: str, default: Any) -> Any:
-        card = self._known
-        return default if card is None else card.channels[name]
-
-    @property
-    def input_channels(self) -> Any:  # type: ignore[override]
-        return self._channel("input_channels", "__input__")
-
-    @property
-    def output_channels(self) -> Any:  # type: ignore[override]
-        return self._channel("output_channels", "__output__")
-
-    @property
-    def stream_channels(self) -> Any:  # type: ignore[override]
-        return self._channel("stream_channels", None)
-
-    @property
-    def stream_mode(self) -> Any:  # type: ignore[override]
-        return self._channel("stream_mode", "values")
-
-    @property
-    def interrupt_before_nodes(self) -> Any:  # type: ignore[override]
-        return self._channel("interrupt_before_nodes", [])
-
-    @property
-    def interrupt_after_nodes(self) -> Any:  # type: ignore[override]
-        return self._channel("interrupt_after_nodes", [])
-
-    @property
-    def description(self) -> str:
-        """The agent's own words, empty until the host was reached."""
-        card = self._known
-        return "" if card is None else card.description
-
-    @property
-    def InputType(self) -> Any:
-        return Any
-
-    @property
-    def OutputType(self) -> Any:
-        return Any
-
-    def _schema(self, kind: str) -> Any:
-        card = self.card
-        if kind in card.unmade:
-            raise TypeError(f"the host cannot make the {kind} schema of {self.agent!r}: {card.unmade[kind]}")
-        return card.schemas.get(kind)
-
-    def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
-        schema: dict[str, Any] = self._schema("input")
-        return schema
-
-    def get_output_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
-        schema: dict[str, Any] = self._schema("output")
-        return schema
-
-    def get_context_jsonschema(self) -> dict[str, Any] | None:
-        schema: dict[str, Any] | None = self._schema("context")
-        return schema
-
-    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return schema_model(self.get_name("Input"), self._schema("input"))
-
-    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return schema_model(self.get_name("Output"), self._schema("output"))
 
     # Structure.
 

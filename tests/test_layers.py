@@ -15,6 +15,7 @@ GENERATED = PACKAGE / "wire" / "v1"
 # A room imports itself and rooms of lower numbers; remote and host, compose and wire never meet.
 LAYERS = {
     "errors": 0,
+    "addresses": 1,
     "inbox": 1,
     "live": 2,
     "parts": 1,
@@ -25,6 +26,7 @@ LAYERS = {
     "shown": 1,
     "agent": 2,
     "card": 2,
+    "from_card": 3,
     "scripted": 2,
     "compose": 3,
     "wire": 3,

@@ -7,22 +7,27 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
 
 from agentmatrix import pregel
-from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, SignalError
+from agentmatrix.inbox import INBOX, Inbox, Sent, path_of
 from agentmatrix.session import tracing
 from agentmatrix.session.config import LentConfig
 from agentmatrix.session.conversation import CallerConversation
 from agentmatrix.session.lending import Lent
+from agentmatrix.session.signals import Forwarding
 from agentmatrix.transport.base import Lane, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["Call", "CallSpec"]
+__all__ = ["GO_ON", "Call", "CallSpec"]
+
+GO_ON: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
+"""What a caller can do about a host that was lost in the middle of a run."""
 
 
 @dataclass
@@ -72,6 +77,9 @@ class Call:
         self._saver_order = asyncio.Lock()
         self._lane: Lane | None = None
         self._unwatch: Any = None
+        self._signalled: Inbox | None = None
+        self._forwarding: Forwarding | None = None
+        self._unanswered: dict[int, Sent] = {}
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
     def open(self) -> None:
@@ -85,6 +93,8 @@ class Call:
         self._lane.send(frame)
         if self.config is not None and self.config.control is not None:
             self._unwatch = pregel.watch_drain(self.config.control, self._drain)
+        if self._forwarding is not None and self._signalled is not None:
+            self._signalled.attach(self._forwarding)
 
     def _start(self) -> pb.Start:
         spec = self.spec
@@ -102,10 +112,20 @@ class Call:
             if spec.control is not None:
                 self.config.control = spec.control
                 packed["control"] = {"drained": spec.control.drain_reason}
+            packed["live"] = self._takes_signals(self.config.configurable)
             start.config = self.codec.encode(packed, "config")
         start.trace.update(tracing.outgoing())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
         return start
+
+    def _takes_signals(self, configurable: dict[str, Any]) -> bool:
+        """Whether the run is part of a live one, whose signals for the host's graph are then forwarded."""
+        self._signalled = configurable.get(INBOX) if self.spec.is_run else None
+        if self._signalled is None:
+            return False
+        path = path_of(configurable.get(pregel.CHECKPOINT_NS) or "")
+        self._forwarding = Forwarding(path, self.codec, self._forward, self._close_input)
+        return True
 
     def _send(self, frame: pb.Frame | None) -> None:
         if frame is not None and self._lane is not None:
@@ -125,8 +145,29 @@ class Call:
         with self._lock:
             self._send(self.conversation.notice("drain", self.codec.encode((reason,), "reason")))
 
+    def _forward(self, sent: Sent, value: bytes) -> None:
+        with self._lock:
+            frame = self.conversation.signal(sent.id, sent.address, value)
+            if frame is not None:
+                self._unanswered[frame.signal.number] = sent
+            self._send(frame)
+
+    def _close_input(self) -> None:
+        with self._lock:
+            self._send(self.conversation.notice("close", b""))
+
+    def _answered(self, taken: pb.Taken) -> None:
+        sent = self._unanswered.pop(taken.number)
+        if taken.refused:
+            sent.refused(SignalError(taken.refused))
+        else:
+            sent.taken()
+
     def close(self) -> None:
         """Forgets the run. Idempotent."""
+        if self._signalled is not None and self._forwarding is not None:
+            self._signalled.detach(self._forwarding)
+            self._signalled = None
         if self._unwatch is not None:
             self._unwatch()
             self._unwatch = None
@@ -144,7 +185,9 @@ class Call:
         except AgentMatrixError as error:
             self._take("lost", error)
             return
-        if kind not in ("late", "accepted"):
+        if kind == "taken":
+            self._answered(frame.taken)
+        elif kind not in ("late", "accepted"):
             self._take(kind, frame)
 
     def lost(self, error: AgentMatrixError) -> None:
@@ -217,5 +260,5 @@ class Call:
 def _with_advice(error: AgentMatrixError) -> AgentMatrixError:
     """What a caller can do about a host that was lost in the middle of a run."""
     if isinstance(error, HostLost):
-        return HostLost(f"{error}. With a checkpointer, call again with None to go on from the last checkpoint")
+        return HostLost(f"{error}. {GO_ON}")
     return error

@@ -19,8 +19,10 @@ from langgraph.checkpoint.base import (
 from agentmatrix import pregel
 from agentmatrix.session.lending import Lender
 
-__all__ = ["BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver"]
+__all__ = ["SIGNAL_PATH", "BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver"]
 
+SIGNAL_PATH: Final = "~signal"
+"""How the `task_path` begins under which a graph saves a signal that it has received."""
 _OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channel_history")
 """Methods that langgraph looks for on a saver's class: a stand-in has those that the caller's saver has."""
 
@@ -177,20 +179,22 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        write = self.lender.post if self._may_post(writes) else self.lender.ask
+        write = self.lender.post if self._may_post(writes, task_path) else self.lender.ask
         write("saver", "put_writes", _plain(config), [*writes], task_id, task_path)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        if self._may_post(writes):
+        if self._may_post(writes, task_path):
             self.lender.post("saver", "aput_writes", _plain(config), [*writes], task_id, task_path)
         else:
             await self.lender.aask("saver", "aput_writes", _plain(config), [*writes], task_id, task_path)
 
-    def _may_post(self, writes: Sequence[tuple[str, Any]]) -> bool:
-        """langgraph waits for the mark of a failed node to be saved before it runs the node's error handler."""
-        return self.pipelined and all(channel != pregel.ERROR_SOURCE_NODE for channel, _ in writes)
+    def _may_post(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
+        """langgraph waits for the mark of a failed node to be saved before it runs the node's error handler. A signal
+        is acknowledged when it is saved."""
+        failed = any(channel == pregel.ERROR_SOURCE_NODE for channel, _ in writes)
+        return self.pipelined and not failed and not task_path.startswith(SIGNAL_PATH)
 
     def delete_thread(self, thread_id: str) -> None:
         self.lender.ask("saver", "delete_thread", thread_id)

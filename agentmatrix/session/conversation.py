@@ -8,8 +8,8 @@ and carries out the effects; the machine says which frames may come when, and en
     caller                                  host
     Start ------------------------------->  Begin
     (idle -> started)      <-------------  Accepted
-    Credit, Cancel, Notice ------------->
-                           <-------------  Part, Event, Request ...
+    Credit, Cancel, Notice, Signal ------>
+                           <-------------  Part, Event, Request, Taken ...
     Reply -------------------------------->
     (ended)                <-------------  End, always the last
 """
@@ -43,6 +43,8 @@ class CallerConversation:
 
     def __post_init__(self) -> None:
         self._asked: set[int] = set()
+        self._signalled: set[int] = set()
+        self._next_signal = 1
         self._owes_credit = False
 
     def start(self, start: pb.Start) -> pb.Frame:
@@ -56,8 +58,8 @@ class CallerConversation:
         """Takes a frame of the host.
 
         Returns:
-            What it is, the name of its body: "accepted", "part", "event", "request", "end", or "late" for a frame that
-            came after the end and is to be ignored.
+            What it is, the name of its body: "accepted", "part", "event", "request", "taken", "end", or "late" for a
+            frame that came after the end and is to be ignored.
 
         Raises:
             ProtocolError: the host may not send this frame now.
@@ -65,7 +67,7 @@ class CallerConversation:
         kind = frame.WhichOneof("body")
         if self.phase is Phase.ENDED:
             return "late"
-        if self.phase is Phase.IDLE or kind not in ("accepted", "part", "event", "request", "end"):
+        if self.phase is Phase.IDLE or kind not in ("accepted", "part", "event", "request", "taken", "end"):
             raise self._broken(f"the host sent {kind or 'an empty frame'} to a run that is {self.phase.value}")
         if kind == "accepted":
             if self.phase is Phase.ACCEPTED:
@@ -79,6 +81,10 @@ class CallerConversation:
             if frame.request.id in self._asked:
                 raise self._broken(f"the host used request id {frame.request.id} twice")
             self._asked.add(frame.request.id)
+        elif kind == "taken":
+            if frame.taken.number not in self._signalled:
+                raise self._broken(f"the host answered signal {frame.taken.number}, which is not open")
+            self._signalled.discard(frame.taken.number)
         elif kind == "part":
             self._owes_credit = self._owes_credit or not frame.part.more
         return str(kind)
@@ -106,6 +112,14 @@ class CallerConversation:
         self.cancelled = True
         return pb.Frame(cancel=pb.Cancel(reason=reason))
 
+    def signal(self, id: str, address: str, value: bytes) -> pb.Frame | None:
+        """The frame that carries a signal; its number is in the frame. None when the run is not under way."""
+        if self.phase in (Phase.IDLE, Phase.ENDED):
+            return None
+        number, self._next_signal = self._next_signal, self._next_signal + 1
+        self._signalled.add(number)
+        return pb.Frame(signal={"id": id, "address": address, "value": value, "number": number})
+
     def notice(self, kind: str, arguments: bytes) -> pb.Frame | None:
         """The frame that tells the host of a change of a lent object; None when the run is not under way."""
         if self.phase in (Phase.IDLE, Phase.ENDED):
@@ -131,14 +145,16 @@ class HostConversation:
 
     def __post_init__(self) -> None:
         self._open: set[int] = set()
+        self._signalled: set[int] = set()
+        self._closed = False
         self._next_id = 1
 
     def receive(self, frame: pb.Frame) -> str:
         """Takes a frame of the caller.
 
         Returns:
-            What it is: "start", "reply", "credit", "cancel", "notice", or "late" for a frame to be ignored since the
-            run has ended.
+            What it is: "start", "reply", "credit", "cancel", "notice", "signal", or "late" for a frame to be ignored
+            since the run has ended.
 
         Raises:
             ProtocolError: the caller may not send this frame now.
@@ -150,7 +166,7 @@ class HostConversation:
             self.phase = Phase.STARTED
             if kind != "start":
                 raise ProtocolError(f"a run begins with start, not with {kind or 'an empty frame'}")
-        elif kind not in ("reply", "credit", "cancel", "notice"):
+        elif kind not in ("reply", "credit", "cancel", "notice", "signal"):
             raise ProtocolError(f"the caller sent {kind or 'an empty frame'} in the middle of a run")
         elif kind == "reply":
             if frame.reply.id not in self._open:
@@ -158,6 +174,13 @@ class HostConversation:
             self._open.discard(frame.reply.id)
         elif kind == "credit" and frame.credit.parts == 0:
             raise ProtocolError("the caller gave a credit of no parts")
+        elif kind == "notice":
+            self._closed = self._closed or frame.notice.kind == "close"
+        elif kind == "signal":
+            if self._closed or frame.signal.number in self._signalled:
+                how = "after it had closed the input" if self._closed else "with a number that is open"
+                raise ProtocolError(f"the caller sent a signal {how}")
+            self._signalled.add(frame.signal.number)
         return str(kind)
 
     def accept(self) -> pb.Frame | None:
@@ -182,6 +205,15 @@ class HostConversation:
         number, self._next_id = self._next_id, self._next_id + 1
         self._open.add(number)
         return pb.Frame(request={"id": number, "target": target, "method": method, "arguments": arguments})
+
+    def taken(self, number: int, refused: str = "") -> pb.Frame | None:
+        """The answer to a signal, with the reason if it was not taken. None when the run has ended."""
+        if self.phase is not Phase.ACCEPTED:
+            return None
+        if number not in self._signalled:
+            raise ProtocolError(f"nobody sent signal {number}")
+        self._signalled.discard(number)
+        return pb.Frame(taken={"number": number, "refused": refused})
 
     def end(self, *, result: bytes | None = None, failure: bytes | None = None) -> pb.Frame | None:
         """The last frame; None when there was one."""

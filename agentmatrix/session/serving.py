@@ -23,14 +23,18 @@ from agentmatrix.errors import (
     DeadlineExceeded,
     HostError,
     HostLost,
+    SignalError,
     VersionMismatch,
 )
+from agentmatrix.inbox import INBOX, path_of
 from agentmatrix.parts import Steps
 from agentmatrix.session import tracing
+from agentmatrix.session.call import GO_ON
 from agentmatrix.session.config import BorrowedConfig
 from agentmatrix.session.conversation import HostConversation
 from agentmatrix.session.exports import Exported, Serving
 from agentmatrix.session.lending import METHODS
+from agentmatrix.session.signals import Arrivals
 from agentmatrix.transport.base import Lane
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.failures import decode_failure, encode_failure
@@ -56,6 +60,7 @@ class ServedRun:
         self.codec = Codec()
         self.config: BorrowedConfig | None = None
         self.control = pregel.BorrowedRunControl(lambda reason: self.tell("drain", reason))
+        self.signals = Arrivals(serving.workers, self._answer_signal)
         self.cancelled = threading.Event()
         self._why_stopped = ""
         self._lock = threading.Lock()
@@ -87,8 +92,12 @@ class ServedRun:
             self._go_on()
         elif kind == "cancel":
             self.stop(frame.cancel.reason)
+        elif kind == "signal":
+            self.signals.receive(frame.signal)
         elif kind == "notice" and frame.notice.kind == "drain":
             self._drain(frame.notice.arguments)
+        elif kind == "notice" and frame.notice.kind == "close":
+            self.signals.close()
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
@@ -148,6 +157,10 @@ class ServedRun:
         self._credit.release()
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def _answer_signal(self, number: int, refused: str) -> None:
+        with self._lock:
+            self._send(self.conversation.taken(number, refused))
 
     def _refuse_waiting(self, error: BaseException) -> None:
         while self._waiting:
@@ -273,6 +286,7 @@ class ServedRun:
             packed = self.codec.decode(start.config, "config")
             self.config = BorrowedConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
             kwargs["config"] = self.config.config
+            self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
             if start.verb in _RUNS and ("control" in packed or pregel.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
@@ -280,6 +294,11 @@ class ServedRun:
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         return getattr(graph, start.verb, None), list(args), kwargs
+
+    def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
+        if graph is not None:
+            configurable[INBOX] = self.signals.inbox
+        self.signals.open(graph, path_of(configurable.get(pregel.CHECKPOINT_NS) or ""), self.codec)
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         sender = _Sender(self, self._steps(kwargs))
@@ -351,8 +370,8 @@ class ServedRun:
             return failure
         if self._why_stopped == STOPPING:
             return HostLost(
-                "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. With a "
-                "checkpointer, call again with None to go on from the last checkpoint"
+                "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. "
+                + GO_ON
             )
         if self._why_stopped == "deadline":
             return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")
@@ -362,6 +381,7 @@ class ServedRun:
         if self._timer is not None:
             self._timer.cancel()
         self._refuse_waiting(HostError("the run has ended"))
+        self.signals.inbox.end(SignalError("the run has ended"))
         self.serving.runs.discard(self)
         self.lane.close()
 

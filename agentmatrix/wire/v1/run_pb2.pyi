@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("run", "start", "reply", "credit", "cancel", "signal", "notice", "accepted", "part", "event", "request", "end", "chunk", "reset")
+    __slots__ = ("run", "start", "reply", "credit", "cancel", "signal", "notice", "accepted", "part", "event", "request", "end", "chunk", "reset", "taken")
     RUN_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class Frame(_message.Message):
     END_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
     run: int
     start: Start
     reply: Reply
@@ -36,7 +37,8 @@ class Frame(_message.Message):
     end: End
     chunk: Chunk
     reset: Reset
-    def __init__(self, run: _Optional[int] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ...) -> None: ...
+    taken: Taken
+    def __init__(self, run: _Optional[int] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ...) -> None: ...
 
 class Frames(_message.Message):
     __slots__ = ("frames",)
@@ -138,14 +140,24 @@ class Cancel(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Signal(_message.Message):
-    __slots__ = ("id", "address", "value")
+    __slots__ = ("id", "address", "value", "number")
     ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     id: str
     address: str
     value: bytes
-    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    number: int
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., value: _Optional[bytes] = ..., number: _Optional[int] = ...) -> None: ...
+
+class Taken(_message.Message):
+    __slots__ = ("number", "refused")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    refused: str
+    def __init__(self, number: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
 
 class Notice(_message.Message):
     __slots__ = ("kind", "arguments")

@@ -1,0 +1,50 @@
+"""Where a signal goes: nodes and a name, `"panel/audio"`, checked against what the graphs declare."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from agentmatrix.errors import SignalError
+
+__all__ = ["check_address"]
+
+
+def check_address(graph: Any, address: str, above: tuple[str, ...] = ()) -> None:
+    """Whether somebody declares this signal. What a host that was not reached yet has is left to it.
+
+    Args:
+        graph: the graph that the address begins at.
+        address: nodes and the name of a signal, `"panel/audio"`.
+        above: the nodes above that graph, for the message.
+
+    Raises:
+        SignalError: nobody does; the message names those that there are.
+    """
+    *path, name = address.split("/")
+    here = graph
+    for node in path:
+        if here is not None and _signals(here) is not None:
+            here = dict(here.get_subgraphs()).get(node)
+    declared = frozenset() if here is None else _signals(here)
+    if declared is not None and name not in declared:
+        where = "".join(f"{node}/" for node in above)
+        known = [f"{where}{known}" for known in _addresses(graph)]
+        close = difflib.get_close_matches(f"{where}{address}", known, n=1)
+        there = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known)) or 'no signals'}"
+        raise SignalError(f"no graph declares the signal {where + address!r} ({there})")
+
+
+def _signals(graph: Any) -> frozenset[str] | None:
+    """The signals that a graph declares; None for one on a host that was not reached yet."""
+    signals: frozenset[str] | None = getattr(graph, "signals", frozenset())
+    return signals
+
+
+def _addresses(graph: Any) -> Iterator[str]:
+    declared = _signals(graph)
+    if declared is not None:
+        yield from declared
+        for node, nested in graph.get_subgraphs():
+            yield from (f"{node}/{address}" for address in _addresses(nested))
