@@ -201,8 +201,7 @@ class WatchedRunControl(RunControl):
 
     def request_drain(self, reason: str = "shutdown") -> None:
         super().request_drain(reason)
-        for listener in list(_drain_listeners.get(id(self), ())):
-            listener(reason)
+        _tell_listeners(self, reason)
 
 
 class BorrowedRunControl(RunControl):
@@ -216,10 +215,16 @@ class BorrowedRunControl(RunControl):
 
     def request_drain(self, reason: str = "shutdown") -> None:
         super().request_drain(reason)
+        _tell_listeners(self, reason)
         self._on_drain(reason)
 
 
 _drain_listeners: dict[int, list[Callable[[str], None]]] = {}
+
+
+def _tell_listeners(control: RunControl, reason: str) -> None:
+    for listener in list(_drain_listeners.get(id(control), ())):
+        listener(reason)
 
 
 def watch_drain(control: RunControl, listener: Callable[[str], None]) -> Callable[[], None]:
@@ -241,8 +246,9 @@ def watch_drain(control: RunControl, listener: Callable[[str], None]) -> Callabl
 
 
 def set_drained(control: RunControl, reason: str) -> None:
-    """Requests a drain without telling listeners: the request came from them."""
+    """Requests a drain of a borrowed control without telling its caller: the request came from there."""
     RunControl.request_drain(control, reason)
+    _tell_listeners(control, reason)
 
 
 def in_namespace(config: RunnableConfig, namespace: str | None, function: Callable[[Any], object], value: Any) -> None:

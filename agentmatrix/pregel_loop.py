@@ -7,56 +7,31 @@ when nothing can start any more: at the end of the run, at a breakpoint, a drain
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import threading
-import types
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import CONFIG_KEY_CALL, ERROR
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
-from langgraph.pregel import Pregel
-from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.pregel._io import map_output_values
-from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 from langgraph.pregel._retry import arun_with_retry, run_with_retry
 from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel._task_status import read_task_statuses
 from langgraph.pregel.debug import map_debug_tasks
-from langgraph.types import StateSnapshot
 
-from agentmatrix.pregel_turns import Opened, Task, Turn, Write, agenda_channel, snapshot_tasks, unfinished
+from agentmatrix.pregel_listening import Listening, Start
+from agentmatrix.pregel_turns import Opened, Task, Turn, Write, agenda_channel
 
-__all__ = ["OpenSteps"]
+__all__ = ["Cached", "OpenLoop", "Runner", "cache_keys", "filled"]
 
 Cached = dict[str, Sequence[Write]]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _with(function: Function, **names: Any) -> Function:
-    """A function of LangGraph that finds other things under some global names."""
-    code, defaults = function.__code__, function.__defaults__
-    other = types.FunctionType(code, {**function.__globals__, **names}, function.__name__, defaults)
-    other.__kwdefaults__ = function.__kwdefaults__
-    return cast(Function, functools.update_wrapper(other, function))
-
-
-@dataclass(frozen=True)
-class _Start:
-    """How LangGraph's runner started a task: what follows it is started in the same way."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
-
-
-class _Runner(PregelRunner):
+class Runner(PregelRunner):
     """A runner whose tasks are committed before those that follow them start."""
 
     def __init__(self, *, put_writes: Any, **options: Any) -> None:
@@ -71,15 +46,19 @@ class _Runner(PregelRunner):
             self._committed.add(task.id)
         super().commit(task, exception)
 
+    def forget(self, task: str) -> None:
+        """Nothing that becomes of this task counts."""
+        self._committed.add(task)
+
     def handles(self, task: Task) -> bool:
         """Whether an error handler answers for this task if it fails."""
         return bool(self._should_route_to_error_handler(task))
 
 
-class _OpenLoop(PregelLoop):
+class OpenLoop(Listening):
     """What the sync and the async loop have in common."""
 
-    runner: _Runner
+    runner: Runner
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,6 +68,10 @@ class _OpenLoop(PregelLoop):
         self._running = self._stopping = self._closing = False
         self._ticking = self._stale = False
         self._alive, self._guard = 0, cast(Any, None)
+        self._dropped: set[str] = set()
+        self._working: dict[str, Any] = {}
+        self._futures: dict[str, Any] = {}
+        self._tracked: Callable[[], Any] | None = None
         self._context = contextvars.copy_context()
 
     # max_concurrency bounds the agents; the saver, the cache and the reader of the stream have an executor of their own
@@ -107,9 +90,14 @@ class _OpenLoop(PregelLoop):
             if function == self.checkpointer_put_writes:
                 self._saved[args[2]] = future
             return future
+        if args[0].id == self._ear_task:
+            self._running = True
+            self.tasks.pop(args[0].id, None)
+            return self._engine(self._attend, Start(function, args[1:], options), __cancel_on_exit__=True)
         if self._opened is None or args[0].id not in self._opened.turns:
             return self._submit(function, *args, **options)
         self._running = True
+        self._tracked = options["configurable"][CONFIG_KEY_CALL].keywords["futures"]
         with self._lock:
             self._alive += 1
             if self._guard is None or self._guard.done():
@@ -117,10 +105,13 @@ class _OpenLoop(PregelLoop):
                 self._guard = self._new_guard()
                 options["configurable"][CONFIG_KEY_CALL].keywords["futures"]()[self._guard] = None
         submit = {name: value for name, value in options.items() if name.startswith("__")}
-        return self._submit(self._take, args[0], _Start(function, args[1:], options), **submit)
+        future = self._submit(self._take, args[0], Start(function, args[1:], options), **submit)
+        self._futures[args[0].id] = future
+        return future
 
     _engine: Any
     _take: Any
+    _attend: Any
     _new_guard: Callable[[], Any]
 
     def _leave(self) -> None:
@@ -129,14 +120,16 @@ class _OpenLoop(PregelLoop):
             self._alive -= 1
             if not self._alive and self._guard is not None and not self._guard.done():
                 self._guard.set_result(None)
+        if self._ear is not None:
+            self._ear.wake()
 
     # what may start
 
     def _prepare_tasks_and_emit_checkpoint(self) -> None:
-        self._opened, self._saved, self._running = None, {}, False
+        self._opened, self._saved, self._running, self._holding = None, {}, False, False
         super()._prepare_tasks_and_emit_checkpoint()
         channel = agenda_channel(self.channels)
-        if self.tasks and channel.opens() and self.step <= self.stop:
+        if (self.tasks or channel.listens()) and channel.opens() and self.step <= self.stop:
             channel.ahead = channel.agenda()
             self._opened = opened = Opened(
                 channel,
@@ -158,7 +151,12 @@ class _OpenLoop(PregelLoop):
                 },
             )
             pending = self.checkpoint_pending_writes if self._reapplies_pending_writes else []
-            self.tasks = opened.reach(read_task_statuses(pending), self._holds)
+            resumes = bool(self._reapplies_pending_writes)
+            self.tasks = opened.reach(read_task_statuses(pending), self._holds, resumes=resumes)
+            listening = self._listen()
+            self.tasks.update({task.id: task for task in [*opened.new(self._holds), *listening]})
+            if not self.tasks:
+                self._opened = channel.ahead = None
         if self._stale:
             self._stale = False
             self._emit("values", map_output_values, self.output_keys, True, self.channels)
@@ -177,7 +175,7 @@ class _OpenLoop(PregelLoop):
 
     def _holds(self, turn: Turn) -> bool:
         """Whether a turn waits for the end of the step: behind a breakpoint, a drain or the last step of the run."""
-        if not turn.depth:
+        if not turn.depth and not self._running:
             return False
         drained = self.control is not None and self.control.drain_requested
         before = self.interrupt_before == "*" or turn.node in self.interrupt_before
@@ -188,16 +186,25 @@ class _OpenLoop(PregelLoop):
         """The tasks that have become ready. They are among the tasks of the step from here on."""
         if self._opened is None or self._stopping:
             return []
-        made = self._opened.new(self._holds)
+        made = self._opened.new(self._holding_back)
         self.tasks.update({task.id: task for task in made})
         self._emit("tasks", map_debug_tasks, made)
         return made
+
+    def _holding_back(self, turn: Turn) -> bool:
+        held = self._holds(turn)
+        self._holding = self._holding or held
+        return held
 
     # what has finished
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
         with self._lock:
             super().put_writes(task_id, writes, cached=cached)
+
+    def _in_order(self) -> Any:
+        """Where it matters in which order things happen, one thing happens after another, and is kept first."""
+        return self._order if self._opened is not None and self._opened.agenda.ordered else contextlib.nullcontext()
 
     def _accept(self, task: Task) -> None:
         opened = cast(Opened, self._opened)
@@ -212,6 +219,21 @@ class _OpenLoop(PregelLoop):
         keys = {self.output_keys} if isinstance(self.output_keys, str) else {*self.output_keys}
         if not keys.isdisjoint(channel for channel, _ in task.writes):
             self._emit("values", map_output_values, self.output_keys, True, self.channels)
+        self._drop(opened.agenda.take_dropped())
+
+    def _drop(self, turns: Sequence[Turn]) -> None:
+        """The tasks of these turns are given up: what they write does not count, and what they raise neither."""
+        opened = cast(Opened, self._opened)
+        for id in [id for id, turn in opened.turns.items() if turn in turns]:
+            self._dropped.add(id)
+            self.runner.forget(id)
+            self.tasks.pop(id, None)
+            if (work := self._working.get(id)) is not None:
+                work.cancel()
+            elif (future := self._futures.get(id)) is not None and self._tracked is not None:
+                # It may have paused: the runner is not to raise its interrupt.
+                self._tracked().done.discard(future)
+                self._tracked().failed.discard(future)
 
     def _following(self, fresh: list[Task]) -> Generator[list[Task], Cached, list[Task]]:
         """The tasks to start, of those that are ready; asks what the cache has of them and passes over those."""
@@ -234,7 +256,7 @@ class _OpenLoop(PregelLoop):
         tasks = self.tasks.values()
         return [task for task in tasks if not task.writes and not (self._running and task.id in turns)]
 
-    def _launch(self, tasks: Iterable[Task], start: _Start) -> None:
+    def _launch(self, tasks: Iterable[Task], start: Start) -> None:
         call = start.options["configurable"][CONFIG_KEY_CALL]
         with self._lock:
             futures = call.keywords["futures"]()
@@ -279,6 +301,8 @@ class _OpenLoop(PregelLoop):
     # the end of a step
 
     def after_tick(self) -> None:
+        if self._opened is not None and not self.tasks:
+            return  # only what came from outside, which is kept beside the checkpoint
         if self._opened is not None:
             tasks = self._opened.turns.keys() & self.tasks.keys()
             self.step += max((self._opened.turns[task].depth for task in tasks), default=0)
@@ -295,150 +319,19 @@ class _OpenLoop(PregelLoop):
             # What a resumed run has finished is not known yet.
             self._stale = True
         elif mode == "tasks" and values is map_debug_tasks and self._ticking and self._opened is not None:
-            super()._emit(mode, values, [task for task in args[0] if not task.writes])
+            super()._emit(mode, values, [t for t in args[0] if not t.writes and t.id != self._ear_task])
         elif not (self._closing and mode == "values"):
             # Every value of an open step has been shown when it came.
             super()._emit(mode, values, *args, **kwargs)
 
 
-def _cache_keys(tasks: Iterable[Task]) -> dict[str, tuple[tuple[str, ...], str]]:
+def cache_keys(tasks: Iterable[Task]) -> dict[str, tuple[tuple[str, ...], str]]:
     return {task.id: (task.cache_key.ns, task.cache_key.key) for task in tasks if task.cache_key}
 
 
-def _filled(tasks: Iterable[Task], cached: Cached) -> list[Task]:
+def filled(tasks: Iterable[Task], cached: Cached) -> list[Task]:
     """The tasks that the cache has results of, with these."""
     found = [task for task in tasks if task.id in cached]
     for task in found:
         task.writes.extend(cached[task.id])
     return found
-
-
-class _SyncLoop(_OpenLoop, SyncPregelLoop):
-    @staticmethod
-    def _new_guard() -> concurrent.futures.Future[None]:
-        return concurrent.futures.Future()
-
-    def __enter__(self) -> Any:
-        self._engine = self.stack.enter_context(BackgroundExecutor(RunnableConfig()))
-        return super().__enter__()
-
-    def match_cached_writes(self) -> Sequence[Task]:
-        if self._opened is None:
-            return super().match_cached_writes()
-        if self._running:
-            return _filled(self._unstarted(), self._in_cache(self._unstarted()))
-        self._settle(self._following(self._unstarted()))
-        return []
-
-    def _settle(self, following: Generator[list[Task], Cached, list[Task]]) -> list[Task]:
-        try:
-            fresh = next(following)
-            while True:
-                fresh = following.send(self._in_cache(fresh))
-        except StopIteration as stop:
-            return cast(list[Task], stop.value)
-
-    def _in_cache(self, tasks: list[Task]) -> Cached:
-        keys = _cache_keys(tasks)
-        found = self.cache.get(tuple(set(keys.values()))) if self.cache is not None and keys else {}
-        return {task: found[key] for task, key in keys.items() if key in found}
-
-    def _take(self, task: Task, start: _Start) -> None:
-        options = {name: value for name, value in start.options.items() if not name.startswith("__")}
-        try:
-            start.function(task, *start.arguments, **options)
-            with self._lock:
-                self._accept(task)
-        except BaseException as error:
-            self._failed(task, error)
-            raise
-        try:
-            self.runner.commit(task, None)
-            if self.durability == "sync" and task.id in self._saved:
-                self._saved[task.id].result()
-            with self._lock:
-                self._record(task)
-                fresh = self._more()
-            self._launch(self._settle(self._following(fresh)), start)
-        except BaseException:
-            self._stopping = True
-            raise
-        finally:
-            self._leave()
-
-    def schedule_error_handler(self, failed_task: Task, error: BaseException) -> Task | None:
-        handler = super().schedule_error_handler(failed_task, error)
-        return self._adopted(handler, failed_task)
-
-
-class _AsyncLoop(_OpenLoop, AsyncPregelLoop):
-    @staticmethod
-    def _new_guard() -> asyncio.Future[None]:
-        return asyncio.get_running_loop().create_future()
-
-    async def __aenter__(self) -> Any:
-        self._engine = await self.stack.enter_async_context(AsyncBackgroundExecutor(RunnableConfig()))
-        return await super().__aenter__()
-
-    async def amatch_cached_writes(self) -> Sequence[Task]:
-        if self._opened is None:
-            return await super().amatch_cached_writes()
-        if self._running:
-            return _filled(self._unstarted(), await self._in_cache(self._unstarted()))
-        await self._settle(self._following(self._unstarted()))
-        return []
-
-    async def _settle(self, following: Generator[list[Task], Cached, list[Task]]) -> list[Task]:
-        try:
-            fresh = next(following)
-            while True:
-                fresh = following.send(await self._in_cache(fresh))
-        except StopIteration as stop:
-            return cast(list[Task], stop.value)
-
-    async def _in_cache(self, tasks: list[Task]) -> Cached:
-        keys = _cache_keys(tasks)
-        found = await self.cache.aget(tuple(set(keys.values()))) if self.cache is not None and keys else {}
-        return {task: found[key] for task, key in keys.items() if key in found}
-
-    async def _take(self, task: Task, start: _Start) -> None:
-        options = {name: value for name, value in start.options.items() if not name.startswith("__")}
-        try:
-            await start.function(task, *start.arguments, **options)
-            self._accept(task)
-        except BaseException as error:
-            self._failed(task, error)
-            raise
-        try:
-            self.runner.commit(task, None)
-            if self.durability == "sync" and task.id in self._saved:
-                await self._saved[task.id]
-            self._record(task)
-            self._launch(await self._settle(self._following(self._more())), start)
-        except BaseException:
-            self._stopping = True
-            raise
-        finally:
-            self._leave()
-
-    async def aschedule_error_handler(self, failed_task: Task, error: BaseException) -> Task | None:
-        handler = await super().aschedule_error_handler(failed_task, error)
-        return self._adopted(handler, failed_task)
-
-
-class OpenSteps(Pregel[Any, Any, Any, Any]):
-    """A compiled graph whose supersteps stay open. One of its channels is an `AgendaChannel`, and it streams eagerly:
-    the runner takes no shortcut for a single task."""
-
-    stream = _with(Pregel.stream, SyncPregelLoop=_SyncLoop, PregelRunner=_Runner)
-    astream = _with(Pregel.astream, AsyncPregelLoop=_AsyncLoop, PregelRunner=_Runner)
-
-    def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
-        return unfinished(_snapshot(self, config, saved, **options), saved, **options)
-
-    async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
-        return unfinished(await _asnapshot(self, config, saved, **options), saved, **options)
-
-
-_snapshot = _with(Pregel._prepare_state_snapshot, prepare_next_tasks=snapshot_tasks)
-_asnapshot = _with(Pregel._aprepare_state_snapshot, prepare_next_tasks=snapshot_tasks)

@@ -83,6 +83,28 @@ class Agenda(Protocol):
         """This turn has finished with these writes."""
 
     @property
+    def signals(self) -> frozenset[str]:
+        """The names of the signals that may start turns."""
+
+    @property
+    def timers(self) -> Mapping[str, tuple[float, bool]]:
+        """By label, the timers that may start turns: the seconds, and whether they fire again and again."""
+
+    @property
+    def open(self) -> bool:
+        """Whether signals may come."""
+
+    @property
+    def unread(self) -> int:
+        """How many signals have come that nothing has consumed."""
+
+    def knows(self, id: str) -> bool:
+        """Whether a signal of this id has come."""
+
+    def expects(self) -> bool:
+        """Whether a signal, or a timer that fires once, may still start a turn."""
+
+    @property
     def ordered(self) -> bool:
         """Whether it matters in which order turns finish and events come."""
 
@@ -115,6 +137,10 @@ class AgendaChannel(BaseChannel[Any, Any, Any]):
 
     def agenda(self) -> Agenda:
         """An agenda that begins where this channel is."""
+        raise NotImplementedError
+
+    def listens(self) -> bool:
+        """Whether something from outside may start turns where none is ready."""
         raise NotImplementedError
 
     def opens(self) -> bool:
@@ -269,10 +295,12 @@ class Opened:
             self.turns[handler.id] = turn
         return handler
 
-    def reach(self, statuses: Mapping[str, TaskStatus], held: Callable[[Turn], bool]) -> dict[str, Task]:
+    def reach(
+        self, statuses: Mapping[str, TaskStatus], held: Callable[[Turn], bool], *, resumes: bool = True
+    ) -> dict[str, Task]:
         """The tasks of the step so far: those that have finished, by their statuses, and those that follow."""
         finished: dict[str, Task] = {}
-        events = self._events()
+        events = self._events() if resumes else []
         more = True
         while more:
             unfinished: dict[str, Task] = {}

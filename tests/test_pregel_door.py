@@ -64,7 +64,7 @@ def test_the_names_that_open_steps_exchange_are_those_that_langgraph_looks_up() 
 
 
 def test_the_methods_that_open_steps_override_are_langgraphs() -> None:
-    for ours in (pregel_loop._OpenLoop, pregel_loop._Runner):
+    for ours in (pregel_loop.OpenLoop, pregel_loop.Runner):
         theirs = ours.__mro__[1]
         known = {"__init__", "commit", "submit", "tick", "after_tick", "put_writes", "__enter__", "__exit__"}
         for name in known & vars(ours).keys():

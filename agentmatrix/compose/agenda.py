@@ -11,6 +11,7 @@ from agentmatrix.compose.entries import Entry, Firing, Pending
 from agentmatrix.compose.folding import Fold, Write
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.triggered import TriggeredLedger, name_of
+from agentmatrix.compose.triggers import Every
 from agentmatrix.pregel_turns import Turn
 
 __all__ = ["LEDGER", "LedgerAgenda", "Reading"]
@@ -137,6 +138,32 @@ class LedgerAgenda:
         return dropped
 
     # what comes from outside
+
+    @property
+    def signals(self) -> frozenset[str]:
+        return self.ledger.topology.signals
+
+    @property
+    def timers(self) -> Mapping[str, tuple[float, bool]]:
+        if not isinstance(self.ledger, TriggeredLedger):
+            return {}
+        pending = self.ledger.arrivals.timers
+        timers = self.ledger.topology.timers
+        return {t.name: (t.seconds, isinstance(t, Every)) for t in timers if isinstance(t, Every) or t.name in pending}
+
+    @property
+    def open(self) -> bool:
+        return isinstance(self.ledger, TriggeredLedger) and self.ledger.arrivals.open
+
+    @property
+    def unread(self) -> int:
+        return self.ledger.arrivals.unread if isinstance(self.ledger, TriggeredLedger) else 0
+
+    def knows(self, id: str) -> bool:
+        return isinstance(self.ledger, TriggeredLedger) and self.ledger.arrivals.knows(id)
+
+    def expects(self) -> bool:
+        return isinstance(self.ledger, TriggeredLedger) and self.ledger.expects()
 
     def release(self) -> bool:
         if self._released == len(self._outside):

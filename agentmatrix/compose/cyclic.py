@@ -24,7 +24,7 @@ from agentmatrix.pregel_channels import (
     stand_in,
     write_channel,
 )
-from agentmatrix.pregel_loop import OpenSteps
+from agentmatrix.pregel_open import OpenSteps
 
 __all__ = ["DEFAULT_ROUNDS", "CompiledCyclicGraph", "CyclicGraph"]
 

@@ -278,7 +278,8 @@ class Ledger:
     def delivered_to(self, node: str) -> dict[str, Item]:
         """By source, what has led to `node` by an edge or a choice."""
         items: dict[str, Item] = {}
-        for i in sorted(self._deliverers(node), key=lambda i: self._keys[i]):
+        nodes = (i for i in self._deliverers(node) if self.activations[i].node != self.topology.start)
+        for i in sorted(nodes, key=lambda i: self._keys[i]):
             source, several = self.activations[i].node, self.activations[i].origin is not None
             items[source] = Item((*items[source].entries, i) if source in items else (i,), several=several)
         return items

@@ -114,8 +114,8 @@ class TriggeredLedger(Ledger):
     def _fire(self, node: str, group: str | None, items: Mapping[str, Item], **options: Any) -> Firing:
         """The node starts."""
         self._numbers[node] = number = self._numbers.get(node, 0) + 1
-        causes = {entry for item in items.values() for entry in item.entries}
-        firing = Firing(node, number, group, dict(items), tuple(sorted(causes)) or (0,), **options)
+        causes = {entry for item in items.values() for entry in item.entries} or {0}
+        firing = Firing(node, number, group, dict(items), tuple(sorted(causes)), **options)
         self.due.append(firing)
         return firing
 

@@ -101,6 +101,10 @@ class LedgerChannel(AgendaChannel):
     def opens(self) -> bool:
         return not self.closing
 
+    def listens(self) -> bool:
+        outside = self.topology.signals or self.topology.timers
+        return bool(outside) and not self.topology.deaf and bool(self.ledger.activations)
+
     @property
     def live(self) -> Ledger:
         """The ledger with what has finished in an open step."""

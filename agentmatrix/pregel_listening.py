@@ -1,0 +1,222 @@
+"""A superstep that stays open for what comes from outside: signals of a live run, and timers.
+
+A task that is no node's keeps the step open and waits. LangGraph's runner starts it with the others; nobody sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from langgraph._internal._config import patch_configurable
+from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, PULL
+from langgraph._internal._runnable import RunnableCallable
+from langgraph.constants import TAG_HIDDEN
+from langgraph.pregel._loop import PregelLoop
+from langgraph.types import PregelExecutableTask
+
+from agentmatrix.inbox import INBOX, Sent, path_of
+from agentmatrix.pregel import watch_drain
+from agentmatrix.pregel_turns import Opened, Task, Write
+
+__all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
+
+BUFFER = 1_000
+"""How many signals that nobody has read a graph keeps; a further one waits."""
+SAVED_AS = "~signal"
+"""The path under which savers are given what must be kept before it is acknowledged."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How LangGraph's runner started a task: what follows it is started in the same way."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+class Ear:
+    """Takes signals for one graph of a run, and knows when its timers are due.
+
+    Args:
+        path: the nodes from the root graph.
+        names: the signals that the graph declares.
+        timers: by label, the seconds and whether it fires again and again.
+        wake: lets the task that waits look again; called on any thread.
+    """
+
+    def __init__(
+        self,
+        path: tuple[str, ...],
+        names: frozenset[str],
+        timers: Mapping[str, tuple[float, bool]],
+        wake: Callable[[], None],
+    ) -> None:
+        self.path, self.names, self.wake = path, names, wake
+        self.sent: deque[Sent] = deque()
+        self.closed = False
+        self._timers = dict(timers)
+        now = time.monotonic()
+        self._due = {label: now + seconds for label, (seconds, _) in timers.items()}
+
+    @property
+    def ticks(self) -> bool:
+        """Whether a timer fires again and again."""
+        return any(repeats for _, repeats in self._timers.values())
+
+    def receive(self, sent: Sent) -> None:
+        """Take a signal."""
+        self.sent.append(sent)
+        self.wake()
+
+    def close(self) -> None:
+        """No more signals will come."""
+        self.closed = True
+        self.wake()
+
+    def tick(self) -> str | None:
+        """A timer that is due."""
+        now = time.monotonic()
+        label = next((label for label, due in self._due.items() if due <= now), None)
+        if label is not None:
+            seconds, repeats = self._timers[label]
+            del self._due[label]
+            if repeats:
+                self._due[label] = now + seconds
+        return label
+
+    def seconds(self) -> float | None:
+        """How long until the next timer is due."""
+        return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+
+
+class Listening(PregelLoop):
+    """What a loop whose steps stay open does about signals and timers."""
+
+    _opened: Opened | None
+    _order: Any
+    _engine: Any
+    _stopping: bool
+    _holding: bool
+    _alive: int
+    _lock: Any
+    _new_wake: Callable[[], Callable[[], None]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ear: Ear | None = None
+        self._ear_task: str | None = None
+        self._hung_up = self._closed_input = False
+        self._quiet_down: list[Callable[[], None]] = []
+
+    # before the step
+
+    def _listen(self) -> list[Task]:
+        """Begins to take what comes from outside, if the graph wants any. Returns the task that waits for it."""
+        assert self._opened is not None
+        agenda = self._opened.agenda
+        self._ear = None
+        if not (agenda.signals or agenda.timers):
+            return []
+        inbox = self.config[CONF].get(INBOX)
+        opens = inbox is not None and not self._closed_input
+        if agenda.signals and agenda.open is not opens:
+            self._count(self._happened({"open": opens})[0])
+        if not (agenda.expects() or (agenda.timers and self.tasks)):
+            return []
+        path = path_of(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
+        self._ear = ear = Ear(path, agenda.signals, agenda.timers, self._new_wake())
+        self._hung_up = False
+        if inbox is not None and agenda.open:
+            inbox.attach(ear)
+            self._quiet_down.append(lambda: inbox.detach(ear))
+        if self.control is not None:
+            self._quiet_down.append(watch_drain(self.control, lambda reason: ear.wake()))
+        task = _waiting(str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:ear")))
+        self._ear_task = task.id
+        return [task]
+
+    def _hang_up(self) -> None:
+        """Nothing from outside is taken any more."""
+        self._hung_up = True
+        quiet_down, self._quiet_down = self._quiet_down, []
+        for stop in quiet_down:
+            stop()
+        if self._ear is not None:
+            self._ear.wake()
+
+    # while it is open
+
+    def _next_event(self) -> tuple[Mapping[str, Any] | None, Sent | None] | None:
+        """What has come, with the signal that it came as; nothing where there is to be waited; None at the end."""
+        ear, opened = self._ear, self._opened
+        if ear is None or opened is None or self._hung_up or self._stopping or self._holding:
+            return None
+        agenda = opened.agenda
+        if self.control is not None and self.control.drain_requested:
+            return None
+        if not agenda.expects() and not (ear.ticks and self._alive):
+            return None
+        while ear.sent and agenda.knows(ear.sent[0].id):
+            ear.sent.popleft().taken()
+        if ear.sent and agenda.open and agenda.unread < BUFFER:
+            sent = ear.sent.popleft()
+            return {"signal": sent.name, "value": sent.value, "id": sent.id}, sent
+        if (label := ear.tick()) is not None:
+            return {"tick": label}, None
+        if ear.closed and not ear.sent and agenda.open:
+            self._closed_input = True
+            return {"open": False}, None
+        return None, None
+
+    def _happened(self, event: Mapping[str, Any]) -> tuple[Sequence[Write], Any]:
+        """Keeps an event. Returns what it is kept as, and the future of the saver or None."""
+        assert self._opened is not None
+        writes = self._opened.agenda.happened(event)
+        number = self._opened.agenda.arrival(writes)
+        task_id = str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:{number}"))
+        self.checkpoint_pending_writes.extend((task_id, channel, value) for channel, value in writes)
+        if self.durability == "exit" or self.checkpointer_put_writes is None:
+            return writes, None
+        namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
+        here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}
+        arguments = [patch_configurable(self.checkpoint_config, here), list(writes), task_id]
+        if self.checkpointer_put_writes_accepts_task_path:
+            arguments.append(SAVED_AS)
+        return writes, self._engine(self.checkpointer_put_writes, *arguments)
+
+    def _count(self, writes: Iterable[Write]) -> None:
+        """Lets an event count that is kept."""
+        assert self._opened is not None
+        self._opened.agenda.heed(writes)
+
+
+def _waiting(id: str) -> Task:
+    """A task that does nothing by itself, and that no stream shows."""
+    nothing = RunnableCallable(lambda _: None, name="listen", trace=False)
+    return PregelExecutableTask(
+        name="listen", input=None, proc=nothing, writes=deque(), config={"tags": [TAG_HIDDEN]}, triggers=(),
+        retry_policy=(), cache_key=None, id=id, path=(PULL, "listen"),
+    )  # fmt: skip
+
+
+def acknowledge(sent: Sent, saved: Any) -> None:
+    """Tells the sender of a signal, once it is kept."""
+    if saved is None:
+        sent.taken()
+        return
+
+    def answer(future: asyncio.Future[None] | concurrent.futures.Future[None]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        sent.taken() if error is None else sent.refused(error)
+
+    saved.add_done_callback(answer)

@@ -1,0 +1,275 @@
+"""Graphs whose supersteps stay open: LangGraph's sync and async loops, and its `stream` and `astream` over them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import threading
+import types
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.pregel import Pregel
+from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
+from langgraph.pregel._loop import AsyncPregelLoop, SyncPregelLoop
+from langgraph.types import StateSnapshot
+
+from agentmatrix.inbox import Sent
+from agentmatrix.pregel_listening import Start, acknowledge
+from agentmatrix.pregel_loop import Cached, OpenLoop, Runner, cache_keys, filled
+from agentmatrix.pregel_turns import Task, snapshot_tasks, unfinished
+from agentmatrix.scope import Scope, current_scope
+
+__all__ = ["OpenSteps"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _with(function: Function, **names: Any) -> Function:
+    """A function of LangGraph that finds other things under some global names."""
+    code, defaults = function.__code__, function.__defaults__
+    other = types.FunctionType(code, {**function.__globals__, **names}, function.__name__, defaults)
+    other.__kwdefaults__ = function.__kwdefaults__
+    return cast(Function, functools.update_wrapper(other, function))
+
+
+class _SyncLoop(OpenLoop, SyncPregelLoop):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._order = threading.Lock()
+
+    @staticmethod
+    def _new_guard() -> concurrent.futures.Future[None]:
+        return concurrent.futures.Future()
+
+    def __enter__(self) -> Any:
+        self._engine = self.stack.enter_context(BackgroundExecutor(RunnableConfig()))
+        self.stack.callback(self._hang_up)
+        return super().__enter__()
+
+    def match_cached_writes(self) -> Sequence[Task]:
+        if self._opened is None:
+            return super().match_cached_writes()
+        if self._running:
+            return filled(self._unstarted(), self._in_cache(self._unstarted()))
+        self._settle(self._following(self._unstarted()))
+        return []
+
+    def _settle(self, following: Generator[list[Task], Cached, list[Task]]) -> list[Task]:
+        try:
+            fresh = next(following)
+            while True:
+                fresh = following.send(self._in_cache(fresh))
+        except StopIteration as stop:
+            return cast(list[Task], stop.value)
+
+    def _in_cache(self, tasks: list[Task]) -> Cached:
+        keys = cache_keys(tasks)
+        found = self.cache.get(tuple(set(keys.values()))) if self.cache is not None and keys else {}
+        return {task: found[key] for task, key in keys.items() if key in found}
+
+    def _take(self, task: Task, start: Start) -> None:
+        options = {name: value for name, value in start.options.items() if not name.startswith("__")}
+        scope = self._working[task.id] = Scope(current_scope.get())
+        current_scope.set(scope)
+        with contextlib.ExitStack() as order:
+            try:
+                if task.id not in self._dropped:
+                    start.function(task, *start.arguments, **options)
+                order.enter_context(self._in_order())
+                self._working.pop(task.id, None)
+                if task.id in self._dropped:
+                    self._leave()
+                    return
+                with self._lock:
+                    self._accept(task)
+            except BaseException as error:
+                self._working.pop(task.id, None)
+                if task.id in self._dropped:
+                    self._leave()
+                    return
+                self._failed(task, error)
+                raise
+            try:
+                self.runner.commit(task, None)
+                if self.durability == "sync" and task.id in self._saved:
+                    self._saved[task.id].result()
+                with self._lock:
+                    self._record(task)
+                    fresh = self._more()
+                self._launch(self._settle(self._following(fresh)), start)
+            except BaseException:
+                self._stopping = True
+                raise
+            finally:
+                self._leave()
+
+    def _new_wake(self) -> Callable[[], None]:
+        self._awake = threading.Event()
+        return self._awake.set
+
+    def _attend(self, start: Start) -> None:
+        """Takes what comes from outside until nothing can come any more."""
+        try:
+            while True:
+                self._awake.clear()
+                with self._in_order(), self._lock:
+                    found = self._next_event()
+                    if found is None:
+                        return
+                    event, sent = found
+                    if event is not None:
+                        self._take_in(event, sent, start)
+                        continue
+                self._awake.wait(self._ear.seconds() if self._ear else None)
+        except BaseException:
+            self._stopping = True
+            raise
+        finally:
+            self._hang_up()
+
+    def _take_in(self, event: Mapping[str, Any], sent: Sent | None, start: Start) -> None:
+        writes, saved = self._happened(event)
+        if sent is not None:
+            acknowledge(sent, saved)
+        if saved is not None and self.durability == "sync":
+            saved.result()
+        self._count(writes)
+        self._launch(self._settle(self._following(self._more())), start)
+
+    def schedule_error_handler(self, failed_task: Task, error: BaseException) -> Task | None:
+        handler = super().schedule_error_handler(failed_task, error)
+        return self._adopted(handler, failed_task)
+
+
+class _AsyncLoop(OpenLoop, AsyncPregelLoop):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._order = asyncio.Lock()
+
+    @staticmethod
+    def _new_guard() -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> Any:
+        self._engine = await self.stack.enter_async_context(AsyncBackgroundExecutor(RunnableConfig()))
+        self.stack.callback(self._hang_up)
+        return await super().__aenter__()
+
+    async def amatch_cached_writes(self) -> Sequence[Task]:
+        if self._opened is None:
+            return await super().amatch_cached_writes()
+        if self._running:
+            return filled(self._unstarted(), await self._in_cache(self._unstarted()))
+        await self._settle(self._following(self._unstarted()))
+        return []
+
+    async def _settle(self, following: Generator[list[Task], Cached, list[Task]]) -> list[Task]:
+        try:
+            fresh = next(following)
+            while True:
+                fresh = following.send(await self._in_cache(fresh))
+        except StopIteration as stop:
+            return cast(list[Task], stop.value)
+
+    async def _in_cache(self, tasks: list[Task]) -> Cached:
+        keys = cache_keys(tasks)
+        found = await self.cache.aget(tuple(set(keys.values()))) if self.cache is not None and keys else {}
+        return {task: found[key] for task, key in keys.items() if key in found}
+
+    async def _take(self, task: Task, start: Start) -> None:
+        options = {name: value for name, value in start.options.items() if not name.startswith("__")}
+        self._working[task.id] = asyncio.current_task()
+        async with contextlib.AsyncExitStack() as order:
+            try:
+                if task.id not in self._dropped:
+                    await start.function(task, *start.arguments, **options)
+                await order.enter_async_context(self._in_order())
+                self._working.pop(task.id, None)
+                if task.id in self._dropped:
+                    self._leave()
+                    return
+                self._accept(task)
+            except BaseException as error:
+                self._working.pop(task.id, None)
+                if task.id in self._dropped:
+                    self._leave()
+                    return
+                self._failed(task, error)
+                raise
+            try:
+                self.runner.commit(task, None)
+                if self.durability == "sync" and task.id in self._saved:
+                    await self._saved[task.id]
+                self._record(task)
+                self._launch(await self._settle(self._following(self._more())), start)
+            except BaseException:
+                self._stopping = True
+                raise
+            finally:
+                self._leave()
+
+    def _new_wake(self) -> Callable[[], None]:
+        self._awake, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._awake.set)
+
+        return wake
+
+    async def _attend(self, start: Start) -> None:
+        """Takes what comes from outside until nothing can come any more."""
+        try:
+            while True:
+                self._awake.clear()
+                async with self._in_order():
+                    found = self._next_event()
+                    if found is None:
+                        return
+                    event, sent = found
+                    if event is not None:
+                        await self._take_in(event, sent, start)
+                        continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._ear.seconds() if self._ear else None):
+                        await self._awake.wait()
+        except BaseException:
+            self._stopping = True
+            raise
+        finally:
+            self._hang_up()
+
+    async def _take_in(self, event: Mapping[str, Any], sent: Sent | None, start: Start) -> None:
+        writes, saved = self._happened(event)
+        if sent is not None:
+            acknowledge(sent, saved)
+        if saved is not None and self.durability == "sync":
+            await saved
+        self._count(writes)
+        self._launch(await self._settle(self._following(self._more())), start)
+
+    async def aschedule_error_handler(self, failed_task: Task, error: BaseException) -> Task | None:
+        handler = await super().aschedule_error_handler(failed_task, error)
+        return self._adopted(handler, failed_task)
+
+
+class OpenSteps(Pregel[Any, Any, Any, Any]):
+    """A compiled graph whose supersteps stay open. One of its channels is an `AgendaChannel`, and it streams eagerly:
+    the runner takes no shortcut for a single task."""
+
+    stream = _with(Pregel.stream, SyncPregelLoop=_SyncLoop, PregelRunner=Runner)
+    astream = _with(Pregel.astream, AsyncPregelLoop=_AsyncLoop, PregelRunner=Runner)
+
+    def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
+        return unfinished(_snapshot(self, config, saved, **options), saved, **options)
+
+    async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
+        return unfinished(await _asnapshot(self, config, saved, **options), saved, **options)
+
+
+_snapshot = _with(Pregel._prepare_state_snapshot, prepare_next_tasks=snapshot_tasks)
+_asnapshot = _with(Pregel._aprepare_state_snapshot, prepare_next_tasks=snapshot_tasks)
