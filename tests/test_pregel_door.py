@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 
 from langgraph.pregel import Pregel
+from langgraph.pregel._loop import PregelLoop
+from langgraph.pregel._runner import PregelRunner
 from langgraph.runtime import RunControl, Runtime
 
 from agentmatrix import pregel, pregel_loop
@@ -64,8 +66,7 @@ def test_the_names_that_open_steps_exchange_are_those_that_langgraph_looks_up() 
 
 
 def test_the_methods_that_open_steps_override_are_langgraphs() -> None:
-    for ours in (pregel_loop.OpenLoop, pregel_loop.Runner):
-        theirs = ours.__mro__[1]
+    for ours, theirs in ((pregel_loop.OpenLoop, PregelLoop), (pregel_loop.Runner, PregelRunner)):
         known = {"__init__", "commit", "submit", "tick", "after_tick", "put_writes", "__enter__", "__exit__"}
         for name in known & vars(ours).keys():
             assert hasattr(theirs, name) or name in inspect.get_annotations(theirs), f"{theirs.__name__}.{name}"
