@@ -6,53 +6,40 @@ so that a new minor version of LangGraph is met in one place.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextvars import Context, copy_context
-from itertools import count
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
 from langgraph._internal._config import ensure_config, recast_checkpoint_ns
 from langgraph._internal._constants import (
     CONF,
-    CONFIG_KEY_CALL,
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_NODE_ERROR,
     CONFIG_KEY_READ,
-    CONFIG_KEY_RESUMING,
-    CONFIG_KEY_RUNTIME,
-    CONFIG_KEY_SCRATCHPAD,
     CONFIG_KEY_SEND,
-    CONFIG_KEY_TASK_ID,
     INTERRUPT,
     NS_END,
     NS_SEP,
     NULL_TASK_ID,
-    PULL,
     PUSH,
     TASKS,
 )
 from langgraph._internal._runnable import RunnableCallable, coerce_to_runnable
-from langgraph._internal._scratchpad import PregelScratchpad
 from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.constants import TAG_HIDDEN
-from langgraph.errors import GraphInterrupt, ParentCommand
+from langgraph.errors import ParentCommand
 from langgraph.pregel import Pregel
-from langgraph.pregel._io import map_output_updates
 from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
 from langgraph.pregel._utils import _runnable_has_native_async
 from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry, ChannelWriteTupleEntry
 from langgraph.pregel.protocol import PregelProtocol
-from langgraph.types import Command, Interrupt, PregelTask
+from langgraph.types import Command, PregelTask
 
 __all__ = [
     "AnyGraph",
     "ERROR_HANDLER",
-    "Activation",
     "Compiled",
     "Finished",
     "Graph",
@@ -60,12 +47,10 @@ __all__ = [
     "Mapper",
     "PregelProtocol",
     "RESERVED_CHARACTERS",
-    "RunningGraph",
     "TASKS",
     "add_channel",
     "afinished_tasks",
     "answer_mappers",
-    "asked_again",
     "command_for_node",
     "failed_node",
     "finished_tasks",
@@ -294,146 +279,6 @@ async def afinished_tasks(graph: Graph, config: RunnableConfig) -> Finished | No
     return _finished(await saver.aget_tuple(own), (await graph.aget_state(config)).tasks)
 
 
-# What follows lets one task of a graph stand for several nodes, for chat groups whose members act at the same time.
-
-
 def is_native_async(runnable: Runnable[Any, Any]) -> bool:
     """Whether `ainvoke` of a Runnable is its own and not `invoke` in a thread."""
     return bool(_runnable_has_native_async(runnable))
-
-
-class Activation(NamedTuple):
-    """One run of a node inside the task of another: its id, its config, and the context that it runs in."""
-
-    node: str
-    id: str
-    config: RunnableConfig
-    context: Context
-
-
-class RunningGraph:
-    """The run of a graph, as seen from a task of one of its nodes.
-
-    Args:
-        config: the config of the task.
-    """
-
-    def __init__(self, config: RunnableConfig) -> None:
-        self._config = config
-        # The one thing in a task's config that knows the loop is the function by which tasks start others.
-        self.loop: Any = config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__
-
-    @property
-    def saves(self) -> bool:
-        """Whether the run has a checkpointer."""
-        return self.loop.checkpointer is not None
-
-    @property
-    def breakpoints(self) -> list[str]:
-        """The nodes that the run pauses before or after."""
-        return [*(self.loop.interrupt_before or ()), *(self.loop.interrupt_after or ())]
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether callbacks or a stream follow each run of a node."""
-        modes = self._modes
-        return bool(self.loop.manager and self.loop.manager.handlers) or not modes <= {"values", "updates"}
-
-    @property
-    def is_followed(self) -> bool:
-        """Whether somebody waits for what each node answers; those who want the values too, as `invoke` does, need not
-        have it before the step ends."""
-        return self.is_watched or self._modes == {"updates"}
-
-    @property
-    def _modes(self) -> frozenset[str]:
-        return frozenset(self.loop.stream.modes if self.loop.stream else ())
-
-    def at_exit(self, stop: Callable[[], Any]) -> None:
-        """Call `stop` when the run ends, in whatever way; in an async run it is awaited."""
-        stack = self.loop.stack
-        (getattr(stack, "push_async_callback", None) or stack.callback)(stop)
-
-    def activation(self, node: str, id: str) -> Activation:
-        """A run of `node` inside this task, under a namespace, metadata and counters of its own."""
-        config, loop = self._config, self.loop
-        namespace = NS_SEP.join((*namespace_of(config).split(NS_SEP)[:-1], f"{node}{NS_END}{id}"))
-        told = {"node": node, "triggers": (trigger_of(node),), "path": (PULL, node), "checkpoint_ns": namespace}
-        runtime = config[CONF][CONFIG_KEY_RUNTIME]
-        own = {
-            CONFIG_KEY_TASK_ID: id,
-            CONFIG_KEY_CHECKPOINT_NS: namespace,
-            CONFIG_KEY_SEND: deque[Any]().extend,
-            CONFIG_KEY_SCRATCHPAD: _scratchpad(loop.step, loop.stop),
-            CONFIG_KEY_RUNTIME: runtime.patch_execution_info(task_id=id, checkpoint_ns=namespace),
-        }
-        made: RunnableConfig = {
-            **config,
-            "run_name": node,
-            "tags": [tag for tag in config.get("tags") or () if tag != TAG_HIDDEN],
-            "metadata": {**config.get("metadata", {}), **{f"langgraph_{key}": value for key, value in told.items()}},
-            "callbacks": loop.manager.get_child(f"graph:step:{loop.step}") if self.is_watched else None,
-            "configurable": {**config[CONF], **own},
-        }
-        made.pop("run_id", None)
-        context = copy_context()
-        context.run(var_child_runnable_config.set, made)
-        return Activation(node, id, made, context)
-
-    def show_begin(self, activation: Activation, given: Any) -> None:
-        """Stream that a node has begun."""
-        task = {"id": activation.id, "name": activation.node, "input": given}
-        self._show_task({**task, "triggers": (trigger_of(activation.node),)})
-
-    def show_end(self, activation: Activation, update: Mapping[str, Any]) -> None:
-        """Stream what a node has answered."""
-        if not self._modes:
-            return
-        self.loop._emit("updates", self._update, activation.node, update)
-        result = {key: value for key, value in update.items() if key in self.loop.output_keys}
-        self._show_task(
-            {"id": activation.id, "name": activation.node, "error": None, "result": result, "interrupts": []}
-        )
-
-    def _show_task(self, payload: dict[str, Any]) -> None:
-        self.loop._emit("tasks", iter, [payload])
-
-    def _update(self, node: str, update: Mapping[str, Any]) -> Iterator[Any]:
-        shown: Any = _Shown(node)
-        return map_output_updates(self.loop.output_keys, [(shown, list(update.items()))])
-
-
-class _Shown(NamedTuple):
-    name: str
-    config: None = None
-
-
-def _scratchpad(step: int, stop: int) -> PregelScratchpad:
-    """The counters of a node that has not been asked anything."""
-    counters = {name: count().__next__ for name in ("call_counter", "interrupt_counter", "subgraph_counter")}
-    return PregelScratchpad(step=step, stop=stop, get_null_resume=_no_resume, resume=[], **counters)
-
-
-def _no_resume(consume: bool = False) -> None:
-    return None
-
-
-def asked_again(config: RunnableConfig, namespace: str, values: Sequence[Any], *, inside: bool) -> RunnableConfig:
-    """The config to go on under, for a node that has asked in another task before.
-
-    Args:
-        config: the config of the task that takes over.
-        namespace: the one that the node ran in.
-        values: what it asked.
-        inside: whether a graph inside the node asked, which goes on from its own checkpoints.
-
-    Raises:
-        GraphInterrupt: the question, as long as there is no answer.
-    """
-    if inside:
-        changed = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_RESUMING: True}
-        return {**config, "configurable": {**config[CONF], **changed}}
-    scratchpad = config[CONF][CONFIG_KEY_SCRATCHPAD]
-    if not scratchpad.resume and scratchpad.get_null_resume(False) is None:
-        raise GraphInterrupt([Interrupt.from_ns(value, ns=namespace_of(config)) for value in values])
-    return config

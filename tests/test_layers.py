@@ -21,6 +21,7 @@ LAYERS = {
     "parts": 1,
     "pregel": 1,
     "pregel_channels": 1,
+    "pregel_crowd": 2,
     "pregel_listening": 2,
     "pregel_loop": 3,
     "pregel_open": 4,

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph import START, MessagesState, StateGraph, add_messages
+from langgraph.graph import END, START, MessagesState, StateGraph, add_messages
 from langgraph.types import Checkpointer, Command
 
 from agentmatrix.compose.builder import ComposedGraph, check_name, did_you_mean, name_of
-from agentmatrix.compose.conversation import Audience, Conversation, Event, audience_of, told
+from agentmatrix.compose.conversation import Audience, Conversation, Event, audience_of, floor_of, told
 from agentmatrix.compose.crowd import Crowd
 from agentmatrix.compose.members import LOG, Etiquette, Member, coerced
 from agentmatrix.compose.meter import Meter
@@ -27,14 +27,14 @@ from agentmatrix.pregel_channels import (
     sync_async,
     write_channel,
 )
+from agentmatrix.pregel_crowd import RunningGraph
 
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup", "GroupReply"]
 
 DEFAULT_TURNS = 50
 _TURN = "next_turn"
 _TOGETHER = "together"
-_REPLY = "reply"
-_OWN = (_TURN, _TOGETHER, _REPLY)
+_OWN = (_TURN, _TOGETHER)
 
 VisibleTo = Mapping[str, Sequence[str] | str] | Audience
 Reply = Literal["last", "transcript"] | Callable[[list[BaseMessage]], Any]
@@ -146,12 +146,11 @@ class ChatGroup:
         builder = StateGraph(self.state_schema, self.context_schema, output_schema=GroupReply)
         members = self._etiquette(frozenset(builder.schemas[self.state_schema]))
         crowd = self._crowd(members)
-        builder.add_node(_TURN, self._turn(crowd), input_schema=schema, destinations=(*self.members, _REPLY))
+        builder.add_node(_TURN, self._turn(crowd), input_schema=schema, destinations=(*self.members, END))
         builder.add_edge(START, _TURN)
         for key, member in members.items():
-            builder.add_node(key, member.runnable(), input_schema=schema)
+            builder.add_node(key, crowd.alone(member), input_schema=schema)
             builder.add_edge(key, _TURN)
-        builder.add_node(_REPLY, sync_async(self._close, name=_REPLY), input_schema=schema)
         breakpoints = {"interrupt_before": interrupt_before, "interrupt_after": interrupt_after}
         label = name or self.name or "ChatGroup"
         native = builder.compile(checkpointer, name=label, **breakpoints, **options)
@@ -163,7 +162,6 @@ class ChatGroup:
         builder.compiled = False  # what follows is no part of the drawing, and no oversight
         builder.add_node(_TOGETHER, self._together(crowd), input_schema=schema)
         graph.attach_node(_TOGETHER, builder.nodes[_TOGETHER])
-        graph.attach_edge(_TOGETHER, _TURN)
         graph.validate()
         for hidden in _OWN:
             hide_node(graph, hidden)
@@ -199,29 +197,33 @@ class ChatGroup:
 
     def _together(self, crowd: Crowd) -> Any:
         def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
-            return crowd.run(state, self._conversation(state), config)
+            conversation = self._conversation(state)
+            return crowd.run(state, conversation, floor_of(conversation.events), config).command(_TURN)
 
         async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
-            return await crowd.arun(state, self._conversation(state), config)
+            conversation = self._conversation(state)
+            return (await crowd.arun(state, conversation, floor_of(conversation.events), config)).command(_TURN)
 
         return sync_async(together, atogether, name=_TOGETHER)
 
     def _turn(self, crowd: Crowd) -> Any:
-        def turn(state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
+        def turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             conversation = self._conversation(state)
-            config, meter = self._metered(config)
-            if command := self._given(conversation):
+            if command := self._given(conversation, config):
                 return command
-            names = conversation.handoff or self.speaker.next(conversation, config)
-            return self._floor(names, crowd, config, meter)
+            metered, meter = self._metered(config)
+            names = conversation.handoff or self.speaker.next(conversation, metered)
+            command, floor = self._floor(conversation, names, crowd, config, meter)
+            return command or crowd.run(state, conversation, names, config).command(_TURN, floor)
 
-        async def aturn(state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
+        async def aturn(state: dict[str, Any], config: RunnableConfig) -> Any:
             conversation = self._conversation(state)
-            config, meter = self._metered(config)
-            if command := self._given(conversation):
+            if command := self._given(conversation, config):
                 return command
-            names = conversation.handoff or await self.speaker.anext(conversation, config)
-            return self._floor(names, crowd, config, meter)
+            metered, meter = self._metered(config)
+            names = conversation.handoff or await self.speaker.anext(conversation, metered)
+            command, floor = self._floor(conversation, names, crowd, config, meter)
+            return command or (await crowd.arun(state, conversation, names, config)).command(_TURN, floor)
 
         return sync_async(turn, aturn, name=_TURN)
 
@@ -232,14 +234,12 @@ class ChatGroup:
         meter = Meter()
         return meter.into(config), meter
 
-    def _given(self, conversation: Conversation) -> Command[Any] | None:
-        """What follows without a choice: the end, the answer of a person, or that everybody may speak."""
+    def _given(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
+        """What follows without a choice: the end, or the answer of a person."""
         if reason := self._ends(conversation):
-            return Command(goto=_REPLY, update={LOG: [Event(ends=reason)]})
+            return self._close(conversation, Event(ends=reason), config)
         if waiting := conversation.waiting:
             return Command(goto=list(waiting))
-        if self.speaker.is_free:
-            return Command(goto=_TOGETHER, update={LOG: [Event(floor=[])]})
         return None
 
     def _ends(self, conversation: Conversation) -> str | None:
@@ -249,12 +249,26 @@ class ChatGroup:
             return reason
         return f"max_turns bound ({self.max_turns})" if conversation.turns >= self.max_turns else None
 
-    def _floor(self, names: Sequence[str], crowd: Crowd, config: RunnableConfig, meter: Meter | None) -> Command[Any]:
+    def _floor(
+        self,
+        conversation: Conversation,
+        names: Sequence[str],
+        crowd: Crowd,
+        config: RunnableConfig,
+        meter: Meter | None,
+    ) -> tuple[Command[Any] | None, Event]:
+        """Where to go, or nowhere if the crowd may begin at once; and who has the floor."""
+        if self.speaker.is_free:
+            return None, Event(floor=[])
         used = meter.reading() if meter else Event()
         if not names:
-            return Command(goto=_REPLY, update={LOG: [{**used, "ends": f"{self.speaker.label} chose nobody"}]})
-        goto = _TOGETHER if crowd.can_stand_for(names, config) else list(names)
-        return Command(goto=goto, update={LOG: [{**used, "floor": list(names)}]})
+            return self._close(conversation, {**used, "ends": f"{self.speaker.label} chose nobody"}, config), used
+        floor: Event = {**used, "floor": list(names)}
+        if not crowd.can_stand_for(names, config):
+            return Command(goto=list(names), update={LOG: [floor]}), floor
+        # What was chosen is saved before it begins.
+        saves = RunningGraph(config).saves
+        return Command(goto=_TOGETHER, update={LOG: [floor]}) if saves else None, floor
 
     def _conversation(self, state: dict[str, Any]) -> Conversation:
         values = {key: value for key, value in state.items() if key != LOG}
@@ -265,15 +279,11 @@ class ChatGroup:
             events=state.get(LOG, []),
         )
 
-    def _close(self, state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
-        conversation = self._conversation(state)
-        ends = {
-            "stop_reason": next(event["ends"] for event in conversation.events if "ends" in event),
-            "last_speaker": conversation.last_speaker,
-        }
+    def _close(self, conversation: Conversation, end: Event, config: RunnableConfig) -> Command[Any]:
+        ends = {"stop_reason": end["ends"], "last_speaker": conversation.last_speaker}
         author = parent_node_of(config) or self.name
         messages = _reply(self.reply, conversation.said, author, ends)
-        return {"messages": messages, **ends}
+        return Command(goto=END, update={"messages": messages, **ends, LOG: [end]})
 
 
 def _reply(reply: Reply, said: list[BaseMessage], author: str | None, ends: dict[str, Any]) -> list[BaseMessage]:

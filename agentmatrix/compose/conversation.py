@@ -9,11 +9,31 @@ from functools import cached_property
 from typing import Any, TypedDict
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    BaseMessageChunk,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+    message_chunk_to_message,
+)
 
 from agentmatrix.errors import SpeakerError
 
-__all__ = ["Audience", "Conversation", "Event", "Transcript", "audience_of", "contribution", "told", "waiting_in"]
+__all__ = [
+    "Audience",
+    "Conversation",
+    "Event",
+    "Transcript",
+    "audience_of",
+    "contribution",
+    "floor_of",
+    "held_in",
+    "told",
+    "waiting_in",
+]
 
 VISIBLE_TO = "visible_to"
 Audience = Callable[[BaseMessage], Collection[str] | str | None]
@@ -30,6 +50,7 @@ class Event(TypedDict, total=False):
         said: the ids of what they said; none if they kept silent.
         heard: how many messages there were when they began, and `since`: how many events.
         goto: to whom they hand over.
+        held: what some of those who speak at once have answered, before the others pause or fail.
         asks: who waits for a person's answer, and what they ask in which namespace.
         ends: why the conversation ends.
         tokens: what was used, and `calls` of models, and `seconds` of work; counted where a stop asks for it.
@@ -42,6 +63,7 @@ class Event(TypedDict, total=False):
     heard: int
     since: int
     goto: list[str]
+    held: dict[str, Any]
     asks: dict[str, Any]
     ends: str
     tokens: int
@@ -149,58 +171,76 @@ def waiting_in(events: Iterable[Event]) -> dict[str, Any]:
     return asked
 
 
+def held_in(events: Sequence[Event]) -> dict[str, Any]:
+    """What members have answered in the last turn, which is not over."""
+    last = next((event for event in reversed(events) if "floor" in event or "held" in event), Event())
+    return last.get("held", {})
+
+
+def floor_of(events: Sequence[Event]) -> list[str]:
+    """To whom the floor was given last."""
+    return next(event["floor"] for event in reversed(events) if event.get("floor"))
+
+
 class Transcript:
     """The messages of a group as its members see them: their own turns as AI messages, everybody else's as human ones
-    with a name. What they see alike is made once.
+    with a name. It grows with the conversation; what they see alike is made once.
 
     Args:
         messages: the messages of the state.
-        forms: what was made of messages before; kept by who makes several transcripts of one conversation.
     """
 
-    def __init__(self, messages: Sequence[BaseMessage], forms: dict[int, tuple[BaseMessage, BaseMessage]]) -> None:
-        self.messages = messages
-        self.ids = {message.id for message in messages}
-        self._forms = forms
-        self._common = [self._as_heard(message) for message in messages]
+    def __init__(self, messages: Sequence[BaseMessage]) -> None:
+        self.ids: set[str | None] = set()
+        self._messages: list[BaseMessage] = []
+        self._heard: list[BaseMessage] = []
         self._own: dict[str, list[int]] = {}
         self._private: dict[int, frozenset[str]] = {}
-        self._news: dict[int, set[str]] = {}
-        for index, message in enumerate(messages):
-            if message.name:
-                self._own.setdefault(message.name, []).append(index)
-            if (audience := audience_of(message)) is not None:
-                self._private[index] = audience | {message.name or ""}
+        self._last_author: str | None = None
+        self._last = self._last_of_another = -1
+        self._last_for: dict[str, int] = {}
+        self.add(messages)
 
     def __len__(self) -> int:
-        return len(self.messages)
+        return len(self._messages)
+
+    def add(self, messages: Sequence[BaseMessage]) -> None:
+        """What has been said since."""
+        for index, message in enumerate(messages, len(self._messages)):
+            author = message.name or ""
+            self._heard.append(_as_heard(message))
+            self._own.setdefault(author, []).append(index)
+            if (audience := audience_of(message)) is not None:
+                self._private[index] = audience | {author}
+                self._last_for.update(dict.fromkeys(audience - {author}, index))
+            else:
+                if author != self._last_author:
+                    self._last_of_another, self._last_author = self._last, author
+                self._last = index
+        self._messages.extend(messages)
+        self.ids.update(message.id for message in messages)
+
+    def follows(self, messages: Sequence[BaseMessage]) -> bool:
+        """Whether it goes on from `messages`, or they from it; what they have more is added."""
+        common = min(len(messages), len(self))
+        if messages[:common] != self._messages[:common]:
+            return False
+        self.add(messages[common:])
+        return True
 
     def seen_by(self, member: str) -> list[BaseMessage]:
         """What `member` may hear, as it sees it."""
-        seen = self._common.copy()
+        seen = self._heard.copy()
         for index in self._own.get(member, ()):
-            seen[index] = _as_own(self.messages[index])
+            seen[index] = _as_own(self._messages[index])
         if not self._private:
             return seen
         return [message for index, message in enumerate(seen) if member in self._private.get(index, (member,))]
 
     def has_news(self, member: str, since: int) -> bool:
         """Whether others have said something, after the first `since` messages, that `member` may hear."""
-        if since not in self._news:
-            public = (m for i, m in enumerate(self.messages[since:], since) if i not in self._private)
-            self._news[since] = {message.name or "" for message in public}
-        authors = self._news[since]
-        if len(authors) > (member in authors):
-            return True
-        told = (i for i, audience in self._private.items() if i >= since and member in audience)
-        return any(self.messages[index].name != member for index in told)
-
-    def _as_heard(self, message: BaseMessage) -> BaseMessage:
-        known = self._forms.get(id(message))
-        if known is None:
-            # The message itself is kept beside, so that its identity is not given to another one.
-            known = self._forms[id(message)] = message, _as_heard(message)
-        return known[1]
+        last = self._last_of_another if member == self._last_author else self._last
+        return max(last, self._last_for.get(member, -1)) >= since
 
 
 def audience_of(message: BaseMessage) -> frozenset[str] | None:
@@ -246,15 +286,15 @@ def contribution(
     Raises:
         SpeakerError: a message is for somebody who is not in the group.
     """
-    spoken = (
-        _public(message, member)
-        for message in answered
-        if isinstance(message, BaseMessage)
-        and message.content
-        and not isinstance(message, ToolMessage | SystemMessage | RemoveMessage)
-        and (message.id is None or message.id not in known)
-    )
+    said = [message for message in answered if _is_speech(message) and (message.id is None or message.id not in known)]
+    spoken = (_public(message, member) for message in said)
     return [_addressed(message, group, audience) for message in spoken if message.content]
+
+
+def _is_speech(message: Any) -> bool:
+    if not (isinstance(message, BaseMessage) and message.content):
+        return False
+    return not isinstance(message, ToolMessage | SystemMessage | RemoveMessage)
 
 
 def _addressed(message: BaseMessage, group: Collection[str], audience: Audience) -> BaseMessage:
@@ -274,6 +314,7 @@ def _addressed(message: BaseMessage, group: Collection[str], audience: Audience)
 
 
 def _public(message: BaseMessage, member: str) -> BaseMessage:
+    message = message_chunk_to_message(message) if isinstance(message, BaseMessageChunk) else message
     changes: dict[str, Any] = {"name": member, "id": message.id or str(uuid4())}
     if isinstance(message, AIMessage):
         changes |= {"tool_calls": [], "invalid_tool_calls": [], "content": _without_tools(message.content)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import InvalidUpdateError, ParentCommand
@@ -20,15 +21,14 @@ from agentmatrix.compose.meter import Meter
 from agentmatrix.errors import SpeakerError
 from agentmatrix.pregel_channels import (
     PregelProtocol,
-    asked_again,
     command_for_node,
     is_native_async,
     node_runnable,
-    stand_in,
     updates_of,
 )
+from agentmatrix.pregel_crowd import asked_again
 
-__all__ = ["LOG", "Etiquette", "Member", "coerced"]
+__all__ = ["LOG", "Etiquette", "Member", "Turn", "coerced"]
 
 LOG = "conversation"
 
@@ -52,55 +52,72 @@ class Etiquette:
     metered: bool
 
 
+class Turn(NamedTuple):
+    """A turn of a member as it begins: what it is given, of how many messages, and after how many events."""
+
+    given: Any
+    known: Collection[str | None]
+    heard: int
+    since: int
+    meter: Meter | None
+
+
 class Member:
     """One turn of one member: shows it the transcript, takes its words and its handoff, keeps the rest private."""
 
     def __init__(self, name: str, agent: Any, etiquette: Etiquette) -> None:
         self.name = name
         self._group = etiquette
-        agent = as_agent(agent, name=name)
-        self.graphs = [agent] if isinstance(agent, PregelProtocol) else []
-        self._agent = agent if isinstance(agent, Runnable) else node_runnable(agent, name)
-        self.is_async = bool(self.graphs) or is_native_async(self._agent)
+        runnable = as_agent(agent, name=name)
+        self.graphs = [runnable] if isinstance(runnable, PregelProtocol) else []
+        self.agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
+        self.is_async = bool(self.graphs) or is_native_async(self.agent)
+        # A bare model is asked without detours: it takes messages, and its answer is one.
+        self._is_model = isinstance(agent, BaseChatModel)
+        self._asked: Runnable[Any, Any] = agent if self._is_model else self.agent
 
-    def runnable(self) -> Runnable[Any, Any]:
-        """What stands in the group's graph."""
+    def speak_alone(self, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """A turn in a task of its own, which may go on after a question to a person."""
+        config = self._goes_on(state, config)
+        return self.speak(self.turn(state, Transcript(state.get("messages", []))), config)
 
-        def call(state: dict[str, Any], config: RunnableConfig) -> Any:
-            return self.speak(state, Transcript(state.get("messages", []), {}), self._goes_on(state, config))
+    async def aspeak_alone(self, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The same as `speak_alone`, async."""
+        config = self._goes_on(state, config)
+        return await self.aspeak(self.turn(state, Transcript(state.get("messages", []))), config)
 
-        async def acall(state: dict[str, Any], config: RunnableConfig) -> Any:
-            return await self.aspeak(state, Transcript(state.get("messages", []), {}), self._goes_on(state, config))
+    def turn(self, state: Mapping[str, Any], transcript: Transcript) -> Turn:
+        """A turn that begins now."""
+        seen: Any = transcript.seen_by(self.name)
+        meter = Meter() if self._group.metered else None
+        given = seen if self._is_model else self._shared(state, seen)
+        return Turn(given, transcript.ids, len(transcript), len(state.get(LOG, ())), meter)
 
-        return stand_in(self._agent, call, acall, name=self.name)
-
-    def speak(self, state: Mapping[str, Any], transcript: Transcript, config: RunnableConfig) -> Any:
-        """One turn: the update of the group's state, or a command for a graph further out."""
-        given, meter = self._given(state, transcript), Meter() if self._group.metered else None
-        config = meter.into(config) if meter else config
+    def speak(self, turn: Turn, config: RunnableConfig) -> Any:
+        """Take a turn: the update of the group's state, or a command for a graph further out."""
+        config = turn.meter.into(config) if turn.meter else config
         try:
-            answer = self._agent.invoke(given, config)
+            answer = self._asked.invoke(turn.given, config)
         except ParentCommand as error:
             answer = self._sent(error, config)
-        return self._turn(answer, given, transcript, Event(since=len(state.get(LOG, ()))), meter)
+        return self._answered(answer, turn)
 
-    async def aspeak(self, state: Mapping[str, Any], transcript: Transcript, config: RunnableConfig) -> Any:
+    async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
-        given, meter = self._given(state, transcript), Meter() if self._group.metered else None
-        config = meter.into(config) if meter else config
+        config = turn.meter.into(config) if turn.meter else config
         try:
-            answer = await self._agent.ainvoke(given, config)
+            answer = await self._asked.ainvoke(turn.given, config)
         except ParentCommand as error:
             answer = self._sent(error, config)
-        return self._turn(answer, given, transcript, Event(since=len(state.get(LOG, ()))), meter)
+        return self._answered(answer, turn)
 
     def _goes_on(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         asked = waiting_in(state.get(LOG, ())).get(self.name)
         return asked_again(config, asked["ns"], asked["values"], inside=bool(self.graphs)) if asked else config
 
-    def _given(self, state: Mapping[str, Any], transcript: Transcript) -> Any:
+    def _shared(self, state: Mapping[str, Any], seen: list[BaseMessage]) -> Any:
         shared = {key: value for key, value in state.items() if key in self._group.keys}
-        shared["messages"] = transcript.seen_by(self.name)
+        shared["messages"] = seen
         return shared if self.graphs else coerced(self._group.schema, shared)
 
     def _sent(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
@@ -110,7 +127,9 @@ class Member:
             raise error
         return Command(goto=command.goto, update=command.update)
 
-    def _turn(self, answer: Any, given: Any, transcript: Transcript, event: Event, meter: Meter | None) -> Any:
+    def _answered(self, answer: Any, turn: Turn) -> Any:
+        if isinstance(answer, BaseMessage):
+            return {"messages": (said := self._said([answer], turn)), LOG: [self._event(turn, said)]}
         if isinstance(answer, Command):
             if answer.graph == Command.PARENT:
                 return answer
@@ -122,14 +141,21 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        group = self._group
-        said = contribution(_messages(update), transcript.ids, self.name, group.names, group.audience)
-        event |= Event(by=self.name, said=[str(message.id) for message in said], heard=len(transcript))
-        if meter:
-            event.update(meter.reading())
-        known = given if isinstance(given, Mapping) else vars(given)
-        changed = {k: v for k, v in update.items() if k in group.keys - {"messages"} and not unchanged(v, known.get(k))}
+        said = self._said(_messages(update), turn)
+        event = self._event(turn, said)
+        known = turn.given if isinstance(turn.given, Mapping) else getattr(turn.given, "__dict__", {})
+        keys = self._group.keys
+        changed = {k: v for k, v in update.items() if k in keys - {"messages"} and not unchanged(v, known.get(k))}
         return {**changed, "messages": said, LOG: [self._handed(event, goto)]}
+
+    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
+        return contribution(answered, turn.known, self.name, self._group.names, self._group.audience)
+
+    def _event(self, turn: Turn, said: list[BaseMessage]) -> Event:
+        event = Event(by=self.name, said=[str(message.id) for message in said], heard=turn.heard, since=turn.since)
+        if turn.meter:
+            event.update(turn.meter.reading())
+        return event
 
     def _handed(self, event: Event, goto: Any) -> Event:
         targets = [goto] if isinstance(goto, str | Send) else list(goto)
