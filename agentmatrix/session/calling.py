@@ -97,7 +97,7 @@ class SyncCall(Call):
             self._hear(item.event)
         elif kind == "request":
             self._serve(item.request)
-        else:
+        elif kind != "unparked":
             self._ready.append((kind, item))
 
     def _unwind(self, seconds: float) -> None:
@@ -125,6 +125,8 @@ class SyncCall(Call):
 
     def _unpark(self) -> None:
         self._parked = False
+        if self._substitute is not None:
+            self._inbox.put(("unparked", None))
         with self._serving:
             self._substitute = None
 
@@ -145,6 +147,8 @@ class SyncCall(Call):
                 try:
                     kind, item = self._inbox.get(timeout=0.5)
                 except queue.Empty:
+                    break
+                if kind == "unparked":
                     break
                 try:
                     self._handle(kind, item)

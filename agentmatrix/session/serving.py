@@ -154,6 +154,7 @@ class ServedRun:
         for control in (self.control, self.config.control if self.config else None):
             if control is not None:
                 pregel.set_drained(control, reason)
+        self.signals.inbox.close()
         self._credit.release()
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
@@ -240,6 +241,7 @@ class ServedRun:
         try:
             with tracing.continued(start.trace):
                 result = self._result(start, exported)
+            self._refuse_cut_off()
             self._settle()
             self._end(result=result)
         except BaseException as error:
@@ -261,6 +263,11 @@ class ServedRun:
             self._end(failure=error)
         finally:
             self._finish()
+
+    def _refuse_cut_off(self) -> None:
+        """Stopping closes the input of a live run, which may end it as if all signals had come."""
+        if self.cancelled.is_set() and self.signals.live:
+            raise HostError("the run was cancelled")
 
     def _result(self, start: pb.Start, exported: Exported) -> Any:
         call, args, kwargs = self._prepare(start, exported)

@@ -86,6 +86,11 @@ class Arrivals:
             self._busy = False
         self._work_on()
 
+    @property
+    def live(self) -> bool:
+        """Whether the run takes signals."""
+        return self._graph is not None
+
     def receive(self, signal: pb.Signal) -> None:
         """Takes a signal. On the I/O thread."""
         with self._lock:
