@@ -20,10 +20,10 @@ from langgraph.types import StateSnapshot
 from agentmatrix.inbox import Sent
 from agentmatrix.pregel_listening import Start, acknowledge
 from agentmatrix.pregel_loop import Cached, OpenLoop, Runner, cache_keys, filled
-from agentmatrix.pregel_turns import Task, snapshot_tasks, unfinished
+from agentmatrix.pregel_turns import Task, are_agendas_looked_for, snapshot_tasks, unfinished
 from agentmatrix.scope import Scope, current_scope
 
-__all__ = ["OpenSteps"]
+__all__ = ["OpenSteps", "Reached"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -257,12 +257,25 @@ class _AsyncLoop(OpenLoop, AsyncPregelLoop):
         return self._adopted(handler, failed_task)
 
 
-class OpenSteps(Pregel[Any, Any, Any, Any]):
-    """A compiled graph whose supersteps stay open. One of its channels is an `AgendaChannel`, and it streams eagerly:
-    the runner takes no shortcut for a single task."""
+class Reached(Pregel[Any, Any, Any, Any]):
+    """A compiled graph, one of whose channels is an `AgendaChannel`, and of which `reached_agendas` tells."""
 
-    stream = _with(Pregel.stream, SyncPregelLoop=_SyncLoop, PregelRunner=Runner)
-    astream = _with(Pregel.astream, AsyncPregelLoop=_AsyncLoop, PregelRunner=Runner)
+    def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
+        if are_agendas_looked_for():
+            return _snapshot(self, config, saved, **options)
+        return super()._prepare_state_snapshot(config, saved, **options)
+
+    async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
+        if are_agendas_looked_for():
+            return await _asnapshot(self, config, saved, **options)
+        return await super()._aprepare_state_snapshot(config, saved, **options)
+
+
+class OpenSteps(Reached):
+    """A compiled graph whose supersteps stay open. It streams eagerly, so that the runner takes no shortcuts."""
+
+    stream: Any = _with(Pregel.stream, SyncPregelLoop=_SyncLoop, PregelRunner=Runner)
+    astream: Any = _with(Pregel.astream, AsyncPregelLoop=_AsyncLoop, PregelRunner=Runner)
 
     def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
         return unfinished(_snapshot(self, config, saved, **options), saved, **options)

@@ -8,7 +8,9 @@ for a snapshot, if a task's id depends on the activation alone and never on the 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
@@ -34,6 +36,8 @@ __all__ = [
     "Turn",
     "Write",
     "agenda_channel",
+    "are_agendas_looked_for",
+    "reached_agendas",
     "snapshot_tasks",
     "unfinished",
 ]
@@ -386,7 +390,29 @@ def snapshot_tasks(
     if not channel.opens() or not checkpoint["channel_versions"]:
         return prepare_next_tasks(*given, for_execution=True, **options)
     opened = Opened(channel, channel.agenda(), *given, options)
-    return opened.reach(read_task_statuses(pending_writes or ()), lambda turn: False)
+    tasks = opened.reach(read_task_statuses(pending_writes or ()), lambda turn: False)
+    if (reached := _reached.get(None)) is not None:
+        reached.append(opened.agenda)
+    return tasks
+
+
+_reached: ContextVar[list[Agenda]] = ContextVar("reached")
+
+
+def are_agendas_looked_for() -> bool:
+    """Whether this runs inside of `reached_agendas`."""
+    return _reached.get(None) is not None
+
+
+@contextmanager
+def reached_agendas() -> Iterator[list[Agenda]]:
+    """The agendas of the snapshots that are taken here, as far as what is saved has led them."""
+    agendas: list[Agenda] = []
+    token = _reached.set(agendas)
+    try:
+        yield agendas
+    finally:
+        _reached.reset(token)
 
 
 def unfinished(snapshot: StateSnapshot, saved: Any, *, live: bool = False, **options: Any) -> StateSnapshot:

@@ -163,7 +163,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         """
         if not groups:
             raise BuildError(f"add_trigger({node!r}) has no group: add all_of(...), any_of(...) or at_least(k, ...)")
-        self._groups[node] = (*self._groups.get(node, ()), *map(group_of, groups))
+        self._groups[node] = (*self._groups.get(node, ()), *(group_of(node, group) for group in groups))
         if concurrent:
             self._concurrent.add(node)
         return self

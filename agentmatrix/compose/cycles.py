@@ -207,8 +207,7 @@ class CyclicLedger(TriggeredLedger):
                 self._trigger(node, group, have)
                 return
             if verdict is Verdict.BROKEN:
-                missing = [label for label in map(label_of, group.triggering) if label in gone]
-                self._stuck = [*self._stuck, self._broken(node, group, missing)]
+                self._stuck = [*self._stuck, self._broken(node, group, gone)]
                 return
 
     def _waits(self, node: str, source: Source) -> bool:

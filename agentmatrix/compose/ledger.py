@@ -284,6 +284,15 @@ class Ledger:
             items[source] = Item((*items[source].entries, i) if source in items else (i,), several=several)
         return items
 
+    def blame(self, node: str) -> str:
+        """Who decided that a source is not to run."""
+        ran = [source for source in self.topology.sources[node] if self._of(source)]
+        for source in ran:
+            if node in self.topology.choices.get(source, ()):
+                return f"the router or command of {source!r} led elsewhere"
+        skipped = [source for source in self.topology.sources[node] if source not in ran]
+        return f"{skipped[0]!r} is skipped: {self.blame(skipped[0])}" if skipped else "nothing started it"
+
     def times(self, node: str) -> int:
         """How often the node has run."""
         return len(self._of(node))

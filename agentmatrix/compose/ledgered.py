@@ -7,10 +7,11 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START
-from langgraph.types import StateUpdate
+from langgraph.types import StateSnapshot, StateUpdate
 
 from agentmatrix.compose.activation import error_of
 from agentmatrix.compose.builder import Builder, ComposedGraph
+from agentmatrix.compose.explained import Explanation, explained
 from agentmatrix.compose.steps import Recorded, Reporter, reader
 from agentmatrix.compose.topology import Topology
 from agentmatrix.compose.views import LEDGER, InputView, LedgerChannel, PendingView, Report, StateView, TriggerView
@@ -26,11 +27,13 @@ from agentmatrix.pregel_channels import (
     stand_in,
     trigger_of,
 )
+from agentmatrix.pregel_open import Reached
+from agentmatrix.pregel_turns import reached_agendas
 
 __all__ = ["LedgeredGraph", "attach"]
 
 
-class LedgeredGraph(ComposedGraph):
+class LedgeredGraph(Reached, ComposedGraph):
     """A compiled graph whose state is a ledger.
 
     Attributes:
@@ -38,6 +41,30 @@ class LedgeredGraph(ComposedGraph):
     """
 
     signals: frozenset[str] = frozenset()
+
+    _nodes: tuple[str, ...] = ()
+
+    def explain(self, config: RunnableConfig) -> Explanation:
+        """Why each node has run, was skipped, or waits, and for which source of which trigger group.
+
+        Args:
+            config: names the thread, as for `get_state`.
+
+        Returns:
+            A mapping of nodes to their status; as text, a line a node.
+        """
+        with reached_agendas() as agendas:
+            snapshot = self.get_state(config)
+        return self._explained(agendas, snapshot)
+
+    async def aexplain(self, config: RunnableConfig) -> Explanation:
+        """The same as `explain`, async."""
+        with reached_agendas() as agendas:
+            snapshot = await self.aget_state(config)
+        return self._explained(agendas, snapshot)
+
+    def _explained(self, agendas: Sequence[Any], snapshot: StateSnapshot) -> Explanation:
+        return explained(agendas[-1].ledger if agendas else None, self._nodes, snapshot)
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
         """Update the state, as in LangGraph; what has finished at a pause stays finished."""
@@ -110,6 +137,7 @@ def attach(graph: LedgeredGraph, builder: Builder, topology: Topology) -> None:
         graph.nodes[name] = node.copy(changes)
     for name in topology.nodes if topology.max_rounds else topology.groups:
         _guard(graph, name)
+    graph._nodes = topology.nodes
     graph.signals = frozenset() if topology.deaf else topology.signals
     graph.channels = channels
     graph.validate()

@@ -181,8 +181,7 @@ class TriggeredLedger(Ledger):
 
     def _broken(self, node: str, group: Group, gone: Iterable[str]) -> Firing:
         """What stands for a node that waits in vain."""
-        labels = {label_of(source) for source in group.triggering}
-        skipped = tuple(label for label in gone if label in labels)
+        skipped = tuple(label for label in group.labels if label in set(gone))
         why = "; ".join(f"{label!r}: {self.blame(label)}" for label in skipped)
         names = " and ".join(map(repr, skipped))
         error = TriggerError(
@@ -204,16 +203,7 @@ class TriggeredLedger(Ledger):
             return "it was cancelled when another source of a group with cancel_rest came first"
         if self._of(label):
             return "it failed, and its error handler answered"
-        return self._deciders(label)
-
-    def _deciders(self, node: str) -> str:
-        """Who decided that the node is not to run."""
-        ran = [source for source in self.topology.sources[node] if self._of(source)]
-        for source in ran:
-            if node in self.topology.choices.get(source, ()):
-                return f"the router or command of {source!r} led elsewhere"
-        skipped = [source for source in self.topology.sources[node] if source not in ran]
-        return self.blame(skipped[0]) if skipped else "nothing started it"
+        return super().blame(label)
 
     # what a checkpoint keeps
 
@@ -337,7 +327,7 @@ class DagLedger(TriggeredLedger):
         for group in self.topology.groups.get(node, ()):
             have, gone = self.standing(node, group)
             if group.verdict(have, gone) is Verdict.BROKEN:
-                return self._broken(node, group, [label for label in map(label_of, group.triggering) if label in gone])
+                return self._broken(node, group, gone)
         return None
 
     def _cancel_rest(self, group: Group | str) -> bool:

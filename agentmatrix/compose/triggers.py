@@ -139,9 +139,14 @@ class Group:
             return Verdict.CLOSED if self.tolerant else Verdict.BROKEN
         return Verdict.WAITING
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the sources that it waits for."""
+        return tuple(label_of(source) for source in self.triggering)
+
     def missing(self, have: Collection[str]) -> tuple[str, ...]:
         """The labels that it waits for."""
-        return tuple(label_of(source) for source in self.triggering if label_of(source) not in have)
+        return tuple(label for label in self.labels if label not in have)
 
 
 def signal(name: str) -> Signal:
@@ -291,8 +296,12 @@ def _group(
     return group
 
 
-def group_of(given: Group | Source) -> Group:
+def group_of(node: str, given: Group | Source) -> Group:
     """The group itself; of a bare source the group of that source alone.
+
+    Args:
+        node: the node that it is to start.
+        given: the group or the source.
 
     Raises:
         BuildError: it is neither.
@@ -301,7 +310,7 @@ def group_of(given: Group | Source) -> Group:
         return given
     if isinstance(given, str | Signal | Every | After):
         return any_of(given)
-    raise BuildError(f"{given!r} starts nothing: use all_of(...), any_of(...), at_least(...) or a source")
+    raise BuildError(f"{given!r} cannot start {node!r}: use all_of(...), any_of(...), at_least(...) or a source")
 
 
 def label_of(source: Source) -> str:
