@@ -27,6 +27,7 @@ class Arrivals:
         self._queues: dict[tuple[str, str], list[Item]] = {}
         self._values: dict[tuple[str, int], Any] = {}
         self._numbers: dict[str, int] = {}
+        self._given: set[tuple[str, int]] = set()
         self._heard: set[str] = set()
         self._clock = 0
         self.newest: dict[str, Item] = {}
@@ -72,7 +73,7 @@ class Arrivals:
                 self.deliver(node, label, item)
         self._values[label, number] = value
         if before is not None:
-            self.forget(label, before.number)
+            self._drop(label, before.number)
 
     def _takes(self, node: str, label: str) -> bool:
         """Whether some group of the node consumes items of this source, rather than only read the newest."""
@@ -86,7 +87,7 @@ class Arrivals:
         outside = {*self._topology.signals, *(source.name for source in self._topology.timers)}
         for node, label in [key for key in self._queues if key[1] in outside]:
             for item in self._queues.pop((node, label)):
-                self.forget(label, item.number)
+                self._drop(label, item.number)
 
     # what is there
 
@@ -106,10 +107,17 @@ class Arrivals:
         return self._values.get((label, item.number))
 
     def forget(self, label: str, number: int) -> None:
+        """The nodes that were given the value of a signal have run."""
+        self._given.discard((label, number))
+        self._drop(label, number)
+
+    def _drop(self, label: str, number: int) -> None:
         """The value of a signal is kept as long as somebody is to read it."""
         newest = self.newest.get(label)
+        if (label, number) in self._given or (newest and newest.number == number):
+            return
         queued = (item for key, items in self._queues.items() if key[1] == label for item in items)
-        if not (newest and newest.number == number) and all(item.number != number for item in queued):
+        if all(item.number != number for item in queued):
             self._values.pop((label, number), None)
 
     def take(self, node: str, group: Group, have: Mapping[str, Item]) -> dict[str, Item]:
@@ -127,7 +135,9 @@ class Arrivals:
             if queue := self._queues.get((node, label)):
                 queue.pop(0)
         read = [label_of(source) for source in group.latest if label_of(source) in have]
-        return {label: have[label] for label in (*consumed, *read)}
+        taken = {label: have[label] for label in (*consumed, *read)}
+        self._given.update((label, item.number) for label, item in taken.items() if item.number)
+        return taken
 
     # what a checkpoint keeps
 
@@ -137,6 +147,7 @@ class Arrivals:
             "queues": [[*key, [_plain(item) for item in items]] for key, items in self._queues.items() if items],
             "values": [[*key, value] for key, value in self._values.items()],
             "newest": {label: _plain(item) for label, item in self.newest.items()},
+            "given": sorted([*key] for key in self._given),
             "numbers": dict(self._numbers),
             "heard": sorted(self._heard),
             "clock": self._clock,
@@ -150,6 +161,7 @@ class Arrivals:
         self._queues = {(node, label): [_item(item) for item in items] for node, label, items in plain["queues"]}
         self._values = {(label, number): value for label, number, value in plain["values"]}
         self.newest = {label: _item(item) for label, item in plain["newest"].items()}
+        self._given = {(label, number) for label, number in plain["given"]}
         self._numbers, self._heard = dict(plain["numbers"]), set(plain["heard"])
         self._clock, self.open, self.ended = plain["clock"], plain["open"], plain["ended"]
         self.timers = set(plain["timers"])
