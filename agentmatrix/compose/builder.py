@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -47,6 +47,7 @@ class ComposedGraph(Live, Shown, CompiledStateGraph[Any, Any, Any, Any]):
     """What a builder compiles to: a LangGraph graph, drawn as the same graph in a `StateGraph` would be."""
 
     _drawing: Graph | None = None
+    _labels: Mapping[tuple[str, str], str] = {}
 
     def copy(self, update: dict[str, Any] | None = None) -> Self:
         """A copy with other attributes, as `with_config` makes one."""
@@ -56,13 +57,15 @@ class ComposedGraph(Live, Shown, CompiledStateGraph[Any, Any, Any, Any]):
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
         """The graph to draw."""
-        return self._drawing.get_graph(config, xray=xray) if self._drawing else super().get_graph(config, xray=xray)
+        native = self._drawing
+        drawn = native.get_graph(config, xray=xray) if native else super().get_graph(config, xray=xray)
+        return _labelled(drawn, self._labels)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
         """The graph to draw."""
-        if self._drawing:
-            return await self._drawing.aget_graph(config, xray=xray)
-        return await super().aget_graph(config, xray=xray)
+        native = self._drawing
+        drawn = await (native.aget_graph(config, xray=xray) if native else super().aget_graph(config, xray=xray))
+        return _labelled(drawn, self._labels)
 
 
 class Builder(StateGraph[Any, Any, Any, Any]):
@@ -82,6 +85,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         self._graphs: dict[str, AnyGraph] = {}
         self._groups: dict[str, tuple[Group, ...]] = {}
         self._concurrent: set[str] = set()
+        self._labels: Mapping[tuple[str, str], str] = {}
 
     def add_node(
         self,
@@ -195,17 +199,31 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         whole.branches = self.branches.copy()
         whole.channels = dict(self.channels)
         whole.schemas = dict(self.schemas)
+        whole._labels = self._trigger_labels()
         whole.edges |= self._drawn_triggers()
         return whole
 
     def _drawn_triggers(self) -> set[tuple[str, str]]:
         """Triggers as edges: a drawing shows them so. What starts a node from outside is drawn from START."""
-        return {
-            (source if isinstance(source, str) else START, node)
-            for node, groups in self._groups.items()
-            for group in groups
-            for source in group.sources
-        }
+        return {(source if isinstance(source, str) else START, node) for node, source, _ in self._triggers()}
+
+    def _trigger_labels(self) -> dict[tuple[str, str], str]:
+        """What a drawing says at edges that stand for signals and timers, and for sources that are not regular."""
+        plain: set[Any] = {*self._all_edges, *((source, node) for node, source, kind in self._triggers() if not kind)}
+        labels: dict[tuple[str, str], dict[str, None]] = {}
+        for node, source, kind in self._triggers():
+            edge = (source, node) if isinstance(source, str) else (START, node)
+            words = (kind,) if isinstance(source, str) else (kind, label_of(source))
+            if edge not in plain:
+                labels.setdefault(edge, {})[" ".join(filter(None, words))] = None
+        return {edge: ", ".join(words) for edge, words in labels.items()}
+
+    def _triggers(self) -> Iterator[tuple[str, Source, str]]:
+        """Each node with a source of a group of its own, and the kind of the source, "" for a regular one."""
+        for node, groups in self._groups.items():
+            for group in groups:
+                kinds = {"": group.regular, "gate": group.gates, "latest": group.latest, "optional": group.optional}
+                yield from ((node, source, kind) for kind, sources in kinds.items() for source in sources)
 
     def _check_triggers(self) -> None:
         for node, groups in self._groups.items():
@@ -267,6 +285,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         self._restore_subgraphs(native)
         graph = rebuilt(native, kind)
         graph._drawing = native
+        graph._labels = self._labels
         return graph
 
     def _restore_subgraphs(self, graph: Graph) -> None:
@@ -274,6 +293,16 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         for name, inner in self._graphs.items():
             if not graph.nodes[name].subgraphs and getattr(inner, "checkpointer", None) is not False:
                 replace_bound(graph, name, graph.nodes[name].bound, [inner])
+
+
+def _labelled(drawn: DrawnGraph, labels: Mapping[tuple[str, str], str]) -> DrawnGraph:
+    """The drawing with labels at its edges; an edge to or from a nested graph that is shown has its node's label."""
+    for number, edge in enumerate(drawn.edges if labels else ()):
+        source, target = edge.source.partition(":")[0], edge.target.partition(":")[0]
+        if source != target or edge.source == source:
+            if label := labels.get((source, target)):
+                drawn.edges[number] = edge._replace(data=label, conditional=True)
+    return drawn
 
 
 def check_name(name: str, taken: Container[str]) -> None:
