@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Context, copy_context
 from dataclasses import fields
 from functools import cached_property
 from itertools import count
@@ -40,12 +39,22 @@ _KEPT = "agentmatrix:kept"
 
 
 class Activation(NamedTuple):
-    """One run of a node inside the task of another: its id, its config, and the context that it runs in."""
+    """One run of a node inside the task of another."""
 
+    run: RunningGraph
     node: str
     id: str
-    config: RunnableConfig
-    context: Context
+
+    @property
+    def namespace(self) -> str:
+        """The checkpoint namespace that it runs in."""
+        return f"{self.run.space}{self.node}{NS_END}{self.id}"
+
+    def enter(self) -> RunnableConfig:
+        """The config to run under, which from here on is the context's too."""
+        config = self.run.config_of(self)
+        var_child_runnable_config.set(config)
+        return config
 
 
 class RunningGraph:
@@ -106,22 +115,26 @@ class RunningGraph:
         (getattr(stack, "push_async_callback", None) or stack.callback)(stop)
 
     @cached_property
-    def _common(self) -> tuple[str, RunnableConfig, dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """What all activations of a task have in common: namespace, config, metadata, runtime, execution info."""
+    def space(self) -> str:
+        """What the namespaces of all nodes of the graph begin with."""
+        return "".join(f"{part}{NS_SEP}" for part in namespace_of(self._config).split(NS_SEP)[:-1])
+
+    @cached_property
+    def _common(self) -> tuple[RunnableConfig, dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """What all activations of a task have in common: config, metadata, runtime, execution info."""
         config, runtime = self._config, self._config[CONF][CONFIG_KEY_RUNTIME]
-        space = "".join(f"{part}{NS_SEP}" for part in namespace_of(config).split(NS_SEP)[:-1])
         tags = [tag for tag in config.get("tags") or () if tag != TAG_HIDDEN]
         shared: RunnableConfig = {**config, "tags": tags, "callbacks": None}
         shared.pop("run_id", None)
-        return space, shared, config.get("metadata", {}), _fields_of(runtime), _fields_of(runtime.execution_info)
+        return shared, config.get("metadata", {}), _fields_of(runtime), _fields_of(runtime.execution_info)
 
-    def activation(self, node: str, id: str) -> Activation:
-        """A run of `node` inside this task, under a namespace, metadata and counters of its own."""
-        loop, (space, shared, metadata, runtime, info) = self.loop, self._common
-        namespace = f"{space}{node}{NS_END}{id}"
-        info = {**info, "task_id": id, "checkpoint_ns": namespace}
+    def config_of(self, activation: Activation) -> RunnableConfig:
+        """A config with a namespace, metadata and counters of the activation's own."""
+        loop, (shared, metadata, runtime, info) = self.loop, self._common
+        node, namespace = activation.node, activation.namespace
+        info = {**info, "task_id": activation.id, "checkpoint_ns": namespace}
         own = {
-            CONFIG_KEY_TASK_ID: id,
+            CONFIG_KEY_TASK_ID: activation.id,
             CONFIG_KEY_CHECKPOINT_NS: namespace,
             CONFIG_KEY_SEND: deque[Any]().extend,
             CONFIG_KEY_SCRATCHPAD: _scratchpad(loop.step, loop.stop),
@@ -137,9 +150,7 @@ class RunningGraph:
         made: RunnableConfig = {**shared, "run_name": node, **both}  # type: ignore[typeddict-item]
         if self.is_watched:
             made["callbacks"] = loop.manager.get_child(f"graph:step:{loop.step}")
-        context = copy_context()
-        context.run(var_child_runnable_config.set, made)
-        return Activation(node, id, made, context)
+        return made
 
     def show_begin(self, activation: Activation, given: Any) -> None:
         """Stream that a node has begun."""
@@ -176,8 +187,15 @@ def _fields_of(record: Any) -> dict[str, Any]:
 
 def _scratchpad(step: int, stop: int) -> PregelScratchpad:
     """The counters of a node that has not been asked anything."""
-    counters = {name: count().__next__ for name in ("call_counter", "interrupt_counter", "subgraph_counter")}
-    return PregelScratchpad(step=step, stop=stop, get_null_resume=_no_resume, resume=[], **counters)
+    return PregelScratchpad(
+        step=step,
+        stop=stop,
+        call_counter=count().__next__,
+        interrupt_counter=count().__next__,
+        get_null_resume=_no_resume,
+        resume=[],
+        subgraph_counter=count().__next__,
+    )
 
 
 def _no_resume(consume: bool = False) -> None:

@@ -228,11 +228,12 @@ class Transcript:
         self.add(messages[common:])
         return True
 
-    def seen_by(self, member: str) -> list[BaseMessage]:
-        """What `member` may hear, as it sees it."""
-        seen = self._heard.copy()
+    def seen_by(self, member: str, until: int) -> list[BaseMessage]:
+        """What `member` may hear of the first so many messages, as it sees it."""
+        seen = self._heard[:until]
         for index in self._own.get(member, ()):
-            seen[index] = _as_own(self._messages[index])
+            if index < until:
+                seen[index] = _as_own(self._messages[index])
         if not self._private:
             return seen
         return [message for index, message in enumerate(seen) if member in self._private.get(index, (member,))]

@@ -1,7 +1,8 @@
 """Members of a chat group who act at the same time, inside one task of the group's graph.
 
-In a broadcast it stands for as many tasks, where nothing of a task could be seen but its result; what has been answered
-is saved as those tasks' results would be, and as soon as somebody fails or asks a person it gives way to them. In free
+In a broadcast it stands for as many tasks, where nothing of a task could be seen but its result. With a checkpointer it
+does so for models; what they have answered is saved as those tasks' results would be, and as soon as one of them fails
+or asks a person it gives way to the tasks. In free
 conversation it lets each member begin as soon as there is something new to hear: whoever is still at work when the task
 ends, since somebody else has spoken, goes on, and is met again by the next one.
 """
@@ -19,8 +20,8 @@ from agentmatrix.compose.conversation import Conversation, Event, held_in
 from agentmatrix.compose.members import LOG, Member
 from agentmatrix.compose.rooms import Ended, Room, Tasks, Threads
 from agentmatrix.errors import BuildError
-from agentmatrix.pregel_channels import namespace_of, stand_in
-from agentmatrix.pregel_crowd import RunningGraph, asked_again
+from agentmatrix.pregel_channels import namespace_of, sync_async
+from agentmatrix.pregel_crowd import Activation, RunningGraph, asked_again
 
 __all__ = ["Crowd", "Met"]
 
@@ -67,6 +68,9 @@ class Crowd:
         if len(names) < 2 or any(self._members[name].graphs for name in names):
             return False
         run = RunningGraph(config)
+        # Whatever else than a model may have results of its own to save, of a `@task`, which belong to a task.
+        if run.saves and not all(self._members[name].is_model for name in names):
+            return False
         return not (run.is_followed or run.breakpoints)
 
     def run(self, state: dict[str, Any], conversation: Conversation, floor: Sequence[str], config: Any) -> Met:
@@ -102,7 +106,7 @@ class Crowd:
                 return _taken_over(await room.join(name), config)
             return await member.aspeak_alone(state, config)
 
-        return stand_in(member.agent, call, acall, name=member.name)
+        return sync_async(call, acall, name=member.name)
 
     def _room(self, config: RunnableConfig, kind: Callable[..., Any]) -> Any:
         run = RunningGraph(config)
@@ -122,7 +126,7 @@ class Crowd:
         names = self._due(room, conversation) if self._free else sorted(floor)
         saved = {} if self._free else {update[LOG][-1]["by"]: update for update in room.run.kept}
         for name in () if room.failed else names:
-            activation = room.run.activation(name, f"{task}{self._numbers[name]:012x}")
+            activation = Activation(room.run, name, f"{task}{self._numbers[name]:012x}")
             if name in saved:
                 room.end_as_before(activation, saved[name])
             else:

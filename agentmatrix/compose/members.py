@@ -73,25 +73,27 @@ class Member:
         self.agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
         self.is_async = bool(self.graphs) or is_native_async(self.agent)
         # A bare model is asked without detours: it takes messages, and its answer is one.
-        self._is_model = isinstance(agent, BaseChatModel)
-        self._asked: Runnable[Any, Any] = agent if self._is_model else self.agent
+        self.is_model = isinstance(agent, BaseChatModel)
+        self._asked: Runnable[Any, Any] = agent if self.is_model else self.agent
 
     def speak_alone(self, state: dict[str, Any], config: RunnableConfig) -> Any:
         """A turn in a task of its own, which may go on after a question to a person."""
         config = self._goes_on(state, config)
-        return self.speak(self.turn(state, Transcript(state.get("messages", []))), config)
+        transcript = Transcript(state.get("messages", []))
+        return self.speak(self.turn(state, transcript, len(transcript)), config)
 
     async def aspeak_alone(self, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The same as `speak_alone`, async."""
         config = self._goes_on(state, config)
-        return await self.aspeak(self.turn(state, Transcript(state.get("messages", []))), config)
+        transcript = Transcript(state.get("messages", []))
+        return await self.aspeak(self.turn(state, transcript, len(transcript)), config)
 
-    def turn(self, state: Mapping[str, Any], transcript: Transcript) -> Turn:
-        """A turn that begins now."""
-        seen: Any = transcript.seen_by(self.name)
+    def turn(self, state: Mapping[str, Any], transcript: Transcript, heard: int) -> Turn:
+        """A turn that begins when so many messages have been heard."""
+        seen: Any = transcript.seen_by(self.name, heard)
         meter = Meter() if self._group.metered else None
-        given = seen if self._is_model else self._shared(state, seen)
-        return Turn(given, transcript.ids, len(transcript), len(state.get(LOG, ())), meter)
+        given = seen if self.is_model else self._shared(state, seen)
+        return Turn(given, transcript.ids, heard, len(state.get(LOG, ())), meter)
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
         """Take a turn: the update of the group's state, or a command for a graph further out."""

@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -19,7 +20,7 @@ from langgraph.types import Command
 
 from agentmatrix.compose.conversation import Event, Transcript
 from agentmatrix.compose.members import LOG, Member, Turn
-from agentmatrix.pregel_channels import namespace_of, sync_async
+from agentmatrix.pregel_channels import sync_async
 from agentmatrix.pregel_crowd import Activation, RunningGraph
 
 __all__ = ["Ended", "Room", "Tasks", "Threads"]
@@ -66,6 +67,7 @@ class Room(ABC):
         self.run: RunningGraph
         self.transcript = Transcript([])
         self.saves = saves
+        self._is_over = False
         self.failed = False
         self._state: dict[str, Any] = {}
         self._asked = False
@@ -103,13 +105,10 @@ class Room(ABC):
         self.busy[activation.node] = None
         self._ended[activation.node] = Ended(activation, outcome, outcome[LOG][-1])
 
-    def _turn(self, member: Member) -> Turn:
-        return member.turn(self._state, self.transcript)
-
     def _end(self, activation: Activation, outcome: Any) -> None:
         if isinstance(outcome, GraphInterrupt):
             values = [asked.value for asked in outcome.args[0]]
-            outcome = {LOG: [Event(asks={activation.node: {"ns": namespace_of(activation.config), "values": values}})]}
+            outcome = {LOG: [Event(asks={activation.node: {"ns": activation.namespace, "values": values}})]}
         elif isinstance(outcome, Command):
             outcome = ParentCommand(outcome)
         ended = Ended(activation, outcome, outcome[LOG][-1] if isinstance(outcome, dict) else Event())
@@ -139,7 +138,7 @@ class Room(ABC):
     def _save(self) -> None:
         """Nobody who has answered is asked again after a kill. When all have, the task itself is saved at once."""
         unsaved, self._unsaved = self._unsaved, []
-        if unsaved and len(self._ended) < len(self.busy):
+        if unsaved and not self._is_over and len(self._ended) < len(self.busy):
             self.run.keep(unsaved[0].activation.id, [ended.outcome for ended in unsaved])
 
     @property
@@ -179,24 +178,19 @@ class Tasks(Room):
         super().__init__(limit, everybody=everybody, saves=saves)
         self._seats = asyncio.Semaphore(limit) if limit else None
         self._changed = asyncio.Event()
-        self._is_over = False
 
     def begin(self, activation: Activation, member: Member) -> None:
-        coroutine = self._do(activation, member) if self._seats else self._take(activation, member, self._turn(member))
-        self.busy[activation.node] = asyncio.create_task(coroutine, name=activation.node, context=activation.context)
+        coroutine = self._do(activation, member, len(self.transcript))
+        self.busy[activation.node] = asyncio.create_task(coroutine, name=activation.node)
 
-    async def _do(self, activation: Activation, member: Member) -> None:
-        async with self._seats or contextlib.nullcontext():
-            await self._take(activation, member, self._turn(member))
-
-    async def _take(self, activation: Activation, member: Member, turn: Turn) -> None:
+    async def _do(self, activation: Activation, member: Member, heard: int) -> None:
+        # Those who begin together hear the same; who waits for a seat hears more.
         try:
-            config = activation.config
-            if config["callbacks"] is None:
-                outcome = await member.aspeak(turn, config)
+            if self._seats:
+                async with self._seats:
+                    outcome = await self._speak(activation, member, len(self.transcript))
             else:
-                self.run.show_begin(activation, self._state)
-                outcome = await self._traced(member, turn).ainvoke(self._state, config)
+                outcome = await self._speak(activation, member, heard)
         except BaseException as error:
             if not self._is_over:
                 self._over(activation, error)
@@ -204,6 +198,13 @@ class Tasks(Room):
                 raise
         else:
             self._over(activation, outcome)
+
+    async def _speak(self, activation: Activation, member: Member, heard: int) -> Any:
+        turn, config = member.turn(self._state, self.transcript, heard), activation.enter()
+        if config["callbacks"] is None:
+            return await member.aspeak(turn, config)
+        self.run.show_begin(activation, self._state)
+        return await self._traced(member, turn).ainvoke(self._state, config)
 
     def _over(self, activation: Activation, outcome: Any) -> None:
         self._end(activation, outcome)
@@ -245,11 +246,10 @@ class Threads(Room):
     def __init__(self, limit: int | None, *, everybody: bool, saves: bool) -> None:
         super().__init__(limit, everybody=everybody, saves=saves)
         self._limit = limit
-        self._queue: deque[tuple[Activation, Member]] = deque()
+        self._queue: deque[tuple[Context, Activation, Member]] = deque()
         self._changed = threading.Condition()
         self._wanted = threading.Condition(self._changed)  # type: ignore[arg-type]
         self._threads = self._idle = self._stalls = self._count = self._counted = 0
-        self._is_over = False
 
     def hear(self, state: dict[str, Any], messages: Sequence[BaseMessage]) -> None:
         with self._changed:
@@ -258,7 +258,7 @@ class Threads(Room):
     def begin(self, activation: Activation, member: Member) -> None:
         with self._changed:
             self.busy[activation.node] = None
-            self._queue.append((activation, member))
+            self._queue.append((copy_context(), activation, member))
 
     def _work(self) -> None:
         while True:
@@ -269,8 +269,8 @@ class Threads(Room):
                     self._idle -= 1
                 if self._is_over:
                     return
-                activation, member = self._queue.popleft()
-            activation.context.run(self._do, activation, member)
+                context, activation, member = self._queue.popleft()
+            context.run(self._do, activation, member)
 
     def _do(self, activation: Activation, member: Member) -> None:
         try:
@@ -285,7 +285,8 @@ class Threads(Room):
 
     def _speak(self, activation: Activation, member: Member) -> Any:
         with self._changed:
-            turn, config = self._turn(member), activation.config
+            turn = member.turn(self._state, self.transcript, len(self.transcript))
+        config = activation.enter()
         if config["callbacks"] is None:
             return member.speak(turn, config)
         self.run.show_begin(activation, self._state)
