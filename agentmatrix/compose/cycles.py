@@ -165,6 +165,9 @@ class CyclicLedger(TriggeredLedger):
             late = {label_of(source) for source in group.regular} - taken.keys()
             losers = sorted(late.intersection(self.topology.nodes))
             self.dropped.extend(losers)
+            for loser in losers:
+                # What was about to start, and has only not been looked at yet, does not start either.
+                self.arrivals.queue(loser, _EDGE).clear()
             self.due = [firing for firing in self.due if firing.node not in losers]
             self._undelivered = {o: p for o, p in self._undelivered.items() if p.send.node not in losers}
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any, Final
 
 from agentmatrix.errors import DeadlineExceeded
+from agentmatrix.scope import current_scope
 from agentmatrix.session.call import Call, CallSpec
 from agentmatrix.session.lending import is_async_method
 from agentmatrix.transport.base import Transport
@@ -25,6 +26,10 @@ UNWIND_SECONDS: Final = 10.0
 UNWIND_SECONDS_OF_A_PERSON: Final = 2.0
 """The same where a thread waits that a person may have stopped: Ctrl-C, a notebook's stop button, a stream left early
 (which is what a stream sees of a Ctrl-C in the body of its loop)."""
+
+
+def _nothing() -> None:
+    return None
 
 
 class SyncCall(Call):
@@ -58,8 +63,11 @@ class SyncCall(Call):
 
     def parts(self) -> Generator[Any, None, Any]:
         """Yields the parts of the run; its return value is the verb's result."""
+        scope, stay = current_scope.get(), _nothing
         try:
             self.open()
+            if scope is not None:
+                stay = scope.on_cancel(lambda: self.cancel("the work that this is part of was given up"))
             while True:
                 kind, item = self._next()
                 if kind == "part":
@@ -80,6 +88,7 @@ class SyncCall(Call):
                 self._unwind(UNWIND_SECONDS_OF_A_PERSON if person else UNWIND_SECONDS)
             raise
         finally:
+            stay()
             self.close()
 
     def _next(self) -> tuple[str, Any]:
