@@ -23,7 +23,7 @@ class NodeStatus:
 
     Attributes:
         node: the node.
-        state: "ran"; "ready", or at work and not finished so far as the saver knows; "paused" by an interrupt; "failed";
+        state: "ran"; "ready", or at work and not finished as far as is saved; "paused" by an interrupt; "failed";
             "skipped"; or "waiting".
         times: how often it has run.
         why: what started it, who skipped it, or which source of which group it waits for.
