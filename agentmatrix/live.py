@@ -313,8 +313,7 @@ class SyncLiveRun(_Going):
         """Starts the run in a thread. Called on entering."""
         self._news = threading.Condition()
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._pump,), name="agentmatrix-live", daemon=True)
-        self._thread.start()
+        threading.Thread(target=context.run, args=(self._pump,), name="agentmatrix-live", daemon=True).start()
         return self
 
     def _pump(self) -> None:
@@ -346,12 +345,17 @@ class SyncLiveRun(_Going):
         """Lets the running agents finish, starts nothing new, and returns when the run has ended. Not for its nodes."""
         self._stopped = True
         self._drain(reason or "stop")
-        self._thread.join()
+        self._wait()
 
     def result(self) -> Any:
         """Waits for the end of the run. Returns what `invoke` would, and raises what it would."""
-        self._thread.join()
+        self._wait()
         return self._value()
+
+    def _wait(self, seconds: float | None = None) -> None:
+        # Not `Thread.join`: a thread whose join was interrupted counts as ended from then on.
+        with self._news:
+            self._news.wait_for(lambda: self._over, seconds)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -372,7 +376,7 @@ class SyncLiveRun(_Going):
                 return
             self.close_input()
             try:
-                self._thread.join()
+                self._wait()
             except BaseException as interruption:
                 self._cancel(interruption)
                 raise
@@ -381,7 +385,7 @@ class SyncLiveRun(_Going):
     def _cancel(self, error: BaseException) -> None:
         self._cancelled = True
         self._drain("the block was left by an exception")
-        self._thread.join(_PATIENCE if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else None)
+        self._wait(_PATIENCE if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else None)
         self._inbox.end(SignalError("the run was cancelled"))
 
 

@@ -1,0 +1,115 @@
+"""Graphs with triggers that hear signals; `python -m tests.interaction.listeners` serves them, or runs one live."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, StateGraph
+
+from agentmatrix import CyclicGraph, Dag, Host, RemoteAgent, all_of, get_activation, signal
+
+
+class State(TypedDict, total=False):
+    heard: Annotated[list[Any], operator.add]
+    folder: str
+
+
+def audio() -> Any:
+    """What the signal that started this node carries."""
+    return get_activation().items["audio"]
+
+
+def hear(state: State) -> State:
+    return {"heard": [audio()]}
+
+
+def listener(node: Callable[..., Any] = hear, *, concurrent: bool = False, **options: Any) -> Any:
+    """Hears each `audio` once, in a node of its own."""
+    builder = CyclicGraph(State, name="listener").add_node("hear", node)
+    return builder.add_trigger("hear", signal("audio"), concurrent=concurrent).compile(**options)
+
+
+def above(nested: Any, **options: Any) -> Any:
+    """A plain LangGraph graph whose node `panel` is that graph."""
+    return StateGraph(State).add_node("panel", nested).add_edge(START, "panel").compile(name="above", **options)
+
+
+def note(state: State) -> State:
+    """Hears a signal, and leaves a line in a file for each run; `die` ends its process there."""
+    said = audio()
+    if said == "die" and not Path(state["folder"], "died").exists():
+        Path(state["folder"], "died").touch()
+        os.kill(os.getpid(), 9)
+    with Path(state["folder"], "heard").open("a") as file:
+        file.write(f"{said}\n")
+    return {"heard": [said]}
+
+
+async def anote(state: State) -> State:
+    return note(state)
+
+
+def waiter(**options: Any) -> Any:
+    """Needs two words before it starts."""
+    builder = Dag(State, name="waiter")
+    builder.add_node("pair", lambda state: {"heard": [dict(get_activation().items)]})
+    return builder.add_trigger("pair", all_of(signal("left"), signal("right"))).compile(**options)
+
+
+THREAD: Any = {"configurable": {"thread_id": "1"}}
+
+
+def run_live(address: str, folder: str, way: str) -> None:
+    """Runs a listener live over a sqlite saver, nested, here or on the host at the address; signals come by stdin."""
+    node: Any = {"sync": note, "async": anote}[way]
+    nested = RemoteAgent(f"{address}/{way}") if address != "local" else listener(node)
+    first = not Path(folder, "db").exists()
+    given: Any = {"heard": [], "folder": folder} if first else None
+
+    def said(line: str) -> str:
+        return line.strip()
+
+    async def amain() -> Any:
+        async with AsyncSqliteSaver.from_conn_string(f"{folder}/db") as saver:
+            graph = above(nested, checkpointer=saver)
+            async with _live(graph, given) as run:
+                while line := await asyncio.to_thread(sys.stdin.readline):
+                    await run.signal("panel/audio", said(line))
+                    print("taken", said(line), flush=True)
+            return await run.result()
+
+    def main() -> Any:
+        with SqliteSaver.from_conn_string(f"{folder}/db") as saver:
+            graph = above(nested, checkpointer=saver)
+            with _live(graph, given) as run:
+                for line in sys.stdin:
+                    run.signal("panel/audio", said(line))
+                    print("taken", said(line), flush=True)
+            return run.result()
+
+    result = asyncio.run(amain()) if way == "async" else main()
+    print("result", ",".join(result["heard"]), flush=True)
+
+
+def _live(graph: Any, given: Any) -> Any:
+    from agentmatrix.live import LiveRun
+
+    return LiveRun(graph, given, THREAD, durability="sync")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        run_live(*sys.argv[1:])
+    else:
+        with Host({"sync": listener(note), "async": listener(anote)}) as host:
+            print(host.address, flush=True)
+            threading.Event().wait()

@@ -1,0 +1,121 @@
+"""Live runs in processes that are killed: what was acknowledged is consumed once and in order."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("langgraph.checkpoint.sqlite")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`listeners` in a second process, with its standard input and output."""
+    command = [sys.executable, "-m", "tests.interaction.listeners", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def say(caller: subprocess.Popen[str], *words: str) -> list[str]:
+    """Sends signals one after the other; returns those that were acknowledged before the process ended."""
+    assert caller.stdin is not None and caller.stdout is not None
+    taken = []
+    for word in words:
+        try:
+            caller.stdin.write(f"{word}\n")
+            caller.stdin.flush()
+        except BrokenPipeError:
+            break
+        if not (line := caller.stdout.readline()).startswith("taken "):
+            break
+        taken.append(line.removeprefix("taken ").strip())
+    return taken
+
+
+def result(address: str, folder: Path, way: str) -> list[str]:
+    """What the run has heard in the end, by a new process that goes on with it."""
+    with process(address, str(folder), way) as caller:
+        out, errors = caller.communicate("", timeout=60)
+    assert out.startswith("result "), errors
+    return out.removeprefix("result ").strip().split(",")
+
+
+def heard(folder: Path) -> list[str]:
+    return (folder / "heard").read_text().split()
+
+
+@pytest.fixture(params=["local", "remote"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "local":
+        yield "local"
+    else:
+        with process() as host:
+            assert host.stdout is not None
+            yield host.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_killed_parent(tmp_path: Path, address: str, way: str) -> None:
+    with process(address, str(tmp_path), way) as caller:
+        taken = say(caller, "a", "b", "c", "d")
+        caller.send_signal(signal.SIGKILL)
+        caller.wait(20)
+    assert taken == ["a", "b", "c", "d"]
+    assert result(address, tmp_path, way) == taken
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_parent_that_dies_in_a_node(tmp_path: Path, way: str) -> None:
+    with process("local", str(tmp_path), way) as caller:
+        taken = say(caller, "a", "b", "die", "late")
+        assert caller.wait(20) == -signal.SIGKILL
+    assert taken[:2] == ["a", "b"]
+    assert result("local", tmp_path, way) == [*dict.fromkeys([*taken, "die"])][: max(len(taken), 3)]
+    assert heard(tmp_path)[:2] == ["a", "b"]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_killed_host(tmp_path: Path, way: str) -> None:
+    with process() as host:
+        assert host.stdout is not None
+        with process(host.stdout.readline().strip(), str(tmp_path), way) as caller:
+            taken = say(caller, "a", "b", "c")
+            host.send_signal(signal.SIGKILL)
+            _, errors = caller.communicate(timeout=30)
+    assert "HostLost" in errors and taken == ["a", "b", "c"]
+    with process() as host:
+        assert host.stdout is not None
+        assert result(host.stdout.readline().strip(), tmp_path, way) == taken
+
+
+INTERRUPTED = """
+import sys
+from tests.interaction.listeners import above, listener
+from agentmatrix.live import LiveRun
+with LiveRun(above(listener()), {"heard": []}) as run:
+    run.signal("panel/audio", 1)
+    print("waiting", flush=True)
+    run.result()
+"""
+
+
+def test_ctrl_c_ends_a_sync_run_that_waits() -> None:
+    command: list[Any] = [sys.executable, "-c", INTERRUPTED]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None and caller.stdout.readline() == "waiting\n"
+        caller.send_signal(signal.SIGINT)
+        _, errors = caller.communicate(timeout=10)
+    assert "KeyboardInterrupt" in errors and caller.returncode != 0

@@ -1,0 +1,198 @@
+"""Signals start nodes while others run: local, nested and remote alike, acknowledged once and for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphDrained
+from langgraph.graph import END
+from langgraph.types import Command, interrupt
+
+from agentmatrix import CyclicGraph, Dag, signal
+from agentmatrix.errors import SignalError, TriggerError
+from tests.interaction.ears import live
+from tests.interaction.listeners import THREAD, State, above, audio, hear, listener, waiter
+
+EMPTY: State = {"heard": []}
+
+
+@pytest.mark.parametrize("durability", [None, "sync", "async", "exit"])
+async def test_each_signal_starts_a_node_in_order(place: Any, verbs: Any, durability: str | None) -> None:
+    options = {"checkpointer": InMemorySaver()} if durability else {}
+    graph = place(listener(**options))
+    given = {"durability": durability} if durability else {}
+    async with live(verbs, graph, EMPTY, THREAD, **given) as run:
+        for number in range(5):
+            await run.signal("audio", number, timeout=20)
+        run.close_input()
+        assert [part["hear"]["heard"] async for part in run] == [[0], [1], [2], [3], [4]]
+    assert (await run.result())["heard"] == [0, 1, 2, 3, 4]
+
+
+async def test_a_part_comes_while_the_run_waits_for_the_next_signal(place: Any, verbs: Any) -> None:
+    async with live(verbs, place(listener()), EMPTY, stream_mode="updates") as run:
+        await run.signal("audio", 0)
+        async for part in run:
+            number = part["hear"]["heard"][0]
+            if number == 3:
+                break
+            await run.signal("audio", number + 1)
+    assert (await run.result())["heard"] == [0, 1, 2, 3]
+
+
+async def test_a_nested_graph_hears_while_other_nodes_run(place: Any, verbs: Any) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def slow(state: State) -> State:
+        asked.set()
+        release.wait(20)
+        return {"heard": ["slow"]}
+
+    builder = Dag(State, name="desk").add_node("panel", place(listener())).add_node("slow", slow)
+    graph = builder.add_edge("__start__", "panel").add_edge("__start__", "slow").compile(checkpointer=InMemorySaver())
+    async with live(verbs, graph, EMPTY, THREAD, stream_mode="updates", subgraphs=True) as run:
+        await run.signal("panel/audio", 1)
+        await asyncio.to_thread(asked.wait, 20)
+        async for namespace, part in run:
+            assert namespace and part == {"hear": {"heard": [1]}}
+            break
+        await run.signal("panel/audio", 2)
+        release.set()
+    assert sorted((await run.result())["heard"], key=str) == [1, 2, "slow"]
+
+
+async def test_a_remote_inside_of_a_remote(place: Any, verbs: Any) -> None:
+    graph = above(place(above(place(above(place(listener()))))), checkpointer=InMemorySaver())
+    async with live(verbs, graph, EMPTY, THREAD, durability="sync") as run:
+        for number in range(3):
+            await run.signal("panel/panel/panel/audio", number)
+        with pytest.raises(SignalError, match="did you mean 'panel/panel/panel/audio'"):
+            await run.signal("panel/panel/audio", 4)
+    assert (await run.result())["heard"] == [0, 1, 2]
+
+
+async def test_a_signal_among_the_sources_of_a_group(place: Any, verbs: Any) -> None:
+    async with live(verbs, place(waiter()), EMPTY) as run:
+        await run.signal("right", "r")
+        await run.signal("left", "l")
+        assert (await run.result())["heard"] == [{"left": "l", "right": "r"}]
+        with pytest.raises(SignalError, match="the run has ended"):
+            await run.signal("left", "late")
+
+
+async def test_quiescence_with_half_a_group(place: Any, verbs: Any) -> None:
+    with pytest.raises(TriggerError, match="'right'"):
+        async with live(verbs, place(waiter()), EMPTY) as run:
+            await run.signal("left", "l")
+
+
+async def test_nothing_was_said(place: Any, verbs: Any) -> None:
+    async with live(verbs, above(place(listener())), EMPTY) as run:
+        run.close_input()
+        assert (await run.result())["heard"] == []
+
+
+async def test_the_same_id_counts_once(place: Any, verbs: Any) -> None:
+    saver = InMemorySaver()
+    graph = above(place(listener()), checkpointer=saver)
+    async with live(verbs, graph, EMPTY, THREAD) as run:
+        for value in ("a", "again", "again"):
+            await run.signal("panel/audio", value, id="1")
+        await run.signal("panel/audio", "b", id="2")
+    assert (await run.result())["heard"] == ["a", "b"]
+
+
+async def test_end_ends_a_live_run(place: Any, verbs: Any) -> None:
+    builder = CyclicGraph(State, name="polite").add_node("hear", hear).add_trigger("hear", signal("audio"))
+    builder.add_conditional_edges("hear", lambda state: END if state["heard"][-1] == "bye" else [], [END])
+    graph = place(builder.compile())
+    async with live(verbs, graph, EMPTY) as run:
+        await run.signal("audio", "hello")
+        await run.signal("audio", "bye")
+        assert (await run.result())["heard"] == ["hello", "bye"]
+        with pytest.raises(SignalError, match="the run has ended"):
+            await run.signal("audio", "hello?")
+
+
+async def test_stop_ends_a_run_that_waits_and_a_later_one_goes_on(place: Any, verbs: Any) -> None:
+    graph = above(place(listener()), checkpointer=InMemorySaver())
+    async with live(verbs, graph, EMPTY, THREAD) as run:
+        for number in range(3):
+            await run.signal("panel/audio", number)
+        await run.stop("redeploy")
+    with contextlib.suppress(GraphDrained):  # where not every signal was consumed
+        await run.result()
+    async with live(verbs, graph, None, THREAD) as run:
+        run.close_input()
+        assert (await run.result())["heard"] == [0, 1, 2]
+
+
+async def test_leaving_by_an_exception_ends_a_run_that_waits(place: Any, verbs: Any) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with live(verbs, above(place(listener())), EMPTY) as run:
+            await run.signal("panel/audio", 1)
+            1 / 0  # noqa: B018
+
+
+async def test_an_interrupt_does_not_end_a_live_run(place: Any, verbs: Any) -> None:
+    def ask(state: State) -> State:
+        return {"heard": [interrupt("really?") if audio() == "ask" else audio()]}
+
+    builder = CyclicGraph(State, name="asking").add_node("hear", ask)
+    graph = place(builder.add_trigger("hear", signal("audio"), concurrent=True).compile(checkpointer=InMemorySaver()))
+    async with live(verbs, graph, EMPTY, THREAD) as run:
+        await run.signal("audio", "ask")
+        await run.signal("audio", "more")
+        run.close_input()
+        paused = await run.result()
+    assert [i.value for i in paused["__interrupt__"]] == ["really?"] and paused["heard"] == ["more"]
+    assert sorted((await verbs.invoke(graph, Command(resume="yes"), THREAD))["heard"]) == ["more", "yes"]
+
+
+async def test_a_failure_of_a_node(place: Any, verbs: Any) -> None:
+    def fail(state: State) -> State:
+        raise KeyError(audio())
+
+    with pytest.raises(KeyError, match="broken"):
+        async with live(verbs, above(place(listener(fail))), EMPTY) as run:
+            await run.signal("panel/audio", "broken")
+            await run.result()
+
+
+async def test_under_plain_invoke_no_signal_can_come(place: Any, verbs: Any) -> None:
+    assert (await verbs.invoke(above(place(listener())), EMPTY))["heard"] == []
+
+
+async def test_the_1001st_unread_signal_waits(place: Any, verbs: Any) -> None:
+    release = threading.Event()
+
+    def slow(state: State) -> State:
+        release.wait(60)
+        return {"heard": [audio()]}
+
+    async with live(verbs, place(listener(slow)), EMPTY, stream_mode=[]) as run:
+        for number in range(1_001):
+            await run.signal("audio", number, timeout=20)
+        with pytest.raises(TimeoutError):
+            await run.signal("audio", "too much", timeout=0.05)
+        release.set()
+        await run.signal("audio", "room again", timeout=20)
+    assert [value for value in (await run.result())["heard"] if value != "too much"] == [*range(1_001), "room again"]
+
+
+async def test_a_run_that_waits_burns_no_cpu(place: Any, verbs: Any) -> None:
+    async with live(verbs, above(place(listener())), EMPTY, subgraphs=True) as run:
+        await run.signal("panel/audio", 1)
+        async for _ in run:
+            break
+        before = time.process_time()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await asyncio.Event().wait()
+        assert time.process_time() - before < 0.05
