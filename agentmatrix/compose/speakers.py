@@ -132,11 +132,11 @@ def free() -> Speaker:
     """Everybody speaks when they want: no turns, and nobody waits for anybody.
 
     All members hear the transcript at the beginning. Whoever is not at work begins again when somebody else has said
-    something, and hears all that is new; an answer without words is silence. What is said stands in the order in which
-    it was. The conversation ends in `"silence"` when nobody is at work and nobody has anything new to hear, by its
-    stop, which cuts off whoever is still at work, or by the group's bound, which here is of the turns of one member.
-    A question to a person (`human()`, `interrupt`) lets those who are at work finish and pauses the group; a handoff
-    calls a member who has nothing new to hear.
+    something, and hears all that is new; an answer without words is silence. Those who begin together hear the same.
+    What is said stands in the order in which it was. The conversation ends in `"silence"` when nobody is at work and
+    nobody has anything new to hear, by its stop, which cuts off whoever is still at work, or by the group's bound,
+    which here is of the turns of one member. A question to a person (`human()`, `interrupt`) lets those who are at work
+    finish and pauses the group; a handoff calls a member who has nothing new to hear.
     """
     return Speaker(lambda conversation, config: None, label="free", is_free=True)
 

@@ -2,9 +2,12 @@
 
     python tests/bench/bench_groups.py [members ...]
 
-Each member is a scripted chat model that says one thing and then keeps silent. In a broadcast each is asked once, as in
-the fan-out; in free conversation at least twice, since each hears what the others have said. Times are the best of
-several runs without compiling. Memory is what the run's result and its members keep. Trust the ratios.
+The fan-out is what one writes with LangGraph: a node that asks the member's own model, sync or async as the group is,
+a `Send` to it for each member, and `add_messages`. Each member is a scripted chat model that says one thing and then
+keeps silent. In a broadcast each is asked once, as in the fan-out; in free conversation twice or more, since each hears
+what the others have said, so its time is given of the one fan-out and, by asks, of as many fan-outs. What has a
+checkpointer is compared with a fan-out that has one. The kinds take turns; times are of the processor, medians, without
+compiling. Memory is what the run's result and its members keep. Trust the ratios.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import statistics
 import sys
 import time
 import tracemalloc
@@ -19,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
 
@@ -31,6 +36,7 @@ from agentmatrix.testing import loopback
 
 REPEATS = 5
 INPUT: dict[str, Any] = {"messages": "What do you say?"}
+THREAD: Any = {"configurable": {"thread_id": "1"}}
 Models = dict[str, ScriptedChatModel]
 
 
@@ -66,22 +72,28 @@ def hosted(make: Callable[[Models, bool], Any]) -> Callable[[Models, bool], Any]
     return lambda members, is_async: loopback(make(members, is_async))
 
 
+def saved(make: Callable[[Models, bool], Any]) -> Callable[[Models, bool], Any]:
+    return lambda members, is_async: make(members, is_async).copy({"checkpointer": InMemorySaver()})
+
+
 def run(graph: Any, is_async: bool) -> Any:
-    result = asyncio.run(graph.ainvoke(INPUT)) if is_async else graph.invoke(INPUT)
+    result = asyncio.run(graph.ainvoke(INPUT, THREAD)) if is_async else graph.invoke(INPUT, THREAD)
     return result
 
 
-def measured(make: Callable[[Models, bool], Any], count: int, is_async: bool) -> tuple[float, float, float]:
-    """Seconds, KiB a member, and how often a member was asked."""
-    best = math.inf
-    for _ in range(REPEATS):
-        members = models(count)
-        graph = make(members, is_async)
-        gc.collect()
-        began = time.perf_counter()
-        result = run(graph, is_async)
-        best = min(best, time.perf_counter() - began)
-        assert len(result["messages"]) == count + 1
+def seconds_of(make: Callable[[Models, bool], Any], count: int, is_async: bool) -> float:
+    """Seconds of the processor for one run."""
+    graph = make(models(count), is_async)
+    gc.collect()
+    began = time.process_time()
+    result = run(graph, is_async)
+    seconds = time.process_time() - began
+    assert len(result["messages"]) == count + 1
+    return seconds
+
+
+def kept_by(make: Callable[[Models, bool], Any], count: int, is_async: bool) -> tuple[float, float]:
+    """KiB a member, and how often a member was asked."""
     members = models(count)
     graph = make(members, is_async)
     tracemalloc.start()
@@ -89,36 +101,47 @@ def measured(make: Callable[[Models, bool], Any], count: int, is_async: bool) ->
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert kept
-    return best, size / count / 1024, sum(model.calls for model in members.values()) / count
+    return size / count / 1024, sum(model.calls for model in members.values()) / count
 
 
+FAN_OUT, SAVED_FAN_OUT = "Send fan-out", "Send fan-out, saved"
 KINDS = {
-    "Send fan-out": fan_out,
+    FAN_OUT: fan_out,
     "broadcast": round_of,
     "free": free_chat,
     "broadcast, hosted": hosted(round_of),
     "free, hosted": hosted(free_chat),
+    SAVED_FAN_OUT: saved(fan_out),
+    "broadcast, saved": saved(round_of),
+    "free, saved": saved(free_chat),
 }
+
+
+def table(count: int, is_async: bool) -> dict[str, float]:
+    """Print a line for each kind. Returns their seconds."""
+    rounds = [{kind: seconds_of(make, count, is_async) for kind, make in KINDS.items()} for _ in range(REPEATS)]
+    seconds = {kind: statistics.median(times[kind] for times in rounds) for kind in KINDS}
+    for kind, make in KINDS.items():
+        size, asked = kept_by(make, count, is_async)
+        base = SAVED_FAN_OUT if kind.endswith("saved") else FAN_OUT
+        ratio = statistics.median(times[kind] / times[base] for times in rounds)
+        each = seconds[kind] / count * 1e6
+        print(
+            f"  {count:5} {kind:19} {seconds[kind] * 1000:7.1f} ms  {each:4.0f} us and {size:5.1f} KiB a member  "
+            f"asked {asked:.1f} times  {ratio:5.2f} of a fan-out  {ratio / asked:5.2f} by asks"
+        )
+    return seconds
 
 
 def main() -> None:
     counts = [int(count) for count in sys.argv[1:]] or [100, 1000]
     for is_async in (True, False):
         print("async" if is_async else "sync")
-        times: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        for count in counts:
-            for kind, make in KINDS.items():
-                seconds, size, asked = measured(make, count, is_async)
-                times[kind].append(seconds)
-                ratio = seconds / times["Send fan-out"][-1]
-                print(
-                    f"  {count:5} {kind:18} {seconds * 1000:8.1f} ms  {seconds / count * 1e6:6.0f} us a member  "
-                    f"{size:6.1f} KiB a member  asked {asked:.1f} times  {ratio:5.2f} of the fan-out"
-                )
+        tables = [table(count, is_async) for count in counts]
         if len(counts) > 1:
-            for kind, seconds_of in times.items():
-                steps = math.log(counts[-1] / counts[0])
-                print(f"  exponent {kind:18} {math.log(seconds_of[-1] / seconds_of[0]) / steps:.2f}")
+            for kind in KINDS:
+                grown = math.log(tables[-1][kind] / tables[0][kind])
+                print(f"  exponent {kind:19} {grown / math.log(counts[-1] / counts[0]):.2f}")
 
 
 if __name__ == "__main__":
