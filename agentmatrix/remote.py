@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Edge, Graph, Node
@@ -25,6 +25,9 @@ from agentmatrix.session.version import spoken_version
 from agentmatrix.shown import Shown
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.transport.target import Target, parse_target
+
+if TYPE_CHECKING:
+    from agentmatrix.compose.explained import Explanation
 
 __all__ = ["RemoteAgent"]
 
@@ -358,6 +361,18 @@ class RemoteAgent(Shown, FromCard):
             "abulk_update_state", config=self._state_config(config), supersteps=[[*step] for step in supersteps]
         ).result()
         return new
+
+    def explain(self, config: RunnableConfig) -> Explanation:
+        """Why each node has run, was skipped, or waits: as of a local graph's `explain`."""
+        from agentmatrix.compose.explained import Explanation
+
+        return Explanation.of(self._call("explain", config=self._state_config(config)).result())
+
+    async def aexplain(self, config: RunnableConfig) -> Explanation:
+        """The same, awaited."""
+        from agentmatrix.compose.explained import Explanation
+
+        return Explanation.of(await self._acall("aexplain", config=self._state_config(config)).result())
 
     def _state_config(self, config: RunnableConfig) -> RunnableConfig:
         return pregel.merge_configs(self.config, config)

@@ -43,8 +43,8 @@ from agentmatrix.wire.v1 import run_pb2 as pb
 __all__ = ["STOPPING", "ServedRun"]
 
 _UNARY: Final = frozenset(
-    {"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver"}
-    | {"ainvoke", "aget_state", "abulk_update_state", "aclear_cache", "aget_graph", "asaver"}
+    {"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver", "explain"}
+    | {"ainvoke", "aget_state", "abulk_update_state", "aclear_cache", "aget_graph", "asaver", "aexplain"}
 )
 _STREAMS: Final = frozenset({"stream", "astream", "get_state_history", "aget_state_history"})
 _RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
@@ -300,7 +300,8 @@ class ServedRun:
                     pregel.set_drained(self.control, reason)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
-        return getattr(graph, start.verb, None), list(args), kwargs
+        is_verb = start.verb not in ("saver", "asaver")
+        return getattr(graph, start.verb) if is_verb else None, list(args), kwargs
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
@@ -430,4 +431,6 @@ def _saver_method(graph: Any, method: str) -> Any:
 
 def _crossing(result: Any) -> Any:
     """A verb's result as the codec takes it."""
-    return pack_drawing(result) if type(result).__name__ == "Graph" and hasattr(result, "draw_mermaid") else result
+    if type(result).__name__ == "Graph" and hasattr(result, "draw_mermaid"):
+        return pack_drawing(result)
+    return result.plain() if type(result).__name__ == "Explanation" else result

@@ -15,11 +15,12 @@ BODIES = {
     "reply": lambda n: pb.Frame(reply=pb.Reply(id=n, value=b"")),
     "credit": lambda n: pb.Frame(credit=pb.Credit(parts=n)),
     "cancel": lambda n: pb.Frame(cancel=pb.Cancel()),
-    "signal": lambda n: pb.Frame(signal=pb.Signal(id=str(n))),
-    "notice": lambda n: pb.Frame(notice=pb.Notice(kind="drain")),
+    "signal": lambda n: pb.Frame(signal=pb.Signal(id=str(n), number=n)),
+    "notice": lambda n: pb.Frame(notice=pb.Notice(kind="close" if n == 3 else "drain")),
     "accepted": lambda n: pb.Frame(accepted=pb.Accepted()),
     "part": lambda n: pb.Frame(part=pb.Part(value=b"x", more=bool(n % 2))),
     "event": lambda n: pb.Frame(event=pb.Event(kind="stream")),
+    "taken": lambda n: pb.Frame(taken=pb.Taken(number=n)),
     "request": lambda n: pb.Frame(request=pb.Request(id=n, target="store", method="batch")),
     "end": lambda n: pb.Frame(end=pb.End(result=b"")),
     "nothing": lambda n: pb.Frame(),
@@ -62,7 +63,8 @@ def test_a_host_takes_any_frames_and_still_ends_its_run(script: list[tuple[str, 
 
 
 steps = st.lists(
-    st.sampled_from(["part", "more", "event", "ask", "answer", "deliver", "credit", "cancel"]), max_size=60
+    st.sampled_from(["part", "more", "event", "ask", "answer", "deliver", "credit", "cancel", "signal", "take"]),
+    max_size=60,
 )
 
 
@@ -73,13 +75,18 @@ def test_two_halves_never_break_each_others_rules(script: list[str]) -> None:
     up: list[pb.Frame] = [caller.start(pb.Start(id="1"))]
     down: list[pb.Frame] = []
     asked: list[int] = []
+    signalled: list[int] = []
 
     def deliver() -> None:
         while up:
-            if host.receive(up.pop(0)) == "start":
+            frame = up.pop(0)
+            kind = host.receive(frame)
+            if kind == "start":
                 accepted = host.accept()
                 assert accepted is not None
                 down.append(accepted)
+            elif kind == "signal":
+                signalled.append(frame.signal.number)
         while down:
             frame = down.pop(0)
             if caller.receive(frame) == "request":
@@ -95,6 +102,8 @@ def test_two_halves_never_break_each_others_rules(script: list[str]) -> None:
             frame = host.event("stream", b"")
         elif step == "ask":
             frame = host.request("store", "batch", b"")
+        elif step == "take" and signalled:
+            frame = host.taken(signalled.pop())
         down.extend([frame] if frame else [])
         back: pb.Frame | None = None
         if step == "answer" and asked:
@@ -103,6 +112,8 @@ def test_two_halves_never_break_each_others_rules(script: list[str]) -> None:
             back = caller.credit()
         elif step == "cancel":
             back = caller.cancel("enough")
+        elif step == "signal":
+            back = caller.signal("id", "audio", b"")
         up.extend([back] if back else [])
     deliver()
     end = host.end(result=b"")
@@ -117,3 +128,24 @@ def test_the_caller_answers_only_what_was_asked() -> None:
     caller.start(pb.Start())
     with pytest.raises(ProtocolError, match="nobody asked"):
         caller.reply(pb.Reply(id=1))
+
+
+def test_signals_are_answered_once_and_none_comes_after_the_close() -> None:
+    caller, host = CallerConversation(), HostConversation()
+    host.receive(caller.start(pb.Start()))
+    accepted, first = host.accept(), caller.signal("1", "audio", b"x")
+    assert accepted is not None and first is not None
+    caller.receive(accepted)
+    assert host.receive(first) == "signal"
+    taken = host.taken(first.signal.number, "no room")
+    assert taken is not None and caller.receive(taken) == "taken"
+    with pytest.raises(ProtocolError, match="nobody sent signal"):
+        host.taken(first.signal.number)
+    closing = caller.notice("close", b"")
+    late = caller.signal("2", "audio", b"x")
+    assert closing is not None and late is not None
+    host.receive(closing)
+    with pytest.raises(ProtocolError, match="after it had closed"):
+        host.receive(late)
+    with pytest.raises(ProtocolError, match="not open"):
+        caller.receive(pb.Frame(taken=pb.Taken(number=first.signal.number)))
