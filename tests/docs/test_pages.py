@@ -1,0 +1,20 @@
+"""The examples of the pages in docs/ run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("page", ["triggers.md"])
+def test_the_examples_of_a_page_run_in_order(page: str) -> None:
+    names: dict[str, Any] = {"__name__": page}
+    examples = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, page, "exec"), names)
