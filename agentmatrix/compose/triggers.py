@@ -268,7 +268,7 @@ def at_least(
         BuildError: as in `all_of`, or `k` is not between 1 and the number of sources.
     """
     written = f"at_least({k}, {', '.join(map(label_of, sources))})"
-    if not 1 <= k <= len(sources):
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(sources):
         raise BuildError(f"{written} can never be complete: k must be between 1 and the number of its regular sources")
     rest = (gate, latest, optional)
     return _group(name or written, k, sources, rest, skipped, demands=True, cancels=cancel_rest)
