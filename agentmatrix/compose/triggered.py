@@ -196,7 +196,8 @@ class TriggeredLedger(Ledger):
     def blame(self, label: str) -> str:
         """Why a source has not delivered."""
         if label in self.topology.signals:
-            return "the run has ended" if self.arrivals.ended else "signals come only in a live run, graph.live(...), until its input is closed"
+            live = "signals come only in a live run, graph.live(...), until its input is closed"
+            return "the run has ended" if self.arrivals.ended else live
         if label not in self.topology.nodes:
             return "the timer does not fire any more"
         if label in self._lost:
