@@ -302,7 +302,10 @@ class OpenLoop(Listening):
 
     def after_tick(self) -> None:
         if self._opened is not None and not self.tasks:
-            return  # only what came from outside, which is kept beside the checkpoint
+            # Only something from outside has come, which is kept beside the checkpoint: there is nothing to wait for.
+            self._put_checkpoint_fut = self._new_guard()
+            self._put_checkpoint_fut.set_result(None)
+            return
         if self._opened is not None:
             tasks = self._opened.turns.keys() & self.tasks.keys()
             self.step += max((self._opened.turns[task].depth for task in tasks), default=0)

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import InvalidUpdateError
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Send
+from langgraph.types import Command, Send
 
 from agentmatrix.compose.folding import Write, folded, identified, plain_keys, unchanged, values_of
 from agentmatrix.compose.ledger import Ledger
@@ -121,6 +121,8 @@ class Reporter:
         ]
         for target in _targets(self._control(answer) or ()):
             self._lead(target, COMMAND, report)
+        if _goes_to_end(answer):
+            self._lead(END, COMMAND, report)
         return report, writes
 
     def _given(self, report: Report, config: RunnableConfig) -> Mapping[str, Any]:
@@ -179,6 +181,15 @@ class Reporter:
 
     def _end(self, report: Report, writes: Sequence[Write], config: RunnableConfig) -> None:
         send_writes(config, [(LEDGER, report), *writes])
+
+
+def _goes_to_end(answer: Any) -> bool:
+    """Whether a command leads to END: LangGraph, to whom that means nothing, leaves it out of the targets."""
+    for part in answer if isinstance(answer, list | tuple) else (answer,):
+        if isinstance(part, Command) and part.graph != Command.PARENT:
+            if END in (part.goto if isinstance(part.goto, list | tuple) else (part.goto,)):
+                return True
+    return False
 
 
 def _targets(writes: Sequence[Write]) -> list[Any]:
