@@ -79,7 +79,7 @@ def build(
     def approve(messages: list[AnyMessage]) -> str:
         items = get_activation().items
         looked_up = f" Figures: {said(items['figures'])}" if "figures" in items else ""
-        question = f"{said(items['edit'])}.{looked_up} Shall it go out?"
+        question = f"{said(items['edit'])}{looked_up} Shall it go out?"
         return f"Approved: {interrupt(question) if person else 'nobody was asked'}."
 
     dag = Dag(MessagesState, name="review")
