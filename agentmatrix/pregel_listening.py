@@ -122,6 +122,8 @@ class Listening(PregelLoop):
         """Begins to take what comes from outside, if the graph wants any. Returns the task that waits for it."""
         assert self._opened is not None
         agenda = self._opened.agenda
+        if self._ear is not None:
+            self._hang_up()
         self._ear = None
         if not (agenda.signals or agenda.timers):
             return []

@@ -199,6 +199,9 @@ class OpenLoop(Listening):
     # what has finished
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
+        if task_id == self._ear_task:
+            # That it has ended is nothing to keep: another run may begin at the same checkpoint, and wait again.
+            return
         with self._lock:
             super().put_writes(task_id, writes, cached=cached)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 from typing import Any
@@ -131,6 +132,22 @@ async def test_stop_ends_a_run_that_waits_and_a_later_one_goes_on(place: Any, ve
     async with live(verbs, graph, None, THREAD) as run:
         run.close_input()
         assert (await run.result())["heard"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_live_runs_follow_one_another_on_a_thread(verbs: Any, durability: str) -> None:
+    for ways in itertools.product(("say", "nothing", "stop"), repeat=3):
+        graph, said = listener(checkpointer=InMemorySaver()), []
+        for number, way in enumerate(ways):
+            async with live(verbs, graph, None if number else EMPTY, THREAD, durability=durability) as run:
+                if way == "say":
+                    await run.signal("audio", number, timeout=20)
+                    said.append(number)
+                if way == "stop":
+                    await run.stop("redeploy")
+        async with live(verbs, graph, None, THREAD, durability=durability) as run:
+            await run.signal("audio", "last", timeout=20)
+        assert (await run.result())["heard"] == [*said, "last"], ways
 
 
 async def test_leaving_by_an_exception_ends_a_run_that_waits(place: Any, verbs: Any) -> None:
