@@ -8,10 +8,10 @@ from typing import Any
 
 from langgraph.config import get_config
 
-from agentmatrix.compose.entries import Firing, Item
+from agentmatrix.compose.entries import Firing, Item, Pending
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.triggered import TriggeredLedger
-from agentmatrix.pregel_channels import node_of, read_channel
+from agentmatrix.pregel_channels import node_of, packet_of, read_channel
 
 __all__ = ["LEDGER", "Activation", "activation_of", "error_of", "get_activation"]
 
@@ -53,7 +53,9 @@ def get_activation() -> Activation:
         ) from None
     node = str(node_of(config))
     if isinstance(found, Ledger):
-        return activation_of(found, node, _due(found, node), None)
+        packet = packet_of(config)
+        pending = None if packet is None else found.plan().pending[packet]
+        return activation_of(found, node, None if pending else _due(found, node), pending)
     activation: Activation = found.activated(node)
     return activation
 
@@ -71,18 +73,19 @@ def _due(ledger: Ledger, node: str) -> Firing | None:
     return next((firing for firing in ledger.plan().fired if firing.node == node), None)
 
 
-def activation_of(ledger: Ledger, node: str, firing: Firing | None, origin: tuple[int, int] | None) -> Activation:
+def activation_of(ledger: Ledger, node: str, firing: Firing | None, packet: Pending | None) -> Activation:
     """The activation of a node that is about to run.
 
     Args:
         ledger: the ledger as it was when the node became ready.
         node: the node.
         firing: what trigger groups have started, if it is that.
-        origin: the packet that started it, if one did.
+        packet: the packet that started it, if one did.
     """
+    if packet is not None:
+        return Activation(node, packet.number)
     if firing is None:
-        items = ledger.delivered_to(node) if origin is None else {}
-        return Activation(node, ledger.times(node) + 1, None, _values(ledger, items))
+        return Activation(node, ledger.times(node) + 1, None, _values(ledger, ledger.delivered_to(node)))
     return Activation(node, firing.number, firing.group, _values(ledger, firing.items))
 
 

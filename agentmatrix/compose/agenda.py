@@ -38,7 +38,7 @@ class Reading:
 
     def activated(self, node: str) -> Activation:
         """What started it."""
-        return activation_of(self.ledger, self.way.node, self.way.firing, self.way.origin)
+        return activation_of(self.ledger, self.way.node, self.way.firing, self.way.pending)
 
     def error(self, node: str) -> Exception | None:
         """What it raises instead of running."""

@@ -47,10 +47,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Pending:
-    """A packet whose node has not run yet."""
+    """A packet whose node has not run yet; `number` says which of the node's activations it starts."""
 
     origin: tuple[int, int]
     send: Send
+    number: int = 0
 
 
 @dataclass(frozen=True)

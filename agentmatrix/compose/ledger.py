@@ -64,6 +64,7 @@ class Ledger:
         self._writers: dict[str, int] = {}
         self._divisions: dict[str, list[int]] = {}
         self._undelivered: dict[tuple[int, int], Pending] = {}
+        self._sent: dict[str, int] = {}
         self._names: list[str] = []
         self._folds: dict[int, Fold] = {0: base}
         self._done: set[str] = set()
@@ -335,6 +336,11 @@ class Ledger:
             for key in written if written and not activation.sends else self.channels:
                 self._divisions.setdefault(key, []).append(index + 1)
 
+    def _numbered(self, node: str) -> int:
+        """Which activation of the node the next packet starts."""
+        self._sent[node] = self._sent.get(node, 0) + 1
+        return self._sent[node] + (node in self._triggered)
+
     def _key(self, activation: Entry) -> tuple[Any, ...]:
         """Its place in the canonical order."""
         rank = len(self.topology.nodes) + 1 if activation.outside else self.topology.rank[activation.node]
@@ -347,7 +353,8 @@ class Ledger:
             self._undelivered.pop(activation.origin, None)
         elif not activation.outside:
             self._triggered.add(activation.node)
-        self._undelivered |= {(index, n): Pending((index, n), send) for n, send in enumerate(activation.sends)}
+        for n, send in enumerate(activation.sends):
+            self._undelivered[index, n] = Pending((index, n), send, self._numbered(send.node))
         if self._done.intersection((activation.node, *(send.node for send in activation.sends))):
             self._look_again()
 

@@ -111,9 +111,13 @@ class TriggeredLedger(Ledger):
 
     # what is due
 
+    def _numbered(self, node: str) -> int:
+        self._numbers[node] = number = self._numbers.get(node, 0) + 1
+        return number
+
     def _fire(self, node: str, group: str | None, items: Mapping[str, Item], **options: Any) -> Firing:
         """The node starts."""
-        self._numbers[node] = number = self._numbers.get(node, 0) + 1
+        number = self._numbered(node)
         causes = {entry for item in items.values() for entry in item.entries} or {0}
         firing = Firing(node, number, group, dict(items), tuple(sorted(causes)), **options)
         self.due.append(firing)
@@ -216,6 +220,7 @@ class TriggeredLedger(Ledger):
             "due": [plain_firing(firing) for firing in self.due],
             "lost": sorted(self._lost),
             "firings": dict(self._numbers),
+            "packets": [[*origin, pending.number] for origin, pending in self._undelivered.items()],
             **self.arrivals.plain(),
         }
 
@@ -224,6 +229,9 @@ class TriggeredLedger(Ledger):
         due = [firing_of(values) for values in state["due"]]
         self.due = [firing for firing in due if not firing.called or firing.node in called]
         self._lost, self._numbers = set(state["lost"]), dict(state["firings"])
+        for *origin, number in state["packets"]:
+            if (pending := self._undelivered.get((origin[0], origin[1]))) is not None:
+                self._undelivered[pending.origin] = replace(pending, number=number)
         self.arrivals.restore(state)
         self._look_again()
 

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send
 
 from agentmatrix import CyclicGraph, Dag, all_of, any_of, at_least, get_activation
 from agentmatrix.errors import TriggerError
 from agentmatrix.testing import ScriptedChatModel
-from tests.compose.triggers.stage import Played, Seen, Stage, State, play, seen_by
+from tests.compose.triggers.stage import Played, Seen, Stage, State, play, seen_by, thread
 
 
 def groups_of(name: str, *groups: Any, edges: tuple[str, ...] = (), people: str = "abc") -> tuple[Stage, Any]:
@@ -387,3 +388,45 @@ async def test_in_a_cycle_edges_and_groups_are_or_ed_too() -> None:
     await graph.compile().ainvoke({"log": []})
     assert [(number, group) for number, group, _ in told] == [(1, None), (2, "b came")]
     assert told[1][2] == {"b": {"log": ["b"]}}
+
+
+@pytest.mark.parametrize("kind", ["edges", "barriers", "triggers", "cycle"])
+async def test_packets_are_numbered_in_send_order(kind: str) -> None:
+    numbers: dict[str, int] = {}
+
+    async def plan(state: State) -> Command[Literal["work"]]:
+        return Command(goto=[Send("work", {"log": [str(i)]}) for i in range(3)])
+
+    async def work(state: State) -> None:
+        numbers[state["log"][0]] = get_activation().number
+
+    builder: Any = (CyclicGraph if kind == "cycle" else Dag)(State)
+    builder.add_node("plan", plan).add_node("work", work).add_node("t", lambda state: {})
+    if kind in ("edges", "barriers"):
+        builder.add_edge("work", "t")
+    else:
+        builder.add_trigger("t", "work")
+    if kind == "cycle":
+        builder.add_edge(START, "plan")
+    graph = builder.compile(**({"barriers": True} if kind == "barriers" else {}))
+    await graph.ainvoke({"log": []})
+    assert numbers == {"0": 1, "1": 2, "2": 3}
+
+
+async def test_packets_and_activations_of_one_node_are_counted_together() -> None:
+    """A packet, an activation by a group, and packets of another sender."""
+    numbers: dict[str, int] = {}
+
+    async def send(state: State) -> Command[Literal["work"]]:
+        return Command(goto=[Send("work", {"log": ["packet"], "x": "1"}), Send("work", {"log": ["packet"], "x": "2"})])
+
+    async def work(state: State) -> State:
+        numbers[f"{state['log'][-1]}{state.get('x', '')}"] = get_activation().number
+        return {}
+
+    builder: Any = CyclicGraph(State).add_node("send", send).add_node("late", lambda state: {"log": ["late"]})
+    builder.add_node("work", work).add_edge(START, "send").add_edge("send", "late").add_trigger("work", "late")
+    graph = builder.compile(checkpointer=InMemorySaver(), interrupt_before=["late"])
+    await graph.ainvoke({"log": []}, thread())
+    await graph.ainvoke(None, thread())
+    assert numbers == {"packet1": 1, "packet2": 2, "late": 3}
