@@ -30,7 +30,7 @@ from agentmatrix import pregel
 from agentmatrix.addresses import check_address
 from agentmatrix.errors import SignalError
 from agentmatrix.inbox import INBOX, Inbox, new_id, path_of
-from agentmatrix.parts import Parts
+from agentmatrix.parts import Parts, standing, withdrawn
 
 __all__ = ["AsyncLiveRun", "Live", "LiveRun", "SyncLiveRun"]
 
@@ -136,6 +136,7 @@ class _Going:
         self._checked: set[str] = set()
         self._over = self._seen = self._stopped = self._cancelled = False
         self._failure: BaseException | None = None
+        self._withdrawn: set[str] = set()
 
     def close_input(self) -> None:
         """No more signals will come: the run ends when nothing is at work any more. Idempotent."""
@@ -193,7 +194,7 @@ class _Going:
         if self._failure is not None:
             self._seen = True
             raise self._failure
-        return None if self._outcome is None else self._outcome.value()
+        return None if self._outcome is None else standing(self._outcome.value(), self._withdrawn)
 
     def _unseen(self) -> BaseException | None:
         """How the run failed, unless that was what `stop` asked for."""
@@ -221,6 +222,7 @@ class AsyncLiveRun(_Going):
         return self
 
     async def _pump(self) -> None:
+        withdrawn.set(self._withdrawn)
         try:
             if "stream_mode" not in self._kwargs and not getattr(self._graph, "reached", True):
                 await self._graph.acard()
@@ -317,6 +319,7 @@ class SyncLiveRun(_Going):
         return self
 
     def _pump(self) -> None:
+        withdrawn.set(self._withdrawn)
         try:
             if "stream_mode" not in self._kwargs and not getattr(self._graph, "reached", True):
                 self._graph.card  # noqa: B018 - which modes a graph streams is on its card

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
+from contextvars import ContextVar
 from typing import Any, Final
 
-__all__ = ["Parts", "Steps"]
+from langgraph.types import GraphOutput
+
+__all__ = ["Parts", "Steps", "standing", "withdrawn"]
 
 _NOTHING: Final = object()
+_INTERRUPT: Final = "__interrupt__"
+
+withdrawn: ContextVar[set[str] | None] = ContextVar("withdrawn", default=None)
+"""Where whoever makes a result of a stream is told the ids of interrupts that nobody is to answer any more."""
 
 
 class Parts:
@@ -80,3 +88,14 @@ def _is_task_start(mode: str, payload: Any) -> bool:
     if mode == "debug":
         return isinstance(payload, dict) and payload.get("type") == "task"
     return mode == "tasks" and isinstance(payload, dict) and "triggers" in payload
+
+
+def standing(result: Any, gone: Collection[str]) -> Any:
+    """What `invoke` returns, without the interrupts of nodes that were called off after they had paused."""
+    if gone and isinstance(result, GraphOutput):
+        return dataclasses.replace(result, interrupts=tuple(i for i in result.interrupts if i.id not in gone))
+    if gone and isinstance(result, dict) and _INTERRUPT in result:
+        left = [interrupt for interrupt in result[_INTERRUPT] if interrupt.id not in gone]
+        others = {key: value for key, value in result.items() if key != _INTERRUPT}
+        return {**others, _INTERRUPT: left} if left else others
+    return result

@@ -15,14 +15,16 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, cast
 
-from langgraph._internal._constants import CONFIG_KEY_CALL, ERROR
+from langgraph._internal._constants import CONFIG_KEY_CALL, ERROR, INTERRUPT
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.pregel._io import map_output_values
 from langgraph.pregel._retry import arun_with_retry, run_with_retry
 from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel._task_status import read_task_statuses
 from langgraph.pregel.debug import map_debug_tasks
+from langgraph.types import Interrupt
 
+from agentmatrix.parts import withdrawn
 from agentmatrix.pregel_listening import Listening, Start
 from agentmatrix.pregel_turns import Opened, Task, Turn, Write, agenda_channel
 
@@ -230,6 +232,8 @@ class OpenLoop(Listening):
         for id in [id for id, turn in opened.turns.items() if turn in turns]:
             self._dropped.add(id)
             self.runner.forget(id)
+            if (gone := withdrawn.get()) is not None:
+                gone.update(interrupt.id for interrupt in self._asked(id))
             self.tasks.pop(id, None)
             if (work := self._working.get(id)) is not None:
                 work.cancel()
@@ -237,6 +241,11 @@ class OpenLoop(Listening):
                 # It may have paused: the runner is not to raise its interrupt.
                 self._tracked().done.discard(future)
                 self._tracked().failed.discard(future)
+
+    def _asked(self, task_id: str) -> list[Interrupt]:
+        """The interrupts that a task has paused with."""
+        pending = self.checkpoint_pending_writes
+        return [one for id, channel, value in pending if (id, channel) == (task_id, INTERRUPT) for one in value]
 
     def _following(self, fresh: list[Task]) -> Generator[list[Task], Cached, list[Task]]:
         """The tasks to start, of those that are ready; asks what the cache has of them and passes over those."""

@@ -18,6 +18,7 @@ from langgraph.pregel._loop import AsyncPregelLoop, SyncPregelLoop
 from langgraph.types import StateSnapshot
 
 from agentmatrix.inbox import Sent
+from agentmatrix.parts import standing, withdrawn
 from agentmatrix.pregel_listening import Start, acknowledge
 from agentmatrix.pregel_loop import Cached, OpenLoop, Runner, cache_keys, filled
 from agentmatrix.pregel_turns import Task, are_agendas_looked_for, snapshot_tasks, unfinished
@@ -273,6 +274,24 @@ class Reached(Pregel[Any, Any, Any, Any]):
 
 class OpenSteps(Reached):
     """A compiled graph whose supersteps stay open. It streams eagerly, so that the runner takes no shortcuts."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the graph, as in LangGraph. Interrupts of nodes that were called off are not in the result."""
+        gone: set[str] = set()
+        token = withdrawn.set(gone)
+        try:
+            return standing(super().invoke(input, config, **kwargs), gone)
+        finally:
+            withdrawn.reset(token)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """The same as `invoke`, async."""
+        gone: set[str] = set()
+        token = withdrawn.set(gone)
+        try:
+            return standing(await super().ainvoke(input, config, **kwargs), gone)
+        finally:
+            withdrawn.reset(token)
 
     stream: Any = _with(Pregel.stream, SyncPregelLoop=_SyncLoop, PregelRunner=Runner)
     astream: Any = _with(Pregel.astream, AsyncPregelLoop=_AsyncLoop, PregelRunner=Runner)

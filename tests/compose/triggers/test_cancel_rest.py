@@ -346,3 +346,35 @@ async def test_in_a_cycle_a_source_that_lost_can_come_again() -> None:
     running.stage.release("again", "b")
     assert sorted((await run)["log"]) == ["a", "b", "t", "t"]
     assert running.started == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("way", ["invoke", "v2", "live"])
+async def test_a_loser_that_pauses_is_called_off_with_its_question(way: str) -> None:
+    """An interrupt of a loser is no pause of the run any more: nobody needs the answer."""
+    running, graph = Race(), Dag(State)
+
+    async def asks(state: State) -> State:
+        return {"log": [f"asked {interrupt('who?')}"]}
+
+    graph.add_node("asks", asks)
+    graph.add_node("quick", running.runner("quick"))
+    graph.add_node("t", running.stage.target("t"))
+    graph.add_trigger("t", any_of("asks", "quick", cancel_rest=True))
+    compiled = graph.compile(InMemorySaver())
+
+    async def going() -> Any:
+        if way == "live":
+            async with compiled.live({"log": []}, thread()) as live:
+                return await live.result()
+        return await compiled.ainvoke({"log": []}, thread(), **({"version": "v2"} if way == "v2" else {}))
+
+    run = asyncio.ensure_future(going())
+    await running.stage.until("quick")
+    running.stage.release("quick")
+    result = await run
+    if way == "v2":
+        assert result.interrupts == ()
+        result = result.value
+    assert result == {"log": ["quick", "t"]}
+    state = await compiled.aget_state(thread())
+    assert (state.next, state.interrupts) == ((), ())
