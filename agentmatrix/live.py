@@ -143,6 +143,9 @@ class _Going:
         self._inbox.close()
 
     def _send(self, address: str, value: Any, id: str) -> Future[None]:
+        for name, given in (("address", address), ("id", id)):
+            if not isinstance(given, str):
+                raise SignalError(f"the {name} of a signal is a str, not {given!r}")
         if address not in self._checked:
             check_address(self._graph, address)
             self._checked.add(address)

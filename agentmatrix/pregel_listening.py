@@ -21,6 +21,7 @@ from langgraph.constants import TAG_HIDDEN
 from langgraph.pregel._loop import PregelLoop
 from langgraph.types import PregelExecutableTask
 
+from agentmatrix.errors import SignalError
 from agentmatrix.inbox import INBOX, Sent, path_of
 from agentmatrix.pregel import watch_drain
 from agentmatrix.pregel_turns import Opened, Task, Write
@@ -115,6 +116,7 @@ class Listening(PregelLoop):
         self._ear_task: str | None = None
         self._hung_up = self._closed_input = False
         self._quiet_down: list[Callable[[], None]] = []
+        self._saveable: str | None = None
 
     # before the step
 
@@ -166,7 +168,7 @@ class Listening(PregelLoop):
             return None
         if not agenda.expects() and not (ear.ticks and self._alive):
             return None
-        while ear.sent and agenda.knows(ear.sent[0].id):
+        while ear.sent and (agenda.knows(ear.sent[0].id) or self._refuses(ear.sent[0])):
             ear.sent.popleft().taken()
         if ear.sent and agenda.open and agenda.unread < BUFFER:
             sent = ear.sent.popleft()
@@ -177,6 +179,20 @@ class Listening(PregelLoop):
             self._closed_input = True
             return {"open": False}, None
         return None, None
+
+    def _refuses(self, sent: Sent) -> bool:
+        """Whether the saver could not keep a signal: that is for its sender to know, and nothing that fails the run."""
+        serde = getattr(self.checkpointer, "serde", None)
+        if serde is None or sent.id == self._saveable:
+            return False
+        try:
+            serde.dumps_typed(sent.value)
+        except Exception as error:
+            why = f"the checkpointer cannot keep its value, {type(sent.value).__name__!r}: {error}"
+            sent.refused(SignalError(f"the signal {sent.address!r} was not taken: {why}"))
+            return True
+        self._saveable = sent.id
+        return False
 
     def _happened(self, event: Mapping[str, Any]) -> tuple[Sequence[Write], Any]:
         """Keeps an event. Returns what it is kept as, and the future of the saver or None."""

@@ -150,6 +150,26 @@ async def test_live_runs_follow_one_another_on_a_thread(verbs: Any, durability: 
         assert (await run.result())["heard"] == [*said, "last"], ways
 
 
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_signal_that_cannot_be_saved_is_its_senders_alone(verbs: Any, durability: str) -> None:
+    graph = above(listener(), checkpointer=InMemorySaver())
+    async with live(verbs, graph, EMPTY, THREAD, durability=durability) as run:
+        await run.signal("panel/audio", "before")
+        with pytest.raises(SignalError, match="'panel/audio' was not taken: .*'function'"):
+            await run.signal("panel/audio", lambda: None, timeout=20)
+        await run.signal("panel/audio", "after", timeout=20)
+    assert (await run.result())["heard"] == ["before", "after"]
+
+
+@pytest.mark.parametrize(("address", "id"), [(5, "1"), (None, "1"), ("audio", 5), ("audio", ["1"])])
+async def test_addresses_and_ids_are_text(verbs: Any, address: Any, id: Any) -> None:
+    async with live(verbs, listener(checkpointer=InMemorySaver()), EMPTY, THREAD) as run:
+        with pytest.raises(SignalError, match="of a signal is a str, not"):
+            await run.signal(address, "x", id=id, timeout=20)
+        await run.signal("audio", "after", timeout=20)
+    assert (await run.result())["heard"] == ["after"]
+
+
 async def test_leaving_by_an_exception_ends_a_run_that_waits(place: Any, verbs: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         async with live(verbs, above(place(listener())), EMPTY) as run:
