@@ -8,14 +8,16 @@ for a snapshot, if a task's id depends on the activation alone and never on the 
 from __future__ import annotations
 
 import binascii
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._cache import default_cache_key
 from langgraph._internal._constants import CONF, CONFIG_KEY_READ, ERROR_SOURCE_NODE, NULL_TASK_ID, PULL, PUSH, TASKS
 from langgraph.channels.base import BaseChannel
 from langgraph.checkpoint.base import Checkpoint
@@ -26,7 +28,7 @@ from langgraph.pregel._algo import (
     prepare_single_task,
 )
 from langgraph.pregel._task_status import TaskStatus, read_task_statuses
-from langgraph.types import PregelExecutableTask, Send, StateSnapshot
+from langgraph.types import CacheKey, PregelExecutableTask, Send, StateSnapshot
 
 __all__ = [
     "Agenda",
@@ -73,6 +75,9 @@ class Agenda(Protocol):
 
     def reading(self, turn: Turn) -> Any:
         """What the task of this turn reads where others read the channel of the agenda."""
+
+    def given(self, turn: Turn) -> Any:
+        """What a trigger group gave to the turn, beside the state that it sees; None where none did."""
 
     def release(self) -> bool:
         """Let the next update from outside count, which came after some turns had finished; whether there was one."""
@@ -268,6 +273,11 @@ class Opened:
             **self.options,
         )
         assert isinstance(task, PregelExecutableTask)
+        policy = self.nodes[turn.node].cache_policy or self.options.get("cache_policy")
+        if task.cache_key is not None and policy.key_func is default_cache_key:
+            # By default LangGraph's key is all that the node is given; what has triggered it is part of that.
+            given = self.agenda.given(turn)
+            return task if given is None else replace(task, cache_key=_with_given(task.cache_key, given))
         return task
 
     def handler(self, failed: Task, error: BaseException) -> Task | None:
@@ -369,6 +379,11 @@ class Opened:
             return None
         error = read_task_statuses(self.pending)[task].error
         return error if isinstance(error, BaseException) else Exception(str(error))
+
+
+def _with_given(cache_key: CacheKey, given: Any) -> CacheKey:
+    said = default_cache_key(cache_key.key, given)
+    return cache_key._replace(key=hashlib.sha256(said if isinstance(said, bytes) else said.encode()).hexdigest())
 
 
 def snapshot_tasks(

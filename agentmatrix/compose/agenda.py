@@ -128,6 +128,12 @@ class LedgerAgenda:
     def reading(self, turn: Turn) -> Reading:
         return self._ready[turn.name].reading
 
+    def given(self, turn: Turn) -> Any:
+        firing = self._ready[turn.name].way.firing
+        if firing is None or firing.group is None:
+            return None
+        return firing.group, activation_of(self.ledger, turn.node, firing, None).items
+
     def take_dropped(self) -> Sequence[Turn]:
         if not (isinstance(self.ledger, TriggeredLedger) and self.ledger.dropped):
             return ()

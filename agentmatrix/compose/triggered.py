@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -275,7 +275,7 @@ class DagLedger(TriggeredLedger):
                 self._settle(node, node in waiting, left)
             elif (fired := self._start(node)) is not None:
                 left.append(node)
-                again = again or self._cancel_rest(fired)
+                again = self._cancel_rest(fired) or again
             elif not self._hopes(node):
                 if (broken := self._demand(node)) is not None:
                     self._stuck = [*self._stuck, broken]
@@ -286,6 +286,15 @@ class DagLedger(TriggeredLedger):
                 left.append(node)
         self._left = left
         return again
+
+    def _note_ways(self, index: int, activation: Entry) -> None:
+        super()._note_ways(index, activation)
+        self._call_off(self._lost)
+
+    def _call_off(self, losers: Collection[str]) -> None:
+        """Packets for nodes that have lost are not delivered."""
+        packets = {origin: p for origin, p in self._undelivered.items() if p.send.node not in losers}
+        self._undelivered = packets
 
     def _settle(self, node: str, waits: bool, left: list[str]) -> None:
         if waits:
@@ -347,9 +356,12 @@ class DagLedger(TriggeredLedger):
         self._lost.update(losers)
         self.dropped.extend(losers)
         self.due = [firing for firing in self.due if firing.node not in losers]
-        packets = {origin: p for origin, p in self._undelivered.items() if p.send.node not in losers}
-        self._undelivered = packets
+        self._call_off(losers)
         return bool(losers)
+
+    def restore(self, state: Mapping[str, Any], called: Sequence[str]) -> None:
+        super().restore(state, called)
+        self._call_off(self._lost)
 
     def expects(self) -> bool:
         outside = (s for node in self._left if not self._started(node) for s in self._outer(node))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, Send, interrupt
 
 from agentmatrix import CyclicGraph, Dag, Host, RemoteAgent, all_of, any_of, at_least
 from agentmatrix.errors import TriggerError
@@ -378,3 +378,39 @@ async def test_a_loser_that_pauses_is_called_off_with_its_question(way: str) -> 
     assert result == {"log": ["quick", "t"]}
     state = await compiled.aget_state(thread())
     assert (state.next, state.interrupts) == ((), ())
+
+
+@pytest.mark.parametrize("first", ["router", "quick"])
+async def test_a_fan_out_that_comes_too_late_is_not_started(first: str) -> None:
+    """The loser is started by packets, which its sender has not sent yet, or has."""
+    running, builder = Race(), Dag(State)
+    builder.add_node("router", running.runner("router"))
+    builder.add_conditional_edges("router", lambda state: [Send("loser", {"x": str(i)}) for i in range(3)], ["loser"])
+    builder.add_node("loser", running.runner("loser"))
+    builder.add_node("quick", running.runner("quick"))
+    builder.add_node("t", running.stage.target("t"))
+    builder.add_trigger("t", any_of("loser", "quick", cancel_rest=True))
+    graph = builder.compile(InMemorySaver())
+    run = asyncio.ensure_future(graph.ainvoke({"log": []}, thread()))
+    order = ["router", "quick"] if first == "router" else ["quick", "router"]
+    await running.stage.until("router", "quick")
+    for name in order:
+        running.stage.release(name)
+        await running.stage.quiet(run)
+    running.stage.release("loser")
+    assert (await run)["log"] == ["router", "quick", "t"]
+    assert "loser" not in running.finished
+    assert "skipped, it was cancelled" in str(graph.explain(thread())["loser"])
+
+
+@pytest.mark.parametrize("both", [False, True])
+async def test_a_loser_that_has_just_been_started_by_the_same_event(both: bool) -> None:
+    """One event completes groups in a chain: the second of them calls off the node that the first has just started."""
+    running, builder = Race(), Dag(State)
+    for name in ("n0", "n1", "n2", "n3"):
+        builder.add_node(name, running.runner(name))
+    builder.add_trigger("n1", "n0")
+    builder.add_trigger("n2", any_of("n0", "n1", cancel_rest=both))
+    builder.add_trigger("n3", any_of("n0", "n2", cancel_rest=True))
+    running.stage.release("n0", "n1", "n2", "n3")
+    assert (await builder.compile().ainvoke({"log": []}))["log"] == (["n0", "n3"] if both else ["n0", "n1", "n3"])
