@@ -1,7 +1,8 @@
-"""What a value costs on its way to bytes and back: `python tests/bench/bench_codec.py`."""
+"""What a value costs on its way to bytes and back: `python tests/bench/bench_codec.py [seconds per figure]`."""
 
 from __future__ import annotations
 
+import sys
 import timeit
 from typing import Any
 
@@ -23,15 +24,16 @@ def conversation(turns: int) -> dict[str, Any]:
     return {"messages": turn * turns, "next": ["a", "b"], "docs": docs}
 
 
-def microseconds(work: Any) -> float:
+def microseconds(work: Any, seconds: float) -> float:
     """The best of five means."""
     timer = timeit.Timer(work)
-    number, _ = timer.autorange()
+    number = max(1, int(seconds / 5 / max(timer.timeit(1), 1e-7)))
     return min(timer.repeat(5, number)) / number * 1e6
 
 
 def main() -> None:
     """Print bytes and microseconds for a few values."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     codec = Codec()
     values = {
         "plain dict, 1.2 KB": {"text": "x" * 1200, "n": 1, "tags": ["a", "b"], "meta": {"k": 1.5, "u": None}},
@@ -42,7 +44,8 @@ def main() -> None:
     }
     for name, value in values.items():
         data = codec.encode(value)
-        there, back = microseconds(lambda v=value: codec.encode(v)), microseconds(lambda d=data: codec.decode(d))
+        there = microseconds(lambda v=value: codec.encode(v), seconds)
+        back = microseconds(lambda d=data: codec.decode(d), seconds)
         print(f"{name:22} {len(data):>12,} bytes   encode {there:>10,.1f} us   decode {back:>10,.1f} us")
 
 

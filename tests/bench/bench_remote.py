@@ -1,7 +1,7 @@
 """What a remote call costs over a local one: a hand-written LangGraph parent, its child here and in another process.
 
 Prints medians in milliseconds and the difference, side by side in one run. Trust the order, not the digits: machines
-are shared. Run it as `make bench`, or as a file.
+are shared. Run it as `make bench`, or as a file: `python tests/bench/bench_remote.py [calls per figure]`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import Host, RemoteAgent
 
 ROUNDS = 200
+WARM_UP = 20
 
 
 class State(TypedDict, total=False):
@@ -45,12 +46,13 @@ def parent(nested: Any, saver: Any) -> Any:
 async def median(call: Callable[[], Any]) -> float:
     """Milliseconds of one call, in the median, after a warm-up."""
     taken = []
-    for number in range(ROUNDS + 20):
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    for number in range(rounds + WARM_UP):
         began = time.perf_counter()
         result = call()
         if isinstance(result, Awaitable):
             await result
-        if number >= 20:
+        if number >= WARM_UP:
             taken.append(time.perf_counter() - began)
     return statistics.median(taken) * 1e3
 
