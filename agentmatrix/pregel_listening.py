@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
+from operator import itemgetter
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -29,7 +31,7 @@ from agentmatrix.pregel_turns import Opened, Task, Write
 __all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
 
 BUFFER = 1_000
-"""How many signals that nobody has read a graph keeps; a further one waits."""
+"""How many signals of one name, which nobody has read, a graph keeps; a further one waits."""
 SAVED_AS = "~signal"
 """The path under which savers are given what must be kept before it is acknowledged."""
 
@@ -61,7 +63,8 @@ class Ear:
         wake: Callable[[], None],
     ) -> None:
         self.path, self.names, self.wake = path, names, wake
-        self.sent: deque[Sent] = deque()
+        self._sent: dict[str, deque[tuple[int, Sent]]] = {}
+        self._numbers = count()
         self.closed = False
         self._timers = dict(timers)
         now = time.monotonic()
@@ -74,8 +77,17 @@ class Ear:
 
     def receive(self, sent: Sent) -> None:
         """Take a signal."""
-        self.sent.append(sent)
+        self._sent.setdefault(sent.name, deque()).append((next(self._numbers), sent))
         self.wake()
+
+    def next_sent(self, wanted: Callable[[Sent], bool]) -> Sent | None:
+        """The signal that came first of those that are next of their name and wanted."""
+        heads = [queue[0] for queue in list(self._sent.values()) if queue]
+        return next((sent for _, sent in sorted(heads, key=itemgetter(0)) if wanted(sent)), None)
+
+    def take(self, sent: Sent) -> None:
+        """That signal is under way no more."""
+        self._sent[sent.name].popleft()
 
     def close(self) -> None:
         """No more signals will come."""
@@ -116,7 +128,6 @@ class Listening(PregelLoop):
         self._ear_task: str | None = None
         self._hung_up = self._closed_input = False
         self._quiet_down: list[Callable[[], None]] = []
-        self._saveable: str | None = None
 
     # before the step
 
@@ -130,12 +141,15 @@ class Listening(PregelLoop):
         if not (agenda.signals or agenda.timers):
             return []
         inbox = self.config[CONF].get(INBOX)
-        opens = inbox is not None and not self._closed_input
-        if agenda.signals and agenda.open is not opens:
+        path = path_of(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
+        # Where no signal can come, an open input keeps only the live graph itself going, for its timers to fire.
+        repeats = any(repeats for _, repeats in agenda.timers.values())
+        hears = inbox is not None and (bool(agenda.signals) or (repeats and path == inbox.root))
+        opens = hears and not self._closed_input
+        if agenda.open is not opens:
             self._count(self._happened({"open": opens})[0])
         if not (agenda.expects() or (agenda.timers and self.tasks)):
             return []
-        path = path_of(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
         self._ear = ear = Ear(path, agenda.signals, agenda.timers, self._new_wake())
         self._hung_up = False
         if inbox is not None and agenda.open:
@@ -168,14 +182,17 @@ class Listening(PregelLoop):
             return None
         if not agenda.expects() and not (ear.ticks and self._alive):
             return None
-        while ear.sent and (agenda.knows(ear.sent[0].id) or self._refuses(ear.sent[0])):
-            ear.sent.popleft().taken()
-        if ear.sent and agenda.open and agenda.unread < BUFFER:
-            sent = ear.sent.popleft()
-            return {"signal": sent.name, "value": sent.value, "id": sent.id}, sent
+        # After the last signal a full buffer holds nothing back: what waits would never be taken.
+        room = ear.closed
+        while agenda.open and (sent := ear.next_sent(lambda s: room or agenda.unread(s.name) < BUFFER)) is not None:
+            ear.take(sent)
+            if not (sent.future.done() or self._refuses(sent)):
+                if not agenda.knows(sent.id):
+                    return {"signal": sent.name, "value": sent.value, "id": sent.id}, sent
+                sent.taken()
         if (label := ear.tick()) is not None:
             return {"tick": label}, None
-        if ear.closed and not ear.sent and agenda.open:
+        if room and agenda.open:
             self._closed_input = True
             return {"open": False}, None
         return None, None
@@ -183,7 +200,7 @@ class Listening(PregelLoop):
     def _refuses(self, sent: Sent) -> bool:
         """Whether the saver could not keep a signal: that is for its sender to know, and nothing that fails the run."""
         serde = getattr(self.checkpointer, "serde", None)
-        if serde is None or sent.id == self._saveable:
+        if serde is None:
             return False
         try:
             serde.dumps_typed(sent.value)
@@ -191,7 +208,6 @@ class Listening(PregelLoop):
             why = f"the checkpointer cannot keep its value, {type(sent.value).__name__!r}: {error}"
             sent.refused(SignalError(f"the signal {sent.address!r} was not taken: {why}"))
             return True
-        self._saveable = sent.id
         return False
 
     def _happened(self, event: Mapping[str, Any]) -> tuple[Sequence[Write], Any]:

@@ -103,9 +103,8 @@ class Agenda(Protocol):
     def open(self) -> bool:
         """Whether signals may come."""
 
-    @property
-    def unread(self) -> int:
-        """How many signals have come that nothing has consumed."""
+    def unread(self, name: str) -> int:
+        """How many signals of this name have come that nothing has consumed."""
 
     def knows(self, id: str) -> bool:
         """Whether a signal of this id has come."""
@@ -274,7 +273,7 @@ class Opened:
         )
         assert isinstance(task, PregelExecutableTask)
         policy = self.nodes[turn.node].cache_policy or self.options.get("cache_policy")
-        if task.cache_key is not None and policy.key_func is default_cache_key:
+        if task.cache_key is not None and policy is not None and policy.key_func is default_cache_key:
             # By default LangGraph's key is all that the node is given; what has triggered it is part of that.
             given = self.agenda.given(turn)
             return task if given is None else replace(task, cache_key=_with_given(task.cache_key, given))

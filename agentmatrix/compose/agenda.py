@@ -161,9 +161,8 @@ class LedgerAgenda:
     def open(self) -> bool:
         return isinstance(self.ledger, TriggeredLedger) and self.ledger.arrivals.open
 
-    @property
-    def unread(self) -> int:
-        return self.ledger.arrivals.unread if isinstance(self.ledger, TriggeredLedger) else 0
+    def unread(self, name: str) -> int:
+        return self.ledger.arrivals.unread(name) if isinstance(self.ledger, TriggeredLedger) else 0
 
     def knows(self, id: str) -> bool:
         return isinstance(self.ledger, TriggeredLedger) and self.ledger.arrivals.knows(id)

@@ -95,12 +95,10 @@ class Arrivals:
         """What the node has not used of a source, in the order of arrival."""
         return self._queues.get((node, label), [])
 
-    @property
-    def unread(self) -> int:
-        """How many signals and ticks nobody has consumed."""
-        return len(
-            {(label, item.number) for (_, label), items in self._queues.items() for item in items if item.number}
-        )
+    def unread(self, label: str) -> int:
+        """How many signals or ticks of this name somebody has not consumed."""
+        listeners = self._topology.listeners.get(label, ())
+        return max((len(self.queue(node, label)) for node in listeners), default=0)
 
     def value(self, label: str, item: Item) -> Any:
         """What a signal or tick carries."""

@@ -365,7 +365,8 @@ class DagLedger(TriggeredLedger):
 
     def expects(self) -> bool:
         outside = (s for node in self._left if not self._started(node) for s in self._outer(node))
-        return any(self._may_come("", source) for source in outside if not isinstance(source, Every))
+        # An open input keeps a run going, and with it the timers that fire again and again.
+        return any(self.arrivals.open if isinstance(s, Every) else self._may_come("", s) for s in outside)
 
     def _outer(self, node: str) -> Iterable[Source]:
         groups = self.topology.groups.get(node, ())

@@ -15,7 +15,7 @@ from langgraph.errors import GraphDrained
 from langgraph.graph import END
 from langgraph.types import Command, interrupt
 
-from agentmatrix import CyclicGraph, Dag, signal
+from agentmatrix import CyclicGraph, Dag, all_of, any_of, every, get_activation, signal
 from agentmatrix.errors import SignalError, TriggerError
 from tests.interaction.ears import live
 from tests.interaction.listeners import THREAD, State, above, audio, hear, listener, waiter
@@ -221,6 +221,40 @@ async def test_the_1001st_unread_signal_waits(place: Any, verbs: Any) -> None:
         release.set()
         await run.signal("audio", "room again", timeout=20)
     assert [value for value in (await run.result())["heard"] if value != "too much"] == [*range(1_001), "room again"]
+
+
+@pytest.mark.parametrize("kind", ["all_of", "optional"])
+async def test_a_full_buffer_of_one_signal_shuts_out_no_other(place: Any, verbs: Any, kind: str) -> None:
+    group = all_of("start", signal("audio"), signal("go")) if kind == "all_of" else any_of(
+        signal("go"), optional=signal("audio")
+    )  # fmt: skip
+    builder = CyclicGraph(State).add_node("start", lambda state: {}).add_edge("__start__", "start")
+    builder.add_node("hear", hear).add_trigger("hear", group)
+    async with live(verbs, place(builder.compile()), EMPTY) as run:
+        for number in range(1_000):
+            await run.signal("audio", number, timeout=20)
+        with pytest.raises(TimeoutError):
+            await run.signal("audio", "too much", timeout=0.05)
+        await run.signal("go", None, timeout=20)
+        run.close_input()
+        if kind == "all_of":
+            with pytest.raises(TriggerError, match="'start' and 'go' can no longer come"):
+                await run.result()
+        else:
+            assert (await run.result())["heard"] == [0]
+
+
+async def test_an_open_input_keeps_the_timers_of_a_live_graph_going(verbs: Any) -> None:
+    """But not those of a nested graph that hears nothing: it ends as it does under invoke."""
+    builder = CyclicGraph(State).add_node("tick", lambda state: {"heard": [get_activation().items["clock"]]})
+    clock = builder.add_trigger("tick", every(0.02, name="clock")).compile()
+    async with live(verbs, clock, EMPTY) as run:
+        async for part in run:
+            if part["tick"]["heard"] == [3]:
+                break
+    assert (await run.result())["heard"][:3] == [1, 2, 3]
+    async with live(verbs, above(clock), EMPTY) as run:
+        assert await run.result() == EMPTY
 
 
 async def test_a_run_that_waits_burns_no_cpu(place: Any, verbs: Any) -> None:
