@@ -1,4 +1,4 @@
-"""Graphs with triggers that hear signals; `python -m tests.interaction.listeners` serves them, or runs one live."""
+"""Graphs with triggers that hear signals, and the processes that serve them, or run one live."""
 
 from __future__ import annotations
 
@@ -106,10 +106,8 @@ def _live(graph: Any, given: Any) -> Any:
     return LiveRun(graph, given, THREAD, durability="sync")
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        run_live(*sys.argv[1:])
-    else:
-        with Host({"sync": listener(note), "async": listener(anote)}) as host:
-            print(host.address, flush=True)
-            threading.Event().wait()
+def serve() -> None:
+    """Serves listeners, and prints its address."""
+    with Host({"sync": listener(note), "async": listener(anote)}) as host:
+        print(host.address, flush=True)
+        threading.Event().wait()

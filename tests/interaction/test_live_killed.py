@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,19 @@ import pytest
 
 pytest.importorskip("langgraph.checkpoint.sqlite")
 
+from tests.forked import Forked
+from tests.interaction.listeners import run_live, serve
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@contextmanager
-def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`listeners` in a second process, with its standard input and output."""
-    command = [sys.executable, "-m", "tests.interaction.listeners", *arguments]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as started:
-        try:
-            yield started
-        finally:
-            started.kill()
+def process(*arguments: str) -> Forked:
+    """A second process that runs a listener, or serves some, with its standard input and output."""
+    return Forked(run_live, *arguments) if arguments else Forked(serve)
 
 
-def say(caller: subprocess.Popen[str], *words: str) -> list[str]:
+def say(caller: Forked, *words: str) -> list[str]:
     """Sends signals one after the other; returns those that were acknowledged before the process ended."""
-    assert caller.stdin is not None and caller.stdout is not None
     taken = []
     for word in words:
         try:
@@ -48,7 +42,7 @@ def say(caller: subprocess.Popen[str], *words: str) -> list[str]:
 def result(address: str, folder: Path, way: str) -> list[str]:
     """What the run has heard in the end, by a new process that goes on with it."""
     with process(address, str(folder), way) as caller:
-        out, errors = caller.communicate("", timeout=60)
+        out, errors = caller.communicate(60)
     assert out.startswith("result "), errors
     return out.removeprefix("result ").strip().split(",")
 
@@ -63,7 +57,6 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
         yield "local"
     else:
         with process() as host:
-            assert host.stdout is not None
             yield host.stdout.readline().strip()
 
 
@@ -90,14 +83,12 @@ def test_a_parent_that_dies_in_a_node(tmp_path: Path, way: str) -> None:
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_killed_host(tmp_path: Path, way: str) -> None:
     with process() as host:
-        assert host.stdout is not None
         with process(host.stdout.readline().strip(), str(tmp_path), way) as caller:
             taken = say(caller, "a", "b", "c")
             host.send_signal(signal.SIGKILL)
-            _, errors = caller.communicate(timeout=30)
+            _, errors = caller.communicate(30)
     assert "HostLost" in errors and taken == ["a", "b", "c"]
     with process() as host:
-        assert host.stdout is not None
         assert result(host.stdout.readline().strip(), tmp_path, way) == taken
 
 

@@ -37,7 +37,7 @@ def participants(group: Group) -> list[str]:
 
 
 class Orders(Sequence[Events]):
-    """Every order in which these come or are skipped: 46,080 for six, so none is written down before it is asked for."""
+    """Every order in which these come or are skipped; 46,080 for six, so each is made when it is asked for."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.orders = list(itertools.permutations(labels))
