@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +13,8 @@ import pytest
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.host import graph_types
 from agentmatrix.testing import loopback
+from tests.forked import Forked
+from tests.interaction import served
 
 _numbers = count(1)
 
@@ -68,23 +68,13 @@ def verbs(request: pytest.FixtureRequest) -> Verbs:
     return Verbs(request.param == "async")
 
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
 @pytest.fixture
-def serve() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
+def serve() -> Iterator[Callable[..., tuple[str, Forked]]]:
     """Starts a host in another process; returns its address and the process."""
-    started: list[subprocess.Popen[str]] = []
+    with contextlib.ExitStack() as processes:
 
-    def start(*address: str) -> tuple[str, subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.interaction.served", *address], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        started.append(process)
-        assert process.stdout is not None
-        return process.stdout.readline().strip(), process
+        def start(*address: str) -> tuple[str, Forked]:
+            process = processes.enter_context(Forked(served.serve, *address))
+            return process.stdout.readline().strip(), process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+        yield start

@@ -1,10 +1,9 @@
-"""Graphs that tests serve from a second process: `python -m tests.interaction.served`, prints its address."""
+"""Graphs that tests serve from a second process."""
 
 from __future__ import annotations
 
 import operator
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -78,7 +77,9 @@ crashing = chain(first, second, crash_once, last)
 
 GRAPHS = {"asking": asking, "blocking": blocking, "crashing": crashing, "keeping": keeping}
 
-if __name__ == "__main__":
-    with Host(GRAPHS, address=(sys.argv[1:] or ["127.0.0.1:0"])[0]) as host:
+
+def serve(address: str = "127.0.0.1:0") -> None:
+    """Serves them, and prints its address."""
+    with Host(GRAPHS, address=address) as host:
         print(host.address, flush=True)
         host.wait()

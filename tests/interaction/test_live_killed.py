@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("langgraph.checkpoint.sqlite")
 
+from agentmatrix.live import LiveRun
 from tests.forked import Forked
-from tests.interaction.listeners import run_live, serve
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.interaction.listeners import above, listener, run_live, serve
 
 
 def process(*arguments: str) -> Forked:
@@ -92,21 +88,17 @@ def test_a_killed_host(tmp_path: Path, way: str) -> None:
         assert result(host.stdout.readline().strip(), tmp_path, way) == taken
 
 
-INTERRUPTED = """
-import sys
-from tests.interaction.listeners import above, listener
-from agentmatrix.live import LiveRun
-with LiveRun(above(listener()), {"heard": []}) as run:
-    run.signal("panel/audio", 1)
-    print("waiting", flush=True)
-    run.result()
-"""
+def wait_for_signals() -> None:
+    """A sync run that nobody sends anything."""
+    with LiveRun(above(listener()), {"heard": []}) as run:
+        run.signal("panel/audio", 1)
+        print("waiting", flush=True)
+        run.result()
 
 
 def test_ctrl_c_ends_a_sync_run_that_waits() -> None:
-    command: list[Any] = [sys.executable, "-c", INTERRUPTED]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as caller:
-        assert caller.stdout is not None and caller.stdout.readline() == "waiting\n"
+    with Forked(wait_for_signals) as caller:
+        assert caller.stdout.readline() == "waiting\n"
         caller.send_signal(signal.SIGINT)
-        _, errors = caller.communicate(timeout=10)
-    assert "KeyboardInterrupt" in errors and caller.returncode != 0
+        _, errors = caller.communicate(10)
+        assert "KeyboardInterrupt" in errors and caller.wait(10) not in (0, None)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,8 @@ from langgraph.types import Command
 from agentmatrix import RemoteAgent
 from agentmatrix.errors import HostLost
 from agentmatrix.testing import loopback
+from tests.forked import Forked
 from tests.interaction.served import Log, asking
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def parent(nested: Any, saver: Any) -> Any:
@@ -61,7 +58,7 @@ async def test_resume_on_another_host(serve: Any, verbs: Any, tmp_path: Path) ->
     graph = parent(RemoteAgent(f"{address}/asking"), saver)
     paused = await verbs.invoke(graph, {"log": [], "folder": str(tmp_path)}, config)
     assert paused["__interrupt__"][0].value == "go on?"
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait(10)
     address, _ = serve()
     done = await verbs.invoke(parent(RemoteAgent(f"{address}/asking"), saver), Command(resume="yes"), config)
@@ -69,52 +66,40 @@ async def test_resume_on_another_host(serve: Any, verbs: Any, tmp_path: Path) ->
     assert [runs(tmp_path, name) for name in ("first", "second", "last")] == [1, 1, 1]
 
 
-PARENT = """
-import sys
-from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.types import Command
-from agentmatrix import RemoteAgent
-from tests.interaction.test_persistence import parent
-address, folder, what = sys.argv[1:]
-with SqliteSaver.from_conn_string(f"{folder}/db.sqlite") as saver:
-    graph = parent(RemoteAgent(f"{address}/asking"), saver)
-    input = Command(resume=what) if what else {"log": [], "folder": folder}
-    print(graph.invoke(input, {"configurable": {"thread_id": "1"}}).get("log"))
-"""
+def go(address: str, folder: str, what: str) -> None:
+    """Starts a run in a process of its own, or goes on with it."""
+    with SqliteSaver.from_conn_string(f"{folder}/db.sqlite") as saver:
+        graph = parent(RemoteAgent(f"{address}/asking"), saver)
+        input: Any = Command(resume=what) if what else {"log": [], "folder": folder}
+        print(graph.invoke(input, {"configurable": {"thread_id": "1"}}).get("log"))
 
 
 def test_a_new_parent_process_goes_on(serve: Any, tmp_path: Path) -> None:
     address, _ = serve()
     for what in ("", "again"):
-        done = subprocess.run(
-            [sys.executable, "-c", PARENT, address, str(tmp_path), what],
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
-    assert "asked: again" in done.stdout and "last" in done.stdout
+        with Forked(go, address, str(tmp_path), what) as process:
+            said, errors = process.communicate(60)
+            assert process.wait(10) == 0, errors
+    assert "asked: again" in said and "last" in said
     assert runs(tmp_path, "first") == 1
 
 
-STREAMER = """
-import sys
-from agentmatrix import RemoteAgent
-address, folder = sys.argv[1:]
-for part in RemoteAgent(f"{address}/blocking").stream({"log": [], "folder": folder}, stream_mode="custom"):
-    print(part, flush=True)
-"""
+def stream(address: str, folder: str) -> None:
+    """Runs a graph and prints what it streams."""
+    for part in RemoteAgent(f"{address}/blocking").stream({"log": [], "folder": folder}, stream_mode="custom"):
+        print(part, flush=True)
 
 
 def test_ctrl_c_ends_the_caller_at_once_and_the_remote_runs_no_further_step(serve: Any, tmp_path: Path) -> None:
     address, process = serve()
-    command = [sys.executable, "-c", STREAMER, address, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as caller:
-        assert caller.stdout is not None
+    with Forked(stream, address, str(tmp_path)) as caller:
         assert caller.stdout.readline() == "blocked\n"
         caller.send_signal(signal.SIGINT)
-        _, errors = caller.communicate(timeout=5)
+        _, errors = caller.communicate(5)
     assert "KeyboardInterrupt" in errors
     (tmp_path / "release").touch()
     assert RemoteAgent(f"{address}/asking").ping() < 5
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     process.wait(10)
     assert not (tmp_path / "last").exists()
 
