@@ -2,74 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
+import operator
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
 import pytest
 
 pytest.importorskip("langgraph.checkpoint.sqlite")
 
-SCRIPT = """
-import asyncio, operator, os, sys
-from typing import Annotated, TypedDict
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from agentmatrix import Dag
 
-folder, way, kill = sys.argv[1:]
+from agentmatrix import Dag
+from tests.forked import Forked
+
 
 class State(TypedDict, total=False):
     log: Annotated[list[str], operator.add]
 
-def note(name):
-    with open(os.path.join(folder, name), "a") as file:
-        file.write("x")
-    return {"log": [name]}
 
-def dag(saver):
-    graph = Dag(State)
-    def node(name):
-        def run(state):
+def dag(folder: Path, way: str, kill: str, saver: Any) -> Any:
+    def node(name: str) -> Any:
+        def run(state: State) -> State:
             if name == "last" and kill == "kill":
-                os.kill(os.getpid(), 9)
-            return note(name)
-        async def arun(state):
+                os.kill(os.getpid(), signal.SIGKILL)
+            with (folder / name).open("a") as file:
+                file.write("x")
+            return {"log": [name]}
+
+        async def arun(state: State) -> State:
             return run(state)
+
         return arun if way == "async" else run
+
+    graph = Dag(State)
     for name in ("a", "b", "c", "d", "last"):
         graph.add_node(name, node(name))
     for edge in (("a", "b"), ("a", "c"), ("c", "d"), ("b", "last"), ("d", "last")):
         graph.add_edge(*edge)
     return graph.compile(checkpointer=saver)
 
-config = {"configurable": {"thread_id": "1"}}
-given = {"log": []} if kill == "kill" else None
 
-async def main():
-    async with AsyncSqliteSaver.from_conn_string(os.path.join(folder, "db")) as saver:
-        return await dag(saver).ainvoke(given, config, durability="sync")
+def play(folder: Path, way: str, kill: str) -> None:
+    """To be run in a process of its own: begins, and is killed in the last node; or goes on."""
+    config: Any = {"configurable": {"thread_id": "1"}}
+    given: Any = {"log": []} if kill == "kill" else None
 
-if way == "async":
-    result = asyncio.run(main())
-else:
-    with SqliteSaver.from_conn_string(os.path.join(folder, "db")) as saver:
-        result = dag(saver).invoke(given, config, durability="sync")
-print(",".join(result["log"]))
-"""
+    async def main() -> Any:
+        async with AsyncSqliteSaver.from_conn_string(str(folder / "db")) as saver:
+            return await dag(folder, way, kill, saver).ainvoke(given, config, durability="sync")
 
-
-def run(folder: Path, way: str, kill: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", SCRIPT, str(folder), way, kill]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if way == "async":
+        result = asyncio.run(main())
+    else:
+        with SqliteSaver.from_conn_string(str(folder / "db")) as saver:
+            result = dag(folder, way, kill, saver).invoke(given, config, durability="sync")
+    print(",".join(result["log"]))
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_acknowledged_nodes_do_not_run_again(tmp_path: Path, way: str) -> None:
-    assert run(tmp_path, way, "kill").returncode == -signal.SIGKILL
-    resumed = run(tmp_path, way, "go on")
-    assert resumed.stdout.strip() == "a,b,c,d,last", resumed.stderr
+    with Forked(play, tmp_path, way, "kill") as killed:
+        assert killed.wait(60) == -signal.SIGKILL
+    with Forked(play, tmp_path, way, "go on") as resumed:
+        said, errors = resumed.communicate(60)
+    assert said.strip() == "a,b,c,d,last", errors
     assert {name: (tmp_path / name).read_text() for name in ("a", "b", "c", "d", "last")} == dict.fromkeys(
         ("a", "b", "c", "d", "last"), "x"
     )

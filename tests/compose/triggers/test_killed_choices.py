@@ -2,67 +2,71 @@
 
 from __future__ import annotations
 
+import asyncio
+import operator
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.graph import START
 
 pytest.importorskip("langgraph.checkpoint.sqlite")
 
-SCRIPT = """
-import asyncio, operator, os, sys
-from typing import Annotated, TypedDict
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from agentmatrix import Dag, CyclicGraph, any_of, get_activation
-from langgraph.graph import START
 
-folder, kind, kill = sys.argv[1:]
+from agentmatrix import CyclicGraph, Dag, any_of, get_activation
+from tests.forked import Forked
+
 
 class State(TypedDict, total=False):
     log: Annotated[list[str], operator.add]
 
-def graph(saver, late):
-    graph = (Dag if kind == "dag" else CyclicGraph)(State)
-    async def early(state):
+
+def graph(kind: str, kill: str, saver: Any, late: asyncio.Event) -> Any:
+    async def early(state: State) -> State:
         return {"log": ["early"]}
-    async def slow(state):
+
+    async def slow(state: State) -> State:
         await late.wait()
         return {"log": ["slow"]}
-    async def t(state):
+
+    async def t(state: State) -> State:
         if kill == "kill":
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), signal.SIGKILL)
         late.set()
         return {"log": [f"t{get_activation().number} {sorted(get_activation().items)}"]}
-    graph.add_node("slow", slow)
-    graph.add_node("early", early)
-    graph.add_edge(START, "slow")
-    graph.add_edge(START, "early")
-    graph.add_node("t", t)
-    graph.add_trigger("t", any_of("slow", "early", cancel_rest=kind == "dag"))
-    return graph.compile(checkpointer=saver)
 
-async def main():
-    late = asyncio.Event()
-    async with AsyncSqliteSaver.from_conn_string(os.path.join(folder, "db")) as saver:
-        given = {"log": []} if kill == "kill" else None
-        config = {"configurable": {"thread_id": "1"}}
-        return await graph(saver, late).ainvoke(given, config, durability="sync")
-
-print(";".join(sorted(asyncio.run(main())["log"])))
-"""
+    builder: Any = (Dag if kind == "dag" else CyclicGraph)(State)
+    builder.add_node("slow", slow)
+    builder.add_node("early", early)
+    builder.add_edge(START, "slow")
+    builder.add_edge(START, "early")
+    builder.add_node("t", t)
+    builder.add_trigger("t", any_of("slow", "early", cancel_rest=kind == "dag"))
+    return builder.compile(checkpointer=saver)
 
 
-def run(folder: Path, kind: str, kill: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", SCRIPT, str(folder), kind, kill]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def play(folder: Path, kind: str, kill: str) -> None:
+    """To be run in a process of its own: begins, and is killed in the node that was triggered; or goes on."""
+
+    async def main() -> Any:
+        late = asyncio.Event()
+        async with AsyncSqliteSaver.from_conn_string(str(folder / "db")) as saver:
+            given: Any = {"log": []} if kill == "kill" else None
+            config: Any = {"configurable": {"thread_id": "1"}}
+            return await graph(kind, kill, saver, late).ainvoke(given, config, durability="sync")
+
+    print(";".join(sorted(asyncio.run(main())["log"])))
 
 
 @pytest.mark.parametrize(
     ("kind", "log"), [("dag", "early;t1 ['early']"), ("cyclic", "early;slow;t1 ['early'];t2 ['slow']")]
 )
 def test_the_choice_survives(tmp_path: Path, kind: str, log: str) -> None:
-    assert run(tmp_path, kind, "kill").returncode == -signal.SIGKILL
-    resumed = run(tmp_path, kind, "go on")
-    assert resumed.stdout.strip() == log, resumed.stderr
+    with Forked(play, tmp_path, kind, "kill") as killed:
+        assert killed.wait(60) == -signal.SIGKILL
+    with Forked(play, tmp_path, kind, "go on") as resumed:
+        said, errors = resumed.communicate(60)
+    assert said.strip() == log, errors
