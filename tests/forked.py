@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any, Self
@@ -13,11 +14,13 @@ from typing import Any, Self
 __all__ = ["Forked"]
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pytest", "tests.interaction.listeners", "tests.interaction.served"])
+_context.set_forkserver_preload(
+    ["pytest", "agentmatrix.cli", "tests.interaction.listeners", "tests.interaction.served"]
+)
 
 
 class Forked:
-    """A function in a process of its own, with the three standard streams. It is killed at the end of a `with`.
+    """A function in a process of its own, as `subprocess.Popen` has it. It is killed at the end of a `with`.
 
     Args:
         function: a function of a module.
@@ -28,7 +31,8 @@ class Forked:
         (ours, theirs), (errors, their_errors) = socket.socketpair(), socket.socketpair()
         self._talk = ours
         self.stdin, self.stdout, self.stderr = ours.makefile("w"), ours.makefile("r"), errors.makefile("r")
-        self._process = _context.Process(target=_run, args=(theirs, their_errors, function, arguments), daemon=True)
+        given = (theirs, their_errors, dict(os.environ), function, arguments)
+        self._process = _context.Process(target=_run, args=given, daemon=True)
         self._process.start()
         for one in (theirs, their_errors, errors):
             one.close()
@@ -43,27 +47,40 @@ class Forked:
             stream.close()
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it still is."""
+        """Send it a signal, if it has not ended."""
         if self._process.is_alive() and self._process.pid is not None:
             os.kill(self._process.pid, number)
 
-    def wait(self, seconds: float) -> int | None:
-        """Wait for its end. Returns its exit code, negative for the signal that ended it; None if it goes on."""
-        self._process.join(seconds)
+    def wait(self, timeout: float) -> int:
+        """Wait for its end. Returns its exit code, negative for the signal that ended it."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self._process), timeout)
         return self._process.exitcode
 
-    def communicate(self, seconds: float) -> tuple[str, str]:
+    def communicate(self, timeout: float) -> tuple[str, str]:
         """End its input, and wait for its end. Returns all that it says besides what was read, and its errors."""
         self._talk.shutdown(socket.SHUT_WR)
-        self._talk.settimeout(seconds)
+        self._talk.settimeout(timeout)
         said = self.stdout.read(), self.stderr.read()
-        self.wait(seconds)
+        self.wait(timeout)
         return said
 
 
-def _run(talk: socket.socket, errors: socket.socket, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _run(
+    talk: socket.socket,
+    errors: socket.socket,
+    environment: dict[str, str],
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    """In the new process: what writes to the descriptors themselves, as C libraries do, is heard too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdin, sys.stdout = talk.makefile("r"), talk.makefile("w")
-    sys.stderr = errors.makefile("w")
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, end in enumerate((talk, talk, errors)):
+        os.dup2(end.fileno(), number)
+    talk.close()
+    errors.close()
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)
     function(*arguments)
-    sys.stdout.flush()

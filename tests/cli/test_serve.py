@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import runpy
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import trustme
 
 from tests.cli.conftest import Project
+from tests.forked import Forked
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -134,6 +137,12 @@ def test_tls_and_a_token(project: Project, started: Start, monkeypatch: pytest.M
     assert project.cli(*run).out == "greeter: Hello, Ada!\n"
 
 
+def command(*args: str) -> None:
+    """`agentmatrix` with these arguments, in a process of its own."""
+    sys.argv = ["agentmatrix", *args]
+    runpy.run_module("agentmatrix", run_name="__main__")
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -148,23 +157,23 @@ def test_tls_and_a_token(project: Project, started: Start, monkeypatch: pytest.M
         (["greeter:graph", "--host", "no.such.machine.invalid"], "no.such.machine.invalid"),
     ],
 )
-def test_what_cannot_be_served_is_one_sentence(project: Project, started: Start, args: list[str], words: str) -> None:
+def test_what_cannot_be_served_is_one_sentence(project: Project, args: list[str], words: str) -> None:
     project.write("broken.py", "1 / 0\n")
     project.write("table.json", "{}")
-    process = started("serve", *args, *([] if "--port" in args else ["--port", "0"]))
-    out, err = process.communicate(timeout=60)
-    assert process.returncode in (1, 2)
+    with Forked(command, "serve", *args, "--port", "0") as process:
+        out, err = process.communicate(60)
+        assert process.wait(10) in (1, 2)
     assert out == ""
     assert words in err
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
-def test_a_port_in_use_is_said(project: Project, started: Start) -> None:
+def test_a_port_in_use_is_said(project: Project) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = started("serve", "greeter:graph", "--port", str(port))
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+        with Forked(command, "serve", "greeter:graph", "--port", str(port)) as process:
+            _, err = process.communicate(60)
+            assert process.wait(10) == 1
     assert str(port) in err and "in use" in err and err.count("\n") == 1
 
 
