@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -11,11 +12,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, Self
 
-__all__ = ["Forked"]
+__all__ = ["Forked", "command"]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["pytest", "agentmatrix.cli", "tests.interaction.listeners", "tests.interaction.served"]
+    ["pytest", "agentmatrix.cli", "graphs.gobang.demo", "tests.interaction.listeners", "tests.interaction.served"]
 )
 
 
@@ -65,6 +66,12 @@ class Forked:
         said = self.stdout.read(), self.stderr.read()
         self.wait(timeout)
         return said
+
+
+def command(*args: str) -> None:
+    """The command line with these arguments, for a process of its own."""
+    sys.argv = ["agentmatrix", *args]
+    runpy.run_module("agentmatrix", run_name="__main__")
 
 
 def _run(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import runpy
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 import trustme
 
 from tests.cli.conftest import Project
-from tests.forked import Forked
+from tests.forked import Forked, command
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -135,12 +133,6 @@ def test_tls_and_a_token(project: Project, started: Start, monkeypatch: pytest.M
     assert project.cli("describe", f"grpcs://{address}", "--ssl-ca", "ca.pem").code == 1
     monkeypatch.setenv("AGENTMATRIX_TOKEN", "secret")
     assert project.cli(*run).out == "greeter: Hello, Ada!\n"
-
-
-def command(*args: str) -> None:
-    """`agentmatrix` with these arguments, in a process of its own."""
-    sys.argv = ["agentmatrix", *args]
-    runpy.run_module("agentmatrix", run_name="__main__")
 
 
 @pytest.mark.parametrize(

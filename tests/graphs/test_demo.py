@@ -20,6 +20,7 @@ from agentmatrix import Host
 from agentmatrix.errors import AgentMatrixError, HostUnreachable
 from graphs.gobang import build, demo, team
 from graphs.gobang.show import Show
+from tests.forked import Forked, command
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,21 +184,10 @@ def test_the_program_that_it_prints_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_demo_that_is_ended_ends_its_second_process(ending: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agentmatrix", "demo"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        assert process.stdout is not None
+    with Forked(command, "demo") as process:
         second = next(int(m[1]) for line in process.stdout if (m := re.search(r"white at .*process (\d+)", line)))
         process.send_signal(ending)
-        _, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == {signal.SIGINT: 130}.get(ending, 128 + ending)
+        _, errors = process.communicate(30)
+        assert process.wait(10) == {signal.SIGINT: 130}.get(ending, 128 + ending)
     assert "Traceback" not in errors
     assert not alive(second)
