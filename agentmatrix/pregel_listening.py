@@ -26,12 +26,14 @@ from langgraph.types import PregelExecutableTask
 from agentmatrix.errors import SignalError
 from agentmatrix.inbox import INBOX, Sent, path_of
 from agentmatrix.pregel import watch_drain
-from agentmatrix.pregel_turns import Opened, Task, Write
+from agentmatrix.pregel_turns import Agenda, Opened, Task, Write
 
 __all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
 
 BUFFER = 1_000
 """How many signals of one name, which nobody has read, a graph keeps; a further one waits."""
+LONG = 500
+"""How many writes a step holds before it ends, for a checkpoint, at the next moment at which nothing is at work."""
 SAVED_AS = "~signal"
 """The path under which savers are given what must be kept before it is acknowledged."""
 
@@ -128,6 +130,8 @@ class Listening(PregelLoop):
         self._ear_task: str | None = None
         self._hung_up = self._closed_input = False
         self._quiet_down: list[Callable[[], None]] = []
+        self._saving: list[Any] = []
+        self._resting = False
 
     # before the step
 
@@ -182,6 +186,9 @@ class Listening(PregelLoop):
             return None
         if not agenda.expects() and not (ear.ticks and self._alive):
             return None
+        if self._is_long(agenda):
+            self._resting = True
+            return None
         # After the last signal a full buffer holds nothing back: what waits would never be taken.
         room = ear.closed
         while agenda.open and (sent := ear.next_sent(lambda s: room or agenda.unread(s.name) < BUFFER)) is not None:
@@ -196,6 +203,16 @@ class Listening(PregelLoop):
             self._closed_input = True
             return {"open": False}, None
         return None, None
+
+    def _is_long(self, agenda: Agenda) -> bool:
+        """Whether the step has become long and may end: to go on and to resume costs more, the longer it is."""
+        if len(self.checkpoint_pending_writes) < LONG or self._alive or not self.tasks:
+            return False
+        if self.interrupt_before or self.interrupt_after:
+            return False
+        # What is not acknowledged yet would wait for the next step, and be known there before it is saved.
+        self._saving = [future for future in self._saving if not future.done()]
+        return not self._saving and agenda.is_idle()
 
     def _refuses(self, sent: Sent) -> bool:
         """Whether the saver could not keep a signal: that is for its sender to know, and nothing that fails the run."""
@@ -224,7 +241,8 @@ class Listening(PregelLoop):
         arguments = [patch_configurable(self.checkpoint_config, here), list(writes), task_id]
         if self.checkpointer_put_writes_accepts_task_path:
             arguments.append(SAVED_AS)
-        return writes, self._engine(self.checkpointer_put_writes, *arguments)
+        self._saving.append(self._engine(self.checkpointer_put_writes, *arguments))
+        return writes, self._saving[-1]
 
     def _count(self, writes: Iterable[Write]) -> None:
         """Lets an event count that is kept."""

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, cast
 
-from langgraph._internal._constants import CONFIG_KEY_CALL, ERROR, INTERRUPT
+from langgraph._internal._constants import CONFIG_KEY_CALL, ERROR, INTERRUPT, NULL_TASK_ID
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.pregel._io import map_output_values
 from langgraph.pregel._retry import arun_with_retry, run_with_retry
@@ -71,6 +71,7 @@ class OpenLoop(Listening):
         self._ticking = self._stale = False
         self._alive, self._guard = 0, cast(Any, None)
         self._dropped: set[str] = set()
+        self._written: set[str] = set()
         self._working: dict[str, Any] = {}
         self._futures: dict[str, Any] = {}
         self._tracked: Callable[[], Any] | None = None
@@ -153,6 +154,7 @@ class OpenLoop(Listening):
                 },
             )
             pending = self.checkpoint_pending_writes if self._reapplies_pending_writes else []
+            self._written = {write[0] for write in self.checkpoint_pending_writes}
             resumes = bool(self._reapplies_pending_writes)
             self.tasks = opened.reach(read_task_statuses(pending), self._holds, resumes=resumes)
             listening = self._listen()
@@ -205,7 +207,17 @@ class OpenLoop(Listening):
             # That it has ended is nothing to keep: another run may begin at the same checkpoint, and wait again.
             return
         with self._lock:
-            super().put_writes(task_id, writes, cached=cached)
+            if self._opened is None or task_id in self._written or task_id == NULL_TASK_ID:
+                super().put_writes(task_id, writes, cached=cached)
+                return
+            # LangGraph looks through all that is pending for what the task has written before.
+            self._written.add(task_id)
+            pending, self.checkpoint_pending_writes = self.checkpoint_pending_writes, []
+            try:
+                super().put_writes(task_id, writes, cached=cached)
+            finally:
+                pending += self.checkpoint_pending_writes
+                self.checkpoint_pending_writes = pending
 
     def _in_order(self) -> Any:
         """Where it matters in which order things happen, one thing happens after another, and is kept first."""
@@ -228,6 +240,8 @@ class OpenLoop(Listening):
 
     def _drop(self, turns: Sequence[Turn]) -> None:
         """The tasks of these turns are given up: what they write does not count, and what they raise neither."""
+        if not turns:
+            return
         opened = cast(Opened, self._opened)
         for id in [id for id, turn in opened.turns.items() if turn in turns]:
             self._dropped.add(id)
@@ -322,8 +336,12 @@ class OpenLoop(Listening):
             tasks = self._opened.turns.keys() & self.tasks.keys()
             self.step += max((self._opened.turns[task].depth for task in tasks), default=0)
         self._closing = self._opened is not None
+        before = self.step
         super().after_tick()
-        self._closing = False
+        if self._resting:
+            # A checkpoint for its own sake is no step of the run's, whose number is limited.
+            self.stop += self.step - before
+        self._closing = self._resting = False
 
     def _suppress_interrupt(self, *exit: Any) -> bool | None:
         self._closing = self._opened is not None

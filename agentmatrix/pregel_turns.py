@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -27,7 +29,7 @@ from langgraph.pregel._algo import (
     prepare_node_error_handler_task,
     prepare_single_task,
 )
-from langgraph.pregel._task_status import TaskStatus, read_task_statuses
+from langgraph.pregel._task_status import CONTROL_WRITES, TaskStatus, read_task_statuses
 from langgraph.types import CacheKey, PregelExecutableTask, Send, StateSnapshot
 
 __all__ = [
@@ -108,6 +110,9 @@ class Agenda(Protocol):
 
     def knows(self, id: str) -> bool:
         """Whether a signal of this id has come."""
+
+    def is_idle(self) -> bool:
+        """Whether no turn is at work or may start."""
 
     def expects(self) -> bool:
         """Whether a signal, or a timer that fires once, may still start a turn."""
@@ -233,6 +238,9 @@ class Opened:
     def __post_init__(self) -> None:
         self.turns: dict[str, Turn] = {}
         self._begun: set[str] = set()
+        # Of what is pending LangGraph reads nothing else for a task, and it reads all of it for each.
+        self._control = [write for write in self.pending or () if write[1] in CONTROL_WRITES]
+        self._failed = {id for id, channel, _ in self._control if channel == ERROR_SOURCE_NODE}
 
     def new(self, held: Callable[[Turn], bool]) -> list[Task]:
         """Tasks for the turns that have none yet and are not held back."""
@@ -261,7 +269,7 @@ class Opened:
             checkpoint=cast(Checkpoint, {**self.checkpoint, "versions_seen": {}}),
             checkpoint_id_bytes=binascii.unhexlify(self.checkpoint["id"].replace("-", "")) + mark,
             checkpoint_null_version=checkpoint_null_version(self.checkpoint),
-            pending_writes=self.pending,
+            pending_writes=self._control,
             processes=self.nodes,
             channels=channels,
             managed=self.managed,
@@ -286,7 +294,7 @@ class Opened:
             handler_node_name=self.nodes[failed.name].error_handler_node or "",
             failed_error=error,
             checkpoint=self.checkpoint,
-            pending_writes=self.pending,
+            pending_writes=self._control,
             processes=self.nodes,
             channels=self.channels,
             managed=self.managed,
@@ -323,14 +331,16 @@ class Opened:
                     stands = self._standing(task, statuses)
                     writes = statuses.get(stands.id, TaskStatus()).output
                     if writes and self.agenda.knew(writes):
-                        past.append(_Past(self.agenda.arrival(writes), writes, self.turns[task.id], stands))
+                        insort(
+                            past, _Past(self.agenda.arrival(writes), writes, self.turns[task.id], stands), key=_arrival
+                        )
                     else:
                         unfinished[task.id] = task
-                past += [event for event in events if self.agenda.knew(event.writes)]
-                events = [event for event in events if event not in past]
+                for event in [event for event in events if self.agenda.knew(event.writes)]:
+                    insort(past, event, key=_arrival)
+                events = [event for event in events if not self.agenda.knew(event.writes)]
                 if not past:
                     break
-                past.sort(key=lambda each: each.arrival)
                 # What is only ready because of something later has to wait for it.
                 now, past = (past[:1], past[1:]) if self.agenda.ordered else (past, [])
                 for each in now:
@@ -373,16 +383,18 @@ class Opened:
 
     def failure(self, task: str) -> BaseException | None:
         """The error of a task that has been routed to an error handler."""
-        writes = {channel: value for id, channel, value in self.pending or () if id == task}
-        if ERROR_SOURCE_NODE not in writes:
+        if task not in self._failed:
             return None
-        error = read_task_statuses(self.pending)[task].error
+        error = read_task_statuses(self._control)[task].error
         return error if isinstance(error, BaseException) else Exception(str(error))
 
 
 def _with_given(cache_key: CacheKey, given: Any) -> CacheKey:
     said = default_cache_key(cache_key.key, given)
     return cache_key._replace(key=hashlib.sha256(said if isinstance(said, bytes) else said.encode()).hexdigest())
+
+
+_arrival = attrgetter("arrival")
 
 
 def snapshot_tasks(

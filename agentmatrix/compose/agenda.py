@@ -167,6 +167,9 @@ class LedgerAgenda:
     def knows(self, id: str) -> bool:
         return isinstance(self.ledger, TriggeredLedger) and self.ledger.arrivals.knows(id)
 
+    def is_idle(self) -> bool:
+        return not self.ledger.unfinished()
+
     def expects(self) -> bool:
         return isinstance(self.ledger, TriggeredLedger) and self.ledger.expects()
 

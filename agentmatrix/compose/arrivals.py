@@ -114,8 +114,8 @@ class Arrivals:
         newest = self.newest.get(label)
         if (label, number) in self._given or (newest and newest.number == number):
             return
-        queued = (item for key, items in self._queues.items() if key[1] == label for item in items)
-        if all(item.number != number for item in queued):
+        queues = (self.queue(node, label) for node in self._topology.listeners.get(label, ()))
+        if not any(queue and queue[0].number <= number for queue in queues):
             self._values.pop((label, number), None)
 
     def take(self, node: str, group: Group, have: Mapping[str, Item]) -> dict[str, Item]:

@@ -30,6 +30,7 @@ class CyclicLedger(TriggeredLedger):
     """
 
     repeats = True
+    _kept = 100
 
     def _load(self, base: Fold, activations: Iterable[Entry], called: Iterable[str] = ()) -> None:
         self._depths: list[int] = []

@@ -7,6 +7,7 @@ and asks what is ready and what a node sees. Nothing depends on the order in whi
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -37,6 +38,8 @@ class Ledger:
     """
 
     repeats = False
+    _kept = 1_000
+    """How many states are remembered, of those that were asked for last: each may be as long as all that was said."""
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class Ledger:
         self._undelivered: dict[tuple[int, int], Pending] = {}
         self._sent: dict[str, int] = {}
         self._names: list[str] = []
-        self._folds: dict[int, Fold] = {0: base}
+        self._folds: OrderedDict[int, Fold] = OrderedDict()
         self._done: set[str] = set()
         self._left: Sequence[str] = ()
         self._plan: Plan | None = None
@@ -77,7 +80,7 @@ class Ledger:
     def copy(self) -> Self:
         """A ledger that goes on by itself from here."""
         other = type(self)(self.topology, self.channels, self.base, self.activations, self.called)
-        other._folds = dict(self._folds)
+        other._folds = self._folds.copy()
         return other
 
     def before(self, count: int) -> tuple[Self, list[Entry]]:
@@ -303,13 +306,19 @@ class Ledger:
 
         The order is canonical: topological, ties by the order of add_node, packets in Send order.
         """
+        if not ancestors:
+            return self.base
         if ancestors not in self._folds:
-            order = [i for i in self._order if ancestors >> i & 1]
-            before = self._folds.get(ancestors & ~(1 << order[-1]))
+            last = next(i for i in reversed(self._order) if ancestors >> i & 1)
+            before = self._folds.get(ancestors & ~(1 << last))
+            some = before is None or bool(self._divisions)
+            order = [i for i in self._order if ancestors >> i & 1] if some else [last]
             fold = self.base if before is None else before
-            for i in order if before is None else order[-1:]:
+            for i in order if before is None else [last]:
                 fold = folded(fold, [write for write in self.activations[i].writes if write[0] not in self._divisions])
             self._folds[ancestors] = {**fold, **{key: self._divided(key, order) for key in self._divisions}}
+            if len(self._folds) > self._kept:
+                self._folds.popitem(last=False)
         return self._folds[ancestors]
 
     def _divided(self, key: str, order: Iterable[int]) -> BaseChannel[Any, Any, Any]:

@@ -262,7 +262,7 @@ class DagLedger(TriggeredLedger):
     def _pass(self) -> bool:
         """Looks at every node that has not settled, sources first. Returns whether to look again."""
         waiting = {pending.send.node for pending in self._undelivered.values()}
-        due = {firing.node for firing in self.due}
+        due = {firing.node for firing in (*self.due, *self._stuck)}
         left: list[str] = []
         again = False
         for node in self._left:
@@ -352,8 +352,10 @@ class DagLedger(TriggeredLedger):
         """Sources that come too late are cancelled, and count as skipped. Returns whether there are any."""
         if isinstance(group, str) or not group.cancel_rest:
             return False
-        losers = [s for s in group.regular if isinstance(s, str) and s not in self._done and s in self.topology.nodes]
+        settled = {*self._done, *(firing.node for firing in self._stuck)}
+        losers = [s for s in group.regular if isinstance(s, str) and s not in settled and s in self.topology.nodes]
         self._lost.update(losers)
+        self._done.update(losers)
         self.dropped.extend(losers)
         self.due = [firing for firing in self.due if firing.node not in losers]
         self._call_off(losers)
