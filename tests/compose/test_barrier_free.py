@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.errors import GraphDrained, GraphRecursionError, InvalidUpdateError
+from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Command, Send, interrupt
@@ -176,34 +176,6 @@ def test_the_order_of_completion_changes_nothing(plot: Plot, data: st.DataObject
     assert result["log"] == says(["in"], expected)
     for name in plot.names:
         assert sorted(seen.get(name, [])) == sorted(r.sees for r in expected if plot.names[r.node] == name)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(plot=plots(conflicts=True))
-def test_unordered_writers_raise_whatever_the_timing(plot: Plot) -> None:
-    graph = build(plot, {}, {}).compile(barriers=False)
-    try:
-        _, final = interpret(plot)
-    except InvalidUpdateError:
-        with pytest.raises(InvalidUpdateError, match="'n"):
-            graph.invoke({"log": ["in"]})
-    else:
-        result = graph.invoke({"log": ["in"]})
-        assert {key: result[key] for key in ("x", "y") if key in result} == final
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(plot=plots(conflicts=False), durability=st.sampled_from(["sync", "async", "exit"]))
-def test_pauses_run_nothing_twice(plot: Plot, durability: Any) -> None:
-    seen: dict[str, list[list[str]]] = {}
-    expected, _ = interpret(plot)
-    graph = build(plot, seen, {}, pauses=True).compile(checkpointer=InMemorySaver(), barriers=False)
-    graph.invoke({"log": ["in"]}, thread(), durability=durability)
-    while graph.get_state(thread()).next:
-        first = graph.get_state(thread()).interrupts[0]
-        graph.invoke(Command(resume={first.id: "go"}), thread(), durability=durability)
-    assert graph.get_state(thread()).values["log"] == says(["in"], expected)
-    assert sum(map(len, seen.values())) == len(expected)
 
 
 async def test_interrupts_are_streamed_as_they_happen_and_the_pause_is_a_state() -> None:

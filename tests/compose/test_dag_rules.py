@@ -1,11 +1,12 @@
-"""Random Dags against an interpreter of a page, written from the rules: what runs, what it sees, what remains."""
+"""Random Dags, in supersteps and without, against an interpreter of a page, written from the rules: what runs, what it
+sees, what remains."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -57,6 +58,9 @@ def plots(draw: st.DrawFn, conflicts: bool) -> Plot:
     asks = draw(st.sets(st.integers(0, count - 1)))
     return Plot([f"n{i}" for i in range(count)], list(added), edges, routed, sends, plain, asks)
 
+
+Durability = Literal["sync", "async", "exit"]
+DURABILITIES: st.SearchStrategy[Durability] = st.sampled_from(["sync", "async", "exit"])
 
 # Node 5 leads to 6 at once, node 0 asks before 3 sends to 6: what finished before the pause ranks behind what asks.
 PACKETS_AT_A_PAUSE = Plot(
@@ -187,12 +191,12 @@ def sender(plot: Plot, name: str, worker: int, count: int) -> Any:
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(plot=plots(conflicts=False))
-def test_views_and_final_state_are_those_of_the_rules(plot: Plot) -> None:
+@given(plot=plots(conflicts=False), barriers=st.booleans())
+def test_views_and_final_state_are_those_of_the_rules(plot: Plot, barriers: bool) -> None:
     seen: dict[str, list[list[str]]] = {}
     routers: dict[str, list[list[str]]] = {}
     expected, _ = interpret(plot)
-    result = build(plot, seen, routers).compile().invoke({"log": ["in"]})
+    result = build(plot, seen, routers).compile(barriers=barriers).invoke({"log": ["in"]})
     assert result["log"] == says(["in"], expected)
     for name in plot.names:
         runs = [r.sees for r in expected if plot.names[r.node] == name]
@@ -203,36 +207,38 @@ def test_views_and_final_state_are_those_of_the_rules(plot: Plot) -> None:
             assert sorted(routers.get(plot.names[i], [])) == sorted(reads)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(plot=plots(conflicts=False), edit=st.booleans())
-@example(plot=PACKETS_AT_A_PAUSE, edit=True)
-def test_pauses_change_no_result_and_run_nothing_twice(plot: Plot, edit: bool) -> None:
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(plot=plots(conflicts=False), barriers=st.booleans(), edit=st.booleans(), durability=DURABILITIES)
+@example(plot=PACKETS_AT_A_PAUSE, barriers=False, edit=True, durability="async")
+def test_pauses_change_no_result_and_run_nothing_twice(
+    plot: Plot, barriers: bool, edit: bool, durability: Durability
+) -> None:
     seen: dict[str, list[list[str]]] = {}
     config: Any = {"configurable": {"thread_id": "1"}}
     expected, _ = interpret(plot)
-    graph = build(plot, seen, {}, pauses=True).compile(checkpointer=InMemorySaver())
-    graph.invoke({"log": ["in"]}, config)
+    graph = build(plot, seen, {}, pauses=True).compile(checkpointer=InMemorySaver(), barriers=barriers)
+    graph.invoke({"log": ["in"]}, config, durability=durability)
     while graph.get_state(config).next:
         waits = {plot.names[r.node] for r in expected} - seen.keys()
         assert set(graph.get_state(config).next) <= waits | {plot.names[w] for w, _ in plot.sends.values()}
         if edit:
             graph.update_state(config, {"y": "edited"}, as_node="__start__")
-            graph.invoke(None, config)
+            graph.invoke(None, config, durability=durability)
         first = graph.get_state(config).interrupts[0]
-        result = graph.invoke(Command(resume={first.id: "go"}), config)
+        result = graph.invoke(Command(resume={first.id: "go"}), config, durability=durability)
         assert result["log"] == [text for text in says(["in"], expected) if text in result["log"]]
     assert graph.get_state(config).values["log"] == says(["in"], expected)
     assert sum(map(len, seen.values())) == len(expected)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(plot=plots(conflicts=False))
-@example(plot=PACKETS_AT_A_PAUSE)
-def test_an_update_of_a_key_comes_after_all_that_ran_before_it_and_before_the_rest(plot: Plot) -> None:
+@given(plot=plots(conflicts=False), barriers=st.booleans())
+@example(plot=PACKETS_AT_A_PAUSE, barriers=False)
+def test_an_update_of_a_key_comes_after_all_that_ran_before_it_and_before_the_rest(plot: Plot, barriers: bool) -> None:
     seen: dict[str, list[list[str]]] = {}
     config: Any = {"configurable": {"thread_id": "1"}}
     expected, _ = interpret(plot)
-    graph = build(plot, seen, {}, pauses=True).compile(checkpointer=InMemorySaver())
+    graph = build(plot, seen, {}, pauses=True).compile(checkpointer=InMemorySaver(), barriers=barriers)
     graph.invoke({"log": ["in"]}, config)
     while graph.get_state(config).next:
         before = [*graph.get_state(config).values["log"], f"edit {len(seen)}"]
@@ -261,9 +267,9 @@ def expected_by(expected: list[Ran], r: Ran) -> list[Ran]:
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(plot=plots(conflicts=True))
-def test_unordered_writers_of_a_plain_key_raise_and_ordered_ones_do_not(plot: Plot) -> None:
-    graph = build(plot, {}, {}).compile()
+@given(plot=plots(conflicts=True), barriers=st.booleans())
+def test_unordered_writers_of_a_plain_key_raise_and_ordered_ones_do_not(plot: Plot, barriers: bool) -> None:
+    graph = build(plot, {}, {}).compile(barriers=barriers)
     try:
         _, final = interpret(plot)
     except InvalidUpdateError:
