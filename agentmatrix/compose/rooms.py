@@ -207,6 +207,8 @@ class Tasks(Room):
         return await self._traced(member, turn).ainvoke(self._state, config)
 
     def _over(self, activation: Activation, outcome: Any) -> None:
+        # The task is over, and with it goes what it ran in.
+        self.busy[activation.node] = None
         self._end(activation, outcome)
         if self._is_enough:
             self._changed.set()

@@ -4,10 +4,14 @@
 
 The fan-out is what one writes with LangGraph: a node that asks the member's own model, sync or async as the group is,
 a `Send` to it for each member, and `add_messages`. Each member is a scripted chat model that says one thing and then
-keeps silent. In a broadcast each is asked once, as in the fan-out; in free conversation twice or more, since each hears
-what the others have said, so its time is given of the one fan-out and, by asks, of as many fan-outs. What has a
-checkpointer is compared with a fan-out that has one. The kinds take turns; times are of the processor, medians, without
-compiling. Memory is what the run's result and its members keep. Trust the ratios.
+keeps silent. In a broadcast each is asked once, as in one fan-out. In free conversation each is asked again, as it
+hears what the others have said: so it is also compared with two fan-outs, one after the other, the second of which
+gives each the whole transcript. What has a checkpointer is compared with a fan-out that has one. What is hosted runs
+behind a server of this process, both ends are measured, and the fan-out beside it is a local one.
+
+The kinds take turns; each ratio is the median of those of the rounds. Times are of the processor and of all threads,
+without compiling, connecting or starting an event loop. Memory is what the run's result and its members keep, and what
+there was at the peak; a scripted model keeps its prompts, which is 8 KiB for a second one of 1,000 messages.
 """
 
 from __future__ import annotations
@@ -19,45 +23,58 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from agentmatrix import ChatGroup
+from agentmatrix import ChatGroup, Host, RemoteAgent
 from agentmatrix.scripted import ScriptedChatModel
 from agentmatrix.speakers import broadcast, free
 from agentmatrix.stops import max_turns
-from agentmatrix.testing import loopback
 
 REPEATS = 5
 INPUT: dict[str, Any] = {"messages": "What do you say?"}
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 Models = dict[str, ScriptedChatModel]
+Maker = Callable[[Models, bool], Any]
 
 
 def models(count: int) -> Models:
     return {f"m{index}": ScriptedChatModel(["hello there", *[""] * 60]) for index in range(count)}
 
 
-def fan_out(members: Models, is_async: bool) -> Any:
+def fan_out(members: Models, is_async: bool, rounds: int = 1) -> Any:
+    def said(answer: Any) -> dict[str, Any]:
+        return {"messages": [answer] if answer.content else []}
+
     async def aspeak(state: dict[str, Any]) -> dict[str, Any]:
-        return {"messages": [await members[state["member"]].ainvoke(state["messages"])]}
+        return said(await members[state["member"]].ainvoke(state["messages"]))
 
     def speak(state: dict[str, Any]) -> dict[str, Any]:
-        return {"messages": [members[state["member"]].invoke(state["messages"])]}
+        return said(members[state["member"]].invoke(state["messages"]))
 
-    def all_of_them(state: MessagesState) -> list[Send]:
-        return [Send("speak", {"member": name, "messages": state["messages"]}) for name in members]
+    def to_all(node: str) -> Callable[[MessagesState], list[Send]]:
+        return lambda state: [Send(node, {"member": name, "messages": state["messages"]}) for name in members]
 
-    graph = StateGraph(MessagesState)
-    graph.add_node("speak", aspeak if is_async else speak)
-    graph.add_conditional_edges(START, all_of_them, ["speak"])
+    graph, before = StateGraph(MessagesState), START
+    for number in range(rounds):
+        graph.add_node(f"speak{number}", aspeak if is_async else speak)
+        graph.add_conditional_edges(before, to_all(f"speak{number}"), [f"speak{number}"])
+        if number < rounds - 1:
+            before = f"all{number}"
+            graph.add_node(before, lambda state: {})
+            graph.add_edge(f"speak{number}", before)
     return graph.compile()
+
+
+def two_fan_outs(members: Models, is_async: bool) -> Any:
+    return fan_out(members, is_async, rounds=2)
 
 
 def round_of(members: Models, is_async: bool) -> Any:
@@ -68,82 +85,123 @@ def free_chat(members: Models, is_async: bool) -> Any:
     return ChatGroup(members, speaker=free(), reply="transcript").compile()
 
 
-def hosted(make: Callable[[Models, bool], Any]) -> Callable[[Models, bool], Any]:
-    return lambda members, is_async: loopback(make(members, is_async))
-
-
-def saved(make: Callable[[Models, bool], Any]) -> Callable[[Models, bool], Any]:
+def saved(make: Maker) -> Maker:
     return lambda members, is_async: make(members, is_async).copy({"checkpointer": InMemorySaver()})
 
 
-def run(graph: Any, is_async: bool) -> Any:
-    result = asyncio.run(graph.ainvoke(INPUT, THREAD)) if is_async else graph.invoke(INPUT, THREAD)
-    return result
+class Kind(NamedTuple):
+    """What is measured: how the graph is made, whether it is hosted, and the names of what it is compared with: as it
+    stands, and by as many calls of the models."""
+
+    make: Maker
+    hosted: bool = False
+    beside: str = "Send fan-out"
+    by_calls: str = "Send fan-out"
+
+    @contextmanager
+    def graph(self, members: Models, is_async: bool) -> Iterator[Any]:
+        made = self.make(members, is_async)
+        if not self.hosted:
+            yield made
+            return
+        with Host({"group": made}) as host:
+            agent = RemoteAgent(f"{host.address}/group")
+            assert agent.card
+            yield agent
 
 
-def seconds_of(make: Callable[[Models, bool], Any], count: int, is_async: bool) -> float:
-    """Seconds of the processor for one run."""
-    graph = make(models(count), is_async)
-    gc.collect()
+KINDS = {
+    "Send fan-out": Kind(fan_out),
+    "two fan-outs": Kind(two_fan_outs, by_calls="two fan-outs"),
+    "broadcast": Kind(round_of),
+    "free": Kind(free_chat, by_calls="two fan-outs"),
+    "broadcast, hosted": Kind(round_of, hosted=True),
+    "free, hosted": Kind(free_chat, hosted=True, by_calls="two fan-outs"),
+    "fan-out, saved": Kind(saved(fan_out), beside="fan-out, saved", by_calls="fan-out, saved"),
+    "broadcast, saved": Kind(saved(round_of), beside="fan-out, saved", by_calls="fan-out, saved"),
+    "free, saved": Kind(saved(free_chat), beside="fan-out, saved", by_calls="two fan-outs"),
+}
+
+
+def run(graph: Any, is_async: bool) -> tuple[float, Any]:
+    """Seconds of the processor for one run, and its result."""
+
+    async def arun() -> tuple[float, Any]:
+        began = time.process_time()
+        result = await graph.ainvoke(INPUT, THREAD)
+        return time.process_time() - began, result
+
+    if is_async:
+        return asyncio.run(arun())
     began = time.process_time()
-    result = run(graph, is_async)
-    seconds = time.process_time() - began
+    result = graph.invoke(INPUT, THREAD)
+    return time.process_time() - began, result
+
+
+def seconds_of(kind: Kind, count: int, is_async: bool) -> float:
+    with kind.graph(models(count), is_async) as graph:
+        gc.collect()
+        seconds, result = run(graph, is_async)
     assert len(result["messages"]) == count + 1
     return seconds
 
 
-def kept_by(make: Callable[[Models, bool], Any], count: int, is_async: bool) -> tuple[float, float]:
-    """KiB a member, and how often a member was asked."""
+class Kept(NamedTuple):
+    """KiB a member after a run and at its peak, and how often a member was asked."""
+
+    after: float
+    peak: float
+    asked: float
+
+
+def kept_by(kind: Kind, count: int, is_async: bool) -> Kept:
     members = models(count)
-    graph = make(members, is_async)
-    tracemalloc.start()
-    kept = run(graph, is_async)
-    size = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
+    with kind.graph(members, is_async) as graph:
+        gc.collect()
+        tracemalloc.start()
+        kept = run(graph, is_async)
+        after, peak = (size / count / 1024 for size in tracemalloc.get_traced_memory())
+        tracemalloc.stop()
     assert kept
-    return size / count / 1024, sum(model.calls for model in members.values()) / count
+    return Kept(after, peak, sum(model.calls for model in members.values()) / count)
 
 
-FAN_OUT, SAVED_FAN_OUT = "Send fan-out", "Send fan-out, saved"
-KINDS = {
-    FAN_OUT: fan_out,
-    "broadcast": round_of,
-    "free": free_chat,
-    "broadcast, hosted": hosted(round_of),
-    "free, hosted": hosted(free_chat),
-    SAVED_FAN_OUT: saved(fan_out),
-    "broadcast, saved": saved(round_of),
-    "free, saved": saved(free_chat),
-}
+def warm_up() -> None:
+    """What is made at the first call of all, by any of them, is nobody's."""
+    for is_async in (True, False):
+        for kind in KINDS.values():
+            seconds_of(kind, 2, is_async)
 
 
 def table(count: int, is_async: bool) -> dict[str, float]:
     """Print a line for each kind. Returns their seconds."""
-    rounds = [{kind: seconds_of(make, count, is_async) for kind, make in KINDS.items()} for _ in range(REPEATS)]
-    seconds = {kind: statistics.median(times[kind] for times in rounds) for kind in KINDS}
-    for kind, make in KINDS.items():
-        size, asked = kept_by(make, count, is_async)
-        base = SAVED_FAN_OUT if kind.endswith("saved") else FAN_OUT
-        ratio = statistics.median(times[kind] / times[base] for times in rounds)
-        each = seconds[kind] / count * 1e6
+    rounds = [{name: seconds_of(kind, count, is_async) for name, kind in KINDS.items()} for _ in range(REPEATS)]
+    seconds = {name: statistics.median(times[name] for times in rounds) for name in KINDS}
+    print(f"\n{count} members, {'async' if is_async else 'sync'}")
+    print("                         ms  us each  KiB each  at peak  asked  of the reference        by as many calls")
+    for name, kind in KINDS.items():
+        kept = kept_by(kind, count, is_async)
+        ratio, by_calls = (
+            f"{statistics.median(times[name] / times[base] for times in rounds):.2f} of {base}"
+            for base in (kind.beside, kind.by_calls)
+        )
         print(
-            f"  {count:5} {kind:19} {seconds[kind] * 1000:7.1f} ms  {each:4.0f} us and {size:5.1f} KiB a member  "
-            f"asked {asked:.1f} times  {ratio:5.2f} of a fan-out  {ratio / asked:5.2f} by asks"
+            f"  {name:17} {seconds[name] * 1000:8.1f} {seconds[name] / count * 1e6:8.0f} {kept.after:9.1f} "
+            f"{kept.peak:8.1f} {kept.asked:6.1f}  {ratio:22}  {by_calls}"
         )
     return seconds
 
 
 def main() -> None:
     counts = [int(count) for count in sys.argv[1:]] or [100, 1000]
-    gc.freeze()  # the collections between two runs are to look at what the runs have made, not at every module
+    warm_up()
     for is_async in (True, False):
-        print("async" if is_async else "sync")
         tables = [table(count, is_async) for count in counts]
         if len(counts) > 1:
-            for kind in KINDS:
-                grown = math.log(tables[-1][kind] / tables[0][kind])
-                print(f"  exponent {kind:19} {grown / math.log(counts[-1] / counts[0]):.2f}")
-    gc.unfreeze()
+            print(f"exponents from {counts[0]} to {counts[-1]} members, {'async' if is_async else 'sync'}")
+            for name in KINDS:
+                grown = math.log(tables[-1][name] / tables[0][name])
+                print(f"  {name:17} {grown / math.log(counts[-1] / counts[0]):.2f}")
 
 
 if __name__ == "__main__":

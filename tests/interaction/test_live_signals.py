@@ -15,7 +15,7 @@ from langgraph.errors import GraphDrained
 from langgraph.graph import END
 from langgraph.types import Command, interrupt
 
-from agentmatrix import CyclicGraph, Dag, all_of, any_of, every, get_activation, signal
+from agentmatrix import CyclicGraph, Dag, all_of, any_of, every, get_activation, pregel_listening, signal
 from agentmatrix.errors import SignalError, TriggerError
 from tests.interaction.ears import live
 from tests.interaction.listeners import THREAD, State, above, audio, hear, listener, waiter
@@ -168,6 +168,24 @@ async def test_addresses_and_ids_are_text(verbs: Any, address: Any, id: Any) -> 
             await run.signal(address, "x", id=id, timeout=20)
         await run.signal("audio", "after", timeout=20)
     assert (await run.result())["heard"] == ["after"]
+
+
+async def test_a_long_step_ends_for_a_checkpoint_that_counts_as_no_step(
+    verbs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pregel_listening, "LONG", 6)
+    graph = listener(checkpointer=InMemorySaver())
+    config = {**THREAD, "recursion_limit": 3}
+    async with live(verbs, graph, EMPTY, config, durability="sync", stream_mode="updates") as run:
+        await run.signal("audio", 0)
+        async for part in run:
+            if (number := part["hear"]["heard"][0]) < 40:
+                await run.signal("audio", number + 1, timeout=20)
+                continue
+            break
+    assert (await run.result())["heard"] == [*range(41)]
+    kept = [len(snapshot.values["heard"]) for snapshot in graph.get_state_history(THREAD)]
+    assert len(kept) > 5 and kept[0] == 41
 
 
 async def test_leaving_by_an_exception_ends_a_run_that_waits(place: Any, verbs: Any) -> None:
