@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -10,10 +11,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any, Self
 
 __all__ = ["Forked", "command"]
 
+_ROOT = Path(__file__).parents[1]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["pytest", "agentmatrix.cli", "graphs.gobang.demo", "tests.interaction.listeners", "tests.interaction.served"]
@@ -32,6 +36,8 @@ class Forked:
         (ours, theirs), (errors, their_errors) = socket.socketpair(), socket.socketpair()
         self._talk = ours
         self.stdin, self.stdout, self.stderr = ours.makefile("w"), ours.makefile("r"), errors.makefile("r")
+        with contextlib.chdir(_ROOT):
+            forkserver.ensure_running()
         given = (theirs, their_errors, dict(os.environ), function, arguments)
         self._process = _context.Process(target=_run, args=given, daemon=True)
         self._process.start()
