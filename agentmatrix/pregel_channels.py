@@ -13,6 +13,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph._internal._config import ensure_config, recast_checkpoint_ns
 from langgraph._internal._constants import (
     CONF,
+    CONFIG_KEY_CALL,
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_NODE_ERROR,
     CONFIG_KEY_READ,
@@ -51,6 +52,7 @@ __all__ = [
     "add_channel",
     "afinished_tasks",
     "answer_mappers",
+    "at_node",
     "command_for_node",
     "failed_node",
     "finished_tasks",
@@ -127,6 +129,19 @@ def node_of(config: RunnableConfig) -> str | None:
 def parent_node_of(config: RunnableConfig) -> str | None:
     """The name of the node, in the parent graph, that the graph of this task stands in; None at the top."""
     return _node_at(config, 2)
+
+
+def at_node(config: RunnableConfig) -> RunnableConfig:
+    """The config of the node that the task of `config` works for: its own, or that of the node that has called it.
+
+    Raises:
+        KeyError: that node was called off.
+    """
+    while _is_call(config):
+        caller = namespace_of(config).split(NS_SEP)[-2].partition(NS_END)[2]
+        loop = config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__
+        config = {**(found := loop.tasks[caller].config), CONF: {CONFIG_KEY_CALL: config[CONF][CONFIG_KEY_CALL], **found[CONF]}}
+    return config
 
 
 def rebuilt(graph: Graph, kind: type[Compiled]) -> Compiled:
@@ -220,6 +235,12 @@ def packet_of(config: RunnableConfig) -> int | None:
     """The number of the packet, among those pending, that started the task of `config`; None for a triggered one."""
     path = _path(config)
     return int(path[1]) if path and path[0] == PUSH else None
+
+
+def _is_call(config: RunnableConfig) -> bool:
+    """Whether the task of `config` is one that another task has called, and no node's."""
+    path = _path(config)
+    return len(path) > 1 and path[0] == PUSH and isinstance(path[1], tuple)
 
 
 def is_update(config: RunnableConfig) -> bool:

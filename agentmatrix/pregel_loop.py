@@ -97,8 +97,11 @@ class OpenLoop(Listening):
             self._running = True
             self.tasks.pop(args[0].id, None)
             return self._engine(self._attend, Start(function, args[1:], options), __cancel_on_exit__=True)
-        if self._opened is None or args[0].id not in self._opened.turns:
+        if self._opened is None:
             return self._submit(function, *args, **options)
+        if args[0].id not in self._opened.turns:
+            # The node that calls a task waits for it, in a place of its own: LangGraph runs a lone node outside of them.
+            return self._calls(function, *args, **options)
         self._running = True
         self._tracked = options["configurable"][CONFIG_KEY_CALL].keywords["futures"]
         with self._lock:
@@ -113,6 +116,7 @@ class OpenLoop(Listening):
         return future
 
     _engine: Any
+    _calls: Any
     _take: Any
     _attend: Any
     _new_guard: Callable[[], Any]

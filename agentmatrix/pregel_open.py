@@ -48,8 +48,14 @@ class _SyncLoop(OpenLoop, SyncPregelLoop):
 
     def __enter__(self) -> Any:
         self._engine = self.stack.enter_context(BackgroundExecutor(RunnableConfig()))
+        self._calls = self.stack.enter_context(BackgroundExecutor(self.config))
         self.stack.callback(self._hang_up)
         return super().__enter__()
+
+    def __exit__(self, *exception: Any) -> bool | None:
+        # Also where its reader has gone: what still runs is waited for, and nothing follows it.
+        self._stopping = True
+        return super().__exit__(*exception)
 
     def match_cached_writes(self) -> Sequence[Task]:
         if self._opened is None:
@@ -157,8 +163,13 @@ class _AsyncLoop(OpenLoop, AsyncPregelLoop):
 
     async def __aenter__(self) -> Any:
         self._engine = await self.stack.enter_async_context(AsyncBackgroundExecutor(RunnableConfig()))
+        self._calls = await self.stack.enter_async_context(AsyncBackgroundExecutor(self.config))
         self.stack.callback(self._hang_up)
         return await super().__aenter__()
+
+    async def __aexit__(self, *exception: Any) -> bool | None:
+        self._stopping = True
+        return await super().__aexit__(*exception)
 
     async def amatch_cached_writes(self) -> Sequence[Task]:
         if self._opened is None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphDrained, GraphRecursionError
+from langgraph.func import task
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Command, Send, interrupt
@@ -380,3 +381,27 @@ def test_random_failures_and_resumes_run_no_finished_node_again() -> None:
         finished = set(graph.get_state(thread()).values["log"])
         assert graph.invoke(None, thread())["log"] == ["a", "slow", "b", "c", "end"]
         assert {name: ran[name] for name in finished} == dict.fromkeys(finished, 1)
+
+
+@task
+def double(number: int) -> int:
+    return 2 * number
+
+
+def test_a_concurrency_of_one_leaves_room_for_the_tasks_that_a_node_calls() -> None:
+    builder = Dag(State).add_node("a", lambda state: {"log": [str(double(1).result())]})
+    builder.add_node("b", lambda state: {"log": [str(double(2).result() + double(3).result())]})
+    graph = builder.add_edge("a", "b").compile()
+    assert graph.invoke({"log": []}, {"max_concurrency": 1})["log"] == ["2", "10"]
+
+
+async def test_so_it_does_for_async_callers() -> None:
+    async def node(state: State) -> State:
+        return {"log": [str(await adouble(1))]}
+
+    @task
+    async def adouble(number: int) -> int:
+        return 2 * number
+
+    graph = Dag(State).add_node("a", node).add_node("b", node).add_edge("a", "b").compile()
+    assert (await graph.ainvoke({"log": []}, {"max_concurrency": 1}))["log"] == ["2", "2"]
