@@ -137,10 +137,11 @@ def at_node(config: RunnableConfig) -> RunnableConfig:
     Raises:
         KeyError: that node was called off.
     """
+    if not _is_call(config):
+        return config
+    tasks = config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__.tasks
     while _is_call(config):
-        caller = namespace_of(config).split(NS_SEP)[-2].partition(NS_END)[2]
-        loop = config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__
-        config = {**(found := loop.tasks[caller].config), CONF: {CONFIG_KEY_CALL: config[CONF][CONFIG_KEY_CALL], **found[CONF]}}
+        config = tasks[namespace_of(config).split(NS_SEP)[-2].partition(NS_END)[2]].config
     return config
 
 

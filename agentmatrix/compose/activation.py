@@ -11,7 +11,7 @@ from langgraph.config import get_config
 from agentmatrix.compose.entries import Firing, Item, Pending
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.triggered import TriggeredLedger
-from agentmatrix.pregel_channels import node_of, packet_of, read_channel
+from agentmatrix.pregel_channels import at_node, node_of, packet_of, read_channel
 
 __all__ = ["LEDGER", "Activation", "activation_of", "error_of", "get_activation"]
 
@@ -38,18 +38,21 @@ class Activation:
 
 
 def get_activation() -> Activation:
-    """The activation of the node that this is called in, as LangGraph's `get_config` gives its config.
+    """The activation of the node that this is called in, by itself, by a tool or by a `@task` that it calls.
+
+    The nodes and tools of a graph that stands in a node cannot ask for the activation of that node, wherever the graph
+    runs: `input_map=` hands them what they are to know.
 
     Raises:
         RuntimeError: no node of a `Dag`, or of a `CyclicGraph` with triggers, is at work here.
     """
     try:
-        config = get_config()
+        config = at_node(get_config())
         found: Any = read_channel(config, LEDGER)
     except (KeyError, RuntimeError):
         raise RuntimeError(
-            "get_activation() tells what started a node, and works only inside a node of a Dag, or of a CyclicGraph "
-            "that has triggers"
+            "get_activation() tells what started a node, and works only in a node of a Dag, or of a CyclicGraph that "
+            "has triggers, and in what it calls; a graph that stands in such a node is told by its input_map="
         ) from None
     node = str(node_of(config))
     if isinstance(found, Ledger):
