@@ -7,11 +7,12 @@ import multiprocessing
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,16 +34,15 @@ class Forked:
     """
 
     def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
-        (ours, theirs), (errors, their_errors) = socket.socketpair(), socket.socketpair()
-        self._talk = ours
-        self.stdin, self.stdout, self.stderr = ours.makefile("w"), ours.makefile("r"), errors.makefile("r")
+        (stdin, write), (read, stdout), (read_errors, stderr) = (_context.Pipe(duplex=False) for _ in range(3))
+        self.stdin, self.stdout, self.stderr = _opened(write, "w"), _opened(read, "r"), _opened(read_errors, "r")
         with contextlib.chdir(_ROOT):
             forkserver.ensure_running()
-        given = (theirs, their_errors, dict(os.environ), function, arguments)
+        given = ((stdin, stdout, stderr), dict(os.environ), function, arguments)
         self._process = _context.Process(target=_run, args=given, daemon=True)
         self._process.start()
-        for one in (theirs, their_errors, errors):
-            one.close()
+        for end in (stdin, stdout, stderr):
+            end.close()
 
     def __enter__(self) -> Self:
         return self
@@ -50,8 +50,13 @@ class Forked:
     def __exit__(self, *exit: object) -> None:
         self.send_signal(signal.SIGKILL)
         self.wait(20)
-        for stream in (self.stdin, self.stdout, self.stderr, self._talk):
-            stream.close()
+        self._close_input()
+        self.stdout.close()
+        self.stderr.close()
+
+    def _close_input(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it has not ended."""
@@ -66,12 +71,23 @@ class Forked:
         return self._process.exitcode
 
     def communicate(self, timeout: float) -> tuple[str, str]:
-        """End its input, and wait for its end. Returns all that it says besides what was read, and its errors."""
-        self._talk.shutdown(socket.SHUT_WR)
-        self._talk.settimeout(timeout)
-        said = self.stdout.read(), self.stderr.read()
+        """End its input, and wait for its end, which is made if it takes too long. Returns what it said, and errors."""
+        self._close_input()
+        patience = threading.Timer(timeout, self.send_signal, [signal.SIGKILL])
+        patience.start()
+        try:
+            said = self.stdout.read(), self.stderr.read()
+        finally:
+            patience.cancel()
         self.wait(timeout)
         return said
+
+
+def _opened(end: Connection, mode: str) -> Any:
+    """One end of a pipe as a stream of text."""
+    descriptor = os.dup(end.fileno())
+    end.close()
+    return open(descriptor, mode)
 
 
 def command(*args: str) -> None:
@@ -81,8 +97,7 @@ def command(*args: str) -> None:
 
 
 def _run(
-    talk: socket.socket,
-    errors: socket.socket,
+    pipes: tuple[Connection, ...],
     environment: dict[str, str],
     function: Callable[..., None],
     arguments: tuple[Any, ...],
@@ -91,9 +106,8 @@ def _run(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
-    for number, end in enumerate((talk, talk, errors)):
-        os.dup2(end.fileno(), number)
-    talk.close()
-    errors.close()
+    for number, pipe in enumerate(pipes):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)
     function(*arguments)
