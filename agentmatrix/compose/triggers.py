@@ -135,9 +135,12 @@ class Group:
         hopeless = settled and not enough if self.tolerant else len(regular.difference(gone)) < self.need
         if hopeless:
             return Verdict.BROKEN if self.demands and not self.tolerant else Verdict.CLOSED
-        if not gates.isdisjoint(gone):
-            return Verdict.CLOSED if self.tolerant else Verdict.BROKEN
-        return Verdict.WAITING
+        if gates.isdisjoint(gone):
+            return Verdict.WAITING
+        if self.tolerant:
+            return Verdict.CLOSED
+        # Whether anybody misses the gate of an any_of is not known before one of its sources has come.
+        return Verdict.BROKEN if self.demands or enough else Verdict.WAITING
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -230,7 +233,7 @@ def any_of(
         gate: as in `all_of`.
         latest: as in `all_of`.
         optional: as in `all_of`.
-        skipped: what to do when a gate can no longer come.
+        skipped: what to do when a gate can no longer come and one of the sources has.
         cancel_rest: stop the other sources when the group starts its node.
         name: as in `all_of`.
 

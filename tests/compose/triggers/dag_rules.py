@@ -98,7 +98,7 @@ class Running:
                 if group.name in self.plot.cancels:
                     self._cancel(label for label in group.sources if label not in self.done)
                 return True
-        if not all(group.closed(gone) for group in groups):
+        if not all(group.closed(self.done, gone) for group in groups):
             return False
         if demanding := {group.name for group in groups if group.demands(gone)}:
             self.failed[node] = demanding

@@ -65,9 +65,11 @@ class Group:
         others = [label for label in (*self.gate, *self.latest, *self.optional) if label in came]
         return [*regular[: self.need], *others]
 
-    def closed(self, gone: Sequence[str]) -> bool:
-        """Whether it can never fire any more."""
-        if set(self.gate) & set(gone):
+    def closed(self, came: Sequence[str], gone: Sequence[str]) -> bool:
+        """Whether it can never fire any more, and what that means for the run is known: whether anybody misses the
+        gate of an any_of is not, before one of its sources has come."""
+        early = self.kind != "any_of" or self.skipped == "ok" or not self.sources
+        if set(self.gate) & set(gone) and (early or self.regular(came)):
             return True
         return len(self.sources) - len(self.regular(gone)) < self.least
 
@@ -110,7 +112,7 @@ def outcome(groups: Sequence[Group], events: Sequence[tuple[str, bool]]) -> Outc
             used = group.used(came, gone)
             if used is not None:
                 return Outcome(step, "fires", group.name, frozenset(used))
-        if all(group.closed(gone) for group in groups):
+        if all(group.closed(came, gone) for group in groups):
             for group in groups:
                 if group.demands(gone):
                     return Outcome(step, "fails", group.name, frozenset(group.missing(gone)))

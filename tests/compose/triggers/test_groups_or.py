@@ -139,6 +139,22 @@ async def test_gates_alone_are_a_group() -> None:
         assert await fired(stage, graph, "abc") == ("gates", {"a", "b"})
 
 
+@pytest.mark.parametrize("order", ["AGb", "GAb"])
+async def test_nobody_misses_a_gate_that_nobody_came_to(order: str) -> None:
+    """The order in which a source and the gate are skipped decides nothing."""
+    stage, graph = groups_of("t", any_of("a", gate="g", name="gated"), people="abcg")
+    assert await fired(stage, graph, order) is None
+
+
+@pytest.mark.parametrize("order", [["a", "g", "b"], ["g", "a", "b"], ["b", "g", "a"]])
+async def test_a_gate_that_is_skipped_is_missed_by_the_first_who_comes(order: list[str]) -> None:
+    stage, graph = groups_of("t", any_of("a", "b", gate="g", name="gated"), people="abg")
+    played = await play(graph, stage, [(label, label == "a") for label in order])
+    assert isinstance(played.error, TriggerError)
+    assert (played.error.group, "g" in played.error.skipped) == ("gated", True)
+    assert played.ended_after == max(order.index("a"), order.index("g"))
+
+
 async def test_start_is_a_source() -> None:
     stage, graph = groups_of("t", all_of(START, "a", name="group"))
     found = await fired(stage, graph, "a")
