@@ -266,12 +266,14 @@ class Builder(StateGraph[Any, Any, Any, Any]):
 
     def _check_reachable(self, topology: Topology) -> None:
         reachable = topology.reachable()
-        for name in topology.nodes:
-            if name not in reachable:
-                raise BuildError(
-                    f"nothing leads to the node {name!r}: add an edge or a trigger, or name it in the destinations= "
-                    "(or the Command[Literal[...]] annotation) of the node whose Command goes to it"
-                )
+        lost = [name for name in topology.nodes if name not in reachable]
+        if lost:
+            # Not one that would follow another of them.
+            first = min(lost, key=lambda name: len({name, *topology.ancestors(name)}))
+            raise BuildError(
+                f"nothing leads to the node {first!r}: add an edge or a trigger, or name it in the destinations= "
+                "(or the Command[Literal[...]] annotation) of the node whose Command goes to it"
+            )
 
     def _check_breakpoints(self, *breakpoints: Any) -> None:
         for names in breakpoints:

@@ -171,6 +171,22 @@ def test_an_unreachable_node(kind: Any) -> None:
         refused(build, "nothing leads to", "'t'")
 
 
+def test_in_a_cycle_a_node_that_only_waits_for_the_unreachable() -> None:
+    """The one to mend is named, not those that would follow it."""
+
+    def build(*, loop: bool) -> Any:
+        builder = graph(CyclicGraph, "lonely")
+        builder.add_node("lonely", lambda state: {})
+        if loop:
+            builder.add_node("far", lambda state: {})
+            builder.add_trigger("far", "lonely")
+            builder.add_trigger("lonely", "far")
+        return builder.compile()
+
+    refused(lambda: build(loop=False), "nothing leads to", "'lonely'")
+    refused(lambda: build(loop=True), "nothing leads to", "'lonely'")
+
+
 def test_a_dag_has_no_cycle_through_triggers() -> None:
     def ring(**options: Any) -> Any:
         builder = Dag(State)
