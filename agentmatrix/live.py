@@ -31,6 +31,7 @@ from agentmatrix.addresses import check_address
 from agentmatrix.errors import SignalError
 from agentmatrix.inbox import INBOX, Inbox, new_id, path_of
 from agentmatrix.parts import Parts, standing, withdrawn
+from agentmatrix.scope import Scope, current_scope
 
 __all__ = ["AsyncLiveRun", "Live", "LiveRun", "SyncLiveRun"]
 
@@ -86,8 +87,8 @@ class LiveRun:
     """A run that takes signals. It starts when it is entered, with `async with` or with `with`.
 
     Leaving the block closes the input and waits for the end of the run; a failure of the run that nobody has seen is
-    raised then. Leaving it by an exception cancels the run: an async one at once; a sync one starts nothing new, and
-    its running nodes run out, as in LangGraph.
+    raised then. Leaving it by an exception cancels the run: an async one at once; a sync one starts nothing new, calls
+    off what runs on other hosts, and its own running nodes run out, as in LangGraph.
 
     Args:
         graph: a compiled graph.
@@ -317,7 +318,9 @@ class SyncLiveRun(_Going):
     def start(self) -> Self:
         """Starts the run in a thread. Called on entering."""
         self._news = threading.Condition()
+        self._scope = Scope(current_scope.get())
         context = contextvars.copy_context()
+        context.run(current_scope.set, self._scope)
         threading.Thread(target=context.run, args=(self._pump,), name="agentmatrix-live", daemon=True).start()
         return self
 
@@ -390,6 +393,8 @@ class SyncLiveRun(_Going):
 
     def _cancel(self, error: BaseException) -> None:
         self._cancelled = True
+        # Before the input is closed: hosts are to take that for no end.
+        self._scope.cancel()
         self._drain("the block was left by an exception")
         self._wait(_PATIENCE if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else None)
         self._inbox.end(SignalError("the run was cancelled"))

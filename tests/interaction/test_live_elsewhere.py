@@ -131,6 +131,18 @@ async def test_an_error_of_the_body_stops_the_work_on_the_host(place: Any, verbs
             1 / 0  # noqa: B018
 
 
+async def test_what_was_called_off_on_the_host_has_not_ended(verbs: Any) -> None:
+    """It would have gone on for long: that its input is closed as well is not its end, and a later run begins anew."""
+    graph = above(loopback(listening(verbs)), checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "1"}}
+    with pytest.raises(ZeroDivisionError):
+        async with live(verbs, graph, EMPTY, config) as run:
+            await run.signal("panel/audio", 1)
+            1 / 0  # noqa: B018
+    state = await verbs.call(graph, "get_state", config)
+    assert (state.next, state.values) == (("panel",), EMPTY)
+
+
 async def test_stop(place: Any, verbs: Any) -> None:
     saver = InMemorySaver()
     graph = above(place(two(listening(verbs), lambda state: {"heard": ["second"]})), checkpointer=saver)
