@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
@@ -17,6 +19,7 @@ from agentmatrix.compose import ChatGroup
 from agentmatrix.scripted import ScriptedChatModel
 from agentmatrix.speakers import broadcast, free
 from agentmatrix.stops import max_turns
+from agentmatrix.testing import loopback
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
@@ -167,3 +170,44 @@ async def test_who_speaks_freely_in_one_go_hears_the_same() -> None:
     group = ChatGroup({"ann": ann, "bob": bob}, speaker=free(), reply="transcript").compile()
     await group.ainvoke({"messages": "hi"})
     assert [len(prompt) for model in (ann, bob) for prompt in model.prompts] == [1, 3, 1, 3]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("where", [lambda graph: graph, loopback], ids=["local", "hosted"])
+@pytest.mark.parametrize("speaker", [broadcast(), free()], ids=["broadcast", "free"])
+async def test_a_thousand_members_all_speak_and_hear_each_other(speaker: Any, where: Any, is_async: bool) -> None:
+    words = {f"m{index}": f"I am number {index}" for index in range(1000)}
+    members = {name: ScriptedChatModel([text] + [""] * 20) for name, text in words.items()}
+    stop = None if speaker.is_free else max_turns(1)
+    group = where(ChatGroup(members, speaker=speaker, stop=stop, reply="transcript").compile())
+    result = await group.ainvoke({"messages": "hi"}) if is_async else group.invoke({"messages": "hi"})
+    assert sorted(talk(result)) == sorted(words.items())
+    heard = {name: {message.content for message in members[name].prompts[-1]} for name in words}
+    if speaker.is_free:
+        # Who speaks last of all need not be asked again, and has then not seen its own words.
+        assert result["stop_reason"] == "silence"
+        assert all(heard[name] | {text} == {"hi", *words.values()} for name, text in words.items())
+    else:
+        assert all(contents == {"hi"} for contents in heard.values())
+
+
+async def test_what_a_member_had_in_its_context_goes_when_it_has_answered() -> None:
+    class Book:
+        pass
+
+    reads: ContextVar[Book] = ContextVar("reads")
+    books: list[ref[Book]] = []
+
+    async def ann(messages: list[BaseMessage]) -> str:
+        reads.set(book := Book())
+        books.append(ref(book))
+        return "ann has read it"
+
+    async def bob(messages: list[BaseMessage]) -> str:
+        while not (books and books[0]() is None):
+            await asyncio.sleep(0)
+        return "and it is gone"
+
+    async with asyncio.timeout(30):
+        result = await round_of({"ann": ann, "bob": bob}, None).ainvoke({"messages": "hi"})
+    assert talk(result) == [("ann", "ann has read it"), ("bob", "and it is gone")]
