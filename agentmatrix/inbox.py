@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
+from functools import cache
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -24,13 +25,17 @@ __all__ = ["INBOX", "Inbox", "Receiver", "Sent", "new_id", "path_of"]
 INBOX: Final = "__pregel_agentmatrix_inbox"
 """The key in `config["configurable"]`. With LangGraph's own prefix it stays out of metadata, savers and the wire."""
 
-_PROCESS: Final = f"{os.getpid():x}-{secrets.token_hex(6)}"
 _ids = count(1)
 
 
+@cache
+def _process(number: int) -> str:
+    return f"{number:x}-{secrets.token_hex(6)}"
+
+
 def new_id() -> str:
-    """An id that no other signal has, of any process."""
-    return f"{_PROCESS}-{next(_ids)}"
+    """An id that no other signal has, of any process, also of one that was forked off this one."""
+    return f"{_process(os.getpid())}-{next(_ids)}"
 
 
 def path_of(namespace: str) -> tuple[str, ...]:

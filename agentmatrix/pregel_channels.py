@@ -14,6 +14,7 @@ from langgraph._internal._config import ensure_config, recast_checkpoint_ns
 from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CALL,
+    CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_NODE_ERROR,
     CONFIG_KEY_READ,
@@ -37,6 +38,8 @@ from langgraph.pregel._utils import _runnable_has_native_async
 from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry, ChannelWriteTupleEntry
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command, PregelTask
+
+from agentmatrix.pregel_pauses import is_pause, unfolded
 
 __all__ = [
     "AnyGraph",
@@ -275,9 +278,12 @@ class Finished(NamedTuple):
     commanded: Sequence[tuple[str, Any]]
 
 
-def _finished(saved: CheckpointTuple | None, tasks: Sequence[PregelTask]) -> Finished:
+def _finished(saved: CheckpointTuple | None, tasks: Sequence[PregelTask], config: RunnableConfig) -> Finished:
     names = {task.id: task.name for task in tasks}
-    pending = (saved.pending_writes or []) if saved else []
+    addressed = bool(config[CONF].get(CONFIG_KEY_CHECKPOINT_ID))
+    # As in LangGraph, what is pending belongs to the latest checkpoint; that of a pause brings along what had finished.
+    pending = [] if saved is None or (addressed and not is_pause(saved)) else saved.pending_writes or []
+    pending = unfolded(pending, alone=addressed)
     writes = {id: status.output for id, status in read_task_statuses(pending).items() if status.output}
     commanded = [(key, value) for id, key, value in pending if id == NULL_TASK_ID and key not in CONTROL_WRITES]
     return Finished(names, writes, commanded)
@@ -289,7 +295,7 @@ def finished_tasks(graph: Graph, config: RunnableConfig) -> Finished | None:
     if graph._subgraph_for_namespace(config, saver):
         return None
     own = graph._own_checkpoint_config(ensure_config(graph.config, config))
-    return _finished(saver.get_tuple(own), graph.get_state(config).tasks)
+    return _finished(saver.get_tuple(own), graph.get_state(config).tasks, own)
 
 
 async def afinished_tasks(graph: Graph, config: RunnableConfig) -> Finished | None:
@@ -298,7 +304,7 @@ async def afinished_tasks(graph: Graph, config: RunnableConfig) -> Finished | No
     if graph._subgraph_for_namespace(config, saver):
         return None
     own = graph._own_checkpoint_config(ensure_config(graph.config, config))
-    return _finished(await saver.aget_tuple(own), (await graph.aget_state(config)).tasks)
+    return _finished(await saver.aget_tuple(own), (await graph.aget_state(config)).tasks, own)
 
 
 def is_native_async(runnable: Runnable[Any, Any]) -> bool:

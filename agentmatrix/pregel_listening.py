@@ -26,7 +26,8 @@ from langgraph.types import PregelExecutableTask
 from agentmatrix.errors import SignalError
 from agentmatrix.inbox import INBOX, Sent, path_of
 from agentmatrix.pregel import watch_drain
-from agentmatrix.pregel_turns import Agenda, Opened, Task, Write
+from agentmatrix.pregel_agenda import Agenda, Turn, Write
+from agentmatrix.pregel_turns import Opened, Task
 
 __all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
 
@@ -122,6 +123,7 @@ class Listening(PregelLoop):
     _holding: bool
     _alive: int
     _lock: Any
+    _drop: Callable[[Sequence[Turn]], None]
     _new_wake: Callable[[], Callable[[], None]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -248,6 +250,7 @@ class Listening(PregelLoop):
         """Lets an event count that is kept."""
         assert self._opened is not None
         self._opened.agenda.heed(writes)
+        self._drop(self._opened.agenda.take_dropped())
 
 
 def _waiting(id: str) -> Task:

@@ -20,13 +20,15 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.pregel._io import map_output_values
 from langgraph.pregel._retry import arun_with_retry, run_with_retry
 from langgraph.pregel._runner import PregelRunner
-from langgraph.pregel._task_status import read_task_statuses
+from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
 from langgraph.pregel.debug import map_debug_tasks
 from langgraph.types import Interrupt
 
 from agentmatrix.parts import withdrawn
+from agentmatrix.pregel_agenda import Turn, Write, agenda_channel
 from agentmatrix.pregel_listening import Listening, Start
-from agentmatrix.pregel_turns import Opened, Task, Turn, Write, agenda_channel
+from agentmatrix.pregel_pauses import PAUSE, Pausing
+from agentmatrix.pregel_turns import Opened, Task
 
 __all__ = ["Cached", "OpenLoop", "Runner", "cache_keys", "filled"]
 
@@ -57,7 +59,7 @@ class Runner(PregelRunner):
         return bool(self._should_route_to_error_handler(task))
 
 
-class OpenLoop(Listening):
+class OpenLoop(Pausing, Listening):
     """What the sync and the async loop have in common."""
 
     runner: Runner
@@ -88,6 +90,10 @@ class OpenLoop(Listening):
         self._submit = submit
 
     def _dispatch(self, function: Any, *args: Any, **options: Any) -> Any:
+        if self._to_keep is not None and function == self._checkpointer_put_after_previous:
+            # What belongs to a pause is kept before its checkpoint is: without it, all would be done again.
+            pause, self._to_keep = [(PAUSE, self._to_keep)], None
+            return self._engine(self._put_with, pause, self._beside(args[3]), *args, **options)
         if function not in (run_with_retry, arun_with_retry):
             future = self._engine(function, *args, **options)
             if function == self.checkpointer_put_writes:
@@ -100,7 +106,7 @@ class OpenLoop(Listening):
         if self._opened is None:
             return self._submit(function, *args, **options)
         if args[0].id not in self._opened.turns:
-            # The node that calls a task waits for it, in a place of its own: LangGraph runs a lone node outside of them.
+            # Whoever calls a task waits for it, in a place of its own: LangGraph runs a lone node outside of them.
             return self._calls(function, *args, **options)
         self._running = True
         self._tracked = options["configurable"][CONFIG_KEY_CALL].keywords["futures"]
@@ -117,6 +123,7 @@ class OpenLoop(Listening):
 
     _engine: Any
     _calls: Any
+    _put_with: Any
     _take: Any
     _attend: Any
     _new_guard: Callable[[], Any]
@@ -300,11 +307,19 @@ class OpenLoop(Listening):
 
     def _failed(self, task: Task, error: BaseException) -> None:
         """Nothing new starts after an error that ends the run. An error handler takes the place of its task."""
+        # What was not accepted has no place among what has happened, and is not to be kept beside the error.
+        kept = [write for write in task.writes if write[0] in CONTROL_WRITES]
+        task.writes.clear()
+        task.writes.extend(kept)
         handled = self.runner.handles(task) and isinstance(error, Exception) and not isinstance(error, GraphBubbleUp)
         if not handled:
             with self._lock:
                 self._stopping = self._stopping or not isinstance(error, GraphInterrupt)
                 self._leave()
+
+    @property
+    def _agenda_key(self) -> str:
+        return agenda_channel(self.channels).key
 
     # error handlers
 

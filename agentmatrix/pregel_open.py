@@ -19,9 +19,11 @@ from langgraph.types import StateSnapshot
 
 from agentmatrix.inbox import Sent
 from agentmatrix.parts import standing, withdrawn
+from agentmatrix.pregel_agenda import Write
 from agentmatrix.pregel_listening import Start, acknowledge
 from agentmatrix.pregel_loop import Cached, OpenLoop, Runner, cache_keys, filled
-from agentmatrix.pregel_turns import Task, are_agendas_looked_for, snapshot_tasks, unfinished
+from agentmatrix.pregel_pauses import PAUSE, is_pause, unfolded
+from agentmatrix.pregel_turns import Task, are_agendas_looked_for, first_tasks, snapshot_tasks, unfinished
 from agentmatrix.scope import Scope, current_scope
 
 __all__ = ["OpenSteps", "Reached"]
@@ -113,6 +115,10 @@ class _SyncLoop(OpenLoop, SyncPregelLoop):
                 raise
             finally:
                 self._leave()
+
+    def _put_with(self, pause: Sequence[Write], beside: Any, *args: Any) -> Any:
+        cast(Any, self.checkpointer_put_writes)(beside, pause, PAUSE)
+        return self._checkpointer_put_after_previous(*args)
 
     def _new_wake(self) -> Callable[[], None]:
         self._awake = threading.Event()
@@ -224,6 +230,10 @@ class _AsyncLoop(OpenLoop, AsyncPregelLoop):
             finally:
                 self._leave()
 
+    async def _put_with(self, pause: Sequence[Write], beside: Any, *args: Any) -> Any:
+        await cast(Any, self.checkpointer_put_writes)(beside, pause, PAUSE)
+        return await self._checkpointer_put_after_previous(*args)
+
     def _new_wake(self) -> Callable[[], None]:
         self._awake, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -308,11 +318,25 @@ class OpenSteps(Reached):
     astream: Any = _with(Pregel.astream, AsyncPregelLoop=_AsyncLoop, PregelRunner=Runner)
 
     def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
-        return unfinished(_snapshot(self, config, saved, **options), saved, **options)
+        saved, options = _at_pause(saved, options)
+        made = _snapshot if options.get("live") else _record
+        return unfinished(made(self, config, saved, **options), saved, **options)
 
     async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
-        return unfinished(await _asnapshot(self, config, saved, **options), saved, **options)
+        saved, options = _at_pause(saved, options)
+        made = _asnapshot if options.get("live") else _arecord
+        return unfinished(await made(self, config, saved, **options), saved, **options)
+
+
+def _at_pause(saved: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A checkpoint and how to look at it: a pause shows what had finished by then, whoever asks for it and when."""
+    if not is_pause(saved):
+        return saved, options
+    alone = not options.get("live")
+    return saved._replace(pending_writes=unfolded(saved.pending_writes, alone=alone)), {**options, "live": True}
 
 
 _snapshot = _with(Pregel._prepare_state_snapshot, prepare_next_tasks=snapshot_tasks)
 _asnapshot = _with(Pregel._aprepare_state_snapshot, prepare_next_tasks=snapshot_tasks)
+_record = _with(Pregel._prepare_state_snapshot, prepare_next_tasks=first_tasks)
+_arecord = _with(Pregel._aprepare_state_snapshot, prepare_next_tasks=first_tasks)

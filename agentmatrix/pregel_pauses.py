@@ -1,0 +1,177 @@
+"""Pauses of a superstep that stays open, each a checkpoint of its own.
+
+All that happens in an open step is kept beside the checkpoint that it began with. So that a pause can be gone back to,
+it is put as a checkpoint with the same values, and beside it, in one write, all that had happened until then. The run
+goes on from there; the ids of its tasks remain those of the step, because questions, answers and nested graphs are kept
+under them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langgraph._internal._config import patch_configurable
+from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_RESUMING
+from langgraph.checkpoint.base import CheckpointMetadata, CheckpointTuple
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.pregel._checkpoint import create_checkpoint
+from langgraph.pregel._loop import PregelLoop
+from langgraph.pregel._task_status import CONTROL_WRITES
+from langgraph.types import Command
+
+__all__ = ["Pausing", "began", "is_pause", "unfolded"]
+
+PAUSE = "dag:pause"
+"""The channel, and the task, under which what had happened until a pause is kept."""
+
+Pending = tuple[str, str, Any]
+
+
+def _pause(pending: Iterable[Pending]) -> Mapping[str, Any] | None:
+    return next((value for _, channel, value in pending if channel == PAUSE), None)
+
+
+def is_pause(saved: CheckpointTuple | None) -> bool:
+    """Whether a checkpoint is that of a pause."""
+    return saved is not None and _pause(saved.pending_writes or ()) is not None
+
+
+def began(pending: Iterable[Pending]) -> tuple[str, int] | None:
+    """The checkpoint that the step began with and its number, if that is not the checkpoint of these writes itself."""
+    pause = _pause(pending)
+    return None if pause is None else (pause["checkpoint"], pause["step"])
+
+
+def unfolded(pending: Sequence[Pending], *, alone: bool) -> list[Pending]:
+    """The writes beside a checkpoint, with those that a pause has brought along.
+
+    Args:
+        pending: the writes as they are saved.
+        alone: whether only what had happened until the pause counts, and nothing since.
+    """
+    pause = _pause(pending)
+    if pause is None:
+        return list(pending)
+    since = [] if alone else [write for write in pending if write[1] != PAUSE]
+    renewed = {write[:2] for write in since if write[1] in CONTROL_WRITES}
+    before = [(str(id), channel, value) for id, channel, value in pause["writes"] if (id, channel) not in renewed]
+    return [(PAUSE, PAUSE, {**pause, "writes": []}), *before, *since]
+
+
+class Pausing(PregelLoop):
+    """What a loop whose steps stay open does about pauses."""
+
+    _opened: Any
+    _lock: Any
+
+    @property
+    def _agenda_key(self) -> str:
+        """The channel under which everything is reported that happens in an open step."""
+        raise NotImplementedError
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._to_keep: Mapping[str, Any] | None = None
+        self._goes_on = self._at_pause = False
+        self._already = 0
+
+    # going on
+
+    def _first(self, **given: Any) -> set[str] | None:
+        if self._goes_on_from_pause():
+            answers = isinstance(self.input, Command) and self.input.resume is not None
+            resumes = answers or bool(self.config[CONF].get(CONFIG_KEY_RESUMING))
+            alone = self._addressed_checkpoint_superseded or (self._addressed and not resumes)
+            self.checkpoint_pending_writes = unfolded(self.checkpoint_pending_writes, alone=alone)
+            self._goes_on = True
+        return super()._first(**given)
+
+    def _goes_on_from_pause(self) -> bool:
+        pause = _pause(self.checkpoint_pending_writes)
+        self._already = self._events(pause["writes"]) if pause else 0
+        return pause is not None
+
+    @property
+    def _reapplies_pending_writes(self) -> bool:
+        # What had finished before a pause stays so, also where somebody goes back to it.
+        return self._goes_on or not self.is_replaying
+
+    def _put_checkpoint(self, metadata: CheckpointMetadata) -> None:
+        source = None if metadata is self.checkpoint_metadata else metadata["source"]
+        if source == "input":
+            # Another run begins: what the one before has left unfinished is not its own.
+            self.checkpoint_pending_writes, self._goes_on = [], False
+        elif source == "fork" and self._goes_on:
+            self._branch_off()
+        elif source == "loop":
+            self._to_keep = self._kept() if self._at_pause else None
+        super()._put_checkpoint(metadata)
+
+    def _branch_off(self) -> None:
+        """Going back to a pause: what had finished is finished, and what had not begins anew."""
+        finished = {id for id, channel, _ in self.checkpoint_pending_writes if channel == self._agenda_key}
+        pending = [w for w in self.checkpoint_pending_writes if w[1] == PAUSE or w[0] in finished]
+        self.checkpoint_pending_writes = pending
+        self._to_keep = self._kept()
+
+    def _kept(self) -> Mapping[str, Any]:
+        pending = self.checkpoint_pending_writes
+        checkpoint, step = began(pending) or (self.checkpoint["id"], self.step)
+        return {"checkpoint": checkpoint, "step": step, "writes": [list(w) for w in pending if w[1] != PAUSE]}
+
+    def accept_push(self, task: Any, write_idx: int, call: Any = None) -> Any:
+        # The results of tasks that a node has called are kept under ids that the step's own checkpoint and number give.
+        opened = self._opened
+        if opened is None or opened.began == self.checkpoint["id"]:
+            return super().accept_push(task, write_idx, call)
+        with self._lock, self._as_at(opened.began, opened.step):
+            return super().accept_push(task, write_idx, call)
+
+    @contextlib.contextmanager
+    def _as_at(self, checkpoint: str, step: int) -> Any:
+        own = self.checkpoint, self.step
+        self.checkpoint, self.step = {**self.checkpoint, "id": checkpoint}, step
+        try:
+            yield
+        finally:
+            self.checkpoint, self.step = own
+
+    # pausing
+
+    def _suppress_interrupt(self, *exit: Any) -> bool | None:
+        if self._pauses(exit[1]):
+            self._put_pause()
+        return super()._suppress_interrupt(*exit)
+
+    def _pauses(self, error: BaseException | None) -> bool:
+        """Whether the run ends here unfinished, and something has happened since its last checkpoint."""
+        leaves = isinstance(error, GraphBubbleUp) and not isinstance(error, GraphInterrupt)
+        if (
+            self._opened is None
+            or not isinstance(error, Exception)
+            or leaves
+            or not self._checkpointer_put_after_previous
+        ):
+            return False
+        return self._events(self.checkpoint_pending_writes) > self._already
+
+    def _events(self, pending: Iterable[Sequence[Any]]) -> int:
+        return sum(write[1] == self._agenda_key for write in pending)
+
+    def _put_pause(self) -> None:
+        self._at_pause = True
+        if self.durability != "exit":
+            self._put_checkpoint({"source": "loop"})
+            return
+        # It is put at the exit, under this id, and nothing else with it.
+        self._to_keep = self._kept()
+        self.checkpoint = create_checkpoint(self.checkpoint, None, self.step)
+        self._written_task_ids.clear()
+
+    def _beside(self, checkpoint: Any) -> Any:
+        """Where writes beside that checkpoint go."""
+        namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
+        here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: checkpoint["id"]}
+        return patch_configurable(self.checkpoint_config, here)

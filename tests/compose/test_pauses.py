@@ -1,0 +1,200 @@
+"""A pause of a barrier-free graph is a checkpoint that one can go back to, as in LangGraph."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from collections.abc import Callable
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import task
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+
+from agentmatrix import CyclicGraph, Dag, RemoteAgent, all_of
+from agentmatrix.testing import loopback
+
+THREAD: Any = {"configurable": {"thread_id": "1"}}
+
+
+class State(TypedDict, total=False):
+    log: Annotated[list[str], operator.add]
+    x: int
+
+
+class Questions:
+    """`a`, then `b` and `c`, which ask, then `t`; tells what has run."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def says(self, name: str) -> Callable[[State], State]:
+        def node(state: State) -> State:
+            self.ran.append(name)
+            return {"log": [name]}
+
+        return node
+
+    def asks(self, name: str) -> Callable[[State], State]:
+        def node(state: State) -> State:
+            answer = interrupt(f"{name}?")
+            self.ran.append(name)
+            return {"log": [f"{name}={answer}"]}
+
+        return node
+
+    def graph(self, kind: str, **options: Any) -> Any:
+        builder: Any = {"StateGraph": StateGraph, "CyclicGraph": CyclicGraph}.get(kind, Dag)(State)
+        for name in ("a", "t"):
+            builder.add_node(name, self.says(name))
+        for name in ("b", "c"):
+            builder.add_node(name, self.asks(name))
+        edges = [("a", "b"), ("b", "c"), ("c", "t")]
+        if kind in ("StateGraph", "CyclicGraph"):
+            builder.add_edge(START, "a")
+        if kind in ("triggers", "CyclicGraph"):
+            for source, target in edges:
+                builder.add_trigger(target, all_of(source))
+        else:
+            for source, target in edges:
+                builder.add_edge(source, target)
+        return builder.compile(checkpointer=InMemorySaver(), **options)
+
+
+KINDS = ["StateGraph", "edges", "triggers", "CyclicGraph"]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_pause_can_be_gone_back_to(kind: str, durability: Any) -> None:
+    questions = Questions()
+    graph = questions.graph(kind)
+    await graph.ainvoke({"log": []}, THREAD, durability=durability)
+    first = await graph.aget_state(THREAD)
+    await graph.ainvoke(Command(resume="1"), THREAD, durability=durability)
+    second = await graph.aget_state(THREAD)
+    assert (await graph.ainvoke(Command(resume="2"), THREAD, durability=durability))["log"] == ["a", "b=1", "c=2", "t"]
+    for pause, next, log in ((first, "b", ["a"]), (second, "c", ["a", "b=1"])):
+        again = await graph.aget_state(pause.config)
+        for state in (pause, again):
+            assert (state.next, state.values["log"]) == ((next,), log)
+            assert [question.value for question in state.interrupts] == [f"{next}?"]
+    history = [(state.next, state.values["log"]) async for state in graph.aget_state_history(THREAD) if state.values]
+    assert history[0] == ((), ["a", "b=1", "c=2", "t"])
+    assert (("b",), ["a"]) in history and (("c",), ["a", "b=1"]) in history
+    questions.ran.clear()
+    asked = await graph.ainvoke(None, first.config, durability=durability)
+    assert (asked["log"], [question.value for question in asked["__interrupt__"]]) == (["a"], ["b?"])
+    await graph.ainvoke(Command(resume="other"), THREAD, durability=durability)
+    assert (await graph.ainvoke(Command(resume="way"), THREAD))["log"] == ["a", "b=other", "c=way", "t"]
+    assert questions.ran == ["b", "c", "t"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_update_of_a_past_pause_branches_off_there(kind: str) -> None:
+    questions = Questions()
+    graph = questions.graph(kind)
+    graph.invoke({"log": []}, THREAD)
+    pause = graph.get_state(THREAD)
+    for answer in "12":
+        graph.invoke(Command(resume=answer), THREAD)
+    questions.ran.clear()
+    branch = graph.update_state(pause.config, {"x": 1})
+    state = graph.get_state(branch)
+    assert (state.next, state.values) == (("b",), {"log": ["a"], "x": 1})
+    assert "__interrupt__" in graph.invoke(None, branch)
+    graph.invoke(Command(resume="other"), THREAD)
+    result = graph.invoke(Command(resume="way"), THREAD)
+    assert result == {"log": ["a", "b=other", "c=way", "t"], "x": 1}
+    assert questions.ran == ["b", "c", "t"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pause_by_an_error_can_be_gone_back_to(kind: str) -> None:
+    questions, broken = Questions(), ["once"]
+    questions.asks = lambda name: lambda state: fails() if broken else {"log": [name]}  # type: ignore[method-assign]
+
+    def fails() -> State:
+        raise ValueError(broken.pop())
+
+    graph = questions.graph(kind)
+    with pytest.raises(ValueError, match="once"):
+        graph.invoke({"log": []}, THREAD)
+    pause = graph.get_state(THREAD)
+    assert (pause.next, pause.values["log"]) == (("b",), ["a"])
+    assert graph.invoke(None, THREAD)["log"] == ["a", "b", "c", "t"]
+    assert graph.get_state(pause.config).next == ("b",)
+    questions.ran.clear()
+    assert graph.invoke(None, pause.config)["log"] == ["a", "b", "c", "t"]
+    assert questions.ran == ["t"]
+
+
+@pytest.mark.parametrize("place", [lambda graph: graph, loopback], ids=["local", "remote"])
+def test_nested_questions_and_the_tasks_of_a_node_survive_pauses(place: Any) -> None:
+    """Ids of questions, the state of nested graphs and the results of called tasks outlive a pause of the parent."""
+    counted: list[int] = []
+
+    @task
+    def count(number: int) -> int:
+        counted.append(number)
+        return number
+
+    def calls(state: State) -> State:
+        number = count(1).result()
+        return {"log": [f"{number} {interrupt('first')} {interrupt('second')}"]}
+
+    nested = Dag(State).add_node("before", Questions().says("before")).add_node("asks", Questions().asks("asks"))
+    graph: RemoteAgent | Any = Dag(State).add_node("start", Questions().says("start")).add_node("calls", calls)
+    graph.add_node("nested", place(nested.add_edge("before", "asks").compile()), output_map=lambda out: out)
+    graph = graph.add_edge("start", "calls").add_edge("start", "nested").compile(checkpointer=InMemorySaver())
+    paused = graph.invoke({"log": []}, THREAD)
+    ids = {question.value: question.id for question in paused["__interrupt__"]}
+    paused = graph.invoke(Command(resume={ids["first"]: "one"}), THREAD)
+    left = {question.value: question.id for question in graph.get_state(THREAD).interrupts}
+    assert left["asks?"] == ids["asks?"]
+    paused = graph.invoke(Command(resume={left["second"]: "two"}), THREAD)
+    assert [question.value for question in graph.get_state(THREAD).interrupts] == ["asks?"]
+    result = graph.invoke(Command(resume={left["asks?"]: "three"}), THREAD)
+    assert sorted(set(result["log"])) == ["1 one two", "asks=three", "before", "start"]
+    assert counted == [1]
+
+
+async def test_an_input_at_a_pause_begins_another_run() -> None:
+    questions = Questions()
+    graph = questions.graph("triggers")
+    await graph.ainvoke({"log": []}, THREAD)
+    await graph.ainvoke(Command(resume="1"), THREAD)
+    questions.ran.clear()
+    assert "__interrupt__" in await graph.ainvoke({"log": ["new"]}, THREAD)
+    assert questions.ran == ["a"]
+    assert (await graph.aget_state(THREAD)).next == ("b",)
+
+
+async def test_a_saver_that_is_lost_at_a_pause_loses_nothing() -> None:
+    """What has happened is kept before the checkpoint that says so."""
+
+    class Lost(InMemorySaver):
+        lost = False
+
+        async def aput(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+            if self.lost:
+                raise ConnectionError("the saver is gone")
+            return await super().aput(config, checkpoint, metadata, new_versions)
+
+    questions, saver, lost = Questions(), Lost(), list[str]()
+
+    def ask(state: State) -> State:
+        saver.lost = not lost
+        lost.append("once")
+        return {"log": [interrupt("b?")]}
+
+    questions.asks = lambda name: ask  # type: ignore[method-assign]
+    graph = questions.graph("triggers").copy({"checkpointer": saver})
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(graph.ainvoke({"log": []}, THREAD), 20)
+    saver.lost = False
+    assert (await graph.aget_state(THREAD)).next == ("b",)
+    await graph.ainvoke(None, THREAD)
+    assert questions.ran == ["a"]
