@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
-from agentmatrix import CyclicGraph, Dag, Host, RemoteAgent, all_of, any_of, at_least
+from agentmatrix import (
+    CyclicGraph,
+    Dag,
+    Host,
+    RemoteAgent,
+    after,
+    all_of,
+    any_of,
+    at_least,
+    get_activation,
+    signal,
+)
 from agentmatrix.errors import TriggerError
 from agentmatrix.testing import loopback
 from tests.compose.triggers.stage import Latch, Stage, State, thread
@@ -414,3 +425,48 @@ async def test_a_loser_that_has_just_been_started_by_the_same_event(both: bool) 
     builder.add_trigger("n3", any_of("n0", "n2", cancel_rest=True))
     running.stage.release("n0", "n1", "n2", "n3")
     assert (await builder.compile().ainvoke({"log": []}))["log"] == (["n0", "n3"] if both else ["n0", "n1", "n3"])
+
+
+@pytest.mark.parametrize("kind", [Dag, CyclicGraph])
+@pytest.mark.parametrize("winner", ["timer", "signal"])
+async def test_a_loser_of_something_from_outside_is_cancelled_at_once(kind: Any, winner: str) -> None:
+    running, builder = Race(), kind(State)
+    builder.add_node("slow", running.runner("slow")).add_edge(START, "slow")
+    builder.add_node("t", running.runner("t"))
+    source = after(0.02, name="go") if winner == "timer" else signal("go")
+    builder.add_trigger("t", any_of("slow", source, cancel_rest=True))
+    async with builder.compile(InMemorySaver()).live({"log": []}, thread()) as run:
+        await running.stage.until("slow")
+        if winner == "signal":
+            await run.signal("go", None)
+        await running.cancellation_of("slow")
+        await running.stage.until("t")
+        running.stage.release("t")
+    assert (await run.result())["log"] == ["t"]
+
+
+@pytest.mark.parametrize("moment", range(12))
+async def test_a_crash_beside_losers_loses_and_doubles_no_signal(moment: int) -> None:
+    """A desk whose answer is cut off by the next word; the run is left after so many turns of the loop, and goes on."""
+
+    async def listen(state: State) -> Command[Literal["answer"]]:
+        word = get_activation().items.get("audio")
+        return Command(goto=["answer"] if word is not None else [], update={"log": [] if word is None else [word]})
+
+    async def answer(state: State) -> State:
+        await asyncio.sleep(0)
+        return {"x": "answered"}
+
+    builder: Any = CyclicGraph(State).add_node("answer", answer).add_node("listen", listen)
+    builder.add_trigger("listen", any_of(signal("audio"), "answer", cancel_rest=True))
+    graph = builder.compile(InMemorySaver())
+    with pytest.raises(ZeroDivisionError):
+        async with graph.live({"log": []}, thread(), durability="sync") as run:
+            for number in range(3):
+                await run.signal("audio", str(number))
+            for _ in range(moment * 3):
+                await asyncio.sleep(0)
+            1 / 0  # noqa: B018
+    async with graph.live(None, thread(), durability="sync") as run:
+        await run.signal("audio", "3")
+    assert (await run.result())["log"] == ["0", "1", "2", "3"]
