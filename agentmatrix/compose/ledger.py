@@ -301,6 +301,17 @@ class Ledger:
         """How often the node has run."""
         return len(self._of(node))
 
+    def last(self) -> str | None:
+        """The node at the end of the longest chain of a run that has ended; None where there are several."""
+        if self.unfinished():
+            return None
+        depths: list[int] = []
+        for index, activation in enumerate(self.activations):
+            depths.append(1 + max((depths[cause] for cause in activation.causes if cause < index), default=0))
+        deepest = [i for i, depth in enumerate(depths) if depth == max(depths)]
+        nodes = {self.activations[i].node for i in deepest} - {self.topology.start}
+        return nodes.pop() if len(nodes) == 1 else None
+
     def fold(self, ancestors: int) -> Fold:
         """The state at the start of the run, folded with a set of activations: bit i stands for activation i.
 

@@ -27,7 +27,7 @@ from agentmatrix.pregel_channels import (
     stand_in,
     trigger_of,
 )
-from agentmatrix.pregel_open import Reached
+from agentmatrix.pregel_open import OpenSteps, Reached
 from agentmatrix.pregel_turns import reached_agendas
 
 __all__ = ["LedgeredGraph", "attach"]
@@ -68,19 +68,43 @@ class LedgeredGraph(Reached, ComposedGraph):
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
         """Update the state, as in LangGraph; what has finished at a pause stays finished."""
-        settled = _settled(finished_tasks(self, config) if _settles(supersteps) else None, supersteps)
-        return super().bulk_update_state(config, settled)
+        if not self._settles(supersteps):
+            return super().bulk_update_state(config, supersteps)
+        with reached_agendas() as agendas:
+            finished = finished_tasks(self, config)
+        return super().bulk_update_state(config, _settled(finished, self._named(supersteps, agendas)))
 
     async def abulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> RunnableConfig:
         """Update the state, as in LangGraph; what has finished at a pause stays finished."""
-        settled = _settled(await afinished_tasks(self, config) if _settles(supersteps) else None, supersteps)
-        return await super().abulk_update_state(config, settled)
+        if not self._settles(supersteps):
+            return await super().abulk_update_state(config, supersteps)
+        with reached_agendas() as agendas:
+            finished = await afinished_tasks(self, config)
+        return await super().abulk_update_state(config, _settled(finished, self._named(supersteps, agendas)))
 
+    def _settles(self, supersteps: Sequence[Sequence[StateUpdate]]) -> bool:
+        """Whether what has finished at a pause is to be recorded first: not for what LangGraph will refuse."""
+        known = {*self.nodes, None, END, "__input__"}
+        names = [update[1] for superstep in supersteps for update in superstep]
+        return bool(names) and bool(supersteps[0]) and names[0] != "__input__" and known.issuperset(names)
 
-def _settles(supersteps: Sequence[Sequence[StateUpdate]]) -> bool:
-    return bool(supersteps and supersteps[0]) and supersteps[0][0][1] not in ("__copy__", "__input__")
+    def _named(
+        self, supersteps: Sequence[Sequence[StateUpdate]], agendas: Sequence[Any]
+    ) -> Sequence[Sequence[StateUpdate]]:
+        """The updates, the first of them by the node that ran last where it names none and the run has ended."""
+        values, node, *rest = supersteps[0][0]
+        if (
+            len(supersteps[0]) > 1
+            or node is not None
+            or values is None
+            or not agendas
+            or not isinstance(self, OpenSteps)
+        ):
+            return supersteps
+        last = agendas[-1].ledger.last()
+        return [[StateUpdate(values, last, *rest)], *supersteps[1:]] if last else supersteps
 
 
 def _settled(finished: Finished | None, supersteps: Sequence[Sequence[StateUpdate]]) -> list[Sequence[StateUpdate]]:

@@ -38,7 +38,7 @@ from agentmatrix.scripted import ScriptedChatModel
 from agentmatrix.speakers import broadcast, free
 from agentmatrix.stops import max_turns
 
-REPEATS = 5
+REPEATS = 7
 INPUT: dict[str, Any] = {"messages": "What do you say?"}
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 Models = dict[str, ScriptedChatModel]

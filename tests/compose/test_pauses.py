@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import InvalidUpdateError
 from langgraph.func import task
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
@@ -198,3 +199,27 @@ async def test_a_saver_that_is_lost_at_a_pause_loses_nothing() -> None:
     assert (await graph.aget_state(THREAD)).next == ("b",)
     await graph.ainvoke(None, THREAD)
     assert questions.ran == ["a"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_update_after_the_end_is_that_of_the_last_node(kind: str) -> None:
+    questions = Questions()
+    questions.asks = questions.says  # type: ignore[method-assign]
+    graph = questions.graph(kind)
+    await graph.ainvoke({"log": []}, THREAD)
+    await graph.aupdate_state(THREAD, {"log": ["post"]})
+    state = graph.get_state(THREAD)
+    assert (state.next, state.values["log"]) == ((), ["a", "b", "c", "t", "post"])
+    graph.update_state(THREAD, {"x": 1})
+    assert (await graph.aget_state(THREAD)).next == ()
+    assert questions.ran == ["a", "b", "c", "t"]
+
+
+@pytest.mark.parametrize("options", [{}, {"barriers": True}], ids=["open", "barriers"])
+def test_a_refused_update_leaves_the_pause_as_it_is(options: Any) -> None:
+    graph = Questions().graph("edges", **options)
+    asked = graph.invoke({"log": []}, THREAD)["__interrupt__"]
+    with pytest.raises(InvalidUpdateError, match="nobody"):
+        graph.update_state(THREAD, {"x": 2}, as_node="nobody")
+    assert list(graph.get_state(THREAD).interrupts) == asked
+    assert graph.invoke(Command(resume={asked[0].id: "1"}), THREAD)["log"] == ["a", "b=1"]
