@@ -112,6 +112,7 @@ class Opened:
     def __post_init__(self) -> None:
         self.turns: dict[str, Turn] = {}
         self._begun: set[str] = set()
+        self.events: Sequence[_Past] = []
         # Of what is pending LangGraph reads nothing else for a task, and it reads all of it for each.
         self._control = [write for write in self.pending or () if write[1] in CONTROL_WRITES]
         self.began: str
@@ -197,7 +198,7 @@ class Opened:
     ) -> dict[str, Task]:
         """The tasks of the step so far: those that have finished, by their statuses, and those that follow."""
         finished: dict[str, Task] = {}
-        events = self._events() if resumes else []
+        self.events = events = self._events() if resumes else []
         more = True
         while more:
             unfinished: dict[str, Task] = {}
@@ -293,6 +294,9 @@ def snapshot_tasks(
         return prepare_next_tasks(*given, for_execution=True, **options)
     opened = Opened(channel, channel.agenda(), *given, options)
     tasks = opened.reach(read_task_statuses(pending_writes or ()), lambda turn: False)
+    if opened.events:
+        # LangGraph hands the channels what tasks have written, and knows nothing of what has come from outside.
+        channel.ahead = opened.agenda
     if (reached := _reached.get(None)) is not None:
         reached.append(opened.agenda)
     return tasks

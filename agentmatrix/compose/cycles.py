@@ -14,7 +14,7 @@ from agentmatrix.compose.entries import Entry, Firing, Item, Plan
 from agentmatrix.compose.folding import Fold, Write, folded
 from agentmatrix.compose.topology import drawn
 from agentmatrix.compose.triggered import TriggeredLedger
-from agentmatrix.compose.triggers import After, Group, Signal, Source, Verdict, label_of
+from agentmatrix.compose.triggers import After, Every, Group, Signal, Source, Verdict, label_of
 from agentmatrix.errors import BoundError
 
 __all__ = ["CyclicLedger"]
@@ -182,6 +182,23 @@ class CyclicLedger(TriggeredLedger):
     def _named(self, items: Mapping[str, Item]) -> dict[str, Item]:
         return {self.activations[item.entries[0]].node: item for item in items.values()}
 
+    def over(self) -> dict[str, str]:
+        alive = {firing.node for firing in self.due} | {pending.send.node for pending in self._undelivered.values()}
+        alive |= {node for node, _ in self.arrivals.left()} | {*self.called} | self._listening()
+        frontier = list(alive)
+        while frontier:
+            fresh = {*self.topology.followers(frontier.pop())} - alive
+            alive |= fresh
+            frontier.extend(fresh)
+        return {node: f"nothing starts {node!r} any more" for node in self.topology.nodes if node not in alive}
+
+    def _listening(self) -> set[str]:
+        """The nodes for which something may come from outside."""
+        open = self.topology.signals if self.arrivals.open else frozenset()
+        timers = [t.name for t in self.topology.timers if t.name in self.arrivals.timers or isinstance(t, Every)]
+        labels = () if self.arrivals.ended else (*open, *timers)
+        return {node for label in labels for node in self.topology.listeners[label]}
+
     def _may_come(self, node: str, source: Source) -> bool:
         if isinstance(source, Signal):
             return self.arrivals.open
@@ -220,6 +237,9 @@ class CyclicLedger(TriggeredLedger):
     def blame(self, label: str) -> str:
         if label in self.topology.nodes:
             count = len(self._of(label))
+            routers = [name for name, targets in self.topology.choices.items() if label in targets and self._of(name)]
+            if not count and routers:
+                return f"the router or command of {routers[0]!r} never led to it, and nothing can start it any more"
             return f"it has run {count} {'time' if count == 1 else 'times'}, and nothing can start it any more"
         return super().blame(label)
 

@@ -35,8 +35,10 @@ class NodeStatus:
     why: str = ""
 
     def __str__(self) -> str:
-        times = f" {self.times} times" if self.times > 1 else ""
-        return f"{self.node}: {self.state}{times}{', ' if self.why else ''}{self.why}"
+        often = f" {self.times} times" if self.times > 1 else ""
+        state = f"ran{often}" if self.state == "ran" else self.state
+        before = f"ran{often} before" if self.times and self.state != "ran" else ""
+        return f"{self.node}: {', '.join(filter(None, (state, before, self.why)))}"
 
 
 class Explanation(Mapping[str, NodeStatus]):
@@ -85,7 +87,10 @@ def explained(ledger: Ledger | None, nodes: tuple[str, ...], snapshot: StateSnap
     tasks: dict[str, NodeStatus] = {}
     for task in snapshot.tasks:
         if task.error is not None:
-            tasks[task.name] = NodeStatus(task.name, "failed", why=f"{type(task.error).__name__}: {task.error}")
+            # Out of a saver it is the text of an error.
+            error: Any = task.error
+            why = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+            tasks[task.name] = NodeStatus(task.name, "failed", why=why)
         elif task.interrupts:
             asked = ", ".join(repr(interrupt.value) for interrupt in task.interrupts)
             tasks[task.name] = NodeStatus(task.name, "paused", why=f"by the interrupt {asked}")

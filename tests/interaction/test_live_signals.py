@@ -285,3 +285,20 @@ async def test_a_run_that_waits_burns_no_cpu(place: Any, verbs: Any) -> None:
             async with asyncio.timeout(1.0):
                 await asyncio.Event().wait()
         assert time.process_time() - before < 0.05
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_after_an_error_the_state_has_what_had_finished(verbs: Any, durability: str) -> None:
+    def hears(state: State) -> State:
+        if audio() == "bad":
+            raise ValueError("boom")
+        return {"heard": [audio()]}
+
+    graph = listener(hears, checkpointer=InMemorySaver())
+    with pytest.raises(ValueError, match="boom"):
+        async with live(verbs, graph, EMPTY, THREAD, durability=durability) as run:
+            for word in ("a", "b", "bad", "late"):
+                await run.signal("audio", word, timeout=20)
+    state = graph.get_state(THREAD)
+    assert (state.next, state.values["heard"]) == (("hear",), ["a", "b"])
+    assert str(graph.explain(THREAD)) == "hear: failed, ran 2 times before, ValueError('boom'), started by any_of(audio)"
