@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final
 
 from langgraph.errors import GraphDrained
@@ -87,7 +87,8 @@ class ServedRun:
         if kind == "start":
             self._begin(frame.start)
         elif kind == "reply":
-            self._waiting.pop(frame.reply.id).set_result(frame.reply)
+            with contextlib.suppress(InvalidStateError):  # whoever asked has given up
+                self._waiting.pop(frame.reply.id).set_result(frame.reply)
         elif kind == "credit":
             self._go_on()
         elif kind == "cancel":
