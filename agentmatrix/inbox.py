@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from functools import cache
 from itertools import count
@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from agentmatrix.errors import SignalError
 
-__all__ = ["INBOX", "Inbox", "Receiver", "Sent", "new_id", "path_of"]
+__all__ = ["INBOX", "Inbox", "Receiver", "Sent", "Settled", "new_id", "path_of"]
 
 INBOX: Final = "__pregel_agentmatrix_inbox"
 """The key in `config["configurable"]`. With LangGraph's own prefix it stays out of metadata, savers and the wire."""
@@ -53,14 +53,16 @@ class Sent:
         path: the nodes from the root graph to the one that declares it.
         value: what was sent.
         future: done once it was taken or refused.
+        saving: whether its receiver has it, and is only to answer yet: then it goes to no other one.
     """
 
-    __slots__ = ("future", "holder", "id", "name", "path", "value")
+    __slots__ = ("future", "holder", "id", "name", "path", "saving", "value")
 
     def __init__(self, id: str, name: str, path: tuple[str, ...], value: Any) -> None:
         self.id, self.name, self.path, self.value = id, name, path, value
         self.future: Future[None] = Future()
         self.holder: _Slot | None = None
+        self.saving = False
 
     @property
     def address(self) -> str:
@@ -120,6 +122,29 @@ class _Slot:
         return sent.path == path and sent.name in names
 
 
+class Settled:
+    """What a graph at work says of its nodes and its signals: for whom nobody will take a signal any more, and why.
+
+    Args:
+        inbox: the signals of the run that it is part of.
+        path: where it is: the nodes from the root graph.
+    """
+
+    def __init__(self, inbox: Inbox, path: tuple[str, ...]) -> None:
+        self.path = path
+        self.why: Mapping[str, str] = {}
+        self._inbox = inbox
+
+    def tell(self, why: Mapping[str, str]) -> None:
+        """Says it, by name of the node or signal; this takes the place of what it said before."""
+        self.why = why
+        self._inbox.give_up()
+
+    def forget(self) -> None:
+        """The graph is at work no more: those who may start it again know what becomes of signals."""
+        self._inbox.forget(self)
+
+
 class Inbox:
     """The signals of one run. Every method may be called on any thread; none waits.
 
@@ -136,6 +161,7 @@ class Inbox:
         self._unanswered: dict[int, Sent] = {}
         self._numbers = count()
         self._slots: list[_Slot] = []
+        self._settled: list[Settled] = []
         self._closed = False
         self._over: BaseException | None = None
 
@@ -165,6 +191,7 @@ class Inbox:
             if refusal is None:
                 self._unanswered[number] = sent
             slots = self._route([] if refusal else [sent])
+            refusal = refusal or self._in_vain(sent)
         if refusal is not None:
             sent.refused(refusal)
         self._deliver(slots)
@@ -175,6 +202,14 @@ class Inbox:
             return _not_taken(sent, self._over)
         if self._closed:
             return SignalError(f"the signal {sent.address!r} was not sent: the run's input is closed (close_input)")
+        return None
+
+    def _in_vain(self, sent: Sent) -> SignalError | None:
+        """Why nobody will take a signal that waits, if all graphs at work say so that are where it goes."""
+        for depth, name in enumerate((*sent.path, sent.name) if sent.holder is None and self._settled else ()):
+            said = [settled.why.get(name) for settled in self._settled if settled.path == sent.path[:depth]]
+            if said and said[0] and all(said):
+                return SignalError(f"the signal {sent.address!r} was not taken: {said[0]}")
         return None
 
     def attach(self, receiver: Receiver) -> None:
@@ -194,8 +229,31 @@ class Inbox:
             self._slots = [slot for slot in self._slots if slot not in gone]
             for slot in gone:
                 slot.queue.clear()
-            others = self._route(sent for sent in self._unanswered.values() if sent.holder in gone)
+            left = [sent for sent in self._unanswered.values() if sent.holder in gone and not sent.saving]
+            others = self._route(left)
         self._deliver(others)
+        self.give_up()
+
+    def settled(self, path: tuple[str, ...]) -> Settled:
+        """Lets the graph at this path say who takes no signals any more."""
+        settled = Settled(self, path)
+        with self._lock:
+            self._settled.append(settled)
+        return settled
+
+    def forget(self, settled: Settled) -> None:
+        """What was said does not hold any more."""
+        with self._lock:
+            self._settled = [other for other in self._settled if other is not settled]
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Refuses the signals that wait in vain."""
+        with self._lock:
+            refusals = [(sent, self._in_vain(sent)) for sent in self._unanswered.values()]
+        for sent, refusal in refusals:
+            if refusal is not None:
+                sent.refused(refusal)
 
     def close(self) -> None:
         """No more signals can be sent; those under way still arrive. Idempotent."""

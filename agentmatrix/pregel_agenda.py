@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,6 +81,9 @@ class Agenda(Protocol):
     def expects(self) -> bool:
         """Whether a signal, or a timer that fires once, may still start a turn."""
 
+    def reads(self) -> bool:
+        """Whether a signal may come that starts nothing by itself, and that a turn to come is given."""
+
     @property
     def ordered(self) -> bool:
         """Whether it matters in which order turns finish and events come."""
@@ -96,6 +99,10 @@ class Agenda(Protocol):
 
     def heed(self, writes: Iterable[Write]) -> None:
         """Let an event from outside count that was kept as this."""
+
+    def watch(self, tell: Callable[[Mapping[str, str]], None]) -> None:
+        """Tell, now and whenever it changes, which nodes will not run any more and which signals nothing waits for, by
+        name, and why."""
 
     def take_dropped(self) -> Sequence[Turn]:
         """The turns that have been cancelled since the last look."""

@@ -24,7 +24,7 @@ from langgraph.pregel._loop import PregelLoop
 from langgraph.types import PregelExecutableTask
 
 from agentmatrix.errors import SignalError
-from agentmatrix.inbox import INBOX, Sent, path_of
+from agentmatrix.inbox import INBOX, Sent, Settled, path_of
 from agentmatrix.pregel import watch_drain
 from agentmatrix.pregel_agenda import Agenda, Turn, Write
 from agentmatrix.pregel_turns import Opened, Task
@@ -91,6 +91,7 @@ class Ear:
     def take(self, sent: Sent) -> None:
         """That signal is under way no more."""
         self._sent[sent.name].popleft()
+        sent.saving = True
 
     def close(self) -> None:
         """No more signals will come."""
@@ -116,6 +117,7 @@ class Ear:
 class Listening(PregelLoop):
     """What a loop whose steps stay open does about signals and timers."""
 
+    stack: Any
     _opened: Opened | None
     _order: Any
     _engine: Any
@@ -130,6 +132,7 @@ class Listening(PregelLoop):
         super().__init__(*args, **kwargs)
         self._ear: Ear | None = None
         self._ear_task: str | None = None
+        self._settled: Settled | None = None
         self._hung_up = self._closed_input = False
         self._quiet_down: list[Callable[[], None]] = []
         self._saving: list[Any] = []
@@ -144,8 +147,6 @@ class Listening(PregelLoop):
         if self._ear is not None:
             self._hang_up()
         self._ear = None
-        if not (agenda.signals or agenda.timers):
-            return []
         inbox = self.config[CONF].get(INBOX)
         path = path_of(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
         # Where no signal can come, an open input keeps only the live graph itself going, for its timers to fire.
@@ -154,7 +155,12 @@ class Listening(PregelLoop):
         opens = hears and not self._closed_input
         if agenda.open is not opens:
             self._count(self._happened({"open": opens})[0])
-        if not (agenda.expects() or (agenda.timers and self.tasks)):
+        if inbox is not None:
+            if self._settled is None:
+                self._settled = inbox.settled(path)
+                self.stack.callback(self._settled.forget)
+            agenda.watch(self._settled.tell)
+        if not (agenda.expects() or ((agenda.timers or agenda.reads()) and self.tasks)):
             return []
         self._ear = ear = Ear(path, agenda.signals, agenda.timers, self._new_wake())
         self._hung_up = False
@@ -186,7 +192,7 @@ class Listening(PregelLoop):
         agenda = opened.agenda
         if self.control is not None and self.control.drain_requested:
             return None
-        if not agenda.expects() and not (ear.ticks and self._alive):
+        if not agenda.expects() and not (self._alive and (ear.ticks or agenda.reads())):
             return None
         if self._is_long(agenda):
             self._resting = True

@@ -248,3 +248,34 @@ def test_threads_that_send_while_receivers_come_and_go(threads: int, each: int) 
     seen = [sent.value for taker in takers for sent in taker.given]
     for number in range(threads):
         assert [value for sender, value in seen if sender == number] == list(range(each))
+
+
+def test_who_waits_in_vain_is_told_so() -> None:
+    inbox, taker = Inbox(), Taker("team", "q")
+    root, team = inbox.settled(()), inbox.settled(("team",))
+    early, other = inbox.send("team/q/audio", 1), inbox.send("team/r/audio", 2)
+    team.tell({"q": "'q' has ended"})
+    with pytest.raises(SignalError, match="'team/q/audio' was not taken: 'q' has ended"):
+        early.result(0)
+    assert isinstance(inbox.send("team/q/audio", 3).exception(0), SignalError)
+    inbox.attach(taker)
+    held = inbox.send("team/q/audio", 4)
+    assert taker.values() == [4] and not held.done() and not other.done()
+    inbox.detach(taker)
+    assert isinstance(held.exception(0), SignalError)
+    team.forget()
+    waits = inbox.send("team/q/audio", 5)
+    team.tell({"q": "'q' has ended"})
+    assert not waits.done()
+    root.tell({"team": "'team' was skipped"})
+    assert "'team' was skipped" in str(waits.exception(0)) and "'team' was skipped" in str(other.exception(0))
+
+
+def test_nobody_waits_in_vain_as_long_as_one_of_several_graphs_may_take_it() -> None:
+    inbox = Inbox()
+    first, second = inbox.settled(()), inbox.settled(())
+    waits = inbox.send("q/audio", 1)
+    first.tell({"q": "'q' has ended"})
+    assert not waits.done()
+    second.forget()
+    assert isinstance(waits.exception(0), SignalError)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from agentmatrix.compose.activation import LEDGER, Activation, activation_of
 from agentmatrix.compose.entries import Entry, Firing, Pending
 from agentmatrix.compose.folding import Fold, Write
 from agentmatrix.compose.ledger import Ledger
-from agentmatrix.compose.triggered import TriggeredLedger, name_of
+from agentmatrix.compose.triggered import DagLedger, TriggeredLedger, name_of
 from agentmatrix.compose.triggers import Every
 from agentmatrix.pregel_agenda import Turn
 
@@ -86,6 +86,8 @@ class LedgerAgenda:
         self._last = 0
         self._depths: dict[int, int] = {}
         self._ready: dict[str, _Ready] = {}
+        self._tell: Callable[[Mapping[str, str]], None] | None = None
+        self._told: Mapping[str, str] = {}
         self._known: set[tuple[str, Origin | None, int]] = set()
         if not self.ledger.unfinished():
             self.ledger, self._outside = ledger.copy(), []
@@ -173,6 +175,18 @@ class LedgerAgenda:
     def expects(self) -> bool:
         return isinstance(self.ledger, TriggeredLedger) and self.ledger.expects()
 
+    def reads(self) -> bool:
+        return isinstance(self.ledger, DagLedger) and self.ledger.reads()
+
+    def watch(self, tell: Callable[[Mapping[str, str]], None]) -> None:
+        self._tell, self._told = tell, {}
+        self._look()
+
+    def _look(self) -> None:
+        if self._tell is not None and (over := self.ledger.over()) != self._told:
+            self._told = over
+            self._tell(over)
+
     def release(self) -> bool:
         if self._released == len(self._outside):
             return False
@@ -209,6 +223,7 @@ class LedgerAgenda:
             ledger.tick(event["tick"])
         else:
             ledger.listen(open=event["open"])
+        self._look()
 
     # what has run
 
@@ -225,6 +240,7 @@ class LedgerAgenda:
         self.ledger.record(self._entry(turn, written))
         self._depths[len(self.ledger.activations) - 1] = turn.depth
         self._known.discard(self._ready.pop(turn.name).way.key)
+        self._look()
 
     def take(self, reports: Iterable[Report]) -> Ledger:
         """The ledger with all that turns and events report, and with all updates from outside."""

@@ -194,6 +194,17 @@ class Ledger:
             self._plan = self._planned() if self.activations else Plan()
         return self._plan
 
+    def over(self) -> dict[str, str]:
+        """The nodes that will not run any more, by name, and why."""
+        plan = self.plan()
+        settled = {*plan.done, self.topology.start}
+        # A packet starts also a node that has run.
+        others = (targets for source, targets in self.topology.choices.items() if source not in settled)
+        return {node: self._why_over(node, node in plan.skipped) for node in plan.done.difference(*others)}
+
+    def _why_over(self, node: str, skipped: bool) -> str:
+        return f"{node!r} was skipped ({self.blame(node)})" if skipped else f"{node!r} has ended"
+
     def unfinished(self) -> bool:
         """Whether the run has begun and something is still to run."""
         return bool(self.plan().ready or self.plan().pending)

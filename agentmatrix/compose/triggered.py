@@ -370,6 +370,18 @@ class DagLedger(TriggeredLedger):
         # An open input keeps a run going, and with it the timers that fire again and again.
         return any(self.arrivals.open if isinstance(s, Every) else self._may_come("", s) for s in outside)
 
+    def reads(self) -> bool:
+        """Whether a signal may come that starts nothing by itself, and that a node to come is given."""
+        return self.arrivals.open and any(map(self._waited_for, self.topology.signals))
+
+    def over(self) -> dict[str, str]:
+        late = [name for name in self.topology.signals if not self._waited_for(name)]
+        return {**super().over(), **dict.fromkeys(late, "nothing waits for it any more")}
+
+    def _waited_for(self, label: str) -> bool:
+        """Whether the source is one of a node that has not started."""
+        return any(node in self._left and not self._started(node) for node in self.topology.listeners[label])
+
     def _outer(self, node: str) -> Iterable[Source]:
         groups = self.topology.groups.get(node, ())
         return (source for group in groups for source in group.triggering if not isinstance(source, str))
