@@ -73,7 +73,8 @@ class SpeakerError(AgentMatrixError, ValueError):
 
 
 class SignalError(AgentMatrixError):
-    """A signal was not taken: nobody declares it, its input is closed, or the run is over. The message says which."""
+    """A signal was not taken: nobody declares it, nobody will take it any more, its input is closed, or the run is
+    over. The message says which."""
 
 
 class ScriptExhausted(AgentMatrixError):

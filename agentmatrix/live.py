@@ -249,7 +249,8 @@ class AsyncLiveRun(_Going):
         """Sends a signal, and returns when it has been acknowledged.
 
         Acknowledged means: in the checkpointer of the graph that declares it; without one, or under durability
-        `"exit"`, received by that graph. A signal for a nested graph waits until that runs.
+        `"exit"`, received by that graph. A signal for a nested graph waits until that runs, and is refused when nothing
+        can start it any more, if the graph around it is a `Dag` or a `CyclicGraph` with triggers.
 
         Args:
             address: a name that the graph declares, `"audio"`, or the nodes that lead to a nested graph and a name that
@@ -259,7 +260,8 @@ class AsyncLiveRun(_Going):
             timeout: seconds to wait; None is no limit.
 
         Raises:
-            SignalError: the signal was not taken: nobody declares it, the input is closed, or the run is over.
+            SignalError: the signal was not taken: nobody declares it, nobody will take it any more, the input is closed,
+                or the run is over.
             TimeoutError: it was not acknowledged in time.
         """
         id = id or new_id()
