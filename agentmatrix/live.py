@@ -260,8 +260,8 @@ class AsyncLiveRun(_Going):
             timeout: seconds to wait; None is no limit.
 
         Raises:
-            SignalError: the signal was not taken: nobody declares it, nobody will take it any more, the input is closed,
-                or the run is over.
+            SignalError: the signal was not taken: nobody declares it, nobody takes it any more, the input is closed, or
+                the run is over.
             TimeoutError: it was not acknowledged in time.
         """
         id = id or new_id()
