@@ -15,6 +15,8 @@ from langchain_core.runnables.graph import Edge, Graph, Node
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from pydantic import BaseModel, ConfigDict, create_model
 
+from agentmatrix.errors import HostUnreachable
+
 __all__ = ["AgentCard", "describe", "pack_drawing", "schema_model", "unpack_drawing"]
 
 MAX_XRAY: Final = 8
@@ -121,7 +123,10 @@ def _description(graph: Any) -> str:
 
 
 def _subgraphs(graph: Any) -> list[tuple[str, Any]]:
-    return list(graph.get_subgraphs())
+    try:
+        return list(graph.get_subgraphs())
+    except HostUnreachable:  # a nested graph on another host that is down is no reason not to tell of the rest
+        return []
 
 
 def _schemas(graph: Any) -> tuple[dict[str, Any], dict[str, str]]:

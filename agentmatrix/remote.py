@@ -57,7 +57,8 @@ class RemoteAgent(Shown, FromCard):
         ssl_certfile: PEM of this caller's certificate (mutual TLS), bytes or path.
         ssl_keyfile: PEM of its key, bytes or path.
         insecure: send the token although the connection is plaintext and leaves this machine.
-        connect_timeout: seconds until a host that does not answer counts as unreachable.
+        connect_timeout: seconds until a host that does not answer counts as unreachable; one that does may take six
+            times as long for an agent's card, since a large graph is slow to draw.
 
     Raises:
         AddressError: the address cannot be understood.

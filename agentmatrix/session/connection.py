@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from typing import Final
 
 from agentmatrix.card import AgentCard
 from agentmatrix.transport import connect
@@ -14,6 +15,10 @@ from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1.service_pb2 import DescribeReply
 
 __all__ = ["Connection"]
+
+
+DRAWING: Final = 6
+"""How many times as long as for a connection a host may take for a card: LangGraph draws 1,000 nodes in a second."""
 
 
 class Connection:
@@ -39,7 +44,7 @@ class Connection:
         return "idle" if self._transport is None else self._transport.state
 
     def describe(self) -> Future[DescribeReply]:
-        future = self.transport.describe(self.target.agent, self.options.connect_timeout)
+        future = self.transport.describe(self.target.agent, DRAWING * self.options.connect_timeout)
         future.add_done_callback(self._learn)
         return future
 

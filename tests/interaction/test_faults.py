@@ -12,7 +12,7 @@ import pytest
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 
-from agentmatrix import Host, RemoteAgent
+from agentmatrix import Dag, Host, RemoteAgent
 from agentmatrix.errors import (
     AgentNotFound,
     DeadlineExceeded,
@@ -285,3 +285,13 @@ def test_an_unknown_exception_degrades_to_remote_error() -> None:
 
 def test_the_unwinding_is_bounded() -> None:
     assert calling.UNWIND_SECONDS <= 10
+
+
+def test_a_nested_graph_whose_host_is_down_does_not_hide_the_rest() -> None:
+    builder = Dag(name="desk").add_node("here", lambda messages: "hello")
+    builder.add_node("gone", RemoteAgent("127.0.0.1:9/expert")).add_edge("here", "gone")
+    with Host({"desk": builder.compile()}) as host:
+        desk = RemoteAgent(f"{host.address}/desk")
+        assert desk.card.name == "desk" and "here" in desk.get_graph().nodes
+        with pytest.raises(HostUnreachable, match="127.0.0.1:9"):
+            desk.invoke({"messages": "hi"})
