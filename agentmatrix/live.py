@@ -395,9 +395,10 @@ class SyncLiveRun(_Going):
 
     def _cancel(self, error: BaseException) -> None:
         self._cancelled = True
-        # Before the input is closed: hosts are to take that for no end.
+        self._control.request_drain("the block was left by an exception")
+        # Before the input is closed: nobody is to take that for the end.
         self._scope.cancel()
-        self._drain("the block was left by an exception")
+        self._inbox.close()
         self._wait(_PATIENCE if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else None)
         self._inbox.end(SignalError("the run was cancelled"))
 

@@ -28,6 +28,7 @@ from agentmatrix.inbox import INBOX, Sent, Settled, path_of
 from agentmatrix.pregel import watch_drain
 from agentmatrix.pregel_agenda import Agenda, Turn, Write
 from agentmatrix.pregel_turns import Opened, Task
+from agentmatrix.scope import current_scope
 
 __all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
 
@@ -167,6 +168,8 @@ class Listening(PregelLoop):
         if inbox is not None and agenda.open:
             inbox.attach(ear)
             self._quiet_down.append(lambda: inbox.detach(ear))
+        if (scope := current_scope.get()) is not None:
+            self._quiet_down.append(scope.on_cancel(ear.close))
         if self.control is not None:
             self._quiet_down.append(watch_drain(self.control, lambda reason: ear.wake()))
         task = _waiting(str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:ear")))

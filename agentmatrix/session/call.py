@@ -158,10 +158,11 @@ class Call:
 
     def _answered(self, taken: pb.Taken) -> None:
         sent = self._unanswered.pop(taken.number)
-        if taken.refused:
-            sent.refused(SignalError(taken.refused))
-        else:
+        if not taken.refused:
             sent.taken()
+        elif not self.conversation.cancelled:
+            # Else it is for those who have cancelled the run to say who takes it.
+            sent.refused(SignalError(taken.refused))
 
     def close(self) -> None:
         """Forgets the run. Idempotent."""

@@ -113,8 +113,9 @@ class CallerConversation:
         return pb.Frame(cancel=pb.Cancel(reason=reason))
 
     def signal(self, id: str, address: str, value: bytes) -> pb.Frame | None:
-        """The frame that carries a signal; its number is in the frame. None when the run is not under way."""
-        if self.phase in (Phase.IDLE, Phase.ENDED):
+        """The frame that carries a signal; its number is in the frame. None when the run is not under way, or is being
+        cancelled."""
+        if self.phase in (Phase.IDLE, Phase.ENDED) or self.cancelled:
             return None
         number, self._next_signal = self._next_signal, self._next_signal + 1
         self._signalled.add(number)

@@ -70,6 +70,18 @@ async def test_a_signal_that_waits_when_its_node_is_skipped(place: Any, verbs: A
     assert (await run.result())["heard"] == ["asked"]
 
 
+async def test_a_node_that_was_called_off(place: Any, verbs: Any) -> None:
+    builder = Dag(State, name="race").add_node("q", place(once())).add_node("quick", once())
+    builder.add_node("t", lambda state: {"heard": ["t"]}).add_trigger("t", any_of("q", "quick", cancel_rest=True))
+    graph = builder.add_node("other", listener()).compile()
+    async with live(verbs, graph, EMPTY, stream_mode="updates") as run:
+        await run.signal("quick/audio", 1)
+        await until(run, "t")
+        with pytest.raises(SignalError, match="'q/audio' was not taken: 'q' was skipped.*it was cancelled"):
+            await run.signal("q/audio", 2)
+    assert (await run.result())["heard"] == [1, "t"]
+
+
 async def test_a_node_of_a_nested_graph(place: Any, verbs: Any) -> None:
     graph = Dag(State, name="root").add_node("team", place(desk(once(), skips=True))).compile()
     async with live(verbs, graph, EMPTY) as run:
