@@ -68,7 +68,8 @@ class ServedRun:
         self._waiting: dict[int, Future[pb.Reply]] = {}
         self._credit = threading.Semaphore(0)
         self._acredit: asyncio.Semaphore | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._loop = serving.loop
         self._timer: threading.Timer | None = None
         self._graph: Any = None
@@ -130,9 +131,7 @@ class ServedRun:
 
     def _spawn(self, start: pb.Start, exported: Exported) -> None:
         self._acredit = asyncio.Semaphore(0)
-        self._task = asyncio.get_running_loop().create_task(self._arun(start, exported))
-        if self.cancelled.is_set():
-            self._task.cancel()
+        self._starting = asyncio.get_running_loop().create_task(self._arun(start, exported))
 
     def _go_on(self) -> None:
         if self._acredit is not None:
@@ -253,6 +252,8 @@ class ServedRun:
             self._finish()
 
     async def _arun(self, start: pb.Start, exported: Exported) -> None:
+        # From here on: a task that is cancelled before its first step would never say that the run has ended.
+        self._task = asyncio.current_task()
         try:
             with tracing.continued(start.trace):
                 result = await self._aresult(start, exported)

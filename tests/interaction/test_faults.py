@@ -9,6 +9,7 @@ import time
 from typing import Any, TypedDict
 
 import pytest
+from langchain_core.messages import AnyMessage
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 
@@ -295,3 +296,23 @@ def test_a_nested_graph_whose_host_is_down_does_not_hide_the_rest() -> None:
         assert desk.card.name == "desk" and "here" in desk.get_graph().nodes
         with pytest.raises(HostUnreachable, match="127.0.0.1:9"):
             desk.invoke({"messages": "hi"})
+
+
+async def test_a_run_that_is_cancelled_before_its_first_step_ends_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calling, "UNWIND_SECONDS", 600)
+
+    async def node(messages: list[AnyMessage]) -> str:
+        return "done"
+
+    remote = loopback(Dag().add_node("node", node).compile())
+    await remote.ainvoke({"messages": "hi"})
+    async with asyncio.timeout(60):
+        for turns in range(100):
+            run = asyncio.create_task(remote.ainvoke({"messages": "hi"}))
+            for _ in range(turns % 20):
+                await asyncio.sleep(0)
+            run.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await run
