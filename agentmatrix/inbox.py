@@ -34,7 +34,7 @@ def _process(number: int) -> str:
 
 
 def new_id() -> str:
-    """An id that no other signal has, of any process, also of one that was forked off this one."""
+    """An id that no other signal has, or run, of any process, also of one that was forked off this one."""
     return f"{_process(os.getpid())}-{next(_ids)}"
 
 

@@ -143,6 +143,10 @@ class Pausing(PregelLoop):
     def _suppress_interrupt(self, *exit: Any) -> bool | None:
         if self._pauses(exit[1]):
             self._put_pause()
+        elif self.durability == "exit" and self.is_nested and self.status == "draining" and exit[1] is None:
+            # LangGraph, which saves a nested graph at an error only, would begin it anew.
+            self._put_checkpoint(self.checkpoint_metadata)
+            self._put_pending_writes()
         return super()._suppress_interrupt(*exit)
 
     def _pauses(self, error: BaseException | None) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -16,6 +14,7 @@ from langchain_core.runnables.graph import Edge, Graph, Node
 from agentmatrix import pregel
 from agentmatrix.card import AgentCard
 from agentmatrix.from_card import FromCard
+from agentmatrix.inbox import new_id
 from agentmatrix.session.call import CallSpec
 from agentmatrix.session.calling import AsyncCall, SyncCall
 from agentmatrix.session.checkpointer import OwnSaver, borrow_saver
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from agentmatrix.compose.explained import Explanation
 
 __all__ = ["RemoteAgent"]
-
-_PROCESS = f"{os.getpid():x}-{time.time_ns():x}"
-_run_numbers = count(1)
 
 
 class RemoteAgent(Shown, FromCard):
@@ -281,7 +277,7 @@ class RemoteAgent(Shown, FromCard):
     ) -> CallSpec:
         self._connection.ask_once()
         return CallSpec(
-            agent=self.agent, verb=verb, version=spoken_version(), run_id=f"{_PROCESS}-{next(_run_numbers)}",
+            agent=self.agent, verb=verb, version=spoken_version(), run_id=new_id(),
             path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
             timeout=self.timeout, forward=self.forward, store_prefix=self.store_prefix,
         )  # fmt: skip

@@ -336,4 +336,9 @@ def _positive(seconds: float) -> float:
 
 
 def _listed(sources: Sources) -> tuple[Source, ...]:
-    return (sources,) if isinstance(sources, str | Signal | Every | After) else tuple(sources)
+    if isinstance(sources, str | Signal | Every | After):
+        return (sources,)
+    try:
+        return tuple(sources)
+    except TypeError:
+        return (sources,)  # type: ignore[return-value]  # what is no source is refused by its label

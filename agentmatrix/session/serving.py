@@ -257,6 +257,7 @@ class ServedRun:
         try:
             with tracing.continued(start.trace):
                 result = await self._aresult(start, exported)
+            self._refuse_cut_off()
             await self._asettle()
             self._end(result=result)
         except BaseException as error:

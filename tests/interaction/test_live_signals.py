@@ -301,4 +301,6 @@ async def test_after_an_error_the_state_has_what_had_finished(verbs: Any, durabi
                 await run.signal("audio", word, timeout=20)
     state = graph.get_state(THREAD)
     assert (state.next, state.values["heard"]) == (("hear",), ["a", "b"])
-    assert str(graph.explain(THREAD)) == "hear: failed, ran 2 times before, ValueError('boom'), started by any_of(audio)"
+    assert (
+        str(graph.explain(THREAD)) == "hear: failed, ran 2 times before, ValueError('boom'), started by any_of(audio)"
+    )
