@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, cast
 
+from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import CONFIG_KEY_CALL, ERROR, INTERRUPT, NULL_TASK_ID
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.pregel._io import map_output_values
@@ -248,6 +250,11 @@ class OpenLoop(Pausing, Listening):
         if not keys.isdisjoint(channel for channel, _ in task.writes):
             self._emit("values", map_output_values, self.output_keys, True, self.channels)
         self._drop(opened.agenda.take_dropped())
+        # What the task has read, of which there is more with each that follows, is needed no longer.
+        self._futures.pop(task.id, None)
+        if task.id in self.tasks:
+            tags = {"tags": task.config.get("tags") or []}
+            self.tasks[task.id] = dataclasses.replace(task, input=None, config=cast(RunnableConfig, tags))
 
     def _drop(self, turns: Sequence[Turn]) -> None:
         """The tasks of these turns are given up: what they write does not count, and what they raise neither."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypedDict
 from uuid import uuid4
 
@@ -288,14 +288,18 @@ def contribution(
         SpeakerError: a message is for somebody who is not in the group.
     """
     said = [message for message in answered if _is_speech(message) and (message.id is None or message.id not in known)]
-    spoken = (_public(message, member) for message in said)
+    spoken = [_public(message, member) for message in said]
     return [_addressed(message, group, audience) for message in spoken if message.content]
 
 
 def _is_speech(message: Any) -> bool:
-    if not (isinstance(message, BaseMessage) and message.content):
-        return False
-    return not isinstance(message, ToolMessage | SystemMessage | RemoveMessage)
+    return _speaks(type(message)) and bool(message.content)
+
+
+@cache
+def _speaks(kind: type) -> bool:
+    # Remembered: a pydantic class that is asked for its instances answers in Python, which costs more than all else.
+    return issubclass(kind, BaseMessage) and not issubclass(kind, ToolMessage | SystemMessage | RemoveMessage)
 
 
 def _addressed(message: BaseMessage, group: Collection[str], audience: Audience) -> BaseMessage:
@@ -315,14 +319,29 @@ def _addressed(message: BaseMessage, group: Collection[str], audience: Audience)
 
 
 def _public(message: BaseMessage, member: str) -> BaseMessage:
-    message = message_chunk_to_message(message) if isinstance(message, BaseMessageChunk) else message
-    changes: dict[str, Any] = {"name": member, "id": message.id or str(uuid4())}
+    if type(message) not in (AIMessage, HumanMessage) and isinstance(message, BaseMessageChunk):
+        message = message_chunk_to_message(message)
+    changes: dict[str, Any] = {}
+    if message.name != member:
+        changes["name"] = member
+    if not message.id:
+        changes["id"] = str(uuid4())
     if isinstance(message, AIMessage):
-        changes |= {"tool_calls": [], "invalid_tool_calls": [], "content": _without_tools(message.content)}
+        changes.update(_without_calls(message))
+    return message.model_copy(update=changes) if changes else message
+
+
+def _without_calls(message: AIMessage) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if message.tool_calls:
+        changes["tool_calls"] = []
+    if message.invalid_tool_calls:
+        changes["invalid_tool_calls"] = []
+    if "tool_calls" in message.additional_kwargs:
         changes["additional_kwargs"] = {k: v for k, v in message.additional_kwargs.items() if k != "tool_calls"}
-    if all(getattr(message, key) == value for key, value in changes.items()):
-        return message
-    return message.model_copy(update=changes)
+    if (content := _without_tools(message.content)) != message.content:
+        changes["content"] = content
+    return changes
 
 
 def _without_tools(content: Any) -> Any:
