@@ -13,18 +13,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph._internal._config import patch_configurable
-from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_RESUMING
+from langgraph._internal._constants import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_RESUMING,
+    NULL_TASK_ID,
+    RESUME,
+)
 from langgraph.checkpoint.base import CheckpointMetadata, CheckpointTuple
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.pregel._checkpoint import create_checkpoint
 from langgraph.pregel._loop import PregelLoop
-from langgraph.pregel._task_status import CONTROL_WRITES
+from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
 from langgraph.types import Command
 
-__all__ = ["Pausing", "began", "is_pause", "unfolded"]
+__all__ = ["Pausing", "asked", "began", "is_pause", "unfolded"]
 
 PAUSE = "dag:pause"
 """The channel, and the task, under which what had happened until a pause is kept."""
+ASKED = "dag:asked"
+"""The channel, and the task, under which is kept who had asked when an answer came. LangGraph drops an answer at the
+end of the step; in an open step those that ask later are not to have it."""
 
 Pending = tuple[str, str, Any]
 
@@ -60,6 +70,12 @@ def unfolded(pending: Sequence[Pending], *, alone: bool) -> list[Pending]:
     return [(PAUSE, PAUSE, {**pause, "writes": []}), *before, *since]
 
 
+def asked(pending: Iterable[Pending]) -> frozenset[str] | None:
+    """The tasks that the answer among these writes is for; None where nobody had asked, as behind a breakpoint."""
+    ids = next((value for _, channel, value in pending if channel == ASKED), None)
+    return None if ids is None else frozenset(ids)
+
+
 class Pausing(PregelLoop):
     """What a loop whose steps stay open does about pauses."""
 
@@ -86,7 +102,18 @@ class Pausing(PregelLoop):
             alone = self._addressed_checkpoint_superseded or (self._addressed and not resumes)
             self.checkpoint_pending_writes = unfolded(self.checkpoint_pending_writes, alone=alone)
             self._goes_on = True
+        if asked(self.checkpoint_pending_writes) is None:
+            # An answer that was for the tasks at hand, of a run that is over.
+            pending = self.checkpoint_pending_writes
+            self.checkpoint_pending_writes = [w for w in pending if w[:2] != (NULL_TASK_ID, RESUME)]
         return super()._first(**given)
+
+    def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
+        if task_id == NULL_TASK_ID and any(channel == RESUME for channel, _ in writes):
+            statuses = read_task_statuses(self.checkpoint_pending_writes)
+            ids = [id for id, status in statuses.items() if status.pending_interrupts]
+            super().put_writes(ASKED, [(ASKED, ids or None)])
+        super().put_writes(task_id, writes, cached=cached)
 
     def _goes_on_from_pause(self) -> bool:
         pause = _pause(self.checkpoint_pending_writes)
@@ -124,19 +151,21 @@ class Pausing(PregelLoop):
     def accept_push(self, task: Any, write_idx: int, call: Any = None) -> Any:
         # The results of tasks that a node has called are kept under ids that the step's own checkpoint and number give.
         opened = self._opened
-        if opened is None or opened.began == self.checkpoint["id"]:
+        if opened is None:
             return super().accept_push(task, write_idx, call)
-        with self._lock, self._as_at(opened.began, opened.step):
+        with self._lock, self._as_at(opened.began, opened.step, answers=opened.answers(task)):
             return super().accept_push(task, write_idx, call)
 
     @contextlib.contextmanager
-    def _as_at(self, checkpoint: str, step: int) -> Any:
-        own = self.checkpoint, self.step
+    def _as_at(self, checkpoint: str, step: int, *, answers: bool) -> Any:
+        own = self.checkpoint, self.step, self.checkpoint_pending_writes
         self.checkpoint, self.step = {**self.checkpoint, "id": checkpoint}, step
+        if not answers:
+            self.checkpoint_pending_writes = [w for w in own[2] if w[:2] != (NULL_TASK_ID, RESUME)]
         try:
             yield
         finally:
-            self.checkpoint, self.step = own
+            self.checkpoint, self.step, self.checkpoint_pending_writes = own
 
     # pausing
 
@@ -159,7 +188,8 @@ class Pausing(PregelLoop):
             or not self._checkpointer_put_after_previous
         ):
             return False
-        return self._events(self.checkpoint_pending_writes) > self._already
+        again = self._goes_on and bool(self._written_task_ids)
+        return again or self._events(self.checkpoint_pending_writes) > self._already
 
     def _events(self, pending: Iterable[Sequence[Any]]) -> int:
         return sum(write[1] == self._agenda_key for write in pending)

@@ -20,7 +20,16 @@ from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._cache import default_cache_key
-from langgraph._internal._constants import CONF, CONFIG_KEY_READ, ERROR_SOURCE_NODE, NULL_TASK_ID, PULL, PUSH, TASKS
+from langgraph._internal._constants import (
+    CONF,
+    CONFIG_KEY_READ,
+    ERROR_SOURCE_NODE,
+    NULL_TASK_ID,
+    PULL,
+    PUSH,
+    RESUME,
+    TASKS,
+)
 from langgraph.channels.base import BaseChannel
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.pregel._algo import (
@@ -33,7 +42,7 @@ from langgraph.pregel._task_status import CONTROL_WRITES, TaskStatus, read_task_
 from langgraph.types import CacheKey, PregelExecutableTask, Send, StateSnapshot
 
 from agentmatrix.pregel_agenda import Agenda, AgendaChannel, Turn, Write, agenda_channel
-from agentmatrix.pregel_pauses import began
+from agentmatrix.pregel_pauses import asked, began
 
 __all__ = ["Opened", "Task", "are_agendas_looked_for", "first_tasks", "reached_agendas", "snapshot_tasks", "unfinished"]
 
@@ -115,6 +124,8 @@ class Opened:
         self.events: Sequence[_Past] = []
         # Of what is pending LangGraph reads nothing else for a task, and it reads all of it for each.
         self._control = [write for write in self.pending or () if write[1] in CONTROL_WRITES]
+        self._asked, self._answered = asked(self.pending or ()), set[str]()
+        self._unanswered = [write for write in self._control if write[:2] != (NULL_TASK_ID, RESUME)]
         self.began: str
         self.began, self.step = began(self.pending or ()) or (self.checkpoint["id"], self.step)
         self._failed = {id for id, channel, _ in self._control if channel == ERROR_SOURCE_NODE}
@@ -130,8 +141,23 @@ class Opened:
         self.turns[task.id] = turn
         return task
 
+    def answers(self, task: Task) -> bool:
+        """Whether the answer that this run began with, to whoever had asked, is for this task."""
+        return task.id in (self._answered if self._asked is None else self._asked)
+
+    def _with_answer(self, make: Callable[[list[Any]], Task | None]) -> Task | None:
+        """A task that has the answer if that is for it; its id is known when it is made."""
+        task = make(self._unanswered)
+        answered = task is not None and len(self._control) > len(self._unanswered) and self.answers(task)
+        return make(self._control) if answered else task
+
     def task(self, turn: Turn) -> Task:
         """The task of a turn, as LangGraph makes it; its id depends on the checkpoint and the turn's name only."""
+        task = self._with_answer(partial(self._task, turn))
+        assert isinstance(task, PregelExecutableTask)
+        return task
+
+    def _task(self, turn: Turn, pending: list[Any]) -> Task:
         mark = b"" if turn.name == turn.node else turn.name.encode()
         path: tuple[Any, ...] = (PULL, turn.node)
         channels = {**self.channels, self.channel.key: _Held(self.agenda.reading(turn))}
@@ -146,7 +172,7 @@ class Opened:
             checkpoint=cast(Checkpoint, {**self.checkpoint, "versions_seen": {}}),
             checkpoint_id_bytes=binascii.unhexlify(self.began.replace("-", "")) + mark,
             checkpoint_null_version=checkpoint_null_version(self.checkpoint),
-            pending_writes=self._control,
+            pending_writes=pending,
             processes=self.nodes,
             channels=channels,
             managed=self.managed,
@@ -166,12 +192,12 @@ class Opened:
 
     def handler(self, failed: Task, error: BaseException) -> Task | None:
         """The task of the error handler of a failed task."""
-        task = prepare_node_error_handler_task(
+        make = partial(
+            prepare_node_error_handler_task,
             failed,
             handler_node_name=self.nodes[failed.name].error_handler_node or "",
             failed_error=error,
             checkpoint=self.checkpoint,
-            pending_writes=self._control,
             processes=self.nodes,
             channels=self.channels,
             managed=self.managed,
@@ -180,7 +206,7 @@ class Opened:
             stop=self.stop,
             **self.options,
         )
-        return self.adopt(task, failed)
+        return self.adopt(self._with_answer(lambda pending: make(pending_writes=pending)), failed)
 
     def adopt(self, handler: Task | None, failed: Task) -> Task | None:
         """An error handler answers for the turn of the node that failed, and reads what that would have read."""
@@ -232,6 +258,9 @@ class Opened:
             for id in again:
                 self._begun.discard(self.turns.pop(id).name)
                 del unfinished[id]
+        if self._asked is None and len(self._control) > len(self._unanswered):
+            self._answered = set(unfinished)
+            unfinished = {id: self.task(self.turns[id]) for id in unfinished}
         return finished | unfinished
 
     def _events(self) -> list[_Past]:
