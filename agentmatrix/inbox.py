@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from functools import cache
 from itertools import count
@@ -170,13 +170,16 @@ class Inbox:
         """Whether no more signals can be sent."""
         return self._closed
 
-    def send(self, address: str, value: Any, id: str | None = None) -> Future[None]:
+    def send(
+        self, address: str, value: Any, id: str | None = None, answered: Callable[[Future[None]], None] | None = None
+    ) -> Future[None]:
         """Sends a signal.
 
         Args:
             address: the name of a signal of the root graph, or of a nested one with the nodes before: `"panel/audio"`.
             value: anything; to a remote agent, anything that can cross.
             id: what tells it from others; by default a new one.
+            answered: called with the future when it is done, before whoever answers goes on.
 
         Returns:
             A future that is done when the signal has been taken, and fails with SignalError when it was not. Cancelling
@@ -186,6 +189,8 @@ class Inbox:
         sent = Sent(id or new_id(), name, (*self.root, *path), value)
         number = next(self._numbers)
         sent.future.add_done_callback(lambda future: self._forget(number))
+        if answered is not None:
+            sent.future.add_done_callback(answered)
         with self._lock:
             refusal = self._refusal(sent)
             if refusal is None:

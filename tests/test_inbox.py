@@ -64,6 +64,19 @@ def test_a_signal_waits_for_who_declares_it_and_is_taken_when_that_says_so() -> 
     assert [future.done() for future in sent] == [False, True, False] and sent[1].result() is None
 
 
+def test_the_answer_is_told_before_the_receiver_goes_on() -> None:
+    inbox, told = Inbox(), list[str]()
+
+    class Busy(Taker):
+        def receive(self, sent: Sent) -> None:
+            sent.taken()
+            told.append("goes on")
+
+    inbox.attach(Busy())
+    inbox.send("audio", 1, answered=lambda future: told.append("taken"))
+    assert told == ["taken", "goes on"]
+
+
 def test_addresses() -> None:
     inbox = Inbox()
     root, panel, text, remote = Taker(), Taker("panel"), Taker("panel", names=("text",)), Taker("box", names=None)

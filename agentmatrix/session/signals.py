@@ -134,8 +134,8 @@ class Arrivals:
         except Exception as error:  # a decoder may meet user code: whatever it raises concerns this signal alone
             self._done(signal, str(error))
             return
-        future = self.inbox.send(signal.address, value, signal.id)
-        future.add_done_callback(lambda future: self._done(signal, _reason(future)))
+        # The answer is on its way before the run can end, which is the end of all answers.
+        self.inbox.send(signal.address, value, signal.id, lambda future: self._done(signal, _reason(future)))
 
     def _check(self, address: str) -> None:
         if self._graph is None:
