@@ -22,7 +22,7 @@ from agentmatrix.parts import standing, withdrawn
 from agentmatrix.pregel_agenda import Write
 from agentmatrix.pregel_listening import Start, acknowledge
 from agentmatrix.pregel_loop import Cached, OpenLoop, Runner, cache_keys, filled
-from agentmatrix.pregel_pauses import PAUSE, is_pause, unfolded
+from agentmatrix.pregel_pauses import PAUSE, is_pause, set_aside, unfolded
 from agentmatrix.pregel_turns import Task, are_agendas_looked_for, first_tasks, snapshot_tasks, unfinished
 from agentmatrix.scope import Scope, current_scope
 
@@ -330,10 +330,11 @@ class OpenSteps(Reached):
 
 def _at_pause(saved: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """A checkpoint and how to look at it: a pause shows what had finished by then, whoever asks for it and when."""
-    if not is_pause(saved):
+    live = bool(options.get("live"))
+    if not saved or not (live or is_pause(saved)):
         return saved, options
-    alone = not options.get("live")
-    return saved._replace(pending_writes=unfolded(saved.pending_writes, alone=alone)), {**options, "live": True}
+    pending = set_aside(unfolded(saved.pending_writes or [], alone=not live))
+    return saved._replace(pending_writes=pending), {**options, "live": True}
 
 
 _snapshot = _with(Pregel._prepare_state_snapshot, prepare_next_tasks=snapshot_tasks)

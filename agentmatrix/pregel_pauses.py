@@ -17,24 +17,26 @@ from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_CHECKPOINT_NS,
-    CONFIG_KEY_RESUMING,
+    INPUT,
     NULL_TASK_ID,
     RESUME,
 )
 from langgraph.checkpoint.base import CheckpointMetadata, CheckpointTuple
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.pregel._algo import PregelTaskWrites, apply_writes
 from langgraph.pregel._checkpoint import create_checkpoint
 from langgraph.pregel._loop import PregelLoop
 from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
-from langgraph.types import Command
 
-__all__ = ["Pausing", "asked", "began", "is_pause", "unfolded"]
+__all__ = ["Pausing", "asked", "began", "commanded", "is_pause", "set_aside", "unfolded"]
 
 PAUSE = "dag:pause"
 """The channel, and the task, under which what had happened until a pause is kept."""
 ASKED = "dag:asked"
 """The channel, and the task, under which is kept who had asked when an answer came. LangGraph drops an answer at the
 end of the step; in an open step those that ask later are not to have it."""
+COMMANDED = "dag:commanded"
+"""The task under which a snapshot finds what commands at a pause have written."""
 
 Pending = tuple[str, str, Any]
 
@@ -70,6 +72,19 @@ def unfolded(pending: Sequence[Pending], *, alone: bool) -> list[Pending]:
     return [(PAUSE, PAUSE, {**pause, "writes": []}), *before, *since]
 
 
+def set_aside(pending: Iterable[Pending]) -> list[Pending]:
+    """The writes beside a checkpoint for a snapshot, with those of commands under a name that LangGraph passes over.
+
+    It would apply them after it has made the tasks, while a run that goes on applies them before.
+    """
+    return [(COMMANDED, c, v) if id == NULL_TASK_ID and c not in CONTROL_WRITES else (id, c, v) for id, c, v in pending]
+
+
+def commanded(pending: Iterable[Pending]) -> list[tuple[str, Any]]:
+    """The writes that were set aside."""
+    return [(channel, value) for id, channel, value in pending if id == COMMANDED]
+
+
 def asked(pending: Iterable[Pending]) -> frozenset[str] | None:
     """The tasks that the answer among these writes is for; None where nobody had asked, as behind a breakpoint."""
     ids = next((value for _, channel, value in pending if channel == ASKED), None)
@@ -96,12 +111,15 @@ class Pausing(PregelLoop):
     # going on
 
     def _first(self, **given: Any) -> set[str] | None:
-        if self._goes_on_from_pause():
-            answers = isinstance(self.input, Command) and self.input.resume is not None
-            resumes = answers or bool(self.config[CONF].get(CONFIG_KEY_RESUMING))
-            alone = self._addressed_checkpoint_superseded or (self._addressed and not resumes)
-            self.checkpoint_pending_writes = unfolded(self.checkpoint_pending_writes, alone=alone)
-            self._goes_on = True
+        superseded, pending = self._addressed_checkpoint_superseded, self.checkpoint_pending_writes
+        pause = _pause(pending)
+        self._already = self._events(pause["writes"]) if pause else 0
+        if pause is not None:
+            self.checkpoint_pending_writes = unfolded(pending, alone=superseded)
+        elif superseded:
+            # All that was kept here has come after what somebody goes back to.
+            self.checkpoint_pending_writes = [write for write in pending if write[0] == NULL_TASK_ID]
+        self._goes_on = pause is not None or (not superseded and self._events(pending) > 0)
         if asked(self.checkpoint_pending_writes) is None:
             # An answer that was for the tasks at hand, of a run that is over.
             pending = self.checkpoint_pending_writes
@@ -115,11 +133,6 @@ class Pausing(PregelLoop):
             super().put_writes(ASKED, [(ASKED, ids or None)])
         super().put_writes(task_id, writes, cached=cached)
 
-    def _goes_on_from_pause(self) -> bool:
-        pause = _pause(self.checkpoint_pending_writes)
-        self._already = self._events(pause["writes"]) if pause else 0
-        return pause is not None
-
     @property
     def _reapplies_pending_writes(self) -> bool:
         # What had finished before a pause stays so, also where somebody goes back to it.
@@ -128,20 +141,32 @@ class Pausing(PregelLoop):
     def _put_checkpoint(self, metadata: CheckpointMetadata) -> None:
         source = None if metadata is self.checkpoint_metadata else metadata["source"]
         if source == "input":
-            # Another run begins: what the one before has left unfinished is not its own.
-            self.checkpoint_pending_writes, self._goes_on = [], False
+            self._begin_anew()
         elif source == "fork" and self._goes_on:
             self._branch_off()
         elif source == "loop":
             self._to_keep = self._kept() if self._at_pause else None
         super()._put_checkpoint(metadata)
 
+    def _begin_anew(self) -> None:
+        """Another run begins: what the one before has finished counts, and what it has left unfinished does not."""
+        pending, self.checkpoint_pending_writes = self.checkpoint_pending_writes, []
+        self._goes_on, self._already = False, 0
+        happened = [(channel, value) for _, channel, value in pending if channel == self._agenda_key]
+        if happened:
+            writes = [PregelTaskWrites((), INPUT, happened, [])]
+            next_version = self.checkpointer_get_next_version
+            updated = apply_writes(self.checkpoint, self.channels, writes, next_version, self.trigger_to_nodes)
+            self.updated_channels = {*(self.updated_channels or ()), *updated}
+
     def _branch_off(self) -> None:
         """Going back to a pause: what had finished is finished, and what had not begins anew."""
-        finished = {id for id, channel, _ in self.checkpoint_pending_writes if channel == self._agenda_key}
-        pending = [w for w in self.checkpoint_pending_writes if w[1] == PAUSE or w[0] in finished]
-        self.checkpoint_pending_writes = pending
-        self._to_keep = self._kept()
+        self._to_keep = kept = self._kept()
+        finished = {id for id, channel, _ in kept["writes"] if channel == self._agenda_key}
+        kept["writes"][:] = [write for write in kept["writes"] if write[0] in finished]
+        before: list[Pending] = [(id, channel, value) for id, channel, value in kept["writes"]]
+        self.checkpoint_pending_writes = [(PAUSE, PAUSE, {**kept, "writes": []}), *before]
+        self._already = self._events(before)
 
     def _kept(self) -> Mapping[str, Any]:
         pending = self.checkpoint_pending_writes

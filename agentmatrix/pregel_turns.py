@@ -24,6 +24,7 @@ from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_READ,
     ERROR_SOURCE_NODE,
+    INPUT,
     NULL_TASK_ID,
     PULL,
     PUSH,
@@ -33,6 +34,8 @@ from langgraph._internal._constants import (
 from langgraph.channels.base import BaseChannel
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.pregel._algo import (
+    PregelTaskWrites,
+    apply_writes,
     checkpoint_null_version,
     prepare_next_tasks,
     prepare_node_error_handler_task,
@@ -42,7 +45,7 @@ from langgraph.pregel._task_status import CONTROL_WRITES, TaskStatus, read_task_
 from langgraph.types import CacheKey, PregelExecutableTask, Send, StateSnapshot
 
 from agentmatrix.pregel_agenda import Agenda, AgendaChannel, Turn, Write, agenda_channel
-from agentmatrix.pregel_pauses import asked, began
+from agentmatrix.pregel_pauses import asked, began, commanded
 
 __all__ = ["Opened", "Task", "are_agendas_looked_for", "first_tasks", "reached_agendas", "snapshot_tasks", "unfinished"]
 
@@ -321,6 +324,8 @@ def snapshot_tasks(
     given = (checkpoint, pending_writes, processes, channels, managed, config, step, stop)
     if not channel.opens() or not checkpoint["channel_versions"]:
         return prepare_next_tasks(*given, for_execution=True, **options)
+    if brought := commanded(pending_writes or ()):
+        apply_writes(checkpoint, channels, [PregelTaskWrites((), INPUT, brought, [])], None, {})
     opened = Opened(channel, channel.agenda(), *given, options)
     tasks = opened.reach(read_task_statuses(pending_writes or ()), lambda turn: False)
     if opened.events:

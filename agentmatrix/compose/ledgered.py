@@ -93,7 +93,7 @@ class LedgeredGraph(Reached, ComposedGraph):
     def _named(
         self, supersteps: Sequence[Sequence[StateUpdate]], agendas: Sequence[Any]
     ) -> Sequence[Sequence[StateUpdate]]:
-        """The updates, the first of them by the node that ran last where it names none and the run has ended."""
+        """The updates, the first of them by the node that ran last where it names none; at a pause it is nobody's."""
         values, node, *rest = supersteps[0][0]
         if (
             len(supersteps[0]) > 1
@@ -103,7 +103,8 @@ class LedgeredGraph(Reached, ComposedGraph):
             or not isinstance(self, OpenSteps)
         ):
             return supersteps
-        last = agendas[-1].ledger.last()
+        ledger = agendas[-1].ledger
+        last = START if ledger.unfinished() else ledger.last()
         return [[StateUpdate(values, last, *rest)], *supersteps[1:]] if last else supersteps
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
@@ -223,3 +225,77 @@ def test_a_refused_update_leaves_the_pause_as_it_is(options: Any) -> None:
         graph.update_state(THREAD, {"x": 2}, as_node="nobody")
     assert list(graph.get_state(THREAD).interrupts) == asked
     assert graph.invoke(Command(resume={asked[0].id: "1"}), THREAD)["log"] == ["a", "b=1"]
+
+
+def chain(kind: str, nodes: str) -> Any:
+    """Nodes one after another: `s` says its name, `q` asks, `2` asks twice, `f` fails once, `x` adds to a plain key."""
+    failed: list[int] = []
+
+    def made(number: int, sort: str) -> Callable[[State], State]:
+        def node(state: State) -> State:
+            name = f"{sort}{number}"
+            if sort == "f" and number not in failed:
+                failed.append(number)
+                raise ValueError(name)
+            if sort == "x":
+                return {"log": [name], "x": state.get("x", 0) + 1}
+            answers = [interrupt(f"{name}?{n}") for n in range({"q": 1, "2": 2}.get(sort, 0))]
+            return {"log": ["=".join([name, *answers])]}
+
+        return node
+
+    builder: Any = {"StateGraph": StateGraph, "CyclicGraph": CyclicGraph}.get(kind, Dag)(State)
+    names = [f"n{number}" for number in range(len(nodes))]
+    for number, sort in enumerate(nodes):
+        builder.add_node(names[number], made(number, sort))
+    if kind in ("StateGraph", "CyclicGraph"):
+        builder.add_edge(START, names[0])
+    for source, target in itertools.pairwise(names):
+        if kind in ("triggers", "CyclicGraph"):
+            builder.add_trigger(target, all_of(source))
+        else:
+            builder.add_edge(source, target)
+    return builder.compile(checkpointer=InMemorySaver())
+
+
+Step = tuple[str, Any] | tuple[str, Any, int]
+STORIES: list[tuple[str, list[Step]]] = [
+    ("qfq", [("in", []), ("answer", "1"), ("go", None), ("go", None), ("answer", "2")]),
+    ("qq", [("in", []), ("answer", "1"), ("go", None), ("answer", "2")]),
+    ("qq", [("in", []), ("command", 5), ("answer", "1"), ("answer", "2")]),
+    ("s2", [("in", []), ("answer", "1"), ("answer", "2")]),
+    ("sq", [("in", []), ("go", None, 0), ("answer", "1")]),
+    ("xq", [("in", []), ("in", ["new"]), ("answer", "1")]),
+    ("xq", [("in", []), ("answer", "1"), ("in", ["new"], 0)]),
+    ("qx", [("in", []), ("answer", "1"), ("go", None, 0), ("update", "u"), ("answer", "2")]),
+    ("qq", [("update", "u"), ("go", None), ("answer", "1"), ("update", "v"), ("go", None), ("answer", "2")]),
+    ("sqs", [("in", []), ("update", "u"), ("go", None), ("answer", "1"), ("update", "post"), ("in", ["next"])]),
+    ("xqxq", [("in", []), ("answer", "1"), ("update", "u", 0), ("answer", "2"), ("answer", "3"), ("go", None, 1)]),
+]
+
+
+def told(kind: str, nodes: str, story: list[Step]) -> list[Any]:
+    """What each step of the story leaves, with the last pauses to go back to by their numbers."""
+    graph, seen, pauses = chain(kind, nodes), [], []
+    for action, given, *at in story:
+        config = pauses[at[0]] if at else THREAD
+        with contextlib.suppress(ValueError):
+            if action == "update":
+                graph.update_state(config, {"log": [given]})
+            else:
+                inputs = {"in": {"log": given}, "go": None, "answer": Command(resume=given)}
+                graph.invoke(inputs.get(action, Command(update={"x": given})), config)
+        state = graph.get_state(THREAD)
+        again = graph.get_state(state.config) if state.interrupts else state
+        seen.append(
+            (state.next, state.values, [i.value for i in state.interrupts], [i.value for i in again.interrupts])
+        )
+        if state.interrupts:
+            pauses.append(state.config)
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize(("nodes", "story"), STORIES)
+def test_the_same_story_as_with_a_state_graph(kind: str, nodes: str, story: list[Step]) -> None:
+    assert told(kind, nodes, story) == told("StateGraph", nodes, story)
