@@ -153,6 +153,12 @@ class _SyncLoop(OpenLoop, SyncPregelLoop):
         self._count(writes)
         self._launch(self._settle(self._following(self._more())), start)
 
+    def accept_push(self, task: Task, write_idx: int, call: Any = None) -> Task | None:
+        pushed: Task | None = self._pushed(task, write_idx, call)
+        for cached in self.match_cached_writes() if pushed else ():
+            self.put_writes(cached.id, cached.writes, cached=True)
+        return pushed
+
     def schedule_error_handler(self, failed_task: Task, error: BaseException) -> Task | None:
         handler = super().schedule_error_handler(failed_task, error)
         return self._adopted(handler, failed_task)
@@ -273,6 +279,12 @@ class _AsyncLoop(OpenLoop, AsyncPregelLoop):
             await saved
         self._count(writes)
         self._launch(await self._settle(self._following(self._more())), start)
+
+    async def aaccept_push(self, task: Task, write_idx: int, call: Any = None) -> Task | None:
+        pushed: Task | None = self._pushed(task, write_idx, call)
+        for cached in await self.amatch_cached_writes() if pushed else ():
+            self.put_writes(cached.id, cached.writes, cached=True)
+        return pushed
 
     async def aschedule_error_handler(self, failed_task: Task, error: BaseException) -> Task | None:
         handler = await super().aschedule_error_handler(failed_task, error)

@@ -173,13 +173,14 @@ class Pausing(PregelLoop):
         checkpoint, step = began(pending) or (self.checkpoint["id"], self.step)
         return {"checkpoint": checkpoint, "step": step, "writes": [list(w) for w in pending if w[1] != PAUSE]}
 
-    def accept_push(self, task: Any, write_idx: int, call: Any = None) -> Any:
+    def _pushed(self, task: Any, write_idx: int, call: Any) -> Any:
+        """The task that a node calls."""
         # The results of tasks that a node has called are kept under ids that the step's own checkpoint and number give.
         opened = self._opened
         if opened is None:
-            return super().accept_push(task, write_idx, call)
+            return PregelLoop.accept_push(self, task, write_idx, call)
         with self._lock, self._as_at(opened.began, opened.step, answers=opened.answers(task)):
-            return super().accept_push(task, write_idx, call)
+            return PregelLoop.accept_push(self, task, write_idx, call)
 
     @contextlib.contextmanager
     def _as_at(self, checkpoint: str, step: int, *, answers: bool) -> Any:

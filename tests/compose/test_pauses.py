@@ -299,3 +299,37 @@ def told(kind: str, nodes: str, story: list[Step]) -> list[Any]:
 @pytest.mark.parametrize(("nodes", "story"), STORIES)
 def test_the_same_story_as_with_a_state_graph(kind: str, nodes: str, story: list[Step]) -> None:
     assert told(kind, nodes, story) == told("StateGraph", nodes, story)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_tasks_that_were_called_before_a_second_pause_are_not_called_again(asynchronous: bool) -> None:
+    called: list[int] = []
+
+    @task
+    def call(number: int) -> int:
+        called.append(number)
+        return number
+
+    @task
+    async def acall(number: int) -> int:
+        called.append(number)
+        return number
+
+    def node(state: State) -> State:
+        first = f"{call(1).result()}{interrupt('first?')}"
+        return {"log": [f"{first} {call(2).result()}{interrupt('second?')}"]}
+
+    async def anode(state: State) -> State:
+        first = f"{await acall(1)}{interrupt('first?')}"
+        return {"log": [f"{first} {await acall(2)}{interrupt('second?')}"]}
+
+    builder = Dag(State).add_node("before", Questions().asks("before"))
+    builder.add_node("node", anode if asynchronous else node).add_edge("before", "node")
+    graph = builder.compile(checkpointer=InMemorySaver())
+
+    async def run(given: Any) -> Any:
+        return await graph.ainvoke(given, THREAD) if asynchronous else graph.invoke(given, THREAD)
+
+    for given in ({"log": []}, *(Command(resume=word) for word in "abc")):
+        result = await run(given)
+    assert (result["log"], called) == (["before=a", "1b 2c"], [1, 2])
