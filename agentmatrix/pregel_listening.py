@@ -24,7 +24,7 @@ from langgraph.pregel._loop import PregelLoop
 from langgraph.types import PregelExecutableTask
 
 from agentmatrix.errors import SignalError
-from agentmatrix.inbox import INBOX, Sent, Settled, path_of
+from agentmatrix.inbox import INBOX, Inbox, Sent, Settled, path_of
 from agentmatrix.pregel import watch_drain
 from agentmatrix.pregel_agenda import Agenda, Turn, Write
 from agentmatrix.pregel_turns import Opened, Task
@@ -58,6 +58,8 @@ class Ear:
         timers: by label, the seconds and whether it fires again and again.
         wake: lets the task that waits look again; called on any thread.
     """
+
+    names: frozenset[str] | None
 
     def __init__(
         self,
@@ -168,8 +170,8 @@ class Listening(PregelLoop):
         if inbox is not None and agenda.open:
             inbox.attach(ear)
             self._quiet_down.append(lambda: inbox.detach(ear))
-        if (scope := current_scope.get()) is not None:
-            self._quiet_down.append(scope.on_cancel(ear.close))
+            if (scope := current_scope.get()) is not None:
+                self._quiet_down.append(scope.on_cancel(lambda: _turn_away(inbox, ear)))
         if self.control is not None:
             self._quiet_down.append(watch_drain(self.control, lambda reason: ear.wake()))
         task = _waiting(str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:ear")))
@@ -260,6 +262,12 @@ class Listening(PregelLoop):
         assert self._opened is not None
         self._opened.agenda.heed(writes)
         self._drop(self._opened.agenda.take_dropped())
+
+
+def _turn_away(inbox: Inbox, ear: Ear) -> None:
+    """The graph is given up: it hears nothing more, and ends when nothing is at work."""
+    inbox.detach(ear)
+    ear.close()
 
 
 def _waiting(id: str) -> Task:
