@@ -341,13 +341,21 @@ class OpenLoop(Pausing, Listening):
                 failed.writes.append((ERROR, error))
                 self.tasks[handler.id] = handler
 
-    def _adopted(self, handler: Task | None, failed: Task) -> Task | None:
-        if self._opened is not None and failed.id in self._opened.turns:
-            self._opened.adopt(handler, failed)
-            if handler is None:
-                self._leave()
-            else:
-                self._alive -= 1
+    def _is_turn(self, task: Task) -> bool:
+        return self._opened is not None and task.id in self._opened.turns
+
+    def _handled(self, failed: Task, error: BaseException) -> Task | None:
+        """The task of the error handler that takes the place of a task, if there is one."""
+        opened = cast(Opened, self._opened)
+        handler = opened.handler(failed, error) if self.nodes[failed.name].error_handler_node else None
+        if handler is None:
+            self._leave()
+            return None
+        with self._lock:
+            self._alive -= 1
+            self.tasks[handler.id] = handler
+        if self._reapplies_pending_writes:
+            self._reapply_writes_to_succeeded_nodes({handler.id: handler})
         return handler
 
     # the end of a step

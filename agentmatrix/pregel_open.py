@@ -160,8 +160,14 @@ class _SyncLoop(OpenLoop, SyncPregelLoop):
         return pushed
 
     def schedule_error_handler(self, failed_task: Task, error: BaseException) -> Task | None:
-        handler = super().schedule_error_handler(failed_task, error)
-        return self._adopted(handler, failed_task)
+        if not self._is_turn(failed_task):
+            return super().schedule_error_handler(failed_task, error)
+        futures, self._error_handler_write_futs = self._error_handler_write_futs or [], []
+        concurrent.futures.wait(futures)
+        handler = self._handled(failed_task, error)
+        for cached in self.match_cached_writes() if handler else ():
+            self.put_writes(cached.id, cached.writes, cached=True)
+        return handler
 
 
 class _AsyncLoop(OpenLoop, AsyncPregelLoop):
@@ -287,8 +293,14 @@ class _AsyncLoop(OpenLoop, AsyncPregelLoop):
         return pushed
 
     async def aschedule_error_handler(self, failed_task: Task, error: BaseException) -> Task | None:
-        handler = await super().aschedule_error_handler(failed_task, error)
-        return self._adopted(handler, failed_task)
+        if not self._is_turn(failed_task):
+            return await super().aschedule_error_handler(failed_task, error)
+        futures, self._error_handler_write_futs = self._error_handler_write_futs or [], []
+        await asyncio.gather(*futures)
+        handler = self._handled(failed_task, error)
+        for cached in await self.amatch_cached_writes() if handler else ():
+            self.put_writes(cached.id, cached.writes, cached=True)
+        return handler
 
 
 class Reached(Pregel[Any, Any, Any, Any]):

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from langgraph._internal._config import patch_configurable
 from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_CHECKPOINT_NS,
+    ERROR_SOURCE_NODE,
     INPUT,
     NULL_TASK_ID,
     RESUME,
@@ -27,8 +28,9 @@ from langgraph.pregel._algo import PregelTaskWrites, apply_writes
 from langgraph.pregel._checkpoint import create_checkpoint
 from langgraph.pregel._loop import PregelLoop
 from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
+from langgraph.types import Command
 
-__all__ = ["Pausing", "asked", "began", "commanded", "is_pause", "set_aside", "unfolded"]
+__all__ = ["Era", "Pausing", "asked", "commanded", "eras", "is_pause", "set_aside", "unfolded"]
 
 PAUSE = "dag:pause"
 """The channel, and the task, under which what had happened until a pause is kept."""
@@ -50,10 +52,35 @@ def is_pause(saved: CheckpointTuple | None) -> bool:
     return saved is not None and _pause(saved.pending_writes or ()) is not None
 
 
-def began(pending: Iterable[Pending]) -> tuple[str, int] | None:
-    """The checkpoint that the step began with and its number, if that is not the checkpoint of these writes itself."""
+class Era(NamedTuple):
+    """What the ids of tasks depend on, from a checkpoint until somebody goes back and a branch begins.
+
+    Attributes:
+        checkpoint: the id of the checkpoint.
+        step: the number of the step.
+        finished: the tasks that had finished when it ended; None for the era that goes on.
+    """
+
+    checkpoint: str
+    step: int
+    finished: frozenset[str] | None = None
+
+
+def eras(pending: Iterable[Pending], checkpoint: str, step: int) -> list[Era]:
+    """The eras of a step, the one that goes on last.
+
+    Args:
+        pending: the writes beside a checkpoint.
+        checkpoint: its id.
+        step: the number of the step that follows it.
+    """
     pause = _pause(pending)
-    return None if pause is None else (pause["checkpoint"], pause["step"])
+    if pause is None:
+        return [Era(checkpoint, step)]
+    return [
+        Era(began or checkpoint, step if number is None else number, None if ids is None else frozenset(ids))
+        for began, number, ids in pause["eras"]
+    ]
 
 
 def unfolded(pending: Sequence[Pending], *, alone: bool) -> list[Pending]:
@@ -120,6 +147,9 @@ class Pausing(PregelLoop):
             # All that was kept here has come after what somebody goes back to.
             self.checkpoint_pending_writes = [write for write in pending if write[0] == NULL_TASK_ID]
         self._goes_on = pause is not None or (not superseded and self._events(pending) > 0)
+        if superseded and isinstance(self.input, Command) and self.input.resume is not None:
+            # An answer to a question of the past: LangGraph puts no checkpoint there, so the branch needs a name.
+            self._branch_off([create_checkpoint(self.checkpoint, None, self.step)["id"], self.step, None])
         if asked(self.checkpoint_pending_writes) is None:
             # An answer that was for the tasks at hand, of a run that is over.
             pending = self.checkpoint_pending_writes
@@ -143,10 +173,17 @@ class Pausing(PregelLoop):
         if source == "input":
             self._begin_anew()
         elif source == "fork" and self._goes_on:
-            self._branch_off()
+            self._to_keep = self._branch_off([None, None, None])  # that of the checkpoint which is about to be put
         elif source == "loop":
             self._to_keep = self._kept() if self._at_pause else None
         super()._put_checkpoint(metadata)
+        if source == "fork" and self._goes_on:
+            self._set_eras(eras(self.checkpoint_pending_writes, self.checkpoint["id"], self.step))
+
+    def _set_eras(self, known: Iterable[Era]) -> None:
+        pending = self.checkpoint_pending_writes
+        listed = [[era.checkpoint, era.step, era.finished] for era in known]
+        self.checkpoint_pending_writes = [(id, c, {**v, "eras": listed} if c == PAUSE else v) for id, c, v in pending]
 
     def _begin_anew(self) -> None:
         """Another run begins: what the one before has finished counts, and what it has left unfinished does not."""
@@ -159,19 +196,27 @@ class Pausing(PregelLoop):
             updated = apply_writes(self.checkpoint, self.channels, writes, next_version, self.trigger_to_nodes)
             self.updated_channels = {*(self.updated_channels or ()), *updated}
 
-    def _branch_off(self) -> None:
-        """Going back to a pause: what had finished is finished, and what had not begins anew."""
-        self._to_keep = kept = self._kept()
-        finished = {id for id, channel, _ in kept["writes"] if channel == self._agenda_key}
+    def _branch_off(self, era: list[Any]) -> Mapping[str, Any]:
+        """Going back to a pause: what had finished is finished, and what had not begins anew, in an era of its own."""
+        kept = self._kept()
+        finished = {id for id, channel, _ in kept["writes"] if channel in (self._agenda_key, ERROR_SOURCE_NODE)}
         kept["writes"][:] = [write for write in kept["writes"] if write[0] in finished]
+        kept["eras"][-1][2] = sorted(finished)
+        kept["eras"].append(era)
         before: list[Pending] = [(id, channel, value) for id, channel, value in kept["writes"]]
         self.checkpoint_pending_writes = [(PAUSE, PAUSE, {**kept, "writes": []}), *before]
         self._already = self._events(before)
+        return kept
 
     def _kept(self) -> Mapping[str, Any]:
         pending = self.checkpoint_pending_writes
-        checkpoint, step = began(pending) or (self.checkpoint["id"], self.step)
-        return {"checkpoint": checkpoint, "step": step, "writes": [list(w) for w in pending if w[1] != PAUSE]}
+        so_far = eras(pending, self.checkpoint["id"], self.step)
+        return {
+            "eras": [
+                [era.checkpoint, era.step, None if era.finished is None else sorted(era.finished)] for era in so_far
+            ],
+            "writes": [list(write) for write in pending if write[1] != PAUSE],
+        }
 
     def _pushed(self, task: Any, write_idx: int, call: Any) -> Any:
         """The task that a node calls."""
@@ -179,13 +224,13 @@ class Pausing(PregelLoop):
         opened = self._opened
         if opened is None:
             return PregelLoop.accept_push(self, task, write_idx, call)
-        with self._lock, self._as_at(opened.began, opened.step, answers=opened.answers(task)):
+        with self._lock, self._as_at(opened.eras[-1], answers=opened.answers(task)):
             return PregelLoop.accept_push(self, task, write_idx, call)
 
     @contextlib.contextmanager
-    def _as_at(self, checkpoint: str, step: int, *, answers: bool) -> Any:
+    def _as_at(self, era: Era, *, answers: bool) -> Any:
         own = self.checkpoint, self.step, self.checkpoint_pending_writes
-        self.checkpoint, self.step = {**self.checkpoint, "id": checkpoint}, step
+        self.checkpoint, self.step = {**self.checkpoint, "id": era.checkpoint}, era.step
         if not answers:
             self.checkpoint_pending_writes = [w for w in own[2] if w[:2] != (NULL_TASK_ID, RESUME)]
         try:

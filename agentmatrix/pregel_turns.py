@@ -45,7 +45,7 @@ from langgraph.pregel._task_status import CONTROL_WRITES, TaskStatus, read_task_
 from langgraph.types import CacheKey, PregelExecutableTask, Send, StateSnapshot
 
 from agentmatrix.pregel_agenda import Agenda, AgendaChannel, Turn, Write, agenda_channel
-from agentmatrix.pregel_pauses import asked, began, commanded
+from agentmatrix.pregel_pauses import Era, asked, commanded, eras
 
 __all__ = ["Opened", "Task", "are_agendas_looked_for", "first_tasks", "reached_agendas", "snapshot_tasks", "unfinished"]
 
@@ -129,8 +129,8 @@ class Opened:
         self._control = [write for write in self.pending or () if write[1] in CONTROL_WRITES]
         self._asked, self._answered = asked(self.pending or ()), set[str]()
         self._unanswered = [write for write in self._control if write[:2] != (NULL_TASK_ID, RESUME)]
-        self.began: str
-        self.began, self.step = began(self.pending or ()) or (self.checkpoint["id"], self.step)
+        self.eras = eras(self.pending or (), self.checkpoint["id"], self.step)
+        self._era: dict[str, Era] = {}
         self._failed = {id for id, channel, _ in self._control if channel == ERROR_SOURCE_NODE}
 
     def new(self, held: Callable[[Turn], bool]) -> list[Task]:
@@ -156,11 +156,15 @@ class Opened:
 
     def task(self, turn: Turn) -> Task:
         """The task of a turn, as LangGraph makes it; its id depends on the checkpoint and the turn's name only."""
-        task = self._with_answer(partial(self._task, turn))
-        assert isinstance(task, PregelExecutableTask)
-        return task
+        for era in self.eras:
+            task = self._with_answer(partial(self._task, turn, era))
+            assert isinstance(task, PregelExecutableTask)
+            if era.finished is None or task.id in era.finished:
+                self._era[task.id] = era
+                return task
+        raise AssertionError("one era goes on")
 
-    def _task(self, turn: Turn, pending: list[Any]) -> Task:
+    def _task(self, turn: Turn, era: Era, pending: list[Any]) -> Task:
         mark = b"" if turn.name == turn.node else turn.name.encode()
         path: tuple[Any, ...] = (PULL, turn.node)
         channels = {**self.channels, self.channel.key: _Held(self.agenda.reading(turn))}
@@ -173,14 +177,14 @@ class Opened:
             path,
             None,
             checkpoint=cast(Checkpoint, {**self.checkpoint, "versions_seen": {}}),
-            checkpoint_id_bytes=binascii.unhexlify(self.began.replace("-", "")) + mark,
+            checkpoint_id_bytes=binascii.unhexlify(era.checkpoint.replace("-", "")) + mark,
             checkpoint_null_version=checkpoint_null_version(self.checkpoint),
             pending_writes=pending,
             processes=self.nodes,
             channels=channels,
             managed=self.managed,
             config=self.config,
-            step=self.step + turn.depth,
+            step=era.step + turn.depth,
             stop=self.stop,
             for_execution=True,
             **self.options,
@@ -195,17 +199,18 @@ class Opened:
 
     def handler(self, failed: Task, error: BaseException) -> Task | None:
         """The task of the error handler of a failed task."""
+        era = self._era.get(failed.id, self.eras[-1])
         make = partial(
             prepare_node_error_handler_task,
             failed,
             handler_node_name=self.nodes[failed.name].error_handler_node or "",
             failed_error=error,
-            checkpoint=self.checkpoint,
+            checkpoint=cast(Checkpoint, {**self.checkpoint, "id": era.checkpoint}),
             processes=self.nodes,
             channels=self.channels,
             managed=self.managed,
             config=failed.config,
-            step=self.step,
+            step=era.step,
             stop=self.stop,
             **self.options,
         )

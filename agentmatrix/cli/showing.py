@@ -50,6 +50,7 @@ def _facts(card: AgentCard, where: str) -> dict[str, Any]:
         "without_schema": dict(card.unmade),
         "checkpointer": card.checkpointer,
         "subgraphs": sorted(card.subgraphs),
+        "signals": sorted(_signals(card)),
     }
 
 
@@ -69,12 +70,21 @@ def _rows(card: AgentCard, where: str) -> Iterable[tuple[str, str]]:
     )
     if card.subgraphs:
         yield "subgraphs", ", ".join(_names(card))
+    if signals := sorted(_signals(card)):
+        yield "signals", ", ".join(signals)
 
 
 def _names(card: AgentCard, above: str = "") -> Iterable[str]:
     for name, nested in card.subgraphs.items():
         yield above + name
         yield from _names(nested, f"{above}{name}/")
+
+
+def _signals(card: AgentCard, above: str = "") -> Iterable[str]:
+    """The addresses of its signals, with those of nested graphs."""
+    yield from (above + name for name in card.signals or ())
+    for node, nested in card.subgraphs.items():
+        yield from _signals(nested, f"{above}{node}/")
 
 
 def _fields(schema: dict[str, Any]) -> str:
