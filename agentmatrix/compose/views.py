@@ -156,7 +156,8 @@ class LedgerChannel(AgendaChannel):
         else:
             for report, origin in zip(values, self._origins(values), strict=True):
                 self._note(report, origin)
-        self.saved = len(self.ledger.activations)
+        if values:
+            self.saved = len(self.ledger.activations)
         return changed
 
     def _note(self, report: Report, origin: Origin | None) -> None:

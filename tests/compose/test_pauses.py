@@ -270,6 +270,7 @@ STORIES: list[tuple[str, list[Step]]] = [
     ("qx", [("in", []), ("answer", "1"), ("go", None, 0), ("update", "u"), ("answer", "2")]),
     ("qq", [("update", "u"), ("go", None), ("answer", "1"), ("update", "v"), ("go", None), ("answer", "2")]),
     ("sqs", [("in", []), ("update", "u"), ("go", None), ("answer", "1"), ("update", "post"), ("in", ["next"])]),
+    ("qxq", [("in", []), ("command", 5), ("answer", "1"), ("in", ["new"]), ("answer", "2"), ("answer", "3")]),
     ("xqxq", [("in", []), ("answer", "1"), ("update", "u", 0), ("answer", "2"), ("answer", "3"), ("go", None, 1)]),
 ]
 
