@@ -19,7 +19,7 @@ from langgraph.checkpoint.base import (
 from agentmatrix import pregel
 from agentmatrix.session.lending import Lender
 
-__all__ = ["SIGNAL_PATH", "BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver"]
+__all__ = ["SIGNAL_PATH", "BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver", "plain_config"]
 
 SIGNAL_PATH: Final = "~signal"
 """How the `task_path` begins under which a graph saves a signal that it has received."""
@@ -65,7 +65,7 @@ def _version_scheme(saver: BaseCheckpointSaver[Any]) -> str:
     return "str" if padded else "ask"
 
 
-def _plain(config: RunnableConfig | None) -> dict[str, Any] | None:
+def plain_config(config: RunnableConfig | None) -> Any:
     """A config for a saver: what identifies the checkpoint, none of the machinery of the run."""
     if config is None:
         return None
@@ -118,11 +118,11 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         return self.lender.ask("saver", "get_next_version", current, channel)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        found: CheckpointTuple | None = self.lender.ask("saver", "get_tuple", _plain(config))
+        found: CheckpointTuple | None = self.lender.ask("saver", "get_tuple", plain_config(config))
         return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        found: CheckpointTuple | None = await self.lender.aask("saver", "aget_tuple", _plain(config))
+        found: CheckpointTuple | None = await self.lender.aask("saver", "aget_tuple", plain_config(config))
         return found
 
     def list(
@@ -133,8 +133,8 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        options = {"filter": filter, "before": _plain(before), "limit": limit}
-        yield from self.lender.ask("saver", "list", _plain(config), **options)
+        options = {"filter": filter, "before": plain_config(before), "limit": limit}
+        yield from self.lender.ask("saver", "list", plain_config(config), **options)
 
     async def alist(
         self,
@@ -144,8 +144,8 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        options = {"filter": filter, "before": _plain(before), "limit": limit}
-        for found in await self.lender.aask("saver", "alist", _plain(config), **options):
+        options = {"filter": filter, "before": plain_config(before), "limit": limit}
+        for found in await self.lender.aask("saver", "alist", plain_config(config), **options):
             yield found
 
     def put(
@@ -156,9 +156,11 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         if self.pipelined:
-            self.lender.post("saver", "put", _plain(config), checkpoint, metadata, new_versions)
+            self.lender.post("saver", "put", plain_config(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
-        saved: RunnableConfig = self.lender.ask("saver", "put", _plain(config), checkpoint, metadata, new_versions)
+        saved: RunnableConfig = self.lender.ask(
+            "saver", "put", plain_config(config), checkpoint, metadata, new_versions
+        )
         return saved
 
     async def aput(
@@ -169,10 +171,10 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         if self.pipelined:
-            self.lender.post("saver", "aput", _plain(config), checkpoint, metadata, new_versions)
+            self.lender.post("saver", "aput", plain_config(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
         saved: RunnableConfig = await self.lender.aask(
-            "saver", "aput", _plain(config), checkpoint, metadata, new_versions
+            "saver", "aput", plain_config(config), checkpoint, metadata, new_versions
         )
         return saved
 
@@ -180,15 +182,15 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         write = self.lender.post if self._may_post(writes, task_path) else self.lender.ask
-        write("saver", "put_writes", _plain(config), [*writes], task_id, task_path)
+        write("saver", "put_writes", plain_config(config), [*writes], task_id, task_path)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         if self._may_post(writes, task_path):
-            self.lender.post("saver", "aput_writes", _plain(config), [*writes], task_id, task_path)
+            self.lender.post("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
         else:
-            await self.lender.aask("saver", "aput_writes", _plain(config), [*writes], task_id, task_path)
+            await self.lender.aask("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
 
     def _may_post(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
         """langgraph waits for the mark of a failed node to be saved before it runs the node's error handler. A signal
@@ -253,11 +255,13 @@ async def _aprune(self: BorrowedSaver, thread_ids: Sequence[str], *, strategy: s
 
 
 def _delta_history(self: BorrowedSaver, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
-    return self.lender.ask("saver", "get_delta_channel_history", config=_plain(config), channels=[*channels])
+    return self.lender.ask("saver", "get_delta_channel_history", config=plain_config(config), channels=[*channels])
 
 
 async def _adelta_history(self: BorrowedSaver, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
-    return await self.lender.aask("saver", "aget_delta_channel_history", config=_plain(config), channels=[*channels])
+    return await self.lender.aask(
+        "saver", "aget_delta_channel_history", config=plain_config(config), channels=[*channels]
+    )
 
 
 _WITH_OPTIONS: Final[Mapping[str, Any]] = {

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from langgraph.pregel import Pregel
+from langgraph.types import StateSnapshot
 
+from agentmatrix.card import pack_drawing
 from agentmatrix.errors import AgentNotFound, HostBusy, VersionMismatch
+from agentmatrix.session.checkpointer import plain_config
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["Exported", "Serving"]
+__all__ = ["Exported", "Serving", "crossing"]
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,21 @@ class Serving:
 
 def _minor(version: str) -> list[str]:
     return version.split(".")[:2]
+
+
+def crossing(result: Any) -> Any:
+    """A verb's result as the codec takes it."""
+    if type(result).__name__ == "Graph" and hasattr(result, "draw_mermaid"):
+        return pack_drawing(result)
+    if isinstance(result, StateSnapshot):
+        return _plain_snapshot(result)
+    return result.plain() if type(result).__name__ == "Explanation" else result
+
+
+def _plain_snapshot(snapshot: StateSnapshot) -> StateSnapshot:
+    """LangGraph gives a graph without a checkpoint the config that it was asked with, the run's machinery included."""
+    tasks = (
+        task._replace(state=_plain_snapshot(task.state)) if isinstance(task.state, StateSnapshot) else task
+        for task in snapshot.tasks
+    )
+    return snapshot._replace(config=plain_config(snapshot.config), tasks=tuple(tasks))

@@ -17,7 +17,6 @@ from typing import Any, Final
 from langgraph.errors import GraphDrained
 
 from agentmatrix import pregel
-from agentmatrix.card import pack_drawing
 from agentmatrix.errors import (
     AgentMatrixError,
     DeadlineExceeded,
@@ -32,7 +31,7 @@ from agentmatrix.session import tracing
 from agentmatrix.session.call import GO_ON
 from agentmatrix.session.config import BorrowedConfig
 from agentmatrix.session.conversation import HostConversation
-from agentmatrix.session.exports import Exported, Serving
+from agentmatrix.session.exports import Exported, Serving, crossing
 from agentmatrix.session.lending import METHODS
 from agentmatrix.session.signals import Arrivals
 from agentmatrix.transport.base import Lane
@@ -368,7 +367,7 @@ class ServedRun:
             self.config.finish()
         if failure is None:
             try:
-                encoded = self.codec.encode(_crossing(result), "result")
+                encoded = self.codec.encode(crossing(result), "result")
             except BaseException as error:
                 failure = error
         broken = None if failure is None else encode_failure(self._as_stopped(failure), self.codec)
@@ -430,10 +429,3 @@ def _saver_method(graph: Any, method: str) -> Any:
     if saver in (None, True, False) or method not in METHODS["saver"]:
         raise HostError(f"the agent has no checkpointer of its own to ask for {method}")
     return getattr(saver, method)
-
-
-def _crossing(result: Any) -> Any:
-    """A verb's result as the codec takes it."""
-    if type(result).__name__ == "Graph" and hasattr(result, "draw_mermaid"):
-        return pack_drawing(result)
-    return result.plain() if type(result).__name__ == "Explanation" else result

@@ -12,9 +12,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
-from agentmatrix import RemoteAgent
+from agentmatrix import Dag, RemoteAgent
 from agentmatrix.errors import HostLost
 from agentmatrix.testing import loopback
 from tests.forked import Forked
@@ -185,3 +185,13 @@ async def test_conformance_of_a_saver_over_a_real_stream(registered: Any) -> Non
     failures = [failure for found in report.results.values() for failure in found.failures]
     assert not failures
     assert sum(found.tests_passed for found in report.results.values()) >= 58
+
+
+def test_the_state_of_a_remote_node_that_has_not_begun() -> None:
+    nested = loopback(Dag(name="nested").add_node("ask", lambda messages: interrupt("?")).compile())
+    builder = Dag(name="desk").add_node("here", lambda messages: "hello").add_node("nested", nested)
+    graph: Any = builder.add_edge("here", "nested").compile(checkpointer=InMemorySaver(), interrupt_before=["nested"])
+    config: Any = {"configurable": {"thread_id": "1"}}
+    graph.invoke({"messages": "hi"}, config)
+    state = graph.get_state(config, subgraphs=True)
+    assert state.next == ("nested",) and state.tasks[0].state.values == {}
