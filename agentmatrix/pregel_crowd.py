@@ -36,6 +36,7 @@ __all__ = ["Activation", "RunningGraph", "asked_again"]
 
 # No channel of a graph: LangGraph saves and loads what is written to it, and leaves it alone.
 _KEPT = "agentmatrix:kept"
+_PLAIN = frozenset({"values", "updates"})
 
 
 class Activation(NamedTuple):
@@ -79,11 +80,11 @@ class RunningGraph:
         """The nodes that the run pauses before or after."""
         return [*(self.loop.interrupt_before or ()), *(self.loop.interrupt_after or ())]
 
-    @property
+    @cached_property
     def is_watched(self) -> bool:
         """Whether callbacks or a stream follow each run of a node."""
         modes = self._modes
-        return bool(self.loop.manager and self.loop.manager.handlers) or not modes <= {"values", "updates"}
+        return bool(self.loop.manager and self.loop.manager.handlers) or not modes <= _PLAIN
 
     @property
     def is_followed(self) -> bool:
@@ -161,7 +162,7 @@ class RunningGraph:
         """Stream what a node has answered."""
         if "updates" in self._modes:
             self._show_update(activation.node, update)
-        if self._modes <= {"values", "updates"}:
+        if self._modes <= _PLAIN:
             return
         result = {key: value for key, value in update.items() if key in self.loop.output_keys}
         self._show_task(
@@ -177,7 +178,7 @@ class RunningGraph:
             shown = update.get(keys)
         else:
             shown = {key: value for key, value in update.items() if key in keys} or None
-        self.loop._emit("updates", iter, [{node: shown}])
+        self.loop.stream((self.loop.checkpoint_ns, "updates", {node: shown}))
 
 
 def _fields_of(record: Any) -> dict[str, Any]:

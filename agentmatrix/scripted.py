@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
-from uuid import uuid4
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManager, CallbackManagerForLLMRun
-from langchain_core.globals import get_llm_cache
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackManager,
+    CallbackManagerForLLMRun,
+    Callbacks,
+)
+from langchain_core.globals import get_debug, get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tracers.context import _configure_hooks, tracing_v2_callback_var
+from langchain_core.utils.env import env_var_is_set
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.utils import LC_ID_PREFIX
+from langsmith.utils import tracing_is_enabled
 from pydantic import Field, PrivateAttr
 
 from agentmatrix.errors import ScriptExhausted
 
 __all__ = ["ScriptedChatModel"]
+
+# Ids of answers: the operating system's random numbers make a thread wait for its next turn at the interpreter.
+_random = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 
 class _Calls:
@@ -126,16 +141,17 @@ class ScriptedChatModel(BaseChatModel):
 
     def _unobserved(self, input: LanguageModelInput, config: RunnableConfig | None) -> list[BaseMessage] | None:
         """The messages, if nobody follows this call: LangChain's ceremony would cost far more than the answer."""
-        if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind in set(map(type, input)))):
+        if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind, _ in groupby(input, type))):
             return None
         callbacks = (config or {}).get("callbacks") or (var_child_runnable_config.get() or {}).get("callbacks")
-        manager = CallbackManager.configure(callbacks, self.callbacks, self.verbose)
-        plain = not (manager.handlers or self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
+        if _is_followed(callbacks) or _is_followed(self.callbacks) or self.verbose or _are_all_followed():
+            return None
+        plain = not (self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
         return input if plain else None
 
     def _identified(self, messages: list[BaseMessage]) -> AIMessage:
         answer = self._answer(messages)
-        answer.id = answer.id or f"{LC_ID_PREFIX}-{uuid4()}"
+        answer.id = answer.id or f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
         return answer
 
     def _answer(self, messages: Sequence[BaseMessage]) -> AIMessage:
@@ -192,6 +208,20 @@ class ScriptedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         return self._generate(messages, stop, None, **kwargs)
+
+
+def _is_followed(callbacks: Callbacks) -> bool:
+    return bool(callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks)
+
+
+def _are_all_followed() -> bool:
+    """Whether what LangChain adds to the callbacks of every call would add some: to ask it for them costs three times
+    as much, which is half of a call."""
+    if get_debug() or tracing_v2_callback_var.get() is not None or tracing_is_enabled():
+        return True
+    return any(
+        var.get() is not None or (kind and env and env_var_is_set(env)) for var, _, kind, env in _configure_hooks
+    )
 
 
 def _as_message(answer: Any) -> AIMessage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, TypedDict
 from uuid import uuid4
 
@@ -293,13 +293,9 @@ def contribution(
 
 
 def _is_speech(message: Any) -> bool:
-    return _speaks(type(message)) and bool(message.content)
-
-
-@cache
-def _speaks(kind: type) -> bool:
-    # Remembered: a pydantic class that is asked for its instances answers in Python, which costs more than all else.
-    return issubclass(kind, BaseMessage) and not issubclass(kind, ToolMessage | SystemMessage | RemoveMessage)
+    if not (isinstance(message, BaseMessage) and message.content):
+        return False
+    return not isinstance(message, ToolMessage | SystemMessage | RemoveMessage)
 
 
 def _addressed(message: BaseMessage, group: Collection[str], audience: Audience) -> BaseMessage:

@@ -249,22 +249,23 @@ class Threads(Room):
         super().__init__(limit, everybody=everybody, saves=saves)
         self._limit = limit
         self._queue: deque[tuple[Context, Activation, Member]] = deque()
-        self._changed = threading.Condition()
-        self._wanted = threading.Condition(self._changed)  # type: ignore[arg-type]
+        # Entered by itself, since a condition does that in Python.
+        self._lock = threading.RLock()
+        self._changed, self._wanted = threading.Condition(self._lock), threading.Condition(self._lock)
         self._threads = self._idle = self._stalls = self._count = self._counted = 0
 
     def hear(self, state: dict[str, Any], messages: Sequence[BaseMessage]) -> None:
-        with self._changed:
+        with self._lock:
             super().hear(state, messages)
 
     def begin(self, activation: Activation, member: Member) -> None:
-        with self._changed:
+        with self._lock:
             self.busy[activation.node] = None
             self._queue.append((copy_context(), activation, member))
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not (self._queue or self._is_over):
                     self._idle += 1
                     self._wanted.wait()
@@ -279,14 +280,14 @@ class Threads(Room):
             outcome = self._speak(activation, member)
         except BaseException as error:
             outcome = error
-        with self._changed:
+        with self._lock:
             self._count += 1
             self._end(activation, outcome)
             if not self._queue and (self._is_enough or self._unsaved):
                 self._changed.notify_all()
 
     def _speak(self, activation: Activation, member: Member) -> Any:
-        with self._changed:
+        with self._lock:
             turn = member.turn(self._state, self.transcript, len(self.transcript))
         config = activation.enter()
         if config["callbacks"] is None:
@@ -296,13 +297,13 @@ class Threads(Room):
 
     def wait(self, seconds: float | None) -> list[Ended]:
         """Those who have been at work, when it is enough or so many seconds are over."""
-        with self._changed:
+        with self._lock:
             self._wait(lambda: self._is_enough, seconds)
             return self._met()
 
     def join(self, name: str) -> Ended:
         """That one, when it has been at work."""
-        with self._changed:
+        with self._lock:
             self._wait(lambda: name in self._ended, None)
             del self.busy[name]
             return self._ended.pop(name)
@@ -344,7 +345,7 @@ class Threads(Room):
 
     def close(self) -> None:
         """Nobody begins any more; a thread that is at work runs out, and what it says is dropped."""
-        with self._changed:
+        with self._lock:
             self._is_over = True
             self._queue.clear()
             self._wanted.notify_all()

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager, get_usage_metadata_callback
+from langchain_core.globals import set_debug
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
+from langchain_core.tracers.context import tracing_v2_callback_var
 from pydantic import BaseModel
 
 from agentmatrix.errors import ScriptExhausted
 from agentmatrix.scripted import ScriptedChatModel
+
+PROMPT = [HumanMessage("hi")]
 
 
 def test_it_answers_in_order_and_says_when_it_has_nothing_left() -> None:
@@ -81,3 +88,73 @@ def test_it_can_be_copied_pickled_and_dumped() -> None:
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert other.invoke("hi").content == "two"
     assert model.model_dump()["answers"] == ["one", "two"]
+
+
+def _by_callbacks(model: ScriptedChatModel, follower: BaseCallbackHandler) -> None:
+    model.invoke(PROMPT, {"callbacks": [follower]})
+
+
+def _by_a_manager(model: ScriptedChatModel, follower: BaseCallbackHandler) -> None:
+    model.invoke(PROMPT, {"callbacks": CallbackManager([follower])})
+
+
+def _by_the_model(model: ScriptedChatModel, follower: BaseCallbackHandler) -> None:
+    model.callbacks = [follower]
+    model.invoke(PROMPT)
+
+
+def _by_the_caller(model: ScriptedChatModel, follower: BaseCallbackHandler) -> None:
+    RunnableLambda(lambda _: model.invoke(PROMPT)).invoke(None, {"callbacks": [follower]})
+
+
+def _by_a_tracer(model: ScriptedChatModel, follower: BaseCallbackHandler) -> None:
+    before = tracing_v2_callback_var.set(follower)  # type: ignore[arg-type]
+    try:
+        model.invoke(PROMPT)
+    finally:
+        tracing_v2_callback_var.reset(before)
+
+
+@pytest.mark.parametrize("follow", [_by_callbacks, _by_a_manager, _by_the_model, _by_the_caller, _by_a_tracer])
+def test_whoever_follows_a_call_is_told_of_it(follow: Callable[[ScriptedChatModel, Any], None]) -> None:
+    told: list[Any] = []
+
+    class Follower(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+            told.append(messages)
+
+    follow(ScriptedChatModel("hello"), Follower())
+    assert told == [[PROMPT]]
+
+
+def test_the_usage_of_a_block_of_code_is_counted() -> None:
+    with get_usage_metadata_callback() as counter:
+        ScriptedChatModel(AIMessage("hi", response_metadata={"model_name": "m"}), usage=True).invoke(PROMPT)
+    assert counter.usage_metadata["m"]["output_tokens"] == 1
+
+
+def test_verbose_and_debug_show_a_call(capsys: pytest.CaptureFixture[str]) -> None:
+    ScriptedChatModel("hello", verbose=True).invoke(PROMPT)
+    set_debug(True)
+    try:
+        ScriptedChatModel("hello").invoke(PROMPT)
+    finally:
+        set_debug(False)
+    assert "hello" in capsys.readouterr().out
+
+
+def test_its_answers_have_ids_of_their_own() -> None:
+    model = ScriptedChatModel("hello", cycle=True)
+    answers = [model.invoke(PROMPT) for _ in range(100)]
+    assert len({answer.id for answer in answers}) == 100
+
+
+def test_a_prompt_is_kept_as_it_was_and_bad_ones_are_refused() -> None:
+    model = ScriptedChatModel("hello", cycle=True)
+    prompt: list[Any] = [HumanMessage("hi")]
+    prompt.append(model.invoke(prompt))
+    model.invoke([*prompt, ("user", "and?"), HumanMessage("well?")])
+    assert [len(asked) for asked in model.prompts] == [1, 4]
+    assert model.prompts[1][2] == HumanMessage("and?")
+    with pytest.raises(NotImplementedError):
+        model.invoke([HumanMessage("hi"), 42, HumanMessage("hi")])  # type: ignore[list-item]
