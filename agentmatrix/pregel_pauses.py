@@ -118,6 +118,19 @@ def asked(pending: Iterable[Pending]) -> frozenset[str] | None:
     return None if ids is None else frozenset(ids)
 
 
+def _answers(pending: Iterable[Pending]) -> dict[str, int]:
+    """How many answers each task has taken."""
+    taken = {id: value for id, channel, value in pending if channel == RESUME and id != NULL_TASK_ID}
+    return {id: len(value) if isinstance(value, list) else 1 for id, value in taken.items()}
+
+
+def _is_spent(pending: Sequence[Pending]) -> bool:
+    """Whether the answer among these writes has been taken, or was for the tasks at hand of a run that is over."""
+    had = next((value for _, channel, value in pending if channel == ASKED), None)
+    taken = _answers(pending)
+    return had is None or any(taken.get(id, 0) > count for id, count in had.items())
+
+
 class Pausing(PregelLoop):
     """What a loop whose steps stay open does about pauses."""
 
@@ -150,8 +163,7 @@ class Pausing(PregelLoop):
         if superseded and isinstance(self.input, Command) and self.input.resume is not None:
             # An answer to a question of the past: LangGraph puts no checkpoint there, so the branch needs a name.
             self._branch_off([create_checkpoint(self.checkpoint, None, self.step)["id"], self.step, None])
-        if asked(self.checkpoint_pending_writes) is None:
-            # An answer that was for the tasks at hand, of a run that is over.
+        if _is_spent(self.checkpoint_pending_writes):
             pending = self.checkpoint_pending_writes
             self.checkpoint_pending_writes = [w for w in pending if w[:2] != (NULL_TASK_ID, RESUME)]
         return super()._first(**given)
@@ -160,7 +172,8 @@ class Pausing(PregelLoop):
         if task_id == NULL_TASK_ID and any(channel == RESUME for channel, _ in writes):
             statuses = read_task_statuses(self.checkpoint_pending_writes)
             ids = [id for id, status in statuses.items() if status.pending_interrupts]
-            super().put_writes(ASKED, [(ASKED, ids or None)])
+            had = _answers(self.checkpoint_pending_writes)
+            super().put_writes(ASKED, [(ASKED, {id: had.get(id, 0) for id in ids} or None)])
         super().put_writes(task_id, writes, cached=cached)
 
     @property
