@@ -74,7 +74,7 @@ class ModelShape(Shape):
         extra = walk.field(payload.pop("+", None), "", depth)
         private = walk.field(payload.pop("_", None), "", depth)
         for name, item in payload.items():
-            if type(item) not in NATIVE:
+            if (kind := type(item)) not in NATIVE and (kind not in (list, dict) or item):
                 payload[name] = walk.field(item, f".{name}", depth)
         if self._check is None:
             self._check = validation.Check(self.cls)
@@ -86,12 +86,12 @@ class ModelShape(Shape):
         return model
 
     def _assemble(self, fields: dict[str, Any], fields_set: Any, extra: Any, private: Any) -> Any:
-        known = self._fields.keys() | (extra or {}).keys()
-        if type(fields_set) is not list or not known >= set(fields_set):
+        known = self._fields.keys() | extra.keys() if extra else self._fields.keys()
+        if type(fields_set) is not list or not known >= (fields_set := set(fields_set)):
             raise Refusal("unknown fields are said to be set")
         model: Any = object.__new__(self.cls)
         set_attribute(model, "__dict__", fields)
-        set_attribute(model, "__pydantic_fields_set__", set(fields_set))
+        set_attribute(model, "__pydantic_fields_set__", fields_set)
         if not self._root:
             set_attribute(model, "__pydantic_extra__", (extra or {}) if self._extra else None)
             set_attribute(model, "__pydantic_private__", self._private_of(private))

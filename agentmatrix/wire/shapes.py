@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import Flag
 from types import NoneType
@@ -38,8 +39,7 @@ class Shape(Marker):
         raise NotImplementedError
 
 
-def set_attribute(target: Any, name: str, value: Any) -> None:
-    object.__setattr__(target, name, value)
+set_attribute: Final[Callable[[Any, str, Any], None]] = object.__setattr__
 
 
 def dict_of(payload: Any, what: str) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class Check:
 
     def __call__(self, fields: dict[str, Any], extra: dict[str, Any] | None = None) -> None:
         """Raise `Refusal` unless the fields, and the extra fields of a model that takes any, are right."""
-        missing = self._fields.keys() - fields.keys()
-        if missing or len(fields) > len(self._fields):
+        if fields.keys() != self._fields.keys():
+            missing = self._fields.keys() - fields.keys()
             name = min(missing or fields.keys() - self._fields.keys())
             raise Refusal(f"{self._cls.__qualname__} {'lacks its' if missing else 'has no'} field {name!r}")
         try:
