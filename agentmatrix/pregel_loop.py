@@ -170,6 +170,7 @@ class OpenLoop(Pausing, Listening):
             self._written = {write[0] for write in self.checkpoint_pending_writes}
             resumes = bool(self._reapplies_pending_writes)
             self.tasks = opened.reach(read_task_statuses(pending), self._holds, resumes=resumes)
+            opened.goes_on()
             listening = self._listen()
             self.tasks.update({task.id: task for task in [*opened.new(self._holds), *listening]})
             if not self.tasks:

@@ -23,6 +23,7 @@ from langgraph._internal._cache import default_cache_key
 from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_READ,
+    CONFIG_KEY_RESUMING,
     ERROR_SOURCE_NODE,
     INPUT,
     NULL_TASK_ID,
@@ -132,6 +133,11 @@ class Opened:
         self.eras = eras(self.pending or (), self.checkpoint["id"], self.step)
         self._era: dict[str, Era] = {}
         self._failed = {id for id, channel, _ in self._control if channel == ERROR_SOURCE_NODE}
+
+    def goes_on(self) -> None:
+        """What starts from here on was not at work before: LangGraph tells only tasks of the step at hand to resume."""
+        configurable = {key: value for key, value in self.config[CONF].items() if key != CONFIG_KEY_RESUMING}
+        self.config = {**self.config, "configurable": configurable}
 
     def new(self, held: Callable[[Turn], bool]) -> list[Task]:
         """Tasks for the turns that have none yet and are not held back."""

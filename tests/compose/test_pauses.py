@@ -334,3 +334,20 @@ async def test_tasks_that_were_called_before_a_second_pause_are_not_called_again
     for given in ({"log": []}, *(Command(resume=word) for word in "abc")):
         result = await run(given)
     assert (result["log"], called) == (["before=a", "1b 2c"], [1, 2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_nested_graph_with_a_memory_that_starts_after_an_answer_runs(kind: str) -> None:
+    counts = Dag(State).add_node("count", lambda state: {"x": state.get("x", 0) + 1}).compile(checkpointer=True)
+    builder: Any = {"StateGraph": StateGraph, "CyclicGraph": CyclicGraph}.get(kind, Dag)(State)
+    builder.add_node("ask", Questions().asks("ask")).add_node("nested", counts)
+    if kind in ("StateGraph", "CyclicGraph"):
+        builder.add_edge(START, "ask")
+    if kind in ("StateGraph", "edges"):
+        builder.add_edge("ask", "nested")
+    else:
+        builder.add_trigger("nested", "ask")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    for number in (1, 2):
+        graph.invoke({"log": [str(number)]}, THREAD)
+        assert graph.invoke(Command(resume="yes"), THREAD)["x"] == number
