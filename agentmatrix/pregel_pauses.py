@@ -19,6 +19,7 @@ from langgraph._internal._constants import (
     CONFIG_KEY_CHECKPOINT_NS,
     ERROR_SOURCE_NODE,
     INPUT,
+    INTERRUPT,
     NULL_TASK_ID,
     RESUME,
 )
@@ -187,11 +188,21 @@ class Pausing(PregelLoop):
             self._begin_anew()
         elif source == "fork" and self._goes_on:
             self._to_keep = self._branch_off([None, None, None])  # that of the checkpoint which is about to be put
+        if source == "fork":
+            # What a command has brought is in the ledger, under the name of another channel.
+            self._renew(self._agenda_key)
         elif source == "loop":
             self._to_keep = self._kept() if self._at_pause else None
         super()._put_checkpoint(metadata)
         if source == "fork" and self._goes_on:
             self._set_eras(eras(self.checkpoint_pending_writes, self.checkpoint["id"], self.step))
+
+    def _renew(self, channel: str) -> None:
+        """Lets the next checkpoint keep a channel anew."""
+        versions, next_version = self.checkpoint["channel_versions"], self.checkpointer_get_next_version
+        if channel in versions and next_version is not None:
+            versions[channel] = next_version(max(versions.values()), None)
+            self.checkpoint["versions_seen"].setdefault(INTERRUPT, {})[channel] = versions[channel]
 
     def _set_eras(self, known: Iterable[Era]) -> None:
         pending = self.checkpoint_pending_writes

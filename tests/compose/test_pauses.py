@@ -271,6 +271,7 @@ STORIES: list[tuple[str, list[Step]]] = [
     ("qq", [("update", "u"), ("go", None), ("answer", "1"), ("update", "v"), ("go", None), ("answer", "2")]),
     ("sqs", [("in", []), ("update", "u"), ("go", None), ("answer", "1"), ("update", "post"), ("in", ["next"])]),
     ("qxq", [("in", []), ("command", 5), ("answer", "1"), ("in", ["new"]), ("answer", "2"), ("answer", "3")]),
+    ("sq", [("in", []), ("command", 5, 0), ("answer", "1")]),
     ("xqxq", [("in", []), ("answer", "1"), ("update", "u", 0), ("answer", "2"), ("answer", "3"), ("go", None, 1)]),
 ]
 
