@@ -125,11 +125,17 @@ def _answers(pending: Iterable[Pending]) -> dict[str, int]:
     return {id: len(value) if isinstance(value, list) else 1 for id, value in taken.items()}
 
 
+def _questions(pending: Iterable[Pending]) -> dict[str, list[str]]:
+    """The ids of the questions that tasks ask, which may be those of graphs inside them."""
+    statuses = read_task_statuses(pending).items()
+    return {id: sorted(i.id for i in status.pending_interrupts) for id, status in statuses if status.pending_interrupts}
+
+
 def _is_spent(pending: Sequence[Pending]) -> bool:
     """Whether the answer among these writes has been taken, or was for the tasks at hand of a run that is over."""
     had = next((value for _, channel, value in pending if channel == ASKED), None)
-    taken = _answers(pending)
-    return had is None or any(taken.get(id, 0) > count for id, count in had.items())
+    taken, questions = _answers(pending), _questions(pending)
+    return had is None or any(taken.get(id, 0) > n or questions.get(id, ids) != ids for id, (n, ids) in had.items())
 
 
 class Pausing(PregelLoop):
@@ -171,10 +177,11 @@ class Pausing(PregelLoop):
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
         if task_id == NULL_TASK_ID and any(channel == RESUME for channel, _ in writes):
-            statuses = read_task_statuses(self.checkpoint_pending_writes)
-            ids = [id for id, status in statuses.items() if status.pending_interrupts]
             had = _answers(self.checkpoint_pending_writes)
-            super().put_writes(ASKED, [(ASKED, {id: had.get(id, 0) for id in ids} or None)])
+            questions = _questions(self.checkpoint_pending_writes)
+            super().put_writes(
+                ASKED, [(ASKED, {id: [had.get(id, 0), asked] for id, asked in questions.items()} or None)]
+            )
         super().put_writes(task_id, writes, cached=cached)
 
     @property

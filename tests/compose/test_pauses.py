@@ -352,3 +352,18 @@ def test_a_nested_graph_with_a_memory_that_starts_after_an_answer_runs(kind: str
     for number in (1, 2):
         graph.invoke({"log": [str(number)]}, THREAD)
         assert graph.invoke(Command(resume="yes"), THREAD)["x"] == number
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_an_answer_to_a_graph_inside_is_for_one_question(kind: str) -> None:
+    builder: Any = (CyclicGraph if kind == "CyclicGraph" else Dag)(State)
+    nested = Dag(State).add_node("first", Questions().asks("first")).add_node("second", Questions().asks("second"))
+    builder.add_node("nested", nested.add_edge("first", "second").compile())
+    if kind == "CyclicGraph":
+        builder.add_trigger("nested", START)
+    graph = builder.compile(checkpointer=InMemorySaver())
+    graph.invoke({"log": []}, THREAD)
+    for given in (Command(resume="1"), None, None):
+        asked = graph.invoke(given, THREAD)["__interrupt__"]
+        assert [question.value for question in asked] == ["second?"]
+    assert graph.invoke(Command(resume="2"), THREAD)["log"] == ["first=1", "second=2"]
