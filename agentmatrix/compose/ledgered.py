@@ -86,9 +86,9 @@ class LedgeredGraph(Reached, ComposedGraph):
 
     def _settles(self, supersteps: Sequence[Sequence[StateUpdate]]) -> bool:
         """Whether what has finished at a pause is to be recorded first: not for what LangGraph will refuse."""
-        known = {*self.nodes, None, END, "__input__"}
+        known = {*self.nodes, None, END, "__input__", "__copy__"}
         names = [update[1] for superstep in supersteps for update in superstep]
-        return bool(names) and bool(supersteps[0]) and names[0] != "__input__" and known.issuperset(names)
+        return bool(names) and bool(supersteps[0]) and known.issuperset(names)
 
     def _named(
         self, supersteps: Sequence[Sequence[StateUpdate]], agendas: Sequence[Any]

@@ -272,6 +272,7 @@ STORIES: list[tuple[str, list[Step]]] = [
     ("sqs", [("in", []), ("update", "u"), ("go", None), ("answer", "1"), ("update", "post"), ("in", ["next"])]),
     ("qxq", [("in", []), ("command", 5), ("answer", "1"), ("in", ["new"]), ("answer", "2"), ("answer", "3")]),
     ("sq", [("in", []), ("command", 5, 0), ("answer", "1")]),
+    ("sqs", [("in", []), ("copy", None), ("go", None), ("answer", "1")]),
     ("xqxq", [("in", []), ("answer", "1"), ("update", "u", 0), ("answer", "2"), ("answer", "3"), ("go", None, 1)]),
 ]
 
@@ -282,8 +283,8 @@ def told(kind: str, nodes: str, story: list[Step]) -> list[Any]:
     for action, given, *at in story:
         config = pauses[at[0]] if at else THREAD
         with contextlib.suppress(ValueError):
-            if action == "update":
-                graph.update_state(config, {"log": [given]})
+            if action in ("update", "copy"):
+                graph.update_state(config, given and {"log": [given]}, as_node="__copy__" if action == "copy" else None)
             else:
                 inputs = {"in": {"log": given}, "go": None, "answer": Command(resume=given)}
                 graph.invoke(inputs.get(action, Command(update={"x": given})), config)
