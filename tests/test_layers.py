@@ -20,14 +20,14 @@ LAYERS = {
     "live": 2,
     "parts": 1,
     "pregel": 1,
-    "pregel_channels": 1,
-    "pregel_crowd": 2,
-    "pregel_listening": 2,
-    "pregel_loop": 3,
-    "pregel_open": 4,
-    "pregel_agenda": 0,
-    "pregel_pauses": 0,
-    "pregel_turns": 1,
+    "pregel.channels": 1,
+    "pregel.crowd": 2,
+    "pregel.listening": 2,
+    "pregel.loop": 3,
+    "pregel.open_steps": 4,
+    "pregel.agenda": 0,
+    "pregel.pauses": 0,
+    "pregel.turns": 1,
     "scope": 0,
     "shown": 1,
     "agent": 2,
@@ -91,7 +91,11 @@ def imports(path: Path, *, module_level: bool = False) -> Iterator[str]:
 
 def room(name: str) -> str | None:
     parts = name.split(".")
-    return parts[1] if parts[0] == "agentmatrix" and len(parts) > 1 and parts[1] in LAYERS else None
+    if parts[0] != "agentmatrix" or len(parts) < 2:
+        return None
+    # The door to LangGraph has rooms of its own.
+    inner = ".".join(parts[1:3])
+    return inner if inner in LAYERS else parts[1] if parts[1] in LAYERS else None
 
 
 def test_every_room_has_its_number() -> None:

@@ -10,7 +10,8 @@ from langgraph.pregel._loop import PregelLoop
 from langgraph.pregel._runner import PregelRunner
 from langgraph.runtime import RunControl, Runtime
 
-from agentmatrix import pregel, pregel_loop
+from agentmatrix import pregel
+from agentmatrix.pregel import loop
 from agentmatrix.remote import RemoteAgent
 
 PLAIN = {"thread_id", "checkpoint_map", "checkpoint_id", "checkpoint_ns"}
@@ -66,7 +67,7 @@ def test_the_names_that_open_steps_exchange_are_those_that_langgraph_looks_up() 
 
 
 def test_the_methods_that_open_steps_override_are_langgraphs() -> None:
-    for ours, theirs in ((pregel_loop.OpenLoop, PregelLoop), (pregel_loop.Runner, PregelRunner)):
+    for ours, theirs in ((loop.OpenLoop, PregelLoop), (loop.Runner, PregelRunner)):
         known = {"__init__", "commit", "submit", "tick", "after_tick", "put_writes", "__enter__", "__exit__"}
         for name in known & vars(ours).keys():
             assert hasattr(theirs, name) or name in inspect.get_annotations(theirs), f"{theirs.__name__}.{name}"

@@ -12,7 +12,7 @@ from agentmatrix.compose.folding import Fold, Write
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.triggered import DagLedger, TriggeredLedger, name_of
 from agentmatrix.compose.triggers import Every
-from agentmatrix.pregel_agenda import Turn
+from agentmatrix.pregel.agenda import Turn
 
 __all__ = ["LEDGER", "LedgerAgenda", "Reading"]
 

@@ -18,7 +18,7 @@ from agentmatrix.compose.topology import Topology
 from agentmatrix.compose.triggers import Group, Source, group_of, label_of
 from agentmatrix.errors import BuildError
 from agentmatrix.live import Live
-from agentmatrix.pregel_channels import (
+from agentmatrix.pregel.channels import (
     RESERVED_CHARACTERS,
     AnyGraph,
     Graph,

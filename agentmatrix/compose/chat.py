@@ -18,7 +18,7 @@ from agentmatrix.compose.meter import Meter
 from agentmatrix.compose.speakers import Speaker, as_speaker, round_robin
 from agentmatrix.compose.stops import as_stop, max_turns
 from agentmatrix.errors import BuildError
-from agentmatrix.pregel_channels import (
+from agentmatrix.pregel.channels import (
     hide_node,
     parent_node_of,
     rebuilt,
@@ -27,7 +27,7 @@ from agentmatrix.pregel_channels import (
     sync_async,
     write_channel,
 )
-from agentmatrix.pregel_crowd import RunningGraph
+from agentmatrix.pregel.crowd import RunningGraph
 
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup", "GroupReply"]
 

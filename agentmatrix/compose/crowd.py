@@ -20,8 +20,8 @@ from agentmatrix.compose.conversation import Conversation, Event, held_in
 from agentmatrix.compose.members import LOG, Member
 from agentmatrix.compose.rooms import Ended, Room, Tasks, Threads
 from agentmatrix.errors import BuildError
-from agentmatrix.pregel_channels import namespace_of, sync_async
-from agentmatrix.pregel_crowd import Activation, RunningGraph, asked_again
+from agentmatrix.pregel.channels import namespace_of, sync_async
+from agentmatrix.pregel.crowd import Activation, RunningGraph, asked_again
 
 __all__ = ["Crowd", "Met"]
 

@@ -16,7 +16,7 @@ from agentmatrix.compose.builder import Builder, ComposedGraph
 from agentmatrix.compose.ledgered import LedgeredGraph, attach
 from agentmatrix.compose.topology import Topology, drawn
 from agentmatrix.errors import BoundError, BuildError
-from agentmatrix.pregel_channels import (
+from agentmatrix.pregel.channels import (
     MISSING,
     add_channel,
     read_channel,
@@ -24,7 +24,7 @@ from agentmatrix.pregel_channels import (
     stand_in,
     write_channel,
 )
-from agentmatrix.pregel_open import OpenSteps
+from agentmatrix.pregel.open_steps import OpenSteps
 
 __all__ = ["DEFAULT_ROUNDS", "CompiledCyclicGraph", "CyclicGraph"]
 

@@ -12,7 +12,7 @@ from agentmatrix.compose.builder import Builder
 from agentmatrix.compose.ledgered import LedgeredGraph, attach
 from agentmatrix.compose.topology import Topology, drawn
 from agentmatrix.errors import BuildError, CycleError
-from agentmatrix.pregel_open import OpenSteps
+from agentmatrix.pregel.open_steps import OpenSteps
 
 __all__ = ["CompiledDag", "Dag"]
 

@@ -15,7 +15,7 @@ from agentmatrix.compose.explained import Explanation, explained
 from agentmatrix.compose.steps import Recorded, Reporter, reader
 from agentmatrix.compose.topology import Topology
 from agentmatrix.compose.views import LEDGER, InputView, LedgerChannel, PendingView, Report, StateView, TriggerView
-from agentmatrix.pregel_channels import (
+from agentmatrix.pregel.channels import (
     ERROR_HANDLER,
     TASKS,
     Finished,
@@ -27,8 +27,8 @@ from agentmatrix.pregel_channels import (
     stand_in,
     trigger_of,
 )
-from agentmatrix.pregel_open import OpenSteps, Reached
-from agentmatrix.pregel_turns import reached_agendas
+from agentmatrix.pregel.open_steps import OpenSteps, Reached
+from agentmatrix.pregel.turns import reached_agendas
 
 __all__ = ["LedgeredGraph", "attach"]
 

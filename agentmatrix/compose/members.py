@@ -19,14 +19,14 @@ from agentmatrix.compose.conversation import Audience, Event, Transcript, contri
 from agentmatrix.compose.folding import unchanged
 from agentmatrix.compose.meter import Meter
 from agentmatrix.errors import SpeakerError
-from agentmatrix.pregel_channels import (
+from agentmatrix.pregel.channels import (
     PregelProtocol,
     command_for_node,
     is_native_async,
     node_runnable,
     updates_of,
 )
-from agentmatrix.pregel_crowd import asked_again
+from agentmatrix.pregel.crowd import asked_again
 
 __all__ = ["LOG", "Etiquette", "Member", "Turn", "coerced"]
 

@@ -20,8 +20,8 @@ from langgraph.types import Command
 
 from agentmatrix.compose.conversation import Event, Transcript
 from agentmatrix.compose.members import LOG, Member, Turn
-from agentmatrix.pregel_channels import sync_async
-from agentmatrix.pregel_crowd import Activation, RunningGraph
+from agentmatrix.pregel.channels import sync_async
+from agentmatrix.pregel.crowd import Activation, RunningGraph
 
 __all__ = ["Ended", "Room", "Tasks", "Threads"]
 

@@ -15,8 +15,9 @@ from langgraph.errors import GraphDrained
 from langgraph.graph import END
 from langgraph.types import Command, interrupt
 
-from agentmatrix import CyclicGraph, Dag, all_of, any_of, every, get_activation, pregel_listening, signal
+from agentmatrix import CyclicGraph, Dag, all_of, any_of, every, get_activation, signal
 from agentmatrix.errors import SignalError, TriggerError
+from agentmatrix.pregel import listening
 from tests.interaction.ears import live
 from tests.interaction.listeners import THREAD, State, above, audio, hear, listener, waiter
 
@@ -173,7 +174,7 @@ async def test_addresses_and_ids_are_text(verbs: Any, address: Any, id: Any) -> 
 async def test_a_long_step_ends_for_a_checkpoint_that_counts_as_no_step(
     verbs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pregel_listening, "LONG", 6)
+    monkeypatch.setattr(listening, "LONG", 6)
     graph = listener(checkpointer=InMemorySaver())
     config = {**THREAD, "recursion_limit": 3}
     async with live(verbs, graph, EMPTY, config, durability="sync", stream_mode="updates") as run:

@@ -27,10 +27,10 @@ from langgraph.pregel.debug import map_debug_tasks
 from langgraph.types import Interrupt
 
 from agentmatrix.parts import withdrawn
-from agentmatrix.pregel_agenda import Turn, Write, agenda_channel
-from agentmatrix.pregel_listening import Listening, Start
-from agentmatrix.pregel_pauses import PAUSE, Pausing
-from agentmatrix.pregel_turns import Opened, Task
+from agentmatrix.pregel.agenda import Turn, Write, agenda_channel
+from agentmatrix.pregel.listening import Listening, Start
+from agentmatrix.pregel.pauses import PAUSE, Pausing
+from agentmatrix.pregel.turns import Opened, Task
 
 __all__ = ["Cached", "OpenLoop", "Runner", "cache_keys", "filled"]
 

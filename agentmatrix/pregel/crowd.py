@@ -30,7 +30,7 @@ from langgraph.errors import GraphInterrupt
 from langgraph.runtime import ExecutionInfo, Runtime
 from langgraph.types import Interrupt
 
-from agentmatrix.pregel_channels import namespace_of, trigger_of
+from agentmatrix.pregel.channels import namespace_of, trigger_of
 
 __all__ = ["Activation", "RunningGraph", "asked_again"]
 

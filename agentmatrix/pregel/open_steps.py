@@ -19,11 +19,11 @@ from langgraph.types import StateSnapshot
 
 from agentmatrix.inbox import Sent
 from agentmatrix.parts import standing, withdrawn
-from agentmatrix.pregel_agenda import Write
-from agentmatrix.pregel_listening import Start, acknowledge
-from agentmatrix.pregel_loop import Cached, OpenLoop, Runner, cache_keys, filled
-from agentmatrix.pregel_pauses import PAUSE, is_pause, set_aside, unfolded
-from agentmatrix.pregel_turns import Task, are_agendas_looked_for, first_tasks, snapshot_tasks, unfinished
+from agentmatrix.pregel.agenda import Write
+from agentmatrix.pregel.listening import Start, acknowledge
+from agentmatrix.pregel.loop import Cached, OpenLoop, Runner, cache_keys, filled
+from agentmatrix.pregel.pauses import PAUSE, is_pause, set_aside, unfolded
+from agentmatrix.pregel.turns import Task, are_agendas_looked_for, first_tasks, snapshot_tasks, unfinished
 from agentmatrix.scope import Scope, current_scope
 
 __all__ = ["OpenSteps", "Reached"]

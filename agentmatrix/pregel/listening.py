@@ -26,8 +26,8 @@ from langgraph.types import PregelExecutableTask
 from agentmatrix.errors import SignalError
 from agentmatrix.inbox import INBOX, Inbox, Sent, Settled, path_of
 from agentmatrix.pregel import watch_drain
-from agentmatrix.pregel_agenda import Agenda, Turn, Write
-from agentmatrix.pregel_turns import Opened, Task
+from agentmatrix.pregel.agenda import Agenda, Turn, Write
+from agentmatrix.pregel.turns import Opened, Task
 from agentmatrix.scope import current_scope
 
 __all__ = ["BUFFER", "Listening", "Start", "acknowledge"]

@@ -39,7 +39,7 @@ from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry, ChannelWrit
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.types import Command, PregelTask
 
-from agentmatrix.pregel_pauses import is_pause, unfolded
+from agentmatrix.pregel.pauses import is_pause, unfolded
 
 __all__ = [
     "AnyGraph",

@@ -1,4 +1,4 @@
-"""The tasks of a superstep that stays open, made by LangGraph's own functions, beside `agentmatrix.pregel_loop`.
+"""The tasks of a superstep that stays open, made by LangGraph's own functions, beside `agentmatrix.pregel.loop`.
 
 What has finished in an open step is kept as the pending writes of its tasks, as LangGraph keeps what has finished
 beside an interrupt. So the tasks of the step can be made anew from a checkpoint and its pending writes, on a resume as
@@ -45,8 +45,8 @@ from langgraph.pregel._algo import (
 from langgraph.pregel._task_status import CONTROL_WRITES, TaskStatus, read_task_statuses
 from langgraph.types import CacheKey, PregelExecutableTask, Send, StateSnapshot
 
-from agentmatrix.pregel_agenda import Agenda, AgendaChannel, Turn, Write, agenda_channel
-from agentmatrix.pregel_pauses import Era, asked, commanded, eras
+from agentmatrix.pregel.agenda import Agenda, AgendaChannel, Turn, Write, agenda_channel
+from agentmatrix.pregel.pauses import Era, asked, commanded, eras
 
 __all__ = ["Opened", "Task", "are_agendas_looked_for", "first_tasks", "reached_agendas", "snapshot_tasks", "unfinished"]
 
