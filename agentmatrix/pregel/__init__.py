@@ -3,6 +3,9 @@
 Everything that makes a graph run *as a subgraph* lives in `config["configurable"]` under reserved keys. This module
 names those keys, sorts them by how they cross to another process, and wraps the few private classes behind them.
 `tests/test_pregel_door.py` fails when a langgraph upgrade adds, drops or changes one of them.
+
+The rooms behind it: `channels`, what compiled graphs need; `crowd`, many calls in one task; and supersteps that stay
+open: `agenda`, what may run; `turns`, its tasks; `listening`, signals and timers; `pauses`; `loop` and `open_steps`.
 """
 
 from __future__ import annotations
