@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -116,6 +116,14 @@ class LiveRun:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         assert isinstance(self._run, AsyncLiveRun)
         await self._run.leave(error)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("signal", "close_input", "stop", "result"):
+                entered = "with graph.live(...) as run, or async with"
+                raise AttributeError(f"a live run has {name!r} once it is entered: {entered}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 class _Going:

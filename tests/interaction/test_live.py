@@ -13,7 +13,7 @@ from langgraph.errors import GraphDrained
 from langgraph.graph import START, StateGraph
 from langgraph.types import GraphOutput, interrupt
 
-from agentmatrix import CyclicGraph
+from agentmatrix import CyclicGraph, signal
 from agentmatrix.errors import SignalError
 from agentmatrix.live import LiveRun
 from tests.interaction.ears import State, above, listening, live
@@ -246,3 +246,10 @@ def test_several_threads_may_use_one_sync_run() -> None:
         for thread in threads:
             thread.join()
     assert sorted(run.result()["heard"]) == list(range(8))
+
+
+def test_a_live_run_that_was_not_entered_says_how() -> None:
+    builder = CyclicGraph(State).add_node("a", lambda state: {}).add_trigger("a", signal("audio"))
+    run: Any = builder.compile().live(EMPTY)
+    with pytest.raises(AttributeError, match="once it is entered: with graph.live"):
+        run.signal("audio", 1)
