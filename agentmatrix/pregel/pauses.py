@@ -17,6 +17,7 @@ from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_REPLAY_STATE,
     ERROR_SOURCE_NODE,
     INPUT,
     INTERRUPT,
@@ -159,6 +160,8 @@ class Pausing(PregelLoop):
 
     def _first(self, **given: Any) -> set[str] | None:
         superseded, pending = self._addressed_checkpoint_superseded, self.checkpoint_pending_writes
+        # So it is for a nested graph whose parent goes back.
+        superseded = superseded or (self.is_nested and bool(self.config[CONF].get(CONFIG_KEY_REPLAY_STATE)))
         pause = _pause(pending)
         self._already = self._events(pause["writes"]) if pause else 0
         if pause is not None:
@@ -170,6 +173,7 @@ class Pausing(PregelLoop):
         if superseded and isinstance(self.input, Command) and self.input.resume is not None:
             # An answer to a question of the past: LangGraph puts no checkpoint there, so the branch needs a name.
             self._branch_off([create_checkpoint(self.checkpoint, None, self.step)["id"], self.step, None])
+            self._goes_on = True
         if _is_spent(self.checkpoint_pending_writes):
             pending = self.checkpoint_pending_writes
             self.checkpoint_pending_writes = [w for w in pending if w[:2] != (NULL_TASK_ID, RESUME)]
