@@ -368,3 +368,18 @@ def test_an_answer_to_a_graph_inside_is_for_one_question(kind: str) -> None:
         asked = graph.invoke(given, THREAD)["__interrupt__"]
         assert [question.value for question in asked] == ["second?"]
     assert graph.invoke(Command(resume="2"), THREAD)["log"] == ["first=1", "second=2"]
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("nodes", ["2q", "s2q"])
+def test_another_answer_to_a_question_of_the_past_leads_the_thread_there(kind: str, nodes: str) -> None:
+    """LangGraph would take the old answer again."""
+    graph = chain(kind, nodes)
+    graph.invoke({"log": []}, THREAD)
+    first = graph.get_state(THREAD).config
+    for answer in "12":
+        graph.invoke(Command(resume=answer), THREAD)
+    asked = graph.invoke(Command(resume="new"), first)["__interrupt__"]
+    assert list(graph.get_state(THREAD).interrupts) == asked and asked[0].value.endswith("?1")
+    graph.invoke(Command(resume="more"), THREAD)
+    assert graph.get_state(THREAD).values["log"][-1].endswith("=new=more")
