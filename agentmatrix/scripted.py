@@ -24,7 +24,7 @@ from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
-from langchain_core.tracers.context import _configure_hooks, tracing_v2_callback_var
+from langchain_core.tracers import context as tracing
 from langchain_core.utils.env import env_var_is_set
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.utils import LC_ID_PREFIX
@@ -217,11 +217,10 @@ def _is_followed(callbacks: Callbacks) -> bool:
 def _are_all_followed() -> bool:
     """Whether what LangChain adds to the callbacks of every call would add some: to ask it for them costs three times
     as much, which is half of a call."""
-    if get_debug() or tracing_v2_callback_var.get() is not None or tracing_is_enabled():
+    hooks = getattr(tracing, "_configure_hooks", None)
+    if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or tracing_is_enabled():
         return True
-    return any(
-        var.get() is not None or (kind and env and env_var_is_set(env)) for var, _, kind, env in _configure_hooks
-    )
+    return any(var.get() is not None or (kind and env and env_var_is_set(env)) for var, _, kind, env in hooks)
 
 
 def _as_message(answer: Any) -> AIMessage:
