@@ -91,8 +91,10 @@ class ChatGroup:
         max_turns: int = DEFAULT_TURNS,
         visible_to: VisibleTo | None = None,
     ) -> None:
+        if not isinstance(max_turns, int):
+            raise BuildError(f"max_turns={max_turns!r} is no number of turns")
         if max_turns < 1:
-            raise BuildError(f"max_turns={max_turns} lets nobody speak: to allow for that use stop=max_turns(0)")
+            raise BuildError(f"max_turns={max_turns!r} lets nobody speak: to allow for that use stop=max_turns(0)")
         if not (reply in ("last", "transcript") or callable(reply)):
             raise BuildError(f"reply={reply!r} is unknown: choose 'last', 'transcript' or a function of the messages")
         named = members.items() if isinstance(members, Mapping) else [(name_of(agent), agent) for agent in members]

@@ -303,6 +303,8 @@ def _addressed(message: BaseMessage, group: Collection[str], audience: Audience)
     if names is None:
         if (chosen := audience(message)) is None:
             return message
+        if not isinstance(chosen, Iterable):
+            raise SpeakerError(f"visible_to gives {chosen!r} for a message of {message.name!r}: give names, or None")
         names = frozenset((chosen,) if isinstance(chosen, str) else chosen)
     for name in names:
         if name not in group:

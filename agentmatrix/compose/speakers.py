@@ -182,6 +182,10 @@ def selector(
         retries: how often the model is asked again after an answer that names nobody, or several.
         fallback: the speaker that chooses when the model keeps failing to; by default `round_robin()`.
     """
+    if not isinstance(model, Runnable):
+        raise BuildError(f"selector({model!r}): give a chat model")
+    if not isinstance(retries, int) or retries < 0:
+        raise BuildError(f"selector(retries={retries!r}): name a number that is not negative")
     otherwise = as_speaker(fallback if fallback is not None else round_robin())
     # Its answer is a name for us, not a contribution that a reader of the stream should see.
     quiet = model.with_config(tags=[TAG_NOSTREAM])
@@ -248,6 +252,8 @@ def as_speaker(speaker: Any) -> Speaker:
     if not callable(speaker):
         raise BuildError(f"speaker={speaker!r} is no speaker: pass round_robin(), or a function (state) -> name")
     label = getattr(speaker, "__name__", type(speaker).__name__)
+    if getattr(speaker, "__module__", None) == __name__:
+        raise BuildError(f"speaker={label} is what makes a speaker: call it, {label}(...)")
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Any:
         choice = speaker(conversation.state)

@@ -81,10 +81,14 @@ def _timed(conversation: Conversation, *stops: Stop) -> list[float]:
     return [seconds for seconds in times if seconds is not None]
 
 
+def _is_count(number: object, least: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
+
+
 def max_turns(turns: int) -> Stop:
     """Stop after so many turns; 0 lets nobody speak. In free conversation: when a member has had so many."""
-    if turns < 0:
-        raise BuildError(f"max_turns({turns}): a number of turns is not negative")
+    if not _is_count(turns, 0):
+        raise BuildError(f"max_turns({turns!r}): name a number of turns, not negative")
     return Stop(lambda conversation: conversation.turns >= turns, f"max_turns({turns})")
 
 
@@ -95,6 +99,8 @@ def says(text: str, *, by: str | Sequence[str] | None = None) -> Stop:
         text: the text, upper and lower case as written.
         by: only if one of these members says it.
     """
+    if not isinstance(text, str):
+        raise BuildError(f"says({text!r}): name a text")
     authors = {by} if isinstance(by, str) else set(by or ())
 
     def fires(conversation: Conversation) -> bool:
@@ -105,6 +111,8 @@ def says(text: str, *, by: str | Sequence[str] | None = None) -> Stop:
 
 def when(condition: Callable[[Any], bool | str | None], label: str | None = None) -> Stop:
     """Stop when `condition(state)` is true. A text that it returns is the reason."""
+    if not callable(condition):
+        raise BuildError(f"when({condition!r}): give a function of the state")
     name = label or f"when({getattr(condition, '__name__', type(condition).__name__)})"
     return Stop(lambda conversation: condition(conversation.state), name)
 
@@ -126,8 +134,8 @@ def silence(turns: int | None = None) -> Stop:
         turns: after so many turns in a row in which nothing was said; by default when each member has had the floor
             since somebody said something.
     """
-    if turns is not None and turns < 1:
-        raise BuildError(f"silence({turns}): name a number of turns of at least 1, or none")
+    if turns is not None and not _is_count(turns, 1):
+        raise BuildError(f"silence({turns!r}): name a number of turns of at least 1, or none")
 
     def fires(conversation: Conversation) -> bool:
         silent: set[str] = set()

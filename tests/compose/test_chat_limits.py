@@ -15,7 +15,7 @@ from agentmatrix.compose import ChatGroup
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.scripted import ScriptedChatModel
 from agentmatrix.speakers import broadcast, free, handoff, mention, round_robin, selector
-from agentmatrix.stops import budget, max_turns, says, silence
+from agentmatrix.stops import budget, max_turns, says, silence, when
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 SECRET = "the vault is in the cellar"
@@ -197,3 +197,27 @@ def test_a_message_of_a_person_may_have_an_audience() -> None:
     only_bob = HumanMessage(SECRET, additional_kwargs={"visible_to": "bob"})
     whole({"ann": ann, "bob": bob}, stop=max_turns(2)).invoke({"messages": [only_bob]})
     assert SECRET in str(bob.prompts) and SECRET not in str(ann.prompts)
+
+
+@pytest.mark.parametrize(
+    ("make", "says_what"),
+    [
+        (lambda members: ChatGroup(members, stop=max_turns("3")), "max_turns"),
+        (lambda members: ChatGroup(members, max_turns="3"), "max_turns"),
+        (lambda members: ChatGroup(members, stop=when(5)), "when"),
+        (lambda members: ChatGroup(members, stop=says(5)), "says"),
+        (lambda members: ChatGroup(members, stop=silence("x")), "silence"),
+        (lambda members: ChatGroup(members, speaker=selector("gpt")), "chat model"),
+        (lambda members: ChatGroup(members, speaker=selector(members["ann"], retries=-1)), "retries"),
+        (lambda members: ChatGroup(members, speaker=round_robin), "call it"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_at_once(make: Any, says_what: str) -> None:
+    with pytest.raises(BuildError, match=says_what):
+        make({"ann": ScriptedChatModel("hi", cycle=True), "bob": ScriptedChatModel("ho", cycle=True)})
+
+
+def test_an_audience_that_is_none_is_said() -> None:
+    members = {"ann": ScriptedChatModel("hi", cycle=True), "bob": ScriptedChatModel("ho", cycle=True)}
+    with pytest.raises(SpeakerError, match="visible_to gives 5"):
+        ChatGroup(members, visible_to=lambda message: 5).compile().invoke({"messages": "go"})
