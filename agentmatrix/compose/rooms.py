@@ -113,7 +113,8 @@ class Room(ABC):
             outcome = ParentCommand(outcome)
         ended = Ended(activation, outcome, outcome[LOG][-1] if isinstance(outcome, dict) else Event())
         self._asked |= ended.asks
-        self._spoken |= not ended.is_silent
+        # Who kept silent before hearing the last words begins again, and does not wait for somebody to speak.
+        self._spoken |= not ended.is_silent or self.transcript.has_news(activation.node, ended.event.get("heard", 0))
         self.failed |= ended.error
         self._ended[activation.node] = ended
         self._tell(ended)
