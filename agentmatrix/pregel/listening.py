@@ -16,8 +16,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-from langgraph._internal._config import patch_configurable
-from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, PULL
+from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_NS, PULL
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.constants import TAG_HIDDEN
 from langgraph.pregel._loop import PregelLoop
@@ -30,7 +29,7 @@ from agentmatrix.pregel.agenda import Agenda, Turn, Write
 from agentmatrix.pregel.turns import Opened, Task
 from agentmatrix.scope import current_scope
 
-__all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
+__all__ = ["BUFFER", "SAVED_AS", "Listening", "Start", "acknowledge"]
 
 BUFFER = 1_000
 """How many signals of one name, which nobody has read, a graph keeps; a further one waits."""
@@ -129,6 +128,7 @@ class Listening(PregelLoop):
     _alive: int
     _lock: Any
     _drop: Callable[[Sequence[Turn]], None]
+    _beside: Callable[[Any], Any]
     _new_wake: Callable[[], Callable[[], None]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -249,9 +249,7 @@ class Listening(PregelLoop):
         self.checkpoint_pending_writes.extend((task_id, channel, value) for channel, value in writes)
         if self.durability == "exit" or self.checkpointer_put_writes is None:
             return writes, None
-        namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
-        here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}
-        arguments = [patch_configurable(self.checkpoint_config, here), list(writes), task_id]
+        arguments = [self._beside(self.checkpoint), list(writes), task_id]
         if self.checkpointer_put_writes_accepts_task_path:
             arguments.append(SAVED_AS)
         self._saving.append(self._engine(self.checkpointer_put_writes, *arguments))

@@ -17,12 +17,11 @@ from langgraph.checkpoint.base import (
 )
 
 from agentmatrix import pregel
+from agentmatrix.pregel.listening import SAVED_AS
 from agentmatrix.session.lending import Lender
 
-__all__ = ["SIGNAL_PATH", "BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver", "plain_config"]
+__all__ = ["BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver", "plain_config"]
 
-SIGNAL_PATH: Final = "~signal"
-"""How the `task_path` begins under which a graph saves a signal that it has received."""
 _OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channel_history")
 """Methods that langgraph looks for on a saver's class: a stand-in has those that the caller's saver has."""
 
@@ -196,7 +195,7 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         """langgraph waits for the mark of a failed node to be saved before it runs the node's error handler. A signal
         is acknowledged when it is saved."""
         failed = any(channel == pregel.ERROR_SOURCE_NODE for channel, _ in writes)
-        return self.pipelined and not failed and not task_path.startswith(SIGNAL_PATH)
+        return self.pipelined and not failed and not task_path.startswith(SAVED_AS)
 
     def delete_thread(self, thread_id: str) -> None:
         self.lender.ask("saver", "delete_thread", thread_id)
