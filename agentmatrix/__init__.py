@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentmatrix.agent import as_agent
     from agentmatrix.card import AgentCard
-    from agentmatrix.compose import ChatGroup, CyclicGraph, Dag
+    from agentmatrix.chat import ChatGroup
+    from agentmatrix.compose import CyclicGraph, Dag
     from agentmatrix.compose.activation import Activation, get_activation
-    from agentmatrix.compose.triggers import after, all_of, any_of, at_least, every, signal
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
+    from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
 
 __version__ = "0.1.0"
 
@@ -43,19 +44,19 @@ _HOMES = {
     "Activation": "agentmatrix.compose.activation",
     "AgentCard": "agentmatrix.card",
     "AgentMatrixError": "agentmatrix.errors",
-    "ChatGroup": "agentmatrix.compose",
+    "ChatGroup": "agentmatrix.chat",
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",
     "Host": "agentmatrix.host",
     "RemoteAgent": "agentmatrix.remote",
-    "after": "agentmatrix.compose.triggers",
-    "all_of": "agentmatrix.compose.triggers",
-    "any_of": "agentmatrix.compose.triggers",
+    "after": "agentmatrix.triggers",
+    "all_of": "agentmatrix.triggers",
+    "any_of": "agentmatrix.triggers",
     "as_agent": "agentmatrix.agent",
-    "at_least": "agentmatrix.compose.triggers",
-    "every": "agentmatrix.compose.triggers",
+    "at_least": "agentmatrix.triggers",
+    "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
-    "signal": "agentmatrix.compose.triggers",
+    "signal": "agentmatrix.triggers",
 }
 
 

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from agentmatrix.errors import NotAnAgentError
-from agentmatrix.pregel.channels import PregelProtocol, stand_in
+from agentmatrix.pregel.compiled_graph import PregelProtocol, stand_in
 
 __all__ = ["as_agent", "as_update", "messages_in"]
 

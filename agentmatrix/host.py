@@ -17,7 +17,7 @@ from agentmatrix.card import describe
 from agentmatrix.errors import AddressError, NotAnAgentError
 from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.exports import Exported, Serving
-from agentmatrix.session.serving import STOPPING, ServedRun
+from agentmatrix.session.host_run import STOPPING, ServedRun
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
 from agentmatrix.transport.base import Lane, Peer, Receiver, Server

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agentmatrix.compose.person import human
-from agentmatrix.compose.speakers import (
+from agentmatrix.chat.human import human
+from agentmatrix.chat.speaker import (
     Speaker,
     broadcast,
     free,

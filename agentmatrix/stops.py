@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from agentmatrix.compose.stops import Stop, agreed, budget, max_turns, says, silence, when
+from agentmatrix.chat.stop import Stop, agreed, budget, max_turns, says, silence, when
 
 __all__ = ["Stop", "agreed", "budget", "max_turns", "says", "silence", "when"]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from agentmatrix import __version__
-from agentmatrix.cli.guard import CommandError, guarded
+from agentmatrix.cli.error_report import CommandError, guarded
 
 __all__ = ["app"]
 
@@ -146,8 +146,8 @@ def run(
     allow: Allow = None,
 ) -> None:
     """Run a graph once; who says what is shown as it comes."""
-    from agentmatrix.cli import talking
-    from agentmatrix.cli.reach import Connection, reach
+    from agentmatrix.cli import run as talking
+    from agentmatrix.cli.resolve import Connection, reach
 
     if (target is None) == (remote is None):
         raise CommandError("give one graph: module:attribute, or --remote host:port/agent")
@@ -170,8 +170,8 @@ def chat(
     allow: Allow = None,
 ) -> None:
     """Talk with a graph that takes messages; what it asks is answered in place. Ctrl-D ends."""
-    from agentmatrix.cli import talking
-    from agentmatrix.cli.reach import Connection, reach
+    from agentmatrix.cli import run as talking
+    from agentmatrix.cli.resolve import Connection, reach
 
     connection = Connection(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout, allow)
     talking.chat(reach(target, connection), thread)
@@ -221,8 +221,8 @@ def serve(
     ] = False,
 ) -> None:
     """Serve graphs over gRPC until Ctrl-C or SIGTERM."""
-    from agentmatrix.cli import serving
-    from agentmatrix.cli.reach import token
+    from agentmatrix.cli import serve as serving
+    from agentmatrix.cli.resolve import token
 
     serving.serve(
         targets or [],
@@ -255,8 +255,8 @@ def describe(
     timeout: Timeout = None,
 ) -> None:
     """Show what an agent is: name, description, input and output; or which agents a host has."""
-    from agentmatrix.cli import showing
-    from agentmatrix.cli.reach import Connection
+    from agentmatrix.cli import describe as showing
+    from agentmatrix.cli.resolve import Connection
 
     connection = Connection(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout, None)
     showing.describe(target, connection, json)
@@ -274,8 +274,8 @@ def draw(
     insecure: Insecure = False,
 ) -> None:
     """Draw a graph, offline; nodes that run on another machine are marked."""
-    from agentmatrix.cli import showing
-    from agentmatrix.cli.reach import Connection
+    from agentmatrix.cli import describe as showing
+    from agentmatrix.cli.resolve import Connection
 
     connection = Connection(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, None, None)
     showing.draw(target, connection, format.value)

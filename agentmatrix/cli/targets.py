@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agentmatrix.cli.guard import FAILED, CommandError, debugging
+from agentmatrix.cli.error_report import FAILED, CommandError, debugging
 
 _REMOTE = re.compile(r"^(?:[a-z]+://|unix:)|^(?:\[[^\]]+\]|[^:/\\]+):\d+(?:/[^:]*)?$")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from agentmatrix.compose.chat import ChatGroup
 from agentmatrix.compose.cyclic import CyclicGraph
 from agentmatrix.compose.dag import Dag
 
-__all__ = ["ChatGroup", "CyclicGraph", "Dag"]
+__all__ = ["CyclicGraph", "Dag"]

@@ -11,7 +11,7 @@ from langgraph.config import get_config
 from agentmatrix.compose.entries import Firing, Item, Pending
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.triggered import TriggeredLedger
-from agentmatrix.pregel.channels import at_node, node_of, packet_of, read_channel
+from agentmatrix.pregel.compiled_graph import at_node, node_of, packet_of, read_channel
 
 __all__ = ["LEDGER", "Activation", "activation_of", "error_of", "get_activation"]
 

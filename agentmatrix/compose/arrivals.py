@@ -7,7 +7,7 @@ from typing import Any
 
 from agentmatrix.compose.entries import Item
 from agentmatrix.compose.topology import Topology
-from agentmatrix.compose.triggers import After, Every, Group, label_of
+from agentmatrix.triggers import After, Every, Group, label_of
 
 __all__ = ["Arrivals"]
 

@@ -15,10 +15,10 @@ from langgraph.types import Command
 
 from agentmatrix.agent import as_agent
 from agentmatrix.compose.topology import Topology
-from agentmatrix.compose.triggers import Group, Source, group_of, label_of
+from agentmatrix.display.notebook import Shown
 from agentmatrix.errors import BuildError
-from agentmatrix.live import Live
-from agentmatrix.pregel.channels import (
+from agentmatrix.live.live_run import Live
+from agentmatrix.pregel.compiled_graph import (
     RESERVED_CHARACTERS,
     AnyGraph,
     Graph,
@@ -28,7 +28,7 @@ from agentmatrix.pregel.channels import (
     replace_bound,
     stand_in,
 )
-from agentmatrix.shown import Shown
+from agentmatrix.triggers import Group, Source, group_of, label_of
 
 __all__ = ["Builder", "ComposedGraph", "check_name", "did_you_mean", "name_of"]
 

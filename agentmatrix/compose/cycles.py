@@ -14,8 +14,8 @@ from agentmatrix.compose.entries import Entry, Firing, Item, Plan
 from agentmatrix.compose.folding import Fold, Write, folded
 from agentmatrix.compose.topology import drawn
 from agentmatrix.compose.triggered import TriggeredLedger
-from agentmatrix.compose.triggers import After, Every, Group, Signal, Source, Verdict, label_of
 from agentmatrix.errors import BoundError
+from agentmatrix.triggers import After, Every, Group, Signal, Source, Verdict, label_of
 
 __all__ = ["CyclicLedger"]
 

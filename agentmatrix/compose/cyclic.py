@@ -13,10 +13,11 @@ from langgraph.graph import END, START
 from langgraph.types import Checkpointer
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
-from agentmatrix.compose.ledgered import LedgeredGraph, attach
+from agentmatrix.compose.compiled import LedgeredGraph, attach
 from agentmatrix.compose.topology import Topology, drawn
+from agentmatrix.engine.graph import OpenSteps
 from agentmatrix.errors import BoundError, BuildError
-from agentmatrix.pregel.channels import (
+from agentmatrix.pregel.compiled_graph import (
     MISSING,
     add_channel,
     read_channel,
@@ -24,7 +25,6 @@ from agentmatrix.pregel.channels import (
     stand_in,
     write_channel,
 )
-from agentmatrix.pregel.open_steps import OpenSteps
 
 __all__ = ["DEFAULT_ROUNDS", "CompiledCyclicGraph", "CyclicGraph"]
 

@@ -9,10 +9,10 @@ from langgraph.graph import END, START
 from langgraph.types import Checkpointer
 
 from agentmatrix.compose.builder import Builder
-from agentmatrix.compose.ledgered import LedgeredGraph, attach
+from agentmatrix.compose.compiled import LedgeredGraph, attach
 from agentmatrix.compose.topology import Topology, drawn
+from agentmatrix.engine.graph import OpenSteps
 from agentmatrix.errors import BuildError, CycleError
-from agentmatrix.pregel.open_steps import OpenSteps
 
 __all__ = ["CompiledDag", "Dag"]
 

@@ -14,7 +14,7 @@ from agentmatrix.compose.folding import Write, folded, identified, plain_keys, u
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.topology import Topology
 from agentmatrix.compose.views import LEDGER, Report
-from agentmatrix.pregel.channels import (
+from agentmatrix.pregel.compiled_graph import (
     Mapper,
     failed_node,
     is_update,

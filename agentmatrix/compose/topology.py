@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from agentmatrix.compose.triggers import After, Every, Group, Signal, label_of
+from agentmatrix.triggers import After, Every, Group, Signal, label_of
 
 __all__ = ["Topology", "drawn"]
 

@@ -12,8 +12,8 @@ from agentmatrix.compose.arrivals import Arrivals
 from agentmatrix.compose.entries import Entry, Firing, Item, Plan, firing_of, plain_firing
 from agentmatrix.compose.folding import Fold, Write
 from agentmatrix.compose.ledger import Ledger
-from agentmatrix.compose.triggers import After, Every, Group, Signal, Source, Verdict, label_of
 from agentmatrix.errors import TriggerError
+from agentmatrix.triggers import After, Every, Group, Signal, Source, Verdict, label_of
 
 __all__ = ["DagLedger", "TriggeredLedger"]
 

@@ -25,8 +25,8 @@ from agentmatrix.compose.folding import Write
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.topology import Topology
 from agentmatrix.compose.triggered import DagLedger, TriggeredLedger
-from agentmatrix.pregel.agenda import AgendaChannel
-from agentmatrix.pregel.channels import MISSING
+from agentmatrix.engine.scheduler import AgendaChannel
+from agentmatrix.pregel.compiled_graph import MISSING
 
 __all__ = ["LEDGER", "InputView", "LedgerChannel", "PendingView", "Report", "StateView", "TriggerView"]
 

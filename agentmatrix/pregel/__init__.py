@@ -117,6 +117,7 @@ DROPPED: Final = frozenset(
         keys.CONFIG_KEY_RUNNER_SUBMIT,
         keys.CONFIG_KEY_TIMED_ATTEMPT_OBSERVER,
         keys.CONFIG_KEY_NODE_ERROR,
+        "__pregel_read_state",  # Since langgraph 1.2.24.
     }
 )
 """Reserved keys that mean something only inside the parent's own task."""

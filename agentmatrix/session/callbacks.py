@@ -21,7 +21,7 @@ from langchain_core.tracers.base import BaseTracer
 from langgraph.callbacks import GraphCallbackHandler
 
 from agentmatrix import pregel
-from agentmatrix.session.lending import Lender, crossing
+from agentmatrix.session.proxies import Lender, crossing
 from agentmatrix.wire.codec import Codec
 
 __all__ = ["LentCallbacks", "borrow_callbacks"]

@@ -17,8 +17,8 @@ from langgraph.checkpoint.base import (
 )
 
 from agentmatrix import pregel
-from agentmatrix.pregel.listening import SAVED_AS
-from agentmatrix.session.lending import Lender
+from agentmatrix.live.inbox import SAVED_AS
+from agentmatrix.session.proxies import Lender
 
 __all__ = ["BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver", "plain_config"]
 

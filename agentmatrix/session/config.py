@@ -17,7 +17,7 @@ from agentmatrix import pregel
 from agentmatrix.errors import EncodeError
 from agentmatrix.session.callbacks import LentCallbacks, borrow_callbacks
 from agentmatrix.session.checkpointer import borrow_saver, describe_saver
-from agentmatrix.session.lending import Lender, Lent, crossing
+from agentmatrix.session.proxies import Lender, Lent, crossing
 from agentmatrix.session.store import BorrowedCache, BorrowedStore, only_under
 from agentmatrix.wire.codec import Codec
 

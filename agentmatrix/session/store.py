@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, Op, PutOp, Result, SearchOp, TTLConfig
 
-from agentmatrix.session.lending import Lender
+from agentmatrix.session.proxies import Lender
 
 __all__ = ["BorrowedCache", "BorrowedStore", "only_under"]
 

@@ -17,7 +17,6 @@ import grpc.aio
 
 from agentmatrix.errors import AddressError, AgentMatrixError, HostLost, HostUnreachable, ProtocolError
 from agentmatrix.transport.base import Lane, Receiver, State, Transport
-from agentmatrix.transport.exchange import Exchange, Loss, OpenLane
 from agentmatrix.transport.grpc_errors import call_failed, connect_failed, unanswered
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
@@ -28,6 +27,7 @@ from agentmatrix.transport.grpc_options import (
     require_fast_protobuf,
 )
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
+from agentmatrix.transport.multiplexer import Exchange, Loss, OpenLane
 from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.target import Target, is_loopback, split_port
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, ListAgentsReply, ListAgentsRequest

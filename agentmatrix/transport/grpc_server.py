@@ -18,10 +18,9 @@ from google.protobuf.message import Message
 
 from agentmatrix.errors import AddressError, HostError, HostLost, ProtocolError
 from agentmatrix.transport import health
-from agentmatrix.transport.admission import Admission, refusal_of_token
+from agentmatrix.transport.authentication import Admission, refusal_of_token
 from agentmatrix.transport.base import Peer, Server, Servicer
 from agentmatrix.transport.binding import check_exposure, diagnose, socket_lock, split_address
-from agentmatrix.transport.exchange import Exchange, Loss
 from agentmatrix.transport.grpc_errors import code_of
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
@@ -31,6 +30,7 @@ from agentmatrix.transport.grpc_options import (
     server_options,
 )
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
+from agentmatrix.transport.multiplexer import Exchange, Loss
 from agentmatrix.transport.options import ServerOptions
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 

@@ -23,10 +23,10 @@ from agentmatrix.errors import (
     ProtocolError,
     Unauthenticated,
 )
-from agentmatrix.transport.admission import Admission, refusal_of_token
+from agentmatrix.transport.authentication import Admission, refusal_of_token
 from agentmatrix.transport.base import Lane, Peer, Receiver, Server, Servicer, State, Transport
-from agentmatrix.transport.exchange import Exchange, Loss, OpenLane
 from agentmatrix.transport.iothread import io_thread
+from agentmatrix.transport.multiplexer import Exchange, Loss, OpenLane
 from agentmatrix.transport.options import ClientOptions, ServerOptions
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, ListAgentsReply
 

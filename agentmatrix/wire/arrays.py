@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from agentmatrix.wire.marks import Decoding, Encoding, Lower, Refusal, Tag
+from agentmatrix.wire.extensions import Decoding, Encoding, Lower, Refusal, Tag
 
 
 def lowering(cls: type) -> Lower | None:

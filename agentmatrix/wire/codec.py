@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
-from agentmatrix.wire import arrays, containers, failures, leaves
+from agentmatrix.wire import arrays, containers, exceptions, scalars
+from agentmatrix.wire.allowlist import admissible, built_in, listed, types_of
 from agentmatrix.wire.decoding import Decoder, not_listed
 from agentmatrix.wire.encoding import Encoder, pack
-from agentmatrix.wire.listing import admissible, built_in, listed, types_of
-from agentmatrix.wire.marks import Encoding, Lower, Marker, Refusal
-from agentmatrix.wire.models import shape_of
-from agentmatrix.wire.shapes import PlainShape, Shape, class_ext, name_of
+from agentmatrix.wire.extensions import Encoding, Lower, Marker, Refusal
+from agentmatrix.wire.objects import PlainShape, Shape, class_ext, name_of
+from agentmatrix.wire.pydantic_models import shape_of
 
 __all__ = ["Codec", "types_of"]
 
@@ -45,7 +45,7 @@ class Codec:
         self._max_bytes = max_bytes
         self._max_depth = min(max_depth, _DEEPEST)
         self._shapes: dict[type, Shape] = {}
-        self._lowering: dict[type, Lower] = {**leaves.LOWER, **containers.LOWER}
+        self._lowering: dict[type, Lower] = {**scalars.LOWER, **containers.LOWER}
 
     def extended(self, allow: Iterable[object]) -> Codec:
         """A codec that lists these classes as well."""
@@ -56,7 +56,7 @@ class Codec:
 
     def admits(self, cls: type) -> bool:
         """Whether values of the class, or the class itself, can be decoded."""
-        return self._table.get(name_of(cls)) is cls or cls in leaves.LOWER or cls in containers.LOWER
+        return self._table.get(name_of(cls)) is cls or cls in scalars.LOWER or cls in containers.LOWER
 
     def can_encode(self, value: object) -> bool:
         """Whether `encode` would succeed."""
@@ -134,7 +134,7 @@ class Codec:
 
     def _find(self, cls: type) -> Lower:
         if issubclass(cls, BaseException):
-            return failures.lower
+            return exceptions.lower
         if issubclass(cls, type):
             return self._lower_class
         lower = arrays.lowering(cls)

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 from ormsgpack import Ext
 
-from agentmatrix.wire.leaves import DATETIME, TIME, datetime_bytes, time_bytes
-from agentmatrix.wire.marks import Decoding, Encoding, Lower, Refusal, Tag, key_step
+from agentmatrix.wire.extensions import Decoding, Encoding, Lower, Refusal, Tag, key_step
+from agentmatrix.wire.scalars import DATETIME, TIME, datetime_bytes, time_bytes
 
 T = TypeVar("T")
 

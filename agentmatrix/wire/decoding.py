@@ -7,9 +7,9 @@ from typing import Any
 
 import ormsgpack
 
-from agentmatrix.wire import leaves
-from agentmatrix.wire.marks import CLASS, NATIVE, OBJECT, TAG, Broken, Marker, Refusal, Tag, key_step
-from agentmatrix.wire.survey import survey
+from agentmatrix.wire import scalars
+from agentmatrix.wire.extensions import CLASS, NATIVE, OBJECT, TAG, Broken, Marker, Refusal, Tag, key_step
+from agentmatrix.wire.size import survey
 
 
 class Decoder:
@@ -129,7 +129,7 @@ class Decoder:
                 return Tag.registry[data]
             if code in (OBJECT, CLASS):
                 return self._class(code, data.decode())
-            return leaves.LIFT[code](data)
+            return scalars.LIFT[code](data)
         except Refusal as refusal:
             return Broken(refusal.reason, refusal.unlisted)
         except Exception as error:

@@ -8,8 +8,8 @@ from typing import Any, Final
 import ormsgpack
 
 from agentmatrix.wire.containers import lower_pairs
-from agentmatrix.wire.leaves import big_int, surrogates
-from agentmatrix.wire.marks import NATIVE, Lower, Refusal, key_step
+from agentmatrix.wire.extensions import NATIVE, Lower, Refusal, key_step
+from agentmatrix.wire.scalars import big_int, surrogates
 
 _STR_KEYS: Final = frozenset({str})
 _OPTIONS: Final = (

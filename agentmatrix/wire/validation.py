@@ -20,7 +20,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined, SchemaValidator
 
-from agentmatrix.wire.marks import Refusal
+from agentmatrix.wire.extensions import Refusal
 
 _PARSERS: Final = frozenset({"function-before", "json"})
 _FORGOTTEN: Final = frozenset(

@@ -34,9 +34,9 @@ from langgraph.types import Send
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from agentmatrix import ChatGroup, Host, RemoteAgent
-from agentmatrix.scripted import ScriptedChatModel
 from agentmatrix.speakers import broadcast, free
 from agentmatrix.stops import max_turns
+from agentmatrix.testing.scripted import ScriptedChatModel
 
 REPEATS = 7
 INPUT: dict[str, Any] = {"messages": "What do you say?"}

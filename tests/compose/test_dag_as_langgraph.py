@@ -18,7 +18,7 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 from typing_extensions import TypedDict
 
 from agentmatrix.compose import CyclicGraph, Dag
-from agentmatrix.scripted import ScriptedChatModel
+from agentmatrix.testing.scripted import ScriptedChatModel
 
 Kind = type[StateGraph[Any, Any, Any, Any]]
 both = pytest.mark.parametrize("kind", [Dag, CyclicGraph])

@@ -14,9 +14,9 @@ from langgraph.graph.state import CompiledStateGraph
 
 from agentmatrix.display import Drawing, Node, draw_mermaid, draw_svg, draw_text, install_display, mimebundle
 from agentmatrix.display.mermaid import mermaid_of
+from agentmatrix.display.notebook import Shown
 from agentmatrix.display.svg import svg_of
 from agentmatrix.display.text import text_of
-from agentmatrix.shown import Shown
 from tests.display.conftest import Graph, State, chain, report, work
 
 AWKWARD = (

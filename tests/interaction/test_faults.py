@@ -26,7 +26,7 @@ from agentmatrix.errors import (
     Unauthenticated,
     VersionMismatch,
 )
-from agentmatrix.session import calling
+from agentmatrix.session import caller_sync
 from agentmatrix.testing import loopback
 from agentmatrix.wire.v1 import run_pb2 as pb
 
@@ -184,7 +184,7 @@ def test_a_type_that_was_not_admitted() -> None:
 
 def test_another_version_of_langgraph(monkeypatch: pytest.MonkeyPatch) -> None:
     other = pb.Version(wire=1, langgraph="1.9.0", agentmatrix="0")
-    monkeypatch.setattr("agentmatrix.remote.spoken_version", lambda: other)
+    monkeypatch.setattr("agentmatrix.remote.remote_agent.spoken_version", lambda: other)
     with Host({"a": graph_of(echo)}) as host, pytest.raises(VersionMismatch, match=r"1\.9\.0"):
         RemoteAgent(f"{host.address}/a").invoke({"text": "x"})
     with Host({"a": graph_of(echo)}, allow_version_skew=True) as host:
@@ -285,7 +285,7 @@ def test_an_unknown_exception_degrades_to_remote_error() -> None:
 
 
 def test_the_unwinding_is_bounded() -> None:
-    assert calling.UNWIND_SECONDS <= 10
+    assert caller_sync.UNWIND_SECONDS <= 10
 
 
 def test_a_nested_graph_whose_host_is_down_does_not_hide_the_rest() -> None:
@@ -301,7 +301,7 @@ def test_a_nested_graph_whose_host_is_down_does_not_hide_the_rest() -> None:
 async def test_a_run_that_is_cancelled_before_its_first_step_ends_on_both_sides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(calling, "UNWIND_SECONDS", 600)
+    monkeypatch.setattr(caller_sync, "UNWIND_SECONDS", 600)
 
     async def node(messages: list[AnyMessage]) -> str:
         return "done"

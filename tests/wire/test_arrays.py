@@ -9,7 +9,7 @@ import pytest
 
 from agentmatrix.errors import DecodeError, EncodeError
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.marks import TAG
+from agentmatrix.wire.extensions import TAG
 
 np = pytest.importorskip("numpy")
 CODEC = Codec()

@@ -19,9 +19,9 @@ from langgraph.types import Command, Send
 from pydantic import BaseModel, Field, model_validator
 
 from agentmatrix.errors import DecodeError, TypeNotAllowed
-from agentmatrix.wire import failures
+from agentmatrix.wire import exceptions
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.marks import CLASS, OBJECT, TAG
+from agentmatrix.wire.extensions import CLASS, OBJECT, TAG
 
 CODEC = Codec()
 
@@ -97,7 +97,7 @@ RAW = st.recursive(
 @settings(max_examples=600, deadline=None)
 def test_any_message_of_our_marks_is_a_value_or_a_decode_error(raw: Any) -> None:
     data = ormsgpack.packb(raw)
-    for decode in (LISTED.decode, lambda d: failures.decode_failure(d, LISTED)):
+    for decode in (LISTED.decode, lambda d: exceptions.decode_failure(d, LISTED)):
         try:
             decode(data)
         except DecodeError:
@@ -135,7 +135,7 @@ def test_naming_a_module_does_not_import_it() -> None:
     with pytest.raises(TypeNotAllowed):
         CODEC.decode(ormsgpack.packb([shape("antigravity:Thing")]))
     failure = ormsgpack.packb([ormsgpack.Ext(TAG, b"\x30"), {"type": "antigravity:Boom", "text": "x"}])
-    failures.decode_failure(failure, CODEC)
+    exceptions.decode_failure(failure, CODEC)
     assert "antigravity" not in sys.modules
 
 
@@ -152,7 +152,7 @@ def test_the_bytes_that_run_a_command_in_langgraphs_serializer_are_refused(tmp_p
 def test_an_exception_that_is_no_exception_is_not_made() -> None:
     for name in ("subprocess:Popen", "os:_Environ", "builtins:object", "agentmatrix.errors:DecodeError.__init__"):
         data = ormsgpack.packb([ormsgpack.Ext(TAG, b"\x30"), {"type": name, "text": "x", "args": ["true"]}])
-        assert type(failures.decode_failure(data, CODEC)).__name__ == "RemoteError"
+        assert type(exceptions.decode_failure(data, CODEC)).__name__ == "RemoteError"
 
 
 def test_an_unlisted_class_is_refused_with_path_type_and_option() -> None:

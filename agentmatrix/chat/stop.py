@@ -1,0 +1,198 @@
+"""When a chat group has said enough. Stops combine with `|` (any of them) and `&` (all of them).
+
+A stop is asked before each turn, the first one included. In free conversation it is asked whenever somebody has spoken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from agentmatrix.chat.conversation import Conversation
+from agentmatrix.errors import BuildError
+
+__all__ = ["Stop", "agreed", "as_stop", "budget", "max_turns", "says", "silence", "when"]
+
+Left = Callable[[Conversation], float | None]
+
+
+class Stop:
+    """Decides before each turn whether the conversation ends.
+
+    Args:
+        fires: called with the conversation; returns the reason to stop, True to stop for `label`, else False or None.
+        label: the reason, in words.
+        metered: whether tokens, calls and seconds must be counted for it.
+        names: the members that it names, which must be in the group.
+        left: how many seconds from now it fires at the latest; None if time does not matter to it.
+    """
+
+    def __init__(
+        self,
+        fires: Callable[[Conversation], bool | str | None],
+        label: str,
+        *,
+        metered: bool = False,
+        names: Iterable[str] = (),
+        left: Left | None = None,
+    ) -> None:
+        self._fires = fires
+        self.label = label
+        self.metered = metered
+        self.names = frozenset(names)
+        self.left: Left = left or _never
+
+    def reason(self, conversation: Conversation) -> str | None:
+        """Why the conversation ends now, or None if it goes on."""
+        fired = self._fires(conversation)
+        return (fired if isinstance(fired, str) else self.label) if fired else None
+
+    def __or__(self, other: Stop) -> Stop:
+        def left(conversation: Conversation) -> float | None:
+            return min(_timed(conversation, self, other), default=None)
+
+        return self._with(other, lambda c: self.reason(c) or other.reason(c), "|", left)
+
+    def __and__(self, other: Stop) -> Stop:
+        def both(conversation: Conversation) -> str | None:
+            first, second = self.reason(conversation), other.reason(conversation)
+            return f"{first} and {second}" if first and second else None
+
+        def left(conversation: Conversation) -> float | None:
+            return max(_timed(conversation, self, other), default=None)
+
+        return self._with(other, both, "&", left)
+
+    def _with(self, other: Stop, fires: Callable[[Conversation], str | None], sign: str, left: Left) -> Stop:
+        metered = self.metered or other.metered
+        return Stop(fires, f"{self} {sign} {other}", metered=metered, names=self.names | other.names, left=left)
+
+    def __repr__(self) -> str:
+        return self.label
+
+
+def _never(conversation: Conversation) -> None:
+    return None
+
+
+def _timed(conversation: Conversation, *stops: Stop) -> list[float]:
+    """The times until those stops that only time can bring about."""
+    times = (stop.left(conversation) for stop in stops if not stop.reason(conversation))
+    return [seconds for seconds in times if seconds is not None]
+
+
+def _is_count(number: object, least: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
+
+
+def max_turns(turns: int) -> Stop:
+    """Stop after so many turns; 0 lets nobody speak. In free conversation: when a member has had so many."""
+    if not _is_count(turns, 0):
+        raise BuildError(f"max_turns({turns!r}): name a number of turns, not negative")
+    return Stop(lambda conversation: conversation.turns >= turns, f"max_turns({turns})")
+
+
+def says(text: str, *, by: str | Sequence[str] | None = None) -> Stop:
+    """Stop when a member's last words contain `text`.
+
+    Args:
+        text: the text, upper and lower case as written.
+        by: only if one of these members says it.
+    """
+    if not isinstance(text, str):
+        raise BuildError(f"says({text!r}): name a text")
+    authors = {by} if isinstance(by, str) else set(by or ())
+
+    def fires(conversation: Conversation) -> bool:
+        return any(text in m.text and (not authors or m.name in authors) for m in conversation.last_said)
+
+    return Stop(fires, f"says({text!r})", names=authors)
+
+
+def when(condition: Callable[[Any], bool | str | None], label: str | None = None) -> Stop:
+    """Stop when `condition(state)` is true. A text that it returns is the reason."""
+    if not callable(condition):
+        raise BuildError(f"when({condition!r}): give a function of the state")
+    name = label or f"when({getattr(condition, '__name__', type(condition).__name__)})"
+    return Stop(lambda conversation: condition(conversation.state), name)
+
+
+def agreed(text: str = "AGREE") -> Stop:
+    """Stop when the last words of every member contain `text`."""
+
+    def fires(conversation: Conversation) -> bool:
+        last = {message.name: message.text for message in conversation.said}
+        return all(text in last.get(member, "") for member in conversation.members)
+
+    return Stop(fires, f"agreed({text!r})")
+
+
+def silence(turns: int | None = None) -> Stop:
+    """Stop when nobody has anything more to say.
+
+    Args:
+        turns: after so many turns in a row in which nothing was said; by default when each member has had the floor
+            since somebody said something.
+    """
+    if turns is not None and not _is_count(turns, 1):
+        raise BuildError(f"silence({turns!r}): name a number of turns of at least 1, or none")
+
+    def fires(conversation: Conversation) -> bool:
+        silent: set[str] = set()
+        rounds = 0
+        for event in reversed(conversation.events):
+            if event.get("said"):
+                break
+            silent |= {event["by"]} if "by" in event else set()
+            rounds += bool(event.get("floor"))
+        return silent >= set(conversation.members) if turns is None else rounds >= turns
+
+    return Stop(fires, "silence" if turns is None else f"silence({turns})")
+
+
+def budget(
+    *, tokens: int | None = None, seconds: float | None = None, calls: int | None = None, **unknown: Any
+) -> Stop:
+    """Stop when a budget is used up by this run of the group: by its members, whatever is inside them, and by a model
+    that selects them.
+
+    A turn that has begun is finished, so a budget is exceeded by one turn at most; free conversation is cut off when
+    its seconds are over.
+
+    Args:
+        tokens: tokens of chat models, in and out, as they report them; for a model that reports none, a token for
+            every four characters.
+        seconds: time at work. The time that a pause lasts is not counted.
+        calls: calls of chat models.
+
+    Raises:
+        BuildError: no budget, an unknown one, or one that is not positive.
+    """
+    limits = {"tokens": tokens, "seconds": seconds, "calls": calls}
+    given = {key: value for key, value in limits.items() if value is not None}
+    if unknown or not given:
+        named = f"{', '.join(unknown)} is unknown" if unknown else "names none"
+        raise BuildError(f"budget(): {named}: give tokens=, seconds= or calls=")
+    for key, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise BuildError(f"budget({key}={value!r}): a budget is a positive number")
+
+    def fires(conversation: Conversation) -> str | None:
+        used = {"seconds": conversation.seconds}
+        used |= {key: sum(event.get(key, 0) for event in conversation.events) for key in ("tokens", "calls")}  # type: ignore[misc]
+        return next((f"budget({key}={limit})" for key, limit in given.items() if used[key] >= limit), None)
+
+    def left(conversation: Conversation) -> float | None:
+        return None if seconds is None else max(0.0, seconds - conversation.seconds)
+
+    label = f"budget({', '.join(f'{key}={limit}' for key, limit in given.items())})"
+    return Stop(fires, label, metered=True, left=left)
+
+
+def as_stop(stop: Any) -> Stop:
+    """A stop, or a function of the state as one."""
+    if isinstance(stop, Stop):
+        return stop
+    if callable(stop):
+        return when(stop)
+    raise BuildError(f"stop={stop!r} is no stop: pass max_turns(12), says('DONE'), or a function of the state")

@@ -1,0 +1,390 @@
+"""`RemoteAgent`: a graph that runs on another host and stands wherever a local graph may stand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.graph import Edge, Graph, Node
+
+from agentmatrix import pregel
+from agentmatrix.card import AgentCard
+from agentmatrix.display.notebook import Shown
+from agentmatrix.live.inbox import new_id
+from agentmatrix.remote.attributes import FromCard
+from agentmatrix.remote.connection import Connection
+from agentmatrix.remote.printing import aprinted, printed, wants_printing
+from agentmatrix.session.caller import CallSpec
+from agentmatrix.session.caller_sync import AsyncCall, SyncCall
+from agentmatrix.session.checkpointer import OwnSaver, borrow_saver
+from agentmatrix.session.version import spoken_version
+from agentmatrix.transport.options import ClientOptions, Pem
+from agentmatrix.transport.target import Target, parse_target
+
+if TYPE_CHECKING:
+    from agentmatrix.explanation import Explanation
+
+__all__ = ["RemoteAgent"]
+
+
+class RemoteAgent(Shown, FromCard):
+    """An agent on another host, used as if it were local.
+
+    It is a LangGraph graph: a node of any other graph, with every verb. Making, adding, compiling, drawing and pickling
+    it touch no network; its card is fetched beside the first call.
+
+    Args:
+        agent: `"host:port/name"`, or the agent's name when `url` says where.
+        url: `"grpc://host:port"`, `"grpcs://..."` (TLS), `"unix:/path.sock"` or `"inproc://name"`.
+        api_key: the host's token; by default the environment variable AGENTMATRIX_TOKEN.
+        headers: metadata sent with each call.
+        credentials: a `grpc.ChannelCredentials`, instead of the certificates below.
+        config: a config that every run begins with, as `with_config` would set it.
+        name: the node's and the run's name; by default the agent's.
+        timeout: seconds for a whole run; None is no limit.
+        allow: classes, modules or names of modules whose types the host may send.
+        forward: the keys of `config["configurable"]` that go along; None for all.
+        store_prefix: the only namespaces of the parent's store that the host may use; None for all.
+        ssl_ca: PEM of the authorities to trust, bytes or path.
+        ssl_certfile: PEM of this caller's certificate (mutual TLS), bytes or path.
+        ssl_keyfile: PEM of its key, bytes or path.
+        insecure: send the token although the connection is plaintext and leaves this machine.
+        connect_timeout: seconds until a host that does not answer counts as unreachable; one that does may take six
+            times as long for an agent's card, since a large graph is slow to draw.
+
+    Raises:
+        AddressError: the address cannot be understood.
+    """
+
+    is_remote: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        agent: str,
+        /,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        credentials: object | None = None,
+        config: RunnableConfig | None = None,
+        name: str | None = None,
+        timeout: float | None = None,
+        allow: Iterable[object] = (),
+        forward: Collection[str] | None = None,
+        store_prefix: Sequence[str] | None = None,
+        ssl_ca: Pem | None = None,
+        ssl_certfile: Pem | None = None,
+        ssl_keyfile: Pem | None = None,
+        insecure: bool = False,
+        connect_timeout: float = 5.0,
+    ) -> None:
+        target = parse_target(agent, url)
+        options = ClientOptions(
+            token=api_key or os.environ.get("AGENTMATRIX_TOKEN"), headers=dict(headers or {}), credentials=credentials,
+            root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, insecure=insecure,
+            connect_timeout=connect_timeout,
+        )  # fmt: skip
+        self._connection = Connection(target, options, tuple(allow))
+        self._path: tuple[str, ...] = ()
+        self._nested: AgentCard | None = None
+        self.name = name or target.agent
+        self.config = config
+        self.timeout = timeout
+        self.forward = None if forward is None else frozenset(forward)
+        self.store_prefix = None if store_prefix is None else tuple(store_prefix)
+        self._be_a_pregel()
+
+    def _be_a_pregel(self) -> None:
+        """What langgraph reads of any graph. Nothing of it is local: `Pregel.__init__` is not called."""
+        self.nodes, self.channels = {}, {}
+        self.store = self.cache = self.context_schema = None
+        self.stream_transformers = ()
+        self.debug = False
+
+    # Where it is.
+
+    @property
+    def url(self) -> str:
+        """The host, as a URL."""
+        return self._connection.target.url
+
+    @property
+    def agent(self) -> str:
+        """The agent's name on the host."""
+        return self._connection.target.agent
+
+    @property
+    def reached(self) -> bool:
+        """Whether the host has answered, so that the agent's card is known."""
+        return self._known is not None
+
+    @property
+    def card(self) -> AgentCard:
+        """The agent's card; fetched when it is not known yet.
+
+        Raises:
+            HostUnreachable, AgentNotFound, Unauthenticated: as their names say.
+        """
+        if self._known is None:
+            self._connection.learn(self._connection.describe().result())
+        return self._card_at_path()
+
+    async def acard(self) -> AgentCard:
+        """The agent's card, awaited."""
+        if self._known is None:
+            self._connection.learn(await asyncio.wrap_future(self._connection.describe()))
+        return self._card_at_path()
+
+    @property
+    def _known(self) -> AgentCard | None:
+        return self._nested or (self._connection.card if not self._path else None)
+
+    def _card_at_path(self) -> AgentCard:
+        card = self._known
+        if card is None:
+            card = self._connection.card
+            for node in self._path:
+                assert card is not None
+                card = card.subgraphs[node]
+            self._nested = card if self._path else None
+        assert card is not None
+        return card
+
+    def ping(self, timeout: float = 5.0) -> float:
+        """Seconds of a round trip to the host.
+
+        Raises:
+            HostUnreachable, Unauthenticated: as their names say.
+        """
+        return self._connection.transport.ping(timeout).result()
+
+    async def aping(self, timeout: float = 5.0) -> float:
+        """Seconds of a round trip to the host, awaited."""
+        return await asyncio.wrap_future(self._connection.transport.ping(timeout))
+
+    def close(self) -> None:
+        """Gives the connection up; the next call makes a new one."""
+        self._connection.close()
+
+    async def aclose(self) -> None:
+        """The same, from a coroutine."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        path = "".join(f"|{node}" for node in self._path)
+        return f"RemoteAgent({self._connection.target!s}{path!s}, {self._connection.state})"
+
+    # Copies are remote as well and share the connection.
+
+    def copy(self, update: dict[str, Any] | None = None) -> Self:
+        """A copy with these attributes changed."""
+        new: Self = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new.__dict__.update(update or {})
+        return new
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
+        """A copy whose runs begin with this config."""
+        return self.copy({"config": pregel.merge_configs(self.config, config, cast(RunnableConfig, kwargs))})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        connection = self._connection
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_connection",)}
+        return (_unpickle, (connection.target, connection.options, connection.allow, state))
+
+    # What langgraph reads of a graph, from the card where it is known.
+
+    @property
+    def checkpointer(self) -> Any:  # type: ignore[override]
+        """As the graph was compiled there: None, True, False, or a stand-in for a checkpointer of its own."""
+        card = self._known
+        if card is None or card.checkpointer != "own":
+            return None if card is None else card.checkpointer
+        return borrow_saver(OwnSaver(self._call, self._acall), card.saver)
+
+    # Structure.
+
+    def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The drawing. Touches no network: a host that was not reached yet shows as one node that says so."""
+        card = self._known
+        return self._not_reached() if card is None else card.drawing(xray)
+
+    async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The drawing, awaited."""
+        return self.get_graph(config, xray=xray)
+
+    def _not_reached(self) -> Graph:
+        label = f"{self.name} @{self._connection.target.address} (not reached)"
+        names = {"__start__": "__start__", self.name: label, "__end__": "__end__"}
+        nodes = {key: Node(id=key, name=text, data=None, metadata=None) for key, text in names.items()}
+        return Graph(nodes=nodes, edges=[Edge("__start__", self.name), Edge(self.name, "__end__")])
+
+    def get_subgraphs(
+        self, *, namespace: str | None = None, recurse: bool = False
+    ) -> Iterator[tuple[str, RemoteAgent]]:
+        """The nested graphs on the host, each a `RemoteAgent`."""
+        for node, card in self.card.subgraphs.items():
+            if namespace is not None and namespace != node and not namespace.startswith(node + pregel.NS_SEP):
+                continue
+            nested = self.copy({"_path": (*self._path, node), "_nested": card, "name": card.name, "config": None})
+            if namespace in (None, node):
+                yield node, nested
+            if namespace == node:
+                return
+            if recurse:
+                rest = None if namespace is None else namespace[len(node) + 1 :]
+                for deeper, graph in nested.get_subgraphs(namespace=rest, recurse=True):
+                    yield f"{node}{pregel.NS_SEP}{deeper}", graph
+
+    async def aget_subgraphs(
+        self, *, namespace: str | None = None, recurse: bool = False
+    ) -> AsyncIterator[tuple[str, RemoteAgent]]:
+        """The nested graphs on the host, awaited."""
+        await self.acard()
+        for found in self.get_subgraphs(namespace=namespace, recurse=recurse):
+            yield found
+
+    # Verbs. Each runs the same verb on the host.
+
+    def _spec(
+        self,
+        verb: str,
+        *args: Any,
+        config: RunnableConfig | None = None,
+        is_run: bool = False,
+        control: pregel.RunControl | None = None,
+        **kwargs: Any,
+    ) -> CallSpec:
+        self._connection.ask_once()
+        return CallSpec(
+            agent=self.agent, verb=verb, version=spoken_version(), run_id=new_id(),
+            path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
+            timeout=self.timeout, forward=self.forward, store_prefix=self.store_prefix,
+        )  # fmt: skip
+
+    def _call(self, verb: str, *args: Any, **options: Any) -> SyncCall:
+        return SyncCall(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
+
+    def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCall:
+        return AsyncCall(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Runs the agent to its end. Arguments, result and errors as of a local graph's `invoke`."""
+        if wants_printing(kwargs):
+            return super().invoke(input, config, **kwargs)
+        config = pregel.ensure_config(self.config, config)
+        return self._call("invoke", input, config=config, is_run=True, **kwargs).result()
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Runs the agent to its end, awaited."""
+        if wants_printing(kwargs):
+            return await super().ainvoke(input, config, **kwargs)
+        config = pregel.ensure_config(self.config, config)
+        return await self._acall("ainvoke", input, config=config, is_run=True, **kwargs).result()
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """Runs the agent and yields the parts of its stream while it works, lazily as a local graph does."""
+        config = pregel.ensure_config(self.config, config)
+        if wants_printing(kwargs):
+            yield from printed(partial(self.stream, input, config), kwargs, self.stream_mode)
+            return
+        yield from self._call("stream", input, config=config, is_run=True, **kwargs).parts()
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """Runs the agent and yields the parts of its stream, asynchronously."""
+        config = pregel.ensure_config(self.config, config)
+        if wants_printing(kwargs):
+            async for part in aprinted(partial(self.astream, input, config), kwargs, self.stream_mode):
+                yield part
+            return
+        parts = self._acall("astream", input, config=config, is_run=True, **kwargs).parts()
+        try:
+            async for part in parts:
+                yield part
+        finally:
+            await parts.aclose()
+
+    def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> Any:
+        """The state of a thread, as of a local graph's `get_state`."""
+        return self._call("get_state", config=self._state_config(config), subgraphs=subgraphs).result()
+
+    async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> Any:
+        """The state of a thread, awaited."""
+        return await self._acall("aget_state", config=self._state_config(config), subgraphs=subgraphs).result()
+
+    def get_state_history(self, config: RunnableConfig, **options: Any) -> Iterator[Any]:
+        """The past states of a thread, newest first."""
+        yield from self._call("get_state_history", config=self._state_config(config), **options).parts()
+
+    async def aget_state_history(self, config: RunnableConfig, **options: Any) -> AsyncIterator[Any]:
+        """The past states of a thread, newest first, asynchronously."""
+        parts = self._acall("aget_state_history", config=self._state_config(config), **options).parts()
+        try:
+            async for state in parts:
+                yield state
+        finally:
+            await parts.aclose()
+
+    def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[Any]]) -> RunnableConfig:
+        """Writes states into a thread, superstep by superstep; `update_state` comes down to this."""
+        new: RunnableConfig = self._call(
+            "bulk_update_state", config=self._state_config(config), supersteps=[[*step] for step in supersteps]
+        ).result()
+        return new
+
+    async def abulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[Any]]) -> RunnableConfig:
+        """Writes states into a thread, superstep by superstep, awaited."""
+        new: RunnableConfig = await self._acall(
+            "abulk_update_state", config=self._state_config(config), supersteps=[[*step] for step in supersteps]
+        ).result()
+        return new
+
+    def explain(self, config: RunnableConfig) -> Explanation:
+        """Why each node has run, was skipped, or waits: as of a local graph's `explain`."""
+        from agentmatrix.explanation import Explanation
+
+        return Explanation.of(self._call("explain", config=self._state_config(config)).result())
+
+    async def aexplain(self, config: RunnableConfig) -> Explanation:
+        """The same, awaited."""
+        from agentmatrix.explanation import Explanation
+
+        return Explanation.of(await self._acall("aexplain", config=self._state_config(config)).result())
+
+    def _state_config(self, config: RunnableConfig) -> RunnableConfig:
+        return pregel.merge_configs(self.config, config)
+
+    def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """Empties the agent's cache on the host."""
+        self._call("clear_cache", nodes).result()
+
+    async def aclear_cache(self, nodes: Sequence[str] | None = None) -> None:
+        """Empties the agent's cache on the host, awaited."""
+        await self._acall("aclear_cache", nodes).result()
+
+
+def _unpickle(target: Target, options: ClientOptions, allow: tuple[object, ...], state: dict[str, Any]) -> RemoteAgent:
+    remote = object.__new__(RemoteAgent)
+    remote.__dict__.update(state)
+    remote._connection = Connection(target, options, allow)
+    return remote

@@ -1,0 +1,165 @@
+"""Pydantic models of both interfaces, rebuilt without their constructor and checked against their schema."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import ModelPrivateAttr
+from pydantic_core import PydanticUndefined
+
+from agentmatrix.wire import validation
+from agentmatrix.wire.extensions import NATIVE, Decoding, Encoding, Refusal
+from agentmatrix.wire.objects import (
+    DataclassShape,
+    DerivedShape,
+    EnumShape,
+    NamedTupleShape,
+    PlainShape,
+    Shape,
+    attributes_of,
+    base_of,
+    dict_of,
+    is_named_tuple,
+    is_plain,
+    set_attribute,
+)
+
+
+class ModelShape(Shape):
+    """Pydantic models: fields, extra fields, private attributes and which fields were set."""
+
+    __slots__ = ("_check", "_extra", "_fields", "_root")
+
+    def __init__(self, cls: type[BaseModel]) -> None:
+        super().__init__(cls)
+        if not cls.__pydantic_complete__:
+            cls.model_rebuild(raise_errors=False)
+        self._fields = cls.__pydantic_fields__
+        self._extra = cls.model_config.get("extra") == "allow"
+        self._root = cls.__pydantic_root_model__
+        self._check: validation.Check | None = None
+
+    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
+        out: dict[str, Any] = {"": self.ext}
+        for name, item in value.__dict__.items():
+            if name in self._fields:  # else it is a cached property
+                out[name] = walk.field(item, f".{name}", depth)
+        out["="] = list(value.__pydantic_fields_set__)
+        if value.__pydantic_extra__:
+            out["+"] = walk.mapping(value.__pydantic_extra__, depth)
+        if value.__pydantic_private__:
+            out["_"] = self._private(walk, value.__pydantic_private__, depth)
+        return out
+
+    @staticmethod
+    def _private(walk: Encoding, private: dict[str, Any], depth: int) -> dict[str, Any]:
+        # A private attribute may be a lock or a client: it then takes its default over there.
+        out = {}
+        for name, item in private.items():
+            try:
+                out[name] = walk.field(item, f".{name}", depth + 1)
+            except Refusal:
+                continue
+        return out
+
+    def from_map(self, walk: Decoding, payload: dict[str, Any], depth: int) -> Any:
+        walk.charge(600)
+        del payload[""]
+        fields_set = payload.pop("=", [])
+        extra = walk.field(payload.pop("+", None), "", depth)
+        private = walk.field(payload.pop("_", None), "", depth)
+        for name, item in payload.items():
+            if (kind := type(item)) not in NATIVE and (kind not in (list, dict) or item):
+                payload[name] = walk.field(item, f".{name}", depth)
+        if self._check is None:
+            self._check = validation.Check(self.cls)
+        if extra is not None and not self._extra:
+            raise Refusal(f"{self.cls.__qualname__} takes no extra fields")
+        self._check(payload, extra and dict_of(extra, "extra fields"))
+        model = self._assemble(payload, fields_set, extra, private)
+        self._check.whole(model)
+        return model
+
+    def _assemble(self, fields: dict[str, Any], fields_set: Any, extra: Any, private: Any) -> Any:
+        known = self._fields.keys() | extra.keys() if extra else self._fields.keys()
+        if type(fields_set) is not list or not known >= (fields_set := set(fields_set)):
+            raise Refusal("unknown fields are said to be set")
+        model: Any = object.__new__(self.cls)
+        set_attribute(model, "__dict__", fields)
+        set_attribute(model, "__pydantic_fields_set__", fields_set)
+        if not self._root:
+            set_attribute(model, "__pydantic_extra__", (extra or {}) if self._extra else None)
+            set_attribute(model, "__pydantic_private__", self._private_of(private))
+        return model
+
+    def _private_of(self, sent: Any) -> dict[str, Any] | None:
+        attributes = self.cls.__private_attributes__  # type: ignore[attr-defined]
+        if not attributes:
+            return None
+        values = {name: _default(item) for name, item in attributes.items() if name not in (sent or {})}
+        values.update(sent or {})
+        if not values.keys() <= attributes.keys():
+            raise Refusal("unknown private attributes")
+        return {name: item for name, item in values.items() if item is not PydanticUndefined}
+
+
+def _default(attribute: ModelPrivateAttr) -> Any:
+    if attribute.default_factory is not None:
+        return attribute.default_factory()  # type: ignore[call-arg]
+    return copy.deepcopy(attribute.default)
+
+
+class OldModelShape(Shape):
+    """Models of pydantic's version 1 interface: fields and extra fields, private attributes, which were set."""
+
+    __slots__ = ()
+
+    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
+        private = {name: getattr(value, name) for name in self.cls.__private_attributes__ if hasattr(value, name)}  # type: ignore[attr-defined]
+        return [
+            self.ext,
+            attributes_of(walk, value.__dict__, depth),
+            list(value.__fields_set__),
+            attributes_of(walk, private, depth),
+        ]
+
+    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
+        fields, fields_set, private = walk.rest(payload, depth)
+        validation.check_old(self.cls, dict_of(fields, "fields"))
+        model: Any = object.__new__(self.cls)
+        set_attribute(model, "__dict__", fields)
+        set_attribute(model, "__fields_set__", set(fields_set))
+        for name, item in private.items():
+            if name not in model.__private_attributes__:
+                raise Refusal(f"{self.cls.__qualname__} has no private attribute {name!r}")
+            set_attribute(model, name, item)
+        return model
+
+
+def is_old_model(cls: type) -> bool:
+    """Whether the class is a model of pydantic's version 1 interface, which later Pythons do not have."""
+    old = sys.modules.get("pydantic.v1")
+    return old is not None and issubclass(cls, old.BaseModel)
+
+
+def shape_of(cls: type) -> Shape | None:
+    """How instances of a class cross; None if there is no way."""
+    if issubclass(cls, BaseModel):
+        return ModelShape(cls)
+    if is_old_model(cls):
+        return OldModelShape(cls)
+    if issubclass(cls, Enum):
+        return EnumShape(cls)
+    if dataclasses.is_dataclass(cls) and is_plain(cls):
+        return DataclassShape(cls)
+    if is_named_tuple(cls):
+        return NamedTupleShape(cls)
+    base = base_of(cls)
+    if base is not None and base is not cls:
+        return DerivedShape(cls, base)
+    return PlainShape(cls) if is_plain(cls) else None
