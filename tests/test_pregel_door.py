@@ -11,7 +11,7 @@ from langgraph.pregel._runner import PregelRunner
 from langgraph.runtime import RunControl, Runtime
 
 from agentmatrix import pregel
-from agentmatrix.engine import loop
+from agentmatrix.ledger_engine import loop
 from agentmatrix.remote import RemoteAgent
 
 PLAIN = {"thread_id", "checkpoint_map", "checkpoint_id", "checkpoint_ns"}

@@ -11,7 +11,7 @@ from agentmatrix.compose.entries import Entry, Firing, Pending
 from agentmatrix.compose.folding import Fold, Write
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.triggered import DagLedger, TriggeredLedger, name_of
-from agentmatrix.engine.scheduler import Turn
+from agentmatrix.ledger_engine.scheduler import Turn
 from agentmatrix.triggers import Every
 
 __all__ = ["LEDGER", "LedgerAgenda", "Reading"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentmatrix.compose.entries import Item
-from agentmatrix.compose.topology import Topology
+from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import After, Every, Group, label_of
 
 __all__ = ["Arrivals"]

@@ -14,7 +14,6 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from agentmatrix.agent import as_agent
-from agentmatrix.compose.topology import Topology
 from agentmatrix.display.notebook import Shown
 from agentmatrix.errors import BuildError
 from agentmatrix.live.live_run import Live
@@ -28,6 +27,7 @@ from agentmatrix.pregel.compiled_graph import (
     replace_bound,
     stand_in,
 )
+from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import Group, Source, group_of, label_of
 
 __all__ = ["Builder", "ComposedGraph", "check_name", "did_you_mean", "name_of"]

@@ -13,12 +13,11 @@ from agentmatrix.compose.activation import error_of
 from agentmatrix.compose.builder import Builder, ComposedGraph
 from agentmatrix.compose.explained import explained
 from agentmatrix.compose.steps import Recorded, Reporter, reader
-from agentmatrix.compose.topology import Topology
 from agentmatrix.compose.views import LEDGER, InputView, LedgerChannel, PendingView, Report, StateView, TriggerView
-from agentmatrix.engine.graph import OpenSteps, Reached
-from agentmatrix.engine.snapshot import Finished, afinished_tasks, finished_tasks
-from agentmatrix.engine.tasks import reached_agendas
 from agentmatrix.explanation import Explanation
+from agentmatrix.ledger_engine.graph import OpenSteps, Reached
+from agentmatrix.ledger_engine.snapshot import Finished, afinished_tasks, finished_tasks
+from agentmatrix.ledger_engine.tasks import reached_agendas
 from agentmatrix.pregel.compiled_graph import (
     ERROR_HANDLER,
     TASKS,
@@ -28,6 +27,7 @@ from agentmatrix.pregel.compiled_graph import (
     stand_in,
     trigger_of,
 )
+from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["LedgeredGraph", "attach"]
 

@@ -14,9 +14,8 @@ from langgraph.types import Checkpointer
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
 from agentmatrix.compose.compiled import LedgeredGraph, attach
-from agentmatrix.compose.topology import Topology, drawn
-from agentmatrix.engine.graph import OpenSteps
 from agentmatrix.errors import BoundError, BuildError
+from agentmatrix.ledger_engine.graph import OpenSteps
 from agentmatrix.pregel.compiled_graph import (
     MISSING,
     add_channel,
@@ -25,6 +24,7 @@ from agentmatrix.pregel.compiled_graph import (
     stand_in,
     write_channel,
 )
+from agentmatrix.scheduling.topology import Topology, drawn
 
 __all__ = ["DEFAULT_ROUNDS", "CompiledCyclicGraph", "CyclicGraph"]
 

@@ -10,9 +10,11 @@ from langgraph.types import Checkpointer
 
 from agentmatrix.compose.builder import Builder
 from agentmatrix.compose.compiled import LedgeredGraph, attach
-from agentmatrix.compose.topology import Topology, drawn
-from agentmatrix.engine.graph import OpenSteps
+from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
 from agentmatrix.errors import BuildError, CycleError
+from agentmatrix.ledger_engine.graph import OpenSteps
+from agentmatrix.scheduling.dag_rules import DagRules
+from agentmatrix.scheduling.topology import Topology, drawn
 
 __all__ = ["CompiledDag", "Dag"]
 
@@ -23,6 +25,10 @@ class CompiledDag(LedgeredGraph):
 
 class BarrierFreeDag(OpenSteps, CompiledDag):
     """A compiled `Dag` whose nodes start the moment that all which leads to them has settled."""
+
+
+class ScheduledDag(ScheduledGraph):
+    """A compiled `Dag`."""
 
 
 class Dag(Builder):
@@ -80,6 +86,9 @@ class Dag(Builder):
             )
         topology = replace(topology, deaf=barriers)
         whole = self._completed(topology)
+        if not topology.groups:
+            graph = whole._compiled(ScheduledDag, name, checkpointer=checkpointer, **options)
+            return schedule(graph, whole.channels, topology, DagRules, barriers=barriers)
         kind = CompiledDag if barriers else BarrierFreeDag
         graph = whole._compiled(kind, name, checkpointer=checkpointer, **options)
         attach(graph, whole, topology)

@@ -18,7 +18,7 @@ from langgraph.types import Send
 
 from agentmatrix.compose.entries import Entry, Item, Pending, Plan, entry_of, plain_entry
 from agentmatrix.compose.folding import Fold, Write, folded, plain_keys
-from agentmatrix.compose.topology import Topology
+from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["Entry", "Ledger"]
 

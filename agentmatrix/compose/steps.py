@@ -12,7 +12,6 @@ from langgraph.types import Command, Send
 
 from agentmatrix.compose.folding import Write, folded, identified, plain_keys, unchanged, values_of
 from agentmatrix.compose.ledger import Ledger
-from agentmatrix.compose.topology import Topology
 from agentmatrix.compose.views import LEDGER, Report
 from agentmatrix.pregel.compiled_graph import (
     Mapper,
@@ -24,6 +23,7 @@ from agentmatrix.pregel.compiled_graph import (
     send_writes,
     sync_async,
 )
+from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["LEDGER", "Recorded", "Reporter", "reader"]
 

@@ -23,10 +23,10 @@ from agentmatrix.compose.cycles import CyclicLedger
 from agentmatrix.compose.entries import Entry
 from agentmatrix.compose.folding import Write
 from agentmatrix.compose.ledger import Ledger
-from agentmatrix.compose.topology import Topology
 from agentmatrix.compose.triggered import DagLedger, TriggeredLedger
-from agentmatrix.engine.scheduler import AgendaChannel
+from agentmatrix.ledger_engine.scheduler import AgendaChannel
 from agentmatrix.pregel.compiled_graph import MISSING
+from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["LEDGER", "InputView", "LedgerChannel", "PendingView", "Report", "StateView", "TriggerView"]
 

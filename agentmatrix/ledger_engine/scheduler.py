@@ -1,4 +1,4 @@
-"""What may run in a superstep that stays open, as the loop asks for it. Beside `agentmatrix.engine.loop`."""
+"""What may run in a superstep that stays open, as the loop asks for it. Beside `agentmatrix.ledger_engine.loop`."""
 
 from __future__ import annotations
 

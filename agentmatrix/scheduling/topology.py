@@ -84,6 +84,19 @@ class Topology:
         return [other for other in self.nodes if other in after]
 
     @cached_property
+    def follow(self) -> dict[str, list[str]]:
+        """By node, and for START: every node that may follow it, in the order of add_node."""
+        return {source: self.followers(source) for source in (self.start, *self.nodes)}
+
+    @cached_property
+    def allowed(self) -> dict[str, frozenset[str]]:
+        """By node, and for START: the nodes that its edges, routers, commands and Sends may lead to."""
+        return {
+            source: frozenset((*self.edges.get(source, ()), *self.choices.get(source, ())))
+            for source in (self.start, *self.nodes)
+        }
+
+    @cached_property
     def sources(self) -> dict[str, list[str]]:
         """By node: every source that may lead to it, START first, then in the order of add_node."""
         sources: dict[str, list[str]] = {node: [] for node in self.nodes}

@@ -23,9 +23,9 @@ from langgraph.pregel._loop import PregelLoop
 from langgraph.types import PregelExecutableTask
 
 from agentmatrix.cancel_scope import current_scope
-from agentmatrix.engine.scheduler import Agenda, Turn, Write
-from agentmatrix.engine.tasks import Opened, Task
 from agentmatrix.errors import SignalError
+from agentmatrix.ledger_engine.scheduler import Agenda, Turn, Write
+from agentmatrix.ledger_engine.tasks import Opened, Task
 from agentmatrix.live.inbox import INBOX, SAVED_AS, Inbox, Sent, Settled, path_of
 from agentmatrix.pregel import watch_drain
 

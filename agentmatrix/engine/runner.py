@@ -1,0 +1,327 @@
+"""Runs the activations of an open step; LangGraph's own runner runs each single task, with its retries, time limits,
+calls of `@task` and error handlers.
+
+The thread or asyncio task that reads the stream drives all of it. An activation that is alone runs right there: no
+thread is started for it, and Ctrl-C ends it as it ends a function. Several run in LangGraph's executor, and tell of
+their end by a queue. What happens when one has ended is written once, in `_successors`, for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import queue
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
+
+from agentmatrix.engine.loop import SchedulerLoop
+from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task
+from agentmatrix.scheduling.activation import ScheduledActivation
+
+__all__ = ["Runner"]
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class CacheLookup:
+    """Asks for the cached writes of these keys."""
+
+    keys: tuple[tuple[tuple[str, ...], str], ...]
+
+
+Request = Any
+"""What the code that both drivers share waits for: a future of the saver, or a `CacheLookup`."""
+
+
+class Runner(PregelRunner):
+    """LangGraph's runner, for steps in which what has ended makes more tasks ready.
+
+    `tick` and `atick` are called by LangGraph once a step; between two of their parts LangGraph hands output to its
+    reader, so that the run waits where its reader does.
+    """
+
+    def __init__(self, *, put_writes: Any, **options: Any) -> None:
+        super().__init__(put_writes=put_writes, **options)
+        self.loop: SchedulerLoop = put_writes().__self__
+        if (submit := self.loop.submit_call) is not None:
+            self.submit = lambda: submit  # type: ignore[assignment, return-value]
+
+    # shared by both drivers
+
+    def commit(self, task: Task, exception: BaseException | None) -> None:
+        """LangGraph calls this when a task has ended, in the thread that has run it: accept, then save."""
+        loop = self.loop
+        with loop.lock:
+            step = loop.open_step
+            if step is None or task.id not in step.activations:
+                if not loop.is_given_up(task):
+                    super().commit(task, exception)
+            elif exception is None:
+                loop.accept(task)
+                super().commit(task, None)
+            else:
+                # What was not accepted is not to be kept beside the error.
+                kept = [write for write in task.writes if write[0] in CONTROL_WRITES]
+                task.writes.clear()
+                task.writes.extend(kept)
+                super().commit(task, exception)
+
+    def _successors(self, task: Task) -> Generator[Request, Any, list[Task]]:
+        """A task has ended and is accepted: wait for the saver under durability "sync", then start what follows."""
+        yield from self.loop.take_saved(task)
+        return (yield from self._uncached(self.loop.take_started()))
+
+    def _uncached(self, tasks: list[Task]) -> Generator[Request, Any, list[Task]]:
+        """Of these tasks, and of those that follow the ones whose results the cache has, the ones to run."""
+        loop, start = self.loop, list[Task]()
+        while tasks:
+            keys = {(t.cache_key.ns, t.cache_key.key): t for t in tasks if t.cache_key}
+            found = (yield CacheLookup(tuple(keys))) if keys and loop.cache is not None else {}
+            with loop.lock:
+                for key, writes in found.items():
+                    keys[key].writes.extend(writes)
+                    loop.accept(keys[key])
+                    loop.put_writes(keys[key].id, keys[key].writes, cached=True)
+            start += [task for task in tasks if not task.writes]
+            tasks = loop.take_started() if found else []
+        return start
+
+    # sync
+
+    def tick(
+        self,
+        tasks: Iterable[Task],
+        *,
+        reraise: bool = True,
+        timeout: float | None = None,
+        retry_policy: Any = None,
+        get_waiter: Callable[[], Any] | None = None,
+        schedule_task: Any,
+    ) -> Iterator[None]:
+        """Run the tasks of a step to its end."""
+        loop = self.loop
+        if loop.open_step is None:
+            yield from super().tick(
+                tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
+            )
+            return
+        options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
+        ended: queue.SimpleQueue[tuple[Task, BaseException | None] | None] = queue.SimpleQueue()
+        ends = Ends(loop)
+        ready = deque(self._drive(self._uncached(list(tasks))))
+        at_work: dict[str, Any] = {}
+        waiter: Any = None
+        yield
+        while ready or at_work:
+            if len(ready) == 1 and not at_work and get_waiter is None:
+                task = ready.popleft()
+                ready += self._end(task, self._run(task, options), ends)
+                yield
+                continue
+            while ready and not ends.stops:
+                task = ready.popleft()
+                at_work[task.id] = future = loop.submit_activation(self._run, task, options, __reraise_on_exit__=False)
+                future.add_done_callback(functools.partial(_tell, ended, task))
+            if ends.stops and not ends.waits_for(at_work):
+                break
+            if get_waiter is not None and (waiter is None or waiter.done()):
+                waiter = get_waiter()
+                waiter.add_done_callback(lambda _: ended.put(None))
+            if (end := ended.get()) is not None:
+                del at_work[end[0].id]
+                ready += self._end(*end, ends)
+            yield
+        yield
+        ends.raise_first()
+
+    def _run(self, task: Task, options: dict[str, Any]) -> BaseException | None:
+        """Run one task as LangGraph does. Returns what it has raised."""
+        try:
+            for _ in super().tick((task,), reraise=True, get_waiter=None, **options):
+                pass
+        except Exception as error:
+            return error
+        return None
+
+    def _end(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
+        if error is not None:
+            ends.add(task, error)
+            return ()
+        return self._drive(self._successors(task)) if not ends.stops else ()
+
+    def _drive(self, steps: Generator[Request, Any, Result]) -> Result:
+        cache: Any = self.loop.cache
+        try:
+            request = next(steps)
+            while True:
+                answer = cache.get(request.keys) if isinstance(request, CacheLookup) else request.result()
+                request = steps.send(answer)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+    # async
+
+    async def atick(
+        self,
+        tasks: Iterable[Task],
+        *,
+        reraise: bool = True,
+        timeout: float | None = None,
+        retry_policy: Any = None,
+        get_waiter: Callable[[], Any] | None = None,
+        schedule_task: Any,
+    ) -> AsyncIterator[None]:
+        """The same as `tick`, async."""
+        loop = self.loop
+        if loop.open_step is None:
+            async for _ in super().atick(
+                tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
+            ):
+                yield
+            return
+        options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
+        ended: asyncio.Queue[tuple[Task, BaseException | None] | None] = asyncio.Queue()
+        ends = Ends(loop)
+        ready = deque(await self._adrive(self._uncached(list(tasks))))
+        at_work: dict[str, Any] = {}
+        waiter: Any = None
+        yield
+        try:
+            while ready or at_work:
+                if len(ready) == 1 and not at_work and get_waiter is None:
+                    task = ready.popleft()
+                    ready += await self._aend(task, await self._arun(task, options), ends)
+                    yield
+                    continue
+                while ready and not ends.stops:
+                    task = ready.popleft()
+                    at_work[task.id] = future = loop.submit_activation(
+                        self._arun,
+                        task,
+                        options,
+                        __name__=task.name,
+                        __cancel_on_exit__=True,
+                        __reraise_on_exit__=False,
+                    )
+                    future.add_done_callback(functools.partial(_tell_async, ended, task))
+                if ends.stops and not ends.waits_for(at_work):
+                    break
+                if get_waiter is not None and (waiter is None or waiter.done()):
+                    waiter = get_waiter()
+                    waiter.add_done_callback(lambda _: ended.put_nowait(None))
+                if (end := await ended.get()) is not None:
+                    del at_work[end[0].id]
+                    ready += await self._aend(*end, ends)
+                yield
+        finally:
+            for future in at_work.values():
+                future.cancel()
+        yield
+        ends.raise_first()
+
+    async def _arun(self, task: Task, options: dict[str, Any]) -> BaseException | None:
+        try:
+            async for _ in super().atick((task,), reraise=True, get_waiter=None, **options):
+                pass
+        except Exception as error:
+            return error
+        return None
+
+    async def _aend(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
+        if error is not None:
+            ends.add(task, error)
+            return ()
+        return await self._adrive(self._successors(task)) if not ends.stops else ()
+
+    async def _adrive(self, steps: Generator[Request, Any, Result]) -> Result:
+        cache: Any = self.loop.cache
+        try:
+            request = next(steps)
+            while True:
+                answer = await cache.aget(request.keys) if isinstance(request, CacheLookup) else await request
+                request = steps.send(answer)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+
+def _tell(ended: queue.SimpleQueue[Any], task: Task, future: concurrent.futures.Future[BaseException | None]) -> None:
+    error = future.exception() if not future.cancelled() else concurrent.futures.CancelledError()
+    ended.put((task, error or future.result()))
+
+
+def _tell_async(ended: asyncio.Queue[Any], task: Task, future: asyncio.Future[BaseException | None]) -> None:
+    error = future.exception() if not future.cancelled() else asyncio.CancelledError()
+    ended.put_nowait((task, error or future.result()))
+
+
+class Ends:
+    """What has ended a run: errors, commands to the parent graph, questions.
+
+    Which of several counts does not depend on timing: when one has come, the activations before it in canonical order
+    are waited for, and the first one counts.
+
+    Args:
+        loop: the loop whose step the activations belong to.
+
+    Attributes:
+        stops: whether nothing new is to start.
+    """
+
+    def __init__(self, loop: SchedulerLoop) -> None:
+        self._loop = loop
+        self._ends: list[tuple[Any, Task, BaseException]] = []
+        self.stops = False
+
+    def add(self, task: Task, error: BaseException) -> None:
+        """A task has ended with an exception."""
+        self._ends.append((self._place(task), task, error))
+        self._ends.sort(key=lambda end: end[0])
+        self.stops = self.stops or not isinstance(error, GraphInterrupt)
+
+    def _place(self, task: Task) -> Any:
+        step = self._loop.open_step
+        activation: ScheduledActivation | None = step.activations.get(task.id) if step else None
+        if activation is None and step is not None:
+            # An error handler has taken its place.
+            activation = next((a for a in step.activations.values() if a.node == task.name), None)
+        return (activation.depth, activation.order) if activation else (0, (0, task.name))
+
+    def waits_for(self, at_work: Iterable[str]) -> bool:
+        """Whether one of these tasks comes before all that has ended the run."""
+        step = self._loop.open_step
+        fatal = [end for end in self._ends if not isinstance(end[2], GraphInterrupt)]
+        if step is None or not fatal:
+            return False
+        working = [step.activations[id] for id in at_work if id in step.activations]
+        commands = all(isinstance(end[2], ParentCommand) for end in fatal)
+        return any(commands or (a.depth, a.order) < fatal[0][0] for a in working)
+
+    def raise_first(self) -> None:
+        """Raise what counts: the first error, else the first command to the parent, else all questions together."""
+        errors = [(t, e) for _, t, e in self._ends if not isinstance(e, GraphInterrupt | ParentCommand)]
+        commands = [(t, e) for _, t, e in self._ends if isinstance(e, ParentCommand)]
+        if errors:
+            (_, first), *others = errors
+            names = [task.name for task, _ in (*others, *commands)]
+            if names:
+                first.add_note(f"at the same time ended: {', '.join(map(repr, names))}")
+            raise first
+        if len(commands) > 1:
+            names = [task.name for task, _ in commands]
+            raise InvalidUpdateError(
+                f"the nodes {' and '.join(map(repr, names))} both go to the parent graph with a Command, and neither "
+                "comes after the other: one of the two would be lost; let one node collect what they found and go there"
+            )
+        if commands:
+            raise commands[0][1]
+        if self._ends:
+            asked = [question for _, _, error in self._ends for question in (error.args[0] if error.args else ())]
+            raise GraphInterrupt(tuple(asked))

@@ -1,0 +1,111 @@
+"""The private names of LangGraph that the engine stands on: its loop, its runner, and the functions that make tasks."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from langgraph._internal._config import patch_configurable
+from langgraph._internal._constants import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_RESUMING,
+    ERROR_SOURCE_NODE,
+    INTERRUPT,
+    NULL_TASK_ID,
+    PULL,
+    PUSH,
+    RESUME,
+    TASKS,
+)
+from langgraph._internal._typing import MISSING
+from langgraph.pregel._algo import (
+    _triggers,
+    checkpoint_null_version,
+    prepare_next_tasks,
+    prepare_node_error_handler_task,
+    prepare_single_task,
+    sanitize_untracked_values_in_send,
+)
+from langgraph.pregel._checkpoint import create_checkpoint
+from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
+from langgraph.pregel._io import map_output_values
+from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
+from langgraph.pregel._runner import PregelRunner
+from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
+from langgraph.pregel.debug import map_debug_checkpoint, map_debug_tasks
+from langgraph.types import PregelExecutableTask
+
+__all__ = [
+    "CONF",
+    "CONFIG_KEY_CHECKPOINT_ID",
+    "CONFIG_KEY_CHECKPOINT_NS",
+    "CONFIG_KEY_RESUMING",
+    "CONTROL_WRITES",
+    "ERROR_SOURCE_NODE",
+    "INTERRUPT",
+    "MISSING",
+    "NULL_TASK_ID",
+    "PULL",
+    "PUSH",
+    "RESUME",
+    "TASKS",
+    "AsyncBackgroundExecutor",
+    "AsyncPregelLoop",
+    "BackgroundExecutor",
+    "PregelLoop",
+    "PregelRunner",
+    "SyncPregelLoop",
+    "Task",
+    "branch_channel",
+    "branch_target",
+    "checkpoint_null_version",
+    "create_checkpoint",
+    "is_triggered",
+    "map_debug_checkpoint",
+    "map_debug_tasks",
+    "map_output_values",
+    "patch_configurable",
+    "prepare_next_tasks",
+    "prepare_node_error_handler_task",
+    "prepare_single_task",
+    "read_task_statuses",
+    "sanitize_untracked_values_in_send",
+    "with_globals",
+]
+
+Task = PregelExecutableTask
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_BRANCH = "branch:to:"
+
+
+def branch_channel(node: str) -> str:
+    """The channel by which an edge, a router or a command starts a node."""
+    return _BRANCH + node
+
+
+def branch_target(channel: str) -> str | None:
+    """The node that a write to this channel starts, or None for any other channel."""
+    return channel[len(_BRANCH) :] if channel.startswith(_BRANCH) else None
+
+
+def is_triggered(channels: Mapping[str, Any], checkpoint: Any, name: str, node: Any) -> bool:
+    """Whether LangGraph would run a node in the step that follows a checkpoint."""
+    null = checkpoint_null_version(checkpoint)
+    seen = checkpoint["versions_seen"].get(name)
+    return null is not None and _triggers(channels, checkpoint["channel_versions"], seen, null, node)
+
+
+def with_globals(function: Function, **names: Any) -> Function:
+    """A copy of a function of LangGraph's that finds other objects under some of its global names.
+
+    `Pregel.stream` makes its loop and its runner by these names; there is no other way to give it others.
+    """
+    code, defaults = function.__code__, function.__defaults__
+    other = types.FunctionType(code, {**function.__globals__, **names}, function.__name__, defaults)
+    other.__kwdefaults__ = function.__kwdefaults__
+    return cast(Function, functools.update_wrapper(other, function))

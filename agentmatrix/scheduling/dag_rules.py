@@ -1,0 +1,151 @@
+"""The rules of a `Dag`: a node starts once, when all that may lead to it has settled and something has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from langgraph.errors import InvalidUpdateError
+
+from agentmatrix.scheduling.activation import ScheduledActivation
+from agentmatrix.scheduling.log import ActivationLog
+from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening
+from agentmatrix.scheduling.topology import Topology
+
+__all__ = ["DagRules"]
+
+
+class DagRules:
+    """Edges only. Counts, for each node, the sources that have not settled: O(edges) a run.
+
+    A node settles when its sources have and nothing of it is at work. A skip needs no record of its own: it is a node
+    that has settled though nothing has led to it.
+
+    Args:
+        topology: the shape of the graph.
+        log: what has run.
+
+    Attributes:
+        ready: as in `Rules`.
+        cancelled: as in `Rules`; always empty here.
+    """
+
+    def __init__(self, topology: Topology, log: ActivationLog) -> None:
+        self.topology, self.log = topology, log
+        self.ready: list[ScheduledActivation] = []
+        self.cancelled: list[ScheduledActivation] = []
+        self.settled: set[str] = set()
+        self.started: set[str] = set()
+        # By node: its sources that have not settled; what has led to it; how many of its activations are at work.
+        self._unsettled: dict[str, int] = {}
+        self._delivered: dict[str, Delivered] = {}
+        self._led_by: dict[str, list[str]] = {}
+        self._at_work: dict[str, int] = {}
+        self._deferred: list[str] = []
+
+    def open(self, opening: Opening) -> None:
+        for activation in opening.sends:
+            self._begin_send(activation)
+        roots = {*opening.ready, *self._at_work}
+        open_nodes = roots | self._reachable(roots) | {*opening.waiting}
+        self.settled = {*self.topology.nodes} - open_nodes
+        self._unsettled = dict.fromkeys(open_nodes, 0)
+        for source in open_nodes:
+            for node in self.topology.follow[source]:
+                self._unsettled[node] += 1
+        self._delivered.update({node: (a.ancestors, a.depth) for node, a in opening.ready.items()})
+        self._delivered.update(opening.waiting)
+        for node in self.topology.nodes:
+            if node in open_nodes and not self._unsettled[node]:
+                self._look_at(node)
+        self._start_deferred()
+
+    def _reachable(self, roots: Iterable[str]) -> set[str]:
+        seen: set[str] = set()
+        frontier = list(roots)
+        while frontier:
+            for node in self.topology.follow[frontier.pop()]:
+                if node not in seen:
+                    seen.add(node)
+                    frontier.append(node)
+        return seen
+
+    def check(self, activation: ScheduledActivation, result: NodeResult) -> None:
+        allowed = self.topology.allowed[activation.node]
+        for target in (*result.targets, *(send.node for send in result.sends)):
+            if target not in allowed:
+                raise InvalidUpdateError(
+                    f"the node {activation.node!r} leads to {target!r}, which is not among the targets that it "
+                    "declares: name them in path_map= (or Literal[...]) of a router, in destinations= (or "
+                    "Command[Literal[...]]) of a node"
+                )
+
+    def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
+        node, nodes = activation.node, self._unsettled.keys() | self.settled
+        ancestors, depth = activation.ancestors | bit, activation.depth + 1
+        for target in (*result.targets, *(target for _, target in result.joins)):
+            if target in nodes:
+                known, deepest = self._delivered.get(target, (0, 0))
+                self._delivered[target] = (known | ancestors, max(deepest, depth))
+                self._led_by.setdefault(target, []).append(node)
+        for position, send in enumerate(result.sends):
+            if send.node in nodes:
+                self._begin_send(activation.sent(send, position, ancestors))
+        self._at_work[node] -= 1
+        if not self._at_work[node]:
+            self._look_at(node)
+        self._start_deferred()
+
+    def _begin_send(self, activation: ScheduledActivation) -> None:
+        self._at_work[activation.node] = self._at_work.get(activation.node, 0) + 1
+        self.ready.append(activation)
+
+    def _look_at(self, node: str) -> None:
+        """A source of the node has settled, or an activation of its own has finished."""
+        if node in self.settled or self._unsettled[node]:
+            return
+        if node in self._delivered and node not in self.started:
+            if node not in self.topology.deferred:
+                self._start(node)
+            elif node not in self._deferred:
+                self._deferred.append(node)
+        elif not self._at_work.get(node) and node not in self._deferred:
+            self._settle(node)
+
+    def _start(self, node: str) -> None:
+        ancestors, depth = self._delivered[node]
+        self._begin(ScheduledActivation(node, ancestors, depth, after=tuple(self._led_by.get(node, ()))))
+
+    def _begin(self, activation: ScheduledActivation) -> None:
+        self.started.add(activation.node)
+        self._at_work[activation.node] = self._at_work.get(activation.node, 0) + 1
+        self.ready.append(activation)
+
+    def _settle(self, node: str) -> None:
+        self.settled.add(node)
+        for follower in self.topology.follow[node]:
+            if follower not in self.settled:
+                self._unsettled[follower] -= 1
+                self._look_at(follower)
+
+    def _start_deferred(self) -> None:
+        """Deferred nodes come after all else: they see everything that has run, and fold after it."""
+        while self._deferred and not self.ready and not any(self._at_work.values()):
+            nodes, self._deferred = self._deferred, []
+            for node in nodes:
+                _, depth = self._delivered[node]
+                self._delivered[node] = (self.log.all, max(depth, len(self.log.levels)))
+                self._start(node)
+
+    def waiting(self) -> Mapping[str, Delivered]:
+        return {n: d for n, d in self._delivered.items() if n not in self.started and n not in self.settled}
+
+    def skip_reason(self, node: str) -> str | None:
+        if node not in self.settled or self.log.of(node):
+            return None
+        sources = self.topology.sources[node]
+        ran = [source for source in sources if source == self.topology.start or self.log.of(source)]
+        for source in ran:
+            if node in self.topology.choices.get(source, ()):
+                return f"the router or command of {source!r} led elsewhere"
+        skipped = [source for source in sources if source not in ran]
+        return f"{skipped[0]!r} is skipped: {self.skip_reason(skipped[0])}" if skipped else "nothing started it"

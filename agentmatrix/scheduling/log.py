@@ -1,0 +1,100 @@
+"""What has run: a log that only grows, until its beginning is folded for good.
+
+An entry is a bit. What an activation sees, a depth and the writers of a key are sets of entries: plain integers, so
+that union, difference and containment cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from agentmatrix.scheduling.activation import Order, ScheduledActivation, Write
+
+__all__ = ["ActivationLog", "entries_of"]
+
+
+def entries_of(bits: int) -> Iterator[int]:
+    """The numbers of the entries in a bit set, lowest first."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
+
+
+class ActivationLog:
+    """The activations that have finished, and the events from outside, in the order of recording.
+
+    Attributes:
+        nodes: by entry, the node; of an event its label.
+        depths: by entry, the depth above `floor`.
+        orders: by entry, its place among those of its depth.
+        writes: by entry, what it wrote to the state.
+        ancestors: by entry, what it saw.
+        levels: by depth, the entries of that depth.
+        writers: by key, the entries that wrote it.
+        all: all entries.
+        outside: the entries that are events from outside.
+        silent: those of them that write nothing, such as signals.
+        floor: how many depths have been folded for good.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[str] = []
+        self.depths: list[int] = []
+        self.orders: list[Order] = []
+        self.writes: list[Sequence[Write]] = []
+        self.ancestors: list[int] = []
+        self.levels: list[int] = []
+        self.writers: dict[str, int] = {}
+        self.all = 0
+        self.outside = 0
+        self.silent = 0
+        self.floor = 0
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def append(self, activation: ScheduledActivation, writes: Sequence[Write], *, outside: bool = False) -> int:
+        """Record an activation that has finished.
+
+        Args:
+            activation: what has run.
+            writes: what it wrote to the state.
+            outside: whether it is an event from outside.
+
+        Returns:
+            The entry, as a bit.
+        """
+        bit = 1 << len(self.nodes)
+        self.nodes.append(activation.node)
+        self.depths.append(activation.depth)
+        self.orders.append(activation.order)
+        self.writes.append(writes)
+        self.ancestors.append(activation.ancestors)
+        while len(self.levels) <= activation.depth:
+            self.levels.append(0)
+        self.levels[activation.depth] |= bit
+        self.all |= bit
+        if outside:
+            self.outside |= bit
+            if not writes:
+                self.silent |= bit
+        for key, _ in writes:
+            self.writers[key] = self.writers.get(key, 0) | bit
+        return bit
+
+    def of(self, node: str) -> list[int]:
+        """The entries of a node, in the order of recording."""
+        return [entry for entry, name in enumerate(self.nodes) if name == node and not self.outside >> entry & 1]
+
+    def in_order(self, bits: int) -> list[int]:
+        """The entries of a bit set in canonical order: by depth, then by their place in it."""
+        return sorted(entries_of(bits), key=lambda entry: (self.depths[entry], self.orders[entry]))
+
+    def last(self) -> list[str]:
+        """The nodes of the greatest depth."""
+        inner = self.all & ~self.outside
+        for level in reversed(self.levels):
+            if level & inner:
+                return [self.nodes[entry] for entry in entries_of(level & inner)]
+        return []

@@ -1,0 +1,184 @@
+"""What an activation sees, and the final state: folds of the log over LangGraph's own channels.
+
+All writes of one depth reach a channel in one `update()`, in LangGraph's order of one superstep, so that `Overwrite`,
+guards and `Topic` mean what they mean there. A channel is copied before it changes: siblings share the folds of their
+common ancestors.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langgraph.channels import BinaryOperatorAggregate, LastValue, Topic, UntrackedValue
+from langgraph.channels.base import BaseChannel
+from langgraph.errors import InvalidUpdateError
+from langgraph.types import Overwrite
+
+from agentmatrix.scheduling.activation import ScheduledActivation, Write
+from agentmatrix.scheduling.log import ActivationLog, entries_of
+
+__all__ = ["Channels", "State", "StateKeys"]
+
+Channel = BaseChannel[Any, Any, Any]
+Channels = dict[str, Channel]
+
+_KEPT_FOLDS = 256
+"""How many folds are remembered. The folds that activations at work need are made again where one is missing."""
+_NO_WRITES: tuple[Any, ...] = ()
+
+
+class StateKeys:
+    """How the channels of a state take writes: what never changes, made once a graph.
+
+    Args:
+        channels: the channels of the state, by key.
+
+    Attributes:
+        all: the keys.
+        single: the keys that hold one value and have no reducer: unrelated nodes must not both write them.
+        stepwise: the keys whose channels hear of each step in which nobody wrote them.
+    """
+
+    def __init__(self, channels: Mapping[str, Channel]) -> None:
+        self.all = frozenset(channels)
+        self.single = frozenset(key for key, channel in channels.items() if _is_single(channel))
+        reduced = (BinaryOperatorAggregate, Topic)
+        self.tolerant = frozenset(key for key, channel in channels.items() if isinstance(channel, reduced))
+        silent = (LastValue, BinaryOperatorAggregate, UntrackedValue)
+        self.stepwise = tuple(key for key, channel in channels.items() if not isinstance(channel, silent))
+        self.untracked = frozenset(key for key, channel in channels.items() if isinstance(channel, UntrackedValue))
+
+
+def _is_single(channel: Channel) -> bool:
+    guarded = isinstance(channel, UntrackedValue) and channel.guard
+    return isinstance(channel, LastValue) or guarded
+
+
+class State:
+    """Folds of a log.
+
+    Args:
+        log: what has run.
+        keys: how the channels take writes.
+        base: the channels that the run began with; they are never changed.
+    """
+
+    def __init__(self, log: ActivationLog, keys: StateKeys, base: Channels) -> None:
+        self.log, self.keys, self.base = log, keys, base
+        self._folds: dict[int, Channels] = {0: base}
+
+    def rebase(self, base: Channels) -> None:
+        """The beginning of the log has been folded for good into `base`, and its entries are renumbered."""
+        self.base, self._folds = base, {0: base}
+
+    def fold(self, entries: int, below: int | None = None) -> Channels:
+        """The channels after these entries.
+
+        Args:
+            entries: a bit set that contains the ancestors of each of its entries.
+            below: a depth that is greater than theirs; by default the log's own is taken, and the search is longer.
+
+        Returns:
+            A dict that is shared: neither it nor its channels may be changed.
+        """
+        levels, folds = self.log.levels, self._folds
+        # A signal writes nothing: in the key of a fold it would only make the remembered ones miss.
+        entries &= ~self.log.silent
+        depth = len(levels) if below is None else min(below, len(levels))
+        steps: list[tuple[int, int]] = []
+        while (fold := folds.get(entries)) is None:
+            depth -= 1
+            if top := entries & levels[depth]:
+                steps.append((entries, top))
+                entries ^= top
+        if len(folds) > _KEPT_FOLDS:
+            self._folds = folds = {0: self.base, **dict(list(folds.items())[-_KEPT_FOLDS // 4 :])}
+        for whole, top in reversed(steps):
+            fold = folds[whole] = self._step(fold, top)
+        return fold
+
+    def final(self) -> Channels:
+        """The channels after all that has run."""
+        return self.fold(self.log.all)
+
+    def _step(self, before: Channels, level: int) -> Channels:
+        """The channels after the entries of one depth."""
+        log = self.log
+        if level & (level - 1):
+            entries = sorted(entries_of(level), key=log.orders.__getitem__)
+        else:
+            entries = [level.bit_length() - 1]
+        written: dict[str, list[Any]] = {}
+        for entry in entries:
+            for key, value in log.writes[entry]:
+                written.setdefault(key, []).append(value)
+        after = dict(before)
+        for key, values in written.items():
+            after[key] = updated(before[key], values)
+        for key in self.keys.stepwise:
+            if key not in written and before[key].is_available():
+                after[key] = updated(before[key], _NO_WRITES)
+        return after
+
+    def check(self, activation: ScheduledActivation, writes: Sequence[Write]) -> None:
+        """Whether these writes can be recorded.
+
+        Raises:
+            InvalidUpdateError: two nodes of which neither comes after the other write a key that holds one value; or
+                the channel does not take what the nodes of this depth write to it. The message names key and nodes.
+        """
+        log, single = self.log, self.keys.single
+        for key in {key for key, _ in writes}:
+            if key in single:
+                for other in entries_of(log.writers.get(key, 0) & ~activation.ancestors):
+                    if log.ancestors[other] & log.outside == activation.ancestors & log.outside:
+                        raise _conflict(key, activation.node, log.nodes[other])
+                if sum(name == key for name, _ in writes) > 1:
+                    self._try(key, activation, [value for name, value in writes if name == key], 0)
+                continue
+            values = [value for name, value in writes if name == key]
+            level = log.levels[activation.depth] if activation.depth < len(log.levels) else 0
+            beside = log.writers.get(key, 0) & level
+            if key not in self.keys.tolerant:
+                if beside or len(values) > 1:
+                    self._try(key, activation, values, beside)
+            elif any(map(_is_overwrite, values)):
+                if sum(map(_is_overwrite, values)) > 1:
+                    self._try(key, activation, values, 0)
+                for other in entries_of(beside):
+                    if any(name == key and _is_overwrite(value) for name, value in log.writes[other]):
+                        raise _conflict(key, activation.node, log.nodes[other], "Overwrite")
+
+    def _try(self, key: str, activation: ScheduledActivation, values: list[Any], beside: int) -> None:
+        others = [value for e in entries_of(beside) for name, value in self.log.writes[e] if name == key]
+        try:
+            updated(self.base[key], [*others, *values])
+        except InvalidUpdateError as error:
+            nodes = sorted({activation.node, *(self.log.nodes[entry] for entry in entries_of(beside))})
+            error.add_note(f"key {key!r}, written by {' and '.join(map(repr, nodes))}")
+            raise
+
+
+def updated(channel: Channel, values: Sequence[Any]) -> Channel:
+    """A copy of a channel that has taken these writes of one step."""
+    other = channel.copy()
+    if isinstance(other, BinaryOperatorAggregate) and isinstance(other.value, list | dict | set):
+        # A reducer may change its left side in place.
+        other.value = copy.copy(other.value)
+    other.update(values)
+    return other
+
+
+def _is_overwrite(value: Any) -> bool:
+    return isinstance(value, Overwrite) or (isinstance(value, dict) and value.keys() == {"__overwrite__"})
+
+
+def _conflict(key: str, node: str, other: str, what: str = "value") -> InvalidUpdateError:
+    first, second = sorted((node, other))
+    who = f"The nodes {first!r} and {second!r} both write" if first != second else f"{first!r} writes"
+    return InvalidUpdateError(
+        f"At key {key!r}: Can receive only one {what} per step. {who} it, it has no reducer that could join the two, "
+        "and neither comes after the other: add an edge between them, or annotate the key with a reducer"
+    )
