@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateUpdate
@@ -11,7 +11,8 @@ from langgraph.types import StateUpdate
 from agentmatrix.compose.builder import ComposedGraph
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
 from agentmatrix.engine.graph import ScheduledPregel
-from agentmatrix.pregel.execution import branch_channel
+from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of
+from agentmatrix.pregel.execution import branch_channel, thread_of
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology
@@ -30,15 +31,29 @@ class ScheduledGraph(ScheduledPregel, ComposedGraph):
 
     signals: frozenset[str] = frozenset()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with nodes and channels of its own. LangGraph's writers are shared: they do not survive a deep copy."""
+        return self.copy()
+
     def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
         """Update the state, as in LangGraph; what has finished in an open step stays finished."""
-        return super().bulk_update_state(self.settle(config), supersteps)
+        saver, own = thread_of(self, config)
+        if own is not None and (pause := pause_of(self, saver.get_tuple(own), saver)) is not None:
+            at = saver.put(pause.config, pause.checkpoint, pause.metadata, pause.versions)
+            for task_id, writes in pause.writes.items():
+                saver.put_writes(at, writes, task_id)
+        return cast(RunnableConfig, bulk_update_state(self, config, supersteps))
 
     async def abulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> RunnableConfig:
         """Update the state, as in LangGraph; what has finished in an open step stays finished."""
-        return await super().abulk_update_state(await self.asettle(config), supersteps)
+        saver, own = thread_of(self, config)
+        if own is not None and (pause := pause_of(self, await saver.aget_tuple(own), saver)) is not None:
+            at = await saver.aput(pause.config, pause.checkpoint, pause.metadata, pause.versions)
+            for task_id, writes in pause.writes.items():
+                await saver.aput_writes(at, writes, task_id)
+        return cast(RunnableConfig, await abulk_update_state(self, config, supersteps))
 
 
 def schedule(

@@ -84,6 +84,11 @@ class RunChannel(BaseChannel[Any, Any, Any]):
         # nodes that wait; the new version tells that those which are kept here still stand.
         return self.value is not MISSING
 
+    def stand_for(self, nodes: set[str]) -> None:
+        """Somebody has written in the name of these nodes: they are not to run any more."""
+        seen = {node: version for node, version in self.value["seen"].items() if node not in nodes}
+        self.value = {**self.value, "seen": seen, "done": sorted({*self.value["done"], *nodes})}
+
 
 class ConstantChannel(BaseChannel[Any, Any, Any]):
     """A channel of one task: its trigger, its `Send`, its activation."""

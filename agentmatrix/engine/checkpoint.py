@@ -9,7 +9,7 @@ from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph.constants import START
@@ -18,9 +18,12 @@ from langgraph.types import Send
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
 from agentmatrix.engine.tasks import TaskIds
 from agentmatrix.pregel.execution import (
+    INTERRUPT,
     MISSING,
+    NULL_TASK_ID,
     TASKS,
     branch_channel,
+    branch_target,
     is_triggered,
     sanitize_untracked_values_in_send,
 )
@@ -28,7 +31,7 @@ from agentmatrix.scheduling.activation import ScheduledActivation
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler
 from agentmatrix.scheduling.rules import Opening
 
-__all__ = ["close", "is_open", "opened", "schedule_of"]
+__all__ = ["close", "is_branch", "is_open", "levels_of", "opened", "schedule_of"]
 
 
 def schedule_of(channels: Mapping[str, Any]) -> Schedule:
@@ -42,8 +45,24 @@ def is_open(checkpoint: Mapping[str, Any], channels: Mapping[str, Any]) -> bool:
     return bool(checkpoint["channel_versions"]) and not channels[START].is_available()
 
 
+def is_branch(metadata: Mapping[str, Any]) -> bool:
+    """Whether somebody has branched off at a checkpoint, or has updated it: what starts there has ids of its own."""
+    return metadata.get("source") in ("fork", "update")
+
+
+def levels_of(schedule: Schedule, scheduler: GraphScheduler) -> Callable[[ScheduledActivation], int]:
+    """How many levels of activations of a step come before an activation: none where each level is a step."""
+    return (lambda activation: 0) if schedule.barriers else scheduler.level
+
+
 def opened(
-    checkpoint: Mapping[str, Any], channels: Mapping[str, Any], nodes: Mapping[str, Any], step: int, *, branches: bool
+    checkpoint: Mapping[str, Any],
+    channels: Mapping[str, Any],
+    nodes: Mapping[str, Any],
+    step: int,
+    pending: Iterable[tuple[str, str, Any]],
+    *,
+    branches: bool,
 ) -> tuple[GraphScheduler, TaskIds]:
     """The run as a checkpoint leaves it.
 
@@ -52,7 +71,8 @@ def opened(
         channels: its channels; they are not changed.
         nodes: the nodes of the graph.
         step: the number of the step that follows it.
-        branches: whether somebody has branched off here (a fork, an update): then tasks have ids of their own.
+        pending: the writes beside it.
+        branches: see `is_branch`.
 
     Returns:
         A scheduler, and what the ids of the step's tasks are made from.
@@ -64,6 +84,7 @@ def opened(
     # A deferred node's trigger is no value before LangGraph ends the run.
     ready += [n for n in topology.deferred if n not in ready and _deferred_value(channels, n) is not MISSING]
     sends = [send for send in _pending_sends(channels) if send.node in topology.follow]
+    called = {branch_target(channel) for task_id, channel, _ in pending if task_id == NULL_TASK_ID}
     ids = TaskIds(checkpoint["id"], step)
     base = {key: channels[key] for key in schedule.keys.all}
     paused = channels[RUN].value if channels[RUN].is_available() else None
@@ -72,9 +93,9 @@ def opened(
         edited = versions.get(RUN) != paused["version"]
         still = [
             node
-            for node, version in paused["seen"].items()
+            for node, before in paused["seen"].items()
             if node in topology.follow
-            and seen.get(node, {}).get(branch_channel(node)) == version
+            and _seen(nodes[node], seen.get(node, {})) == before
             and (edited or node in ready)
         ]
         if edited:
@@ -85,32 +106,37 @@ def opened(
         scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
         activations = [_sent(position, send) for position, send in enumerate(sends)]
         begins = versions.get(START) is not None and versions[START] == max(versions.values())
-        scheduler.open(Opening({n: ScheduledActivation(n) for n in ready}, activations, begins=begins))
+        if begins:
+            called.update(node for node in ready if node not in topology.allowed[START])
+        ran = _ran(topology.nodes, versions.get(START), seen)
+        if sends or not ran.issuperset(ready):
+            # An update in the name of a node that has run starts its followers, but not those that have run as well.
+            ready = [node for node in ready if node not in ran or node in called]
+        opening = Opening({n: ScheduledActivation(n) for n in ready}, activations, done=ran, begins=begins)
+        opening.called = frozenset(node for node in ready if node in called)
+        scheduler.open(opening)
         return scheduler, ids
-    if paused["ids"] is not None and not branches:
+    identities = paused["ids"] is not None and not branches
+    if identities:
         ids = TaskIds(*paused["ids"])
-    kept = paused["run"] or _NOTHING
+    kept = paused["run"]
     # What somebody has written to a key since is for all to see.
     kept = {**kept, "keys": [k for k in kept["keys"] if k in base and versions.get(k) == paused["versions"].get(k)]}
     for key in kept["keys"]:
         base[key] = base[key].from_checkpoint(kept["base"].get(key, MISSING))
     scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
     run = [node for node in topology.nodes if node in still or node in ready]
-    updated = {*paused["seen"]} - {*still}
     activations = [_sent(position, send) for position, send in enumerate(sends)]
-    scheduler.resume(kept, run, activations, {*paused["done"], *updated})
+    scheduler.resume(kept, run, activations, paused["done"], called, identities=identities)
     return scheduler, ids
 
 
-_NOTHING: dict[str, Any] = {
-    "entries": [],
-    "base": {},
-    "keys": [],
-    "ready": {},
-    "sends": [],
-    "waiting": {},
-    "depth": 0,
-}
+def _ran(nodes: Iterable[str], began: Any, seen: Mapping[str, Any]) -> frozenset[str]:
+    """The nodes that have run since the input was taken in, as far as LangGraph's versions tell."""
+    if began is None:
+        return frozenset()
+    versions = {node: [v for name, v in seen.get(node, {}).items() if name != INTERRUPT] for node in nodes}
+    return frozenset(node for node, known in versions.items() if any(version >= began for version in known))
 
 
 def _sent(position: int, send: Send) -> ScheduledActivation:
@@ -160,21 +186,27 @@ def close(
     waiting = scheduler.rules.waiting() if unfinished else {}
     done = scheduler.done()
     for node in schedule.topology.nodes:
+        joined = False
         for name in nodes[node].triggers:
             if name in schedule.joins:
-                _set_join(channels, versions, name, done if node in waiting else frozenset(), following)
-            elif node in schedule.topology.deferred:
-                _set_deferred(channels, versions, name, following, calls=node in called)
-            elif node in called:
-                if not channels[name].is_available() or seen.get(node, {}).get(name) == versions.get(name):
-                    channels[name].update([None])
-                    versions[name] = following
-                updated.add(name)
-            elif channels[name].is_available():
-                seen.setdefault(node, {})[name] = versions.get(name, following)
-                channels[name].consume()
-                channels[name].update(())
+                _set_join(
+                    channels, versions, name, done if node in waiting or node in called else frozenset(), following
+                )
+                joined = joined or (node in called and channels[name].is_available())
+                updated.update((name,) if joined else ())
+        name, triggers = branch_channel(node), node in called and not joined
+        if node in schedule.topology.deferred:
+            _set_deferred(channels, versions, name, following, triggers=node in called)
+        elif triggers:
+            if not channels[name].is_available() or seen.get(node, {}).get(name) == versions.get(name):
+                channels[name].update([None])
                 versions[name] = following
+            updated.add(name)
+        elif channels[name].is_available():
+            seen.setdefault(node, {})[name] = versions.get(name, following)
+            channels[name].consume()
+            channels[name].update(())
+            versions[name] = following
     if not unfinished:
         # LangGraph infers from these in whose name an update comes that names no node: that of the node that ran last.
         for node in scheduler.log.last():
@@ -187,7 +219,7 @@ def close(
         versions[TASKS] = following
         if sends:
             updated.add(TASKS)
-    paused = _paused(scheduler, unfinished, versions, seen, following, ids) if unfinished else None
+    paused = _paused(scheduler, unfinished, nodes, versions, seen, following, ids) if unfinished else None
     if paused is not None or channels[RUN].is_available():
         channels[RUN] = RunChannel(schedule, MISSING if paused is None else paused)
         channels[RUN].key = RUN
@@ -198,27 +230,33 @@ def close(
 def _paused(
     scheduler: GraphScheduler,
     unfinished: Sequence[ScheduledActivation],
+    nodes: Mapping[str, Any],
     versions: Mapping[str, Any],
     seen: Mapping[str, Any],
     following: Any,
     ids: TaskIds | None,
 ) -> dict[str, Any] | None:
-    run = scheduler.pause(unfinished)
-    if run is None and ids is None:
+    run = scheduler.pause(unfinished, identities=ids is not None)
+    if run is None:
         return None
     base = scheduler.state.base
     return {
         "run": run,
         "ids": None if ids is None else list(ids),
         "done": sorted(scheduler.done() - {activation.node for activation in unfinished}),
-        "versions": {key: versions.get(key) for key in (run["keys"] if run else ())},
-        "seen": {a.node: seen.get(a.node, {}).get(branch_channel(a.node)) for a in unfinished if a.send is None},
+        "versions": {key: versions.get(key) for key in run["keys"]},
+        "seen": {a.node: _seen(nodes[a.node], seen.get(a.node, {})) for a in unfinished if a.send is None},
         "sends": [
             [a.send.node, sanitize_untracked_values_in_send(a.send, base).arg] for a in unfinished if a.send is not None
         ],
         "sent": versions.get(TASKS),
         "version": following,
     }
+
+
+def _seen(node: Any, seen: Mapping[str, Any]) -> list[Any]:
+    """The versions of its triggers that a node has run for."""
+    return [seen.get(name) for name in node.triggers]
 
 
 def _set_join(channels: dict[str, Any], versions: Any, name: str, done: frozenset[str], following: Any) -> None:
@@ -230,9 +268,9 @@ def _set_join(channels: dict[str, Any], versions: Any, name: str, done: frozense
         versions[name] = following
 
 
-def _set_deferred(channels: dict[str, Any], versions: Any, name: str, following: Any, *, calls: bool) -> None:
+def _set_deferred(channels: dict[str, Any], versions: Any, name: str, following: Any, *, triggers: bool) -> None:
     """A deferred node's trigger is a value that counts once it is finished."""
-    if calls or channels[name].value is not MISSING:
-        channels[name] = channels[name].from_checkpoint((None, True) if calls else MISSING)
+    if triggers or channels[name].value is not MISSING:
+        channels[name] = channels[name].from_checkpoint((None, True) if triggers else MISSING)
         channels[name].key = name
         versions[name] = following

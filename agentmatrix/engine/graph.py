@@ -13,7 +13,7 @@ from langgraph.types import StateSnapshot
 
 from agentmatrix.engine.loop import LAST_VALUES_ONLY, SchedulerLoop
 from agentmatrix.engine.runner import Runner
-from agentmatrix.engine.snapshot import arecord_snapshot, asnapshot, record_snapshot, snapshot
+from agentmatrix.engine.snapshot import arecord_snapshot, asnapshot, for_snapshot, record_snapshot, snapshot
 from agentmatrix.pregel.execution import (
     CONF,
     AsyncBackgroundExecutor,
@@ -107,10 +107,12 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
         return await super().ainvoke(input, _of_invoke(config, kwargs), **kwargs)
 
     def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
-        return (snapshot if options.get("live") else record_snapshot)(self, config, saved, **options)
+        make = snapshot if options.get("live") else record_snapshot
+        return make(self, config, for_snapshot(saved), **options)
 
     async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
-        return await (asnapshot if options.get("live") else arecord_snapshot)(self, config, saved, **options)
+        make = asnapshot if options.get("live") else arecord_snapshot
+        return await make(self, config, for_snapshot(saved), **options)
 
 
 def _of_invoke(config: RunnableConfig | None, options: Mapping[str, Any]) -> RunnableConfig | None:

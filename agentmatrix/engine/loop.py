@@ -18,7 +18,7 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
 from agentmatrix.engine.channels import RUN, RunChannel
-from agentmatrix.engine.checkpoint import close, is_open, opened, schedule_of
+from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory, TaskIds
 from agentmatrix.pregel.execution import (
@@ -118,8 +118,14 @@ class SchedulerLoop(PregelLoop):
             step.go_on(self._factory(step.scheduler, TaskIds(self.checkpoint["id"], self.step)))
             self.tasks = step.replay([])
         else:
-            branches = self.checkpoint_metadata.get("source") in ("fork", "update")
-            scheduler, ids = opened(self.checkpoint, self.channels, self.nodes, self.step, branches=branches)
+            scheduler, ids = opened(
+                self.checkpoint,
+                self.channels,
+                self.nodes,
+                self.step,
+                self.checkpoint_pending_writes,
+                branches=is_branch(self.checkpoint_metadata),
+            )
             step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
             self.tasks = step.replay(pending if self._reapplies_pending_writes else [])
         step.factory.go_on()
@@ -144,7 +150,7 @@ class SchedulerLoop(PregelLoop):
                 "cache_policy": self.cache_policy,
             },
             view=scheduler.view,
-            level=_level_none if self.schedule.barriers else scheduler.level,
+            level=levels_of(self.schedule, scheduler),
         )
 
     def _emit_checkpoint(self) -> None:
@@ -195,8 +201,8 @@ class SchedulerLoop(PregelLoop):
             if self._put_futures is not None:
                 self.saved[task_id] = self._put_futures.last
 
-    def take_saved(self, task: Task) -> list[Any]:
-        """The future of the saver that keeps the writes of a task; empty where nothing waits for it."""
+    def take_saved(self) -> list[Any]:
+        """The futures of the saver that keep writes of tasks that have ended; empty where nothing waits for them."""
         with self.lock:
             saved, self.saved = self.saved, {}
         return list(saved.values())
@@ -205,12 +211,15 @@ class SchedulerLoop(PregelLoop):
         """Whether a task was cancelled: what it writes does not count, and what it raises neither."""
         return False
 
-    def take_started(self) -> list[Task]:
+    def take_started(self) -> list[Task] | None:
         """The tasks that have become ready since the last look, but for those that are held back.
 
-        Called by the runner, in its own thread, once the writes of the tasks that made them ready are saved.
+        Called by the runner, in its own thread. None if meanwhile another task has ended whose writes are to be saved
+        first.
         """
         with self.lock:
+            if self.saved:
+                return None
             accepted, self._accepted = self._accepted, []
             for task in accepted:
                 self.tasks.pop(task.id, None)
@@ -231,7 +240,7 @@ class SchedulerLoop(PregelLoop):
         holds: Callable[[ScheduledActivation], bool] | None = None
         if self.schedule.barriers:
             holds = _always
-        elif self._breaks or drains or self.step + step.depth() > self.stop:
+        elif self._breaks or drains or self.step + step.scheduler.levels() > self.stop:
             holds = self._holds
         tasks = step.start_ready(holds)
         self.tasks.update((task.id, task) for task in tasks)
@@ -240,13 +249,14 @@ class SchedulerLoop(PregelLoop):
 
     def _holds(self, activation: ScheduledActivation) -> bool:
         """Whether an activation waits for the end of the step: behind a breakpoint, a drain or the last step."""
+        assert self.open_step is not None
         before, after = self.interrupt_before, self.interrupt_after
         return (
             before == "*"
             or activation.node in before
             or any(after == "*" or node in after for node in activation.after)
             or (self.control is not None and self.control.drain_requested)
-            or self.step + activation.depth > self.stop
+            or self.step + self.open_step.scheduler.level(activation) > self.stop
         )
 
     def _push(self, task: Task, write_idx: int, call: Any = None) -> Task | None:
@@ -307,7 +317,7 @@ class SchedulerLoop(PregelLoop):
         self.checkpoint_pending_writes.clear()
         self.is_replaying = False
         if not self.schedule.barriers:
-            self.step += max(0, step.depth() - 1)
+            self.step += max(0, step.scheduler.levels() - 1)
         self.open_step = None
         self._has_ended = not step.held
         self._continued = step if self.schedule.barriers and step.held else None
@@ -350,7 +360,7 @@ class SchedulerLoop(PregelLoop):
 
     def _pause(self, step: OpenStep) -> None:
         """A checkpoint of its own: what has finished is in the state, what has not is to run from there."""
-        if not step.finished:
+        if not (step.finished or step.factory.answer_taken):
             return
         pending = self.checkpoint_pending_writes
         self.updated_channels = updated = self._close(step, step.unfinished(), step.factory.ids)
@@ -395,10 +405,14 @@ class SchedulerLoop(PregelLoop):
     def _begins_anew(self) -> bool:
         """Whether new input meets a step that was never closed, as after a kill."""
         resumes = self.config[CONF].get(CONFIG_KEY_RESUMING, self.input is None or isinstance(self.input, Command))
-        return not resumes and bool(self.checkpoint_pending_writes) and is_open(self.checkpoint, self.channels)
+        if resumes or self._addressed_checkpoint_superseded or not self.checkpoint_pending_writes:
+            return False
+        return is_open(self.checkpoint, self.channels)
 
     def _fold_what_has_finished(self) -> None:
-        scheduler, ids = opened(self.checkpoint, self.channels, self.nodes, self.step, branches=False)
+        scheduler, ids = opened(
+            self.checkpoint, self.channels, self.nodes, self.step, self.checkpoint_pending_writes, branches=False
+        )
         step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
         step.replay(self.checkpoint_pending_writes)
         if step.finished:
@@ -426,7 +440,3 @@ class FutureRecorder:
 
 def _always(activation: ScheduledActivation) -> bool:
     return True
-
-
-def _level_none(activation: ScheduledActivation) -> int:
-    return 0

@@ -72,10 +72,16 @@ class Runner(PregelRunner):
                 task.writes.extend(kept)
                 super().commit(task, exception)
 
-    def _successors(self, task: Task) -> Generator[Request, Any, list[Task]]:
+    def _successors(self) -> Generator[Request, Any, list[Task]]:
         """A task has ended and is accepted: wait for the saver under durability "sync", then start what follows."""
-        yield from self.loop.take_saved(task)
-        return (yield from self._uncached(self.loop.take_started()))
+        return (yield from self._uncached((yield from self._saved_and_started())))
+
+    def _saved_and_started(self) -> Generator[Request, Any, list[Task]]:
+        started: list[Task] | None = None
+        while started is None:
+            yield from self.loop.take_saved()
+            started = self.loop.take_started()
+        return started
 
     def _uncached(self, tasks: list[Task]) -> Generator[Request, Any, list[Task]]:
         """Of these tasks, and of those that follow the ones whose results the cache has, the ones to run."""
@@ -89,7 +95,7 @@ class Runner(PregelRunner):
                     loop.accept(keys[key])
                     loop.put_writes(keys[key].id, keys[key].writes, cached=True)
             start += [task for task in tasks if not task.writes]
-            tasks = loop.take_started() if found else []
+            tasks = (yield from self._saved_and_started()) if found else []
         return start
 
     # sync
@@ -153,7 +159,7 @@ class Runner(PregelRunner):
         if error is not None:
             ends.add(task, error)
             return ()
-        return self._drive(self._successors(task)) if not ends.stops else ()
+        return self._drive(self._successors()) if not ends.stops else ()
 
     def _drive(self, steps: Generator[Request, Any, Result]) -> Result:
         cache: Any = self.loop.cache
@@ -238,7 +244,7 @@ class Runner(PregelRunner):
         if error is not None:
             ends.add(task, error)
             return ()
-        return await self._adrive(self._successors(task)) if not ends.stops else ()
+        return await self._adrive(self._successors()) if not ends.stops else ()
 
     async def _adrive(self, steps: Generator[Request, Any, Result]) -> Result:
         cache: Any = self.loop.cache

@@ -1,17 +1,49 @@
-"""State snapshots. In flight `get_state` shows what has finished, as for a StateGraph: folded when asked, not written."""
+"""State snapshots. In flight `get_state` shows what has finished, as for a StateGraph: folded when asked, and not kept."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.pregel import Pregel
 
-from agentmatrix.engine.checkpoint import is_open, opened, schedule_of
+from agentmatrix.engine.channels import RUN
+from agentmatrix.engine.checkpoint import is_branch, is_open, levels_of, opened, schedule_of
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory
-from agentmatrix.pregel.execution import CONTROL_WRITES, Task, prepare_next_tasks, with_globals
+from agentmatrix.pregel.execution import (
+    CONTROL_WRITES,
+    NULL_TASK_ID,
+    Task,
+    apply_input_writes,
+    prepare_next_tasks,
+    with_globals,
+)
 
-__all__ = ["arecord_snapshot", "asnapshot", "record_snapshot", "snapshot"]
+__all__ = ["arecord_snapshot", "asnapshot", "for_snapshot", "record_snapshot", "snapshot"]
+
+_INPUT = "agentmatrix:input"
+"""The task under which a snapshot finds what a command from outside has written."""
+
+
+def for_snapshot(saved: CheckpointTuple | None) -> CheckpointTuple | None:
+    """A saved checkpoint as LangGraph's snapshot is to find it.
+
+    It would apply what a command from outside has written after it has made the tasks, while a run that goes on applies
+    that before.
+    """
+    if saved is None:
+        return None
+    pending = [
+        (_INPUT, channel, value)
+        if task_id == NULL_TASK_ID and channel not in CONTROL_WRITES
+        else (task_id, channel, value)
+        for task_id, channel, value in saved.pending_writes or ()
+    ]
+    values = saved.checkpoint["channel_values"]
+    if RUN in values and is_branch(saved.metadata):
+        values = {**values, RUN: {**values[RUN], "ids": None}}
+    return saved._replace(pending_writes=pending, checkpoint={**saved.checkpoint, "channel_values": values})
 
 
 def _live_tasks(
@@ -32,7 +64,9 @@ def _live_tasks(
         return prepare_next_tasks(
             checkpoint, pending_writes, processes, channels, managed, config, step, stop, for_execution=True, **options
         )
-    scheduler, ids = opened(checkpoint, channels, processes, step, branches=False)
+    written = [(NULL_TASK_ID, channel, value) for task_id, channel, value in pending_writes or () if task_id == _INPUT]
+    apply_input_writes(checkpoint, channels, written, None)
+    scheduler, ids = opened(checkpoint, channels, processes, step, written, branches=False)
     factory = TaskFactory(
         ids,
         checkpoint,
@@ -43,7 +77,7 @@ def _live_tasks(
         stop,
         options,
         view=scheduler.view,
-        level=scheduler.level,
+        level=levels_of(schedule_of(channels), scheduler),
     )
     running = OpenStep(schedule_of(channels), scheduler, factory)
     tasks = running.replay(pending_writes or [])

@@ -148,10 +148,6 @@ class OpenStep:
                     )
         return NodeResult(state, tuple(targets), sends, arrived)
 
-    def depth(self) -> int:
-        """How many levels of activations the step has recorded."""
-        return len(self.scheduler.log.levels)
-
     def unfinished(self) -> Sequence[ScheduledActivation]:
         """The activations that are ready, at work or held back, each once."""
         return list(dict.fromkeys((*self.activations.values(), *self.scheduler.rules.ready, *self.held)))

@@ -84,6 +84,7 @@ class TaskFactory:
         self._id_bytes = binascii.unhexlify(ids.checkpoint_id.replace("-", ""))
         # Of what is pending LangGraph reads nothing else for a task, and it reads all of it for each.
         self.control: PendingWrites = [write for write in pending if write[1] in CONTROL_WRITES]
+        self._for_those_at_work, self._had_answer = self.control, False
         self._nodes, self._view, self._level = nodes, view, level
         self._options: dict[str, Any] = {
             **options,
@@ -169,4 +170,15 @@ class TaskFactory:
         answer that none of those at work has taken is not theirs."""
         configurable = {key: value for key, value in self.config[CONF].items() if key != CONFIG_KEY_RESUMING}
         self.config = {**self.config, CONF: configurable}  # type: ignore[misc, typeddict-unknown-key]
-        self.control = [write for write in self.control if write[:2] != (NULL_TASK_ID, RESUME)]
+        self._had_answer = any(map(_is_answer, self.control))
+        self._for_those_at_work = self.control
+        self.control = [write for write in self.control if not _is_answer(write)]
+
+    @property
+    def answer_taken(self) -> bool:
+        """Whether a task has taken the answer that the run began with. LangGraph then takes it off the list."""
+        return self._had_answer and not any(map(_is_answer, self._for_those_at_work))
+
+
+def _is_answer(write: tuple[str, str, Any]) -> bool:
+    return write[:2] == (NULL_TASK_ID, RESUME)

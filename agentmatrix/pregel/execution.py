@@ -7,13 +7,15 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from langgraph._internal._config import patch_configurable
+from langchain_core.runnables import RunnableConfig
+from langgraph._internal._config import ensure_config, patch_configurable
 from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_RESUMING,
     ERROR_SOURCE_NODE,
+    INPUT,
     INTERRUPT,
     NULL_TASK_ID,
     PULL,
@@ -23,19 +25,22 @@ from langgraph._internal._constants import (
 )
 from langgraph._internal._typing import MISSING
 from langgraph.pregel._algo import (
+    PregelTaskWrites,
     _triggers,
+    apply_writes,
     checkpoint_null_version,
     prepare_next_tasks,
     prepare_node_error_handler_task,
     prepare_single_task,
     sanitize_untracked_values_in_send,
 )
-from langgraph.pregel._checkpoint import create_checkpoint
+from langgraph.pregel._checkpoint import channels_from_checkpoint, create_checkpoint
 from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.pregel._io import map_output_values
 from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
+from langgraph.pregel._utils import get_new_channel_versions as new_versions
 from langgraph.pregel.debug import map_debug_checkpoint, map_debug_tasks
 from langgraph.types import PregelExecutableTask
 
@@ -60,20 +65,25 @@ __all__ = [
     "PregelRunner",
     "SyncPregelLoop",
     "Task",
+    "apply_input_writes",
+    "apply_writes",
     "branch_channel",
     "branch_target",
+    "channels_from_checkpoint",
     "checkpoint_null_version",
     "create_checkpoint",
     "is_triggered",
     "map_debug_checkpoint",
     "map_debug_tasks",
     "map_output_values",
+    "new_versions",
     "patch_configurable",
     "prepare_next_tasks",
     "prepare_node_error_handler_task",
     "prepare_single_task",
     "read_task_statuses",
     "sanitize_untracked_values_in_send",
+    "thread_of",
     "with_globals",
 ]
 
@@ -98,6 +108,25 @@ def is_triggered(channels: Mapping[str, Any], checkpoint: Any, name: str, node: 
     null = checkpoint_null_version(checkpoint)
     seen = checkpoint["versions_seen"].get(name)
     return null is not None and _triggers(channels, checkpoint["channel_versions"], seen, null, node)
+
+
+def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_version: Any) -> None:
+    """Apply what a command from outside has written beside a checkpoint."""
+    writes = [write[1:] for write in pending if write[0] == NULL_TASK_ID and write[1] not in CONTROL_WRITES]
+    if writes:
+        apply_writes(checkpoint, channels, [PregelTaskWrites((), INPUT, writes, [])], next_version, {})
+
+
+def thread_of(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig | None]:
+    """The saver of a graph, and the config of the thread's latest checkpoint.
+
+    The config is None where `config` is about a graph inside this one, or addresses a checkpoint.
+    """
+    saver = graph._state_checkpointer(config)
+    own = graph._own_checkpoint_config(ensure_config(graph.config, config))
+    if own[CONF].get(CONFIG_KEY_CHECKPOINT_ID) or graph._subgraph_for_namespace(config, saver):
+        return saver, None
+    return saver, own
 
 
 def with_globals(function: Function, **names: Any) -> Function:

@@ -52,10 +52,13 @@ class DagRules:
         for source in open_nodes:
             for node in self.topology.follow[source]:
                 self._unsettled[node] += 1
+        self.started = {*opening.done} - opening.ready.keys()
         self._delivered.update({node: (a.ancestors, a.depth) for node, a in opening.ready.items()})
         self._delivered.update(opening.waiting)
         for node in self.topology.nodes:
-            if node in open_nodes and not self._unsettled[node]:
+            if node in opening.called:
+                self._start(node)
+            elif node in open_nodes and not self._unsettled[node]:
                 self._look_at(node)
         self._start_deferred()
 

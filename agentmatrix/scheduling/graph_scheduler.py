@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentmatrix.scheduling.activation import ScheduledActivation
@@ -32,6 +32,7 @@ class GraphScheduler:
         self.state = State(self.log, keys, base)
         self.rules = rules(topology, self.log)
         self.already_done: frozenset[str] = frozenset()
+        self._levels_before = 0
 
     def open(self, opening: Opening) -> None:
         """Begin where a checkpoint is."""
@@ -52,8 +53,12 @@ class GraphScheduler:
         return self.state.fold(activation.ancestors, activation.depth)
 
     def level(self, activation: ScheduledActivation) -> int:
-        """How many levels of activations come before this one."""
-        return self.log.floor + activation.depth
+        """How many levels of activations of this step come before an activation."""
+        return max(0, self.log.floor + activation.depth - self._levels_before)
+
+    def levels(self) -> int:
+        """How many levels of activations this step has."""
+        return max(0, self.log.floor + len(self.log.levels) - self._levels_before)
 
     def finish(self, activation: ScheduledActivation, result: NodeResult, *, recorded: bool = False) -> None:
         """An activation has ended.
@@ -79,7 +84,7 @@ class GraphScheduler:
 
     # pauses
 
-    def pause(self, unfinished: Sequence[ScheduledActivation]) -> dict[str, Any] | None:
+    def pause(self, unfinished: Sequence[ScheduledActivation], *, identities: bool) -> dict[str, Any] | None:
         """What must be kept besides the final state, as plain values; None where that is nothing.
 
         Most keys need nothing: all that has been written to them is seen by each activation to come. For a key that one
@@ -87,6 +92,7 @@ class GraphScheduler:
 
         Args:
             unfinished: the activations that are ready, at work or held back.
+            identities: whether these go on as what they are, by depth and name.
         """
         log, waiting = self.log, self.rules.waiting()
         common = log.all
@@ -98,7 +104,8 @@ class GraphScheduler:
         for key in held:
             kept |= log.writers[key]
         entries = list(entries_of(kept))
-        if not entries and not waiting and all(activation.send is None for activation in unfinished):
+        plain = not entries and not waiting and all(activation.send is None for activation in unfinished)
+        if plain and not identities:
             return None
 
         def numbers(bits: int) -> list[int]:
@@ -127,10 +134,18 @@ class GraphScheduler:
             ],
             "waiting": {node: [numbers(known), depth] for node, (known, depth) in waiting.items()},
             "depth": len(log.levels),
+            "before": self._levels_before,
         }
 
     def resume(
-        self, kept: Mapping[str, Any], ready: Iterable[str], sends: Sequence[ScheduledActivation], done: Iterable[str]
+        self,
+        kept: Mapping[str, Any],
+        ready: Iterable[str],
+        sends: Sequence[ScheduledActivation],
+        done: Iterable[str],
+        called: Collection[str | None],
+        *,
+        identities: bool,
     ) -> None:
         """Go on from a pause.
 
@@ -139,6 +154,8 @@ class GraphScheduler:
             ready: the nodes that are to run.
             sends: the undelivered Sends, in the order in which `pause` was given them.
             done: the nodes that had run.
+            called: the nodes that a command from outside calls for, though they may have run.
+            identities: whether the activations go on as what they were; else they are the first ones of their step.
         """
         log = self.log
         for node, depth, order, ancestors, writes in kept["entries"]:
@@ -146,11 +163,16 @@ class GraphScheduler:
             log.append(past, [(key, value) for key, value in writes if key in kept["keys"]])
         log.levels += [0] * (kept["depth"] - len(log.levels))
         self.already_done = frozenset(done)
+        self._levels_before = kept["before"] if identities else kept["depth"]
         activations: dict[str, ScheduledActivation] = {}
         for node in ready:
-            known, depth = kept["ready"].get(node, (None, 0))
-            if known is not None or node not in self.already_done:
-                activations[node] = ScheduledActivation(node, log.all if known is None else _bits(known), depth)
+            if node in kept["ready"]:
+                known, depth = kept["ready"][node]
+                activations[node] = ScheduledActivation(node, _bits(known), depth)
+            elif node in called:
+                activations[node] = ScheduledActivation(node, log.all, kept["depth"])
+            elif node not in self.already_done:
+                activations[node] = ScheduledActivation(node, log.all)
         for activation, (known, depth, order, name, position) in zip(sends, kept["sends"], strict=False):
             activation.ancestors, activation.depth, activation.order = _bits(known), depth, _order(order)
             activation.name, activation.position = name, position
@@ -159,7 +181,9 @@ class GraphScheduler:
             for node, (known, depth) in kept["waiting"].items()
             if node in self.topology.follow and node not in activations
         }
-        self.rules.open(Opening(activations, sends, waiting))
+        opening = Opening(activations, sends, waiting, self.already_done)
+        opening.called = frozenset(node for node in activations if node in called)
+        self.rules.open(opening)
 
 
 def _bits(numbers: Iterable[int]) -> int:

@@ -41,6 +41,8 @@ class Opening:
         ready: by node, the activation that a trigger of LangGraph's starts.
         sends: the activations of undelivered Sends.
         waiting: by node, what has led to it while its other sources have not settled.
+        done: the nodes that have run in this run before.
+        called: the ready nodes that a command from outside calls for: they start at once.
         begins: whether a run begins here, with START as the only node that has run.
         saved: what the rules have kept at a pause, or None.
     """
@@ -48,6 +50,8 @@ class Opening:
     ready: Mapping[str, ScheduledActivation]
     sends: Sequence[ScheduledActivation]
     waiting: Mapping[str, Delivered] = field(default_factory=dict)
+    done: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
     begins: bool = False
     saved: Mapping[str, Any] | None = None
 
