@@ -88,7 +88,7 @@ class Dag(Builder):
         whole = self._completed(topology)
         if not topology.groups:
             graph = whole._compiled(ScheduledDag, name, checkpointer=checkpointer, **options)
-            return schedule(graph, whole.channels, topology, DagRules, barriers=barriers)
+            return schedule(graph, self._graphs, whole.channels, topology, DagRules, barriers=barriers)
         kind = CompiledDag if barriers else BarrierFreeDag
         graph = whole._compiled(kind, name, checkpointer=checkpointer, **options)
         attach(graph, whole, topology)

@@ -12,6 +12,8 @@ from agentmatrix.compose.builder import ComposedGraph
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of
+from agentmatrix.engine.written_keys import observed, only_written, with_written_keys
+from agentmatrix.pregel.compiled_graph import replace_bound, stand_in
 from agentmatrix.pregel.execution import branch_channel, thread_of
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
@@ -32,7 +34,7 @@ class ScheduledGraph(ScheduledPregel, ComposedGraph):
     signals: frozenset[str] = frozenset()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy with nodes and channels of its own. LangGraph's writers are shared: they do not survive a deep copy."""
+        """A copy with nodes and channels of its own. LangGraph's writers are shared: they survive no deep copy."""
         return self.copy()
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
@@ -57,20 +59,46 @@ class ScheduledGraph(ScheduledPregel, ComposedGraph):
 
 
 def schedule(
-    graph: Scheduled, channels: Mapping[str, Any], topology: Topology, rules: RulesFactory, *, barriers: bool
+    graph: Scheduled,
+    graphs: Mapping[str, Any],
+    channels: Mapping[str, Any],
+    topology: Topology,
+    rules: RulesFactory,
+    *,
+    barriers: bool,
 ) -> Scheduled:
     """Give a compiled graph its hidden channel.
 
     Args:
         graph: the graph.
+        graphs: by node, the graph that stands in it as it is.
         channels: the channels of its state.
         topology: its shape.
         rules: makes the rules that start its nodes.
         barriers: whether it runs in supersteps.
     """
+    for name, inner in graphs.items():
+        _write_only_what_is_written(graph, name, inner)
     joins = {
         name: node for node in topology.nodes for name in graph.nodes[node].triggers if name != branch_channel(node)
     }
     channel = RunChannel(Schedule(topology, StateKeys(channels), rules, joins, barriers))
     graph.channels = {**graph.channels, RUN: channel}
     return graph
+
+
+def _write_only_what_is_written(graph: ScheduledGraph, name: str, inner: Any) -> None:
+    """A graph in a node returns its whole state; what it was handed and has left alone is no write of the node's."""
+    node, reporting = graph.nodes[name], observed(inner)
+    if reporting is None or node.bound is not inner:
+        return
+
+    def call(state: Any, config: RunnableConfig) -> Any:
+        said: list[frozenset[str]] = []
+        return only_written(reporting.invoke(state, with_written_keys(config, said)), said)
+
+    async def acall(state: Any, config: RunnableConfig) -> Any:
+        said: list[frozenset[str]] = []
+        return only_written(await reporting.ainvoke(state, with_written_keys(config, said)), said)
+
+    replace_bound(graph, name, stand_in(inner, call, acall, name=name), node.subgraphs)

@@ -95,6 +95,8 @@ class AsyncLoop(SchedulerLoop, AsyncPregelLoop):
 class ScheduledPregel(Pregel[Any, Any, Any, Any]):
     """A compiled graph whose nodes start the moment that they may. One of its channels is a `RunChannel`."""
 
+    reports_written_keys = True
+
     stream: Any = with_globals(Pregel.stream, SyncPregelLoop=SyncLoop, PregelRunner=Runner)
     astream: Any = with_globals(Pregel.astream, AsyncPregelLoop=AsyncLoop, PregelRunner=Runner)
 

@@ -21,6 +21,7 @@ from agentmatrix.engine.channels import RUN, RunChannel
 from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory, TaskIds
+from agentmatrix.engine.written_keys import WrittenKeysLoop
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
@@ -44,7 +45,7 @@ LAST_VALUES_ONLY = "__pregel_agentmatrix_last_values_only"
 LangGraph's own prefix it stays out of metadata, savers and the wire."""
 
 
-class SchedulerLoop(PregelLoop):
+class SchedulerLoop(WrittenKeysLoop):
     """What the sync and the async loop have in common.
 
     Attributes:
@@ -400,7 +401,19 @@ class SchedulerLoop(PregelLoop):
     def _first(self, **given: Any) -> set[str] | None:
         if self._begins_anew():
             self._fold_what_has_finished()
+        elif self._addressed_checkpoint_superseded and self._is_answer():
+            self._branch_off()
         return super()._first(**given)
+
+    def _is_answer(self) -> bool:
+        return isinstance(self.input, Command) and self.input.resume is not None
+
+    def _branch_off(self) -> None:
+        """Another answer to a question of the past: LangGraph puts no checkpoint there, and would take the old answer."""
+        self.checkpoint_pending_writes = []
+        self._delta_channels_forced_snapshot = set()
+        self._put_checkpoint({"source": "fork"})
+        self._addressed_checkpoint_superseded = False
 
     def _begins_anew(self) -> bool:
         """Whether new input meets a step that was never closed, as after a kill."""

@@ -1,4 +1,4 @@
-"""State snapshots. In flight `get_state` shows what has finished, as for a StateGraph: folded when asked, and not kept."""
+"""State snapshots. In flight `get_state` shows what has finished, as a StateGraph does: folded on request, not kept."""
 
 from __future__ import annotations
 
