@@ -409,7 +409,7 @@ class SchedulerLoop(WrittenKeysLoop):
         return isinstance(self.input, Command) and self.input.resume is not None
 
     def _branch_off(self) -> None:
-        """Another answer to a question of the past: LangGraph puts no checkpoint there, and would take the old answer."""
+        """Another answer to a question of the past: LangGraph puts no checkpoint there, and takes the old answer."""
         self.checkpoint_pending_writes = []
         self._delta_channels_forced_snapshot = set()
         self._put_checkpoint({"source": "fork"})
