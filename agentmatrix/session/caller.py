@@ -21,7 +21,7 @@ from agentmatrix.session.proxies import Lent
 from agentmatrix.session.signal_forwarding import Forwarding
 from agentmatrix.transport.base import Lane, Transport
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.exceptions import decode_failure, encode_failure
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["GO_ON", "Call", "CallSpec"]

@@ -36,7 +36,7 @@ from agentmatrix.session.signal_forwarding import Arrivals
 from agentmatrix.stream_modes import Steps
 from agentmatrix.transport.base import Lane
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.exceptions import decode_failure, encode_failure
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "ServedRun"]
