@@ -15,7 +15,7 @@ from langgraph.types import Command
 
 from agentmatrix.agent import as_agent
 from agentmatrix.compose.topology import Topology
-from agentmatrix.display.notebook import Shown
+from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.live.live_run import Live
 from agentmatrix.pregel.compiled_graph import (
@@ -43,7 +43,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(names) or 'no nodes yet'})"
 
 
-class ComposedGraph(Live, Shown, CompiledStateGraph[Any, Any, Any, Any]):
+class ComposedGraph(Live, NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
     """What a builder compiles to: a LangGraph graph, drawn as the same graph in a `StateGraph` would be."""
 
     _drawing: Graph | None = None

@@ -13,7 +13,7 @@ from langchain_core.runnables.graph import Edge, Graph, Node
 
 from agentmatrix import pregel
 from agentmatrix.card import AgentCard
-from agentmatrix.display.notebook import Shown
+from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.live.inbox import new_id
 from agentmatrix.remote.attributes import FromCard
 from agentmatrix.remote.connection import Connection
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAgent"]
 
 
-class RemoteAgent(Shown, FromCard):
+class RemoteAgent(NotebookRepr, FromCard):
     """An agent on another host, used as if it were local.
 
     It is a LangGraph graph: a node of any other graph, with every verb. Making, adding, compiling, drawing and pickling
