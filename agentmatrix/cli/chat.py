@@ -44,10 +44,15 @@ def chat(
     from agentmatrix.cli.resolve import resolve
 
     options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout, allow)
-    _chat(resolve(target, options), thread)
+    _chat_with(resolve(target, options), thread)
 
 
-def _chat(graph: Any, thread: str | None) -> None:
+def _chat_with(graph: Any, thread: str | None) -> None:
+    """Read messages from stdin until it ends.
+
+    Raises:
+        CommandError: the graph takes no messages.
+    """
     import asyncio
 
     from langgraph.graph import MessagesState

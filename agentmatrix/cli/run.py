@@ -24,7 +24,7 @@ from agentmatrix.cli.host_options import (
 if TYPE_CHECKING:
     from agentmatrix.cli.thread_runner import ThreadRunner
 
-__all__ = ["run"]
+__all__ = ["run", "run_graph"]
 
 
 def run(
@@ -57,10 +57,23 @@ def run(
         raise CommandError("give one graph: module:attribute, or --remote host:port/agent")
     options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout, allow)
     graph = resolve(target or remote or "", options, remote=remote is not None)
-    _run(graph, target or f"--remote {remote}", input, thread, resume or [], json)
+    run_graph(graph, target or f"--remote {remote}", input, thread, resume or [], json)
 
 
-def _run(graph: Any, target: str, text: str | None, thread: str | None, answers: list[str], as_json: bool) -> None:
+def run_graph(graph: Any, target: str, text: str | None, thread: str | None, answers: list[str], as_json: bool) -> None:
+    """Run a graph until it ends.
+
+    Args:
+        graph: a compiled graph or a remote agent.
+        target: the target, for the hint how to resume.
+        text: the value of `--input`.
+        thread: the id of the thread; None makes a new one.
+        answers: the answers to the interrupts, in their order.
+        as_json: print JSON lines.
+
+    Raises:
+        CommandError: the input is wrong, or the graph paused and no answer is left.
+    """
     import asyncio
 
     from agentmatrix.cli.output import JsonOutput, TextOutput
