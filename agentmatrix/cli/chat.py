@@ -40,7 +40,7 @@ def chat(
     timeout: Timeout = None,
     allow: Allow = None,
 ) -> None:
-    """Talk with a graph that takes messages; what it asks is answered in place. Ctrl-D ends."""
+    """Talk with a graph that takes messages, and answer its questions in place. Ctrl-D ends."""
     from agentmatrix.cli.resolve import resolve
 
     options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout, allow)
@@ -71,7 +71,7 @@ def _chat_with(graph: Any, thread: str | None) -> None:
                 if line.strip() and not _answer(loop, runner, line):
                     return
             except Exception as error:
-                # A person goes on after a failure; a script of lines ends with its first one.
+                # On a terminal the chat continues after a failure; piped lines end with the first one.
                 if wants_traceback() or not sys.stdin.isatty():
                     raise
                 print_error(error_sentence(error))

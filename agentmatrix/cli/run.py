@@ -40,7 +40,7 @@ def run(
     thread: Thread = None,
     resume: Annotated[
         list[str] | None,
-        typer.Option(help="Answer to what the graph asks (JSON or text); repeat it for several questions."),
+        typer.Option(help="Answer to a question of the graph (JSON or text); repeat it for several questions."),
     ] = None,
     token_file: TokenFile = None,
     ssl_ca: SslCa = None,
@@ -50,7 +50,7 @@ def run(
     timeout: Timeout = None,
     allow: Allow = None,
 ) -> None:
-    """Run a graph once; who says what is shown as it comes."""
+    """Run a graph once, and show its messages and updates as they are streamed."""
     from agentmatrix.cli.resolve import resolve
 
     if (target is None) == (remote is None):

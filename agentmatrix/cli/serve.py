@@ -25,7 +25,7 @@ def serve(
         list[str] | None,
         typer.Argument(
             help=r"\[name=]module:attribute or \[name=]path.py:attribute, one or several; or a langgraph.json,"
-            " which is also what is read when nothing is named.",
+            " which is the default.",
             show_default=False,
         ),
     ] = None,

@@ -277,6 +277,10 @@ def _chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
 
 
 def _usage(prompt: Sequence[BaseMessage], answer: AIMessage) -> dict[str, int]:
-    asked = sum(len(str(message.content).split()) for message in prompt)
-    said = len(str(answer.content).split())
-    return {"input_tokens": asked, "output_tokens": said, "total_tokens": asked + said}
+    input_tokens = sum(len(str(message.content).split()) for message in prompt)
+    output_tokens = len(str(answer.content).split())
+    return {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+    }

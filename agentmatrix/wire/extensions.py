@@ -80,7 +80,7 @@ DecodePart = Callable[[PartDecoder, list[Any], int], Any]
 
 
 class Marker:
-    """The first element of a payload that stands for another value than a list or a dict: what decodes it."""
+    """The first element of the payload of any value but lists and dicts. It decodes the payload."""
 
     __slots__ = ()
 
@@ -116,8 +116,8 @@ class Tag(Marker):
 
 
 class Undecodable:
-    """An extension whose payload cannot be decoded. It stands in the value until the decoder, which knows the path,
-    comes to it and raises `InvalidPart`."""
+    """An extension whose payload cannot be decoded. msgpack puts it into the value; the decoder, which knows the path,
+    raises `InvalidPart` when it comes to it."""
 
     __slots__ = ("reason", "not_allowed")
 
