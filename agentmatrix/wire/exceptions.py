@@ -56,7 +56,7 @@ class RemoteTraceback(Exception):
 
 
 def encode_exception(encoder: PartEncoder, error: BaseException, depth: int) -> list[Any]:
-    """Encode an exception with its traceback, except for control flow, which has none that anybody reads."""
+    """Encode an exception with its traceback, but control flow without one: nobody reads it."""
     parts = _encode_parts(encoder, error, depth, seen=set())
     if not isinstance(error, _CONTROL_FLOW):
         text = _traceback(error)
@@ -170,9 +170,9 @@ def _decode_exception(decoder: PartDecoder, payload: list[Any], depth: int) -> B
     if type(parts) is not dict or type(parts.get("type")) is not str:
         raise InvalidPart("no exception")
     name, text = parts["type"], decoder.decode_field(parts.get("text", ""), ".text", depth)
-    args = [_decode_part(decoder, part, depth + 1) for part in parts.get("args", ())]
-    layout = {key: _decode_part(decoder, part, depth + 1) for key, part in parts.get("layout", {}).items()}
-    state = {key: _decode_part(decoder, part, depth + 1) for key, part in parts.get("state", {}).items()}
+    args = [_decode_or_text(decoder, part, depth + 1) for part in parts.get("args", ())]
+    layout = {key: _decode_or_text(decoder, part, depth + 1) for key, part in parts.get("layout", {}).items()}
+    state = {key: _decode_or_text(decoder, part, depth + 1) for key, part in parts.get("state", {}).items()}
     group = decoder.decode_field(parts.get("group"), "", depth)
     message = decoder.decode_field(parts.get("message", ""), "", depth)
     error = _rebuild(decoder, name, text, args, layout, state, (message, group))
@@ -180,24 +180,24 @@ def _decode_exception(decoder: PartDecoder, payload: list[Any], depth: int) -> B
     return error
 
 
-def _decode_part(decoder: PartDecoder, part: Any, depth: int) -> Any:
+def _decode_or_text(decoder: PartDecoder, part: Any, depth: int) -> Any:
     try:
         return decoder.decode_field(part, "", depth)
     except InvalidPart as invalid:
         if not invalid.not_allowed:
             raise
-        return _readable(part)
+        return _encoded_as_text(part)
 
 
-def _readable(raw: Any) -> str:
+def _encoded_as_text(raw: Any) -> str:
     """A text for an object of a class that is not in the allow-list, made from its encoded parts."""
     if isinstance(raw, Undecodable):
         return raw.reason.removeprefix("the type ").partition(" is not listed")[0]
     if isinstance(raw, dict):
-        inside = ", ".join(f"{key}={_readable(value)}" for key, value in raw.items() if key.isidentifier())
-        return f"{_readable(raw[''])}({inside})" if "" in raw else f"{{{inside}}}"
+        inside = ", ".join(f"{key}={_encoded_as_text(value)}" for key, value in raw.items() if key.isidentifier())
+        return f"{_encoded_as_text(raw[''])}({inside})" if "" in raw else f"{{{inside}}}"
     if isinstance(raw, list):
-        texts = [_readable(value) for value in raw if not isinstance(value, Marker)]
+        texts = [_encoded_as_text(value) for value in raw if not isinstance(value, Marker)]
         is_object = bool(raw) and isinstance(raw[0], Undecodable)
         return f"{texts[0]}({', '.join(texts[1:])})" if is_object else f"[{', '.join(texts)}]"
     return repr(raw)
