@@ -17,6 +17,7 @@ from agentmatrix.cli.demo import demo
 from agentmatrix.cli.describe import describe
 from agentmatrix.cli.draw import draw
 from agentmatrix.cli.error_report import reports_errors
+from agentmatrix.cli.example import example
 from agentmatrix.cli.run import run
 from agentmatrix.cli.serve import serve
 
@@ -51,5 +52,5 @@ def options(
         os.environ["AGENTMATRIX_DEBUG"] = "1"
 
 
-for command in (demo, run, chat, serve, describe, draw):
+for command in (demo, example, run, chat, serve, describe, draw):
     app.command()(reports_errors(command))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from agentmatrix.cli.example import exit_code, package_name
 
 __all__ = ["demo"]
 
@@ -37,11 +40,6 @@ def demo(
 
     At move 6 that process is killed in the middle of its turn; another goes on.
     """
-    from graphs.gobang.demo import main
-
-    try:
-        exit_code = main(seed=seed, code=code, host=host, model=model, opponent=opponent.value, kill=not no_kill)
-    except SystemExit as error:
-        # SIGTERM and SIGHUP end the second process first and then this one, with their own exit code.
-        raise typer.Exit(error.code if isinstance(error.code, int) else 1) from None
-    raise typer.Exit(exit_code)
+    main = importlib.import_module(f"{package_name()}.gobang.demo").main
+    options = {"seed": seed, "code": code, "host": host, "model": model, "opponent": opponent.value}
+    raise typer.Exit(exit_code(main, **options, kill=not no_kill))

@@ -125,7 +125,7 @@ def _dotted_name(path: Path) -> str:
 def _import_error(module: str, error: BaseException) -> CommandError:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         text = f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages"
-        return CommandError(text)
+        return CommandError(text + _other_name(module))
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     if isinstance(error, SyntaxError):
         return CommandError(f"{module!r} cannot be imported: {reason}", FAILED)
@@ -133,6 +133,16 @@ def _import_error(module: str, error: BaseException) -> CommandError:
     own = [frame for frame in frames if frame.filename != __file__]
     where = f" (line {own[-1].lineno} of {own[-1].filename})" if own else ""
     return CommandError(f"{module!r} cannot be imported: {reason}{where}", FAILED)
+
+
+def _other_name(module: str) -> str:
+    """What an example is called here, where its name in a clone or in a wheel was given."""
+    from agentmatrix.cli.example import examples, package_name
+
+    package, _, rest = module.removeprefix("agentmatrix.").partition(".")
+    if package != "graphs" or rest.partition(".")[0] not in examples():
+        return ""
+    return f"; did you mean {package_name()}.{rest}?"
 
 
 def _missing_attribute(place: str, name: str, value: Any) -> str:
