@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph as DrawnGraph
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
+from langgraph.types import CachePolicy, Command, RetryPolicy, TimeoutPolicy, TracePolicy
 
 from agentmatrix.agent import as_agent
 from agentmatrix.compose.topology import Topology
@@ -94,9 +95,17 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         *,
         input_map: Map | None = None,
         output_map: Map | None = None,
-        input: Any = None,
+        defer: bool = False,
+        metadata: dict[str, Any] | None = None,
         input_schema: Any = None,
-        **options: Any,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        cache_policy: CachePolicy[Any] | None = None,
+        error_handler: Callable[..., Any] | Runnable[Any, Any] | None = None,
+        destinations: dict[str, str] | tuple[str, ...] | None = None,
+        timeout: float | timedelta | TimeoutPolicy | None = None,
+        trace_policy: TracePolicy | None = None,
+        input: Any = None,
+        retry: RetryPolicy | Sequence[RetryPolicy] | None = None,
     ) -> Self:
         """Add an agent as a node.
 
@@ -105,10 +114,17 @@ class Builder(StateGraph[Any, Any, Any, Any]):
             action: the agent: whatever `as_agent` takes.
             input_map: makes the agent's input from the node's input, where their schemas differ.
             output_map: makes the node's update from what the agent returned.
-            input: LangGraph's old name for `input_schema`.
+            defer: start only when all else has ended.
+            metadata: for callbacks and traces.
             input_schema: the schema that the node reads; by default the state's, or the annotation of a function.
-            options: the options of `StateGraph.add_node`: metadata, retry_policy, cache_policy, timeout,
-                error_handler, defer, destinations, trace_policy.
+            retry_policy: when a failed node is run again; of several policies the first that matches counts.
+            cache_policy: when a kept result stands in for a run.
+            error_handler: called with the state and a `NodeError` when the node has failed for good.
+            destinations: the nodes that a `Command` of this node may go to.
+            timeout: for each attempt, in seconds; for async nodes only.
+            trace_policy: what a trace records of the node's input and output.
+            input: LangGraph's old name for `input_schema`.
+            retry: LangGraph's old name for `retry_policy`.
 
         Returns:
             This builder.
@@ -125,7 +141,19 @@ class Builder(StateGraph[Any, Any, Any, Any]):
             self._graphs[name] = agent
         if input_map or output_map:
             agent = _adapted(agent, name, input_map, output_map)
-        super().add_node(name, agent, input_schema=input_schema or input, **options)
+        super().add_node(
+            name,
+            agent,
+            defer=defer,
+            metadata=metadata,
+            input_schema=input_schema or input,
+            retry_policy=retry_policy or retry,
+            cache_policy=cache_policy,
+            error_handler=error_handler,
+            destinations=destinations,
+            timeout=timeout,
+            trace_policy=trace_policy,
+        )
         return self
 
     def _handled(self, node: str) -> tuple[str, ...]:
