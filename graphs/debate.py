@@ -22,10 +22,10 @@ from agentmatrix.speakers import human, round_robin
 from agentmatrix.stops import budget, max_turns, says
 from agentmatrix.testing import ScriptedChatModel
 
-__all__ = ["QUESTION", "build", "graph", "sceptic"]
+__all__ = ["INPUT", "build", "graph", "sceptic"]
 
-QUESTION = "Should the bridge be closed?"
-"""What `agentmatrix example` asks it."""
+INPUT = "Should the bridge be closed?"
+"""What `agentmatrix example` gives it."""
 
 ROUNDS = 2
 

@@ -21,10 +21,10 @@ from langgraph.types import Checkpointer, interrupt
 from agentmatrix import Dag
 from agentmatrix.testing import ScriptedChatModel
 
-__all__ = ["QUESTION", "approve", "build", "careful", "graph"]
+__all__ = ["INPUT", "approve", "build", "careful", "graph"]
 
-QUESTION = "Why is the sky blue?"
-"""What `agentmatrix example` asks it."""
+INPUT = "Why is the sky blue?"
+"""What `agentmatrix example` gives it."""
 
 
 def approve(messages: list[AnyMessage]) -> HumanMessage:

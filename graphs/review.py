@@ -24,10 +24,10 @@ from langgraph.types import Checkpointer, interrupt
 from agentmatrix import Dag, RemoteAgent, after, all_of, any_of, as_agent, get_activation
 from agentmatrix.testing import ScriptedChatModel
 
-__all__ = ["QUESTION", "build", "graph", "legal"]
+__all__ = ["INPUT", "build", "graph", "legal"]
 
-QUESTION = "We move on 12 May."
-"""What `agentmatrix example` has it review."""
+INPUT = "We move on 12 May."
+"""What `agentmatrix example` gives it."""
 
 Check = Callable[[list[AnyMessage]], str] | Callable[[list[AnyMessage]], Awaitable[str]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -140,9 +141,10 @@ def _other_name(module: str) -> str:
     from agentmatrix.cli.example import examples, package_name
 
     package, _, rest = module.removeprefix("agentmatrix.").partition(".")
-    if package != "graphs" or rest.partition(".")[0] not in examples():
-        return ""
-    return f"; did you mean {package_name()}.{rest}?"
+    with contextlib.suppress(CommandError):
+        if package == "graphs" and rest.partition(".")[0] in examples():
+            return f"; did you mean {package_name()}.{rest}?"
+    return ""
 
 
 def _missing_attribute(place: str, name: str, value: Any) -> str:

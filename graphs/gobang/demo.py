@@ -134,7 +134,7 @@ def main(
 
 def program() -> str:
     """The text of program.py, with names that work wherever a copy of it lies."""
-    text = Path(__file__).with_name("program.py").read_text()
+    text = Path(__file__).with_name("program.py").read_text(encoding="utf-8")
     return text.replace("graphs.gobang", str(__package__)).replace("from .", f"from {__package__}.")
 
 

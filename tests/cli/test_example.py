@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -27,13 +30,13 @@ def test_each_example_is_listed_with_what_it_is(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["debate", "hello", "review"])
-def test_one_runs_on_its_question(project: Project, name: str) -> None:
+def test_one_runs_on_its_input(project: Project, name: str) -> None:
     ran = project.cli("example", name)
     module = import_module(f"graphs.{name}")
     assert (ran.code, ran.err) == (0, "")
     command, _, said = ran.out.partition("\n")
-    assert command == f'agentmatrix run graphs.{name}:graph --input "{module.QUESTION}"'
-    assert module.graph.invoke({"messages": module.QUESTION})["messages"][-1].text in said
+    assert command == f'agentmatrix run graphs.{name}:graph --input "{module.INPUT}"'
+    assert module.graph.invoke({"messages": module.INPUT})["messages"][-1].text in said
 
 
 @pytest.mark.parametrize("name", ["gobang", "voice_desk"])
@@ -54,3 +57,21 @@ def test_the_wheel_s_name_of_an_example_is_mended(project: Project) -> None:
     assert ran.code == 2
     assert "did you mean graphs.hello?" in ran.err
     assert "did you mean" not in project.cli("draw", "agentmatrix.graphs.nothing:graph").err
+
+
+def test_a_package_that_hides_them_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "graphs").mkdir()
+    (tmp_path / "graphs" / "__init__.py").write_text("")
+
+    def cli(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "agentmatrix", *args]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+
+    hidden, unknown = cli("example"), cli("draw", "graphs.hello:graph")
+    assert (hidden.returncode, unknown.returncode) == (2, 2)
+    assert (
+        hidden.stderr
+        == f"error: the examples are in {ROOT / 'graphs'}, hidden by a package `graphs` here: go elsewhere\n"
+    )
+    assert "there is no module 'graphs.hello'" in unknown.stderr
