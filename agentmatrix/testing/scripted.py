@@ -17,21 +17,18 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
     Callbacks,
 )
-from langchain_core.globals import get_debug, get_llm_cache
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
-from langchain_core.tracers import context as tracing
-from langchain_core.utils.env import env_var_is_set
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.utils import LC_ID_PREFIX
-from langsmith.utils import tracing_is_enabled
 from pydantic import Field, PrivateAttr
 
 from agentmatrix.errors import ScriptExhausted
+from agentmatrix.pregel.callback_handlers import inherited_callbacks, is_any_hook_set
 
 __all__ = ["ScriptedChatModel"]
 
@@ -150,8 +147,8 @@ class ScriptedChatModel(BaseChatModel):
         """
         if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind, _ in groupby(input, type))):
             return None
-        callbacks = (config or {}).get("callbacks") or (var_child_runnable_config.get() or {}).get("callbacks")
-        if _has_handlers(callbacks) or _has_handlers(self.callbacks) or self.verbose or _has_global_handlers():
+        callbacks = (config or {}).get("callbacks") or inherited_callbacks()
+        if _has_handlers(callbacks) or _has_handlers(self.callbacks) or self.verbose or is_any_hook_set():
             return None
         plain = not (self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
         return input if plain else None
@@ -219,17 +216,6 @@ class ScriptedChatModel(BaseChatModel):
 
 def _has_handlers(callbacks: Callbacks) -> bool:
     return bool(callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks)
-
-
-def _has_global_handlers() -> bool:
-    """Whether LangChain would add handlers of its own to each call.
-
-    This looks at its hooks directly: to have it configure the callbacks costs three times as much, half of a call.
-    """
-    hooks = getattr(tracing, "_configure_hooks", None)
-    if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or tracing_is_enabled():
-        return True
-    return any(var.get() is not None or (kind and env and env_var_is_set(env)) for var, _, kind, env in hooks)
 
 
 def _as_message(answer: Any) -> AIMessage:
