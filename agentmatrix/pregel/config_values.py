@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -23,6 +24,7 @@ __all__ = [
     "StreamProtocol",
     "current_namespace",
     "ensure_config",
+    "event_loop_of",
     "has_heartbeat",
     "has_stream_writer",
     "in_namespace",
@@ -44,6 +46,12 @@ def is_default_recursion_limit(limit: object) -> bool:
 def has_stream_writer(runtime: Runtime[Any]) -> bool:
     """Whether something reads the custom stream that nodes write to."""
     return runtime.stream_writer is not _no_op_stream_writer
+
+
+def event_loop_of(resource: object) -> asyncio.AbstractEventLoop | None:
+    """The event loop that an async checkpointer or store was made on, and works on alone; None for any other object."""
+    loop = getattr(resource, "loop", None) or getattr(resource, "_loop", None)
+    return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
 
 
 def has_heartbeat(runtime: Runtime[Any]) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "keys_of_schema",
     "managed_values",
     "routers_of",
+    "schemas_of",
 ]
 
 AnyBuilder = StateGraph[Any, Any, Any, Any]
@@ -52,6 +53,17 @@ def default_error_handler(builder: AnyBuilder) -> Any:
 def keys_of_schema(builder: AnyBuilder, schema: Any) -> list[str]:
     """The keys of one of the schemas of a graph or of its nodes."""
     return list(builder.schemas[schema])
+
+
+def schemas_of(graph: Any) -> list[Any]:
+    """All schemas of a compiled graph: of its state, input, output, context, nodes and channels."""
+    builder = getattr(graph, "builder", None)
+    schemas: list[Any] = [getattr(graph, "context_schema", None)]
+    schemas += [getattr(builder, name, None) for name in ("state_schema", "input_schema", "output_schema")]
+    schemas += list(getattr(builder, "schemas", ()))
+    for channel in getattr(graph, "channels", {}).values():
+        schemas += [getattr(channel, "ValueType", None), getattr(channel, "UpdateType", None)]
+    return [schema for schema in schemas if schema is not None]
 
 
 def managed_values(builder: AnyBuilder) -> Mapping[str, Any]:

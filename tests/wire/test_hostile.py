@@ -65,6 +65,7 @@ def object_ext(cls: type | str) -> ormsgpack.Ext:
 @example(b"\xdd\xff\xff\xff\xff")
 @example(b"\xc6\xff\xff\xff\xff")
 @example(b"\x91\xd4\x00\x00")
+@example(bytes.fromhex("ddbfdb829fd6df4ec8c191"))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_a_value_or_a_decode_error(data: bytes) -> None:
     try:
