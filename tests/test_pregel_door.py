@@ -22,7 +22,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
 from langgraph import runtime
-from langgraph._internal import _config, _replay, _runnable, _scratchpad
+from langgraph._internal import _config, _constants, _replay, _runnable, _scratchpad
 from langgraph._internal._typing import MISSING
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config
@@ -151,6 +151,12 @@ def test_reserved_keys_that_are_not_known_yet_stay_with_the_caller() -> None:
         f"the reserved keys {crossing} have a prefix that is_reserved does not know and would cross to hosts: "
         "sort them into IDENTITY, BY_VALUE, PROXIED or DROPPED",
     )
+
+
+def test_reserved_keys_that_are_not_known_yet_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = config_keys.unknown_keys()
+    monkeypatch.setattr(_constants, "CONFIG_KEY_FUTURE", "__pregel_from_the_future", raising=False)
+    assert config_keys.unknown_keys() - before == {"__pregel_from_the_future"}  # by `make transparency`
 
 
 class State(TypedDict, total=False):
