@@ -10,9 +10,9 @@ PIP_INSTALL := $(PY) -m pip install $(PIP_OPTIONS)
 .PHONY: help demo test test-oldest lint format types protos bench transparency clean
 
 help:
-	@echo "make demo     two teams of agents, one in a second process, play a game of Gobang"
-	@echo "make test     lint, types and all tests"
-	@echo "make test-oldest   all tests, with the oldest releases of the dependencies that pyproject.toml admits"
+	@echo "make demo         two teams of agents, one in a second process, play a game of Gobang"
+	@echo "make test         lint, types and all tests"
+	@echo "make test-oldest  all tests on the oldest releases of the dependencies that pyproject.toml admits"
 	@echo "make lint | format | types | protos | bench | transparency | clean"
 
 %/bin/python:
