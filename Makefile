@@ -3,18 +3,21 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 VENV ?= .venv
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+OLDEST := .venv-oldest
+PIP_OPTIONS := --quiet --disable-pip-version-check
+PIP_INSTALL := $(PY) -m pip install $(PIP_OPTIONS)
 
-.PHONY: help demo test lint format types protos bench transparency clean
+.PHONY: help demo test test-oldest lint format types protos bench transparency clean
 
 help:
-	@echo "make demo     two teams of agents, one in a second process, play a game of Gobang"
-	@echo "make test     lint, types and all tests"
+	@echo "make demo         two teams of agents, one in a second process, play a game of Gobang"
+	@echo "make test         lint, types and all tests"
+	@echo "make test-oldest  all tests on the oldest releases of the dependencies that pyproject.toml admits"
 	@echo "make lint | format | types | protos | bench | transparency | clean"
 
-$(PY):
+%/bin/python:
 	@test -n "$(PYTHON)" || { echo "AgentMatrix needs Python 3.11 or newer; none was found. Say which: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $* || { rm -rf $*; echo "$(PYTHON) could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(PY)
 	@echo "Installing AgentMatrix into $(VENV) ..."
@@ -31,6 +34,15 @@ demo: $(VENV)/.installed
 
 test: lint types
 	$(PY) -m pytest $(ARGS)
+
+test-oldest: $(OLDEST)/.installed-dev
+	$(OLDEST)/bin/python -m pytest $(ARGS)
+
+$(OLDEST)/.installed-dev: pyproject.toml tests/oldest.py | $(OLDEST)/bin/python
+	@echo "Installing AgentMatrix with the oldest releases of its dependencies into $(OLDEST) ..."
+	@$(OLDEST)/bin/python tests/oldest.py > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python -m pip install $(PIP_OPTIONS) -c $(OLDEST)/constraints.txt -e ".[dev]"
+	@touch $@
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -54,4 +66,4 @@ transparency: $(VENV)/.installed-dev
 	$(PY) tests/transparency/run.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

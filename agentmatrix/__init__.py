@@ -1,14 +1,18 @@
 """Agents are graphs and graphs are agents, here or on another machine.
 
-The names load when they are first used: `import agentmatrix` imports neither langgraph nor grpc.
+The names load when they are first used: `import agentmatrix` imports neither langgraph nor grpc. Modules that this file
+imports for itself have private names: completion in notebooks offers every public name that it finds here.
 """
 
-from __future__ import annotations
+import importlib as _importlib
+import typing as _typing
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
+    from agentmatrix import display as display
+    from agentmatrix import errors as errors
+    from agentmatrix import speakers as speakers
+    from agentmatrix import stops as stops
+    from agentmatrix import testing as testing
     from agentmatrix.agent import as_agent
     from agentmatrix.card import AgentCard
     from agentmatrix.chat import ChatGroup
@@ -58,15 +62,18 @@ _HOMES = {
     "get_activation": "agentmatrix.compose.activation",
     "signal": "agentmatrix.triggers",
 }
+_MODULES = ("display", "errors", "speakers", "stops", "testing")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
+    if name in _MODULES:
+        return _importlib.import_module(f"agentmatrix.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'agentmatrix' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(home), name)
+    value = globals()[name] = getattr(_importlib.import_module(home), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *_MODULES, "__version__"])

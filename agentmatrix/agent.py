@@ -13,7 +13,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from agentmatrix.errors import NotAnAgentError
-from agentmatrix.pregel.compiled_graph import PregelProtocol, stand_in
+from agentmatrix.pregel.compiled_graph import PregelProtocol
+from agentmatrix.pregel.runnables import wrap_runnable
 
 __all__ = ["as_agent", "as_update", "messages_in"]
 
@@ -92,7 +93,7 @@ def _from_runnable(runnable: Runnable[Any, Any], name: str | None, key: str) -> 
     async def acall(state: Any, config: RunnableConfig) -> Any:
         return as_update(await runnable.ainvoke(asked(state), config), name=name, key=key)
 
-    return stand_in(runnable, call, acall, name=name)
+    return wrap_runnable(runnable, call, acall, name=name)
 
 
 def _head(runnable: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The card by which an agent introduces itself: what a parent asks of a graph before it runs it.
+"""The card of an agent: everything that LangGraph asks of a graph without running it.
 
-Made once on the host; from then on the caller answers from it without a network: schemas, drawing, nested graphs, and
-the attributes of a graph that langgraph reads.
+It is made on the host, from the graph, and fetched once. Then the caller answers from it without a network: schemas,
+drawings, subgraphs, and the attributes of a graph that LangGraph reads.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from agentmatrix.errors import HostUnreachable
 __all__ = ["AgentCard", "describe", "pack_drawing", "schema_model", "unpack_drawing"]
 
 MAX_XRAY: Final = 8
-"""How many levels of drawings a card carries, besides the one of all levels."""
+"""Up to which depth a card has a drawing of its own; besides it has the one of all levels."""
 
 
 @dataclass(frozen=True)
 class AgentCard:
-    """What is known of a graph that runs elsewhere.
+    """The description of a graph on a host.
 
     Attributes:
         name: the graph's name.
         description: a sentence, from the graph's metadata or docstring; may be empty.
         checkpointer: "own" for a checkpointer of its own, else None, True or False as in `compile(checkpointer=)`.
-        saver: what a stand-in for its own checkpointer must know.
+        saver: the description of its own checkpointer, for the proxy on the other side.
         schemas: JSON schemas by kind ("input", "output", "context"); a schema that cannot be made is left out.
         unmade: the reason, for each schema that was left out.
-        drawings: drawn graphs by depth of xray; -1 is all levels.
-        channels: the graph's attributes that langgraph reads: input, output and stream channels, modes, breakpoints.
+        drawings: packed drawings by depth of xray; -1 is all levels.
+        channels: the graph's attributes that LangGraph reads: input, output and stream channels, modes, breakpoints.
         signals: the signals that the graph itself declares; None where that is not known.
         subgraphs: the cards of its nested graphs by node.
         langgraph: the version that it runs on.
@@ -55,7 +55,7 @@ class AgentCard:
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any]) -> AgentCard:
-        """The card out of what `describe` gives."""
+        """The card of the plain data that `describe` returns."""
         subgraphs = {name: cls.unpack(card) for name, card in packed["subgraphs"].items()}
         signals = None if packed.get("signals") is None else frozenset(packed["signals"])
         return cls(**{**packed, "signals": signals, "subgraphs": subgraphs})
@@ -71,7 +71,11 @@ class AgentCard:
         return self.schemas.get("output")
 
     def drawing(self, xray: int | bool) -> Graph:
-        """The drawn graph, without a network."""
+        """The drawing of the graph.
+
+        Args:
+            xray: how many levels of subgraphs to open; True for all. As in `get_graph`.
+        """
         depth = -1 if xray is True else min(int(xray), MAX_XRAY)
         return unpack_drawing(self.drawings.get(depth) or self.drawings[0])
 
@@ -81,7 +85,7 @@ def describe(graph: Any, describe_saver: Callable[[BaseCheckpointSaver[Any]], An
 
     Args:
         graph: the exported graph.
-        describe_saver: says what a stand-in for a checkpointer must know.
+        describe_saver: returns the description of a checkpointer, for the proxy on the other side.
     """
     saver = getattr(graph, "checkpointer", None)
     owns = isinstance(saver, BaseCheckpointSaver)
@@ -125,7 +129,7 @@ def _description(graph: Any) -> str:
 def _subgraphs(graph: Any) -> list[tuple[str, Any]]:
     try:
         return list(graph.get_subgraphs())
-    except HostUnreachable:  # a nested graph on another host that is down is no reason not to tell of the rest
+    except HostUnreachable:  # a subgraph on another host that is down: the card does without it
         return []
 
 
@@ -135,7 +139,7 @@ def _schemas(graph: Any) -> tuple[dict[str, Any], dict[str, str]]:
     for kind in ("input", "output", "context"):
         try:
             made[kind] = getattr(graph, f"get_{kind}_jsonschema")()
-        except Exception as error:  # a schema that cannot be made is no reason not to run
+        except Exception as error:  # a graph without a JSON schema runs all the same
             unmade[kind] = f"{type(error).__name__}: {error}"
     return made, unmade
 
@@ -149,13 +153,13 @@ def _drawings(graph: Any) -> dict[int, Any]:
             drawings[depth] = pack_drawing(graph.get_graph(xray=depth))
             if drawings[depth] == drawings[-1]:
                 break
-    except Exception:  # a drawing that cannot be made is no reason not to run
+    except Exception:  # a graph that cannot be drawn runs all the same
         drawings.setdefault(0, {"nodes": [], "edges": []})
     return drawings
 
 
 class DrawnNode(Runnable[Any, Any]):
-    """What stands in a drawing for a runnable that is elsewhere: its name and class path, nothing to run."""
+    """The placeholder of a remote runnable in a drawing: its name and the path of its class, which LangGraph prints."""
 
     def __init__(self, class_path: tuple[str, str], name: str) -> None:
         self.name = name
@@ -169,6 +173,7 @@ class DrawnNode(Runnable[Any, Any]):
 
 
 def _drawn_node(class_path: tuple[str, str], name: str) -> DrawnNode:
+    # A class of the remote one's name: LangGraph prints the class of a node.
     module, qualname = class_path
     cls = type(qualname, (DrawnNode,), {"__module__": module})
     node: DrawnNode = cls(class_path, name)
@@ -176,7 +181,7 @@ def _drawn_node(class_path: tuple[str, str], name: str) -> DrawnNode:
 
 
 def pack_drawing(graph: Graph) -> dict[str, Any]:
-    """A drawn graph as plain data: runnables become their names."""
+    """A drawing as plain data: a runnable becomes its class path and its name."""
     nodes = []
     for node in graph.nodes.values():
         data = node.data
@@ -191,7 +196,7 @@ def pack_drawing(graph: Graph) -> dict[str, Any]:
 
 
 def unpack_drawing(packed: Mapping[str, Any]) -> Graph:
-    """The drawn graph out of `pack_drawing`'s data."""
+    """The drawing of the data that `pack_drawing` returned."""
     nodes = {}
     for number, name, drawn, metadata in packed["nodes"]:
         data: Any = None if drawn is None else _drawn_node((drawn[0], drawn[1]), drawn[2])
@@ -200,7 +205,7 @@ def unpack_drawing(packed: Mapping[str, Any]) -> Graph:
 
 
 def schema_model(name: str, schema: Mapping[str, Any] | None) -> type[BaseModel]:
-    """A pydantic model that accepts what the schema names and shows the schema as its own."""
+    """A pydantic model with the fields of a JSON schema, of any type, whose own JSON schema is that one."""
     required = set((schema or {}).get("required", ()))
     fields: dict[str, Any] = {
         key: (Any, ... if key in required else None) for key in (schema or {}).get("properties", {})

@@ -1,31 +1,31 @@
-"""Every exception that AgentMatrix raises itself.
+"""The exceptions of AgentMatrix.
 
 ::
 
     AgentMatrixError
-    ├── BuildError (ValueError)         a graph that cannot be compiled: names the node and the mend
+    ├── BuildError (ValueError)         a graph that cannot be compiled: names the node and the fix
     │   ├── CycleError                  a Dag with a cycle, drawn
     │   └── NotAnAgentError (TypeError) something that cannot be made an agent
-    ├── BoundError (RecursionError)     a loop or a group went on past its bound
-    ├── TriggerError (RuntimeError)      a trigger group waits for a source that can no longer come
-    ├── SpeakerError (ValueError)       the floor was given to somebody who is not in the group
-    ├── SignalError                     a signal that was not taken: nobody declares it, or the run is over
+    ├── BoundError (RecursionError)     a loop or a chat group exceeded its bound
+    ├── TriggerError (RuntimeError)     a trigger group waits for a source that can no longer deliver
+    ├── SpeakerError (ValueError)       the next speaker is not a member of the chat group
+    ├── SignalError                     a signal that was not accepted: no node declares it, or the run is over
     ├── ScriptExhausted                 a scripted chat model has no answers left
     ├── CodecError
-    │   ├── EncodeError (TypeError)     a value that cannot cross the wire: names path, type and option
-    │   └── DecodeError (ValueError)    bytes that are not a value of the listed types
-    │       └── TypeNotAllowed          a type that nobody listed: names the option that admits it
-    ├── RemoteError                     a remote exception whose type is not known here
-    ├── HostError                       the conversation with a host failed
-    │   ├── HostUnreachable (ConnectionError)   nothing has been started there
-    │   ├── HostLost (ConnectionError)          it was lost in the middle of a run: says what is unknown
-    │   ├── HostBusy                            it runs as much as it may
+    │   ├── EncodeError (TypeError)     a value that cannot be encoded: names path, type and option
+    │   └── DecodeError (ValueError)    bytes that are not a value of the allowed types
+    │       └── TypeNotAllowed          a type that is not allowed: names the option that allows it
+    ├── RemoteError                     an exception on a host whose type is not known here
+    ├── HostError                       a call to a host failed
+    │   ├── HostUnreachable (ConnectionError)   no host answers; nothing has been started there
+    │   ├── HostLost (ConnectionError)          the connection broke during a run: says what is unknown
+    │   ├── HostBusy                            it has as many runs as it takes
     │   ├── AgentNotFound (LookupError)         it has no agent of that name
     │   ├── Unauthenticated (PermissionError)   wrong or missing token or certificate
-    │   ├── VersionMismatch                     it speaks another version
+    │   ├── VersionMismatch                     it has another version of the wire or of langgraph
     │   └── DeadlineExceeded (TimeoutError)     the run took longer than its timeout
-    ├── ProtocolError                   a peer that breaks the rules of the wire
-    ├── AddressError (ValueError)       an address or URL that cannot be understood or bound
+    ├── ProtocolError                   a peer violated the protocol
+    ├── AddressError (ValueError)       an address or URL that cannot be parsed or bound
     └── MissingExtra (ImportError)      an optional dependency that is not installed
 
 Control flow (interrupts, commands to a parent, drains) is LangGraph's own and not in this tree.
@@ -39,7 +39,7 @@ class AgentMatrixError(Exception):
 
 
 class BuildError(AgentMatrixError, ValueError):
-    """A graph that cannot be compiled. The message names the node and what to do."""
+    """A graph that cannot be compiled. The message names the node and the fix."""
 
 
 class CycleError(BuildError):
@@ -47,18 +47,18 @@ class CycleError(BuildError):
 
 
 class NotAnAgentError(BuildError, TypeError):
-    """Something that `as_agent` cannot make an agent of."""
+    """An object that `as_agent` cannot convert."""
 
 
 class BoundError(AgentMatrixError, RecursionError):
-    """A loop or a chat group went on past its bound. The message names the loop and the option that raises it."""
+    """A loop or a chat group exceeded its bound. The message names the loop and the option that raises the bound."""
 
 
 class TriggerError(AgentMatrixError, RuntimeError):
-    """A trigger group demands a source that can no longer come. The message names who skipped it, and the mend.
+    """A trigger group waits for a source that can no longer deliver. The message names what skipped it, and the fix.
 
     Attributes:
-        node: the node that the group belongs to.
+        node: the node that has the group among its triggers.
         group: the name of the group.
         skipped: the labels of the sources that are missing.
     """
@@ -69,11 +69,11 @@ class TriggerError(AgentMatrixError, RuntimeError):
 
 
 class SpeakerError(AgentMatrixError, ValueError):
-    """A speaker or a handoff gave the floor to somebody who is not in the chat group. The message names the members."""
+    """A speaker function or a handoff chose a name that is not in the chat group. The message names the members."""
 
 
 class SignalError(AgentMatrixError):
-    """A signal was not taken: nobody declares it, nobody will take it any more, its input is closed, or the run is
+    """A signal was not accepted: no node declares it, no node will read it any more, its input is closed, or the run is
     over. The message says which."""
 
 
@@ -82,19 +82,19 @@ class ScriptExhausted(AgentMatrixError):
 
 
 class CodecError(AgentMatrixError):
-    """Base of what can go wrong between a value and its bytes."""
+    """Base of the errors of encoding and decoding."""
 
 
 class EncodeError(CodecError, TypeError):
-    """A value that cannot cross the wire. The message names its path, its type and what admits it."""
+    """A value that cannot be encoded. The message names its path, its type and the option that allows it."""
 
 
 class DecodeError(CodecError, ValueError):
-    """Bytes that are not a value of the listed types, or too large, or too deep."""
+    """Bytes that are not a value of the allowed types, or too large, or too deep."""
 
 
 class TypeNotAllowed(DecodeError):
-    """Bytes that name a type which nobody listed. The message names the path, the type and the option."""
+    """Bytes that name a type which is not allowed. The message names the path, the type and the option."""
 
 
 class RemoteError(AgentMatrixError):
@@ -110,7 +110,7 @@ class RemoteError(AgentMatrixError):
 
 
 class HostError(AgentMatrixError):
-    """Base of what can go wrong between a caller and a host."""
+    """Base of the errors between a caller and a host."""
 
 
 class HostUnreachable(HostError, ConnectionError):
@@ -118,23 +118,23 @@ class HostUnreachable(HostError, ConnectionError):
 
 
 class HostLost(HostError, ConnectionError):
-    """The host was lost in the middle of a run. The message says what is unknown."""
+    """The connection to the host broke during a run. The message says what is unknown."""
 
 
 class HostBusy(HostError):
-    """The host already runs as much as it may. Nothing has been started there."""
+    """The host has as many runs as it takes. Nothing has been started there."""
 
 
 class AgentNotFound(HostError, LookupError):
-    """The host has no agent of that name. The message lists those that it has."""
+    """The host has no agent of that name. The message lists its agents."""
 
 
 class Unauthenticated(HostError, PermissionError):
-    """The host wants a token or a certificate, or refuses the one that it got."""
+    """The host requires a token or a certificate, or rejects the given one."""
 
 
 class VersionMismatch(HostError):
-    """The host speaks another version of the wire, or runs another minor version of langgraph."""
+    """The host has another version of the wire, or another minor version of langgraph."""
 
 
 class DeadlineExceeded(HostError, TimeoutError):
@@ -142,11 +142,11 @@ class DeadlineExceeded(HostError, TimeoutError):
 
 
 class ProtocolError(AgentMatrixError):
-    """A peer broke the rules of the wire. The run is ended."""
+    """A peer violated the protocol. The run is ended."""
 
 
 class AddressError(AgentMatrixError, ValueError):
-    """An address or URL that cannot be understood, or that a host cannot or may not bind."""
+    """An address or URL that cannot be parsed, or that a host cannot or may not bind."""
 
 
 class MissingExtra(AgentMatrixError, ImportError):

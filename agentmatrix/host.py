@@ -15,6 +15,7 @@ from langgraph.pregel import Pregel
 from agentmatrix.agent import as_agent
 from agentmatrix.card import describe
 from agentmatrix.errors import AddressError, NotAnAgentError
+from agentmatrix.pregel.state_graph import schemas_of
 from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.exports import Exported, Serving
 from agentmatrix.session.host_run import STOPPING, ServedRun
@@ -235,21 +236,11 @@ class _UserLoop:
 
 def graph_types(graph: Any) -> set[type]:
     """The classes that the schemas of a graph and of its nested graphs name: what callers may send it."""
-    found = types_of(*_schemas_of(graph))
+    found = types_of(*schemas_of(graph))
     for _, nested in graph.get_subgraphs():
         if not getattr(type(nested), "is_remote", False):
             found |= graph_types(nested)
     return found
-
-
-def _schemas_of(graph: Any) -> list[Any]:
-    builder = getattr(graph, "builder", None)
-    schemas: list[Any] = [getattr(graph, "context_schema", None)]
-    schemas += [getattr(builder, name, None) for name in ("state_schema", "input_schema", "output_schema")]
-    schemas += list(getattr(builder, "schemas", ()))
-    for channel in getattr(graph, "channels", {}).values():
-        schemas += [getattr(channel, "ValueType", None), getattr(channel, "UpdateType", None)]
-    return [schema for schema in schemas if schema is not None]
 
 
 def _named(graphs: Mapping[str, Any] | Any) -> dict[str, Pregel[Any, Any, Any, Any]]:

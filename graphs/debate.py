@@ -1,6 +1,7 @@
 """A panel debates a question inside a Dag: the question is put, two sides and a judge argue, the verdict is written up.
 
-    agentmatrix run graphs.debate:graph --input "Should the bridge be closed?"
+    agentmatrix example debate
+    agentmatrix run graphs.debate:graph --input "Should the school be moved?"
     agentmatrix serve graphs.debate:sceptic
 
 `build(address="gpu-box:50051/sceptic")` has the other side speak from another machine. No key: its models are scripted.
@@ -21,7 +22,10 @@ from agentmatrix.speakers import human, round_robin
 from agentmatrix.stops import budget, max_turns, says
 from agentmatrix.testing import ScriptedChatModel
 
-__all__ = ["build", "graph", "sceptic"]
+__all__ = ["INPUT", "build", "graph", "sceptic"]
+
+INPUT = "Should the bridge be closed?"
+"""What `agentmatrix example` gives it."""
 
 ROUNDS = 2
 

@@ -1,6 +1,7 @@
 """A first graph to run, stream and serve: one agent plans, the next one writes. It needs no key: its model is scripted.
 
-    agentmatrix run graphs.hello:graph --input "Why is the sky blue?"
+    agentmatrix example hello
+    agentmatrix run graphs.hello:graph --input "Why is the sky green?"
     agentmatrix chat graphs.hello:careful
     agentmatrix serve graphs.hello:graph
 
@@ -20,7 +21,10 @@ from langgraph.types import Checkpointer, interrupt
 from agentmatrix import Dag
 from agentmatrix.testing import ScriptedChatModel
 
-__all__ = ["approve", "build", "careful", "graph"]
+__all__ = ["INPUT", "approve", "build", "careful", "graph"]
+
+INPUT = "Why is the sky blue?"
+"""What `agentmatrix example` gives it."""
 
 
 def approve(messages: list[AnyMessage]) -> HumanMessage:

@@ -1,5 +1,6 @@
 """A text is reviewed before it goes out: two reviewers it must have, checks that may be late, and a person's word.
 
+    agentmatrix example review
     agentmatrix run graphs.review:graph --input "We move on Friday."
     agentmatrix serve graphs.review:legal
 
@@ -23,7 +24,10 @@ from langgraph.types import Checkpointer, interrupt
 from agentmatrix import Dag, RemoteAgent, after, all_of, any_of, as_agent, get_activation
 from agentmatrix.testing import ScriptedChatModel
 
-__all__ = ["build", "graph", "legal"]
+__all__ = ["INPUT", "build", "graph", "legal"]
+
+INPUT = "We move on 12 May."
+"""What `agentmatrix example` gives it."""
 
 Check = Callable[[list[AnyMessage]], str] | Callable[[list[AnyMessage]], Awaitable[str]]
 

@@ -1,6 +1,6 @@
 """A telephone desk: it listens while it speaks, and stops speaking when the caller breaks in.
 
-    python -m graphs.voice_desk
+    agentmatrix example voice_desk
     agentmatrix serve graphs.voice_desk:answerer
 
 The line sends signals into a live run: `audio`, a few words as bytes, and `hang_up`. `listen` takes them, and hears too
@@ -25,7 +25,7 @@ from langgraph.types import Checkpointer, Command
 from agentmatrix import CyclicGraph, RemoteAgent, any_of, as_agent, every, get_activation, signal
 from agentmatrix.testing import ScriptedChatModel
 
-__all__ = ["Call", "answerer", "answering", "build", "graph", "play"]
+__all__ = ["Call", "answerer", "answering", "build", "graph", "main", "play"]
 
 PACE = 0.05
 """Seconds that a word takes."""
@@ -179,8 +179,14 @@ async def play(graph: Any, call: Mapping[str, Sequence[bytes]] = CALL) -> list[s
     return lines
 
 
+def main() -> int:
+    """Plays a call and prints who said what; returns an exit code."""
+    print(*asyncio.run(play(graph)), sep="\n")
+    return 0
+
+
 answerer = answering(_model())
 graph = build()
 
 if __name__ == "__main__":
-    print(*asyncio.run(play(graph)), sep="\n")
+    main()

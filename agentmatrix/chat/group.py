@@ -19,15 +19,17 @@ from agentmatrix.chat.usage import Meter
 from agentmatrix.compose.builder import ComposedGraph, check_name, did_you_mean, name_of
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.compiled_graph import (
+    add_hidden_node,
+    as_class,
     hide_node,
-    parent_node_of,
-    rebuilt,
-    replace_bound,
     set_stream_channels,
-    sync_async,
+    set_subgraphs,
     write_channel,
 )
-from agentmatrix.pregel.virtual_tasks import RunningGraph
+from agentmatrix.pregel.runnables import runnable
+from agentmatrix.pregel.state_graph import keys_of_schema
+from agentmatrix.pregel.task_config import parent_node_of
+from agentmatrix.pregel.virtual_tasks import LoopHandle
 
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup", "GroupReply"]
 
@@ -146,7 +148,7 @@ class ChatGroup:
         self._check(interrupt_before, interrupt_after)
         schema = _with_log(self.state_schema)
         builder = StateGraph(self.state_schema, self.context_schema, output_schema=GroupReply)
-        members = self._etiquette(frozenset(builder.schemas[self.state_schema]))
+        members = self._etiquette(frozenset(keys_of_schema(builder, self.state_schema)))
         crowd = self._crowd(members)
         builder.add_node(_TURN, self._turn(crowd), input_schema=schema, destinations=(*self.members, END))
         builder.add_edge(START, _TURN)
@@ -158,15 +160,11 @@ class ChatGroup:
         native = builder.compile(checkpointer, name=label, **breakpoints, **options)
         for key, member in members.items():
             if [inner for inner in member.graphs if getattr(inner, "checkpointer", None) is not False]:
-                replace_bound(native, key, native.nodes[key].bound, member.graphs)
-        graph = rebuilt(native, CompiledChatGroup)
+                set_subgraphs(native, key, member.graphs)
+        graph = as_class(native, CompiledChatGroup)
         graph._drawing = native
-        builder.compiled = False  # what follows is no part of the drawing, and no oversight
-        builder.add_node(_TOGETHER, self._together(crowd), input_schema=schema)
-        graph.attach_node(_TOGETHER, builder.nodes[_TOGETHER])
-        graph.validate()
-        for hidden in _OWN:
-            hide_node(graph, hidden)
+        hide_node(graph, _TURN)
+        add_hidden_node(graph, _TOGETHER, self._together(crowd), schema)
         write_channel(graph, START, LOG, [Event(begins=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != LOG])
         return graph
@@ -206,7 +204,7 @@ class ChatGroup:
             conversation = self._conversation(state)
             return (await crowd.arun(state, conversation, floor_of(conversation.events), config)).command(_TURN)
 
-        return sync_async(together, atogether, name=_TOGETHER)
+        return runnable(together, atogether, name=_TOGETHER)
 
     def _turn(self, crowd: Crowd) -> Any:
         def turn(state: dict[str, Any], config: RunnableConfig) -> Any:
@@ -227,7 +225,7 @@ class ChatGroup:
             command, floor = self._floor(conversation, names, crowd, config, meter)
             return command or (await crowd.arun(state, conversation, names, config)).command(_TURN, floor)
 
-        return sync_async(turn, aturn, name=_TURN)
+        return runnable(turn, aturn, name=_TURN)
 
     def _metered(self, config: RunnableConfig) -> tuple[RunnableConfig, Meter | None]:
         """A model that chooses who speaks is paid from the group's budget."""
@@ -269,7 +267,7 @@ class ChatGroup:
         if not crowd.can_stand_for(names, config):
             return Command(goto=list(names), update={LOG: [floor]}), floor
         # What was chosen is saved before it begins.
-        saves = RunningGraph(config).saves
+        saves = LoopHandle(config).has_checkpointer
         return Command(goto=_TOGETHER, update={LOG: [floor]}) if saves else None, floor
 
     def _conversation(self, state: dict[str, Any]) -> Conversation:

@@ -19,14 +19,10 @@ from agentmatrix.chat.conversation import Audience, Event, Transcript, contribut
 from agentmatrix.chat.usage import Meter
 from agentmatrix.compose.folding import unchanged
 from agentmatrix.errors import SpeakerError
-from agentmatrix.pregel.compiled_graph import (
-    PregelProtocol,
-    command_for_node,
-    is_native_async,
-    node_runnable,
-    updates_of,
-)
-from agentmatrix.pregel.virtual_tasks import asked_again
+from agentmatrix.pregel.compiled_graph import PregelProtocol
+from agentmatrix.pregel.runnables import is_native_async, node_runnable
+from agentmatrix.pregel.task_config import command_for_node, updates_of
+from agentmatrix.pregel.virtual_tasks import reraise_interrupt
 
 __all__ = ["LOG", "Etiquette", "Member", "Turn", "coerced"]
 
@@ -115,7 +111,7 @@ class Member:
 
     def _goes_on(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         asked = waiting_in(state.get(LOG, ())).get(self.name)
-        return asked_again(config, asked["ns"], asked["values"], inside=bool(self.graphs)) if asked else config
+        return reraise_interrupt(config, asked["ns"], asked["values"], inside=bool(self.graphs)) if asked else config
 
     def _shared(self, state: Mapping[str, Any], seen: list[BaseMessage]) -> Any:
         shared = {key: value for key, value in state.items() if key in self._group.keys}

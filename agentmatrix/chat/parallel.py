@@ -20,8 +20,9 @@ from agentmatrix.chat.conversation import Conversation, Event, held_in
 from agentmatrix.chat.member import LOG, Member
 from agentmatrix.chat.workers import Ended, Room, Tasks, Threads
 from agentmatrix.errors import BuildError
-from agentmatrix.pregel.compiled_graph import namespace_of, sync_async
-from agentmatrix.pregel.virtual_tasks import Activation, RunningGraph, asked_again
+from agentmatrix.pregel.runnables import runnable
+from agentmatrix.pregel.task_config import namespace_of
+from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask, reraise_interrupt
 
 __all__ = ["Crowd", "Met"]
 
@@ -67,9 +68,9 @@ class Crowd:
         """Whether it makes no difference that these members run in one task."""
         if len(names) < 2 or any(self._members[name].graphs for name in names):
             return False
-        run = RunningGraph(config)
+        run = LoopHandle(config)
         # Whatever else than a model may have results of its own to save, of a `@task`, which belong to a task.
-        if run.saves and not all(self._members[name].is_model for name in names):
+        if run.has_checkpointer and not all(self._members[name].is_model for name in names):
             return False
         return not (run.is_followed or run.breakpoints)
 
@@ -92,7 +93,7 @@ class Crowd:
             name, log = member.name, state.get(LOG, ())
             if (held := held_in(log).get(name)) is not None:
                 return held
-            room = self._rooms.get(id(RunningGraph(config).loop))
+            room = self._rooms.get(id(LoopHandle(config).loop))
             if room and not self._free and name in room.busy:
                 return _taken_over(room.join(name), config)
             return member.speak_alone(state, config)
@@ -101,18 +102,18 @@ class Crowd:
             name, log = member.name, state.get(LOG, ())
             if (held := held_in(log).get(name)) is not None:
                 return held
-            room = self._rooms.get(id(RunningGraph(config).loop))
+            room = self._rooms.get(id(LoopHandle(config).loop))
             if room and not self._free and name in room.busy:
                 return _taken_over(await room.join(name), config)
             return await member.aspeak_alone(state, config)
 
-        return sync_async(call, acall, name=member.name)
+        return runnable(call, acall, name=member.name)
 
     def _room(self, config: RunnableConfig, kind: Callable[..., Any]) -> Any:
-        run = RunningGraph(config)
+        run = LoopHandle(config)
         key = id(run.loop)
         if key not in self._rooms:
-            self._rooms[key] = kind(config.get("max_concurrency"), everybody=not self._free, saves=run.saves)
+            self._rooms[key] = kind(config.get("max_concurrency"), everybody=not self._free, saves=run.has_checkpointer)
             run.at_exit(lambda: self._rooms.pop(key).close())
         self._rooms[key].run = run
         return self._rooms[key]
@@ -124,9 +125,9 @@ class Crowd:
         task = str(uuid5(_IDS, namespace_of(config)))[:24]
         room.hear(state, conversation.messages)
         names = self._due(room, conversation) if self._free else sorted(floor)
-        saved = {} if self._free else {update[LOG][-1]["by"]: update for update in room.run.kept}
+        saved = {} if self._free else {update[LOG][-1]["by"]: update for update in room.run.saved}
         for name in () if room.failed else names:
-            activation = Activation(room.run, name, f"{task}{self._numbers[name]:012x}")
+            activation = VirtualTask(room.run, name, f"{task}{self._numbers[name]:012x}")
             if name in saved:
                 room.end_as_before(activation, saved[name])
             else:
@@ -182,5 +183,5 @@ def _taken_over(ended: Ended, config: RunnableConfig) -> Any:
     if ended.error:
         raise ended.outcome
     for asked in ended.event.get("asks", {}).values():
-        asked_again(config, asked["ns"], asked["values"], inside=False)
+        reraise_interrupt(config, asked["ns"], asked["values"], inside=False)
     return ended.outcome

@@ -20,8 +20,8 @@ from langgraph.types import Command
 
 from agentmatrix.chat.conversation import Event, Transcript
 from agentmatrix.chat.member import LOG, Member, Turn
-from agentmatrix.pregel.compiled_graph import sync_async
-from agentmatrix.pregel.virtual_tasks import Activation, RunningGraph
+from agentmatrix.pregel.runnables import runnable
+from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
 __all__ = ["Ended", "Room", "Tasks", "Threads"]
 
@@ -33,7 +33,7 @@ _STALLED = 10
 class Ended(NamedTuple):
     """A turn that is over: an update of the group's state, or what was raised; and what goes into the log."""
 
-    activation: Activation
+    activation: VirtualTask
     outcome: Any
     event: Event
 
@@ -64,7 +64,7 @@ class Room(ABC):
 
     def __init__(self, limit: int | None, *, everybody: bool, saves: bool) -> None:
         self.busy: dict[str, Any] = {}
-        self.run: RunningGraph
+        self.run: LoopHandle
         self.transcript = Transcript([])
         self.saves = saves
         self._is_over = False
@@ -78,7 +78,7 @@ class Room(ABC):
         self._began = time.monotonic()
 
     @abstractmethod
-    def begin(self, activation: Activation, member: Member) -> None:
+    def begin(self, activation: VirtualTask, member: Member) -> None:
         """Let a member begin."""
 
     def lap(self) -> float:
@@ -100,12 +100,12 @@ class Room(ABC):
         self.busy[ended.activation.node] = None
         self._end(ended.activation, ended.outcome)
 
-    def end_as_before(self, activation: Activation, outcome: dict[str, Any]) -> None:
+    def end_as_before(self, activation: VirtualTask, outcome: dict[str, Any]) -> None:
         """The turn was over before the run was killed."""
         self.busy[activation.node] = None
         self._ended[activation.node] = Ended(activation, outcome, outcome[LOG][-1])
 
-    def _end(self, activation: Activation, outcome: Any) -> None:
+    def _end(self, activation: VirtualTask, outcome: Any) -> None:
         if isinstance(outcome, GraphInterrupt):
             values = [asked.value for asked in outcome.args[0]]
             outcome = {LOG: [Event(asks={activation.node: {"ns": activation.namespace, "values": values}})]}
@@ -134,13 +134,13 @@ class Room(ABC):
     def _show(self, ended: Ended) -> None:
         if isinstance(ended.outcome, dict) and not ended.asks:
             update = {key: value for key, value in ended.outcome.items() if key != LOG}
-            self.run.show_end(ended.activation, update)
+            self.run.emit_end(ended.activation, update)
 
     def _save(self) -> None:
         """Nobody who has answered is asked again after a kill. When all have, the task itself is saved at once."""
         unsaved, self._unsaved = self._unsaved, []
         if unsaved and not self._is_over and len(self._ended) < len(self.busy):
-            self.run.keep(unsaved[0].activation.id, [ended.outcome for ended in unsaved])
+            self.run.save(unsaved[0].activation.id, [ended.outcome for ended in unsaved])
 
     @property
     def _is_enough(self) -> bool:
@@ -169,7 +169,7 @@ class Room(ABC):
         async def aspeak(state: dict[str, Any], config: RunnableConfig) -> Any:
             return await member.aspeak(turn, config)
 
-        return sync_async(speak, aspeak, name=member.name, trace=True)
+        return runnable(speak, aspeak, name=member.name, trace=True)
 
 
 class Tasks(Room):
@@ -180,11 +180,11 @@ class Tasks(Room):
         self._seats = asyncio.Semaphore(limit) if limit else None
         self._changed = asyncio.Event()
 
-    def begin(self, activation: Activation, member: Member) -> None:
+    def begin(self, activation: VirtualTask, member: Member) -> None:
         coroutine = self._do(activation, member, len(self.transcript))
         self.busy[activation.node] = asyncio.create_task(coroutine, name=activation.node)
 
-    async def _do(self, activation: Activation, member: Member, heard: int) -> None:
+    async def _do(self, activation: VirtualTask, member: Member, heard: int) -> None:
         # Those who begin together hear the same; who waits for a seat hears more.
         try:
             if self._seats:
@@ -200,14 +200,14 @@ class Tasks(Room):
         else:
             self._over(activation, outcome)
 
-    async def _speak(self, activation: Activation, member: Member, heard: int) -> Any:
+    async def _speak(self, activation: VirtualTask, member: Member, heard: int) -> Any:
         turn, config = member.turn(self._state, self.transcript, heard), activation.enter()
         if config["callbacks"] is None:
             return await member.aspeak(turn, config)
-        self.run.show_begin(activation, self._state)
+        self.run.emit_start(activation, self._state)
         return await self._traced(member, turn).ainvoke(self._state, config)
 
-    def _over(self, activation: Activation, outcome: Any) -> None:
+    def _over(self, activation: VirtualTask, outcome: Any) -> None:
         # The task is over, and with it goes what it ran in.
         self.busy[activation.node] = None
         self._end(activation, outcome)
@@ -249,7 +249,7 @@ class Threads(Room):
     def __init__(self, limit: int | None, *, everybody: bool, saves: bool) -> None:
         super().__init__(limit, everybody=everybody, saves=saves)
         self._limit = limit
-        self._queue: deque[tuple[Context, Activation, Member]] = deque()
+        self._queue: deque[tuple[Context, VirtualTask, Member]] = deque()
         # Entered by itself, since a condition does that in Python.
         self._lock = threading.RLock()
         self._changed, self._wanted = threading.Condition(self._lock), threading.Condition(self._lock)
@@ -259,7 +259,7 @@ class Threads(Room):
         with self._lock:
             super().hear(state, messages)
 
-    def begin(self, activation: Activation, member: Member) -> None:
+    def begin(self, activation: VirtualTask, member: Member) -> None:
         with self._lock:
             self.busy[activation.node] = None
             self._queue.append((copy_context(), activation, member))
@@ -276,7 +276,7 @@ class Threads(Room):
                 context, activation, member = self._queue.popleft()
             context.run(self._do, activation, member)
 
-    def _do(self, activation: Activation, member: Member) -> None:
+    def _do(self, activation: VirtualTask, member: Member) -> None:
         try:
             outcome = self._speak(activation, member)
         except BaseException as error:
@@ -287,13 +287,13 @@ class Threads(Room):
             if not self._queue and (self._is_enough or self._unsaved):
                 self._changed.notify_all()
 
-    def _speak(self, activation: Activation, member: Member) -> Any:
+    def _speak(self, activation: VirtualTask, member: Member) -> Any:
         with self._lock:
             turn = member.turn(self._state, self.transcript, len(self.transcript))
         config = activation.enter()
         if config["callbacks"] is None:
             return member.speak(turn, config)
-        self.run.show_begin(activation, self._state)
+        self.run.emit_start(activation, self._state)
         return self._traced(member, turn).invoke(self._state, config)
 
     def wait(self, seconds: float | None) -> list[Ended]:

@@ -1,6 +1,6 @@
-"""The command line: `agentmatrix demo | run | chat | serve | describe | draw`.
+"""The command line: `agentmatrix demo | example | run | chat | serve | describe | draw`, one file a command.
 
-Only typer and rich are loaded before a command runs, so that `--help` answers at once.
+Only typer and rich are imported before a command runs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Runs the command line on `sys.argv` and exits with its code: 0 ok, 1 failed, 2 usage, 3 paused, 130 Ctrl-C."""
+    """Run the command line on `sys.argv` and exit with its code: 0 ok, 1 failed, 2 usage, 3 paused, 130 Ctrl-C."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

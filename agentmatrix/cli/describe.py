@@ -1,47 +1,61 @@
-"""`describe` and `draw`: what an agent is and looks like."""
+"""`agentmatrix describe`: the card of an agent, or the agents of a host."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from agentmatrix.card import AgentCard
-from agentmatrix.card import describe as describe_graph
-from agentmatrix.cli.resolve import Connection, reach
-from agentmatrix.cli.targets import is_remote
-from agentmatrix.transport import parse_target
+import typer
 
-__all__ = ["describe", "draw"]
+from agentmatrix.cli.host_options import (
+    HostOptions,
+    Insecure,
+    SslCa,
+    SslCertfile,
+    SslKeyfile,
+    Timeout,
+    TokenFile,
+)
 
+if TYPE_CHECKING:
+    from agentmatrix.card import AgentCard
 
-def draw(target: str, connection: Connection, format: str) -> None:
-    """`agentmatrix draw`: the graph as text, ASCII, Mermaid or SVG on stdout."""
-    from agentmatrix.display import draw_mermaid, draw_svg, draw_text
-
-    graph = reach(target, connection)
-    if format == "mermaid":
-        print(draw_mermaid(graph))
-    elif format == "svg":
-        print(draw_svg(graph))
-    else:
-        print(draw_text(graph, ascii=format == "ascii"))
+__all__ = ["describe"]
 
 
-def describe(target: str, connection: Connection, as_json: bool) -> None:
-    """`agentmatrix describe`: the card of one agent, or the names of all that a host has."""
+def describe(
+    target: Annotated[
+        str, typer.Argument(help="module:attribute, path.py:attribute, host:port/agent, or host:port for its agents")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    token_file: TokenFile = None,
+    ssl_ca: SslCa = None,
+    ssl_certfile: SslCertfile = None,
+    ssl_keyfile: SslKeyfile = None,
+    insecure: Insecure = False,
+    timeout: Timeout = None,
+) -> None:
+    """Show what an agent is: name, description, input and output; or which agents a host has."""
+    from agentmatrix.card import AgentCard
+    from agentmatrix.card import describe as describe_graph
+    from agentmatrix.cli.resolve import resolve
+    from agentmatrix.cli.targets import is_remote
+    from agentmatrix.transport import parse_target
+
+    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout)
     if is_remote(target) and not parse_target(target).agent:
-        agents = connection.agents(target)
+        agents = options.agents(target)
         print(json.dumps(agents) if as_json else "\n".join(_columns(agents.items())))
         return
-    graph = reach(target, connection)
+    graph = resolve(target, options)
     remote = is_remote(target)
     card: AgentCard = graph.card if remote else AgentCard.unpack(describe_graph(graph, lambda saver: ""))
     where = f"at {parse_target(target).url}" if remote else "in this process"
-    print(json.dumps(_facts(card, where), indent=2) if as_json else "\n".join(_columns(_rows(card, where))))
+    print(json.dumps(_as_json(card, where), indent=2) if as_json else "\n".join(_columns(_rows(card, where))))
 
 
-def _facts(card: AgentCard, where: str) -> dict[str, Any]:
+def _as_json(card: AgentCard, where: str) -> dict[str, Any]:
     return {
         "name": card.name,
         "description": card.description,
@@ -50,7 +64,7 @@ def _facts(card: AgentCard, where: str) -> dict[str, Any]:
         "without_schema": dict(card.unmade),
         "checkpointer": card.checkpointer,
         "subgraphs": sorted(card.subgraphs),
-        "signals": sorted(_signals(card)),
+        "signals": sorted(_signal_addresses(card)),
     }
 
 
@@ -69,25 +83,27 @@ def _rows(card: AgentCard, where: str) -> Iterable[tuple[str, str]]:
         {None: "its parent's", True: "its own, in its parent's", False: "none"}.get(card.checkpointer, "its own"),
     )
     if card.subgraphs:
-        yield "subgraphs", ", ".join(_names(card))
-    if signals := sorted(_signals(card)):
+        yield "subgraphs", ", ".join(_subgraph_paths(card))
+    if signals := sorted(_signal_addresses(card)):
         yield "signals", ", ".join(signals)
 
 
-def _names(card: AgentCard, above: str = "") -> Iterable[str]:
+def _subgraph_paths(card: AgentCard, prefix: str = "") -> Iterable[str]:
+    """The paths of all its subgraphs, parents first: `panel`, `panel/critic`."""
     for name, nested in card.subgraphs.items():
-        yield above + name
-        yield from _names(nested, f"{above}{name}/")
+        yield prefix + name
+        yield from _subgraph_paths(nested, f"{prefix}{name}/")
 
 
-def _signals(card: AgentCard, above: str = "") -> Iterable[str]:
-    """The addresses of its signals, with those of nested graphs."""
-    yield from (above + name for name in card.signals or ())
+def _signal_addresses(card: AgentCard, prefix: str = "") -> Iterable[str]:
+    """The addresses of its signals and of those of its subgraphs."""
+    yield from (prefix + name for name in card.signals or ())
     for node, nested in card.subgraphs.items():
-        yield from _signals(nested, f"{above}{node}/")
+        yield from _signal_addresses(nested, f"{prefix}{node}/")
 
 
 def _fields(schema: dict[str, Any]) -> str:
+    """The properties of a JSON schema, `name: type`; a `?` marks those that may be left out."""
     properties = schema.get("properties")
     if not properties:
         return _type(schema)
@@ -101,7 +117,7 @@ def _type(schema: dict[str, Any]) -> str:
         return " | ".join(dict.fromkeys(_type(choice) for choice in choices))
     name = schema.get("type") or schema.get("$ref", "any").rpartition("/")[2]
     inner = schema.get("items")
-    # A message has a dozen shapes, which tell a reader nothing.
+    # A message has a dozen alternatives, which tell a reader nothing.
     plain = isinstance(inner, dict) and not ({"oneOf", "anyOf"} & inner.keys())
     return f"{name} of {_type(inner)}" if plain and inner else str(name)
 

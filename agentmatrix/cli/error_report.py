@@ -1,4 +1,4 @@
-"""How a command ends when something goes wrong: one sentence on stderr and an exit code, no traceback."""
+"""How a command ends on an error: one sentence on stderr and an exit code, no traceback."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import typer
 
 from agentmatrix.errors import AgentMatrixError
 
+# Exit codes of the process, as `agentmatrix --help` explains them.
 FAILED = 1
 USAGE = 2
 PAUSED = 3
-STOPPED = 130
+KEYBOARD_INTERRUPT = 130
 
 P = ParamSpec("P")
 
 
 class CommandError(Exception):
-    """What stops a command, as a sentence for the person who typed it.
+    """An error that ends a command, as a sentence for the person at the terminal.
 
     Args:
         message: what is wrong and what to do.
@@ -34,13 +35,13 @@ class CommandError(Exception):
         self.code = code
 
 
-def debugging() -> bool:
-    """Whether tracebacks are wanted: `--debug`, or AGENTMATRIX_DEBUG in the environment."""
+def wants_traceback() -> bool:
+    """Whether errors end with a traceback: `--debug`, or AGENTMATRIX_DEBUG in the environment."""
     return os.environ.get("AGENTMATRIX_DEBUG", "") not in ("", "0")
 
 
-def sentence(error: BaseException) -> str:
-    """What went wrong, in one line: our own errors in their words, others with their type and the node they left."""
+def error_sentence(error: BaseException) -> str:
+    """An error in one line: the message alone of errors of this package, others with their type and their node."""
     text = " ".join(str(error).split())
     if isinstance(error, AgentMatrixError | CommandError) and text:
         return text
@@ -50,25 +51,25 @@ def sentence(error: BaseException) -> str:
     return f"{where}{type(error).__name__}{f': {text}' if text else ''}"
 
 
-def complain(text: str) -> None:
-    """Prints an error sentence to stderr."""
+def print_error(text: str) -> None:
+    """Print an error sentence to stderr."""
     print(f"error: {text}", file=sys.stderr, flush=True)
 
 
-def stop(error: BaseException) -> NoReturn:
-    """Ends the command for this error.
+def exit_with(error: BaseException) -> NoReturn:
+    """End the command with this error.
 
     Raises:
-        typer.Exit: with the exit code; or the error itself when tracebacks are wanted.
+        typer.Exit: with the exit code. Where a traceback is wanted, the error itself is raised.
     """
-    if debugging():
+    if wants_traceback():
         raise error
-    complain(sentence(error))
+    print_error(error_sentence(error))
     raise typer.Exit(error.code if isinstance(error, CommandError) else FAILED) from None
 
 
-def guarded(command: Callable[P, Any]) -> Callable[P, None]:
-    """A typer command whose errors become one sentence and an exit code."""
+def reports_errors(command: Callable[P, Any]) -> Callable[P, None]:
+    """Decorate a command: its errors become one sentence and an exit code."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -77,8 +78,8 @@ def guarded(command: Callable[P, Any]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            raise typer.Exit(STOPPED) from None
+            raise typer.Exit(KEYBOARD_INTERRUPT) from None
         except (Exception, SystemExit) as error:
-            stop(error)
+            exit_with(error)
 
     return run

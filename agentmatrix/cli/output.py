@@ -1,4 +1,4 @@
-"""What a running graph shows: a conversation for people, or JSON lines for machines."""
+"""What `run` and `chat` print of a running graph: text for people, or JSON lines for machines."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from langchain_core.messages import BaseMessageChunk
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
-MODES = ["updates", "messages", "custom", "values"]
-"""The stream modes that a view takes parts of."""
+STREAM_MODES = ["updates", "messages", "custom", "values"]
+"""The stream modes whose parts an output takes."""
 
 _WIDTH = 200
 _STYLES = ("cyan", "green", "magenta", "yellow", "blue", "red")
@@ -23,21 +23,27 @@ _CONTROL = {code: None for code in range(32) if chr(code) not in "\n\t"} | {127:
 Namespace = tuple[str, ...]
 
 
-class View(Protocol):
-    """Takes the parts of a stream as they come, and the final values."""
+class Output(Protocol):
+    """Prints the parts of a stream as they come, and the final values."""
 
-    def part(self, namespace: Namespace, mode: str, data: Any) -> None:
-        """Shows one part."""
+    def show_part(self, namespace: Namespace, mode: str, data: Any) -> None:
+        """Print one part.
 
-    def interrupted(self, interrupts: list[Any]) -> None:
-        """Shows what the graph asks before it goes on."""
+        Args:
+            namespace: the namespace of the subgraph that it comes from; empty for the graph itself.
+            mode: one of `STREAM_MODES`.
+            data: as LangGraph streams it in this mode.
+        """
 
-    def ended(self, values: Any) -> None:
-        """Shows the values that the run ended with."""
+    def show_interrupts(self, interrupts: list[Any]) -> None:
+        """Print the interrupts at which the graph has paused."""
+
+    def show_result(self, values: Any) -> None:
+        """Print the values with which the run has ended."""
 
 
 def jsonable(value: Any) -> Any:
-    """The value as JSON types; what has no such form becomes its repr."""
+    """The value as JSON types; an object that has no JSON form becomes its repr."""
     return to_jsonable_python(value, fallback=repr, inf_nan_mode="strings", bytes_mode="base64")
 
 
@@ -48,21 +54,21 @@ def one_line(value: Any) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
 
 
-class JsonLines:
+class JsonOutput:
     """One JSON object a line: `{"type": mode, "namespace": [...], "data": ...}`; the last is a result or interrupt."""
 
-    def part(self, namespace: Namespace, mode: str, data: Any) -> None:
+    def show_part(self, namespace: Namespace, mode: str, data: Any) -> None:
         if mode != "values":
             self._line(type=mode, namespace=namespace, data=data)
 
-    def interrupted(self, interrupts: list[Any]) -> None:
+    def show_interrupts(self, interrupts: list[Any]) -> None:
         self._line(type="interrupt", data=interrupts)
 
-    def ended(self, values: Any) -> None:
+    def show_result(self, values: Any) -> None:
         self._line(type="result", data=values)
 
-    def failed(self, message: str) -> None:
-        """Says why the run failed, for readers of stdout alone."""
+    def show_error(self, message: str) -> None:
+        """Print why the run failed, for programs that read stdout only."""
         self._line(type="error", data=message)
 
     def _line(self, **fields: Any) -> None:
@@ -70,8 +76,8 @@ class JsonLines:
 
 
 @dataclass
-class _Utterance:
-    """A message as it grows: by whom, and how much of it has been printed."""
+class _StreamedMessage:
+    """A message that arrives in chunks, and how many of its characters have been printed."""
 
     speaker: str
     namespace: Namespace
@@ -81,97 +87,98 @@ class _Utterance:
     finished: bool = False
 
 
-class Transcript:
-    """Who said what, token by token, on a terminal or in a file.
+class TextOutput:
+    """Messages after the names of their speakers, token by token, on a terminal or in a file.
 
-    Several agents may speak at once: what the later ones say waits until the message of the first has ended.
+    Messages of parallel nodes arrive interleaved. One is printed at a time: the next ones, in the order of their first
+    tokens, wait until it has ended.
     """
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout, highlight=False)
         self._styles: dict[str, str] = {}
         self._next_style = itertools.cycle(_STYLES)
-        self._speaking: dict[str, _Utterance] = {}
-        self._said: set[str] = set()
-        self._entered: set[Namespace] = set()
+        self._unfinished: dict[str, _StreamedMessage] = {}
+        self._printed_ids: set[str] = set()
+        self._namespaces: set[Namespace] = set()
 
-    def part(self, namespace: Namespace, mode: str, data: Any) -> None:
-        self._entered.update(namespace[:depth] for depth in range(1, len(namespace) + 1))
+    def show_part(self, namespace: Namespace, mode: str, data: Any) -> None:
+        self._namespaces.update(namespace[:depth] for depth in range(1, len(namespace) + 1))
         if mode == "messages":
-            self._hear(namespace, *data)
+            self._on_message(namespace, *data)
         elif mode == "updates":
             for node, update in data.items():
-                self._update(namespace, node, update)
+                self._on_update(namespace, node, update)
         elif mode == "custom":
-            self._aside(_path(namespace), one_line(data))
+            self._print_note(_path(namespace), one_line(data))
 
-    def interrupted(self, interrupts: list[Any]) -> None:
-        self._finish(self._speaking.values())
+    def show_interrupts(self, interrupts: list[Any]) -> None:
+        self._finish(self._unfinished.values())
         for interrupt in interrupts:
-            self._out(f"? {one_line(interrupt.value)}", "bold")
+            self._print(f"? {one_line(interrupt.value)}", "bold")
 
-    def ended(self, values: Any) -> None:
-        self._finish(self._speaking.values())
+    def show_result(self, values: Any) -> None:
+        self._finish(self._unfinished.values())
         rest = _without_messages(values) if isinstance(values, dict) else values
         if rest not in ({}, None):
-            self._out(json.dumps(jsonable(rest), ensure_ascii=False, indent=2))
+            self._print(json.dumps(jsonable(rest), ensure_ascii=False, indent=2))
 
-    def _hear(self, namespace: Namespace, message: Any, metadata: dict[str, Any]) -> None:
+    def _on_message(self, namespace: Namespace, message: Any, metadata: dict[str, Any]) -> None:
         key = message.id or str(id(message))
-        if key in self._said:
+        if key in self._printed_ids:
             return
-        if utterance := self._speaking.get(key):
-            utterance.message += message
+        if streamed := self._unfinished.get(key):
+            streamed.message += message
         else:
             node = str(metadata.get("langgraph_node", ""))
             speaker = message.name or _path((*namespace, node))
-            utterance = self._speaking[key] = _Utterance(speaker, namespace, node, message)
-        growing = isinstance(message, BaseMessageChunk) and getattr(message, "chunk_position", None) != "last"
-        self._finish([] if growing else [utterance])
+            streamed = self._unfinished[key] = _StreamedMessage(speaker, namespace, node, message)
+        has_more = isinstance(message, BaseMessageChunk) and getattr(message, "chunk_position", None) != "last"
+        self._finish([] if has_more else [streamed])
 
-    def _update(self, namespace: Namespace, node: str, update: Any) -> None:
-        self._finish([item for item in self._speaking.values() if (item.namespace, item.node) == (namespace, node)])
-        has_inner = any(entered[:-1] == namespace and entered[-1].startswith(f"{node}:") for entered in self._entered)
+    def _on_update(self, namespace: Namespace, node: str, update: Any) -> None:
+        self._finish([item for item in self._unfinished.values() if (item.namespace, item.node) == (namespace, node)])
+        has_inner = any(known[:-1] == namespace and known[-1].startswith(f"{node}:") for known in self._namespaces)
         if (
             node != "__interrupt__"
             and not has_inner
             and isinstance(update, dict)
             and (rest := _without_messages(update))
         ):
-            self._aside(_path((*namespace, node)), one_line(rest))
+            self._print_note(_path((*namespace, node)), one_line(rest))
 
-    def _finish(self, utterances: Iterable[_Utterance]) -> None:
-        """Marks these as complete and prints what may be printed now."""
-        for utterance in utterances:
-            utterance.finished = True
-        for key, utterance in list(self._speaking.items()):
-            self._say(utterance)
-            if not utterance.finished:
+    def _finish(self, messages: Iterable[_StreamedMessage]) -> None:
+        """Mark these as complete and print all text whose turn has come."""
+        for streamed in messages:
+            streamed.finished = True
+        for key, streamed in list(self._unfinished.items()):
+            self._print_new_text(streamed)
+            if not streamed.finished:
                 break
-            self._said.add(key)
-            del self._speaking[key]
+            self._printed_ids.add(key)
+            del self._unfinished[key]
 
-    def _say(self, utterance: _Utterance) -> None:
-        text = str(utterance.message.text)
-        new = text[utterance.printed :]
-        if new and not utterance.printed:
-            self._out(f"{utterance.speaker}: ", f"bold {self._style(utterance.speaker)}", end="")
-        self._out(new, end="\n" if text and utterance.finished else "")
-        utterance.printed = len(text)
-        if utterance.finished:
-            for call in getattr(utterance.message, "tool_calls", ()):
-                self._aside(utterance.speaker, f"calls {call['name']}({one_line(call['args'])})")
+    def _print_new_text(self, streamed: _StreamedMessage) -> None:
+        text = str(streamed.message.text)
+        new = text[streamed.printed :]
+        if new and not streamed.printed:
+            self._print(f"{streamed.speaker}: ", f"bold {self._style(streamed.speaker)}", end="")
+        self._print(new, end="\n" if text and streamed.finished else "")
+        streamed.printed = len(text)
+        if streamed.finished:
+            for call in getattr(streamed.message, "tool_calls", ()):
+                self._print_note(streamed.speaker, f"calls {call['name']}({one_line(call['args'])})")
 
-    def _aside(self, speaker: str, text: str) -> None:
-        self._out(f"{speaker}: {text}" if speaker else text, "dim")
+    def _print_note(self, speaker: str, text: str) -> None:
+        self._print(f"{speaker}: {text}" if speaker else text, "dim")
 
     def _style(self, speaker: str) -> str:
         if speaker not in self._styles:
             self._styles[speaker] = next(self._next_style)
         return self._styles[speaker]
 
-    def _out(self, text: str, style: str | None = None, end: str = "\n") -> None:
-        """Prints text as it is, less the control characters that an agent could steer the terminal with."""
+    def _print(self, text: str, style: str | None = None, end: str = "\n") -> None:
+        """Print text as it is, without the control characters by which an agent could control the terminal."""
         self._console.out(text.translate(_CONTROL), style=style, highlight=False, end=end)
         self._console.file.flush()
 

@@ -1,4 +1,4 @@
-"""`serve`: a host in the foreground, until a signal ends it."""
+"""`agentmatrix serve`: a host in the foreground, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -8,68 +8,137 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from agentmatrix.cli.error_report import CommandError
-from agentmatrix.cli.targets import load, named, table
+from agentmatrix.cli.host_options import read_token
 
-__all__ = ["graphs_of", "serve"]
+__all__ = ["serve"]
+
+_SAFETY = "Safety"
 
 
-def graphs_of(targets: list[str]) -> dict[str, Any]:
-    """The graphs of all targets by their names on the host; a `langgraph.json` stands for its table.
+def serve(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help=r"\[name=]module:attribute or \[name=]path.py:attribute, one or several; or a langgraph.json,"
+            " which is the default.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 50051,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Listen beyond this machine without TLS or token.", rich_help_panel=_SAFETY),
+    ] = False,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate (PEM).", rich_help_panel=_SAFETY)] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Its private key (PEM).", rich_help_panel=_SAFETY)] = None,
+    ssl_ca: Annotated[
+        Path | None,
+        typer.Option(help="Ask callers for a certificate signed by these authorities (PEM).", rich_help_panel=_SAFETY),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the token that callers must show; or set AGENTMATRIX_TOKEN.", rich_help_panel=_SAFETY
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="A module whose classes may cross the wire; may be repeated.", rich_help_panel=_SAFETY),
+    ] = None,
+    max_runs: Annotated[int, typer.Option(min=1, help="Most runs at once; further ones are refused.")] = 1000,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that runs may go on after SIGTERM or Ctrl-C.")] = 10.0,
+    allow_version_skew: Annotated[
+        bool,
+        typer.Option("--allow-version-skew", help="Log another langgraph version at the caller, do not refuse it."),
+    ] = False,
+    until_eof: Annotated[
+        bool, typer.Option("--until-eof", hidden=True, help="End with stdin too, as with the process that holds it.")
+    ] = False,
+) -> None:
+    """Serve graphs over gRPC until Ctrl-C or SIGTERM."""
+    options = {
+        "address": f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
+        "token": read_token(token_file),
+        "certificate": ssl_certfile,
+        "private_key": ssl_keyfile,
+        "client_ca": ssl_ca,
+        "insecure": insecure,
+        "allow": allow or [],
+        "max_runs": max_runs,
+        "allow_version_skew": allow_version_skew,
+    }
+    _serve(_load_graphs(targets or []), grace, until_eof, options)
+
+
+def _load_graphs(targets: list[str]) -> dict[str, Any]:
+    """The graphs of all targets by their names on the host; a `langgraph.json` stands for the graphs in it.
 
     Raises:
         CommandError: a target cannot be loaded, or two have the same name.
     """
+    from agentmatrix.cli.targets import langgraph_json_targets, load_graph, split_name
+
     entries: list[str] = []
     for target in targets or ["langgraph.json"]:
-        entries += table(Path(target)) if target.endswith(".json") else [target]
+        entries += langgraph_json_targets(Path(target)) if target.endswith(".json") else [target]
     graphs: dict[str, Any] = {}
     for entry in entries:
-        name, target = named(entry)
+        name, target = split_name(entry)
         if name in graphs:
             raise CommandError(f"two graphs are named {name!r}; name one of them otherwise: other={target}")
-        graphs[name] = load(target)
+        graphs[name] = load_graph(target)
     return graphs
 
 
-def serve(targets: list[str], address: str, grace: float, until_eof: bool = False, **options: Any) -> None:
-    """`agentmatrix serve`: prints one line when it listens, and returns when it was told to end.
+def _serve(graphs: dict[str, Any], grace: float, until_eof: bool, options: dict[str, Any]) -> None:
+    """Print one line when the host listens, and return when it has stopped.
 
     Args:
+        graphs: the graphs by their names on the host.
         grace: seconds that runs may go on after the first signal; a second signal ends them at once.
-        until_eof: the end of stdin is such a signal too: whoever started this process has ended, however it did.
+        until_eof: the end of stdin counts as a signal, so that the host ends with the process that started it,
+            however that one ends.
+        options: arguments of `Host`.
     """
     from agentmatrix import Host
 
-    graphs = graphs_of(targets)
-    ended = _Ending()
+    # Before the host listens: a signal that comes earlier would end the process without a drain.
+    stop = _StopSignal()
     if until_eof:
-        threading.Thread(target=ended.watch, args=(sys.stdin.fileno(),), daemon=True).start()
-    with Host(graphs, address=address, **options) as host:
+        threading.Thread(target=stop.set_at_eof, args=(sys.stdin.fileno(),), daemon=True).start()
+    with Host(graphs, **options) as host:
         print(f"serving {', '.join(graphs)} at {host.address}", flush=True)
-        ended.wait()
+        stop.wait()
         drain = threading.Thread(target=host.drain, args=(grace,), daemon=True)
-        ended.clear()
+        stop.clear()
         drain.start()
-        while drain.is_alive() and not ended.is_set():
+        # The main thread must stay free: Python runs signal handlers on it alone.
+        while drain.is_alive() and not stop.is_set():
             drain.join(0.05)
 
 
-class _Ending(threading.Event):
-    """Set by SIGINT and SIGTERM."""
+class _StopSignal(threading.Event):
+    """An event that SIGINT and SIGTERM set."""
 
     def __init__(self) -> None:
         super().__init__()
-        signal.signal(signal.SIGINT, self._heard)
-        signal.signal(signal.SIGTERM, self._heard)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
 
-    def watch(self, file: int) -> None:
-        """Reads a file to its end. Unbuffered: a buffer's lock, held here, would disturb the end of the process."""
+    def set_at_eof(self, file: int) -> None:
+        """Read a file to its end, in a thread of its own, and set the event.
+
+        Unbuffered: a buffer's lock, held by this thread, would disturb the end of the process.
+        """
         while os.read(file, 4096):
             pass
         self.set()
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.set()

@@ -1,8 +1,9 @@
-"""From what a person types to a graph: `module:attribute`, `path.py:attribute`, `host:port/agent`, `langgraph.json`."""
+"""Typed targets: `module:attribute` and `path.py:attribute` to a graph, `langgraph.json` to such targets."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agentmatrix.cli.error_report import FAILED, CommandError, debugging
+from agentmatrix.cli.error_report import FAILED, CommandError, wants_traceback
 
 _REMOTE = re.compile(r"^(?:[a-z]+://|unix:)|^(?:\[[^\]]+\]|[^:/\\]+):\d+(?:/[^:]*)?$")
 
@@ -26,11 +27,11 @@ def is_remote(target: str) -> bool:
     return _REMOTE.match(target) is not None
 
 
-def load(target: str) -> Any:
-    """The graph that `module:attribute` or `path.py:attribute` names.
+def load_graph(target: str) -> Any:
+    """The graph of a target `module:attribute` or `path.py:attribute`.
 
     The attribute may be a graph, a builder with `.compile()`, a Runnable such as a chat model, a function of the state
-    or of the messages, or a function of nothing or of `config` that makes one of these.
+    or of the messages, or a function without parameters or of `config` that makes one of these.
 
     Raises:
         CommandError: the target, its module or its attribute cannot be found or loaded, or is no graph.
@@ -38,23 +39,23 @@ def load(target: str) -> Any:
     place, colon, attribute = target.rpartition(":")
     if not colon or not place or not attribute:
         raise CommandError(f"{target!r} names no graph: write module:attribute, path.py:attribute or host:port/agent")
-    module = _module(place)
+    module = _import_module(place)
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise CommandError(_missing(place, part, value))
+            raise CommandError(_missing_attribute(place, part, value))
         value = getattr(value, part)
-    return _graph(value, target)
+    return _as_graph(value, target)
 
 
-def named(target: str) -> tuple[str, str]:
-    """Splits `name=module:attribute`; the name is the attribute's where none is given."""
+def split_name(target: str) -> tuple[str, str]:
+    """The name and the target of `name=module:attribute`; without a name it is the attribute's."""
     name, equals, rest = target.partition("=")
     return (name, rest) if equals else (target.rpartition(":")[2].rpartition(".")[2], target)
 
 
-def table(path: Path) -> list[str]:
-    """The `graphs` table of a `langgraph.json` as `name=path.py:attribute` targets, and its folders on `sys.path`.
+def langgraph_json_targets(path: Path) -> list[str]:
+    """The `graphs` of a `langgraph.json` as `name=path.py:attribute` targets. Puts its folders on `sys.path`.
 
     Raises:
         CommandError: the file is missing, is no JSON or has no `graphs` table.
@@ -69,41 +70,41 @@ def table(path: Path) -> list[str]:
     if not isinstance(graphs, dict) or not graphs:
         raise CommandError(f"{path} has no `graphs` table such as {{'graphs': {{'agent': './agent.py:graph'}}}}")
     folders = [item for item in config.get("dependencies", ()) if str(item).startswith(".")]
-    _search([path.parent, *(path.parent / folder for folder in folders)])
-    return [f"{name}={_beside(path, entry)}" for name, entry in graphs.items()]
+    _add_to_path([path.parent, *(path.parent / folder for folder in folders)])
+    return [f"{name}={_relative_to(path, entry)}" for name, entry in graphs.items()]
 
 
-def _beside(path: Path, entry: Any) -> str:
+def _relative_to(path: Path, entry: Any) -> str:
     target = entry.get("path", "") if isinstance(entry, dict) else str(entry)
     place, _, attribute = target.rpartition(":")
     return f"{path.parent / place}:{attribute}" if place.endswith(".py") else target
 
 
-def _search(folders: Iterable[Path]) -> None:
+def _add_to_path(folders: Iterable[Path]) -> None:
     for folder in map(str, (item.resolve() for item in folders)):
         if folder not in sys.path:
             sys.path.insert(0, folder)
 
 
-def _module(place: str) -> ModuleType:
+def _import_module(place: str) -> ModuleType:
     path = Path(place)
     is_file = path.suffix == ".py" or "/" in place
     if is_file and not path.is_file():
         raise CommandError(f"there is no file {place}")
     try:
-        return _file(path.resolve()) if is_file else importlib.import_module(place)
+        return _import_file(path.resolve()) if is_file else importlib.import_module(place)
     except (Exception, SystemExit) as error:
-        if debugging():
+        if wants_traceback():
             raise
         raise _import_error(place, error) from None
 
 
-def _file(path: Path) -> ModuleType:
-    name = _dotted(path)
+def _import_file(path: Path) -> ModuleType:
+    name = _dotted_name(path)
     taken = getattr(sys.modules.get(name), "__file__", None)
     if name not in sys.modules or taken == str(path):
         return importlib.import_module(name)
-    # Another file of that name is loaded already, as where two folders have an agent.py each.
+    # Another file of that name has been imported: two folders have an agent.py each.
     name = "_".join([*path.parts[-3:-1], path.stem])
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -112,20 +113,20 @@ def _file(path: Path) -> ModuleType:
     return module
 
 
-def _dotted(path: Path) -> str:
-    """The file's dotted name from the topmost folder that is a package; that folder's parent goes on `sys.path`."""
+def _dotted_name(path: Path) -> str:
+    """The dotted name of a file in its outermost package. Puts the folder of that package on `sys.path`."""
     parts, folder = [path.stem], path.parent
     while (folder / "__init__.py").exists():
         parts.insert(0, folder.name)
         folder = folder.parent
-    _search([folder])
+    _add_to_path([folder])
     return ".".join(parts)
 
 
 def _import_error(module: str, error: BaseException) -> CommandError:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         text = f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages"
-        return CommandError(text)
+        return CommandError(text + _other_name(module))
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     if isinstance(error, SyntaxError):
         return CommandError(f"{module!r} cannot be imported: {reason}", FAILED)
@@ -135,7 +136,18 @@ def _import_error(module: str, error: BaseException) -> CommandError:
     return CommandError(f"{module!r} cannot be imported: {reason}{where}", FAILED)
 
 
-def _missing(place: str, name: str, value: Any) -> str:
+def _other_name(module: str) -> str:
+    """What an example is called here, where its name in a clone or in a wheel was given."""
+    from agentmatrix.cli.example import examples, package_name
+
+    package, _, rest = module.removeprefix("agentmatrix.").partition(".")
+    with contextlib.suppress(CommandError):
+        if package == "graphs" and rest.partition(".")[0] in examples():
+            return f"; did you mean {package_name()}.{rest}?"
+    return ""
+
+
+def _missing_attribute(place: str, name: str, value: Any) -> str:
     close = difflib.get_close_matches(name, dir(value), n=1)
     if close:
         return f"{place} has no {name!r}; did you mean {close[0]!r}?"
@@ -147,12 +159,12 @@ def _looks_like_graph(value: Any) -> bool:
     return not isinstance(value, type) and any(hasattr(value, verb) for verb in ("compile", "astream", "add_node"))
 
 
-def _graph(value: Any, target: str) -> Any:
+def _as_graph(value: Any, target: str) -> Any:
     from langchain_core.runnables import Runnable
     from langgraph.pregel import Pregel
 
-    if inspect.isfunction(value) and _required(value) in ([], ["config"]):
-        made = value({}) if _required(value) else value()
+    if inspect.isfunction(value) and _required_parameters(value) in ([], ["config"]):
+        made = value({}) if _required_parameters(value) else value()
         value = asyncio.run(made) if inspect.iscoroutine(made) else made
     if isinstance(value, Pregel):
         return value
@@ -161,13 +173,13 @@ def _graph(value: Any, target: str) -> Any:
     if isinstance(value, Runnable) or inspect.isfunction(value):
         from agentmatrix import Dag
 
-        name = named(target)[0]
+        name = split_name(target)[0]
         return Dag(name=name).add_node(name, value).compile()
     kind = "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
     raise CommandError(f"{target} is {kind}, not a graph, a builder, an agent or a function that makes one")
 
 
-def _required(function: Any) -> list[str]:
+def _required_parameters(function: Any) -> list[str]:
     return [
         name
         for name, parameter in inspect.signature(function).parameters.items()

@@ -11,7 +11,7 @@ from langgraph.config import get_config
 from agentmatrix.compose.entries import Firing, Item, Pending
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.triggered import TriggeredLedger
-from agentmatrix.pregel.compiled_graph import at_node, node_of, packet_of, read_channel
+from agentmatrix.pregel.task_config import node_config, node_of, read_channel, send_index
 
 __all__ = ["LEDGER", "Activation", "activation_of", "error_of", "get_activation"]
 
@@ -47,7 +47,7 @@ def get_activation() -> Activation:
         RuntimeError: no node of a `Dag`, or of a `CyclicGraph` with triggers, is at work here.
     """
     try:
-        config = at_node(get_config())
+        config = node_config(get_config())
         found: Any = read_channel(config, LEDGER)
     except (KeyError, RuntimeError):
         raise RuntimeError(
@@ -56,7 +56,7 @@ def get_activation() -> Activation:
         ) from None
     node = str(node_of(config))
     if isinstance(found, Ledger):
-        packet = packet_of(config)
+        packet = send_index(config)
         pending = None if packet is None else found.plan().pending[packet]
         return activation_of(found, node, None if pending else _due(found, node), pending)
     activation: Activation = found.activated(node)

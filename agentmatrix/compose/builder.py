@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph as DrawnGraph
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
+from langgraph.types import CachePolicy, Command, RetryPolicy, TimeoutPolicy, TracePolicy
 
 from agentmatrix.agent import as_agent
-from agentmatrix.display.notebook import Shown
+from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.live.live_run import Live
 from agentmatrix.pregel.compiled_graph import (
@@ -22,11 +22,11 @@ from agentmatrix.pregel.compiled_graph import (
     AnyGraph,
     Graph,
     PregelProtocol,
-    node_runnable,
-    rebuilt,
-    replace_bound,
-    stand_in,
+    as_class,
+    set_subgraphs,
 )
+from agentmatrix.pregel.runnables import node_runnable, wrap_runnable
+from agentmatrix.pregel.state_graph import add_join, copy_builder, default_error_handler, edges_of, routers_of
 from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import Group, Source, group_of, label_of
 
@@ -43,7 +43,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(names) or 'no nodes yet'})"
 
 
-class ComposedGraph(Live, Shown, CompiledStateGraph[Any, Any, Any, Any]):
+class ComposedGraph(Live, NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
     """What a builder compiles to: a LangGraph graph, drawn as the same graph in a `StateGraph` would be."""
 
     _drawing: Graph | None = None
@@ -51,7 +51,7 @@ class ComposedGraph(Live, Shown, CompiledStateGraph[Any, Any, Any, Any]):
 
     def copy(self, update: dict[str, Any] | None = None) -> Self:
         """A copy with other attributes, as `with_config` makes one."""
-        other = rebuilt(self, type(self))
+        other = as_class(self, type(self))
         other.__dict__.update(update or {})
         return other
 
@@ -94,9 +94,17 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         *,
         input_map: Map | None = None,
         output_map: Map | None = None,
-        input: Any = None,
+        defer: bool = False,
+        metadata: dict[str, Any] | None = None,
         input_schema: Any = None,
-        **options: Any,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        cache_policy: CachePolicy[Any] | None = None,
+        error_handler: Callable[..., Any] | Runnable[Any, Any] | None = None,
+        destinations: dict[str, str] | tuple[str, ...] | None = None,
+        timeout: float | timedelta | TimeoutPolicy | None = None,
+        trace_policy: TracePolicy | None = None,
+        input: Any = None,
+        retry: RetryPolicy | Sequence[RetryPolicy] | None = None,
     ) -> Self:
         """Add an agent as a node.
 
@@ -105,10 +113,17 @@ class Builder(StateGraph[Any, Any, Any, Any]):
             action: the agent: whatever `as_agent` takes.
             input_map: makes the agent's input from the node's input, where their schemas differ.
             output_map: makes the node's update from what the agent returned.
-            input: LangGraph's old name for `input_schema`.
+            defer: start only when all else has ended.
+            metadata: for callbacks and traces.
             input_schema: the schema that the node reads; by default the state's, or the annotation of a function.
-            options: the options of `StateGraph.add_node`: metadata, retry_policy, cache_policy, timeout,
-                error_handler, defer, destinations, trace_policy.
+            retry_policy: when a failed node is run again; of several policies the first that matches counts.
+            cache_policy: when a kept result stands in for a run.
+            error_handler: called with the state and a `NodeError` when the node has failed for good.
+            destinations: the nodes that a `Command` of this node may go to.
+            timeout: for each attempt, in seconds; for async nodes only.
+            trace_policy: what a trace records of the node's input and output.
+            input: LangGraph's old name for `input_schema`.
+            retry: LangGraph's old name for `retry_policy`.
 
         Returns:
             This builder.
@@ -125,13 +140,25 @@ class Builder(StateGraph[Any, Any, Any, Any]):
             self._graphs[name] = agent
         if input_map or output_map:
             agent = _adapted(agent, name, input_map, output_map)
-        super().add_node(name, agent, input_schema=input_schema or input, **options)
+        super().add_node(
+            name,
+            agent,
+            defer=defer,
+            metadata=metadata,
+            input_schema=input_schema or input,
+            retry_policy=retry_policy or retry,
+            cache_policy=cache_policy,
+            error_handler=error_handler,
+            destinations=destinations,
+            timeout=timeout,
+            trace_policy=trace_policy,
+        )
         return self
 
     def _handled(self, node: str) -> tuple[str, ...]:
         """The nodes that the error handler of `node` says it may go to."""
         spec = self.nodes[node]
-        handler = self._node_defaults.error_handler
+        handler = default_error_handler(self)
         if spec.error_handler_node:
             runnable: Any = self.nodes[spec.error_handler_node].runnable
             handler = getattr(runnable, "func", None) or getattr(runnable, "afunc", None) or runnable
@@ -147,7 +174,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         starts = tuple(start_key)
         if not starts or END in starts or end_key == START:
             raise BuildError(f"an edge from {list(starts)} to {end_key!r} has no start or the wrong end")
-        self.waiting_edges.add((starts, end_key))
+        add_join(self, starts, end_key)
         return self
 
     def add_trigger(self, node: str, *groups: Group | Source, concurrent: bool = False) -> Self:
@@ -193,12 +220,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
 
     def _copy(self) -> Self:
         """A copy that can be completed and compiled while this builder stays as it is."""
-        whole = copy.copy(self)
-        whole.nodes = dict(self.nodes)
-        whole.edges = set(self.edges)
-        whole.branches = self.branches.copy()
-        whole.channels = dict(self.channels)
-        whole.schemas = dict(self.schemas)
+        whole = copy_builder(self)
         whole._labels = self._trigger_labels()
         whole.edges |= self._drawn_triggers()
         return whole
@@ -209,7 +231,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
 
     def _trigger_labels(self) -> dict[tuple[str, str], str]:
         """What a drawing says at edges that stand for signals and timers, and for sources that are not regular."""
-        plain: set[Any] = {*self._all_edges, *((source, node) for node, source, kind in self._triggers() if not kind)}
+        plain: set[Any] = {*edges_of(self), *((source, node) for node, source, kind in self._triggers() if not kind)}
         labels: dict[tuple[str, str], dict[str, None]] = {}
         for node, source, kind in self._triggers():
             edge = (source, node) if isinstance(source, str) else (START, node)
@@ -254,9 +276,9 @@ class Builder(StateGraph[Any, Any, Any, Any]):
 
     def _named(self) -> Iterator[tuple[str, str, str]]:
         """Every pair of names that somebody wrote down, and where."""
-        for source, target in sorted(self._all_edges):
+        for source, target in sorted(edges_of(self)):
             yield source, target, f"the edge {source!r} -> {target!r}"
-        for source, branches in self.branches.items():
+        for source, branches in routers_of(self).items():
             for router, branch in branches.items():
                 for target in (branch.ends or {source: source}).values():
                     yield source, target, f"the router {router!r} of {source!r}"
@@ -285,7 +307,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         """What LangGraph makes of this graph, as an object of our class that remembers how to draw itself."""
         native = StateGraph.compile(self, name=name or self.name, **options)
         self._restore_subgraphs(native)
-        graph = rebuilt(native, kind)
+        graph = as_class(native, kind)
         graph._drawing = native
         graph._labels = self._labels
         return graph
@@ -294,7 +316,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         """An adapter around a graph hides it from LangGraph, which must know the graphs inside of nodes."""
         for name, inner in self._graphs.items():
             if not graph.nodes[name].subgraphs and getattr(inner, "checkpointer", None) is not False:
-                replace_bound(graph, name, graph.nodes[name].bound, [inner])
+                set_subgraphs(graph, name, [inner])
 
 
 def _labelled(drawn: DrawnGraph, labels: Mapping[tuple[str, str], str]) -> DrawnGraph:
@@ -351,7 +373,7 @@ def _adapted(agent: Any, name: str, input_map: Map | None, output_map: Map | Non
     async def acall(state: Any, config: RunnableConfig) -> Any:
         return out_of(await runnable.ainvoke(into(state), config))
 
-    return stand_in(runnable, call, acall, name=name)
+    return wrap_runnable(runnable, call, acall, name=name)
 
 
 def _same(value: Any) -> Any:

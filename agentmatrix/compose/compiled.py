@@ -22,11 +22,13 @@ from agentmatrix.pregel.compiled_graph import (
     ERROR_HANDLER,
     TASKS,
     answer_mappers,
-    read_channel,
-    replace_bound,
-    stand_in,
+    coercions_of,
+    set_node_runnable,
     trigger_of,
 )
+from agentmatrix.pregel.runnables import wrap_runnable
+from agentmatrix.pregel.state_graph import keys_of_schema, managed_values
+from agentmatrix.pregel.task_config import read_channel
 from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["LedgeredGraph", "attach"]
@@ -139,10 +141,10 @@ def _called(finished: Finished) -> dict[str, str]:
 
 def attach(graph: LedgeredGraph, builder: Builder, topology: Topology) -> None:
     """Turn the channels of the graph into views of a ledger, and its writers into reporters."""
-    coerce = graph.schema_to_mapper
+    coerce = coercions_of(graph)
     channels: dict[str, Any] = {LEDGER: LedgerChannel(topology, builder.channels)}
     channels |= {key: StateView(key, spec) for key, spec in builder.channels.items()}
-    channels |= builder.managed
+    channels |= (managed := managed_values(builder))
     channels |= {trigger_of(node): TriggerView(trigger_of(node), node) for node in topology.nodes}
     channels |= {START: InputView(START, graph.channels[START]), TASKS: PendingView(TASKS)}  # type: ignore[arg-type]
     channels |= {channel: kept for channel, kept in graph.channels.items() if ERROR_HANDLER in channel}
@@ -150,12 +152,11 @@ def attach(graph: LedgeredGraph, builder: Builder, topology: Topology) -> None:
         reporter = Reporter(name, builder, topology, answer_mappers(graph, name), coerce)
         changes: dict[str, Any] = {"writers": [reporter.runnable()]}
         if name in topology.nodes:
-            keys = list(builder.schemas[builder.nodes[name].input_schema])
-            managed = [key for key in keys if key in builder.managed]
-            kept = [key for key in keys if key not in builder.managed]
+            keys = keys_of_schema(builder, builder.nodes[name].input_schema)
+            kept = [key for key in keys if key not in managed]
             changes |= {
                 "triggers": [trigger_of(name)],
-                "channels": [LEDGER, *managed],
+                "channels": [LEDGER, *(key for key in keys if key in managed)],
                 "mapper": reader(name, kept, node.mapper),
             }
         graph.nodes[name] = node.copy(changes)
@@ -180,7 +181,7 @@ def _guard(graph: LedgeredGraph, node: str) -> None:
         _raise_error(node, config)
         return await agent.ainvoke(state, config)
 
-    replace_bound(graph, node, stand_in(agent, call, acall), proc.subgraphs)
+    set_node_runnable(graph, node, wrap_runnable(agent, call, acall))
 
 
 def _raise_error(node: str, config: RunnableConfig) -> None:

@@ -16,14 +16,10 @@ from agentmatrix.compose.builder import Builder, ComposedGraph
 from agentmatrix.compose.compiled import LedgeredGraph, attach
 from agentmatrix.errors import BoundError, BuildError
 from agentmatrix.ledger_engine.graph import OpenSteps
-from agentmatrix.pregel.compiled_graph import (
-    MISSING,
-    add_channel,
-    read_channel,
-    replace_bound,
-    stand_in,
-    write_channel,
-)
+from agentmatrix.pregel.compiled_graph import MISSING, add_channel, set_node_runnable, set_stream_eager, write_channel
+from agentmatrix.pregel.runnables import wrap_runnable
+from agentmatrix.pregel.state_graph import edges_of, joins_of, routers_of
+from agentmatrix.pregel.task_config import read_channel
 from agentmatrix.scheduling.topology import Topology, drawn
 
 __all__ = ["DEFAULT_ROUNDS", "CompiledCyclicGraph", "CyclicGraph"]
@@ -108,7 +104,7 @@ class CyclicGraph(Builder):
             whole = self._copy()
             triggered = whole._compiled(TriggeredCyclicGraph, name, checkpointer=checkpointer, **options)
             attach(triggered, whole, topology)
-            triggered.stream_eager = True
+            set_stream_eager(triggered)
             return triggered
         graph = self._copy()._compiled(CompiledCyclicGraph, name, checkpointer=checkpointer, **options)
         _bound(graph, topology, max_rounds or self.max_rounds)
@@ -119,7 +115,7 @@ class CyclicGraph(Builder):
         nodes = tuple(name for name, spec in self.nodes.items() if not spec.is_error_handler)
         known = self._topology()
         joins: dict[str, tuple[tuple[str, ...], ...]] = {}
-        for sources, target in sorted(self.waiting_edges):
+        for sources, target in sorted(joins_of(self)):
             joins[target] = (*joins.get(target, ()), sources)
         return replace(
             known,
@@ -128,7 +124,7 @@ class CyclicGraph(Builder):
             groups=dict(self._groups),
             concurrent=frozenset(self._concurrent),
             joins=joins,
-            ends=frozenset(source for source, target in self._all_edges if target == END),
+            ends=frozenset(source for source, target in edges_of(self) if target == END),
             max_rounds=max_rounds,
         )
 
@@ -138,10 +134,10 @@ class CyclicGraph(Builder):
         choices: dict[str, set[str]] = {}
         for source, target in sorted(self.edges):
             edges[source] = (*edges.get(source, ()), target)
-        for sources, target in self.waiting_edges:
+        for sources, target in joins_of(self):
             for source in sources:
                 choices.setdefault(source, set()).add(target)
-        for source, branches in self.branches.items():
+        for source, branches in routers_of(self).items():
             for branch in branches.values():
                 choices.setdefault(source, set()).update(branch.ends.values() if branch.ends else nodes)
         for name, spec in self.nodes.items():
@@ -215,7 +211,7 @@ def _guard(graph: CompiledCyclicGraph, topology: Topology, node: str, limit: int
         _check_rounds(topology, node, limit, config)
         return await agent.ainvoke(state, config)
 
-    replace_bound(graph, node, stand_in(agent, call, acall), proc.subgraphs)
+    set_node_runnable(graph, node, wrap_runnable(agent, call, acall))
 
 
 def _check_rounds(topology: Topology, node: str, limit: int, config: RunnableConfig) -> None:

@@ -13,6 +13,8 @@ from agentmatrix.compose.compiled import LedgeredGraph, attach
 from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
 from agentmatrix.errors import BuildError, CycleError
 from agentmatrix.ledger_engine.graph import OpenSteps
+from agentmatrix.pregel.compiled_graph import set_stream_eager
+from agentmatrix.pregel.state_graph import edges_of, routers_of
 from agentmatrix.scheduling.dag_rules import DagRules
 from agentmatrix.scheduling.topology import Topology, drawn
 
@@ -92,20 +94,21 @@ class Dag(Builder):
         kind = CompiledDag if barriers else BarrierFreeDag
         graph = whole._compiled(kind, name, checkpointer=checkpointer, **options)
         attach(graph, whole, topology)
-        graph.stream_eager = graph.stream_eager or not barriers
+        if not barriers:
+            set_stream_eager(graph)
         return graph
 
     def _topology(self) -> Topology:
         nodes = tuple(name for name, spec in self.nodes.items() if not spec.is_error_handler)
         deferred = frozenset(name for name in nodes if self.nodes[name].defer)
-        edges = {s: tuple(sorted({t for a, t in self._all_edges if a == s and t != END})) for s in (START, *nodes)}
+        edges = {s: tuple(sorted({t for a, t in edges_of(self) if a == s and t != END})) for s in (START, *nodes)}
         declared = {source: self._declared(source) for source in (START, *nodes)}
         groups = dict(self._groups)
         known = Topology(START, nodes, edges, declared, deferred, groups)
         if known.cycle():
             return known
         for source in (START, *known.order):
-            if any(branch.ends is None for branch in self.branches.get(source, {}).values()):
+            if any(branch.ends is None for branch in routers_of(self).get(source, {}).values()):
                 before = {source} if source == START else {source, *known.ancestors(source)}
                 anywhere = tuple(node for node in nodes if node not in before)
                 known = replace(known, choices={**known.choices, source: anywhere})
@@ -115,7 +118,7 @@ class Dag(Builder):
     def _declared(self, source: str) -> tuple[str, ...]:
         """The nodes that routers, commands and error handlers of `source` say they may lead to."""
         targets: list[str] = []
-        for branch in self.branches.get(source, {}).values():
+        for branch in routers_of(self).get(source, {}).values():
             targets.extend((branch.ends or {}).values())
         if source in self.nodes:
             targets.extend([*(self.nodes[source].ends or ()), *self._handled(source)])
@@ -132,5 +135,5 @@ class Dag(Builder):
 
     def _leading(self) -> set[str]:
         """The nodes that somebody gave a way out, be it to END."""
-        sources = {source for source, _ in self._all_edges}
-        return sources | set(self.branches) | {name for name, spec in self.nodes.items() if spec.ends}
+        sources = {source for source, _ in edges_of(self)}
+        return sources | set(routers_of(self)) | {name for name, spec in self.nodes.items() if spec.ends}

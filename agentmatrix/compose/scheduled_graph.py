@@ -13,8 +13,9 @@ from agentmatrix.engine.channels import RUN, RunChannel, Schedule
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of
 from agentmatrix.engine.written_keys import observed, only_written, with_written_keys
-from agentmatrix.pregel.compiled_graph import replace_bound, stand_in
+from agentmatrix.pregel.compiled_graph import set_node_runnable
 from agentmatrix.pregel.execution import branch_channel, thread_of
+from agentmatrix.pregel.runnables import wrap_runnable
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology
@@ -101,4 +102,4 @@ def _write_only_what_is_written(graph: ScheduledGraph, name: str, inner: Any) ->
         said: list[frozenset[str]] = []
         return only_written(await reporting.ainvoke(state, with_written_keys(config, said)), said)
 
-    replace_bound(graph, name, stand_in(inner, call, acall, name=name), node.subgraphs)
+    set_node_runnable(graph, name, wrap_runnable(inner, call, acall, name=name))

@@ -13,16 +13,9 @@ from langgraph.types import Command, Send
 from agentmatrix.compose.folding import Write, folded, identified, plain_keys, unchanged, values_of
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.views import LEDGER, Report
-from agentmatrix.pregel.compiled_graph import (
-    Mapper,
-    failed_node,
-    is_update,
-    packet_of,
-    read_channel,
-    register_writer,
-    send_writes,
-    sync_async,
-)
+from agentmatrix.pregel.compiled_graph import Mapper
+from agentmatrix.pregel.runnables import register_writer, runnable
+from agentmatrix.pregel.task_config import failed_node, is_update, read_channel, send_index, send_writes
 from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["LEDGER", "Recorded", "Reporter", "reader"]
@@ -76,7 +69,7 @@ class Reporter:
 
     def runnable(self) -> Runnable[Any, Any]:
         """What stands among the writers of the node."""
-        return register_writer(sync_async(self._write, self._awrite, name=f"report<{self.node}>"))
+        return register_writer(runnable(self._write, self._awrite, name=f"report<{self.node}>"))
 
     def _write(self, answer: Any, config: RunnableConfig) -> Any:
         if isinstance(answer, Recorded):
@@ -104,7 +97,7 @@ class Reporter:
         writes = [(key, value) for key, value in self._update(answer) or () if key in channels]
         report = Report(
             node=failed_node(config) or self.node,
-            packet=packet_of(config),
+            packet=send_index(config),
             update=is_update(config),
             writes=[],
             keys=[key for key, _ in writes],

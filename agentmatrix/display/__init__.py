@@ -1,4 +1,4 @@
-"""Graphs drawn without a network: as Mermaid, as SVG and as text.
+"""Drawings of graphs as Mermaid, SVG and text, made without a network.
 
 >>> from agentmatrix.display import draw_text
 >>> print(draw_text(graph))  # doctest: +SKIP
@@ -67,7 +67,7 @@ def draw_text(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True, asc
 
 
 def mimebundle(graph: Pregel[Any, Any, Any, Any]) -> dict[str, str]:
-    """Draw a graph in every form that a notebook may take: front ends choose the richest one they know.
+    """Draw a graph in every form for notebooks: a front end takes the richest one that it knows.
 
     Returns:
         MIME type -> text, for `text/vnd.mermaid`, `image/svg+xml` and `text/plain`.
@@ -81,10 +81,10 @@ def mimebundle(graph: Pregel[Any, Any, Any, Any]) -> dict[str, str]:
 
 
 def install_display() -> bool:
-    """Let graphs of plain LangGraph show themselves so too, in the IPython session that runs.
+    """Draw graphs of plain LangGraph in the same way, in the IPython session that is running.
 
     Returns:
-        False where no IPython session runs; nothing is changed then.
+        False where no IPython session is running; nothing is changed then.
     """
     try:
         from IPython.core.getipython import get_ipython

@@ -1,4 +1,4 @@
-"""What a graph looks like: nodes and edges, nested, free of any notation.
+"""The model of a drawing: nodes and edges, nested, independent of any notation.
 
 The three notations (Mermaid, SVG, text) read this model and nothing else. It is made from the graph alone: no socket is
 opened, no model is called, no node runs.
@@ -21,7 +21,7 @@ Kind = Literal["start", "end", "node", "group", "remote"]
 
 
 class Drawable(Protocol):
-    """What a drawing reads of a graph."""
+    """The methods of a graph that a drawing needs."""
 
     def get_graph(self) -> Graph: ...
 
@@ -37,9 +37,9 @@ class Node:
         label: the name to show.
         kind: `group` is a graph in this process, `remote` one on a host.
         address: where a remote node runs, `"gpu-box:50051"`, with `"/agent"` after it when the agent's name there is
-            another than the node's here; `""` otherwise.
-        note: a few words more, as `"not reached"`.
-        inner: the node's own graph, where it is known and asked for.
+            not the name of the node; `""` for other kinds.
+        note: a remark, such as `"not reached"`.
+        inner: the drawing of the node's own graph, where it is known and asked for.
     """
 
     id: str
@@ -124,7 +124,7 @@ def _edge(edge: RunnableEdge, prefix: str) -> Edge:
 
 def _subgraphs(graph: Drawable) -> dict[str, Any]:
     found = dict(graph.get_subgraphs())
-    # LangGraph leaves out the graphs that were compiled with checkpointer=False; a reader wants to see them.
+    # LangGraph leaves out graphs that were compiled with checkpointer=False; a reader wants to see them.
     for name, node in (getattr(graph, "nodes", None) or {}).items():
         bound = getattr(node, "bound", None)
         if name not in found and isinstance(bound, Pregel):
@@ -134,12 +134,12 @@ def _subgraphs(graph: Drawable) -> dict[str, Any]:
 
 def _nested_node(path: str, name: str, graph: Any, depth: int, host: str = "") -> Node:
     if not _is_remote(graph):
-        # LangGraph's RemoteGraph and its like are no Pregel, and would ask their server for what is inside.
+        # LangGraph's RemoteGraph and the like are no Pregel, and would ask their server for their nodes.
         kind: Kind = "group" if isinstance(graph, Pregel) else "remote"
         known = kind == "group" and depth > 0
         inner = _level(graph, _name(graph), path, depth - 1) if known else None
         return Node(path, name, kind, "" if kind == "group" else type(graph).__name__, inner=inner)
-    # What a remote agent holds is remote too, but to a reader it is on the same host.
+    # A subgraph of a remote agent is remote too, but for a reader it is a group on the same host.
     kind, address = ("group", "") if graph.url == host else ("remote", _address(graph, name))
     if not graph.reached:
         return Node(path, name, kind, address, "not reached")
@@ -148,7 +148,7 @@ def _nested_node(path: str, name: str, graph: Any, depth: int, host: str = "") -
     try:
         return Node(path, name, kind, address, inner=_level(graph, _name(graph), path, depth - 1, graph.url))
     except Exception:
-        # The structure is what a host said, and no reason not to draw the rest.
+        # The structure came from a host. A wrong one is no reason not to draw the rest.
         return Node(path, name, kind, address, "not drawn")
 
 
@@ -169,10 +169,10 @@ def _name(graph: Any) -> str:
 
 
 def back_edges(drawing: Drawing) -> frozenset[Edge]:
-    """Return the edges of a drawing's outermost level that lead back; without them it has no cycle.
+    """Return the back edges of a drawing's outermost level; without them it has no cycle.
 
-    Nodes are ranked by their distance from START, then as they were added. An edge leads back if it goes up in that
-    order and closes a cycle with the edges that do not.
+    Nodes are ranked by their distance from START, then as they were added. An edge is a back edge if it goes up in
+    that order and closes a cycle with the other edges.
     """
     rank = _ranks(drawing)
     after: dict[str, list[str]] = {node.id: [] for node in drawing.nodes}

@@ -1,5 +1,6 @@
-"""Which row a node stands in, in which order, and how far to the right: a layered drawing after Sugiyama, Tagawa and
-Toda (1981). Rows by longest path, order by barycentres, positions by least squares under the given distances.
+"""A layered graph drawing after Sugiyama, Tagawa and Toda (1981): rows, the order in each row, horizontal positions.
+
+Rows by longest path, order by barycentres, positions by least squares under minimum distances.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-__all__ = ["Slot", "aligned", "ordered", "rows_of"]
+__all__ = ["Slot", "align_rows", "order_rows", "assign_rows"]
 
 Link = tuple[str, str, int]
 
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A place in a row: for a node, or for an edge that passes through the row.
+    """A place in a row, for a node or for an edge that passes through the row.
 
     Attributes:
-        left, right: how far it reaches to both sides of `x`, in px.
+        left, right: its extent to both sides of `x`, in px.
         height: in px.
-        stiffness: how much it and an equally stiff neighbour want to stand straight above each other.
-        gap: the distance that it keeps to the next slot, in px.
+        stiffness: the weight with which it and an equally stiff neighbour are put straight above each other.
+        gap: the least distance to the next slot, in px.
     """
 
     left: float
@@ -35,14 +36,16 @@ class Slot:
     below: list[Slot] = field(default_factory=list)
 
 
-def rows_of(nodes: Sequence[str], links: Sequence[Link], widths: Mapping[str, float], widest: float) -> dict[str, int]:
-    """Give each node its row.
+def assign_rows(
+    nodes: Sequence[str], links: Sequence[Link], widths: Mapping[str, float], max_width: float
+) -> dict[str, int]:
+    """Assign a row to each node.
 
     Args:
         nodes: the nodes, in the order in which a row is filled.
-        links: acyclic edges: source, target and by how many rows the target is lower at least.
+        links: acyclic edges: source, target and the least number of rows between them.
         widths: of the nodes, in px.
-        widest: a row that would become wider goes on in the next one (Coffman and Graham, 1972).
+        max_width: a row that would become wider is continued in the next one (Coffman and Graham, 1972).
     """
     rows: dict[str, int] = {}
     filled: dict[int, float] = {}
@@ -55,7 +58,7 @@ def rows_of(nodes: Sequence[str], links: Sequence[Link], widths: Mapping[str, fl
     ready = [node for node in nodes if not waiting[node]]
     for node in ready:
         row = earliest[node]
-        while filled.get(row, 0.0) and filled[row] + widths[node] > widest:
+        while filled.get(row, 0.0) and filled[row] + widths[node] > max_width:
             row += 1
         rows[node] = row
         filled[row] = filled.get(row, 0.0) + widths[node]
@@ -67,8 +70,16 @@ def rows_of(nodes: Sequence[str], links: Sequence[Link], widths: Mapping[str, fl
     return rows
 
 
-def ordered(rows: list[list[Slot]], sweeps: int = 8) -> list[list[Slot]]:
-    """Order each row so that few edges cross: the best of some sweeps down and up."""
+def order_rows(rows: list[list[Slot]], sweeps: int = 8) -> list[list[Slot]]:
+    """Order each row so that few edges cross.
+
+    Args:
+        rows: the slots of each row; sorted in place.
+        sweeps: how many times to go through the rows, down and up in turn.
+
+    Returns:
+        The order with the fewest crossings that any sweep found.
+    """
     best, fewest = [list(row) for row in rows], _crossings(rows)
     for sweep in range(sweeps):
         if not fewest:
@@ -100,25 +111,29 @@ def _crossings(rows: list[list[Slot]]) -> int:
     return crossings
 
 
-def aligned(rows: list[list[Slot]], widest: float, sweeps: int = 12) -> None:
-    """Set `x` of every slot: near the middle of its neighbours, and never nearer to the next one than allowed.
+def align_rows(rows: list[list[Slot]], max_width: float, sweeps: int = 12) -> None:
+    """Set `x` of every slot, near the middle of its neighbours in the rows above and below.
 
-    Where that becomes wider than `widest`, the rows are pulled back towards one middle, as far as they must.
+    Args:
+        rows: the ordered slots of each row.
+        max_width: in px; where the drawing becomes wider, the rows are moved back towards one middle, as far as
+            necessary.
+        sweeps: how many times to go through the rows, down and up in turn.
     """
     for row in rows:
-        _settle(row, lambda slot: 0.0)
+        _place_row(row, lambda slot: 0.0)
     packed = {id(slot): slot.x for row in rows for slot in row}
     narrowest = _width(rows)
     for sweep in range(sweeps):
         if sweep % 2 == 0:
             for row in rows:
-                _settle(row, lambda slot: _middle(slot, slot.above))
+                _place_row(row, lambda slot: _wanted_x(slot, slot.above))
         else:
             for row in rows[::-1]:
-                _settle(row, lambda slot: _middle(slot, slot.below))
+                _place_row(row, lambda slot: _wanted_x(slot, slot.below))
     for row in rows:
-        _settle(row, lambda slot: _middle(slot, [*slot.above, *slot.below]))
-    if (width := _width(rows)) > (allowed := max(widest, narrowest)):
+        _place_row(row, lambda slot: _wanted_x(slot, [*slot.above, *slot.below]))
+    if (width := _width(rows)) > (allowed := max(max_width, narrowest)):
         _center(rows)
         share = (width - allowed) / (width - narrowest)
         for slot in (slot for row in rows for slot in row):
@@ -136,22 +151,22 @@ def _center(rows: list[list[Slot]]) -> None:
         slot.x -= middle
 
 
-def _middle(slot: Slot, neighbours: list[Slot]) -> float:
-    """Return where a slot wants to be; stiff ones straighten each other, but do not pull a node out of its middle."""
+def _wanted_x(slot: Slot, neighbours: list[Slot]) -> float:
+    """Return the weighted mean of a slot's neighbours: stiff slots straighten each other, but do not move a node."""
     pulls = [min(slot.stiffness, neighbour.stiffness) for neighbour in neighbours]
     if not pulls:
         return slot.x
     return sum(neighbour.x * pull for neighbour, pull in zip(neighbours, pulls, strict=True)) / sum(pulls)
 
 
-def _settle(row: list[Slot], wanted: Callable[[Slot], float]) -> None:
-    """Move a row's slots as little as possible from where they want to be: isotonic regression of wish minus room."""
-    room, start = [], 0.0
+def _place_row(row: list[Slot], wanted: Callable[[Slot], float]) -> None:
+    """Set each `x` of a row as near to the wanted one as distances allow, by isotonic regression of wanted - least."""
+    least, start = [], 0.0
     for slot in row:
-        room.append(start + slot.left)
+        least.append(start + slot.left)
         start += slot.left + slot.right + slot.gap
     blocks: list[tuple[float, float, int]] = []
-    for slot, offset in zip(row, room, strict=True):
+    for slot, offset in zip(row, least, strict=True):
         block = (wanted(slot) - offset, slot.stiffness, 1)
         while blocks and blocks[-1][0] >= block[0]:
             before = blocks.pop()
@@ -159,5 +174,5 @@ def _settle(row: list[Slot], wanted: Callable[[Slot], float]) -> None:
             block = ((before[0] * before[1] + block[0] * block[1]) / weight, weight, before[2] + block[2])
         blocks.append(block)
     shifts = [value for value, _, count in blocks for _ in range(count)]
-    for slot, offset, shift in zip(row, room, shifts, strict=True):
+    for slot, offset, shift in zip(row, least, shifts, strict=True):
         slot.x = shift + offset

@@ -1,4 +1,4 @@
-"""How large a node is drawn, as far as that can be told without fonts."""
+"""The sizes of nodes and texts, estimated without fonts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["BADGE_HEIGHT", "HEADER", "PADDING", "badge_width", "header_width", "
 HEADER = 30.0
 PADDING = 16.0
 BADGE_HEIGHT = 18.0
-LONGEST = 40
+MAX_LENGTH = 40
 
 _NARROW = frozenset("fijlrtI.,:;|!'`()[]{}/\\- ")
 _WIDE = frozenset("mwMW@%")
 
 
 def text_width(text: str, size: float = 13.0) -> float:
-    """Return the width of a text in px at a font size in px, for a usual sans-serif font, rather too wide."""
+    """Return the width of a text in px at a font size in px, for a usual sans-serif font; rather more than less."""
     return sum(_em(character) for character in text) * size
 
 
@@ -34,17 +34,17 @@ def _em(character: str) -> float:
     return 0.7 if character.isupper() else 0.59
 
 
-def shortened(text: str, longest: int = LONGEST) -> str:
-    """Return a text on one line, its middle left out where it is too long for a box."""
+def shortened(text: str, max_length: int = MAX_LENGTH) -> str:
+    """Return a text on one line, without its middle where it is too long for a box."""
     text = " ".join(text.split())
-    if len(text) <= longest:
+    if len(text) <= max_length:
         return text
-    half = (longest - 1) // 2
-    return f"{text[: longest - 1 - half]}…{text[-half:]}"
+    half = (max_length - 1) // 2
+    return f"{text[: max_length - 1 - half]}…{text[-half:]}"
 
 
 def badge_width(node: Node) -> float:
-    """Return the width in px of the sign with a remote node's address."""
+    """Return the width in px of the badge with a remote node's address."""
     return text_width(shortened(node.address), 11.0) * 1.06 + 16
 
 
@@ -56,7 +56,7 @@ def header_width(node: Node) -> float:
 
 
 def leaf_size(node: Node, nested: bool) -> tuple[float, float]:
-    """Return width and height in px of a node that shows no graph; START and END of a nested graph are dots."""
+    """Return width and height in px of a node without a nested graph; START and END of a nested graph are dots."""
     if node.kind in ("start", "end"):
         return (14.0, 14.0) if nested else (text_width(node.label, 11.0) + 26, 24.0)
     width = text_width(shortened(node.label)) + 30

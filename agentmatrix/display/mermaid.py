@@ -9,8 +9,8 @@ from agentmatrix.display.drawing import Drawing, Edge, Node
 
 __all__ = ["mermaid_of"]
 
-# Characters that Mermaid, or the Markdown and HTML that it reads in labels, would take as its own; an underscore only
-# at a word's border, where it would make the word bold.
+# Characters with a meaning in Mermaid, or in the Markdown and HTML of its labels. An underscore has one only at the
+# border of a word, where it would make the word bold.
 _SPECIAL = re.compile(r"""["#<>&`*\\~$%|^]|(?<!\w)_+|_+(?!\w)|(?<=^\d)[.)]|^[-+](?=\s)""")
 
 _STYLES = (
@@ -78,7 +78,7 @@ def _escaped(text: str) -> str:
 
 
 def _unique_ids(drawing: Drawing) -> dict[str, str]:
-    """Give each node an id of letters, digits and underscores that tells its path and is no word of Mermaid's."""
+    """Give each node an id of letters, digits and underscores, made from its path; none is a keyword of Mermaid."""
     ids: dict[str, str] = {}
     taken: set[str] = set()
     for node in drawing.walk():

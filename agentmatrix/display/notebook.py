@@ -1,26 +1,25 @@
-"""How a graph shows itself in a notebook."""
+"""Graphs in notebooks: the mix-in that draws them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["Shown"]
+from agentmatrix.display import mimebundle
+
+__all__ = ["NotebookRepr"]
 
 
-class Shown:
-    """A graph that draws itself in a notebook, without a network.
+class NotebookRepr:
+    """A graph whose representation in a notebook is its drawing, made without a network.
 
-    LangGraph's own `_repr_mimebundle_` asks a web service for the picture. A graph class that names this one before
-    `Pregel` among its bases shows itself as Mermaid, SVG and text instead, and the front end takes what it can show.
+    LangGraph's own `_repr_mimebundle_` asks a web service for the picture. A graph class that has this one before
+    `Pregel` among its bases gives the notebook Mermaid, SVG and text instead, and the front end takes what it can show.
     """
 
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None, **_: Any
     ) -> dict[str, str]:
-        # Drawing is far above the graphs that inherit this, and nobody needs it until a graph is shown.
-        from agentmatrix.display import mimebundle
-
         bundle = mimebundle(self)  # type: ignore[arg-type]
         return {
             kind: text

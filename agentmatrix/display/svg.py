@@ -1,4 +1,4 @@
-"""A layout as SVG: one file of its own, readable on light and dark pages, without scripts, fonts or references."""
+"""A layout as one self-contained SVG for light and dark pages, without scripts, fonts or references."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
 from agentmatrix.display.drawing import Drawing, Node
-from agentmatrix.display.layout import Box, Layout, Point, Route, laid_out
+from agentmatrix.display.layout import Box, Layout, Point, Route, layout_of
 from agentmatrix.display.measure import BADGE_HEIGHT, HEADER, PADDING, badge_width, shortened, text_width
 
 __all__ = ["svg_of"]
@@ -22,8 +22,8 @@ FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-se
 
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# The colours stand in attributes, for viewers that drop style sheets; the sheet only changes them on dark screens. Its
-# classes have a prefix because a page that holds the drawing inline shares them.
+# The colours are attributes, for viewers that drop style sheets; the sheet only changes them on dark screens. Its
+# classes have a prefix because a page that embeds the drawing shares them.
 _LIGHT = {
     "page": 'fill="#ffffff" stroke="#e2e8f0"',
     "group0": 'fill="#f1f5f9" stroke="#94a3b8"',
@@ -60,7 +60,7 @@ _DARK = {
 
 def svg_of(drawing: Drawing) -> str:
     """Return the drawing as one `<svg>` element with its size in px; it shrinks with a narrow page."""
-    layout = laid_out(drawing)
+    layout = layout_of(drawing)
     width, height = max(layout.width, 60.0) + 2 * MARGIN, max(layout.height, 30.0) + 2 * MARGIN
     label = quoteattr(_clean(f"graph {drawing.label}"))
     dark = "".join(f".amx-{name}{{{style}}}" for name, style in _DARK.items())
@@ -90,7 +90,7 @@ def _level(layout: Layout, depth: int) -> Iterator[str]:
 def _box(box: Box, depth: int) -> Iterator[str]:
     node = box.node
     yield f'<g data-node={quoteattr(_clean(node.id))} transform="translate({box.x:.1f} {box.y:.1f})">'
-    yield f"<title>{escape(_clean(_told(node)))}</title>"
+    yield f"<title>{escape(_clean(_title(node)))}</title>"
     if node.kind in ("start", "end"):
         yield from _terminal(box, nested=depth > 0)
     elif box.inner:
@@ -150,12 +150,12 @@ def _badge(node: Node, x: float, y: float) -> Iterator[str]:
 def _edge(route: Route) -> Iterator[str]:
     edge = route.edge
     path, tip, tail = _path(route)
-    conditional = edge.conditional or (route.answer is not None and route.answer.conditional)
+    conditional = edge.conditional or (route.reverse is not None and route.reverse.conditional)
     dashes = ' stroke-dasharray="5 4"' if conditional else ""
-    both = ' data-both="true"' if route.answer else ""
+    both = ' data-both="true"' if route.reverse else ""
     yield (
         f"<g data-source={quoteattr(_clean(edge.source))} data-target={quoteattr(_clean(edge.target))}{both}>"
-        f'<path d="{path}"{dashes} {_paint("line")}/>{tip}{tail if route.answer else ""}</g>'
+        f'<path d="{path}"{dashes} {_paint("line")}/>{tip}{tail if route.reverse else ""}</g>'
     )
 
 
@@ -171,10 +171,10 @@ def _edge_label(route: Route) -> Iterator[str]:
 
 
 def _path(route: Route) -> tuple[str, str, str]:
-    """Return the line, which ends inside the arrow head, and the heads at its end and at its start."""
+    """Return the line, which ends inside the arrow heads, and the heads at its end and at its start."""
     points = route.points
     tip, tail = _direction(points[-2], points[-1], DOWN), _direction(points[1], points[0], UP)
-    ends = [_before(points[0], tail) if route.answer else points[0], *points[1:-1], _before(points[-1], tip)]
+    ends = [_before(points[0], tail) if route.reverse else points[0], *points[1:-1], _before(points[-1], tip)]
     words = [f"M{_at(ends[0])}"]
     for index, (here, there) in enumerate(pairwise(ends)):
         if index in route.curved:
@@ -188,7 +188,7 @@ def _path(route: Route) -> tuple[str, str, str]:
 
 
 def _corner(here: Point, corner: Point, there: Point) -> str:
-    """A straight line that turns at the corner with a small curve."""
+    """A straight line with a rounded corner at its end."""
     before, after = _toward(corner, here), _toward(corner, there)
     return f"L{_at(before)}Q{_at(corner)} {_at(after)}"
 
@@ -212,7 +212,7 @@ def _head(end: Point, direction: Point) -> str:
 
 
 def _direction(start: Point, end: Point, default: Point) -> Point:
-    """The unit vector of an arrow; `default` where a box fills its row, so that its edges begin with a curve."""
+    """The unit vector of an arrow; `default` where the points coincide, as below a box that is as high as its row."""
     length = math.dist(start, end)
     return ((end[0] - start[0]) / length, (end[1] - start[1]) / length) if length > 0.01 else default
 
@@ -242,5 +242,5 @@ def _clean(text: str) -> str:
     return _NO_XML.sub("", text)
 
 
-def _told(node: Node) -> str:
+def _title(node: Node) -> str:
     return " ".join(word for word in (node.label, node.address and f"@{node.address}", node.note) if word)

@@ -1,4 +1,4 @@
-"""A drawing for the terminal: a tree of nodes, each with the nodes that it leads to."""
+"""A drawing as text for a terminal: a tree of nodes, each with the targets of its edges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASCII = _Signs("|- ", "`- ", "|  ", "->", "..>", "(loop)")
 
 
 def text_of(drawing: Drawing, *, ascii: bool = False) -> str:
-    """Return the tree. Conditional edges have an arrow of their own, edges that lead back a mark behind the name.
+    """Return the tree. Conditional edges have an arrow of their own, back edges a mark behind the name.
 
     Args:
         drawing: what to draw.

@@ -27,7 +27,7 @@ from agentmatrix.errors import SignalError
 from agentmatrix.ledger_engine.scheduler import Agenda, Turn, Write
 from agentmatrix.ledger_engine.tasks import Opened, Task
 from agentmatrix.live.inbox import INBOX, SAVED_AS, Inbox, Sent, Settled, path_of
-from agentmatrix.pregel import watch_drain
+from agentmatrix.pregel.run_control import watch_drain
 
 __all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
 

@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
 from langgraph.types import GraphOutput
 
-from agentmatrix import pregel
 from agentmatrix.cancel_scope import Scope, current_scope
 from agentmatrix.errors import SignalError
 from agentmatrix.live.address import check_address
 from agentmatrix.live.inbox import INBOX, Inbox, new_id, path_of
+from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.config_values import ensure_config
 from agentmatrix.stream_modes import Parts, standing, withdrawn
 
 __all__ = ["AsyncLiveRun", "Live", "LiveRun", "SyncLiveRun"]
@@ -130,8 +132,8 @@ class _Going:
     """A run under way: what the twins have in common."""
 
     def __init__(self, graph: Any, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> None:
-        inherited = pregel.ensure_config(graph.config, config).get("configurable") or {}
-        self._namespace: str = inherited.get(pregel.CHECKPOINT_NS) or ""
+        inherited = ensure_config(graph.config, config).get("configurable") or {}
+        self._namespace: str = inherited.get(config_keys.CHECKPOINT_NS) or ""
         self._inbox = Inbox(path_of(self._namespace))
         self._graph, self._input, self._kwargs = graph, input, dict(kwargs)
         self._config = config
@@ -139,7 +141,7 @@ class _Going:
             # Else LangGraph is to find nothing there, and to say that a checkpointer needs a thread.
             configurable = {**(config or {}).get("configurable", {}), INBOX: self._inbox}
             self._config = {**(config or {}), "configurable": configurable}
-        self._control: pregel.RunControl = self._kwargs.setdefault("control", pregel.RunControl())
+        self._control: RunControl = self._kwargs.setdefault("control", RunControl())
         self._outcome: _Outcome | None = None
         self._parts: deque[Any] = deque()
         self._checked: set[str] = set()
@@ -166,7 +168,7 @@ class _Going:
 
     def _asked(self) -> dict[str, Any]:
         """The keyword arguments to stream with: what the reader asked for, and what the result is made from."""
-        namespace = tuple(self._namespace.split(pregel.NS_SEP)) if self._namespace else ()
+        namespace = tuple(self._namespace.split(config_keys.NS_SEP)) if self._namespace else ()
         self._outcome = _Outcome(self._kwargs, self._graph.stream_mode, namespace)
         return self._outcome.parts.widened
 

@@ -1,77 +1,47 @@
-"""The door to LangGraph's private names for composition, beside `agentmatrix.pregel`.
-
-Everything here is a name that LangGraph does not promise, or a few lines around one. `compose` takes them from here,
-so that a new minor version of LangGraph is met in one place.
-"""
+"""How a compiled graph is changed before its first run: its nodes, channels, writers and streams."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph._internal._config import recast_checkpoint_ns
-from langgraph._internal._constants import (
-    CONF,
-    CONFIG_KEY_CALL,
-    CONFIG_KEY_CHECKPOINT_NS,
-    CONFIG_KEY_NODE_ERROR,
-    CONFIG_KEY_READ,
-    CONFIG_KEY_SEND,
-    INTERRUPT,
-    NS_END,
-    NS_SEP,
-    PUSH,
-    TASKS,
-)
-from langgraph._internal._runnable import RunnableCallable, coerce_to_runnable
+from langchain_core.runnables import Runnable
+from langgraph._internal._constants import NS_END, NS_SEP, TASKS
 from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
 from langgraph.constants import TAG_HIDDEN
-from langgraph.errors import ParentCommand
+from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
-from langgraph.pregel._utils import _runnable_has_native_async
 from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry, ChannelWriteTupleEntry
 from langgraph.pregel.protocol import PregelProtocol
-from langgraph.types import Command
 
 __all__ = [
-    "AnyGraph",
     "ERROR_HANDLER",
-    "Compiled",
-    "Graph",
     "MISSING",
-    "Mapper",
-    "PregelProtocol",
     "RESERVED_CHARACTERS",
     "TASKS",
+    "AnyGraph",
+    "Coerce",
+    "Compiled",
+    "Graph",
+    "Mapper",
+    "PregelProtocol",
     "add_channel",
+    "add_hidden_node",
     "answer_mappers",
-    "at_node",
-    "command_for_node",
-    "failed_node",
+    "as_class",
+    "coercions_of",
     "hide_node",
-    "is_native_async",
-    "is_update",
-    "namespace_of",
-    "node_of",
-    "node_runnable",
-    "packet_of",
-    "parent_node_of",
-    "read_channel",
-    "rebuilt",
-    "register_writer",
-    "replace_bound",
-    "send_writes",
+    "set_node_runnable",
     "set_stream_channels",
-    "stand_in",
-    "sync_async",
+    "set_stream_eager",
+    "set_subgraphs",
     "trigger_of",
-    "updates_of",
     "write_channel",
 ]
 
 Mapper = Callable[[Any], Sequence[tuple[str, Any]] | None]
+Coerce = Callable[[Any], Any]
 Graph = Pregel[Any, Any, Any, Any]
 AnyGraph = PregelProtocol[Any, Any, Any, Any]
 Compiled = TypeVar("Compiled", bound=Graph)
@@ -81,65 +51,7 @@ ERROR_HANDLER = "error_handler__"
 RESERVED_CHARACTERS = (NS_SEP, NS_END)
 
 
-def stand_in(
-    agent: Runnable[Any, Any],
-    call: Callable[..., Any],
-    acall: Callable[..., Awaitable[Any]],
-    *,
-    name: str | None = None,
-) -> Runnable[Any, Any]:
-    """A Runnable that runs `agent` by way of `call` and `acall`, and is as good as `agent` to LangGraph: it leaves no
-    run of its own in traces, has the agent's identity in caches and takes timeouts only if the agent does."""
-    original = agent.func if isinstance(agent, RunnableCallable) else agent
-    for part in (call, acall):
-        part.__module__ = getattr(original, "__module__", part.__module__)
-        part.__qualname__ = getattr(original, "__qualname__", type(original).__qualname__)
-    if not _runnable_has_native_async(agent):
-        runnable: Runnable[Any, Any] = coerce_to_runnable(call, name=name or agent.get_name(), trace=False)
-        return runnable
-    return RunnableCallable(call, acall, name=name or agent.get_name(), trace=False, recurse=False)
-
-
-def node_runnable(agent: Any, name: str) -> Runnable[Any, Any]:
-    """The Runnable that `add_node` would make of a function or Runnable."""
-    return coerce_to_runnable(agent, name=name, trace=False)
-
-
-def namespace_of(config: RunnableConfig) -> str:
-    """The checkpoint namespace of the task that `config` belongs to: `"panel:<id>|optimist:<id>"`."""
-    return str(config.get(CONF, {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
-
-
-def _node_at(config: RunnableConfig, depth: int) -> str | None:
-    parts = namespace_of(config).split(NS_SEP)
-    return parts[-depth].split(NS_END)[0] or None if len(parts) >= depth else None
-
-
-def node_of(config: RunnableConfig) -> str | None:
-    """The name of the node whose task `config` belongs to."""
-    return _node_at(config, 1)
-
-
-def parent_node_of(config: RunnableConfig) -> str | None:
-    """The name of the node, in the parent graph, that the graph of this task stands in; None at the top."""
-    return _node_at(config, 2)
-
-
-def at_node(config: RunnableConfig) -> RunnableConfig:
-    """The config of the node that the task of `config` works for: its own, or that of the node that has called it.
-
-    Raises:
-        KeyError: that node was called off.
-    """
-    if not _is_call(config):
-        return config
-    tasks = config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__.tasks
-    while _is_call(config):
-        config = tasks[namespace_of(config).split(NS_SEP)[-2].partition(NS_END)[2]].config
-    return config
-
-
-def rebuilt(graph: Graph, kind: type[Compiled]) -> Compiled:
+def as_class(graph: Graph, kind: type[Compiled]) -> Compiled:
     """The same compiled graph as an object of another class, with nodes and channels of its own."""
     other = kind.__new__(kind)
     other.__dict__.update(graph.__dict__)
@@ -153,11 +65,6 @@ def add_channel(graph: Graph, name: str, channel: BaseChannel[Any, Any, Any]) ->
     graph.channels = {name: channel, **graph.channels}
 
 
-def read_channel(config: RunnableConfig, channel: str | list[str]) -> Any:
-    """The value of one channel, or of several by name, as it was when the task of `config` started."""
-    return config[CONF][CONFIG_KEY_READ](channel)
-
-
 def write_channel(graph: Graph, node: str, channel: str, value: Any) -> None:
     """Let `node` write `value` to `channel` each time it runs, besides its own writes."""
     writer = ChannelWrite((ChannelWriteEntry(channel, value),))
@@ -169,23 +76,34 @@ def hide_node(graph: Graph, node: str) -> None:
     graph.nodes[node].tags = [*(graph.nodes[node].tags or ()), TAG_HIDDEN]
 
 
-def replace_bound(
-    graph: Graph,
-    node: str,
-    bound: Runnable[Any, Any],
-    subgraphs: Sequence[AnyGraph],
+def add_hidden_node(
+    graph: CompiledStateGraph[Any, Any, Any, Any], node: str, agent: Runnable[Any, Any], input_schema: Any
 ) -> None:
-    """Give `node` another Runnable, and say which graphs run inside it."""
-    graph.nodes[node] = graph.nodes[node].copy({"bound": bound, "subgraphs": list(subgraphs)})
+    """Add a node to a compiled graph and to its builder, which no drawing made before shows.
+
+    Args:
+        graph: the compiled graph; nothing leads to the node but a command.
+        node: its name.
+        agent: what it runs.
+        input_schema: the schema that it reads.
+    """
+    builder = graph.builder
+    builder.compiled = False  # Otherwise LangGraph warns that the compiled graph has not got the node.
+    builder.add_node(node, agent, input_schema=input_schema)
+    graph.attach_node(node, builder.nodes[node])
+    graph.validate()
+    hide_node(graph, node)
 
 
-def command_for_node(error: ParentCommand, config: RunnableConfig) -> Command[Any] | None:
-    """The command that a graph inside the node of `config` has sent to the graph around it, or None if it is meant
-    for a graph further out."""
-    namespace = namespace_of(config)
-    command: Command[Any] = error.args[0]
-    here = (namespace, recast_checkpoint_ns(namespace), node_of(config))
-    return command if command.graph in here else None
+def set_node_runnable(graph: Graph, node: str, runnable: Runnable[Any, Any]) -> None:
+    """Give `node` another Runnable; the graphs that run inside the node stay known."""
+    spec = graph.nodes[node]
+    graph.nodes[node] = spec.copy({"bound": runnable, "subgraphs": list(spec.subgraphs)})
+
+
+def set_subgraphs(graph: Graph, node: str, subgraphs: Sequence[AnyGraph]) -> None:
+    """Say which graphs run inside `node`, where LangGraph cannot find them in its Runnable."""
+    graph.nodes[node] = graph.nodes[node].copy({"subgraphs": list(subgraphs)})
 
 
 def set_stream_channels(graph: Graph, channels: Sequence[str]) -> None:
@@ -193,25 +111,14 @@ def set_stream_channels(graph: Graph, channels: Sequence[str]) -> None:
     graph.stream_channels = list(channels)
 
 
-def updates_of(command: Command[Any]) -> Sequence[tuple[str, Any]]:
-    """The update of a command as pairs of key and value."""
-    return command._update_as_tuples()
+def set_stream_eager(graph: Graph) -> None:
+    """Show what a node streams at once, also where only values or updates are asked for."""
+    graph.stream_eager = True
 
 
-def sync_async(
-    call: Callable[..., Any],
-    acall: Callable[..., Awaitable[Any]] | None = None,
-    *,
-    name: str,
-    trace: bool = False,
-) -> Runnable[Any, Any]:
-    """A Runnable over two functions that leaves no run of its own in traces, or does."""
-    return RunnableCallable(call, acall, name=name, trace=trace, recurse=False)
-
-
-def register_writer(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """Mark a Runnable as one that writes to channels, so that LangGraph runs it after the node's own work."""
-    return ChannelWrite.register_writer(runnable)
+def coercions_of(graph: CompiledStateGraph[Any, Any, Any, Any]) -> Mapping[type[Any], Coerce | None]:
+    """By schema, what makes an object of it of the values of its keys; None where a dict will do."""
+    return graph.schema_to_mapper
 
 
 def answer_mappers(graph: Graph, node: str) -> tuple[Mapper, Mapper]:
@@ -221,45 +128,6 @@ def answer_mappers(graph: Graph, node: str) -> tuple[Mapper, Mapper]:
     return update, control
 
 
-def send_writes(config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> None:
-    """Write to channels in the name of the task of `config`."""
-    config[CONF][CONFIG_KEY_SEND](list(writes))
-
-
-def packet_of(config: RunnableConfig) -> int | None:
-    """The number of the packet, among those pending, that started the task of `config`; None for a triggered one."""
-    path = _path(config)
-    return int(path[1]) if path and path[0] == PUSH else None
-
-
-def _is_call(config: RunnableConfig) -> bool:
-    """Whether the task of `config` is one that another task has called, and no node's."""
-    path = _path(config)
-    return len(path) > 1 and path[0] == PUSH and isinstance(path[1], tuple)
-
-
-def is_update(config: RunnableConfig) -> bool:
-    """Whether a writer runs for `update_state` and not for a task."""
-    path = _path(config)
-    return bool(path) and path[0] == INTERRUPT
-
-
-def _path(config: RunnableConfig) -> tuple[Any, ...]:
-    # Task metadata would say it too, but `update_state` inside a node inherits those of the node.
-    return tuple(config[CONF][CONFIG_KEY_READ].args[-1].path)
-
-
-def failed_node(config: RunnableConfig) -> str | None:
-    """The node that the error handler of `config` answers for."""
-    error = config[CONF].get(CONFIG_KEY_NODE_ERROR)
-    return error.node if error else None
-
-
 def trigger_of(node: str) -> str:
     """The channel that LangGraph calls a node by."""
     return f"branch:to:{node}"
-
-
-def is_native_async(runnable: Runnable[Any, Any]) -> bool:
-    """Whether `ainvoke` of a Runnable is its own and not `invoke` in a thread."""
-    return bool(_runnable_has_native_async(runnable))

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Edge, Graph, Node
+from langgraph.runtime import RunControl
 
-from agentmatrix import pregel
 from agentmatrix.card import AgentCard
-from agentmatrix.display.notebook import Shown
+from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.live.inbox import new_id
+from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.config_values import ensure_config, merge_configs
 from agentmatrix.remote.attributes import FromCard
 from agentmatrix.remote.connection import Connection
 from agentmatrix.remote.printing import aprinted, printed, wants_printing
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAgent"]
 
 
-class RemoteAgent(Shown, FromCard):
+class RemoteAgent(NotebookRepr, FromCard):
     """An agent on another host, used as if it were local.
 
     It is a LangGraph graph: a node of any other graph, with every verb. Making, adding, compiling, drawing and pickling
@@ -202,7 +204,7 @@ class RemoteAgent(Shown, FromCard):
 
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
         """A copy whose runs begin with this config."""
-        return self.copy({"config": pregel.merge_configs(self.config, config, cast(RunnableConfig, kwargs))})
+        return self.copy({"config": merge_configs(self.config, config, cast(RunnableConfig, kwargs))})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.copy()
@@ -244,7 +246,7 @@ class RemoteAgent(Shown, FromCard):
     ) -> Iterator[tuple[str, RemoteAgent]]:
         """The nested graphs on the host, each a `RemoteAgent`."""
         for node, card in self.card.subgraphs.items():
-            if namespace is not None and namespace != node and not namespace.startswith(node + pregel.NS_SEP):
+            if namespace is not None and namespace != node and not namespace.startswith(node + config_keys.NS_SEP):
                 continue
             nested = self.copy({"_path": (*self._path, node), "_nested": card, "name": card.name, "config": None})
             if namespace in (None, node):
@@ -254,7 +256,7 @@ class RemoteAgent(Shown, FromCard):
             if recurse:
                 rest = None if namespace is None else namespace[len(node) + 1 :]
                 for deeper, graph in nested.get_subgraphs(namespace=rest, recurse=True):
-                    yield f"{node}{pregel.NS_SEP}{deeper}", graph
+                    yield f"{node}{config_keys.NS_SEP}{deeper}", graph
 
     async def aget_subgraphs(
         self, *, namespace: str | None = None, recurse: bool = False
@@ -272,7 +274,7 @@ class RemoteAgent(Shown, FromCard):
         *args: Any,
         config: RunnableConfig | None = None,
         is_run: bool = False,
-        control: pregel.RunControl | None = None,
+        control: RunControl | None = None,
         **kwargs: Any,
     ) -> CallSpec:
         self._connection.ask_once()
@@ -292,19 +294,19 @@ class RemoteAgent(Shown, FromCard):
         """Runs the agent to its end. Arguments, result and errors as of a local graph's `invoke`."""
         if wants_printing(kwargs):
             return super().invoke(input, config, **kwargs)
-        config = pregel.ensure_config(self.config, config)
+        config = ensure_config(self.config, config)
         return self._call("invoke", input, config=config, is_run=True, **kwargs).result()
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the agent to its end, awaited."""
         if wants_printing(kwargs):
             return await super().ainvoke(input, config, **kwargs)
-        config = pregel.ensure_config(self.config, config)
+        config = ensure_config(self.config, config)
         return await self._acall("ainvoke", input, config=config, is_run=True, **kwargs).result()
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Runs the agent and yields the parts of its stream while it works, lazily as a local graph does."""
-        config = pregel.ensure_config(self.config, config)
+        config = ensure_config(self.config, config)
         if wants_printing(kwargs):
             yield from printed(partial(self.stream, input, config), kwargs, self.stream_mode)
             return
@@ -312,7 +314,7 @@ class RemoteAgent(Shown, FromCard):
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Runs the agent and yields the parts of its stream, asynchronously."""
-        config = pregel.ensure_config(self.config, config)
+        config = ensure_config(self.config, config)
         if wants_printing(kwargs):
             async for part in aprinted(partial(self.astream, input, config), kwargs, self.stream_mode):
                 yield part
@@ -372,7 +374,7 @@ class RemoteAgent(Shown, FromCard):
         return Explanation.of(await self._acall("aexplain", config=self._state_config(config)).result())
 
     def _state_config(self, config: RunnableConfig) -> RunnableConfig:
-        return pregel.merge_configs(self.config, config)
+        return merge_configs(self.config, config)
 
     def clear_cache(self, nodes: Sequence[str] | None = None) -> None:
         """Empties the agent's cache on the host."""

@@ -20,7 +20,15 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
 from langgraph.callbacks import GraphCallbackHandler
 
-from agentmatrix import pregel
+from agentmatrix.pregel.callback_handlers import (
+    StreamingCallbackHandler,
+    V2StreamingCallbackHandler,
+    callback_manager,
+    new_callback_manager,
+    new_stream_handler,
+    stream_handler_kind,
+    stream_handler_state,
+)
 from agentmatrix.session.proxies import Lender, crossing
 from agentmatrix.wire.codec import Codec
 
@@ -41,11 +49,6 @@ _IGNORE: Final = (
     ("on_retry", "ignore_retry"),
     ("on_custom_event", "ignore_custom_event"),
 )
-_TWINS: Final[dict[str, Any]] = {
-    "messages": pregel.StreamMessagesHandler,
-    "messages_v2": pregel.StreamMessagesHandlerV2,
-    "tools": pregel.StreamToolCallHandler,
-}
 
 
 def _ignore_flag(event: str) -> str | None:
@@ -68,8 +71,8 @@ def _nature(handler: BaseCallbackHandler) -> frozenset[str]:
     kinds = {
         "graph": isinstance(handler, GraphCallbackHandler),
         # A protocol: langgraph means those that name it as a base, not those that have its methods.
-        "tap": pregel.StreamingCallbackHandler in type(handler).__mro__,
-        "v2": isinstance(handler, pregel.V2StreamingCallbackHandler),
+        "tap": StreamingCallbackHandler in type(handler).__mro__,
+        "v2": isinstance(handler, V2StreamingCallbackHandler),
         "tracer": isinstance(handler, BaseTracer),
         "raises": bool(handler.raise_error),
     }
@@ -90,7 +93,7 @@ class LentCallbacks:
         self._twins: dict[int, Any] = {}
         self._groups: list[list[BaseCallbackHandler]] = []
         self._taps: dict[tuple[int, UUID], tuple[deque[Any], Any]] = {}
-        manager = pregel.callback_manager(config, is_async=is_async)
+        manager = callback_manager(config, is_async=is_async)
         self.packed: dict[str, Any] = {
             "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers),
             "parent_run_id": manager.parent_run_id,
@@ -107,10 +110,11 @@ class LentCallbacks:
         groups: dict[tuple[bool, bool, frozenset[str]], dict[str, Any]] = {}
         for number, handler in enumerate(dict.fromkeys([*handlers, *inheritable])):
             here, below = handler in handlers, handler in inheritable
-            kind = pregel.streams_messages_of_subgraph(handler)
+            kind = stream_handler_kind(handler)
             if kind is not None:
                 self._twins[number] = handler
-                packed.append({"twin": number, "kind": kind, "here": here, "below": below, **_twin_state(handler)})
+                state = stream_handler_state(handler)
+                packed.append({"twin": number, "kind": kind, "here": here, "below": below, **state})
                 continue
             key = (here, below, _nature(handler))
             if key not in groups:
@@ -176,7 +180,7 @@ class LentCallbacks:
         if self.is_async:
             return self._atap(group, run_id, chunk)
         for handler in self._groups[group]:
-            if pregel.StreamingCallbackHandler in type(handler).__mro__:
+            if StreamingCallbackHandler in type(handler).__mro__:
                 source, output = self._tapped(
                     handler, run_id, lambda h, s: iter(h.tap_output_iter(run_id, _drained(s)))
                 )
@@ -186,7 +190,7 @@ class LentCallbacks:
 
     async def _atap(self, group: int, run_id: UUID, chunk: Any) -> None:
         for handler in self._groups[group]:
-            if pregel.StreamingCallbackHandler in type(handler).__mro__:
+            if StreamingCallbackHandler in type(handler).__mro__:
                 source, output = self._tapped(
                     handler, run_id, lambda h, s: aiter(h.tap_output_aiter(run_id, _adrained(s)))
                 )
@@ -212,14 +216,6 @@ def _logged(handler: BaseCallbackHandler, event: str) -> Iterator[None]:
             raise
 
 
-def _twin_state(handler: Any) -> dict[str, Any]:
-    return {
-        "subgraphs": handler.subgraphs,
-        "parent_ns": handler.parent_ns,
-        "seen": set(getattr(handler, "seen", ())),
-    }
-
-
 def _drained(source: deque[Any]) -> Iterator[Any]:
     while True:
         yield source.popleft()
@@ -239,7 +235,7 @@ class _BorrowedHandler(BaseCallbackHandler):
         self.lender, self.group, self.raise_error = lender, group, raises
 
 
-class _BorrowedTap(pregel.StreamingCallbackHandler):  # type: ignore[type-arg]
+class _BorrowedTap(StreamingCallbackHandler):  # type: ignore[type-arg]
     """Forwards what a run yields while it yields it."""
 
     lender: Lender
@@ -283,7 +279,7 @@ def _borrowed_handler(lender: Lender, packed: dict[str, Any], *, is_async: bool)
     bases: list[type] = [_BorrowedHandler]
     bases += [GraphCallbackHandler] if "graph" in nature else []
     bases += [_BorrowedTap] if "tap" in nature else []
-    bases += [pregel.V2StreamingCallbackHandler] if "v2" in nature else []
+    bases += [V2StreamingCallbackHandler] if "v2" in nature else []
     bases += [_BorrowedTracer] if "tracer" in nature else []
     events = {*packed["events"], *(_GRAPH_EVENTS if "graph" in nature else ())}
     methods = {
@@ -298,11 +294,13 @@ def _borrowed_handler(lender: Lender, packed: dict[str, Any], *, is_async: bool)
 
 def _twin(lender: Lender, packed: dict[str, Any]) -> Any:
     number = packed["twin"]
-    cls = _TWINS[packed["kind"]]
-    handler = cls(lambda chunk: lender.tell("twin", number, chunk), packed["subgraphs"], parent_ns=packed["parent_ns"])
-    if packed["kind"] != "tools":
-        handler.seen = set(packed["seen"])
-    return handler
+    return new_stream_handler(
+        packed["kind"],
+        lambda chunk: lender.tell("twin", number, chunk),
+        subgraphs=packed["subgraphs"],
+        parent_ns=packed["parent_ns"],
+        seen=packed["seen"],
+    )
 
 
 def borrow_callbacks(lender: Lender, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
@@ -328,7 +326,7 @@ def borrow_callbacks(lender: Lender, packed: dict[str, Any], *, is_async: bool) 
         here += [handler] if entry["here"] else []
         below += [handler] if entry["below"] else []
     fields = {key: packed[key] for key in ("parent_run_id", "tags", "inheritable_tags", "metadata")}
-    manager = pregel.new_callback_manager(
+    manager = new_callback_manager(
         is_async,
         handlers=here,
         inheritable_handlers=below,

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.runtime import RunControl
 
-from agentmatrix import pregel
 from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, SignalError
 from agentmatrix.live.inbox import INBOX, Inbox, Sent, path_of
+from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.session import tracing
 from agentmatrix.session.config import LentConfig
 from agentmatrix.session.protocol import CallerConversation
@@ -21,7 +23,7 @@ from agentmatrix.session.proxies import Lent
 from agentmatrix.session.signal_forwarding import Forwarding
 from agentmatrix.transport.base import Lane, Transport
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.exceptions import decode_failure, encode_failure
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["GO_ON", "Call", "CallSpec"]
@@ -57,7 +59,7 @@ class CallSpec:
     kwargs: dict[str, Any] = field(default_factory=dict)
     config: RunnableConfig | None = None
     is_run: bool = False
-    control: pregel.RunControl | None = None
+    control: RunControl | None = None
     timeout: float | None = None
     forward: frozenset[str] | None = None
     store_prefix: tuple[str, ...] | None = None
@@ -92,7 +94,7 @@ class Call:
         self._lane = self.transport.open(self)
         self._lane.send(frame)
         if self.config is not None and self.config.control is not None:
-            self._unwatch = pregel.watch_drain(self.config.control, self._drain)
+            self._unwatch = watch_drain(self.config.control, self._drain)
         if self._forwarding is not None and self._signalled is not None:
             self._signalled.attach(self._forwarding)
 
@@ -123,7 +125,7 @@ class Call:
         self._signalled = configurable.get(INBOX) if self.spec.is_run else None
         if self._signalled is None:
             return False
-        path = path_of(configurable.get(pregel.CHECKPOINT_NS) or "")
+        path = path_of(configurable.get(config_keys.CHECKPOINT_NS) or "")
         self._forwarding = Forwarding(path, self.codec, self._forward, self._close_input)
         return True
 

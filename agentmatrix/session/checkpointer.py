@@ -16,8 +16,8 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 
-from agentmatrix import pregel
 from agentmatrix.live.inbox import SAVED_AS
+from agentmatrix.pregel import config_keys
 from agentmatrix.session.proxies import Lender
 
 __all__ = ["BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver", "plain_config"]
@@ -73,7 +73,7 @@ def plain_config(config: RunnableConfig | None) -> Any:
     if not plain["metadata"]:
         del plain["metadata"]
     configurable: Mapping[str, Any] = config.get("configurable", {})
-    plain["configurable"] = {key: value for key, value in configurable.items() if not key.startswith("__pregel_")}
+    plain["configurable"] = {key: value for key, value in configurable.items() if not config_keys.is_reserved(key)}
     return plain
 
 
@@ -194,7 +194,7 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
     def _may_post(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
         """langgraph waits for the mark of a failed node to be saved before it runs the node's error handler. A signal
         is acknowledged when it is saved."""
-        failed = any(channel == pregel.ERROR_SOURCE_NODE for channel, _ in writes)
+        failed = any(channel == config_keys.ERROR_SOURCE_NODE for channel, _ in writes)
         return self.pipelined and not failed and not task_path.startswith(SAVED_AS)
 
     def delete_thread(self, thread_id: str) -> None:

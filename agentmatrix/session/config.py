@@ -1,7 +1,8 @@
 """A run's config on two machines: packed by the caller with what it lends, made anew by the host.
 
-What makes a graph run as nested lives under reserved keys (see `agentmatrix.pregel`): some cross by value, objects stay
-and are lent, the rest means something only inside the parent's task.
+What makes a graph run as nested lives under reserved keys (see `agentmatrix.pregel.config_keys`): some cross by value,
+objects stay and are lent, the rest means something only inside the parent's task. A reserved key of a newer LangGraph,
+which is not known here, stays with the caller too.
 """
 
 from __future__ import annotations
@@ -11,10 +12,23 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.runtime import Runtime
+from langgraph.runtime import RunControl, Runtime
 
-from agentmatrix import pregel
 from agentmatrix.errors import EncodeError
+from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.config_values import (
+    ReplayStateProxy,
+    StreamProtocol,
+    current_namespace,
+    has_heartbeat,
+    has_stream_writer,
+    in_namespace,
+    is_default_recursion_limit,
+    scratchpad_proxy,
+    scratchpad_state,
+    visited_namespaces,
+)
+from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.session.callbacks import LentCallbacks, borrow_callbacks
 from agentmatrix.session.checkpointer import borrow_saver, describe_saver
 from agentmatrix.session.proxies import Lender, Lent, crossing
@@ -81,19 +95,19 @@ class LentConfig:
         if is_run:
             self.callbacks = LentCallbacks(config, is_async=is_async, codec=codec)
             lent.lend("callback", self.callbacks)
-        self.control: pregel.RunControl | None = None
+        self.control: RunControl | None = None
         self._is_run = is_run
 
     def pack(self) -> dict[str, Any]:
         """What the host needs to make the config anew."""
         packed: dict[str, Any] = {"config": self._plain(), "configurable": {}, "reserved": {}, "lent": {}, "lost": {}}
         for key, value in self.configurable.items():
-            if key in pregel.BY_VALUE:
+            if key in config_keys.BY_VALUE:
                 packed["reserved"][key] = value
-            elif key in pregel.LENT:
+            elif key in config_keys.PROXIED:
                 if (description := self._lend(key, value)) is not None:
                     packed["lent"][key] = description
-            elif not key.startswith("__pregel_"):
+            elif not config_keys.is_reserved(key):
                 self._put(packed, key, value)
         if self.callbacks is not None:
             packed["callbacks"] = self.callbacks.packed
@@ -101,7 +115,7 @@ class LentConfig:
 
     def _plain(self) -> dict[str, Any]:
         plain = {k: v for k, v in self.config.items() if k not in ("callbacks", "configurable", "metadata")}
-        if pregel.is_default_recursion_limit(plain.get("recursion_limit")):
+        if is_default_recursion_limit(plain.get("recursion_limit")):
             del plain["recursion_limit"]
         metadata: Mapping[str, Any] | None = self.config.get("metadata")
         if metadata is not None:
@@ -109,8 +123,7 @@ class LentConfig:
         return plain
 
     def _put(self, packed: dict[str, Any], key: str, value: Any) -> None:
-        is_identity = key in ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
-        if self._forward is not None and key not in self._forward and not is_identity:
+        if self._forward is not None and key not in self._forward and key not in config_keys.IDENTITY:
             return
         if self._codec.can_encode(value):
             packed["configurable"][key] = value
@@ -121,33 +134,26 @@ class LentConfig:
             )
 
     def _lend(self, key: str, value: Any) -> Any:
-        if key == pregel.CHECKPOINTER:
+        if key == config_keys.CHECKPOINTER:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
             self._lent.lend("saver", value)
             return describe_saver(value)
-        if key == pregel.CACHE:
+        if key == config_keys.CACHE:
             if value is not None:
                 self._lent.lend("cache", value)
             return {"lent": value is not None}
-        if key == pregel.STREAM:
+        if key == config_keys.STREAM:
             return {"modes": sorted(value.modes)}
-        if key == pregel.RUNTIME:
+        if key == config_keys.RUNTIME:
             return self._lend_runtime(value) if isinstance(value, Runtime) else None
-        if key == pregel.SCRATCHPAD:
-            return self._lend_scratchpad(value) if self._is_run else None
-        if key == pregel.REPLAY_STATE:
-            return None if value is None else {"checkpoint_id": value.checkpoint_id, "visited": pregel.visited(value)}
+        if key == config_keys.SCRATCHPAD:
+            return scratchpad_state(value) if self._is_run else None
+        if key == config_keys.REPLAY_STATE:
+            if value is None:
+                return None
+            return {"checkpoint_id": value.checkpoint_id, "visited": visited_namespaces(value)}
         return {"lent": True}
-
-    def _lend_scratchpad(self, pad: Any) -> dict[str, Any]:
-        return {
-            "step": pad.step,
-            "stop": pad.stop,
-            "resume": list(pad.resume),
-            "null_resume": pad.get_null_resume(False),
-            "subgraph": pad.subgraph_counter(),
-        }
 
     def _lend_runtime(self, runtime: Runtime[Any]) -> dict[str, Any]:
         packed = {
@@ -155,8 +161,8 @@ class LentConfig:
             "previous": runtime.previous,
             "execution_info": runtime.execution_info,
             "server_info": runtime.server_info,
-            "writer": pregel.has_stream_writer(runtime),
-            "heartbeat": pregel.has_heartbeat(runtime),
+            "writer": has_stream_writer(runtime),
+            "heartbeat": has_heartbeat(runtime),
         }
         if runtime.store is not None:
             check = None if self._store_prefix is None else only_under(self._store_prefix)
@@ -175,25 +181,25 @@ class LentConfig:
         if kind in ("callback", "tap", "twin", "seen"):
             return None if self.callbacks is None else self.callbacks.hear(kind, args)
         if kind == "stream":
-            self.configurable[pregel.STREAM](args[0])
+            self.configurable[config_keys.STREAM](args[0])
         elif kind == "writer":
             self._write(*args)
         elif kind == "heartbeat":
-            self.configurable[pregel.RUNTIME].heartbeat()
+            self.configurable[config_keys.RUNTIME].heartbeat()
         elif kind == "node_finished":
-            self.configurable[pregel.NODE_FINISHED](args[0])
+            self.configurable[config_keys.NODE_FINISHED](args[0])
         elif kind == "null_resume":
-            self.configurable[pregel.SCRATCHPAD].get_null_resume(True)
+            self.configurable[config_keys.SCRATCHPAD].get_null_resume(True)
         elif kind == "visited":
-            pregel.visited(self.configurable[pregel.REPLAY_STATE]).add(args[0])
+            visited_namespaces(self.configurable[config_keys.REPLAY_STATE]).add(args[0])
         elif kind == "drain" and self.control is not None:
             self.control.request_drain(args[0])
         return None
 
     def _write(self, namespace: str | None, value: Any) -> None:
-        runtime: Runtime[Any] = self.configurable[pregel.RUNTIME]
+        runtime: Runtime[Any] = self.configurable[config_keys.RUNTIME]
         config: RunnableConfig = {**self.config, "configurable": self.configurable}
-        pregel.in_namespace(config, namespace, runtime.stream_writer, value)
+        in_namespace(config, namespace, runtime.stream_writer, value)
 
 
 class BorrowedConfig:
@@ -208,19 +214,19 @@ class BorrowedConfig:
 
     def __init__(self, packed: dict[str, Any], lender: Lender, *, is_async: bool, is_run: bool) -> None:
         self.lender = lender
-        self._pipelined = is_run and packed["reserved"].get(pregel.DURABILITY) != "sync"
-        self.control = pregel.BorrowedRunControl(lambda reason: lender.tell("drain", reason))
+        self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
+        self.control = RunControlProxy(lambda reason: lender.tell("drain", reason))
         self.finish: Callable[[], None] = lambda: None
         config = dict(packed["config"])
         configurable = {
             key: value
             for key, value in packed["configurable"].items()
-            if not key.startswith("__pregel_") and key != "langgraph_auth_user"
+            if not config_keys.is_reserved(key) and key != "langgraph_auth_user"
         }
         configurable |= {key: NotCarried(reason) for key, reason in packed["lost"].items()}
-        configurable |= {key: value for key, value in packed["reserved"].items() if key in pregel.BY_VALUE}
+        configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
         for key, description in packed["lent"].items():
-            if key in pregel.LENT:
+            if key in config_keys.PROXIED:
                 configurable[key] = self._borrow(key, description)
         config["configurable"] = configurable
         if "callbacks" in packed:
@@ -229,22 +235,22 @@ class BorrowedConfig:
 
     def _borrow(self, key: str, description: dict[str, Any]) -> Any:
         lender = self.lender
-        if key == pregel.CHECKPOINTER:
+        if key == config_keys.CHECKPOINTER:
             return (
                 description["is"]
                 if "is" in description
                 else borrow_saver(lender, description, pipelined=self._pipelined)
             )
-        if key == pregel.CACHE:
+        if key == config_keys.CACHE:
             return BorrowedCache(lender) if description["lent"] else None
-        if key == pregel.STREAM:
-            return pregel.StreamProtocol(lambda chunk: lender.tell("stream", chunk), set(description["modes"]))
-        if key == pregel.RUNTIME:
+        if key == config_keys.STREAM:
+            return StreamProtocol(lambda chunk: lender.tell("stream", chunk), set(description["modes"]))
+        if key == config_keys.RUNTIME:
             return self._borrow_runtime(description)
-        if key == pregel.SCRATCHPAD:
+        if key == config_keys.SCRATCHPAD:
             return self._borrow_scratchpad(description)
-        if key == pregel.REPLAY_STATE:
-            return pregel.BorrowedReplayState(
+        if key == config_keys.REPLAY_STATE:
+            return ReplayStateProxy(
                 description["checkpoint_id"], set(description["visited"]), lambda ns: lender.tell("visited", ns)
             )
         return lambda name: lender.tell("node_finished", name)
@@ -253,13 +259,13 @@ class BorrowedConfig:
         lender = self.lender
         fields = {key: description[key] for key in ("context", "previous", "execution_info", "server_info")}
         if description["writer"]:
-            fields["stream_writer"] = lambda value: lender.tell("writer", pregel.current_namespace(), value)
+            fields["stream_writer"] = lambda value: lender.tell("writer", current_namespace(), value)
         if description["heartbeat"]:
             fields["heartbeat"] = lambda: lender.tell("heartbeat")
         if "store" in description:
             fields["store"] = BorrowedStore(lender, **description["store"])
         if description.get("drained") is not None:
-            pregel.set_drained(self.control, description["drained"])
+            set_drained(self.control, description["drained"])
         return Runtime(**fields, control=self.control)
 
     def _borrow_scratchpad(self, description: dict[str, Any]) -> Any:
@@ -272,7 +278,7 @@ class BorrowedConfig:
                 self.lender.tell("null_resume")
             return value
 
-        return pregel.borrowed_scratchpad(
+        return scratchpad_proxy(
             step=description["step"],
             stop=description["stop"],
             resume=description["resume"],

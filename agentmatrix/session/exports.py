@@ -12,6 +12,7 @@ from langgraph.types import StateSnapshot
 
 from agentmatrix.card import pack_drawing
 from agentmatrix.errors import AgentNotFound, HostBusy, VersionMismatch
+from agentmatrix.pregel.config_values import event_loop_of
 from agentmatrix.session.checkpointer import plain_config
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -32,8 +33,8 @@ class Exported:
         An async checkpointer or store works only on the loop that it was made on: where that one runs, it is taken.
         """
         for resource in (self.graph.checkpointer, self.graph.store):
-            bound = getattr(resource, "loop", None) or getattr(resource, "_loop", None)
-            if isinstance(bound, asyncio.AbstractEventLoop) and bound.is_running():
+            bound = event_loop_of(resource)
+            if bound is not None and bound.is_running():
                 return bound
         return usual
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from langgraph.errors import GraphDrained
 
-from agentmatrix import pregel
 from agentmatrix.errors import (
     AgentMatrixError,
     DeadlineExceeded,
@@ -26,6 +25,8 @@ from agentmatrix.errors import (
     VersionMismatch,
 )
 from agentmatrix.live.inbox import INBOX, path_of
+from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.session import tracing
 from agentmatrix.session.caller import GO_ON
 from agentmatrix.session.config import BorrowedConfig
@@ -36,7 +37,7 @@ from agentmatrix.session.signal_forwarding import Arrivals
 from agentmatrix.stream_modes import Steps
 from agentmatrix.transport.base import Lane
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.exceptions import decode_failure, encode_failure
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "ServedRun"]
@@ -58,7 +59,7 @@ class ServedRun:
         self.conversation = HostConversation()
         self.codec = Codec()
         self.config: BorrowedConfig | None = None
-        self.control = pregel.BorrowedRunControl(lambda reason: self.tell("drain", reason))
+        self.control = RunControlProxy(lambda reason: self.tell("drain", reason))
         self.signals = Arrivals(serving.workers, self._answer_signal)
         self.cancelled = threading.Event()
         self._why_stopped = ""
@@ -142,7 +143,7 @@ class ServedRun:
         (reason,) = self.codec.decode(arguments, "reason")
         for control in (self.control, self.config.control if self.config else None):
             if control is not None:
-                pregel.set_drained(control, reason)
+                set_drained(control, reason)
 
     def stop(self, reason: str) -> None:
         """Stops the run: an async one at its next await, a sync one before its next superstep. Thread-safe."""
@@ -152,7 +153,7 @@ class ServedRun:
         self.cancelled.set()
         for control in (self.control, self.config.control if self.config else None):
             if control is not None:
-                pregel.set_drained(control, reason)
+                set_drained(control, reason)
         self.signals.inbox.close()
         self._credit.release()
         if self._task is not None:
@@ -296,10 +297,10 @@ class ServedRun:
             self.config = BorrowedConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
             kwargs["config"] = self.config.config
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
-            if start.verb in _RUNS and ("control" in packed or pregel.RUNTIME not in packed["lent"]):
+            if start.verb in _RUNS and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
-                    pregel.set_drained(self.control, reason)
+                    set_drained(self.control, reason)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         is_verb = start.verb not in ("saver", "asaver")
@@ -308,7 +309,7 @@ class ServedRun:
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
             configurable[INBOX] = self.signals.inbox
-        self.signals.open(graph, path_of(configurable.get(pregel.CHECKPOINT_NS) or ""), self.codec)
+        self.signals.open(graph, path_of(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         sender = _Sender(self, self._steps(kwargs))
@@ -339,7 +340,7 @@ class ServedRun:
         """How to follow the supersteps of a stream; None for a history of states."""
         if self._verb not in _RUNS:
             return None
-        nested = pregel.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
+        nested = config_keys.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
         return Steps(kwargs, "values" if nested else self._graph.stream_mode)
 
     def send_part(self, part: Any, *, more: bool) -> None:

@@ -1,4 +1,4 @@
-"""For tests and demos: a scripted chat model, and a real host in this process.
+"""For tests and demos: a scripted chat model and a real host in this process.
 
 `loopback` is no mock: the graph runs behind a gRPC server on 127.0.0.1 and everything crosses it as bytes.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import threading
 from collections.abc import Iterable
 from itertools import count
@@ -16,6 +17,7 @@ __all__ = ["loopback"]
 _numbers = count(1)
 _lock = threading.Lock()
 _host: Host | None = None
+"""One host for all graphs, started by the first; `_lock` keeps two threads from starting two."""
 
 
 def _shared_host() -> Host:
@@ -27,25 +29,35 @@ def _shared_host() -> Host:
         return _host
 
 
-class _Loopback(RemoteAgent):
-    """The remote agent of a graph of this process. It is equal to that graph, as no agent of a user's can be, so that
-    a test which looks for its graph in `get_subgraphs` finds it."""
+class LoopbackAgent(RemoteAgent):
+    """The remote agent of a graph of this process. It equals that graph, so that a test which looks for its graph in
+    `get_subgraphs` finds it. No other remote agent can: its graph is in another process."""
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (self.config is None and self._hosted() in (other,))
+        return self is other or (self.config is None and self._local_graph() in (other,))
 
     def __hash__(self) -> int:
         return object.__hash__(self)
 
-    def _hosted(self) -> Any:
+    def _local_graph(self) -> Any:
         graph: Any = _shared_host().graphs.get(self.agent)
         for node in self._path:
             graph = dict(graph.get_subgraphs()).get(node)
         return graph
 
 
+@functools.cache
+def _agent_class(graph_class: type) -> type[LoopbackAgent]:
+    """The class for agents of graphs of a class, with the name of that class.
+
+    LangGraph writes the class name of each node into a drawing. With this one the drawing of a parent is the same, be
+    its subgraph local or behind `loopback`.
+    """
+    return type(graph_class.__name__, (LoopbackAgent,), {"__module__": graph_class.__module__})
+
+
 def loopback(graph: Any, *, allow: Iterable[object] = (), **options: Any) -> RemoteAgent:
-    """Hosts a graph on a real gRPC server on loopback in this process.
+    """Host a graph on a real gRPC server on 127.0.0.1, in this process.
 
     Args:
         graph: a graph, or anything that `as_agent` takes.
@@ -53,17 +65,14 @@ def loopback(graph: Any, *, allow: Iterable[object] = (), **options: Any) -> Rem
         options: further arguments of `RemoteAgent`.
 
     Returns:
-        Its `RemoteAgent`. It differs from one that a user makes in that its card is known already, that it admits the
-        types of the graph's schemas, since both ends are this process, and that it is equal to the graph.
+        Its `RemoteAgent`. It differs from one that a user makes: its card is known already, it allows the types of the
+        graph's schemas, since both ends are this process, and it is equal to the graph.
     """
     host = _shared_host()
     name = f"agent-{next(_numbers)}"
-    admitted = tuple(allow)
-    hosted = host.add(name, graph, allow=admitted)
+    allowed = tuple(allow)
+    hosted = host.add(name, graph, allow=allowed)
     options.setdefault("name", hosted.get_name())
-    remote = RemoteAgent(f"{host.address}/{name}", allow=(*graph_types(hosted), *admitted), **options)
-    remote.card  # noqa: B018 - fetched now
-    # A drawing names the classes of its nodes; this one passes for the graph's own there.
-    shown = type(hosted)
-    remote.__class__ = type(shown.__name__, (_Loopback,), {"__module__": shown.__module__})
+    remote = _agent_class(type(hosted))(f"{host.address}/{name}", allow=(*graph_types(hosted), *allowed), **options)
+    _ = remote.card  # fetched now
     return remote

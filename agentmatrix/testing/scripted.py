@@ -1,4 +1,4 @@
-"""A chat model that says what it was told to say, so that everything runs offline and twice the same."""
+"""A chat model with scripted answers: tests run offline, and each time the same."""
 
 from __future__ import annotations
 
@@ -17,32 +17,29 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
     Callbacks,
 )
-from langchain_core.globals import get_debug, get_llm_cache
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
-from langchain_core.tracers import context as tracing
-from langchain_core.utils.env import env_var_is_set
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.utils import LC_ID_PREFIX
-from langsmith.utils import tracing_is_enabled
 from pydantic import Field, PrivateAttr
 
 from agentmatrix.errors import ScriptExhausted
+from agentmatrix.pregel.callback_handlers import inherited_callbacks, is_any_hook_set
 
 __all__ = ["ScriptedChatModel"]
 
-# Ids of answers: the operating system's random numbers make a thread wait for its next turn at the interpreter.
+# For the ids of answers. `uuid4` asks the operating system: the thread releases the GIL and has to wait for it.
 _random = random.Random()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
 
 
 class _Calls:
-    """What a model has been asked so far; shared by its threads, copied with the model."""
+    """The prompts of all calls so far; shared by threads, copied with the model."""
 
     def __init__(self) -> None:
         self.prompts: list[list[BaseMessage]] = []
@@ -62,16 +59,16 @@ class _Calls:
 
 
 class ScriptedChatModel(BaseChatModel):
-    """A chat model whose answers are written down beforehand.
+    """A chat model whose answers are given beforehand.
 
-    It streams word by word, sync and async, takes tools and structured output, and keeps count of its calls.
-    Safe to share between threads; which caller gets which answer is then the order of their calls.
+    It streams word by word, sync and async, takes tools and structured output, and counts its calls. Threads may share
+    it; the answers then go to them in the order of their calls.
 
     Args:
         answers: the answers in the order of the calls. Each is a text, an `AIMessage`, a tool call or a list of tool
             calls (`{"name": ..., "args": ...}`), an exception to raise, or a function of the messages that returns
             one of these. A single answer need not be in a list.
-        cycle: begin again after the last answer. Without it the call after the last raises `ScriptExhausted`.
+        cycle: begin again after the last answer. Without it the next call raises `ScriptExhausted`.
         usage: report token counts, one per word.
 
     Example:
@@ -110,7 +107,7 @@ class ScriptedChatModel(BaseChatModel):
     def bind_tools(
         self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | Any], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Take tools, as any chat model; the answers say which of them is called."""
+        """Accept tools, as any chat model does; the answers say which of them are called."""
         return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
 
     def invoke(
@@ -122,8 +119,10 @@ class ScriptedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AIMessage:
         """The next answer."""
-        messages = self._unobserved(input, config)
-        return super().invoke(input, config, stop=stop, **kwargs) if messages is None else self._identified(messages)
+        messages = self._messages_if_untraced(input, config)
+        return (
+            super().invoke(input, config, stop=stop, **kwargs) if messages is None else self._answer_with_id(messages)
+        )
 
     async def ainvoke(
         self,
@@ -134,22 +133,27 @@ class ScriptedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AIMessage:
         """The next answer."""
-        messages = self._unobserved(input, config)
+        messages = self._messages_if_untraced(input, config)
         if messages is not None:
-            return self._identified(messages)
+            return self._answer_with_id(messages)
         return await super().ainvoke(input, config, stop=stop, **kwargs)
 
-    def _unobserved(self, input: LanguageModelInput, config: RunnableConfig | None) -> list[BaseMessage] | None:
-        """The messages, if nobody follows this call: LangChain's ceremony would cost far more than the answer."""
+    def _messages_if_untraced(
+        self, input: LanguageModelInput, config: RunnableConfig | None
+    ) -> list[BaseMessage] | None:
+        """The messages, if no callback, tracer or cache sees this call; else None.
+
+        Such a call is answered without LangChain's machinery, which costs far more than the answer.
+        """
         if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind, _ in groupby(input, type))):
             return None
-        callbacks = (config or {}).get("callbacks") or (var_child_runnable_config.get() or {}).get("callbacks")
-        if _is_followed(callbacks) or _is_followed(self.callbacks) or self.verbose or _are_all_followed():
+        callbacks = (config or {}).get("callbacks") or inherited_callbacks()
+        if _has_handlers(callbacks) or _has_handlers(self.callbacks) or self.verbose or is_any_hook_set():
             return None
         plain = not (self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
         return input if plain else None
 
-    def _identified(self, messages: list[BaseMessage]) -> AIMessage:
+    def _answer_with_id(self, messages: list[BaseMessage]) -> AIMessage:
         answer = self._answer(messages)
         answer.id = answer.id or f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
         return answer
@@ -210,17 +214,8 @@ class ScriptedChatModel(BaseChatModel):
         return self._generate(messages, stop, None, **kwargs)
 
 
-def _is_followed(callbacks: Callbacks) -> bool:
+def _has_handlers(callbacks: Callbacks) -> bool:
     return bool(callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks)
-
-
-def _are_all_followed() -> bool:
-    """Whether what LangChain adds to the callbacks of every call would add some: to ask it for them costs three times
-    as much, which is half of a call."""
-    hooks = getattr(tracing, "_configure_hooks", None)
-    if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or tracing_is_enabled():
-        return True
-    return any(var.get() is not None or (kind and env and env_var_is_set(env)) for var, _, kind, env in hooks)
 
 
 def _as_message(answer: Any) -> AIMessage:
@@ -268,6 +263,10 @@ def _chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
 
 
 def _usage(prompt: Sequence[BaseMessage], answer: AIMessage) -> dict[str, int]:
-    asked = sum(len(str(message.content).split()) for message in prompt)
-    said = len(str(answer.content).split())
-    return {"input_tokens": asked, "output_tokens": said, "total_tokens": asked + said}
+    input_tokens = sum(len(str(message.content).split()) for message in prompt)
+    output_tokens = len(str(answer.content).split())
+    return {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+    }

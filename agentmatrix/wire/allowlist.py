@@ -1,4 +1,4 @@
-"""Which classes are listed: what every codec knows, and what `allow=` and schemas add."""
+"""The allow-list of a codec: the classes that each codec has, and those that `allow=` and schemas add."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 import typing_extensions
 from pydantic import BaseModel
 
-from agentmatrix.wire.objects import base_of, is_named_tuple, is_plain, name_of
+from agentmatrix.wire.objects import base_of, is_named_tuple, is_plain, wire_name
 
 _BUILT_IN: Final = {
     "langchain_core.agents": "AgentAction AgentActionMessageLog AgentFinish AgentStep",
@@ -44,32 +44,32 @@ _BUILT_IN: Final = {
 _VALUE_CLASSES: Final = frozenset(
     {bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type(None)}
 )
-"""Classes that may cross as values themselves, as a defaultdict's factory does."""
+"""Classes that may be values themselves, such as the factory of a defaultdict."""
 
 
-def admissible(cls: type) -> bool:
-    """Whether instances of a class can be data at all."""
+def is_data_class(cls: type) -> bool:
+    """Whether instances of a class can be encoded: they are nothing but their fields or attributes."""
     if issubclass(cls, (BaseModel, Enum)) or dataclasses.is_dataclass(cls) or is_named_tuple(cls):
         return True
     return base_of(cls) is not None or is_plain(cls)
 
 
 @functools.cache
-def built_in() -> dict[str, type]:
-    """The classes that every codec lists, by name."""
-    table = {name_of(cls): cls for cls in _VALUE_CLASSES}
+def built_in_classes() -> dict[str, type]:
+    """The classes that each codec allows, by wire name."""
+    table = {wire_name(cls): cls for cls in _VALUE_CLASSES}
     for module_name, names in _BUILT_IN.items():
         try:
             module = importlib.import_module(module_name)
         except ImportError:
             continue
         found = classes_of(module) if names == "*" else [getattr(module, name, None) for name in names.split()]
-        table.update((name_of(cls), cls) for cls in found if isinstance(cls, type))
+        table.update((wire_name(cls), cls) for cls in found if isinstance(cls, type))
     return table
 
 
-def listed(allow: Iterable[object]) -> dict[str, type]:
-    """The classes that `allow=` names, by name; the last of two with the same name wins.
+def allowed_classes(allow: Iterable[object]) -> dict[str, type]:
+    """The classes that `allow=` names, by wire name; of two with the same name the last one counts.
 
     Args:
         allow: classes, modules, or names of modules (or of classes, `"package.module.Class"`).
@@ -80,16 +80,16 @@ def listed(allow: Iterable[object]) -> dict[str, type]:
     """
     table: dict[str, type] = {}
     for item in (allow,) if isinstance(allow, str) else allow:
-        for cls in _named_by(item):
-            table.update((name_of(part), part) for part in types_of(cls))
+        for cls in _classes_named_by(item):
+            table.update((wire_name(part), part) for part in types_of(cls))
             if not typing_extensions.is_typeddict(cls):
-                table[name_of(cls)] = cls
+                table[wire_name(cls)] = cls
     return table
 
 
-def _named_by(item: object) -> Iterator[type]:
+def _classes_named_by(item: object) -> Iterator[type]:
     if isinstance(item, str):
-        item = _imported(item)
+        item = _import(item)
     if isinstance(item, type):
         yield item
     elif isinstance(item, types.ModuleType):
@@ -100,7 +100,7 @@ def _named_by(item: object) -> Iterator[type]:
         raise TypeError(f"allow= takes classes, modules and names of modules, not {item!r}")
 
 
-def _imported(name: str) -> object:
+def _import(name: str) -> object:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -114,7 +114,7 @@ def _imported(name: str) -> object:
 
 
 def classes_of(module: types.ModuleType) -> Iterator[type]:
-    """The classes that a module, or for a package one of its modules, defines and that it names; nested ones too."""
+    """The classes in a module's namespace that it, or for a package one of its modules, defines; nested classes too."""
     pending = list(vars(module).values())
     seen: set[int] = set()
     inside = module.__name__ + "."
@@ -129,14 +129,14 @@ def classes_of(module: types.ModuleType) -> Iterator[type]:
 
 
 def types_of(*annotations: object) -> set[type]:
-    """The classes whose instances may stand in values of the annotations.
+    """The classes whose instances may occur in values of the annotations.
 
     Pydantic models, dataclasses, enums, named tuples, subclasses of built-in types and ordinary Python classes, found
-    through fields, `Annotated`, unions, generics and TypedDicts. Subclasses that stand in the module of an annotated
-    class count too, since a field of a base class holds them.
+    through fields, `Annotated`, unions, generics and TypedDicts. Subclasses that the module of an annotated class
+    defines count too, since a field of a base class holds them.
 
     Args:
-        annotations: classes and type expressions; what is none is passed over.
+        annotations: classes and type expressions; anything else is ignored.
 
     Returns:
         The classes. Never raises.
@@ -150,26 +150,26 @@ def types_of(*annotations: object) -> set[type]:
         if id(item) in seen:
             continue
         seen.add(id(item))
-        keep.append(item)  # an id is only taken while the object lives
+        keep.append(item)  # so that no other object gets its id
         try:
             pending.extend(_parts(item))
-            if isinstance(item, type) and _is_users(item):
+            if isinstance(item, type) and _is_user_class(item):
                 found.add(item)
         except Exception:
             continue
     return found
 
 
-def _is_users(cls: type) -> bool:
+def _is_user_class(cls: type) -> bool:
     if typing_extensions.is_typeddict(cls) or cls in _VALUE_CLASSES or getattr(cls, "_is_protocol", False):
         return False
     if cls.__module__.partition(".")[0] in sys.stdlib_module_names and cls.__module__ != "__main__":
         return False
-    return cls is not BaseModel and admissible(cls) and not issubclass(cls, (BaseException, type))
+    return cls is not BaseModel and is_data_class(cls) and not issubclass(cls, (BaseException, type))
 
 
 def _parts(item: Any) -> Iterator[object]:
-    """The annotations right inside one annotation."""
+    """The annotations one level inside an annotation."""
     if isinstance(item, (list, tuple)):
         yield from item
     origin = typing_extensions.get_origin(item)
@@ -197,7 +197,7 @@ def _fields_of(cls: type) -> Iterator[object]:
         generic = cls.__pydantic_generic_metadata__
         yield from (generic["args"], generic["origin"])
     yield from getattr(cls, "__orig_bases__", ())
-    if admissible(cls) and _is_users(cls):
+    if is_data_class(cls) and _is_user_class(cls):
         yield from [known for known in _subclasses(cls) if known.__module__ == cls.__module__]
     yield from _hints(cls)
 

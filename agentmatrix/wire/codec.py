@@ -1,9 +1,12 @@
-"""Values to bytes and back, for bytes from a peer: only listed types are ever constructed.
+"""Values to bytes and back, for bytes from an untrusted peer: only classes of an allow-list are ever instantiated.
 
-The engine is msgpack (ormsgpack); what it cannot say is said in extensions (`marks.py`). Encoding is structural: an
-instance of a model, dataclass, enum or named tuple is written with its class's module and qualified name, listed or
-not. Decoding looks that name up among the listed classes, imports nothing, calls no constructor, and checks pydantic
-models against their schema (`validation.py`). Size and depth are bounded.
+The format is msgpack (ormsgpack) with extension types (`extensions.py`). Encoding is structural: an instance of a
+model, dataclass, enum or named tuple is written with its class's module and qualified name, whether or not the class
+is in the allow-list. Decoding looks that name up in the allow-list, imports nothing, calls no constructor, and checks
+pydantic models against their schema (`validation.py`). Size and depth are bounded.
+
+Threads share a `Codec` without a lock: its two caches are dicts in which an entry, once made, is as good as one that
+another thread makes, and each call has an `Encoder` or a `Decoder` of its own.
 """
 
 from __future__ import annotations
@@ -11,52 +14,52 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
 from agentmatrix.wire import arrays, containers, exceptions, scalars
-from agentmatrix.wire.allowlist import admissible, built_in, listed, types_of
-from agentmatrix.wire.decoding import Decoder, not_listed
+from agentmatrix.wire.allowlist import allowed_classes, built_in_classes, is_data_class, types_of
+from agentmatrix.wire.decoding import Decoder, not_allowed
 from agentmatrix.wire.encoding import Encoder, pack
-from agentmatrix.wire.extensions import Encoding, Lower, Marker, Refusal
-from agentmatrix.wire.objects import PlainShape, Shape, class_ext, name_of
-from agentmatrix.wire.pydantic_models import shape_of
+from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
+from agentmatrix.wire.objects import ObjectCodec, PlainObjectCodec, class_ext, wire_name
+from agentmatrix.wire.pydantic_models import object_codec_of
 
 __all__ = ["Codec", "types_of"]
 
-_DEEPEST = 240  # ormsgpack writes 254 levels
+_DEEPEST: Final = 240  # ormsgpack writes 254 levels
 
 
 class Codec:
-    """A table of types, and the way to bytes and back for their values.
+    """An allow-list of classes, and the conversion of values to bytes and back.
 
     Built-in Python values, numpy arrays, LangChain's messages, documents and outputs and LangGraph's values are
-    always listed.
+    always allowed.
 
     Args:
-        allow: more classes, modules, or names of modules whose classes are listed; the classes of a listed class's
+        allow: more classes, modules, or names of modules whose classes are allowed; the classes of an allowed class's
             fields come with it. Classes defined in functions are given as objects.
         max_bytes: the most bytes of a message, and the most memory of its value (estimated from above).
         max_depth: how many containers may be nested; at most 240.
     """
 
     def __init__(self, allow: Iterable[object] = (), *, max_bytes: int = 1 << 30, max_depth: int = 200) -> None:
-        self._table = {**built_in(), **listed(allow)}
+        self._allowed = {**built_in_classes(), **allowed_classes(allow)}
         self._max_bytes = max_bytes
         self._max_depth = min(max_depth, _DEEPEST)
-        self._shapes: dict[type, Shape] = {}
-        self._lowering: dict[type, Lower] = {**scalars.LOWER, **containers.LOWER}
+        self._object_codecs: dict[type, ObjectCodec] = {}
+        self._encoders: dict[type, EncodePart] = {**scalars.ENCODERS, **containers.ENCODERS}
 
     def extended(self, allow: Iterable[object]) -> Codec:
-        """A codec that lists these classes as well."""
+        """A codec that allows these classes as well."""
         codec = Codec((), max_bytes=self._max_bytes, max_depth=self._max_depth)
-        codec._table = {**self._table, **listed(allow)}
-        codec._shapes = dict(self._shapes)
+        codec._allowed = {**self._allowed, **allowed_classes(allow)}
+        codec._object_codecs = dict(self._object_codecs)
         return codec
 
-    def admits(self, cls: type) -> bool:
+    def allows(self, cls: type) -> bool:
         """Whether values of the class, or the class itself, can be decoded."""
-        return self._table.get(name_of(cls)) is cls or cls in scalars.LOWER or cls in containers.LOWER
+        return self._allowed.get(wire_name(cls)) is cls or cls in scalars.ENCODERS or cls in containers.ENCODERS
 
     def can_encode(self, value: object) -> bool:
         """Whether `encode` would succeed."""
@@ -71,15 +74,16 @@ class Codec:
 
         Args:
             value: the value.
-            where: what the value is called in an error; paths start with it.
+            where: the name of the value in an error; paths start with it.
 
         Raises:
-            EncodeError: names the path, the type and what to do.
+            EncodeError: a part of it has no wire form, or it is too large or too deep. Names the path, the type and
+                what to do.
         """
         try:
-            data: bytes = _with_room(self._encode, value)
-        except Refusal as refusal:
-            raise EncodeError(refusal.at(where)) from None
+            data: bytes = _on_fresh_stack(self._encode, value)
+        except InvalidPart as invalid:
+            raise EncodeError(invalid.at(where)) from None
         except RecursionError:
             raise EncodeError(f"{where}: nested too deep for the stack") from None
         if len(data) > self._max_bytes:
@@ -90,82 +94,84 @@ class Codec:
         """The value of some bytes.
 
         Args:
-            data: what `encode` gave, or anything else that a peer sent.
-            where: what the value is called in an error; paths start with it.
+            data: bytes from `encode`, or anything else that a peer sent.
+            where: the name of the value in an error; paths start with it.
 
         Raises:
-            TypeNotAllowed: the bytes name a type that is not listed.
-            DecodeError: they are no value, too large or too deep, or a value that its type does not allow.
+            TypeNotAllowed: the bytes name a class that is not in the allow-list.
+            DecodeError: they are no value, or too large, or too deep, or a value that fails the check of its class.
         """
         try:
-            return _with_room(self._decode, data)
-        except Refusal as refusal:
-            raise (TypeNotAllowed if refusal.unlisted else DecodeError)(refusal.at(where)) from refusal.__cause__
+            return _on_fresh_stack(self._decode, data)
+        except InvalidPart as invalid:
+            raise (TypeNotAllowed if invalid.not_allowed else DecodeError)(invalid.at(where)) from invalid.__cause__
         except (RecursionError, MemoryError) as error:
             raise DecodeError(f"{where}: too large or too deep for this process ({type(error).__name__})") from None
 
     def _decode(self, data: bytes | memoryview) -> Any:
-        return Decoder(self._table.get, self._shape_of, self._max_bytes, self._max_depth).decode(data)
+        return Decoder(self._allowed.get, self._object_codec_of, self._max_bytes, self._max_depth).decode(data)
 
     def _encode(self, value: object) -> bytes:
         for plain_strings in (True, False):
-            encoder = Encoder(self._lower_of, self.admits, self._max_bytes, self._max_depth, plain_strings)
+            encoder = Encoder(self._encoder_of, self._max_bytes, self._max_depth, plain_strings)
             try:
-                return pack(encoder.lower(value, 0))
+                return pack(encoder.encode_part(value, 0))
             except TypeError as error:
                 if not plain_strings or "surrogates" not in str(error):
-                    raise Refusal(f"not to be written as msgpack ({error})") from error
+                    raise InvalidPart(f"not to be written as msgpack ({error})") from error
         raise AssertionError("unreachable")
 
-    def _shape_of(self, cls: type) -> Marker:
-        shape = self._shapes.get(cls)
-        if shape is None:
-            shape = shape_of(cls)
-            if shape is None:
-                raise Refusal(f"instances of {cls.__module__}.{cls.__qualname__} are no data")
-            self._shapes[cls] = shape
-        return shape
+    def _object_codec_of(self, cls: type) -> ObjectCodec:
+        codec = self._object_codecs.get(cls)
+        if codec is None:
+            codec = object_codec_of(cls)
+            if codec is None:
+                raise InvalidPart(f"instances of {cls.__module__}.{cls.__qualname__} are no data")
+            self._object_codecs[cls] = codec
+        return codec
 
-    def _lower_of(self, cls: type) -> Lower:
-        lower = self._lowering.get(cls)
-        if lower is None:
-            lower = self._lowering[cls] = self._find(cls)
-        return lower
+    def _encoder_of(self, cls: type) -> EncodePart:
+        encode = self._encoders.get(cls)
+        if encode is None:
+            encode = self._encoders[cls] = self._find_encoder(cls)
+        return encode
 
-    def _find(self, cls: type) -> Lower:
+    def _find_encoder(self, cls: type) -> EncodePart:
         if issubclass(cls, BaseException):
-            return exceptions.lower
+            return exceptions.encode_exception
         if issubclass(cls, type):
-            return self._lower_class
-        lower = arrays.lowering(cls)
-        if lower is not None:
-            return lower
+            return self._encode_class
+        encode = arrays.encoder_of(cls)
+        if encode is not None:
+            return encode
         self._refuse_resource(cls)
-        shape = self._shape_of(cls)
-        assert isinstance(shape, Shape)
-        if isinstance(shape, PlainShape) and not self.admits(cls):
-            raise Refusal(not_listed(name_of(cls)))
-        return shape.lower
+        codec = self._object_codec_of(cls)
+        if isinstance(codec, PlainObjectCodec) and not self.allows(cls):
+            raise InvalidPart(not_allowed(wire_name(cls)))
+        return codec.encode
 
-    def _lower_class(self, walk: Encoding, value: type, depth: int) -> Any:
-        if not self.admits(value):
-            raise Refusal(f"a class as a value: {not_listed(name_of(value))}")
+    def _encode_class(self, encoder: PartEncoder, value: type, depth: int) -> Any:
+        if not self.allows(value):
+            raise InvalidPart(f"a class as a value: {not_allowed(wire_name(value))}")
         return class_ext(value)
 
     @staticmethod
     def _refuse_resource(cls: type) -> None:
         if issubclass(cls, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
-            raise Refusal("a function cannot cross; send its name or its result, and keep it where it is called")
-        if admissible(cls) and cls is not object:
+            raise InvalidPart("a function cannot cross; send its name or its result, and keep it where it is called")
+        if is_data_class(cls) and cls is not object:
             return
-        raise Refusal(
+        raise InvalidPart(
             f"a {cls.__module__}.{cls.__qualname__} belongs to this process and cannot cross; send data that it can "
             "be made from, or keep it out of the state"
         )
 
 
-def _with_room(work: Callable[[Any], Any], value: Any) -> Any:
-    """Do the work; where the caller has left too little of the stack, in a thread that has all of its own."""
+def _on_fresh_stack(work: Callable[[Any], Any], value: Any) -> Any:
+    """Call `work` here, or again in a thread of its own where the caller's stack leaves too little room.
+
+    The work has no effects, so it can be repeated.
+    """
     try:
         return work(value)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""The walk from a value to what msgpack can write."""
+"""The recursion from a value to what msgpack can write."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import ormsgpack
 
-from agentmatrix.wire.containers import lower_pairs
-from agentmatrix.wire.extensions import NATIVE, Lower, Refusal, key_step
+from agentmatrix.wire.containers import encode_pairs
+from agentmatrix.wire.extensions import NATIVE, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
 
 _STR_KEYS: Final = frozenset({str})
@@ -24,86 +24,90 @@ _OPTIONS: Final = (
 
 
 class Encoder:
-    """One value on its way to bytes.
+    """Encodes one value.
 
     Args:
-        lowering: gives the function that lowers values of a class, or raises `Refusal`.
-        admits: tells whether a class is listed.
-        max_bytes: the most bytes of a buffer.
+        encoder_of: returns the function that encodes values of a class, or raises `InvalidPart`.
+        max_bytes: the most bytes of one buffer.
         max_depth: how many containers may be nested.
-        plain_strings: whether strings may be written as they are; not when one has a lone surrogate.
+        plain_strings: write strings as they are. The caller tries this first, since the check of each string costs
+            time, and passes False when msgpack has found a string with lone surrogates.
     """
 
-    __slots__ = ("_admits", "_lowering", "_max_depth", "_native", "_plain_strings", "max_bytes")
+    __slots__ = ("_encoder_of", "_max_depth", "_native", "_plain_strings", "max_bytes")
 
     def __init__(
         self,
-        lowering: Callable[[type], Lower],
-        admits: Callable[[type], bool],
+        encoder_of: Callable[[type], EncodePart],
         max_bytes: int,
         max_depth: int,
         plain_strings: bool = True,
     ) -> None:
-        self._lowering = lowering
-        self._admits = admits
+        self._encoder_of = encoder_of
         self.max_bytes = max_bytes
         self._max_depth = max_depth
         self._plain_strings = plain_strings
         self._native = NATIVE if plain_strings else NATIVE - {str}
 
-    def admits(self, cls: type) -> bool:
-        """Whether the class is listed."""
-        return self._admits(cls)
+    def encode_part(self, value: Any, depth: int) -> Any:
+        """Return what msgpack writes for a value: native values, lists, dicts with string keys, extensions.
 
-    def lower(self, value: Any, depth: int) -> Any:
-        """What stands for the value: natives, lists, dicts with plain string keys, extensions."""
+        A list or dict of native values is returned itself, not copied.
+
+        Args:
+            value: the value or a part of it.
+            depth: how many containers it is in.
+
+        Raises:
+            InvalidPart: it cannot be encoded, or it is nested deeper than `max_depth`.
+        """
         cls = type(value)
         if cls in self._native:
             return value
         if depth > self._max_depth:
-            raise Refusal(f"nested deeper than {self._max_depth}, or a container that contains itself")
+            raise InvalidPart(f"nested deeper than {self._max_depth}, or a container that contains itself")
         if cls is list:
-            return value if self._native.issuperset(map(type, value)) else self.sequence(value, depth)
+            return value if self._native.issuperset(map(type, value)) else self.encode_items(value, depth)
         if cls is dict:
-            return self.mapping(value, depth)
+            return self.encode_mapping(value, depth)
         if cls is str:
             return self._string(value)
-        return self._lowering(cls)(self, value, depth)
+        return self._encoder_of(cls)(self, value, depth)
 
-    def field(self, value: Any, step: str, depth: int) -> Any:
-        """Lower a part of the value at `depth`; `step` is the part's place in a path, `.name` or `["key"]`."""
+    def encode_field(self, value: Any, step: str, depth: int) -> Any:
+        """Encode a part of a container that is at `depth`; `step` is its place in a path, `.name` or `["key"]`."""
         if type(value) in self._native:
             return value
         try:
-            return self.lower(value, depth + 1)
-        except Refusal as refusal:
-            refusal.steps.append(step)
+            return self.encode_part(value, depth + 1)
+        except InvalidPart as invalid:
+            invalid.steps.append(step)
             raise
 
-    def sequence(self, values: Any, depth: int) -> list[Any]:
-        """Lower the elements of a container at `depth`."""
+    def encode_items(self, values: Any, depth: int) -> list[Any]:
+        """Encode the elements of a container that is at `depth`."""
         native, out = self._native, []
         try:
             for value in values:
-                out.append(value if type(value) in native else self.lower(value, depth + 1))
-        except Refusal as refusal:
-            refusal.steps.append(f"[{len(out)}]")
+                out.append(value if type(value) in native else self.encode_part(value, depth + 1))
+        except InvalidPart as invalid:
+            invalid.steps.append(f"[{len(out)}]")
             raise
         return out
 
-    def mapping(self, values: Any, depth: int) -> Any:
-        """Lower a dict at `depth`."""
+    def encode_mapping(self, values: Any, depth: int) -> Any:
+        """Encode a dict that is at `depth`."""
         if not self._plain_strings or not _STR_KEYS.issuperset(map(type, values)):
-            return lower_pairs(self, values, depth)
+            return encode_pairs(self, values, depth)
         native = self._native
         if native.issuperset(map(type, values.values())):
             return values
         out, key = {}, ""
         try:
             for key, value in values.items():
-                out[key] = value if type(value) in native else self.lower(value, depth + 1)
-        except Refusal as refusal:
-            refusal.steps.append(key_step(key))
+                out[key] = value if type(value) in native else self.encode_part(value, depth + 1)
+        except InvalidPart as invalid:
+            invalid.steps.append(key_step(key))
             raise
         return out
 
@@ -116,10 +120,10 @@ class Encoder:
         return value
 
 
-def pack(lowered: Any) -> bytes:
-    """Write what an `Encoder` lowered.
+def pack(encoded: Any) -> bytes:
+    """The bytes of what an `Encoder` has returned.
 
     Raises:
         TypeError: a string has lone surrogates, or the value is nested too deep for msgpack.
     """
-    return ormsgpack.packb(lowered, default=big_int, option=_OPTIONS)
+    return ormsgpack.packb(encoded, default=big_int, option=_OPTIONS)

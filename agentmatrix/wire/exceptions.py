@@ -1,31 +1,28 @@
-"""Exceptions to bytes and back.
+"""Exceptions as parts of values: how the codec encodes and decodes them.
 
 An exception crosses with its type, arguments, notes, attributes, cause, context, group and the text of its traceback.
-Its class is looked up among the listed classes and, for exceptions only, among the modules that are already imported:
-nothing is imported, and no constructor is called. What cannot cross becomes its `repr`, a class that is not known here
-becomes `RemoteError`. The traceback stands at the end of the chain of causes as a `RemoteTraceback`, as
-`concurrent.futures` does it for processes; an exception that passes through several hosts keeps the first one.
+Its class is looked up in the allow-list and, for exceptions only, in the modules that are already imported: nothing is
+imported, and no constructor of a class written in Python is called. An argument or attribute that cannot cross becomes
+its `repr`; an exception whose class is not known here becomes a `RemoteError`. The traceback is the last cause of the
+chain, a `RemoteTraceback`, as in `concurrent.futures` for processes; an exception that passes through several hosts
+keeps the first one.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import langchain_core.exceptions  # noqa: F401 - so that its classes are known
+import langchain_core.exceptions  # noqa: F401 - so that its classes are found among the imported modules
 import langgraph.errors
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from agentmatrix.errors import DecodeError, EncodeError, RemoteError
-from agentmatrix.wire.extensions import Broken, Decoding, Encoding, Marker, Refusal, Tag
-from agentmatrix.wire.objects import name_of, state_of
-
-if TYPE_CHECKING:
-    from agentmatrix.wire.codec import Codec
+from agentmatrix.errors import RemoteError
+from agentmatrix.wire.extensions import InvalidPart, Marker, PartDecoder, PartEncoder, Tag, Undecodable
+from agentmatrix.wire.objects import HEAP_TYPE, instance_state, wire_name
 
 _LONGEST_TEXT: Final = 100_000
-_SHORT_TEXT: Final = 2_000
 _LAYOUT: Final[dict[type[BaseException], tuple[str, ...]]] = {
     OSError: ("errno", "strerror", "filename", "filename2"),
     StopIteration: ("value",),
@@ -39,15 +36,15 @@ _LAYOUT: Final[dict[type[BaseException], tuple[str, ...]]] = {
     ),
     UnicodeError: ("encoding", "object", "start", "end", "reason"),
 }
-"""What built-in exceptions keep outside `args` and `__dict__`."""
+"""Attributes that built-in exceptions keep outside `args` and `__dict__`."""
 _CONTROL_FLOW: Final = (langgraph.errors.GraphBubbleUp, GeneratorExit)
 
 
 class RemoteTraceback(Exception):
-    """The traceback of the host, as text; the last cause of an exception that came from there.
+    """The traceback on the host, as text; the last cause of an exception from there.
 
     Attributes:
-        text: what Python printed on the host for the exception and its causes.
+        text: the output of `traceback.format_exception` on the host for the exception and its causes.
     """
 
     def __init__(self, text: str) -> None:
@@ -58,100 +55,67 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-def encode_failure(error: BaseException, codec: Codec) -> bytes:
-    """The bytes of an exception. Never raises: what cannot cross is replaced by its `repr`.
-
-    Args:
-        error: the exception, with or without a traceback.
-        codec: lists the classes of arguments and attributes.
-    """
-    try:
-        return codec.encode(error, "error")
-    except (EncodeError, RecursionError, MemoryError):
-        text = _text(error)[:_SHORT_TEXT]
-        return codec.encode(RemoteError(f"{_type_name(error)}: {text}", type_name=_type_name(error)))
-
-
-def decode_failure(data: bytes, codec: Codec) -> BaseException:
-    """The exception of some bytes.
-
-    Args:
-        data: what `encode_failure` gave, or anything else that a peer sent.
-        codec: lists the classes of arguments and attributes.
-
-    Returns:
-        The exception, with its own class if that is listed or already imported, else a `RemoteError`.
-
-    Raises:
-        DecodeError: the bytes are no exception.
-    """
-    error = codec.decode(data, "error")
-    if not isinstance(error, BaseException):
-        raise DecodeError(f"error: a {type(error).__name__} where an exception was due")
-    return error
-
-
-def lower(walk: Encoding, error: BaseException, depth: int) -> list[Any]:
-    """Take an exception apart, its traceback included."""
-    parts = _parts(walk, error, depth, seen=set())
+def encode_exception(encoder: PartEncoder, error: BaseException, depth: int) -> list[Any]:
+    """Encode an exception with its traceback, but control flow without one: nobody reads it."""
+    parts = _encode_parts(encoder, error, depth, seen=set())
     if not isinstance(error, _CONTROL_FLOW):
         text = _traceback(error)
         if text:
             parts["traceback"] = text
-    return [FAILURE.ext, parts]
+    return [EXCEPTION.ext, parts]
 
 
-def _parts(walk: Encoding, error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:
+def _encode_parts(encoder: PartEncoder, error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:
     seen.add(id(error))
     parts: dict[str, Any] = {
-        "type": name_of(type(error)),
-        "text": walk.lower(_text(error)[:_LONGEST_TEXT], depth),
+        "type": wire_name(type(error)),
+        "text": encoder.encode_part(text_of(error)[:_LONGEST_TEXT], depth),
     }
     if not isinstance(error, BaseExceptionGroup):
-        parts["args"] = [_or_repr(walk, value, depth + 1) for value in error.args]
+        parts["args"] = [_encode_or_repr(encoder, value, depth + 1) for value in error.args]
     names = [name for cls, names in _LAYOUT.items() if isinstance(error, cls) for name in names]
     layout = {name: getattr(error, name) for name in names if getattr(error, name, None) is not None}
     if isinstance(error, ValidationError):
         layout = {"title": error.title, "errors": error.errors(include_url=False)}
-    state = {name: value for name, value in state_of(error).items() if not name.startswith("__")}
+    state = {name: value for name, value in instance_state(error).items() if not name.startswith("__")}
     notes = [str(note) for note in getattr(error, "__notes__", ())]
     for name, values in (("layout", layout), ("state", state)):
         if values:
-            parts[name] = {key: _or_repr(walk, value, depth + 1) for key, value in values.items()}
+            parts[name] = {key: _encode_or_repr(encoder, value, depth + 1) for key, value in values.items()}
     if notes:
-        parts["notes"] = walk.field(notes, "", depth)
+        parts["notes"] = encoder.encode_field(notes, "", depth)
     if isinstance(error, BaseExceptionGroup):
-        parts["message"] = walk.lower(str(error.message), depth)
-        parts["group"] = [_linked(walk, child, depth + 1, seen) for child in error.exceptions]
-    return parts | _chain(walk, error, depth, seen)
+        parts["message"] = encoder.encode_part(str(error.message), depth)
+        parts["group"] = [_encode_linked(encoder, child, depth + 1, seen) for child in error.exceptions]
+    return parts | _encode_chain(encoder, error, depth, seen)
 
 
-def _chain(walk: Encoding, error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:
+def _encode_chain(encoder: PartEncoder, error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     cause, context = error.__cause__, error.__context__
     if cause is not None and not isinstance(cause, RemoteTraceback) and id(cause) not in seen:
-        parts["cause"] = _linked(walk, cause, depth, seen)
+        parts["cause"] = _encode_linked(encoder, cause, depth, seen)
     if context is not None and context is cause:
         parts["context"] = True
     elif context is not None and id(context) not in seen:
-        parts["context"] = _linked(walk, context, depth, seen)
+        parts["context"] = _encode_linked(encoder, context, depth, seen)
     if error.__suppress_context__ and not isinstance(cause, RemoteTraceback):
         parts["suppress"] = True
     return parts
 
 
-def _linked(walk: Encoding, error: BaseException, depth: int, seen: set[int]) -> Any:
-    """An exception inside an exception; None where the chain is too long."""
+def _encode_linked(encoder: PartEncoder, error: BaseException, depth: int, seen: set[int]) -> Any:
+    """Encode a cause, a context or a member of a group; None where the chain is nested too deep for a decoder."""
     if depth >= 100:
         return None
-    return [FAILURE.ext, _parts(walk, error, depth + 2, seen)]
+    return [EXCEPTION.ext, _encode_parts(encoder, error, depth + 2, seen)]
 
 
-def _or_repr(walk: Encoding, value: Any, depth: int) -> Any:
+def _encode_or_repr(encoder: PartEncoder, value: Any, depth: int) -> Any:
     try:
-        return walk.field(value, "", depth)
-    except (Refusal, RecursionError):
-        return walk.lower(_repr(value), depth)
+        return encoder.encode_field(value, "", depth)
+    except (InvalidPart, RecursionError):
+        return encoder.encode_part(_repr(value), depth)
 
 
 def _repr(value: Any) -> str:
@@ -161,19 +125,21 @@ def _repr(value: Any) -> str:
         return f"<{type(value).__qualname__}>"
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """The text of an exception, also where its `__str__` fails."""
     try:
         return str(error)
     except Exception:
-        return f"<{_type_name(error)}, whose text cannot be had>"
+        return f"<{type_name_of(error)}, whose text cannot be had>"
 
 
-def _type_name(error: BaseException) -> str:
+def type_name_of(error: BaseException) -> str:
+    """The qualified name of its class, `"package.module.Class"`."""
     return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
-def _last(error: BaseException) -> BaseException:
-    """The end of the chain of causes and contexts."""
+def _end_of_chain(error: BaseException) -> BaseException:
+    """The last exception in the chain of causes and contexts that Python would print."""
     seen = {id(error)}
     while True:
         following = error.__cause__
@@ -186,7 +152,7 @@ def _last(error: BaseException) -> BaseException:
 
 
 def _traceback(error: BaseException) -> str:
-    end = _last(error)
+    end = _end_of_chain(error)
     if isinstance(end.__cause__, RemoteTraceback):
         return end.__cause__.text
     if error.__traceback__ is None:
@@ -198,47 +164,47 @@ def _traceback(error: BaseException) -> str:
     return (text if len(text) <= _LONGEST_TEXT else f"...\n{text[-_LONGEST_TEXT:]}").encode(errors="replace").decode()
 
 
-def _lift(walk: Decoding, payload: list[Any], depth: int) -> BaseException:
-    walk.charge(2_000)
+def _decode_exception(decoder: PartDecoder, payload: list[Any], depth: int) -> BaseException:
+    decoder.charge(2_000)
     (parts,) = payload[1:]
     if type(parts) is not dict or type(parts.get("type")) is not str:
-        raise Refusal("no exception")
-    name, text = parts["type"], walk.field(parts.get("text", ""), ".text", depth)
-    args = [_lift_part(walk, part, depth + 1) for part in parts.get("args", ())]
-    layout = {key: _lift_part(walk, part, depth + 1) for key, part in parts.get("layout", {}).items()}
-    state = {key: _lift_part(walk, part, depth + 1) for key, part in parts.get("state", {}).items()}
-    group = walk.field(parts.get("group"), "", depth)
-    message = walk.field(parts.get("message", ""), "", depth)
-    error = _rebuilt(walk, name, text, args, layout, state, (message, group))
-    _link(walk, error, parts, depth)
+        raise InvalidPart("no exception")
+    name, text = parts["type"], decoder.decode_field(parts.get("text", ""), ".text", depth)
+    args = [_decode_or_text(decoder, part, depth + 1) for part in parts.get("args", ())]
+    layout = {key: _decode_or_text(decoder, part, depth + 1) for key, part in parts.get("layout", {}).items()}
+    state = {key: _decode_or_text(decoder, part, depth + 1) for key, part in parts.get("state", {}).items()}
+    group = decoder.decode_field(parts.get("group"), "", depth)
+    message = decoder.decode_field(parts.get("message", ""), "", depth)
+    error = _rebuild(decoder, name, text, args, layout, state, (message, group))
+    _restore_links(decoder, error, parts, depth)
     return error
 
 
-def _lift_part(walk: Decoding, part: Any, depth: int) -> Any:
+def _decode_or_text(decoder: PartDecoder, part: Any, depth: int) -> Any:
     try:
-        return walk.field(part, "", depth)
-    except Refusal as refusal:
-        if not refusal.unlisted:
+        return decoder.decode_field(part, "", depth)
+    except InvalidPart as invalid:
+        if not invalid.not_allowed:
             raise
-        return _readable(part)
+        return _encoded_as_text(part)
 
 
-def _readable(raw: Any) -> str:
-    """What an object of an unlisted class looked like."""
-    if isinstance(raw, Broken):
+def _encoded_as_text(raw: Any) -> str:
+    """A text for an object of a class that is not in the allow-list, made from its encoded parts."""
+    if isinstance(raw, Undecodable):
         return raw.reason.removeprefix("the type ").partition(" is not listed")[0]
     if isinstance(raw, dict):
-        inside = ", ".join(f"{key}={_readable(value)}" for key, value in raw.items() if key.isidentifier())
-        return f"{_readable(raw[''])}({inside})" if "" in raw else f"{{{inside}}}"
+        inside = ", ".join(f"{key}={_encoded_as_text(value)}" for key, value in raw.items() if key.isidentifier())
+        return f"{_encoded_as_text(raw[''])}({inside})" if "" in raw else f"{{{inside}}}"
     if isinstance(raw, list):
-        texts = [_readable(value) for value in raw if not isinstance(value, Marker)]
-        is_object = bool(raw) and isinstance(raw[0], Broken)
+        texts = [_encoded_as_text(value) for value in raw if not isinstance(value, Marker)]
+        is_object = bool(raw) and isinstance(raw[0], Undecodable)
         return f"{texts[0]}({', '.join(texts[1:])})" if is_object else f"[{', '.join(texts)}]"
     return repr(raw)
 
 
-def _rebuilt(
-    walk: Decoding,
+def _rebuild(
+    decoder: PartDecoder,
     name: str,
     text: str,
     args: list[Any],
@@ -246,7 +212,7 @@ def _rebuilt(
     state: dict[str, Any],
     group: tuple[str, Any],
 ) -> BaseException:
-    cls = _class(walk, name)
+    cls = _exception_class(decoder, name)
     try:
         if cls is ValidationError:
             return _validation_error(layout, state)
@@ -263,8 +229,8 @@ def _rebuilt(
     return unknown
 
 
-def _class(walk: Decoding, name: str) -> type[BaseException] | None:
-    found: Any = walk.admitted(name)
+def _exception_class(decoder: PartDecoder, name: str) -> type[BaseException] | None:
+    found: Any = decoder.allowed_class(name)
     if found is None:
         module, _, qualname = name.partition(":")
         found = sys.modules.get(module)
@@ -276,7 +242,8 @@ def _class(walk: Decoding, name: str) -> type[BaseException] | None:
 def _instance(
     cls: type[BaseException], args: list[Any], layout: dict[str, Any], state: dict[str, Any], group: tuple[str, Any]
 ) -> BaseException:
-    base: Any = next(base for base in cls.__mro__ if not base.__flags__ & 1 << 9)
+    # The constructor of the built-in base: it fills the memory that C keeps for the exception.
+    base: Any = next(base for base in cls.__mro__ if not base.__flags__ & HEAP_TYPE)
     if issubclass(cls, BaseExceptionGroup):
         children = [child for child in group[1] if child is not None]
         error: BaseException = BaseExceptionGroup.__new__(cls, group[0], children)
@@ -295,7 +262,7 @@ def _instance(
 
 
 def _validation_error(layout: dict[str, Any], state: dict[str, Any]) -> BaseException:
-    lines = [_line(layout["title"], line) for line in layout["errors"]]
+    lines = [_error_details(layout["title"], line) for line in layout["errors"]]
     error = ValidationError.from_exception_data(layout["title"], lines)
     for name, value in state.items():
         if not name.startswith("__"):
@@ -303,7 +270,7 @@ def _validation_error(layout: dict[str, Any], state: dict[str, Any]) -> BaseExce
     return error
 
 
-def _line(title: str, line: dict[str, Any]) -> InitErrorDetails:
+def _error_details(title: str, line: dict[str, Any]) -> InitErrorDetails:
     details: InitErrorDetails = {"type": line["type"], "loc": tuple(line["loc"]), "input": line["input"]}
     if "ctx" in line:
         details["ctx"] = line["ctx"]
@@ -317,19 +284,19 @@ def _line(title: str, line: dict[str, Any]) -> InitErrorDetails:
     return {"type": custom, "loc": tuple(line["loc"]), "input": line["input"]}
 
 
-def _link(walk: Decoding, error: BaseException, parts: dict[str, Any], depth: int) -> None:
-    notes = walk.field(parts.get("notes"), "", depth)
+def _restore_links(decoder: PartDecoder, error: BaseException, parts: dict[str, Any], depth: int) -> None:
+    notes = decoder.decode_field(parts.get("notes"), "", depth)
     if notes:
         error.__notes__ = [str(note) for note in notes]
-    cause = walk.field(parts.get("cause"), ".__cause__", depth)
-    context = cause if parts.get("context") is True else walk.field(parts.get("context"), ".__context__", depth)
+    cause = decoder.decode_field(parts.get("cause"), ".__cause__", depth)
+    context = (
+        cause if parts.get("context") is True else decoder.decode_field(parts.get("context"), ".__context__", depth)
+    )
     error.__cause__ = cause
     error.__context__ = context
     error.__suppress_context__ = parts.get("suppress") is True
     if type(parts.get("traceback")) is str:
-        _last(error).__cause__ = RemoteTraceback(parts["traceback"])
+        _end_of_chain(error).__cause__ = RemoteTraceback(parts["traceback"])
 
 
-FAILURE = Tag(48, _lift)
-
-__all__ = ["RemoteTraceback", "decode_failure", "encode_failure"]
+EXCEPTION = Tag(48, _decode_exception)

@@ -1,19 +1,20 @@
-"""The vocabulary that the encoder and the decoder share.
+"""The extension types of msgpack that the encoder and the decoder share.
 
 A value is msgpack with three kinds of extension:
 
-- a *leaf*, one extension whose payload is the whole value (a UUID, a date, an int beyond 64 bits);
-- a *tag*, the first element of an array that is not a list (`[TUPLE, 1, 2]`);
-- a *shape*, the class of an object: the first element of an array (`[Shape, ...]`) or the entry `""` of a
-  map (`{"": Shape, "field": value, ...}`).
+- a *scalar*, one extension whose payload is the whole value (a UUID, a date, an int beyond 64 bits);
+- a *tag*, the first element of an array that stands for a built-in value with parts (`[TUPLE, 1, 2]`);
+- an *object*, the name of a class: the first element of an array (`[OBJECT, ...]`) or the entry `""` of a map
+  (`{"": OBJECT, "field": value, ...}`). A class that is itself the value has an extension of its own, CLASS.
 
-No payload holds msgpack in turn, so one scan bounds the size, one walk bounds the depth, and nothing is copied twice.
+No payload holds msgpack in turn. So one scan bounds the size, one recursion bounds the depth, and nothing is copied
+twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, Protocol
 
 import ormsgpack
 
@@ -25,92 +26,101 @@ NATIVE: Final = frozenset({type(None), bool, int, float, str, bytes})
 """Types that msgpack keeps exactly, ints up to 64 bits and strings without lone surrogates."""
 
 
-class Refusal(Exception):
-    """A value or bytes that the codec refuses, with the way to it, innermost step first."""
+class InvalidPart(Exception):
+    """A part of a value that cannot be encoded or decoded. `Codec` turns it into an `EncodeError` or a `DecodeError`.
 
-    def __init__(self, reason: str, *, unlisted: bool = False) -> None:
+    Attributes:
+        reason: what is wrong with the part.
+        not_allowed: the part is of a class that is not in the allow-list.
+        steps: the path to the part, innermost step first: each level of the recursion appends its own.
+    """
+
+    def __init__(self, reason: str, *, not_allowed: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.unlisted = unlisted
+        self.not_allowed = not_allowed
         self.steps: list[str] = []
 
     def at(self, where: str) -> str:
-        """The whole message, with the path that starts at `where`."""
+        """The reason after the path to the part; `where` is the name of the whole value."""
         return f"{where}{''.join(reversed(self.steps))}: {self.reason}"
 
 
-def refuse(reason: str) -> NoReturn:
-    """Raise a `Refusal`; for use in expressions."""
-    raise Refusal(reason)
-
-
 def key_step(key: object) -> str:
-    """The step of a path that a mapping's key takes: `["docs"]`, `[2]`."""
+    """A mapping's key as a step of a path: `["docs"]`, `[2]`."""
     text = f'"{key}"' if type(key) is str else repr(key)
     return f"[{text if len(text) <= 60 else text[:57] + '...'}]"
 
 
-class Encoding(Protocol):
-    """What the parts of the codec need of an encoder."""
+class PartEncoder(Protocol):
+    """What the functions that encode one type ask of the `Encoder`, which imports them."""
 
     max_bytes: int
 
-    def lower(self, value: Any, depth: int) -> Any: ...
-    def field(self, value: Any, step: str, depth: int) -> Any: ...
-    def sequence(self, values: Any, depth: int) -> list[Any]: ...
-    def mapping(self, values: Any, depth: int) -> Any: ...
-    def admits(self, cls: type) -> bool: ...
+    def encode_part(self, value: Any, depth: int) -> Any: ...
+    def encode_field(self, value: Any, step: str, depth: int) -> Any: ...
+    def encode_items(self, values: Any, depth: int) -> list[Any]: ...
+    def encode_mapping(self, values: Any, depth: int) -> Any: ...
 
 
-class Decoding(Protocol):
-    """What the parts of the codec need of a decoder."""
+class PartDecoder(Protocol):
+    """What the functions that decode one type ask of the `Decoder`, which imports them."""
 
-    def lift(self, value: Any, depth: int) -> Any: ...
-    def field(self, value: Any, step: str, depth: int) -> Any: ...
-    def rest(self, payload: list[Any], depth: int) -> list[Any]: ...
+    def decode_part(self, value: Any, depth: int) -> Any: ...
+    def decode_field(self, value: Any, step: str, depth: int) -> Any: ...
+    def decode_rest(self, payload: list[Any], depth: int) -> list[Any]: ...
     def charge(self, cost: int) -> None: ...
-    def admitted(self, name: str) -> type | None: ...
+    def allowed_class(self, name: str) -> type | None: ...
 
 
-Lower = Callable[[Encoding, Any, int], Any]
-Lift = Callable[[Decoding, list[Any], int], Any]
+EncodePart = Callable[[PartEncoder, Any, int], Any]
+"""(encoder, value, depth) -> what msgpack can write: native values, lists, dicts with string keys, extensions."""
+DecodePart = Callable[[PartDecoder, list[Any], int], Any]
+"""(decoder, `[marker, part, ...]`, depth) -> the value."""
 
 
 class Marker:
-    """What stands first in a payload that is no plain list or dict."""
+    """The first element of the payload of any value but lists and dicts. It decodes the payload."""
 
     __slots__ = ()
 
-    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
-        """Rebuild the value of `[self, ...]`."""
-        raise Refusal("a list that stands for nothing")
+    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
+        """Return the value of `[self, ...]`."""
+        raise InvalidPart("a list that stands for nothing")
 
-    def from_map(self, walk: Decoding, payload: dict[str, Any], depth: int) -> Any:
-        """Rebuild the value of `{"": self, ...}`."""
-        raise Refusal("a map that stands for nothing")
+    def from_map(self, decoder: PartDecoder, payload: dict[str, Any], depth: int) -> Any:
+        """Return the value of `{"": self, ...}`."""
+        raise InvalidPart("a map that stands for nothing")
 
 
 class Tag(Marker):
-    """A kind of built-in value that has parts. `lift` rebuilds it from `[tag, part, ...]`."""
+    """The marker of a built-in type with parts.
+
+    Args:
+        number: the payload of the extension, the same on both sides and in all versions of the wire.
+        decode: returns the value of `[tag, part, ...]`.
+    """
 
     __slots__ = ("ext", "from_list")
 
     registry: Final[dict[bytes, Tag]] = {}
 
-    def __init__(self, number: int, lift: Lift) -> None:
+    def __init__(self, number: int, decode: DecodePart) -> None:
         code = bytes([number])
         if code in self.registry:
             raise ValueError(f"tag {number} is taken")
         self.ext = ormsgpack.Ext(TAG, code)
-        self.from_list = lift  # type: ignore[method-assign, assignment]  # an attribute, since each call is a frame of the stack
+        # An attribute and no method that calls `decode`: each call takes a frame of the stack at each level of nesting.
+        self.from_list = decode  # type: ignore[method-assign, assignment]
         self.registry[code] = self
 
 
-class Broken:
-    """A leaf that could not be rebuilt; the walk reports it with its path."""
+class Undecodable:
+    """An extension whose payload cannot be decoded. msgpack puts it into the value; the decoder, which knows the path,
+    raises `InvalidPart` when it comes to it."""
 
-    __slots__ = ("reason", "unlisted")
+    __slots__ = ("reason", "not_allowed")
 
-    def __init__(self, reason: str, unlisted: bool = False) -> None:
+    def __init__(self, reason: str, not_allowed: bool = False) -> None:
         self.reason = reason
-        self.unlisted = unlisted
+        self.not_allowed = not_allowed

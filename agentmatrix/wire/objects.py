@@ -1,4 +1,4 @@
-"""Objects of a class: how each kind of class is taken apart and put together again, without its constructor."""
+"""Instances of classes: one `ObjectCodec` for each kind of class. Decoding calls no constructor."""
 
 from __future__ import annotations
 
@@ -17,39 +17,41 @@ from langgraph.types import Command, Interrupt, Send, TimeoutPolicy
 from ormsgpack import Ext
 
 from agentmatrix.wire import validation
-from agentmatrix.wire.extensions import CLASS, NATIVE, OBJECT, Decoding, Encoding, Marker, Refusal
+from agentmatrix.wire.extensions import CLASS, NATIVE, OBJECT, InvalidPart, Marker, PartDecoder, PartEncoder
 
 
-def name_of(cls: type) -> str:
-    """What a class is called on the wire: `"module:qualname"`."""
+def wire_name(cls: type) -> str:
+    """The name of a class on the wire: `"module:qualname"`."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-class Shape(Marker):
-    """How instances of one class cross."""
+class ObjectCodec(Marker):
+    """Encodes and decodes the instances of one class. It is itself the marker of their payloads."""
 
     __slots__ = ("cls", "ext")
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
-        self.ext = Ext(OBJECT, name_of(cls).encode("utf-8", "surrogatepass"))
+        self.ext = Ext(OBJECT, wire_name(cls).encode("utf-8", "surrogatepass"))
 
-    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
-        """Take an instance apart."""
+    def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
+        """Return `[self.ext, part, ...]` or `{"": self.ext, name: part, ...}`."""
         raise NotImplementedError
 
 
 set_attribute: Final[Callable[[Any, str, Any], None]] = object.__setattr__
+"""Sets attributes of frozen classes too."""
 
 
-def dict_of(payload: Any, what: str) -> dict[str, Any]:
+def expect_dict(payload: Any, what: str) -> dict[str, Any]:
+    """The payload itself; raise `InvalidPart` if it is no dict."""
     if type(payload) is not dict:
-        raise Refusal(f"{what} are a {type(payload).__name__}")
+        raise InvalidPart(f"{what} are a {type(payload).__name__}")
     return payload
 
 
-class DataclassShape(Shape):
-    """Dataclasses: fields, and what else stands in the instance's `__dict__`."""
+class DataclassCodec(ObjectCodec):
+    """Dataclasses: their fields, and the other attributes of the instance under the key `"+"`."""
 
     __slots__ = ("_check", "_fields")
 
@@ -58,37 +60,37 @@ class DataclassShape(Shape):
         self._fields = frozenset(field.name for field in dataclasses.fields(cls))
         self._check = validation.check_of(cls)
 
-    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
+    def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
         out: dict[str, Any] = {"": self.ext}
         for name in self._fields:
             try:
                 item = getattr(value, name)
             except AttributeError:
                 continue
-            out[name] = walk.field(item, f".{name}", depth)
-        more = _own_attributes(value, self._fields)
-        if more:
-            out["+"] = attributes_of(walk, more, depth)
+            out[name] = encoder.encode_field(item, f".{name}", depth)
+        others = _own_attributes(value, self._fields)
+        if others:
+            out["+"] = encode_attributes(encoder, others, depth)
         return out
 
-    def from_map(self, walk: Decoding, payload: dict[str, Any], depth: int) -> Any:
-        walk.charge(400)
+    def from_map(self, decoder: PartDecoder, payload: dict[str, Any], depth: int) -> Any:
+        decoder.charge(400)
         del payload[""]
-        more = walk.field(payload.pop("+", None), "", depth)
+        others = decoder.decode_field(payload.pop("+", None), "", depth)
         for name, item in payload.items():
             if type(item) not in NATIVE:
-                payload[name] = walk.field(item, f".{name}", depth)
+                payload[name] = decoder.decode_field(item, f".{name}", depth)
         if not payload.keys() <= self._fields:
-            raise Refusal(f"{self.cls.__qualname__} has no field {min(payload.keys() - self._fields)!r}")
+            raise InvalidPart(f"{self.cls.__qualname__} has no field {min(payload.keys() - self._fields)!r}")
         if self._check is not None:
             self._check(payload)
         instance: Any = object.__new__(self.cls)
         for name, item in payload.items():
             set_attribute(instance, name, item)
-        _restore(instance, more)
+        _restore(instance, others)
         if self._check is not None:
-            self._check.whole(instance)
-        return _sound(instance)
+            self._check.check_instance(instance)
+        return _checked_fields(instance)
 
 
 def _own_attributes(value: Any, fields: frozenset[str]) -> dict[str, Any]:
@@ -104,39 +106,40 @@ def _own_attributes(value: Any, fields: frozenset[str]) -> dict[str, Any]:
     }
 
 
-def attributes_of(walk: Encoding, attributes: dict[str, Any], depth: int) -> dict[str, Any]:
-    return {name: walk.field(item, f".{name}", depth + 1) for name, item in attributes.items()}
+def encode_attributes(encoder: PartEncoder, attributes: dict[str, Any], depth: int) -> dict[str, Any]:
+    """Encode a dict of attributes that is a part of an object at `depth`."""
+    return {name: encoder.encode_field(item, f".{name}", depth + 1) for name, item in attributes.items()}
 
 
 def _restore(instance: Any, attributes: Any) -> None:
-    """Set what `_own_attributes` found."""
+    """Set the attributes that `_own_attributes` or `instance_state` returned on the other side."""
     if attributes is None:
         return
-    for name, item in dict_of(attributes, "attributes").items():
+    for name, item in expect_dict(attributes, "attributes").items():
         if name.startswith("__") and name.endswith("__"):
-            raise Refusal(f"an attribute {name}")
+            raise InvalidPart(f"an attribute {name}")
         set_attribute(instance, name, item)
 
 
-class EnumShape(Shape):
+class EnumCodec(ObjectCodec):
     """Enum members, by name; combined flags by value."""
 
     __slots__ = ()
 
-    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
+    def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
         if not isinstance(value, Flag) and value._name_ in self.cls.__members__:  # type: ignore[attr-defined]
             return [self.ext, value._name_]
-        return [self.ext, None, walk.field(value._value_, ".value", depth)]
+        return [self.ext, None, encoder.encode_field(value._value_, ".value", depth)]
 
-    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
-        name, *values = walk.rest(payload, depth)
+    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
+        name, *values = decoder.decode_rest(payload, depth)
         if name is not None:
             return self.cls.__members__[name]  # type: ignore[attr-defined]
-        (value,) = values  # more would ask an enum for a new class
+        (value,) = values  # with more arguments an enum class makes a new class
         return self.cls(value)
 
 
-class NamedTupleShape(Shape):
+class NamedTupleCodec(ObjectCodec):
     """Named tuples, by position."""
 
     __slots__ = ("_arity",)
@@ -145,20 +148,20 @@ class NamedTupleShape(Shape):
         super().__init__(cls)
         self._arity = len(cls._fields)  # type: ignore[attr-defined]
 
-    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
+    def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
         fields = zip(self.cls._fields, value, strict=True)  # type: ignore[attr-defined]
-        return [self.ext, *(walk.field(item, f".{name}", depth) for name, item in fields)]
+        return [self.ext, *(encoder.encode_field(item, f".{name}", depth) for name, item in fields)]
 
-    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
-        items = walk.rest(payload, depth)
+    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
+        items = decoder.decode_rest(payload, depth)
         if len(items) != self._arity:
-            raise Refusal(f"{len(items)} values for the {self._arity} fields of {self.cls.__qualname__}")
+            raise InvalidPart(f"{len(items)} values for the {self._arity} fields of {self.cls.__qualname__}")
         make: Any = tuple.__new__
         return make(self.cls, items)
 
 
 _IMMUTABLE: Final = (str, bytes, int, float, complex, tuple, frozenset)
-_FILLED: Final[dict[Any, Any]] = {
+_FILLERS: Final[dict[Any, Any]] = {
     list: list.extend,
     bytearray: bytearray.extend,
     set: set.update,
@@ -167,7 +170,7 @@ _FILLED: Final[dict[Any, Any]] = {
 }
 
 
-class DerivedShape(Shape):
+class SubclassCodec(ObjectCodec):
     """Subclasses of built-in types: the built-in value and the instance's attributes."""
 
     __slots__ = ("_base",)
@@ -176,10 +179,10 @@ class DerivedShape(Shape):
         super().__init__(cls)
         self._base = base
 
-    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
-        head = [self.ext, walk.field(self._plain(value), "", depth)]
-        attributes = state_of(value)
-        return [*head, attributes_of(walk, attributes, depth)] if attributes else head
+    def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
+        head = [self.ext, encoder.encode_field(self._plain(value), "", depth)]
+        attributes = instance_state(value)
+        return [*head, encode_attributes(encoder, attributes, depth)] if attributes else head
 
     def _plain(self, value: Any) -> Any:
         """The built-in value alone, whatever the subclass overrides."""
@@ -190,14 +193,14 @@ class DerivedShape(Shape):
             return base.__getnewargs__(value)[0]
         return base(base.__iter__(value)) if hasattr(base, "__iter__") else base(value)
 
-    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
-        value, *attributes = walk.rest(payload, depth)
+    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
+        value, *attributes = decoder.decode_rest(payload, depth)
         base: Any = self._base
         if type(value) is not base:
-            raise Refusal(f"{self.cls.__qualname__} of a {type(value).__name__}")
-        if base in _FILLED:
+            raise InvalidPart(f"{self.cls.__qualname__} of a {type(value).__name__}")
+        if base in _FILLERS:
             instance = base.__new__(self.cls)  # type: ignore[call-overload]
-            _FILLED[base](instance, value)
+            _FILLERS[base](instance, value)
         else:
             instance = base.__new__(self.cls, value)
         if attributes:
@@ -207,10 +210,12 @@ class DerivedShape(Shape):
 
 _SECONDS: Final = (int, float, timedelta, NoneType)
 _WORD: Final = struct.calcsize("P")
+HEAP_TYPE: Final = 1 << 9
+"""CPython's Py_TPFLAGS_HEAPTYPE: a class that a `class` statement made, in contrast to one written in C."""
 
 
 def _slots(cls: type) -> list[str]:
-    """The attributes that a class keeps in slots of its own."""
+    """The names of the attributes in the slots that a class itself declares."""
     slots = cls.__dict__.get("__slots__", ())
     return [
         f"_{cls.__name__.lstrip('_')}{slot}" if slot.startswith("__") and not slot.endswith("__") else slot
@@ -219,29 +224,29 @@ def _slots(cls: type) -> list[str]:
     ]
 
 
-def state_of(value: Any) -> dict[str, Any]:
-    """The attributes of an instance, those in slots included."""
+def instance_state(value: Any) -> dict[str, Any]:
+    """The attributes of an instance, in slots and in its `__dict__`."""
     names = [slot for cls in reversed(type(value).__mro__) for slot in _slots(cls)]
     state = {name: getattr(value, name) for name in names if hasattr(value, name)}
     return state | _own_attributes(value, frozenset())
 
 
-class PlainShape(Shape):
-    """Ordinary classes: their attributes."""
+class PlainObjectCodec(ObjectCodec):
+    """Classes of no other kind: their attributes."""
 
     __slots__ = ()
 
-    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
-        return [self.ext, attributes_of(walk, state_of(value), depth)]
+    def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
+        return [self.ext, encode_attributes(encoder, instance_state(value), depth)]
 
-    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
-        (attributes,) = walk.rest(payload, depth)
+    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
+        (attributes,) = decoder.decode_rest(payload, depth)
         instance: Any = object.__new__(self.cls)
         _restore(instance, attributes)
-        return _sound(instance)
+        return _checked_fields(instance)
 
 
-_KINDS: Final[dict[type, dict[str, tuple[type, ...]]]] = {
+_FIELD_TYPES: Final[dict[type, dict[str, tuple[type, ...]]]] = {
     Send: {"node": (str,), "timeout": (TimeoutPolicy, NoneType)},
     Command: {"graph": (str, NoneType), "goto": (str, Send, list, tuple)},
     Interrupt: {"id": (str,), "response_schema": (dict, type, NoneType)},
@@ -256,19 +261,21 @@ _KINDS: Final[dict[type, dict[str, tuple[type, ...]]]] = {
 }
 
 
-def _sound(instance: Any) -> Any:
-    """The instance itself, if LangGraph could have made it so."""
-    for cls, kinds in _KINDS.items():
+def _checked_fields(instance: Any) -> Any:
+    """The instance itself; raise `InvalidPart` for fields of a type that LangGraph's constructor would not take."""
+    for cls, kinds in _FIELD_TYPES.items():
         if isinstance(instance, cls):
             for name, allowed in kinds.items():
                 if not isinstance(getattr(instance, name, None), allowed):
-                    raise Refusal(f"{cls.__name__} whose {name} is a {type(getattr(instance, name, None)).__name__}")
+                    raise InvalidPart(
+                        f"{cls.__name__} whose {name} is a {type(getattr(instance, name, None)).__name__}"
+                    )
     return instance
 
 
 def base_of(cls: type) -> type | None:
-    """The built-in type that a class derives from, if it is one that `DerivedShape` knows."""
-    return next((base for base in cls.__mro__ if base in _FILLED or base in _IMMUTABLE), None)
+    """The built-in type that a class derives from, if it is one that `SubclassCodec` knows."""
+    return next((base for base in cls.__mro__ if base in _FILLERS or base in _IMMUTABLE), None)
 
 
 def is_named_tuple(cls: type) -> bool:
@@ -277,12 +284,12 @@ def is_named_tuple(cls: type) -> bool:
 
 
 def is_plain(cls: type) -> bool:
-    """Whether instances are their attributes and nothing else, so that they can be sent as these."""
-    heap = all(base.__flags__ & 1 << 9 for base in cls.__mro__[:-1])
+    """Whether instances are nothing but their attributes: no base class keeps other memory in C."""
+    heap = all(base.__flags__ & HEAP_TYPE for base in cls.__mro__[:-1])
     slots = sum(len(_slots(base)) for base in cls.__mro__)
     return heap and cls.__basicsize__ <= object.__basicsize__ + _WORD * (slots + 2)  # two more: __dict__, __weakref__
 
 
 def class_ext(cls: type) -> Ext:
-    """A class as a value."""
-    return Ext(CLASS, name_of(cls).encode("utf-8", "surrogatepass"))
+    """The extension for a class that is itself the value."""
+    return Ext(CLASS, wire_name(cls).encode("utf-8", "surrogatepass"))

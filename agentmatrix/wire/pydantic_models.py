@@ -1,4 +1,4 @@
-"""Pydantic models of both interfaces, rebuilt without their constructor and checked against their schema."""
+"""Pydantic models of versions 1 and 2, and which codec a class has."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pydantic.fields import ModelPrivateAttr
 from pydantic_core import PydanticUndefined
 
 from agentmatrix.wire import validation
-from agentmatrix.wire.extensions import NATIVE, Decoding, Encoding, Refusal
+from agentmatrix.wire.extensions import NATIVE, InvalidPart, PartDecoder, PartEncoder
 from agentmatrix.wire.objects import (
-    DataclassShape,
-    DerivedShape,
-    EnumShape,
-    NamedTupleShape,
-    PlainShape,
-    Shape,
-    attributes_of,
+    DataclassCodec,
+    EnumCodec,
+    NamedTupleCodec,
+    ObjectCodec,
+    PlainObjectCodec,
+    SubclassCodec,
     base_of,
-    dict_of,
+    encode_attributes,
+    expect_dict,
     is_named_tuple,
     is_plain,
     set_attribute,
 )
 
 
-class ModelShape(Shape):
-    """Pydantic models: fields, extra fields, private attributes and which fields were set."""
+class ModelCodec(ObjectCodec):
+    """Pydantic models: fields, and under `"="` which were set, under `"+"` extra fields, under `"_"` private ones."""
 
     __slots__ = ("_check", "_extra", "_fields", "_root")
 
@@ -42,53 +42,53 @@ class ModelShape(Shape):
         self._fields = cls.__pydantic_fields__
         self._extra = cls.model_config.get("extra") == "allow"
         self._root = cls.__pydantic_root_model__
-        self._check: validation.Check | None = None
+        self._check: validation.SchemaCheck | None = None
 
-    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
+    def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
         out: dict[str, Any] = {"": self.ext}
         for name, item in value.__dict__.items():
             if name in self._fields:  # else it is a cached property
-                out[name] = walk.field(item, f".{name}", depth)
+                out[name] = encoder.encode_field(item, f".{name}", depth)
         out["="] = list(value.__pydantic_fields_set__)
         if value.__pydantic_extra__:
-            out["+"] = walk.mapping(value.__pydantic_extra__, depth)
+            out["+"] = encoder.encode_mapping(value.__pydantic_extra__, depth)
         if value.__pydantic_private__:
-            out["_"] = self._private(walk, value.__pydantic_private__, depth)
+            out["_"] = self._encode_private(encoder, value.__pydantic_private__, depth)
         return out
 
     @staticmethod
-    def _private(walk: Encoding, private: dict[str, Any], depth: int) -> dict[str, Any]:
-        # A private attribute may be a lock or a client: it then takes its default over there.
+    def _encode_private(encoder: PartEncoder, private: dict[str, Any], depth: int) -> dict[str, Any]:
+        # A private attribute may be a lock or a client. It is left out and gets its default on the other side.
         out = {}
         for name, item in private.items():
             try:
-                out[name] = walk.field(item, f".{name}", depth + 1)
-            except Refusal:
+                out[name] = encoder.encode_field(item, f".{name}", depth + 1)
+            except InvalidPart:
                 continue
         return out
 
-    def from_map(self, walk: Decoding, payload: dict[str, Any], depth: int) -> Any:
-        walk.charge(600)
+    def from_map(self, decoder: PartDecoder, payload: dict[str, Any], depth: int) -> Any:
+        decoder.charge(600)
         del payload[""]
         fields_set = payload.pop("=", [])
-        extra = walk.field(payload.pop("+", None), "", depth)
-        private = walk.field(payload.pop("_", None), "", depth)
+        extra = decoder.decode_field(payload.pop("+", None), "", depth)
+        private = decoder.decode_field(payload.pop("_", None), "", depth)
         for name, item in payload.items():
             if (kind := type(item)) not in NATIVE and (kind not in (list, dict) or item):
-                payload[name] = walk.field(item, f".{name}", depth)
+                payload[name] = decoder.decode_field(item, f".{name}", depth)
         if self._check is None:
-            self._check = validation.Check(self.cls)
+            self._check = validation.SchemaCheck(self.cls)
         if extra is not None and not self._extra:
-            raise Refusal(f"{self.cls.__qualname__} takes no extra fields")
-        self._check(payload, extra and dict_of(extra, "extra fields"))
+            raise InvalidPart(f"{self.cls.__qualname__} takes no extra fields")
+        self._check(payload, extra and expect_dict(extra, "extra fields"))
         model = self._assemble(payload, fields_set, extra, private)
-        self._check.whole(model)
+        self._check.check_instance(model)
         return model
 
     def _assemble(self, fields: dict[str, Any], fields_set: Any, extra: Any, private: Any) -> Any:
         known = self._fields.keys() | extra.keys() if extra else self._fields.keys()
         if type(fields_set) is not list or not known >= (fields_set := set(fields_set)):
-            raise Refusal("unknown fields are said to be set")
+            raise InvalidPart("unknown fields are said to be set")
         model: Any = object.__new__(self.cls)
         set_attribute(model, "__dict__", fields)
         set_attribute(model, "__pydantic_fields_set__", fields_set)
@@ -104,7 +104,7 @@ class ModelShape(Shape):
         values = {name: _default(item) for name, item in attributes.items() if name not in (sent or {})}
         values.update(sent or {})
         if not values.keys() <= attributes.keys():
-            raise Refusal("unknown private attributes")
+            raise InvalidPart("unknown private attributes")
         return {name: item for name, item in values.items() if item is not PydanticUndefined}
 
 
@@ -114,52 +114,52 @@ def _default(attribute: ModelPrivateAttr) -> Any:
     return copy.deepcopy(attribute.default)
 
 
-class OldModelShape(Shape):
-    """Models of pydantic's version 1 interface: fields and extra fields, private attributes, which were set."""
+class V1ModelCodec(ObjectCodec):
+    """Models of pydantic's version 1 interface: fields and extra fields, which were set, private attributes."""
 
     __slots__ = ()
 
-    def lower(self, walk: Encoding, value: Any, depth: int) -> Any:
+    def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
         private = {name: getattr(value, name) for name in self.cls.__private_attributes__ if hasattr(value, name)}  # type: ignore[attr-defined]
         return [
             self.ext,
-            attributes_of(walk, value.__dict__, depth),
+            encode_attributes(encoder, value.__dict__, depth),
             list(value.__fields_set__),
-            attributes_of(walk, private, depth),
+            encode_attributes(encoder, private, depth),
         ]
 
-    def from_list(self, walk: Decoding, payload: list[Any], depth: int) -> Any:
-        fields, fields_set, private = walk.rest(payload, depth)
-        validation.check_old(self.cls, dict_of(fields, "fields"))
+    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
+        fields, fields_set, private = decoder.decode_rest(payload, depth)
+        validation.check_v1_model(self.cls, expect_dict(fields, "fields"))
         model: Any = object.__new__(self.cls)
         set_attribute(model, "__dict__", fields)
         set_attribute(model, "__fields_set__", set(fields_set))
         for name, item in private.items():
             if name not in model.__private_attributes__:
-                raise Refusal(f"{self.cls.__qualname__} has no private attribute {name!r}")
+                raise InvalidPart(f"{self.cls.__qualname__} has no private attribute {name!r}")
             set_attribute(model, name, item)
         return model
 
 
-def is_old_model(cls: type) -> bool:
+def is_v1_model(cls: type) -> bool:
     """Whether the class is a model of pydantic's version 1 interface, which later Pythons do not have."""
     old = sys.modules.get("pydantic.v1")
     return old is not None and issubclass(cls, old.BaseModel)
 
 
-def shape_of(cls: type) -> Shape | None:
-    """How instances of a class cross; None if there is no way."""
+def object_codec_of(cls: type) -> ObjectCodec | None:
+    """The codec of a class's instances; None if they are more than their attributes."""
     if issubclass(cls, BaseModel):
-        return ModelShape(cls)
-    if is_old_model(cls):
-        return OldModelShape(cls)
+        return ModelCodec(cls)
+    if is_v1_model(cls):
+        return V1ModelCodec(cls)
     if issubclass(cls, Enum):
-        return EnumShape(cls)
+        return EnumCodec(cls)
     if dataclasses.is_dataclass(cls) and is_plain(cls):
-        return DataclassShape(cls)
+        return DataclassCodec(cls)
     if is_named_tuple(cls):
-        return NamedTupleShape(cls)
+        return NamedTupleCodec(cls)
     base = base_of(cls)
     if base is not None and base is not cls:
-        return DerivedShape(cls, base)
-    return PlainShape(cls) if is_plain(cls) else None
+        return SubclassCodec(cls, base)
+    return PlainObjectCodec(cls) if is_plain(cls) else None

@@ -16,7 +16,7 @@ from ormsgpack import Ext
 from pydantic import SecretBytes, SecretStr, networks
 from pydantic_core import MultiHostUrl, PydanticUndefined, TzInfo, Url
 
-from agentmatrix.wire.extensions import Encoding, Lower, Refusal
+from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
 
 _COMPLEX = struct.Struct(">dd")
 _DATETIME = struct.Struct(">HBBBBBIB")
@@ -71,28 +71,24 @@ def _to_span(data: bytes) -> timedelta:
     return timedelta(*_SPAN.unpack(data))
 
 
-def _instant(value: datetime) -> bytes:
+def datetime_bytes(value: datetime) -> bytes:
+    """Year to microsecond and fold of a datetime, without its zone."""
     return _DATETIME.pack(
         value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, value.fold
     )
 
 
-def naive_datetime(data: bytes) -> datetime:
-    """The datetime without zone that `datetime_bytes` packed."""
+def _naive_datetime(data: bytes) -> datetime:
     *parts, fold = _DATETIME.unpack(data)
     return datetime(*parts, fold=fold)
 
 
-datetime_bytes = _instant
-
-
 def time_bytes(value: time) -> bytes:
-    """Hour, minute, second, microsecond and fold of a time."""
+    """Hour to microsecond and fold of a time, without its zone."""
     return _TIME.pack(value.hour, value.minute, value.second, value.microsecond, value.fold)
 
 
-def naive_time(data: bytes) -> time:
-    """The time without zone that `time_bytes` packed."""
+def _naive_time(data: bytes) -> time:
     *parts, fold = _TIME.unpack(data)
     return time(*parts, fold=fold)
 
@@ -111,7 +107,7 @@ def _to_zone(data: bytes) -> timezone:
 
 def _zone_key(value: ZoneInfo) -> bytes:
     if value.key is None:
-        raise Refusal("a ZoneInfo that was read from a file has no name to send; use ZoneInfo(key)")
+        raise InvalidPart("a ZoneInfo that was read from a file has no name to send; use ZoneInfo(key)")
     return value.key.encode()
 
 
@@ -165,12 +161,12 @@ def _to_decimal(data: bytes) -> Decimal:
     return Decimal(data.decode("ascii"))
 
 
-_LEAVES: Final[list[tuple[int, tuple[type, ...], Callable[[Any], bytes], Callable[[bytes], Any]]]] = [
+_SCALARS: Final[list[tuple[int, tuple[type, ...], Callable[[Any], bytes], Callable[[bytes], Any]]]] = [
     (5, (complex,), lambda v: _COMPLEX.pack(v.real, v.imag), lambda d: complex(*_COMPLEX.unpack(d))),
     (6, (Decimal,), lambda v: str(v).encode("ascii"), _to_decimal),
-    (7, (), _instant, naive_datetime),
+    (7, (), datetime_bytes, _naive_datetime),
     (8, (date,), lambda v: _DATE.pack(v.year, v.month, v.day), lambda d: date(*_DATE.unpack(d))),
-    (9, (), time_bytes, naive_time),
+    (9, (), time_bytes, _naive_time),
     (10, (timedelta,), _span, _to_span),
     (11, (timezone,), _zone, _to_zone),
     (12, (ZoneInfo,), _zone_key, lambda d: ZoneInfo(d.decode())),
@@ -189,16 +185,18 @@ DATETIME: Final = 7
 TIME: Final = 9
 
 
-def _lowering(code: int, pack: Callable[[Any], bytes]) -> Lower:
-    def lower(walk: Encoding, value: Any, depth: int) -> Ext:
+def _encoder(code: int, pack: Callable[[Any], bytes]) -> EncodePart:
+    def encode(encoder: PartEncoder, value: Any, depth: int) -> Ext:
         return Ext(code, pack(value))
 
-    return lower
+    return encode
 
 
-LOWER: Final[dict[type, Lower]] = {cls: _lowering(code, pack) for code, classes, pack, _ in _LEAVES for cls in classes}
-LIFT: Final[dict[int, Callable[[bytes], Any]]] = {
+ENCODERS: Final[dict[type, EncodePart]] = {
+    cls: _encoder(code, pack) for code, classes, pack, _ in _SCALARS for cls in classes
+}
+DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
     BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
     SURROGATES: lambda data: data.decode("utf-8", "surrogatepass"),
-    **{code: unpack for code, _, _, unpack in _LEAVES},
+    **{code: unpack for code, _, _, unpack in _SCALARS},
 }

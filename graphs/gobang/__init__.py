@@ -2,6 +2,7 @@
 
 `graph` is a whole game in one process, `black` and `white` are its teams, each servable by itself:
 
+    agentmatrix example gobang
     agentmatrix serve graphs.gobang:white
     agentmatrix run graphs.gobang:graph --input '{"moves": []}'
 
@@ -12,10 +13,18 @@ from __future__ import annotations
 
 import os
 
-from graphs.gobang.referee import build
-from graphs.gobang.team import MODEL, chat_model, human, team
+from .referee import build
+from .team import MODEL, chat_model, human, team
 
-__all__ = ["black", "build", "graph", "human", "team", "white"]
+__all__ = ["black", "build", "graph", "human", "main", "team", "white"]
+
+
+def main() -> int:
+    """Plays the demo, a game against a second process; returns its exit code."""
+    from .demo import main
+
+    return main()
+
 
 _model = chat_model(os.environ[MODEL]) if os.environ.get(MODEL) else None
 

@@ -20,13 +20,14 @@ from rich.console import Console
 from agentmatrix import RemoteAgent
 from agentmatrix.display import draw_text
 from agentmatrix.errors import AgentMatrixError, HostLost
-from graphs.gobang import build, human, team
-from graphs.gobang.rules import SIDES, Board
-from graphs.gobang.second import KillingSaver, Second, ended_by_signals
-from graphs.gobang.show import Show, table
-from graphs.gobang.team import Graph, chat_model
-from graphs.gobang.words import board_in, position, say
-from graphs.gobang.work import Done, written_down
+
+from . import build, human, team
+from .rules import SIDES, Board
+from .second import KillingSaver, Second, ended_by_signals
+from .show import Show, table
+from .team import Graph, chat_model
+from .words import board_in, position, say
+from .work import Done, written_down
 
 KILLED = 6
 """The move in the middle of which white's host is killed."""
@@ -110,7 +111,7 @@ def main(
         # A terminal that lacks a character of somebody's words shows another one in its place.
         console.file.reconfigure(errors="replace")
     if code:
-        console.out(Path(__file__).with_name("program.py").read_text(), end="", highlight=False)
+        console.out(program(), end="", highlight=False)
         return 0
     black = human() if opponent == "human" else team(critic_model=chat_model(model) if model else None)
     # On an event loop Ctrl-C cancels the run; in LangGraph's sync verbs it may hit a lock that is never freed then.
@@ -129,6 +130,12 @@ def main(
             return 1 if twice else 0
         same = runner.run(again(console, show.record["moves"], seed, opponent, foreign=host is not None))
         return 1 if twice or not (same or host) else 0
+
+
+def program() -> str:
+    """The text of program.py, with names that work wherever a copy of it lies."""
+    text = Path(__file__).with_name("program.py").read_text(encoding="utf-8")
+    return text.replace("graphs.gobang", str(__package__)).replace("from .", f"from {__package__}.")
 
 
 def play(match: Match, console: Console, seed: int, runner: asyncio.Runner, *, live: bool) -> Show:

@@ -1,5 +1,6 @@
 """A game of Gobang between a team in this process and one that is served elsewhere.
 
+agentmatrix demo --code > program.py             # a copy of it
 agentmatrix serve graphs.gobang:white            # in another terminal, or on another machine
 python program.py 127.0.0.1:50051/white
 """
@@ -11,8 +12,9 @@ from langgraph.graph import END, START
 from agentmatrix import ChatGroup, CyclicGraph, RemoteAgent
 from agentmatrix.speakers import round_robin
 from agentmatrix.stops import max_turns
-from graphs.gobang.referee import LONGEST, Game, asking, heard_from, judge, turn
-from graphs.gobang.team import attack, captain, defence, proposer, team
+
+from .referee import LONGEST, Game, asking, heard_from, judge, turn
+from .team import attack, captain, defence, proposer, team
 
 members = {"proposer": proposer(), "attack": attack, "defence": defence, "captain": captain}
 black = ChatGroup(members, speaker=round_robin(), stop=max_turns(4), reply="transcript").compile()

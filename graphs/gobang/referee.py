@@ -12,9 +12,10 @@ from langgraph.types import Checkpointer
 from typing_extensions import TypedDict
 
 from agentmatrix import CyclicGraph
-from graphs.gobang.rules import SIDES, Board, name_of
-from graphs.gobang.team import BUDGET, Graph, team
-from graphs.gobang.words import move_in, position
+
+from .rules import SIDES, Board, name_of
+from .team import BUDGET, Graph, team
+from .words import move_in, position
 
 LONGEST = 120
 """Moves after which a game without a winner is a draw."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from operator import add
 from random import Random
 
-from graphs.gobang.rules import BLACK, CELLS, SIZE, THROUGH, WINDOWS, Board
+from .rules import BLACK, CELLS, SIZE, THROUGH, WINDOWS, Board
 
 WIN = 10_000_000
 FIVE = 1_000_000

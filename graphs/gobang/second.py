@@ -20,10 +20,13 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.errors import HostUnreachable
-from graphs.gobang.team import MODEL
+
+from .team import MODEL
 
 _ADDRESS = re.compile(r" at (\S+)$")
 _START = 60.0
+_ROOT = Path(__file__).parents[__name__.count(".")]
+"""The folder on the path that this package is in, under either of its names."""
 
 
 class Second:
@@ -41,7 +44,7 @@ class Second:
         HostUnreachable: on entering, when it does not start to serve.
     """
 
-    def __init__(self, target: str = "graphs.gobang:white", model: str | None = None) -> None:
+    def __init__(self, target: str = f"{__package__}:white", model: str | None = None) -> None:
         self.address, self.killed = "", False
         self._target, self._model = target, model
         self._process: subprocess.Popen[str] | None = None
@@ -72,7 +75,7 @@ class Second:
     def _popen(self, log: IO[str]) -> subprocess.Popen[str]:
         """In a session of its own, since Ctrl-C is for us and we end it; the end of its stdin tells it if we cannot."""
         command = [sys.executable, "-m", "agentmatrix", "serve", self._target, "--port", "0", "--until-eof"]
-        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+        path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
         environment = os.environ | {"PYTHONPATH": path} | ({MODEL: self._model} if self._model else {})
         pipe = subprocess.PIPE
         return subprocess.Popen(

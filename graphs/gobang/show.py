@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from graphs.gobang.referee import Record
-from graphs.gobang.rules import SIDES, SIZE, Board, name_of
-from graphs.gobang.work import Done
+from .referee import Record
+from .rules import SIDES, SIZE, Board, name_of
+from .work import Done
 
 _STYLES = {"black": "cyan", "white": "magenta"}
 _SIGNS = {False: {"black": "●", "white": "○", "": "·"}, True: {"black": "x", "white": "o", "": "."}}

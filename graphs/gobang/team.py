@@ -20,10 +20,11 @@ from agentmatrix import ChatGroup, Dag
 from agentmatrix.errors import BuildError, MissingExtra
 from agentmatrix.speakers import round_robin
 from agentmatrix.stops import max_turns, when
-from graphs.gobang.rules import SIDES, Board, moves_in, name_of
-from graphs.gobang.search import Found, candidates, forced_win, search
-from graphs.gobang.words import argued, board_in, move_in, say, seed_in, spell
-from graphs.gobang.work import begin
+
+from .rules import SIDES, Board, moves_in, name_of
+from .search import Found, candidates, forced_win, search
+from .words import argued, board_in, move_in, say, seed_in, spell
+from .work import begin
 
 BUDGET = 3000
 """Positions that a deep search looks at, at most: about a tenth of a second."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 
-from graphs.gobang.rules import SIDES, Board, moves_in, name_of
+from .rules import SIDES, Board, moves_in, name_of
 
 _GAME = re.compile(r"^Gobang on 15x15, game (-?\d+)", re.MULTILINE)
 _PLAY = re.compile(r"\bplays?\W+([a-o]-?1?\d)\b", re.IGNORECASE)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphs.gobang.rules import SIDES, Board
+from .rules import SIDES, Board
 
 WORK = "GOBANG_WORK"
 """The environment variable with the folder. Processes that are started inherit it."""

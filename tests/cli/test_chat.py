@@ -92,9 +92,10 @@ def test_on_a_terminal_a_failure_ends_its_turn_and_ctrl_c_the_chat(project: Proj
     until("> ")
     code = None
     while code is None:
-        # A first signal may come after the prompt and before the reading that it is to interrupt.
+        # A first signal may come after the prompt and before the read that it is to interrupt. A second one must not
+        # come while the process ends: the interpreter would then end itself by the signal.
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = process.wait(1)
+            code = process.wait(10)
     assert code == 130
     os.close(terminal)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import jedi
 import pytest
 
 import agentmatrix
 
 HEAVY = {"langgraph", "langchain_core", "grpc", "google.protobuf", "numpy", "uvloop", "httpx"}
+PUBLIC_MODULES = ["display", "errors", "speakers", "stops", "testing"]
 
 
 def loaded_after(code: str) -> set[str]:
@@ -39,12 +41,26 @@ def test_each_public_name_is_there() -> None:
     assert set(agentmatrix.__all__) <= set(dir(agentmatrix))
 
 
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_each_public_module_is_an_attribute(name: str) -> None:
+    print_it = f"import agentmatrix; print(agentmatrix.{name}.__name__)"
+    ended = subprocess.run([sys.executable, "-c", print_it], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.strip() == f"agentmatrix.{name}"
+
+
+def test_completion_offers_the_public_names_only() -> None:
+    offered = {*agentmatrix.__all__, *PUBLIC_MODULES, "__version__"}
+    assert set(dir(agentmatrix)) == offered
+    completions = jedi.Interpreter("agentmatrix.", [{"agentmatrix": agentmatrix}]).complete()
+    assert {completion.name for completion in completions} == offered
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Dagg'"):
         _ = agentmatrix.Dagg
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "chat", "serve", "describe", "draw"])
+@pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "serve", "describe", "draw"])
 def test_each_command_explains_itself(command: str) -> None:
     help = subprocess.run(
         [sys.executable, "-m", "agentmatrix", command, "--help"], capture_output=True, text=True, timeout=60

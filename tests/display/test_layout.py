@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentmatrix.display import Drawing, Edge, Node, svg_of
-from agentmatrix.display.layout import Layout, laid_out
+from agentmatrix.display.layout import Layout, layout_of
 from agentmatrix.display.measure import HEADER, PADDING, text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -41,7 +41,7 @@ def levels(layout: Layout) -> list[Layout]:
 @settings(max_examples=120, deadline=None)
 @given(drawings())
 def test_boxes_never_overlap_and_children_stay_inside(drawing: Drawing) -> None:
-    for level in levels(laid_out(drawing)):
+    for level in levels(layout_of(drawing)):
         for one, other in combinations(level.boxes, 2):
             apart = one.right <= other.x or other.right <= one.x or one.bottom <= other.y or other.bottom <= one.y
             assert apart, (one.node.id, other.node.id)
@@ -56,7 +56,7 @@ def test_boxes_never_overlap_and_children_stay_inside(drawing: Drawing) -> None:
 @settings(max_examples=120, deadline=None)
 @given(drawings())
 def test_every_edge_starts_and_ends_at_its_boxes(drawing: Drawing) -> None:
-    for level in levels(laid_out(drawing)):
+    for level in levels(layout_of(drawing)):
         boxes = {box.node.id: box for box in level.boxes}
         for route in level.routes:
             for name, (x, y) in ((route.edge.source, route.points[0]), (route.edge.target, route.points[-1])):
@@ -89,7 +89,7 @@ def level_of(*edges: tuple[str, str], more: tuple[str, ...] = ()) -> Layout:
     names = dict.fromkeys([*(name for edge in edges for name in edge), *more])
     kinds = {"START": "start", "END": "end"}
     nodes = tuple(Node(name, name, kinds.get(name, "node")) for name in names)  # type: ignore[arg-type]
-    return laid_out(Drawing("graph", nodes, tuple(Edge(*edge) for edge in edges)))
+    return layout_of(Drawing("graph", nodes, tuple(Edge(*edge) for edge in edges)))
 
 
 def test_time_flows_down_and_loops_run_on_the_right() -> None:
@@ -102,7 +102,7 @@ def test_time_flows_down_and_loops_run_on_the_right() -> None:
 
 def test_an_answer_to_the_asker_is_the_same_line_with_two_heads() -> None:
     level = level_of(("START", "speaker"), ("speaker", "member"), ("member", "speaker"), ("speaker", "END"))
-    assert [route.edge.target for route in level.routes if route.answer] == ["member"]
+    assert [route.edge.target for route in level.routes if route.reverse] == ["member"]
 
 
 def test_a_wide_fan_fits_a_notebook() -> None:
@@ -116,6 +116,6 @@ def test_two_labels_never_cover_each_other() -> None:
     nodes = tuple(Node(name, name) for name in ("router", *"abcdef"))
     edges = tuple(Edge("router", name, f"when the answer is {name}", True) for name in "abcdef")
     width = text_width(edges[0].label, 11.0)
-    labels = [route.label_at for route in laid_out(Drawing("graph", nodes, edges)).routes]
+    labels = [route.label_at for route in layout_of(Drawing("graph", nodes, edges)).routes]
     for one, other in combinations(labels, 2):
         assert one and other and (abs(one[0] - other[0]) > width or abs(one[1] - other[1]) > 16)

@@ -14,7 +14,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from agentmatrix.display import Drawing, Node, draw_mermaid, draw_svg, draw_text, install_display, mimebundle
 from agentmatrix.display.mermaid import mermaid_of
-from agentmatrix.display.notebook import Shown
+from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.display.svg import svg_of
 from agentmatrix.display.text import text_of
 from tests.display.conftest import Graph, State, chain, report, work
@@ -110,7 +110,7 @@ def test_the_mimebundle_has_what_front_ends_show(graph: Graph) -> None:
 
 
 def test_a_graph_of_ours_shows_itself_in_a_notebook() -> None:
-    class OwnGraph(Shown, CompiledStateGraph[Any, Any, Any, Any]):
+    class OwnGraph(NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
         pass
 
     plain = chain("a", name="own")

@@ -1,11 +1,12 @@
 """Every example of the README runs: its files are written, its hosts started, its commands typed, its answers compared.
 
-Addresses of machines that are not here become those of the hosts that the README's own `serve` commands start.
+The hosts are those that the README's own `serve` commands start, at free ports: addresses become theirs.
 """
 
 from __future__ import annotations
 
 import doctest
+import inspect
 import os
 import re
 import shlex
@@ -14,17 +15,20 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+
+from agentmatrix import Dag
+from agentmatrix.cli import commands
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-EXPERT = """
-from agentmatrix.testing import ScriptedChatModel
-expert = ScriptedChatModel("The numbers say yes. DONE", cycle=True)
-"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     for block in BLOCKS:
         if block.file:
             (folder / block.file).write_text(block.text)
-    (folder / "expert.py").write_text(EXPERT)
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1", "gpu-box")
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -117,7 +120,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         folder,
         {
             "grpcs://gpu-box:50051": f"grpcs://127.0.0.1:{secure_port}",
-            "gpu-box:50051": f"127.0.0.1:{plain_port}",
             "127.0.0.1:50051": f"127.0.0.1:{plain_port}",
         },
     )
@@ -186,6 +188,32 @@ def test_the_picture_is_current(tmp_path: Path) -> None:
             (tmp_path / block.file).write_text(block.text)
     drawn = Desk(tmp_path, {}).type("agentmatrix draw desk:graph --format svg")
     assert (ROOT / "docs" / "nested.svg").read_text() == drawn.stdout
+
+
+def test_desk_looks_for_the_expert_where_serve_puts_it() -> None:
+    defaults = inspect.signature(commands.serve).parameters
+    (desk,) = (block for block in BLOCKS if block.file == "desk.py")
+    assert f'RemoteAgent("{defaults["host"].default}:{defaults["port"].default}/expert")' in desk.text
+    assert SERVES[0] == "agentmatrix serve expert.py:expert"
+
+
+def test_a_history_is_as_long_as_it_says() -> None:
+    row = next(line for line in README.splitlines() if line.startswith("| a checkpoint after each superstep"))
+
+    def history(builder: Any, **options: Any) -> int:
+        graph = builder(MessagesState)
+        for name in "abcd":
+            graph.add_node(name, lambda state: {})
+        for edge in pairwise([START, *"abcd"]):
+            graph.add_edge(*edge)
+        compiled = graph.compile(checkpointer=InMemorySaver(), **options)
+        config: Any = {"configurable": {"thread_id": "1"}}
+        compiled.invoke({"messages": "hello"}, config)
+        return len(list(compiled.get_state_history(config)))
+
+    dag, barriers = history(Dag), history(Dag, barriers=True)
+    assert f"a chain of 4 nodes has {dag} in its history, with `barriers=True` {barriers}, as in" in row
+    assert history(StateGraph) == barriers
 
 
 def test_its_links_lead_somewhere() -> None:

@@ -15,7 +15,7 @@ from agentmatrix.errors import AgentMatrixError, DecodeError, TypeNotAllowed
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import connect, parse_target
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.exceptions import decode_failure
+from agentmatrix.wire.remote_failures import decode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 

@@ -110,10 +110,10 @@ def test_a_generic_model_is_listed_with_its_parameters() -> None:
 
 def test_modules_are_listed_as_objects_and_by_name() -> None:
     module = sys.modules[__name__]
-    assert Codec([module]).admits(Card)
-    assert Codec(["fractions"]).admits(__import__("fractions").Fraction)
-    assert not Codec().admits(Card)
-    assert Codec().extended([Card]).admits(Card)
+    assert Codec([module]).allows(Card)
+    assert Codec(["fractions"]).allows(__import__("fractions").Fraction)
+    assert not Codec().allows(Card)
+    assert Codec().extended([Card]).allows(Card)
 
 
 def test_a_package_lists_what_its_modules_define_and_it_names(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +137,9 @@ def test_a_package_lists_what_its_modules_define_and_it_names(tmp_path: Any, mon
     codec = Codec(["mypkg"])
     import mypkg  # type: ignore[import-not-found]
 
-    assert codec.admits(mypkg.Order) and codec.admits(mypkg.Order.Line)
-    assert not codec.admits(subprocess.Popen)
-    assert Codec(["mypkg.models.Order"]).admits(mypkg.Order)
+    assert codec.allows(mypkg.Order) and codec.allows(mypkg.Order.Line)
+    assert not codec.allows(subprocess.Popen)
+    assert Codec(["mypkg.models.Order"]).allows(mypkg.Order)
 
 
 def test_a_name_that_is_no_module_is_refused_at_once() -> None:
@@ -150,4 +150,4 @@ def test_a_name_that_is_no_module_is_refused_at_once() -> None:
 
 
 def test_builtin_and_langgraph_types_are_always_listed() -> None:
-    assert all(map(Codec().admits, (int, str, dict, AIMessage, Send)))
+    assert all(map(Codec().allows, (int, str, dict, AIMessage, Send)))

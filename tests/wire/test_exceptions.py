@@ -20,7 +20,8 @@ from pydantic import BaseModel, field_validator
 
 from agentmatrix.errors import DecodeError, HostLost, RemoteError
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.exceptions import RemoteTraceback, decode_failure, encode_failure
+from agentmatrix.wire.exceptions import RemoteTraceback
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 
 CODEC = Codec()
 

@@ -19,9 +19,9 @@ from langgraph.types import Command, Send
 from pydantic import BaseModel, Field, model_validator
 
 from agentmatrix.errors import DecodeError, TypeNotAllowed
-from agentmatrix.wire import exceptions
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.extensions import CLASS, OBJECT, TAG
+from agentmatrix.wire.remote_failures import decode_failure
 
 CODEC = Codec()
 
@@ -54,7 +54,7 @@ class Mood(enum.Enum):
 LISTED = Codec([Account, Even, Card, Mood])
 
 
-def shape(cls: type | str) -> ormsgpack.Ext:
+def object_ext(cls: type | str) -> ormsgpack.Ext:
     name = cls if isinstance(cls, str) else f"{cls.__module__}:{cls.__qualname__}"
     return ormsgpack.Ext(OBJECT, name.encode())
 
@@ -65,6 +65,7 @@ def shape(cls: type | str) -> ormsgpack.Ext:
 @example(b"\xdd\xff\xff\xff\xff")
 @example(b"\xc6\xff\xff\xff\xff")
 @example(b"\x91\xd4\x00\x00")
+@example(bytes.fromhex("ddbfdb829fd6df4ec8c191"))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_a_value_or_a_decode_error(data: bytes) -> None:
     try:
@@ -81,7 +82,7 @@ RAW = st.recursive(
     | st.binary(max_size=20)
     | st.builds(ormsgpack.Ext, st.integers(0, 25), st.binary(max_size=20))
     | st.builds(lambda n: ormsgpack.Ext(TAG, bytes([n])), st.integers(0, 60))
-    | st.sampled_from([shape(c) for c in (Account, Even, Card, Mood, AIMessage, Send, Command, "os:system")])
+    | st.sampled_from([object_ext(c) for c in (Account, Even, Card, Mood, AIMessage, Send, Command, "os:system")])
     | st.builds(lambda n: ormsgpack.Ext(CLASS, n), st.sampled_from([b"builtins:int", b"os:system", b"\xff"])),
     lambda inner: (
         st.lists(inner, max_size=6)
@@ -97,7 +98,7 @@ RAW = st.recursive(
 @settings(max_examples=600, deadline=None)
 def test_any_message_of_our_marks_is_a_value_or_a_decode_error(raw: Any) -> None:
     data = ormsgpack.packb(raw)
-    for decode in (LISTED.decode, lambda d: exceptions.decode_failure(d, LISTED)):
+    for decode in (LISTED.decode, lambda d: decode_failure(d, LISTED)):
         try:
             decode(data)
         except DecodeError:
@@ -128,14 +129,14 @@ def test_a_message_with_bytes_changed_is_a_value_or_a_decode_error(noise: bytes,
 )
 def test_a_name_that_is_not_listed_is_refused(name: str, message: Any) -> None:
     with pytest.raises(TypeNotAllowed, match="is not listed; admit it with allow="):
-        LISTED.decode(ormsgpack.packb(message(shape(name))))
+        LISTED.decode(ormsgpack.packb(message(object_ext(name))))
 
 
 def test_naming_a_module_does_not_import_it() -> None:
     with pytest.raises(TypeNotAllowed):
-        CODEC.decode(ormsgpack.packb([shape("antigravity:Thing")]))
+        CODEC.decode(ormsgpack.packb([object_ext("antigravity:Thing")]))
     failure = ormsgpack.packb([ormsgpack.Ext(TAG, b"\x30"), {"type": "antigravity:Boom", "text": "x"}])
-    exceptions.decode_failure(failure, CODEC)
+    decode_failure(failure, CODEC)
     assert "antigravity" not in sys.modules
 
 
@@ -152,7 +153,7 @@ def test_the_bytes_that_run_a_command_in_langgraphs_serializer_are_refused(tmp_p
 def test_an_exception_that_is_no_exception_is_not_made() -> None:
     for name in ("subprocess:Popen", "os:_Environ", "builtins:object", "agentmatrix.errors:DecodeError.__init__"):
         data = ormsgpack.packb([ormsgpack.Ext(TAG, b"\x30"), {"type": name, "text": "x", "args": ["true"]}])
-        assert type(exceptions.decode_failure(data, CODEC)).__name__ == "RemoteError"
+        assert type(decode_failure(data, CODEC)).__name__ == "RemoteError"
 
 
 def test_an_unlisted_class_is_refused_with_path_type_and_option() -> None:
@@ -181,13 +182,13 @@ def test_an_unlisted_class_is_refused_with_path_type_and_option() -> None:
 )
 def test_a_listed_model_with_wrong_fields_is_refused(fields: Any, message: str) -> None:
     with pytest.raises(DecodeError, match=message):
-        LISTED.decode(ormsgpack.packb({"": shape(Account), **fields}))
+        LISTED.decode(ormsgpack.packb({"": object_ext(Account), **fields}))
 
 
 def test_a_model_that_its_own_validator_would_refuse_is_refused() -> None:
-    assert LISTED.decode(ormsgpack.packb({"": shape(Even), "number": 2, "=": ["number"]})) == Even(number=2)
+    assert LISTED.decode(ormsgpack.packb({"": object_ext(Even), "number": 2, "=": ["number"]})) == Even(number=2)
     with pytest.raises(DecodeError, match="odd"):
-        LISTED.decode(ormsgpack.packb({"": shape(Even), "number": 3, "=": ["number"]}))
+        LISTED.decode(ormsgpack.packb({"": object_ext(Even), "number": 3, "=": ["number"]}))
 
 
 @pytest.mark.parametrize(
@@ -197,19 +198,19 @@ def test_a_model_that_its_own_validator_would_refuse_is_refused() -> None:
 def test_a_message_with_wrong_fields_is_refused(fields: Any) -> None:
     whole = {**AIMessage("x").__dict__, **fields}
     with pytest.raises(DecodeError):
-        CODEC.decode(ormsgpack.packb({"": shape(AIMessage), **whole}))
+        CODEC.decode(ormsgpack.packb({"": object_ext(AIMessage), **whole}))
 
 
 def test_a_command_or_send_of_wrong_types_is_refused() -> None:
     with pytest.raises(DecodeError, match="node"):
-        CODEC.decode(ormsgpack.packb([shape(Send), {"node": 1, "arg": 2, "timeout": None}]))
+        CODEC.decode(ormsgpack.packb([object_ext(Send), {"node": 1, "arg": 2, "timeout": None}]))
     with pytest.raises(DecodeError, match="graph"):
-        CODEC.decode(ormsgpack.packb({"": shape(Command), "graph": 1, "update": None, "resume": None, "goto": []}))
+        CODEC.decode(ormsgpack.packb({"": object_ext(Command), "graph": 1, "update": None, "resume": None, "goto": []}))
 
 
 def test_dunder_attributes_cannot_be_set() -> None:
     with pytest.raises(DecodeError, match="__class__"):
-        LISTED.decode(ormsgpack.packb({"": shape(Card), "title": "x", "+": {"__class__": 1}}))
+        LISTED.decode(ormsgpack.packb({"": object_ext(Card), "title": "x", "+": {"__class__": 1}}))
 
 
 def test_local_classes_are_listed_as_objects_and_the_last_of_a_name_wins() -> None:
@@ -223,7 +224,7 @@ def test_local_classes_are_listed_as_objects_and_the_last_of_a_name_wins() -> No
     first, second = make(int), make(str)
     assert type(Codec([first, second]).decode(CODEC.encode(first(1)))) is second
     assert type(Codec([second]).extended([first]).decode(CODEC.encode(first(1)))) is first
-    assert Codec([second]).admits(second) and not Codec([second]).admits(first)
+    assert Codec([second]).allows(second) and not Codec([second]).allows(first)
     with pytest.raises(TypeNotAllowed, match=r"allow=\[Local\]"):
         CODEC.decode(CODEC.encode(first(1)))
 

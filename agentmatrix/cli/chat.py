@@ -1,0 +1,98 @@
+"""`agentmatrix chat`: each line is a message, and the graph's interrupts are answered in place."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from agentmatrix.cli.error_report import CommandError, error_sentence, print_error, wants_traceback
+from agentmatrix.cli.graph_input import takes_messages, user_message
+from agentmatrix.cli.host_options import (
+    Allow,
+    HostOptions,
+    Insecure,
+    SslCa,
+    SslCertfile,
+    SslKeyfile,
+    Target,
+    Thread,
+    Timeout,
+    TokenFile,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from agentmatrix.cli.thread_runner import ThreadRunner
+
+__all__ = ["chat"]
+
+
+def chat(
+    target: Target,
+    thread: Thread = None,
+    token_file: TokenFile = None,
+    ssl_ca: SslCa = None,
+    ssl_certfile: SslCertfile = None,
+    ssl_keyfile: SslKeyfile = None,
+    insecure: Insecure = False,
+    timeout: Timeout = None,
+    allow: Allow = None,
+) -> None:
+    """Talk with a graph that takes messages, and answer its questions in place. Ctrl-D ends."""
+    from agentmatrix.cli.resolve import resolve
+
+    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout, allow)
+    _chat_with(resolve(target, options), thread)
+
+
+def _chat_with(graph: Any, thread: str | None) -> None:
+    """Read messages from stdin until it ends.
+
+    Raises:
+        CommandError: the graph takes no messages.
+    """
+    import asyncio
+
+    from langgraph.graph import MessagesState
+
+    from agentmatrix.cli.output import TextOutput
+    from agentmatrix.cli.thread_runner import ThreadRunner, with_memory
+
+    if not takes_messages(graph):
+        raise CommandError("this graph takes no messages, so one cannot talk with it; try `agentmatrix run`")
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives `input` its line editing
+    runner = ThreadRunner(with_memory(graph, MessagesState), TextOutput(), thread)
+    with asyncio.Runner() as loop:
+        while (line := _read_line("> ")) is not None:
+            try:
+                if line.strip() and not _answer(loop, runner, line):
+                    return
+            except Exception as error:
+                # On a terminal the chat continues after a failure; piped lines end with the first one.
+                if wants_traceback() or not sys.stdin.isatty():
+                    raise
+                print_error(error_sentence(error))
+
+
+def _answer(loop: asyncio.Runner, runner: ThreadRunner, line: str) -> bool:
+    """Run the graph on a message; False when stdin ended at an interrupt."""
+    from agentmatrix.cli.thread_runner import resume_command
+
+    value: Any = user_message(line)
+    while interrupts := loop.run(runner.run(value)):
+        answers = [answer for _ in interrupts if (answer := _read_line("answer> ")) is not None]
+        if len(answers) < len(interrupts):
+            return False
+        value = resume_command(interrupts, answers)
+    return True
+
+
+def _read_line(prompt: str) -> str | None:
+    """A line of stdin, or None at its end; the prompt is for terminals only."""
+    try:
+        return input(prompt if sys.stdin.isatty() else "")
+    except EOFError:
+        return None

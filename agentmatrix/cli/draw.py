@@ -1,0 +1,43 @@
+"""`agentmatrix draw`: the drawing of a graph on stdout."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from agentmatrix.cli.host_options import HostOptions, Insecure, SslCa, SslCertfile, SslKeyfile, Target, TokenFile
+
+__all__ = ["draw"]
+
+
+class Format(StrEnum):
+    """The notations of a drawing."""
+
+    text = "text"
+    ascii = "ascii"
+    mermaid = "mermaid"
+    svg = "svg"
+
+
+def draw(
+    target: Target,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to draw it.")] = Format.text,
+    token_file: TokenFile = None,
+    ssl_ca: SslCa = None,
+    ssl_certfile: SslCertfile = None,
+    ssl_keyfile: SslKeyfile = None,
+    insecure: Insecure = False,
+) -> None:
+    """Draw a graph, offline; nodes that run on another machine are marked."""
+    from agentmatrix.cli.resolve import resolve
+    from agentmatrix.display import draw_mermaid, draw_svg, draw_text
+
+    graph = resolve(target, HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure))
+    if format is Format.mermaid:
+        print(draw_mermaid(graph))
+    elif format is Format.svg:
+        print(draw_svg(graph))
+    else:
+        print(draw_text(graph, ascii=format is Format.ascii))

@@ -1,0 +1,114 @@
+"""Callback managers and handlers: LangGraph's own, which stream messages and tool calls, and LangChain's hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    BaseCallbackHandler,
+    BaseCallbackManager,
+    CallbackManager,
+    Callbacks,
+)
+from langchain_core.globals import get_debug
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tracers import context as tracing
+from langchain_core.tracers._streaming import _StreamingCallbackHandler as StreamingCallbackHandler
+from langchain_core.tracers._streaming import _V2StreamingCallbackHandler as V2StreamingCallbackHandler
+from langchain_core.utils.env import env_var_is_set
+from langgraph._internal._config import get_async_callback_manager_for_config, get_callback_manager_for_config
+from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
+from langgraph.pregel._tools import StreamToolCallHandler
+from langsmith.utils import tracing_is_enabled
+
+__all__ = [
+    "StreamingCallbackHandler",
+    "V2StreamingCallbackHandler",
+    "callback_manager",
+    "inherited_callbacks",
+    "is_any_hook_set",
+    "new_callback_manager",
+    "new_stream_handler",
+    "stream_handler_kind",
+    "stream_handler_state",
+]
+
+_STREAM_HANDLERS: Final[dict[str, Any]] = {
+    "messages": StreamMessagesHandler,
+    "messages_v2": StreamMessagesHandlerV2,
+    "tools": StreamToolCallHandler,
+}
+
+
+def callback_manager(config: RunnableConfig, *, is_async: bool) -> BaseCallbackManager:
+    """The callback manager that a graph run with this config would use."""
+    if is_async:
+        manager: BaseCallbackManager = get_async_callback_manager_for_config(config)
+    else:
+        manager = get_callback_manager_for_config(config)
+    return manager
+
+
+def new_callback_manager(is_async: bool, **fields: Any) -> CallbackManager | AsyncCallbackManager:
+    """A callback manager of the kind that sync or async runs use, with exactly these fields."""
+    return AsyncCallbackManager(**fields) if is_async else CallbackManager(**fields)
+
+
+def stream_handler_kind(handler: BaseCallbackHandler) -> str | None:
+    """The kind of a LangGraph stream handler, which must run next to the model: messages, messages_v2, tools, None."""
+    if isinstance(handler, StreamMessagesHandlerV2):
+        return "messages_v2"
+    if isinstance(handler, StreamMessagesHandler):
+        return "messages"
+    return "tools" if isinstance(handler, StreamToolCallHandler) else None
+
+
+def stream_handler_state(handler: Any) -> dict[str, Any]:
+    """What `new_stream_handler` takes to make a handler like this one, as plain data."""
+    return {
+        "subgraphs": handler.subgraphs,
+        "parent_ns": handler.parent_ns,
+        "seen": set(getattr(handler, "seen", ())),
+    }
+
+
+def new_stream_handler(
+    kind: str,
+    stream: Callable[[Any], None],
+    *,
+    subgraphs: bool,
+    parent_ns: tuple[str, ...] | None,
+    seen: set[Any],
+) -> Any:
+    """A LangGraph stream handler.
+
+    Args:
+        kind: as `stream_handler_kind` names it.
+        stream: called with each chunk.
+        subgraphs: whether nested graphs are streamed too.
+        parent_ns: the namespace of the graph that streams.
+        seen: ids of the messages that have been streamed.
+    """
+    handler = _STREAM_HANDLERS[kind](stream, subgraphs, parent_ns=parent_ns)
+    if kind != "tools":
+        handler.seen = set(seen)
+    return handler
+
+
+def inherited_callbacks() -> Callbacks:
+    """The callbacks of the run that this is called in."""
+    return (var_child_runnable_config.get() or {}).get("callbacks")
+
+
+def is_any_hook_set() -> bool:
+    """Whether LangChain would add a handler to the callbacks of every call: for tracing, debugging, or a hook.
+
+    To let it make the callback manager costs three times as much, which is half of a scripted model's call.
+    """
+    hooks = getattr(tracing, "_configure_hooks", None)
+    if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or tracing_is_enabled():
+        return True
+    return any(var.get() is not None or (kind and env and env_var_is_set(env)) for var, _, kind, env in hooks)

@@ -1,0 +1,82 @@
+"""What a `StateGraph` has been told: edges, joins, routers, schemas and managed values, by LangGraph's own names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from langgraph.graph import StateGraph
+
+__all__ = [
+    "add_join",
+    "copy_builder",
+    "default_error_handler",
+    "edges_of",
+    "joins_of",
+    "keys_of_schema",
+    "managed_values",
+    "routers_of",
+    "schemas_of",
+]
+
+AnyBuilder = StateGraph[Any, Any, Any, Any]
+Builder = TypeVar("Builder", bound=AnyBuilder)
+
+
+def edges_of(builder: AnyBuilder) -> set[tuple[str, str]]:
+    """All edges, those of joins included, one for each of its sources."""
+    return builder._all_edges
+
+
+def joins_of(builder: AnyBuilder) -> set[tuple[tuple[str, ...], str]]:
+    """The edges that wait for several nodes: their sources and their target."""
+    return builder.waiting_edges
+
+
+def add_join(builder: AnyBuilder, sources: tuple[str, ...], target: str) -> None:
+    """Add an edge that waits for several nodes, which may be added later: `add_edge` wants them to exist."""
+    builder.waiting_edges.add((sources, target))
+
+
+def routers_of(builder: AnyBuilder) -> Mapping[str, Mapping[str, Any]]:
+    """The conditional edges: by node, then by name of the router, with `ends` (the targets by their label, or None),
+    `path` (the router as a Runnable) and `input_schema`."""
+    return builder.branches
+
+
+def default_error_handler(builder: AnyBuilder) -> Any:
+    """The error handler of nodes that have none of their own, or None."""
+    return builder._node_defaults.error_handler
+
+
+def keys_of_schema(builder: AnyBuilder, schema: Any) -> list[str]:
+    """The keys of one of the schemas of a graph or of its nodes."""
+    return list(builder.schemas[schema])
+
+
+def schemas_of(graph: Any) -> list[Any]:
+    """All schemas of a compiled graph: of its state, input, output, context, nodes and channels."""
+    builder = getattr(graph, "builder", None)
+    schemas: list[Any] = [getattr(graph, "context_schema", None)]
+    schemas += [getattr(builder, name, None) for name in ("state_schema", "input_schema", "output_schema")]
+    schemas += list(getattr(builder, "schemas", ()))
+    for channel in getattr(graph, "channels", {}).values():
+        schemas += [getattr(channel, "ValueType", None), getattr(channel, "UpdateType", None)]
+    return [schema for schema in schemas if schema is not None]
+
+
+def managed_values(builder: AnyBuilder) -> Mapping[str, Any]:
+    """The managed values of the state, by key."""
+    return builder.managed
+
+
+def copy_builder(builder: Builder) -> Builder:
+    """A copy that can be completed and compiled while the builder stays as it is."""
+    other = copy.copy(builder)
+    other.nodes = dict(builder.nodes)
+    other.edges = set(builder.edges)
+    other.branches = builder.branches.copy()
+    other.channels = dict(builder.channels)
+    other.schemas = dict(builder.schemas)
+    return other

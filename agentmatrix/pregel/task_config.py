@@ -1,0 +1,137 @@
+"""What the config of a task says: where the task stands, what it reads, and how it writes.
+
+LangGraph puts functions and counters for each task under reserved keys of its config. These functions work on the
+config that a node, a router or a writer is called with, on the thread that runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph._internal._config import recast_checkpoint_ns
+from langgraph._internal._constants import (
+    CONF,
+    CONFIG_KEY_CALL,
+    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_NODE_ERROR,
+    CONFIG_KEY_READ,
+    CONFIG_KEY_SEND,
+    INTERRUPT,
+    NS_END,
+    NS_SEP,
+    PUSH,
+)
+from langgraph.errors import ParentCommand
+from langgraph.types import Command
+
+__all__ = [
+    "command_for_node",
+    "failed_node",
+    "is_update",
+    "loop_of",
+    "namespace_of",
+    "node_config",
+    "node_of",
+    "parent_node_of",
+    "read_channel",
+    "send_index",
+    "send_writes",
+    "updates_of",
+]
+
+
+def namespace_of(config: RunnableConfig) -> str:
+    """The checkpoint namespace of the task that `config` belongs to: `"panel:<id>|optimist:<id>"`."""
+    return str(config.get(CONF, {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
+
+
+def _node_at(config: RunnableConfig, depth: int) -> str | None:
+    parts = namespace_of(config).split(NS_SEP)
+    return parts[-depth].split(NS_END)[0] or None if len(parts) >= depth else None
+
+
+def node_of(config: RunnableConfig) -> str | None:
+    """The name of the node whose task `config` belongs to."""
+    return _node_at(config, 1)
+
+
+def parent_node_of(config: RunnableConfig) -> str | None:
+    """The name of the node, in the parent graph, that the graph of this task stands in; None at the top."""
+    return _node_at(config, 2)
+
+
+def loop_of(config: RunnableConfig) -> Any:
+    """LangGraph's loop that the task of `config` runs in.
+
+    Nothing else in a task's config knows the loop but the function by which tasks start others, a method of it.
+    """
+    return config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__
+
+
+def node_config(config: RunnableConfig) -> RunnableConfig:
+    """The config of the node that the task of `config` works for: its own, or that of the node that has called it.
+
+    Raises:
+        KeyError: that node was cancelled.
+    """
+    if not _is_call(config):
+        return config
+    tasks = loop_of(config).tasks
+    while _is_call(config):
+        config = tasks[namespace_of(config).split(NS_SEP)[-2].partition(NS_END)[2]].config
+    return config
+
+
+def read_channel(config: RunnableConfig, channel: str | list[str]) -> Any:
+    """The value of one channel, or of several by name, as it was when the task of `config` started."""
+    return config[CONF][CONFIG_KEY_READ](channel)
+
+
+def command_for_node(error: ParentCommand, config: RunnableConfig) -> Command[Any] | None:
+    """The command that a graph inside the node of `config` has sent to the graph around it, or None if it is meant
+    for a graph further out."""
+    namespace = namespace_of(config)
+    command: Command[Any] = error.args[0]
+    here = (namespace, recast_checkpoint_ns(namespace), node_of(config))
+    return command if command.graph in here else None
+
+
+def send_writes(config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> None:
+    """Write to channels in the name of the task of `config`."""
+    config[CONF][CONFIG_KEY_SEND](list(writes))
+
+
+def send_index(config: RunnableConfig) -> int | None:
+    """The number of the `Send`, among those pending, that started the task of `config`; None for a triggered one."""
+    path = _path(config)
+    return int(path[1]) if path and path[0] == PUSH else None
+
+
+def _is_call(config: RunnableConfig) -> bool:
+    """Whether the task of `config` is a `@task` that another task has called, and not a node's."""
+    path = _path(config)
+    return len(path) > 1 and path[0] == PUSH and isinstance(path[1], tuple)
+
+
+def is_update(config: RunnableConfig) -> bool:
+    """Whether a writer runs for `update_state` and not for a task."""
+    path = _path(config)
+    return bool(path) and path[0] == INTERRUPT
+
+
+def _path(config: RunnableConfig) -> tuple[Any, ...]:
+    # Task metadata would say it too, but `update_state` inside a node inherits those of the node.
+    return tuple(config[CONF][CONFIG_KEY_READ].args[-1].path)
+
+
+def failed_node(config: RunnableConfig) -> str | None:
+    """The failed node whose error handler runs as the task of `config`; None for any other task."""
+    error = config[CONF].get(CONFIG_KEY_NODE_ERROR)
+    return error.node if error else None
+
+
+def updates_of(command: Command[Any]) -> Sequence[tuple[str, Any]]:
+    """The update of a command as pairs of key and value."""
+    return command._update_as_tuples()
