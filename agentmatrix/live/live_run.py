@@ -27,13 +27,14 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import GraphOutput
 
-from agentmatrix.cancel_scope import Scope, current_scope
+from agentmatrix.cancel_scope import CancelScope, current_scope
 from agentmatrix.errors import SignalError
+from agentmatrix.interrupts import cancelled_interrupts, remaining_interrupts
 from agentmatrix.live.address import check_address
 from agentmatrix.live.inbox import INBOX, Inbox, new_id, path_of
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config
-from agentmatrix.stream_modes import Parts, standing, withdrawn
+from agentmatrix.stream_modes import StreamModes
 
 __all__ = ["AsyncLiveRun", "Live", "LiveRun", "SyncLiveRun"]
 
@@ -170,12 +171,12 @@ class _Going:
         """The keyword arguments to stream with: what the reader asked for, and what the result is made from."""
         namespace = tuple(self._namespace.split(config_keys.NS_SEP)) if self._namespace else ()
         self._outcome = _Outcome(self._kwargs, self._graph.stream_mode, namespace)
-        return self._outcome.parts.widened
+        return self._outcome.parts.kwargs
 
     def _hear(self, part: Any) -> None:
         assert self._outcome is not None
         if self._outcome.take(part):
-            self._parts.append(self._outcome.parts.shown(part))
+            self._parts.append(self._outcome.parts.project(part))
             self._wake()
 
     def _end(self, failure: BaseException | None) -> None:
@@ -208,7 +209,7 @@ class _Going:
         if self._failure is not None:
             self._seen = True
             raise self._failure
-        return None if self._outcome is None else standing(self._outcome.value(), self._withdrawn)
+        return None if self._outcome is None else remaining_interrupts(self._outcome.value(), self._withdrawn)
 
     def _unseen(self) -> BaseException | None:
         """How the run failed, unless that was what `stop` asked for."""
@@ -236,7 +237,7 @@ class AsyncLiveRun(_Going):
         return self
 
     async def _pump(self) -> None:
-        withdrawn.set(self._withdrawn)
+        cancelled_interrupts.set(self._withdrawn)
         try:
             if "stream_mode" not in self._kwargs and not getattr(self._graph, "reached", True):
                 await self._graph.acard()
@@ -330,14 +331,14 @@ class SyncLiveRun(_Going):
     def start(self) -> Self:
         """Starts the run in a thread. Called on entering."""
         self._news = threading.Condition()
-        self._scope = Scope(current_scope.get())
+        self._scope = CancelScope(current_scope.get())
         context = contextvars.copy_context()
         context.run(current_scope.set, self._scope)
         threading.Thread(target=context.run, args=(self._pump,), name="agentmatrix-live", daemon=True).start()
         return self
 
     def _pump(self) -> None:
-        withdrawn.set(self._withdrawn)
+        cancelled_interrupts.set(self._withdrawn)
         try:
             if "stream_mode" not in self._kwargs and not getattr(self._graph, "reached", True):
                 self._graph.card  # noqa: B018 - which modes a graph streams is on its card
@@ -417,7 +418,7 @@ class _Outcome:
     """What `invoke` returns, out of the parts of a stream."""
 
     def __init__(self, kwargs: dict[str, Any], default: Any, namespace: tuple[str, ...]) -> None:
-        self.parts = Parts(kwargs, default, ("values", "updates"))
+        self.parts = StreamModes(kwargs, default, ("values", "updates"))
         self._root = namespace if kwargs.get("subgraphs") or kwargs.get("version") == "v2" else ()
         self._v2 = kwargs.get("version") == "v2"
         self._latest: Any = None
@@ -432,7 +433,7 @@ class _Outcome:
                 self._interrupts.extend(part.get("interrupts", ()) if self._v2 else ())
             elif mode == "updates" and not self._v2 and isinstance(payload, dict):
                 self._interrupts.extend(payload.get("__interrupt__") or ())
-        return not self.parts.hidden(mode)
+        return not self.parts.is_extra(mode)
 
     def value(self) -> Any:
         if self._v2:

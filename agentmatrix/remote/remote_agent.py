@@ -365,13 +365,13 @@ class RemoteAgent(NotebookRepr, FromCard):
         """Why each node has run, was skipped, or waits: as of a local graph's `explain`."""
         from agentmatrix.explanation import Explanation
 
-        return Explanation.of(self._call("explain", config=self._state_config(config)).result())
+        return Explanation.from_dict(self._call("explain", config=self._state_config(config)).result())
 
     async def aexplain(self, config: RunnableConfig) -> Explanation:
         """The same, awaited."""
         from agentmatrix.explanation import Explanation
 
-        return Explanation.of(await self._acall("aexplain", config=self._state_config(config)).result())
+        return Explanation.from_dict(await self._acall("aexplain", config=self._state_config(config)).result())
 
     def _state_config(self, config: RunnableConfig) -> RunnableConfig:
         return merge_configs(self.config, config)
