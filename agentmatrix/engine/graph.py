@@ -24,7 +24,7 @@ from agentmatrix.engine.pauses import PAUSE, is_pause, set_aside, unfolded
 from agentmatrix.engine.scheduler import Write
 from agentmatrix.engine.tasks import Task, are_agendas_looked_for, first_tasks, snapshot_tasks, unfinished
 from agentmatrix.interrupts import cancelled_interrupts, remaining_interrupts
-from agentmatrix.live.inbox import Sent
+from agentmatrix.live.signal_router import PendingSignal
 
 __all__ = ["OpenSteps", "Reached"]
 
@@ -144,7 +144,7 @@ class _SyncLoop(OpenLoop, SyncPregelLoop):
         finally:
             self._hang_up()
 
-    def _take_in(self, event: Mapping[str, Any], sent: Sent | None, start: Start) -> None:
+    def _take_in(self, event: Mapping[str, Any], sent: PendingSignal | None, start: Start) -> None:
         writes, saved = self._happened(event)
         if sent is not None:
             acknowledge(sent, saved)
@@ -277,7 +277,7 @@ class _AsyncLoop(OpenLoop, AsyncPregelLoop):
         finally:
             self._hang_up()
 
-    async def _take_in(self, event: Mapping[str, Any], sent: Sent | None, start: Start) -> None:
+    async def _take_in(self, event: Mapping[str, Any], sent: PendingSignal | None, start: Start) -> None:
         writes, saved = self._happened(event)
         if sent is not None:
             acknowledge(sent, saved)

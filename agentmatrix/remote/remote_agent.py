@@ -14,7 +14,7 @@ from langgraph.runtime import RunControl
 
 from agentmatrix.card import AgentCard
 from agentmatrix.display.notebook import NotebookRepr
-from agentmatrix.live.inbox import new_id
+from agentmatrix.live.signal_router import new_id
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config, merge_configs
 from agentmatrix.remote.attributes import FromCard

@@ -24,7 +24,7 @@ from agentmatrix.errors import (
     SignalError,
     VersionMismatch,
 )
-from agentmatrix.live.inbox import INBOX, path_of
+from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.session import tracing
@@ -308,8 +308,8 @@ class ServedRun:
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
-            configurable[INBOX] = self.signals.inbox
-        self.signals.open(graph, path_of(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
+            configurable[SIGNAL_ROUTER] = self.signals.inbox
+        self.signals.open(graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         sender = _Sender(self, self._steps(kwargs))
