@@ -1,9 +1,10 @@
 """Interrupts of nodes that were cancelled after they had paused.
 
-A group with `cancel_rest=True` cancels sources that lost, also one that has already paused for a person. LangGraph has
-streamed its interrupt by then, and would return it from `invoke`: a question that nobody is to answer. The engine adds
-the ids of such interrupts to the set in `cancelled_interrupts`; the code that makes a result out of a stream (`invoke`,
-a live run) binds a set of its own there before it starts the stream, and removes the interrupts at the end.
+A trigger group with `cancel_rest=True` cancels the sources that it did not need, also one that has already paused for a
+person. By then LangGraph has streamed the interrupt, and would return it from `invoke`: a question that needs no answer
+any more. The engine adds the ids of such interrupts to the set in `cancelled_interrupts`. The code that makes a result
+out of a stream (`invoke`, a live run) binds a set of its own there before it starts the stream, and removes these
+interrupts at the end.
 """
 
 from __future__ import annotations

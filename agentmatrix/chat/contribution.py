@@ -26,7 +26,7 @@ from agentmatrix.errors import SpeakerError
 __all__ = ["AudienceRule", "public_messages"]
 
 AudienceRule = Callable[[BaseMessage], Collection[str] | str | None]
-"""Gives the members who may see a message that does not say so itself; None for all members."""
+"""Gives the names of the members that may see a message which names no audience itself; None for all members."""
 
 
 def public_messages(
@@ -46,7 +46,7 @@ def public_messages(
         audience_rule: gives the audience of a message that does not name one.
 
     Raises:
-        SpeakerError: the audience of a message names somebody who is not in the group.
+        SpeakerError: the audience of a message has a name that is not in the group.
     """
     new = [m for m in answered if _is_speech(m) and (m.id is None or m.id not in known_ids)]
     signed = [_signed(message, member) for message in new]

@@ -4,7 +4,7 @@ The compiled graph has a node for each member, and two hidden nodes of its own:
 
 - `next_turn` runs before each turn. It asks the stop and then the speaker, and goes to the members, or to the end. In
   free conversation it runs the turns itself.
-- `together` runs a broadcast in one task, where nobody can tell it from one task for each member.
+- `together` runs a broadcast in one task, where that makes no visible difference to one task for each member.
 
 All that these nodes decide on is in the state: the messages, and the event log (`chat.conversation`).
 """
@@ -69,7 +69,7 @@ class CompiledChatGroup(ComposedGraph):
 class ChatGroup:
     """A group of agents that talk to each other.
 
-    Each turn of a member starts from the transcript: its own messages are AI messages, those of others are human
+    Each turn of a member starts from the transcript: its own messages are AI messages, other members' are human
     messages with a name. The messages that it adds go to the transcript under its name; tool calls, tool messages and
     the rest of its state stay private. A member may hand over: by a `Command(goto="name")` that it returns, or that a
     graph or tool inside it sends to its parent.
@@ -327,7 +327,7 @@ def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:
 
 
 def _reply_update(reply: Reply, said: list[BaseMessage], author: str | None, ends: dict[str, Any]) -> list[BaseMessage]:
-    """The update of `messages` that leaves the reply of what the members have said.
+    """The update of `messages` that reduces the messages of a run to the reply.
 
     Args:
         reply: as of `ChatGroup`.

@@ -1,8 +1,8 @@
 """Turns of several members at the same time, inside one LangGraph task of the group.
 
-Broadcast: the task stands for as many tasks, one for each member, where nobody could see the difference. With a
-checkpointer it does so for bare models only. Their results are saved one by one beside the checkpoint, as LangGraph
-saves those of tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each member.
+Broadcast: the task stands for one task for each member, where that makes no visible difference. With a checkpointer it
+does so for bare models only. Their results are saved one by one beside the checkpoint, as LangGraph saves those of
+tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each member.
 
 Free conversation: a member begins a turn as soon as there is a message that it has not seen. The task ends when a
 member has spoken; turns that still run go on, and the group's next task collects them.
@@ -83,7 +83,7 @@ class ParallelTurns:
         self._pools: dict[int, Any] = {}
 
     def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
-        """Whether a broadcast to these members may run in one task, because nobody can tell it from several."""
+        """Whether a broadcast to these members may run in one task, because that makes no visible difference."""
         if len(names) < 2 or any(self._members[name].graphs for name in names):
             return False
         loop = LoopHandle(config)

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 __all__ = ["VISIBLE_TO", "Transcript", "audience_of"]
 
 VISIBLE_TO: Final = "visible_to"
-"""The key in a message's `additional_kwargs` that names the members who may see it."""
+"""The key in a message's `additional_kwargs` that names the members that may see it."""
 
 
 class Transcript:
@@ -31,7 +31,7 @@ class Transcript:
         self._messages: list[BaseMessage] = []
         self._as_seen_by_others: list[BaseMessage] = []
         self._indexes_by_author: dict[str, list[int]] = {}
-        # Messages with an audience: by index, the members who may see it, its author included.
+        # Messages with an audience: by index, the members that may see it, its author included.
         self._audiences: dict[int, frozenset[str]] = {}
         # For `has_new_messages`: the last public message, the last one by another author than that one, and for each
         # member the last message with an audience.
@@ -91,7 +91,7 @@ class Transcript:
 
 
 def audience_of(message: BaseMessage) -> frozenset[str] | None:
-    """The members who may see a message besides its author; None for all members."""
+    """The members that may see a message besides its author; None for all members."""
     names = message.additional_kwargs.get(VISIBLE_TO)
     if names is None:
         return None

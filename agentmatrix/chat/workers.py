@@ -170,7 +170,7 @@ class MemberPool(ABC):
 
     @property
     def _can_return(self) -> bool:
-        """Whether `wait` has what it waits for.
+        """Whether `wait` may return.
 
         - A broadcast: all turns, or a failure. With a checkpointer an interrupt too, because the turns that still run
           fall back to tasks of their own.

@@ -132,7 +132,7 @@ class LiveRunBase:
         return None if self._stopped and isinstance(self._failure, GraphDrained) else self._failure
 
     def _raise_unseen_failure(self, error: BaseException | None) -> None:
-        """Raises the failure of a run that has ended, if nobody has seen it, when the block is left.
+        """Raises the failure of a run that has ended, if it was not raised yet, when the block is left.
 
         Args:
             error: the exception that leaves the block. A SignalError that the failure has caused gives way to it; any
