@@ -9,12 +9,12 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
 from agentmatrix.card import AgentCard, schema_model
-from agentmatrix.live.live_run import Live
+from agentmatrix.live.live_run import LiveMixin
 
 __all__ = ["FromCard"]
 
 
-class FromCard(Live, Pregel[Any, Any, Any, Any]):
+class FromCard(LiveMixin, Pregel[Any, Any, Any, Any]):
     """A graph that answers from its card what others ask of it."""
 
     @property

@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import RunControl
 
 from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, SignalError
-from agentmatrix.live.inbox import INBOX, Inbox, Sent, path_of
+from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.session import tracing
@@ -79,9 +79,9 @@ class Call:
         self._saver_order = asyncio.Lock()
         self._lane: Lane | None = None
         self._unwatch: Any = None
-        self._signalled: Inbox | None = None
+        self._signalled: SignalRouter | None = None
         self._forwarding: Forwarding | None = None
-        self._unanswered: dict[int, Sent] = {}
+        self._unanswered: dict[int, PendingSignal] = {}
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
     def open(self) -> None:
@@ -122,10 +122,10 @@ class Call:
 
     def _takes_signals(self, configurable: dict[str, Any]) -> bool:
         """Whether the run is part of a live one, whose signals for the host's graph are then forwarded."""
-        self._signalled = configurable.get(INBOX) if self.spec.is_run else None
+        self._signalled = configurable.get(SIGNAL_ROUTER) if self.spec.is_run else None
         if self._signalled is None:
             return False
-        path = path_of(configurable.get(config_keys.CHECKPOINT_NS) or "")
+        path = node_path(configurable.get(config_keys.CHECKPOINT_NS) or "")
         self._forwarding = Forwarding(path, self.codec, self._forward, self._close_input)
         return True
 
@@ -147,7 +147,7 @@ class Call:
         with self._lock:
             self._send(self.conversation.notice("drain", self.codec.encode((reason,), "reason")))
 
-    def _forward(self, sent: Sent, value: bytes) -> None:
+    def _forward(self, sent: PendingSignal, value: bytes) -> None:
         with self._lock:
             frame = self.conversation.signal(sent.id, sent.address, value)
             if frame is not None:
@@ -161,10 +161,10 @@ class Call:
     def _answered(self, taken: pb.Taken) -> None:
         sent = self._unanswered.pop(taken.number)
         if not taken.refused:
-            sent.taken()
+            sent.acknowledge()
         elif not self.conversation.cancelled:
             # Else it is for those who have cancelled the run to say who takes it.
-            sent.refused(SignalError(taken.refused))
+            sent.refuse(SignalError(taken.refused))
 
     def close(self) -> None:
         """Forgets the run. Idempotent."""

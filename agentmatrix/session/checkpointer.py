@@ -16,7 +16,7 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 
-from agentmatrix.live.inbox import SAVED_AS
+from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.proxies import Lender
 
@@ -195,7 +195,7 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         """langgraph waits for the mark of a failed node to be saved before it runs the node's error handler. A signal
         is acknowledged when it is saved."""
         failed = any(channel == config_keys.ERROR_SOURCE_NODE for channel, _ in writes)
-        return self.pipelined and not failed and not task_path.startswith(SAVED_AS)
+        return self.pipelined and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
 
     def delete_thread(self, thread_id: str) -> None:
         self.lender.ask("saver", "delete_thread", thread_id)

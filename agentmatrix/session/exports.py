@@ -109,7 +109,7 @@ def crossing(result: Any) -> Any:
         return pack_drawing(result)
     if isinstance(result, StateSnapshot):
         return _plain_snapshot(result)
-    return result.plain() if type(result).__name__ == "Explanation" else result
+    return result.to_dict() if type(result).__name__ == "Explanation" else result
 
 
 def _plain_snapshot(snapshot: StateSnapshot) -> StateSnapshot:

@@ -24,7 +24,7 @@ from agentmatrix.errors import (
     SignalError,
     VersionMismatch,
 )
-from agentmatrix.live.inbox import INBOX, path_of
+from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.session import tracing
@@ -34,7 +34,7 @@ from agentmatrix.session.exports import Exported, Serving, crossing
 from agentmatrix.session.protocol import HostConversation
 from agentmatrix.session.proxies import METHODS
 from agentmatrix.session.signal_forwarding import Arrivals
-from agentmatrix.stream_modes import Steps
+from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import Lane
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
@@ -308,8 +308,8 @@ class ServedRun:
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
-            configurable[INBOX] = self.signals.inbox
-        self.signals.open(graph, path_of(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
+            configurable[SIGNAL_ROUTER] = self.signals.inbox
+        self.signals.open(graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         sender = _Sender(self, self._steps(kwargs))
@@ -336,12 +336,12 @@ class ServedRun:
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
 
-    def _steps(self, kwargs: dict[str, Any]) -> Steps | None:
+    def _steps(self, kwargs: dict[str, Any]) -> SuperstepBoundary | None:
         """How to follow the supersteps of a stream; None for a history of states."""
         if self._verb not in _RUNS:
             return None
         nested = config_keys.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
-        return Steps(kwargs, "values" if nested else self._graph.stream_mode)
+        return SuperstepBoundary(kwargs, "values" if nested else self._graph.stream_mode)
 
     def send_part(self, part: Any, *, more: bool) -> None:
         """Sends a part, or the mark of a step's end; `more` when the host goes on without a credit."""
@@ -400,20 +400,20 @@ class ServedRun:
 class _Sender:
     """Sends the parts of a stream, and tells when to wait for the caller."""
 
-    def __init__(self, run: ServedRun, steps: Steps | None) -> None:
+    def __init__(self, run: ServedRun, steps: SuperstepBoundary | None) -> None:
         self.run, self.steps = run, steps
         self._untaken = False
 
     def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments to stream with."""
-        return kwargs if self.steps is None else self.steps.parts.widened
+        return kwargs if self.steps is None else self.steps.modes.kwargs
 
     def send(self, part: Any) -> bool:
         """Sends a part; returns whether to wait for a credit before the next."""
         if self.steps is None:
             self.run.send_part(part, more=False)
             return True
-        part, visible, starts = self.steps.take(part)
+        part, visible, starts = self.steps.read(part)
         if visible:
             self.run.send_part(part, more=not starts)
             self._untaken = True

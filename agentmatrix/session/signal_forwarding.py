@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from agentmatrix.errors import AgentMatrixError, SignalError
 from agentmatrix.live.address import check_address
-from agentmatrix.live.inbox import Inbox, Sent
+from agentmatrix.live.signal_router import PendingSignal, SignalRouter
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
@@ -37,16 +37,20 @@ class Forwarding:
     names: frozenset[str] | None = None
 
     def __init__(
-        self, path: tuple[str, ...], codec: Codec, send: Callable[[Sent, bytes], None], close: Callable[[], None]
+        self,
+        path: tuple[str, ...],
+        codec: Codec,
+        send: Callable[[PendingSignal, bytes], None],
+        close: Callable[[], None],
     ) -> None:
         self.path, self.close = path, close
         self._codec, self._send = codec, send
 
-    def receive(self, sent: Sent) -> None:
+    def receive(self, sent: PendingSignal) -> None:
         try:
             value = self._codec.encode((sent.value,), f"signal {sent.address!r}")
         except AgentMatrixError as error:
-            sent.refused(error)
+            sent.refuse(error)
             return
         self._send(sent, value)
 
@@ -63,7 +67,7 @@ class Arrivals:
     """
 
     def __init__(self, workers: Executor, answer: Callable[[int, str], None]) -> None:
-        self.inbox = Inbox()
+        self.inbox = SignalRouter()
         self._workers, self._answer = workers, answer
         self._lock = threading.Lock()
         self._waiting: deque[pb.Signal | None] = deque()
