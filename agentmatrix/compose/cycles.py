@@ -12,9 +12,9 @@ from langgraph.types import Send
 
 from agentmatrix.compose.entries import Entry, Firing, Item, Plan
 from agentmatrix.compose.folding import Fold, Write, folded
-from agentmatrix.scheduling.topology import drawn
 from agentmatrix.compose.triggered import TriggeredLedger
 from agentmatrix.errors import BoundError
+from agentmatrix.scheduling.topology import drawn
 from agentmatrix.triggers import After, Every, Group, GroupState, Signal, Source, label_of
 
 __all__ = ["CyclicLedger"]

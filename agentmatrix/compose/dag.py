@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from langgraph.graph import END, START
 from langgraph.types import Checkpointer
@@ -21,16 +21,16 @@ from agentmatrix.scheduling.topology import Topology, drawn
 __all__ = ["CompiledDag", "Dag"]
 
 
-class CompiledDag(LedgeredGraph):
+class CompiledDag(ScheduledGraph):
     """A compiled `Dag`."""
 
 
-class BarrierFreeDag(OpenSteps, CompiledDag):
+class LedgeredDag(LedgeredGraph):
+    """A compiled `Dag` with triggers, in supersteps."""
+
+
+class BarrierFreeDag(OpenSteps, LedgeredDag):
     """A compiled `Dag` whose nodes start the moment that all which leads to them has settled."""
-
-
-class ScheduledDag(ScheduledGraph):
-    """A compiled `Dag`."""
 
 
 class Dag(Builder):
@@ -89,14 +89,14 @@ class Dag(Builder):
         topology = replace(topology, deaf=barriers)
         whole = self._completed(topology)
         if not topology.groups:
-            graph = whole._compiled(ScheduledDag, name, checkpointer=checkpointer, **options)
+            graph = whole._compiled(CompiledDag, name, checkpointer=checkpointer, **options)
             return schedule(graph, self._graphs, whole.channels, topology, DagRules, barriers=barriers)
-        kind = CompiledDag if barriers else BarrierFreeDag
-        graph = whole._compiled(kind, name, checkpointer=checkpointer, **options)
-        attach(graph, whole, topology)
+        kind = LedgeredDag if barriers else BarrierFreeDag
+        triggered = whole._compiled(kind, name, checkpointer=checkpointer, **options)
+        attach(triggered, whole, topology)
         if not barriers:
-            set_stream_eager(graph)
-        return graph
+            set_stream_eager(triggered)
+        return cast(CompiledDag, triggered)
 
     def _topology(self) -> Topology:
         nodes = tuple(name for name, spec in self.nodes.items() if not spec.is_error_handler)

@@ -9,12 +9,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateUpdate
 
 from agentmatrix.compose.builder import ComposedGraph
+from agentmatrix.compose.explain import explained
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of
 from agentmatrix.engine.written_keys import observed, only_written, with_written_keys
+from agentmatrix.explanation import Explanation
 from agentmatrix.pregel.compiled_graph import set_node_runnable
-from agentmatrix.pregel.execution import branch_channel, thread_of
+from agentmatrix.pregel.execution import branch_channel, saver_and_config, thread_of
 from agentmatrix.pregel.runnables import wrap_runnable
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
@@ -37,6 +39,23 @@ class ScheduledGraph(ScheduledPregel, ComposedGraph):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy with nodes and channels of its own. LangGraph's writers are shared: they survive no deep copy."""
         return self.copy()
+
+    def explain(self, config: RunnableConfig) -> Explanation:
+        """Why each node has run, was skipped, or waits, and for which sources.
+
+        Args:
+            config: names the thread, as for `get_state`.
+
+        Returns:
+            A mapping of nodes to their status; as text, a line a node.
+        """
+        saver, own = saver_and_config(self, config)
+        return explained(self, saver.get_tuple(own), saver, self.get_state(config))
+
+    async def aexplain(self, config: RunnableConfig) -> Explanation:
+        """The same as `explain`, async."""
+        saver, own = saver_and_config(self, config)
+        return explained(self, await saver.aget_tuple(own), saver, await self.aget_state(config))
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
         """Update the state, as in LangGraph; what has finished in an open step stays finished."""

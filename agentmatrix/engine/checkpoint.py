@@ -207,6 +207,11 @@ def close(
             channels[name].consume()
             channels[name].update(())
             versions[name] = following
+    began = versions.get(START)
+    for node in done if began is not None else ():
+        # That a node has run in this run is told by a version at which it has seen its trigger.
+        if node in nodes and not any(version >= began for version in seen.get(node, {}).values()):
+            seen.setdefault(node, {})[branch_channel(node)] = began
     if not unfinished:
         # LangGraph infers from these in whose name an update comes that names no node: that of the node that ran last.
         for node in scheduler.log.last():

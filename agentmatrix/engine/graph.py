@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
@@ -110,15 +110,15 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
 
     def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
         make = snapshot if options.get("live") else record_snapshot
-        return make(self, config, for_snapshot(saved), **options)
+        return cast(StateSnapshot, make(self, config, for_snapshot(saved), **options))
 
     async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
         make = asnapshot if options.get("live") else arecord_snapshot
-        return await make(self, config, for_snapshot(saved), **options)
+        return cast(StateSnapshot, await make(self, config, for_snapshot(saved), **options))
 
 
 def _of_invoke(config: RunnableConfig | None, options: Mapping[str, Any]) -> RunnableConfig | None:
     """The config of a run of which only the last values are read: those after each node are left out."""
     if options.get("stream_mode", "values") != "values":
         return config
-    return {**(config or {}), CONF: {**(config or {}).get(CONF, {}), LAST_VALUES_ONLY: True}}  # type: ignore[return-value, misc]
+    return {**(config or {}), CONF: {**(config or {}).get(CONF, {}), LAST_VALUES_ONLY: True}}

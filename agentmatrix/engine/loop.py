@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
@@ -64,7 +64,7 @@ class SchedulerLoop(WrittenKeysLoop):
         if LAST_VALUES_ONLY in self.config[CONF]:
             # It is said to this run alone, not to graphs inside.
             configurable = {key: value for key, value in self.config[CONF].items() if key != LAST_VALUES_ONLY}
-            self.config = {**self.config, CONF: configurable}  # type: ignore[misc, typeddict-unknown-key]
+            self.config = {**self.config, CONF: configurable}
         self.schedule = schedule_of(self.specs)
         self.open_step: OpenStep | None = None
         self.lock = threading.RLock()
@@ -86,7 +86,7 @@ class SchedulerLoop(WrittenKeysLoop):
             self.submit = unlimited
         if self.durability == "sync" and self.checkpointer is not None:
             self._put_futures = FutureRecorder(self.submit)
-            self.submit = self._put_futures.submit
+            self.submit = cast(Any, self._put_futures.submit)
 
     # opening a step
 

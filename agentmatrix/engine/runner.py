@@ -50,7 +50,7 @@ class Runner(PregelRunner):
         super().__init__(put_writes=put_writes, **options)
         self.loop: SchedulerLoop = put_writes().__self__
         if (submit := self.loop.submit_call) is not None:
-            self.submit = lambda: submit  # type: ignore[assignment, return-value]
+            self.submit = lambda: submit  # type: ignore[assignment]
 
     # shared by both drivers
 

@@ -27,28 +27,25 @@ from agentmatrix.pregel.execution import (
     with_globals,
 )
 
-__all__ = ["Pause", "abulk_update_state", "bulk_update_state", "pause_of"]
+__all__ = ["Pause", "abulk_update_state", "bulk_update_state", "pause_of", "reopened"]
 
 
-class Pause(NamedTuple):
-    """A checkpoint to put, with LangGraph's arguments for it, and the writes to keep beside it by task."""
+def reopened(graph: Any, saved: CheckpointTuple, saver: Any) -> tuple[OpenStep, dict[str, Any]] | None:
+    """The step that a thread stands in, with all that has finished in it, and the channels that it began with.
 
-    config: RunnableConfig
-    checkpoint: Any
-    metadata: Any
-    versions: Mapping[str, Any]
-    writes: Mapping[str, list[tuple[str, Any]]]
+    Args:
+        graph: a graph with a `RunChannel`.
+        saved: where the thread stands; its checkpoint is changed by what a command from outside has written.
+        saver: the saver that has it.
 
-
-def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | None:
-    """What has finished beside a checkpoint, as a checkpoint of its own; None where nothing has."""
-    if saved is None or not saved.pending_writes:
-        return None
-    checkpoint, pending = saved.checkpoint, saved.pending_writes
-    channels, managed = channels_from_checkpoint(graph.channels, checkpoint, saver=saver, config=saved.config)
+    Returns:
+        None where the input of a run is still to be taken in.
+    """
+    checkpoint, pending = saved.checkpoint, saved.pending_writes or []
+    found, managed = channels_from_checkpoint(graph.channels, checkpoint, saver=saver, config=saved.config)
+    channels: dict[str, Any] = dict(found)
     if not is_open(checkpoint, channels):
         return None
-    before = dict(checkpoint["channel_versions"])
     apply_input_writes(checkpoint, channels, pending, saver.get_next_version)
     step = saved.metadata.get("step", -1) + 1
     scheduler, ids = opened(checkpoint, channels, graph.nodes, step, pending, branches=is_branch(saved.metadata))
@@ -66,6 +63,29 @@ def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | N
     )
     running = OpenStep(schedule_of(channels), scheduler, factory)
     running.replay(list(pending))
+    return running, channels
+
+
+class Pause(NamedTuple):
+    """A checkpoint to put, with LangGraph's arguments for it, and the writes to keep beside it by task."""
+
+    config: RunnableConfig
+    checkpoint: Any
+    metadata: Any
+    versions: Mapping[str, Any]
+    writes: Mapping[str, list[tuple[str, Any]]]
+
+
+def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | None:
+    """What has finished beside a checkpoint, as a checkpoint of its own; None where nothing has."""
+    if saved is None or not saved.pending_writes:
+        return None
+    checkpoint, pending, before = saved.checkpoint, saved.pending_writes, dict(saved.checkpoint["channel_versions"])
+    found = reopened(graph, saved, saver)
+    if found is None:
+        return None
+    running, channels = found
+    scheduler, ids, step = running.scheduler, running.factory.ids, saved.metadata.get("step", -1) + 1
     brought = any(task_id == NULL_TASK_ID and channel not in CONTROL_WRITES for task_id, channel, _ in pending)
     if not (running.finished or brought):
         return None

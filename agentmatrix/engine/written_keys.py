@@ -1,12 +1,12 @@
-"""What a nested graph has written: it returns its whole state, and its parent must tell a write from what was handed in.
+"""What a nested graph has written: it returns its whole state, and its parent must tell a write from an input.
 
-A key counts as written if the version of its channel rose above that of the input, which is exact in a fresh run and in a
-resumed one. The graph's own loop says so when it ends, to a list that its parent has put into the config.
+A key counts as written if the version of its channel rose above that of the input, which is exact in a fresh run and in
+a resumed one. The graph's own loop says so when it ends, to a list that its parent has put into the config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any
 
@@ -32,11 +32,11 @@ class WrittenKeysLoop(PregelLoop):
         if self._written_keys is not None:
             # It is asked of this graph alone, not of those inside.
             configurable = {key: value for key, value in self.config[CONF].items() if key != WRITTEN_KEYS}
-            self.config = {**self.config, CONF: configurable}  # type: ignore[misc, typeddict-unknown-key]
+            self.config = {**self.config, CONF: configurable}
 
     def _suppress_interrupt(self, *exit: Any) -> bool | None:
         if self._written_keys is not None and exit[0] is None:
-            versions = self.checkpoint["channel_versions"]
+            versions: dict[str, Any] = dict(self.checkpoint["channel_versions"])
             began = versions.get(START)
             if began is not None:
                 self._written_keys.append(frozenset(key for key, version in versions.items() if version > began))
@@ -65,19 +65,20 @@ def observed(graph: Any) -> Any:
         return graph
     if kind.stream is not Pregel.stream or kind.astream is not Pregel.astream:
         return None
-    copy = object.__new__(_observed_class(kind))
+    copy: Any = object.__new__(_observed_class(kind))
     copy.__dict__.update(graph.__dict__)
     return copy
 
 
 @cache
-def _observed_class(kind: type) -> Any:
+def _observed_class(kind: Hashable) -> Any:
+    assert isinstance(kind, type)
     return type(kind.__name__, (_ObservedPregel, kind), {"__module__": kind.__module__})
 
 
 def with_written_keys(config: RunnableConfig, into: list[frozenset[str]]) -> RunnableConfig:
     """The config of a graph that is to say what it has written."""
-    return {**config, CONF: {**config.get(CONF, {}), WRITTEN_KEYS: into}}  # type: ignore[return-value, misc]
+    return {**config, CONF: {**config.get(CONF, {}), WRITTEN_KEYS: into}}
 
 
 def only_written(result: Any, said: list[frozenset[str]]) -> Any:

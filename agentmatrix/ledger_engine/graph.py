@@ -18,12 +18,12 @@ from langgraph.pregel._loop import AsyncPregelLoop, SyncPregelLoop
 from langgraph.types import StateSnapshot
 
 from agentmatrix.cancel_scope import CancelScope, current_scope
+from agentmatrix.interrupts import cancelled_interrupts, remaining_interrupts
 from agentmatrix.ledger_engine.listener import Start, acknowledge
 from agentmatrix.ledger_engine.loop import Cached, OpenLoop, Runner, cache_keys, filled
 from agentmatrix.ledger_engine.pauses import PAUSE, is_pause, set_aside, unfolded
 from agentmatrix.ledger_engine.scheduler import Write
 from agentmatrix.ledger_engine.tasks import Task, are_agendas_looked_for, first_tasks, snapshot_tasks, unfinished
-from agentmatrix.interrupts import cancelled_interrupts, remaining_interrupts
 from agentmatrix.live.signal_router import PendingSignal
 
 __all__ = ["OpenSteps", "Reached"]

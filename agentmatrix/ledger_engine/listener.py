@@ -23,9 +23,9 @@ from langgraph.pregel._loop import PregelLoop
 from langgraph.types import PregelExecutableTask
 
 from agentmatrix.cancel_scope import current_scope
+from agentmatrix.errors import SignalError
 from agentmatrix.ledger_engine.scheduler import Agenda, Turn, Write
 from agentmatrix.ledger_engine.tasks import Opened, Task
-from agentmatrix.errors import SignalError
 from agentmatrix.live.signal_router import (
     SIGNAL_ROUTER,
     SIGNAL_TASK_PATH,

@@ -26,11 +26,11 @@ from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
 from langgraph.pregel.debug import map_debug_tasks
 from langgraph.types import Interrupt
 
+from agentmatrix.interrupts import cancelled_interrupts
 from agentmatrix.ledger_engine.listener import Listening, Start
 from agentmatrix.ledger_engine.pauses import PAUSE, Pausing
 from agentmatrix.ledger_engine.scheduler import Turn, Write, agenda_channel
 from agentmatrix.ledger_engine.tasks import Opened, Task
-from agentmatrix.interrupts import cancelled_interrupts
 
 __all__ = ["Cached", "OpenLoop", "Runner", "cache_keys", "filled"]
 

@@ -82,6 +82,7 @@ __all__ = [
     "prepare_node_error_handler_task",
     "prepare_single_task",
     "read_task_statuses",
+    "saver_and_config",
     "sanitize_untracked_values_in_send",
     "thread_of",
     "with_globals",
@@ -117,13 +118,18 @@ def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_versio
         apply_writes(checkpoint, channels, [PregelTaskWrites((), INPUT, writes, [])], next_version, {})
 
 
+def saver_and_config(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig]:
+    """The saver of a graph, and the config of its thread as savers take it."""
+    own: RunnableConfig = graph._own_checkpoint_config(ensure_config(graph.config, config))
+    return graph._state_checkpointer(config), own
+
+
 def thread_of(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig | None]:
     """The saver of a graph, and the config of the thread's latest checkpoint.
 
     The config is None where `config` is about a graph inside this one, or addresses a checkpoint.
     """
-    saver = graph._state_checkpointer(config)
-    own = graph._own_checkpoint_config(ensure_config(graph.config, config))
+    saver, own = saver_and_config(graph, config)
     if own[CONF].get(CONFIG_KEY_CHECKPOINT_ID) or graph._subgraph_for_namespace(config, saver):
         return saver, None
     return saver, own

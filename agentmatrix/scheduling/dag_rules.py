@@ -35,6 +35,7 @@ class DagRules:
         self.cancelled: list[ScheduledActivation] = []
         self.settled: set[str] = set()
         self.started: set[str] = set()
+        self.ran: set[str] = set()
         # By node: its sources that have not settled; what has led to it; how many of its activations are at work.
         self._unsettled: dict[str, int] = {}
         self._delivered: dict[str, Delivered] = {}
@@ -52,7 +53,8 @@ class DagRules:
         for source in open_nodes:
             for node in self.topology.follow[source]:
                 self._unsettled[node] += 1
-        self.started = {*opening.done} - opening.ready.keys()
+        self.ran = {*opening.done} - opening.ready.keys()
+        self.started = set(self.ran)
         self._delivered.update({node: (a.ancestors, a.depth) for node, a in opening.ready.items()})
         self._delivered.update(opening.waiting)
         for node in self.topology.nodes:
@@ -84,6 +86,7 @@ class DagRules:
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
         node, nodes = activation.node, self._unsettled.keys() | self.settled
+        self.ran.add(node)
         ancestors, depth = activation.ancestors | bit, activation.depth + 1
         for target in (*result.targets, *(target for _, target in result.joins)):
             if target in nodes:
@@ -142,11 +145,22 @@ class DagRules:
     def waiting(self) -> Mapping[str, Delivered]:
         return {n: d for n, d in self._delivered.items() if n not in self.started and n not in self.settled}
 
+    def waits_for(self, node: str) -> list[str]:
+        return (
+            []
+            if node in self.settled
+            else [
+                source
+                for source in self.topology.sources[node]
+                if source != self.topology.start and source not in self.settled
+            ]
+        )
+
     def skip_reason(self, node: str) -> str | None:
-        if node not in self.settled or self.log.of(node):
+        if node not in self.settled or node in self.ran:
             return None
         sources = self.topology.sources[node]
-        ran = [source for source in sources if source == self.topology.start or self.log.of(source)]
+        ran = [source for source in sources if source == self.topology.start or source in self.ran]
         for source in ran:
             if node in self.topology.choices.get(source, ()):
                 return f"the router or command of {source!r} led elsewhere"

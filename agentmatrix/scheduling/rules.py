@@ -62,10 +62,12 @@ class Rules(Protocol):
     Attributes:
         ready: the activations that may start and have not been taken yet.
         cancelled: the activations that were given up since the last look.
+        ran: the nodes that have run.
     """
 
     ready: list[ScheduledActivation]
     cancelled: list[ScheduledActivation]
+    ran: set[str]
 
     def open(self, opening: Opening) -> None:
         """Begin where a checkpoint is. Called once."""
@@ -78,6 +80,9 @@ class Rules(Protocol):
 
     def waiting(self) -> Mapping[str, Delivered]:
         """By node that has not started: what has led to it so far."""
+
+    def waits_for(self, node: str) -> list[str]:
+        """The sources that may still lead to a node."""
 
     def skip_reason(self, node: str) -> str | None:
         """Why a node will not run any more; None where it has run or may."""
