@@ -207,12 +207,8 @@ def close(
             channels[name].consume()
             channels[name].update(())
             versions[name] = following
-    began = versions.get(START)
-    for node in done if began is not None else ():
-        # That a node has run in this run is told by a version at which it has seen its trigger.
-        if node in nodes and not any(version >= began for version in seen.get(node, {}).values()):
-            seen.setdefault(node, {})[branch_channel(node)] = began
     if not unfinished:
+        _mark_as_run(done, nodes, versions.get(START), seen)
         # LangGraph infers from these in whose name an update comes that names no node: that of the node that ran last.
         for node in scheduler.log.last():
             if node in nodes:
@@ -230,6 +226,13 @@ def close(
         channels[RUN].key = RUN
         versions[RUN] = following
     return updated
+
+
+def _mark_as_run(done: Iterable[str], nodes: Mapping[str, Any], began: Any, seen: dict[str, dict[str, Any]]) -> None:
+    """That a node has run in this run is told by a version, since the input, at which it has seen its trigger."""
+    for node in done if began is not None else ():
+        if node in nodes and not any(version >= began for version in seen.get(node, {}).values()):
+            seen.setdefault(node, {})[branch_channel(node)] = began
 
 
 def _paused(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.constants import START
@@ -65,14 +65,13 @@ def observed(graph: Any) -> Any:
         return graph
     if kind.stream is not Pregel.stream or kind.astream is not Pregel.astream:
         return None
-    copy: Any = object.__new__(_observed_class(kind))
+    copy: Any = object.__new__(_observed_class(cast(Hashable, kind)))
     copy.__dict__.update(graph.__dict__)
     return copy
 
 
 @cache
-def _observed_class(kind: Hashable) -> Any:
-    assert isinstance(kind, type)
+def _observed_class(kind: Any) -> Any:
     return type(kind.__name__, (_ObservedPregel, kind), {"__module__": kind.__module__})
 
 
