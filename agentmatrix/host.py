@@ -21,7 +21,7 @@ from agentmatrix.session.exports import Exported, Serving
 from agentmatrix.session.host_run import STOPPING, ServedRun
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
-from agentmatrix.transport.base import Lane, Peer, Receiver, Server
+from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
 from agentmatrix.transport.options import Pem, ServerOptions
 from agentmatrix.wire.codec import Codec, types_of
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
@@ -192,8 +192,8 @@ class _HostServicer:
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
 
-    def accept(self, lane: Lane, peer: Peer) -> Receiver:
-        return ServedRun(lane, self.serving)
+    def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
+        return ServedRun(frames, self.serving)
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
         return self.serving.workers.submit(self._describe, agent)

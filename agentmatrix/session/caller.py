@@ -21,7 +21,7 @@ from agentmatrix.session.config import LentConfig
 from agentmatrix.session.protocol import CallerConversation
 from agentmatrix.session.proxies import Lent
 from agentmatrix.session.signal_forwarding import Forwarding
-from agentmatrix.transport.base import Lane, Transport
+from agentmatrix.transport.base import FrameStream, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -77,7 +77,7 @@ class Call:
         self.config: LentConfig | None = None
         self._lock = threading.Lock()
         self._saver_order = asyncio.Lock()
-        self._lane: Lane | None = None
+        self._lane: FrameStream | None = None
         self._unwatch: Any = None
         self._signalled: Inbox | None = None
         self._forwarding: Forwarding | None = None

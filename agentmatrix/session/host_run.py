@@ -35,7 +35,7 @@ from agentmatrix.session.protocol import HostConversation
 from agentmatrix.session.proxies import METHODS
 from agentmatrix.session.signal_forwarding import Arrivals
 from agentmatrix.stream_modes import Steps
-from agentmatrix.transport.base import Lane
+from agentmatrix.transport.base import FrameStream
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -52,10 +52,10 @@ STOPPING: Final = "the host is stopping"
 
 
 class ServedRun:
-    """One run on the host: a `Receiver` of its frames and the `Lender` that the graph's stand-ins ask."""
+    """One run on the host: a `FrameReceiver` of its frames and the `Lender` that the graph's stand-ins ask."""
 
-    def __init__(self, lane: Lane, serving: Serving) -> None:
-        self.lane, self.serving = lane, serving
+    def __init__(self, frames: FrameStream, serving: Serving) -> None:
+        self.frames, self.serving = frames, serving
         self.conversation = HostConversation()
         self.codec = Codec()
         self.config: BorrowedConfig | None = None
@@ -359,7 +359,7 @@ class ServedRun:
 
     def _send(self, frame: pb.Frame | None) -> None:
         if frame is not None:
-            self.lane.send(frame)
+            self.frames.send(frame)
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after everything that the caller must still hear."""
@@ -394,7 +394,7 @@ class ServedRun:
         self._refuse_waiting(HostError("the run has ended"))
         self.signals.inbox.end(SignalError("the run has ended"))
         self.serving.runs.discard(self)
-        self.lane.close()
+        self.frames.close()
 
 
 class _Sender:

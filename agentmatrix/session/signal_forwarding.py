@@ -25,7 +25,7 @@ MOST: Final = 10_000
 
 
 class Forwarding:
-    """The caller's half: a `Receiver` of everything for the remote graph and what is nested in it.
+    """The caller's half: a `FrameReceiver` of everything for the remote graph and what is nested in it.
 
     Args:
         path: the nodes that lead to the remote graph.
