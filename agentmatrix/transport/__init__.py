@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server, Servicer, State, Transport
+from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Peer, Server, Servicer, Transport
 from agentmatrix.transport.connect import connect, listen
 from agentmatrix.transport.options import ClientOptions, ServerOptions
 from agentmatrix.transport.target import Target, parse_target
@@ -15,7 +15,7 @@ __all__ = [
     "Server",
     "ServerOptions",
     "Servicer",
-    "State",
+    "ConnectionState",
     "Target",
     "Transport",
     "connect",

@@ -20,9 +20,9 @@ from agentmatrix.errors import AgentMatrixError
 from agentmatrix.wire.v1.run_pb2 import Frame
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, ListAgentsReply
 
-__all__ = ["FrameReceiver", "FrameStream", "Peer", "Server", "Servicer", "State", "Transport"]
+__all__ = ["FrameReceiver", "FrameStream", "Peer", "Server", "Servicer", "ConnectionState", "Transport"]
 
-State = Literal["idle", "connected", "lost", "closed"]
+ConnectionState = Literal["idle", "connected", "lost", "closed"]
 
 
 class FrameReceiver(Protocol):
@@ -87,7 +87,7 @@ class Transport(ABC):
 
     @abstractmethod
     def describe(self, agent: str, timeout: float) -> Future[DescribeReply]:
-        """Ask for an agent's card.
+        """Request an agent's card.
 
         Args:
             agent: its name on the host.
@@ -100,7 +100,7 @@ class Transport(ABC):
 
     @abstractmethod
     def list_agents(self, timeout: float) -> Future[ListAgentsReply]:
-        """Ask which agents the host has. Arguments and errors as in `describe`."""
+        """Request the names of the host's agents. Arguments and errors as in `describe`."""
 
     @abstractmethod
     def ping(self, timeout: float) -> Future[float]:
@@ -108,7 +108,7 @@ class Transport(ABC):
 
     @property
     @abstractmethod
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         """`"idle"` before the first use, `"connected"`, `"lost"` until the next use, `"closed"`."""
 
     @abstractmethod

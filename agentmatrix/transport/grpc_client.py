@@ -24,8 +24,8 @@ import grpc
 import grpc.aio
 
 from agentmatrix.errors import AddressError, AgentMatrixError, HostLost, HostUnreachable, ProtocolError
-from agentmatrix.transport.base import FrameReceiver, FrameStream, State, Transport
-from agentmatrix.transport.grpc_errors import call_failed, connect_failed, unanswered
+from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Transport
+from agentmatrix.transport.grpc_errors import call_error, connect_error, timeout_error
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
     SERVICE,
@@ -88,7 +88,7 @@ class GrpcTransport(Transport):
         return self._call("ListAgents", request, timeout, lambda _, seconds: seconds)
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         return "closed" if self._closed else self._connection.state
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class _SharedConnection:
         self._current: _GrpcChannel | None = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         return "idle" if self._current is None else self._current.state
 
     def open(self, receiver: FrameReceiver) -> MultiplexedStream:
@@ -200,7 +200,7 @@ class _GrpcChannel:
         metadata: tuple[tuple[str, str], ...],
         credentials: grpc.ChannelCredentials | None,
     ) -> None:
-        self.state: State = "idle"
+        self.state: ConnectionState = "idle"
         self._io = io_thread()
         self._address = target.address
         self._target = target
@@ -231,7 +231,7 @@ class _GrpcChannel:
             if not connected and self._stream_task is None:
                 self._lose(HostUnreachable(f"no host answers at {self._address}"))
             details = error.details() or ""
-            raise call_failed(self._address, error.code(), details, self._secure, timeout, connected) from None
+            raise call_error(self._address, error.code(), details, self._secure, timeout, connected) from None
         except asyncio.CancelledError:
             if self.state not in ("lost", "closed"):
                 raise
@@ -259,7 +259,7 @@ class _GrpcChannel:
         return self._channel
 
     def _wake(self) -> None:
-        if self._io.here:
+        if self._io.is_current:
             self._has_output.set()
         else:
             self._io.call(self._has_output.set)
@@ -299,10 +299,10 @@ class _GrpcChannel:
         done, _ = await asyncio.wait({greeting}, timeout=self._options.connect_timeout)
         if not done:
             greeting.cancel()
-            return unanswered(self._address, self._options.connect_timeout)
+            return timeout_error(self._address, self._options.connect_timeout)
         if greeting.exception() is None and ACCEPTED in tuple(greeting.result() or ()):
             return None
-        return connect_failed(self._address, await call.code(), await call.details() or "", self._secure)
+        return connect_error(self._address, await call.code(), await call.details() or "", self._secure)
 
     async def _read(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
         writing = self._io.task(self._write(call))

@@ -25,8 +25,8 @@ from agentmatrix.transport import health
 from agentmatrix.transport.admission import AdmissionControl
 from agentmatrix.transport.authentication import token_error
 from agentmatrix.transport.base import Peer, Server, Servicer
-from agentmatrix.transport.binding import check_exposure, diagnose, socket_lock, split_address
-from agentmatrix.transport.grpc_errors import code_of
+from agentmatrix.transport.binding import binding_error, check_exposure, socket_lock, split_address
+from agentmatrix.transport.grpc_errors import status_code
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
     SERVICE,
@@ -122,7 +122,7 @@ class GrpcServer(Server):
             else:
                 bound = server.add_secure_port(text, self._credentials)
         except RuntimeError:
-            raise diagnose(self._bind_to, tls=self._credentials is not None) from None
+            raise binding_error(self._bind_to, tls=self._credentials is not None) from None
         return f"{name}:{bound}" if isinstance(self._bind_to, tuple) else name
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -238,7 +238,7 @@ class _CallerStream:
         self._multiplexer.connection_lost(ConnectionLoss(lost, lost))
 
     def _wake(self) -> None:
-        if self._io.here:
+        if self._io.is_current:
             self._has_output.set()
         else:
             self._io.call(self._has_output.set)
@@ -297,15 +297,15 @@ def _reject(why: str) -> grpc.RpcMethodHandler[bytes, bytes]:
     return grpc.stream_stream_rpc_method_handler(reject)
 
 
-async def _answer(context: Context, ask: Callable[[], Future[M]]) -> bytes:
+async def _answer(context: Context, method: Callable[[], Future[M]]) -> bytes:
     try:
-        answer = asyncio.wrap_future(ask())
+        answer = asyncio.wrap_future(method())
         await asyncio.wait({answer})
         if answer.cancelled():
             raise RuntimeError("the host gave up")
         return answer.result().SerializeToString()
     except HostError as error:
-        code, text = code_of(error), str(error)
+        code, text = status_code(error), str(error)
     except Exception as error:
         _logger.exception("the host failed to answer")
         code, text = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"

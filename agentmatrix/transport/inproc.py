@@ -29,7 +29,7 @@ from agentmatrix.errors import (
 )
 from agentmatrix.transport.admission import AdmissionControl
 from agentmatrix.transport.authentication import token_error
-from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server, Servicer, State, Transport
+from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Peer, Server, Servicer, Transport
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, unconnected_stream
 from agentmatrix.transport.options import ClientOptions, ServerOptions
@@ -100,10 +100,10 @@ class InprocTransport(Transport):
         return stream
 
     def describe(self, agent: str, timeout: float) -> Future[DescribeReply]:
-        return self._ask(lambda server: server.servicer.describe(agent, self._peer), DescribeReply, timeout)
+        return self._call(lambda server: server.servicer.describe(agent, self._peer), DescribeReply, timeout)
 
     def list_agents(self, timeout: float) -> Future[ListAgentsReply]:
-        return self._ask(lambda server: server.servicer.list_agents(self._peer), ListAgentsReply, timeout)
+        return self._call(lambda server: server.servicer.list_agents(self._peer), ListAgentsReply, timeout)
 
     def ping(self, timeout: float) -> Future[float]:
         async def ping() -> float:
@@ -114,7 +114,7 @@ class InprocTransport(Transport):
         return io_thread().run(ping())
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         if self._closed:
             return "closed"
         if self._connection is None:
@@ -146,9 +146,9 @@ class InprocTransport(Transport):
             raise Unauthenticated(f"the host at {self.address} refuses this caller: {refused}")
         return server
 
-    def _ask(self, ask: Callable[[InprocServer], Future[M]], kind: type[M], timeout: float) -> Future[M]:
+    def _call(self, method: Callable[[InprocServer], Future[M]], kind: type[M], timeout: float) -> Future[M]:
         async def answer() -> M:
-            future = asyncio.wrap_future(ask(self._find()))
+            future = asyncio.wrap_future(method(self._find()))
             done, _ = await asyncio.wait({future}, timeout=timeout)
             if not done:
                 future.cancel()

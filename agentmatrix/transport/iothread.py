@@ -43,13 +43,13 @@ class IOThread:
         atexit.register(self._exit, os.getpid())
 
     @property
-    def here(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the calling thread is this thread."""
         return threading.get_ident() == self._thread.ident
 
     def call(self, function: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
         """Has a function called on this thread, from any thread. Does nothing once the interpreter exits."""
-        if self.here:
+        if self.is_current:
             self.loop.call_soon(function, *args)
             return
         try:

@@ -280,7 +280,7 @@ def _notify_lost(stream: MultiplexedStream, error: AgentMatrixError) -> None:
     try:
         stream.receiver.lost(error)
     except Exception:
-        _logger.exception("a run failed to hear that it is lost")
+        _logger.exception("the receiver of a lost run failed")
 
 
 def _reset_error(reset: Reset, peer: str) -> AgentMatrixError:
