@@ -1,4 +1,4 @@
-"""What counts as an agent, and how anything else becomes one."""
+"""Adapters: functions, Runnables and chat models as nodes of a graph."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ __all__ = ["as_agent", "as_update", "messages_in"]
 
 
 def as_agent(agent: Any, *, name: str | None = None, key: str | None = "messages") -> Any:
-    """Make an agent of anything: the result goes wherever LangGraph takes a node.
+    """Make a node of anything that can act as an agent. LangGraph's `add_node` takes the result too.
 
     - A LangGraph graph, local or remote, stays itself; a builder that is not compiled yet is compiled.
     - A function, sync or async, is called with the state, or with the messages of the state if its first parameter is
       annotated as a list of messages. It keeps the other parameters that LangGraph injects (config, runtime, store).
-    - A chat model, also with tools bound or with fallbacks, is called with the messages.
+    - A chat model, also one with tools or fallbacks, is called with the messages.
     - Any other Runnable is called with the state.
 
-    What they answer becomes an update of the state: a text, a message or a list of messages goes to `key`, a dict, a
-    `Command` and None are left as they are.
+    The return value becomes an update of the state: a text, a message or a list of messages goes to `key`; a dict, a
+    `Command` and None stay as they are.
 
     Args:
         agent: the object.
-        name: the author of the messages that carry no name yet.
-        key: the key of the state that holds the messages; None takes answers and arguments as they are.
+        name: the author of AI messages that have no name yet.
+        key: the key of the state that holds the messages; with None, arguments and return values stay as they are.
 
     Returns:
-        A graph, a function or a Runnable that `add_node` takes.
+        A graph, a function or a Runnable.
 
     Raises:
         NotAnAgentError: `agent` is none of these.
@@ -57,50 +57,56 @@ def as_agent(agent: Any, *, name: str | None = None, key: str | None = "messages
 
 
 def as_update(answer: Any, *, name: str | None = None, key: str = "messages") -> Any:
-    """What an agent answered, as an update of the state. Messages without a name get `name` if they are AI messages."""
+    """The update of the state for an agent's return value.
+
+    Args:
+        answer: the return value.
+        name: the author of AI messages that have no name yet.
+        key: the key of the state that holds the messages.
+    """
     if isinstance(answer, str):
         return {key: [AIMessage(content=answer, name=name)]}
     if isinstance(answer, BaseMessage):
-        return {key: [_signed(answer, name)]}
+        return {key: [_with_author(answer, name)]}
     if isinstance(answer, (list, tuple)) and all(isinstance(message, BaseMessage) for message in answer):
-        return {key: [_signed(message, name) for message in answer]}
+        return {key: [_with_author(message, name) for message in answer]}
     return answer
 
 
 def messages_in(state: Any, key: str = "messages") -> list[Any]:
-    """The messages of a state of any kind: a dict, an object, or the list itself."""
+    """The messages of a state: of a dict, of an object with the attribute, or of the list itself."""
     found = state.get(key) if isinstance(state, Mapping) else getattr(state, key, state)
     if found is None:
         return []
     return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
-def _signed(message: BaseMessage, name: str | None) -> BaseMessage:
+def _with_author(message: BaseMessage, name: str | None) -> BaseMessage:
     if name and not message.name and isinstance(message, AIMessage):
         return message.model_copy(update={"name": name})
     return message
 
 
 def _from_runnable(runnable: Runnable[Any, Any], name: str | None, key: str) -> Runnable[Any, Any]:
-    takes_messages = isinstance(_head(runnable), BaseLanguageModel)
+    takes_messages = isinstance(_innermost(runnable), BaseLanguageModel)
 
-    def asked(state: Any) -> Any:
+    def node_input(state: Any) -> Any:
         return messages_in(state, key) if takes_messages else state
 
     def call(state: Any, config: RunnableConfig) -> Any:
-        return as_update(runnable.invoke(asked(state), config), name=name, key=key)
+        return as_update(runnable.invoke(node_input(state), config), name=name, key=key)
 
     async def acall(state: Any, config: RunnableConfig) -> Any:
-        return as_update(await runnable.ainvoke(asked(state), config), name=name, key=key)
+        return as_update(await runnable.ainvoke(node_input(state), config), name=name, key=key)
 
     return wrap_runnable(runnable, call, acall, name=name)
 
 
-def _head(runnable: Any) -> Any:
-    """The first thing that meets the input, behind bindings, fallbacks and sequences."""
+def _innermost(runnable: Any) -> Any:
+    """The Runnable that takes the input first, inside of bindings, fallbacks and sequences."""
     for inner in ("bound", "first", "runnable", "default"):
         if isinstance(runnable, Runnable) and isinstance(getattr(runnable, inner, None), Runnable):
-            return _head(getattr(runnable, inner))
+            return _innermost(getattr(runnable, inner))
     return runnable
 
 
@@ -110,14 +116,14 @@ def _from_function(function: Callable[..., Any], name: str | None, key: str) -> 
         function = function.__call__  # type: ignore[operator]
     takes_messages = _takes_messages(function)
 
-    def asked(state: Any) -> Any:
+    def node_input(state: Any) -> Any:
         return messages_in(state, key) if takes_messages else state
 
     def call(state: Any, *args: Any, **kwargs: Any) -> Any:
-        return as_update(function(asked(state), *args, **kwargs), name=name, key=key)
+        return as_update(function(node_input(state), *args, **kwargs), name=name, key=key)
 
     async def acall(state: Any, *args: Any, **kwargs: Any) -> Any:
-        return as_update(await function(asked(state), *args, **kwargs), name=name, key=key)
+        return as_update(await function(node_input(state), *args, **kwargs), name=name, key=key)
 
     wrapper = functools.wraps(function)(acall if _is_async(function) else call)
     if not inspect.isfunction(function):
@@ -132,7 +138,7 @@ def _is_async(function: Any) -> bool:
 
 
 def _takes_messages(function: Callable[..., Any]) -> bool:
-    """Whether the first parameter is annotated as a list of messages, under any of its spellings."""
+    """Whether the first parameter is annotated as a list of messages, in any spelling."""
     try:
         first = next(iter(inspect.signature(function).parameters.values()))
         target = function.func if isinstance(function, functools.partial) else function

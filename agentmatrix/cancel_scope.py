@@ -1,4 +1,8 @@
-"""Work that somebody may give up: a thread cannot be stopped, but what it waits for elsewhere can."""
+"""Cancellation of work in threads.
+
+A thread cannot be stopped, but calls on which it waits (a remote agent, a live run's input) can. Each task of a sync
+run works in a `CancelScope`; the code that starts such a call registers what stops it.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +10,50 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 
-__all__ = ["Scope", "current_scope"]
+__all__ = ["CancelScope", "current_scope"]
 
 
-class Scope:
-    """A stretch of work in a thread. Thread-safe.
+class CancelScope:
+    """Work in a thread that can be cancelled. Thread-safe: callbacks run on the thread that cancels, without a lock.
 
     Args:
-        outer: the scope that this one is part of.
+        outer: the scope that this one is part of; cancelling it cancels this one.
     """
 
-    def __init__(self, outer: Scope | None = None) -> None:
+    def __init__(self, outer: CancelScope | None = None) -> None:
         self.cancelled = False
+        # Held for `cancelled` and `_callbacks` only: a callback may register or remove another one.
         self._lock = threading.Lock()
-        self._stops: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         if outer is not None:
             outer.on_cancel(self.cancel)
 
-    def on_cancel(self, stop: Callable[[], None]) -> Callable[[], None]:
-        """Calls `stop` when the work is given up, at once if it was; returns what takes that back."""
+    def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls `callback` when the scope is cancelled, at once if it already is.
+
+        Returns:
+            A function that removes the callback.
+        """
         with self._lock:
             if not self.cancelled:
-                self._stops.append(stop)
-                return lambda: self._forget(stop)
-        stop()
+                self._callbacks.append(callback)
+                return lambda: self._remove(callback)
+        callback()
         return lambda: None
 
     def cancel(self) -> None:
-        """Gives the work up. Idempotent."""
+        """Cancels the work. Idempotent."""
         with self._lock:
             self.cancelled = True
-            stops, self._stops = self._stops, []
-        for stop in stops:
-            stop()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
-    def _forget(self, stop: Callable[[], None]) -> None:
+    def _remove(self, callback: Callable[[], None]) -> None:
         with self._lock:
-            if stop in self._stops:
-                self._stops.remove(stop)
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
 
 
-current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
-"""The scope of the work that runs here."""
+current_scope: ContextVar[CancelScope | None] = ContextVar("current_scope", default=None)
+"""The scope of the work in this context; None outside of any."""

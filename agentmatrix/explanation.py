@@ -1,4 +1,4 @@
-"""Where each node of a graph stands and why: the first question of whoever writes an event-driven graph."""
+"""The answer of `graph.explain(config)`: the state of each node of a graph, and why it is in that state."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-__all__ = ["Explanation", "NodeStatus", "State"]
+__all__ = ["Explanation", "NodeState", "NodeStatus"]
 
-State = Literal["ran", "ready", "paused", "failed", "skipped", "waiting"]
+NodeState = Literal["ran", "ready", "paused", "failed", "skipped", "waiting"]
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """Where one node stands.
+    """The status of one node.
 
     Attributes:
-        node: the node.
-        state: "ran"; "ready", or at work and not finished as far as is saved; "paused" by an interrupt; "failed";
-            "skipped"; or "waiting".
-        times: how often it has run.
-        why: what started it, who skipped it, or which source of which group it waits for.
+        node: the name of the node.
+        state: "ran"; "ready", which may also mean that it runs and its result is not saved yet; "paused" by an
+            interrupt; "failed"; "skipped"; or "waiting".
+        times: the number of finished activations.
+        why: the cause of its last activation, the node that skipped it, or the source and group that it waits for.
     """
 
     node: str
-    state: State
+    state: NodeState
     times: int = 0
     why: str = ""
 
@@ -36,10 +36,10 @@ class NodeStatus:
 
 
 class Explanation(Mapping[str, NodeStatus]):
-    """Where each node of a graph stands, by name. As text, a line a node.
+    """The status of each node of a graph, by name. As text, one line for each node.
 
     Args:
-        nodes: the nodes, in the order of add_node.
+        nodes: the nodes, in the order of `add_node`.
     """
 
     def __init__(self, nodes: Mapping[str, NodeStatus]) -> None:
@@ -60,11 +60,11 @@ class Explanation(Mapping[str, NodeStatus]):
     def __repr__(self) -> str:
         return f"Explanation({', '.join(f'{status.node}: {status.state}' for status in self._nodes.values())})"
 
-    def plain(self) -> dict[str, Any]:
-        """As plain values, to cross to another machine."""
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as plain values, which the wire takes."""
         return {node: asdict(status) for node, status in self._nodes.items()}
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Self:
-        """Out of what `plain` gave."""
-        return cls({node: NodeStatus(**values) for node, values in plain.items()})
+    def from_dict(cls, nodes: Mapping[str, Any]) -> Self:
+        """The explanation that `to_dict` has made plain."""
+        return cls({node: NodeStatus(**values) for node, values in nodes.items()})

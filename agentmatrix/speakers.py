@@ -1,4 +1,4 @@
-"""Who speaks in a chat group: how the next one is found, and people as members."""
+"""The speakers of chat groups, which choose the next member, and `human`, a person as a member."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a chat group has said enough."""
+"""The stops of chat groups: the conditions that end a conversation."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Trigger groups: what starts a node. Pure; knows no engine.
+"""Trigger groups: the declarations that say what starts a node. Values and functions of them; no engine, no state.
 
-A group belongs to a node and has sources: nodes of the graph, signals from outside, timers. Each source has one of four
+A group belongs to a node and has sources: nodes of the graph, external signals, timers. Each source has one of four
 kinds, as in the multi-group triggering of the AgentMatrix paper: regular (`all_of`, `any_of`, `at_least`), gate, latest
 and optional.
 """
@@ -15,13 +15,13 @@ from typing import Literal, TypeAlias
 from agentmatrix.errors import BuildError
 
 __all__ = [
-    "Every",
     "After",
+    "Every",
     "Group",
+    "GroupState",
     "Signal",
     "Source",
     "Sources",
-    "Verdict",
     "after",
     "all_of",
     "any_of",
@@ -37,14 +37,14 @@ RESERVED_IN_SIGNALS = "/|:"
 
 @dataclass(frozen=True)
 class Signal:
-    """A real-time input from outside while the graph runs."""
+    """An external input that arrives while the graph runs."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Every:
-    """A timer that fires again and again."""
+    """A timer that fires at intervals."""
 
     seconds: float
     name: str
@@ -62,15 +62,17 @@ Source: TypeAlias = str | Signal | Every | After
 Sources: TypeAlias = Source | Iterable[Source]
 
 
-class Verdict(Enum):
-    """Where a group stands."""
+class GroupState(Enum):
+    """Whether a group can start its node."""
 
     WAITING = "waiting"
+    """Not yet: a source that it needs may still deliver."""
     COMPLETE = "complete"
+    """It starts its node."""
     CLOSED = "closed"
-    """It can never be complete, and does not mind."""
+    """Never again, which is no error."""
     BROKEN = "broken"
-    """It can never be complete, and demands to be."""
+    """Never again, which is an error."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,15 @@ class Group:
     """Sources that start a node together.
 
     Attributes:
-        name: what the activation is told.
-        need: how many of the regular sources it takes.
-        regular: the sources that trigger. One item of each that counts is consumed.
-        gates: sources that must have fired too, even when the rest is ready; consumed.
-        latest: sources that never trigger, and of which the newest item is read and not consumed.
-        optional: sources that never trigger, and of which an item is taken if there is one.
-        demands: whether it is an error that too few regular sources can come.
-        tolerant: whether skipped sources are put up with (`skipped="ok"`).
-        cancel_rest: whether the regular sources that did not count are cancelled.
+        name: the name that the activation gets, `get_activation().group`.
+        need: the number of regular sources that must have delivered.
+        regular: the sources that trigger. One item of each of the first `need` is consumed.
+        gates: sources that must have delivered too; one item of each is consumed.
+        latest: sources that never trigger; the newest item of each is read and not consumed.
+        optional: sources that never trigger; one item of each is consumed, if there is one.
+        demands: whether it is an error that fewer than `need` regular sources can deliver.
+        tolerant: whether the node starts with the sources that are left (`skipped="ok"`).
+        cancel_rest: whether the regular sources that were not consumed are cancelled.
     """
 
     name: str
@@ -101,65 +103,65 @@ class Group:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All of them."""
+        """The sources of every kind."""
         return (*self.regular, *self.gates, *self.latest, *self.optional)
 
     @property
     def triggering(self) -> tuple[Source, ...]:
-        """Those that the group waits for."""
+        """The sources that the group waits for: regular ones and gates."""
         return (*self.regular, *self.gates)
 
     @property
-    def is_from_outside(self) -> bool:
-        """Whether signals and timers alone can complete it."""
-        outside = sum(not isinstance(source, str) for source in self.regular)
-        return outside >= self.need and all(not isinstance(source, str) for source in self.gates)
-
-    def needs_only(self, source: str) -> bool:
-        """Whether an item of this source completes it."""
-        return source in self.regular and self.need == 1 and not self.gates
-
-    def verdict(self, have: Collection[str], gone: Collection[str]) -> Verdict:
-        """Where the group stands.
-
-        Args:
-            have: the labels of the sources that have an item.
-            gone: the labels of those that have none and can deliver none any more.
-        """
-        regular, gates = {label_of(s) for s in self.regular}, {label_of(s) for s in self.gates}
-        count = len(regular.intersection(have))
-        settled = all(label in have or label in gone for label in regular)
-        enough = count >= self.need or (self.tolerant and settled and count > 0)
-        if enough and gates.issubset(have):
-            return Verdict.COMPLETE
-        hopeless = settled and not enough if self.tolerant else len(regular.difference(gone)) < self.need
-        if hopeless:
-            return Verdict.BROKEN if self.demands and not self.tolerant else Verdict.CLOSED
-        if gates.isdisjoint(gone):
-            return Verdict.WAITING
-        if self.tolerant:
-            return Verdict.CLOSED
-        # Whether anybody misses the gate of an any_of is not known before one of its sources has come.
-        return Verdict.BROKEN if self.demands or enough else Verdict.WAITING
-
-    @property
     def labels(self) -> tuple[str, ...]:
-        """The labels of the sources that it waits for."""
+        """The labels of the sources that the group waits for."""
         return tuple(label_of(source) for source in self.triggering)
 
-    def missing(self, have: Collection[str]) -> tuple[str, ...]:
-        """The labels that it waits for."""
-        return tuple(label for label in self.labels if label not in have)
+    @property
+    def is_external(self) -> bool:
+        """Whether signals and timers alone can complete it."""
+        external = sum(not isinstance(source, str) for source in self.regular)
+        return external >= self.need and all(not isinstance(source, str) for source in self.gates)
+
+    def needs_only(self, source: str) -> bool:
+        """Whether one item of this source completes it."""
+        return source in self.regular and self.need == 1 and not self.gates
+
+    def missing(self, delivered: Collection[str]) -> tuple[str, ...]:
+        """The labels of the sources that the group still waits for."""
+        return tuple(label for label in self.labels if label not in delivered)
+
+    def state(self, delivered: Collection[str], exhausted: Collection[str]) -> GroupState:
+        """Whether the group can start its node.
+
+        Args:
+            delivered: the labels of the sources that have an item.
+            exhausted: the labels of the sources that have none and can deliver none any more.
+        """
+        regular, gates = {label_of(s) for s in self.regular}, {label_of(s) for s in self.gates}
+        count = len(regular.intersection(delivered))
+        settled = all(label in delivered or label in exhausted for label in regular)
+        enough = count >= self.need or (self.tolerant and settled and count > 0)
+        if enough and gates.issubset(delivered):
+            return GroupState.COMPLETE
+        hopeless = settled and not enough if self.tolerant else len(regular.difference(exhausted)) < self.need
+        if hopeless:
+            return GroupState.BROKEN if self.demands and not self.tolerant else GroupState.CLOSED
+        if gates.isdisjoint(exhausted):
+            return GroupState.WAITING
+        if self.tolerant:
+            return GroupState.CLOSED
+        # An any_of whose gate is exhausted is an error only once one of its sources has delivered.
+        return GroupState.BROKEN if self.demands or enough else GroupState.WAITING
 
 
 def signal(name: str) -> Signal:
-    """A source that is fed from outside while the graph runs, by `run.signal(name, value)` of a live run.
+    """A source that takes external values while the graph runs, sent by `run.signal(name, value)` of a live run.
 
     Args:
-        name: its name, in this graph.
+        name: its name in this graph.
 
     Raises:
-        BuildError: the name is empty or has a character that addresses use.
+        BuildError: the name is empty, or has a character that addresses of signals use.
     """
     if not name or any(character in name for character in RESERVED_IN_SIGNALS):
         raise BuildError(f"{name!r} cannot name a signal: use a name without {' '.join(RESERVED_IN_SIGNALS)}")
@@ -167,10 +169,10 @@ def signal(name: str) -> Signal:
 
 
 def every(seconds: float, *, name: str | None = None) -> Every:
-    """A source that fires every so many seconds, while something else keeps the run going.
+    """A source that fires at intervals, as long as something else keeps the run alive.
 
     Args:
-        seconds: the time between two ticks. A tick that nobody has read yet is not followed by another one.
+        seconds: the seconds between two ticks. While a tick is unread, no other tick is added.
         name: its label; by default `"every(seconds)"`.
 
     Raises:
@@ -180,10 +182,10 @@ def every(seconds: float, *, name: str | None = None) -> Every:
 
 
 def after(seconds: float, *, name: str | None = None) -> After:
-    """A source that fires once, so many seconds after the run has begun.
+    """A source that fires once.
 
     Args:
-        seconds: the time until it fires.
+        seconds: the seconds between the start of the run and the tick.
         name: its label; by default `"after(seconds)"`.
 
     Raises:
@@ -200,18 +202,19 @@ def all_of(
     skipped: Literal["error", "ok"] = "error",
     name: str | None = None,
 ) -> Group:
-    """A group that waits for an item of each source.
+    """A group that waits for one item of every source.
 
     Args:
         sources: nodes, signals and timers.
-        gate: sources that must have fired too; consumed.
-        latest: sources that never trigger; their newest item is read, and not consumed.
-        optional: sources that never trigger; an item is taken if there is one.
-        skipped: what to do when a source can no longer come: end the run with a `TriggerError`, or start without it.
-        name: what `get_activation().group` says; by default the group as it is written.
+        gate: sources that must have delivered too; one item of each is consumed.
+        latest: sources that never trigger; the newest item of each is read, and not consumed.
+        optional: sources that never trigger; one item of each is consumed, if there is one.
+        skipped: what to do when a source can no longer deliver: `"error"` ends the run with a `TriggerError`, `"ok"`
+            starts the node without it.
+        name: the value of `get_activation().group`; by default the group as it is written.
 
     Raises:
-        BuildError: the group can never start anything, or names a source twice.
+        BuildError: the group can never start its node, or names a source twice.
     """
     written = f"all_of({', '.join(map(label_of, sources))})"
     return _group(name or written, len(sources), sources, (gate, latest, optional), skipped, demands=True)
@@ -226,15 +229,15 @@ def any_of(
     cancel_rest: bool = False,
     name: str | None = None,
 ) -> Group:
-    """A group that waits for an item of one source; skipped ones do not matter.
+    """A group that waits for one item of one source; skipped sources do not matter.
 
     Args:
         sources: nodes, signals and timers.
         gate: as in `all_of`.
         latest: as in `all_of`.
         optional: as in `all_of`.
-        skipped: what to do when a gate can no longer come and one of the sources has.
-        cancel_rest: stop the other sources when the group starts its node.
+        skipped: what to do when a gate can no longer deliver and one of the sources has delivered.
+        cancel_rest: cancel the other sources when the group starts its node.
         name: as in `all_of`.
 
     Raises:
@@ -255,16 +258,16 @@ def at_least(
     cancel_rest: bool = False,
     name: str | None = None,
 ) -> Group:
-    """A group that waits for items of `k` different sources.
+    """A group that waits for one item each of `k` different sources.
 
     Args:
-        k: how many.
+        k: the number of sources.
         sources: nodes, signals and timers.
         gate: as in `all_of`.
         latest: as in `all_of`.
         optional: as in `all_of`.
-        skipped: as in `all_of`; "ok" starts the node with fewer, once no more can come.
-        cancel_rest: stop the other sources when the group starts its node.
+        skipped: as in `all_of`; `"ok"` starts the node with fewer, once no other source can deliver.
+        cancel_rest: as in `any_of`.
         name: as in `all_of`.
 
     Raises:
@@ -300,11 +303,11 @@ def _group(
 
 
 def group_of(node: str, given: Group | Source) -> Group:
-    """The group itself; of a bare source the group of that source alone.
+    """The group itself, or the group that has one source alone.
 
     Args:
-        node: the node that it is to start.
-        given: the group or the source.
+        node: the node that the group starts; for the message.
+        given: a group or a source.
 
     Raises:
         BuildError: it is neither.
@@ -317,7 +320,7 @@ def group_of(node: str, given: Group | Source) -> Group:
 
 
 def label_of(source: Source) -> str:
-    """What a source is called in activations, errors and explanations.
+    """The name of a source in activations, errors and explanations.
 
     Raises:
         BuildError: it is no source.
@@ -341,4 +344,4 @@ def _listed(sources: Sources) -> tuple[Source, ...]:
     try:
         return tuple(sources)
     except TypeError:
-        return (sources,)  # type: ignore[return-value]  # what is no source is refused by its label
+        return (sources,)  # type: ignore[return-value]  # `label_of` refuses it with a better message

@@ -21,7 +21,7 @@ __all__ = ["Forked", "command"]
 _ROOT = Path(__file__).parents[1]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["pytest", "agentmatrix.cli", "graphs.gobang.demo", "tests.live.listeners", "tests.interaction.served"]
+    ["pytest", "agentmatrix.cli", "graphs.gobang.demo", "tests.live.triggered_graphs", "tests.interaction.served"]
 )
 
 

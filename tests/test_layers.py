@@ -17,6 +17,7 @@ GENERATED = PACKAGE / "wire" / "v1"
 LAYERS = {
     "errors": 0,
     "explanation": 0,
+    "interrupts": 0,
     "cancel_scope": 0,
     "pregel": 0,
     "display": 1,

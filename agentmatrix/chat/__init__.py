@@ -1,4 +1,4 @@
-"""Chat groups: agents that talk, in turn or all at once. It knows no wire."""
+"""Chat groups: agents that talk to each other, in turns or all at once."""
 
 from __future__ import annotations
 

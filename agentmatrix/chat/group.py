@@ -1,24 +1,36 @@
-"""Chat groups: agents that take turns in one conversation."""
+"""Chat groups: agents that talk to each other, compiled to a LangGraph graph.
+
+The compiled graph has a node for each member, and two hidden nodes of its own:
+
+- `next_turn` runs before each turn. It asks the stop and then the speaker, and goes to the members, or to the end. In
+  free conversation it runs the turns itself.
+- `together` runs a broadcast in one task, where that makes no visible difference to one task for each member.
+
+All that these nodes decide on is in the state: the messages, and the event log (`chat.conversation`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypedDict, get_type_hints
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph, add_messages
 from langgraph.types import Checkpointer, Command
 
-from agentmatrix.chat.conversation import Audience, Conversation, Event, audience_of, floor_of, told
-from agentmatrix.chat.member import LOG, Etiquette, Member, coerced
-from agentmatrix.chat.parallel import Crowd
+from agentmatrix.chat.contribution import AudienceRule
+from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
+from agentmatrix.chat.member import GroupSettings, Member, coerce_state
+from agentmatrix.chat.parallel import ParallelTurns
 from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
-from agentmatrix.chat.usage import Meter
+from agentmatrix.chat.transcript import audience_of
+from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.compose.builder import ComposedGraph, check_name, did_you_mean, name_of
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.compiled_graph import (
+    Graph,
     add_hidden_node,
     as_class,
     hide_node,
@@ -27,23 +39,23 @@ from agentmatrix.pregel.compiled_graph import (
     write_channel,
 )
 from agentmatrix.pregel.runnables import runnable
-from agentmatrix.pregel.state_graph import keys_of_schema
+from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema
 from agentmatrix.pregel.task_config import parent_node_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle
 
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup", "GroupReply"]
 
-DEFAULT_TURNS = 50
-_TURN = "next_turn"
+DEFAULT_TURNS: Final = 50
+_NEXT_TURN = "next_turn"
 _TOGETHER = "together"
-_OWN = (_TURN, _TOGETHER)
+_OWN_NODES = (_NEXT_TURN, _TOGETHER)
 
-VisibleTo = Mapping[str, Sequence[str] | str] | Audience
+VisibleTo = Mapping[str, Sequence[str] | str] | AudienceRule
 Reply = Literal["last", "transcript"] | Callable[[list[BaseMessage]], Any]
 
 
 class GroupReply(TypedDict):
-    """What a group answers: its reply, why it stopped, and who spoke last."""
+    """The output of a group: its reply, the reason why it stopped, and the member that spoke last."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     stop_reason: str
@@ -55,27 +67,27 @@ class CompiledChatGroup(ComposedGraph):
 
 
 class ChatGroup:
-    """Agents in conversation.
+    """A group of agents that talk to each other.
 
-    A member starts each turn from the transcript, sees its own turns as AI messages and those of others as human
-    messages with a name, and contributes the messages that it added, under its name. Tool calls, tool messages and
-    whatever else it keeps stay its own. A member may hand over: by a `Command(goto="name")` that it returns, or that
-    a graph or a tool inside it sends to its parent.
+    Each turn of a member starts from the transcript: its own messages are AI messages, other members' are human
+    messages with a name. The messages that it adds go to the transcript under its name; tool calls, tool messages and
+    the rest of its state stay private. A member may hand over: by a `Command(goto="name")` that it returns, or that a
+    graph or tool inside it sends to its parent.
 
     Args:
-        members: the agents, in order; or a mapping of their names to them.
-        speaker: who speaks next: one of `agentmatrix.speakers`, or a function `(state) -> name | names | None`.
-        stop: when the conversation ends: one of `agentmatrix.stops`, combined by `|` and `&`, or a function of the
+        members: the agents, in order; or a mapping of names to agents.
+        speaker: chooses the next member: one of `agentmatrix.speakers`, or a function `(state) -> name | names | None`.
+        stop: ends the conversation: one of `agentmatrix.stops`, also combined by `|` and `&`, or a function of the
             state. It is asked before each turn, the first one included.
-        name: the author of the group's reply, where the node that the group stands in does not say otherwise.
-        state_schema: the state of the group; it has `messages`. Members read all of it.
+        name: the author of the group's reply, if the node that the group stands in does not give one.
+        state_schema: the state of the group, with the key `messages`. Members read all of it.
         context_schema: as in LangGraph.
-        reply: what the group contributes to the conversation around it: its "last" message, the whole "transcript"
-            of the run, or what a function makes of the list of messages said.
-        max_turns: the bound; a conversation that reaches it ends with the stop_reason `"max_turns bound (50)"`.
-        visible_to: who hears what: a mapping of members to those who hear them, or a function of a message that
-            returns names, or None for everybody. A message can say so itself, in
-            `additional_kwargs["visible_to"]`. Nobody else is given it, and it is no part of the group's reply.
+        reply: the group's reply to the graph around it: its `"last"` message, the whole `"transcript"` of the run, or
+            the result of a function of the list of messages said.
+        max_turns: the bound. A conversation that reaches it ends with the stop_reason `"max_turns bound (50)"`.
+        visible_to: the audience of messages: a mapping of authors to the members that may see their messages, or a
+            function of a message that returns names; None is all members. A message may name its own audience in
+            `additional_kwargs["visible_to"]`. A message with an audience is not part of the group's reply.
 
     The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output.
     """
@@ -102,7 +114,7 @@ class ChatGroup:
         named = members.items() if isinstance(members, Mapping) else [(name_of(agent), agent) for agent in members]
         self.members: dict[str, Any] = {}
         for member, agent in named:
-            check_name(member, {*self.members, *_OWN})
+            check_name(member, {*self.members, *_OWN_NODES})
             self.members[member] = agent
         if not self.members:
             raise BuildError("a ChatGroup needs at least one member: ChatGroup([agent, ...])")
@@ -117,7 +129,7 @@ class ChatGroup:
 
     def add_node(self, name: str, agent: Any) -> ChatGroup:
         """Add a member."""
-        check_name(name, {*self.members, *_OWN})
+        check_name(name, {*self.members, *_OWN_NODES})
         self.members[name] = agent
         return self
 
@@ -138,39 +150,41 @@ class ChatGroup:
             name: the name of the graph; by default the group's.
             interrupt_before: members to pause before.
             interrupt_after: members to pause after.
-            barriers: supersteps; turns follow each other anyway.
+            barriers: as in `Dag.compile`; makes no difference here, since turns follow each other.
             options: cache, store, debug, transformers, as in LangGraph.
 
         Raises:
-            BuildError: what cannot work; the message names the member and the mend.
-            NotAnAgentError: a member that is no agent.
+            BuildError: the group cannot work; the message says why, and what to change.
+            NotAnAgentError: a member is no agent.
         """
-        self._check(interrupt_before, interrupt_after)
-        schema = _with_log(self.state_schema)
+        self._check_names()
+        if self.speaker.is_free and (interrupt_before or interrupt_after):
+            raise BuildError("members who speak freely have no turns: leave out interrupt_before= and interrupt_after=")
         builder = StateGraph(self.state_schema, self.context_schema, output_schema=GroupReply)
-        members = self._etiquette(frozenset(keys_of_schema(builder, self.state_schema)))
-        crowd = self._crowd(members)
-        builder.add_node(_TURN, self._turn(crowd), input_schema=schema, destinations=(*self.members, END))
-        builder.add_edge(START, _TURN)
-        for key, member in members.items():
-            builder.add_node(key, crowd.alone(member), input_schema=schema)
-            builder.add_edge(key, _TURN)
-        breakpoints = {"interrupt_before": interrupt_before, "interrupt_after": interrupt_after}
-        label = name or self.name or "ChatGroup"
-        native = builder.compile(checkpointer, name=label, **breakpoints, **options)
-        for key, member in members.items():
-            if [inner for inner in member.graphs if getattr(inner, "checkpointer", None) is not False]:
-                set_subgraphs(native, key, member.graphs)
+        members = self._wrap_members(frozenset(keys_of_schema(builder, self.state_schema)))
+        parallel = self._parallel_turns(members)
+        schema = _with_event_log(self.state_schema)
+        self._add_nodes(builder, members, parallel, schema)
+        native = builder.compile(
+            checkpointer,
+            name=name or self.name or "ChatGroup",
+            interrupt_before=interrupt_before,
+            interrupt_after=interrupt_after,
+            **options,
+        )
+        _declare_subgraphs(native, members)
+        # The drawing is the graph up to here: members, and the node that chooses among them.
         graph = as_class(native, CompiledChatGroup)
         graph._drawing = native
-        hide_node(graph, _TURN)
-        add_hidden_node(graph, _TOGETHER, self._together(crowd), schema)
-        write_channel(graph, START, LOG, [Event(begins=True)])
-        set_stream_channels(graph, [key for key in builder.channels if key != LOG])
+        hide_node(graph, _NEXT_TURN)
+        add_hidden_node(graph, _TOGETHER, self._together_node(parallel), schema)
+        # The log is no part of input, output, streams and snapshots; each input starts a new one.
+        write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
+        set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
         return graph
 
-    def _check(self, *breakpoints: Any) -> None:
-        """Raise a BuildError for names that are not in the group."""
+    def _check_names(self) -> None:
+        """Raises a BuildError for a name of the speaker, of the stop or of visible_to that is not in the group."""
         named: dict[str, Iterable[str]] = {"speaker": self.speaker.names}
         named["stop"] = self.stop.names if self.stop else ()
         if isinstance(self.visible_to, Mapping):
@@ -181,113 +195,146 @@ class ChatGroup:
                 raise BuildError(
                     f"{where}= names {member!r}, who is not in the group{did_you_mean(member, self.members)}"
                 )
-        if self.speaker.is_free and any(breakpoints):
-            raise BuildError("members who speak freely have no turns: leave out interrupt_before= and interrupt_after=")
 
-    def _etiquette(self, keys: frozenset[str]) -> dict[str, Member]:
+    def _wrap_members(self, keys: frozenset[str]) -> dict[str, Member]:
         rule: Any = self.visible_to
-        audience = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
-        metered = bool(self.stop and self.stop.metered)
-        etiquette = Etiquette(tuple(self.members), self.state_schema, keys, audience, metered)
-        return {key: Member(key, agent, etiquette) for key, agent in self.members.items()}
+        audience_rule = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
+        settings = GroupSettings(tuple(self.members), self.state_schema, keys, audience_rule, self._counts_usage)
+        return {name: Member(name, agent, settings) for name, agent in self.members.items()}
 
-    def _crowd(self, members: Mapping[str, Member]) -> Crowd:
+    def _parallel_turns(self, members: Mapping[str, Member]) -> ParallelTurns:
         stop = self.stop or max_turns(self.max_turns)
-        return Crowd(members, free=self.speaker.is_free, left=stop.left, metered=stop.metered)
+        return ParallelTurns(
+            members, is_free=self.speaker.is_free, seconds_left=stop.left, counts_usage=self._counts_usage
+        )
 
-    def _together(self, crowd: Crowd) -> Any:
+    @property
+    def _counts_usage(self) -> bool:
+        return bool(self.stop and self.stop.metered)
+
+    def _add_nodes(
+        self, builder: AnyBuilder, members: Mapping[str, Member], parallel: ParallelTurns, schema: Any
+    ) -> None:
+        """Adds `next_turn` and the members, each with an edge back to it."""
+        next_turn = self._next_turn_node(parallel)
+        builder.add_node(_NEXT_TURN, next_turn, input_schema=schema, destinations=(*members, END))
+        builder.add_edge(START, _NEXT_TURN)
+        for name, member in members.items():
+            builder.add_node(name, parallel.member_node(member), input_schema=schema)
+            builder.add_edge(name, _NEXT_TURN)
+
+    def _together_node(self, parallel: ParallelTurns) -> Any:
         def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
             conversation = self._conversation(state)
-            return crowd.run(state, conversation, floor_of(conversation.events), config).command(_TURN)
+            outcome = parallel.run(state, conversation, speakers_of(conversation.events), config)
+            return outcome.command(_NEXT_TURN)
 
         async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
             conversation = self._conversation(state)
-            return (await crowd.arun(state, conversation, floor_of(conversation.events), config)).command(_TURN)
+            outcome = await parallel.arun(state, conversation, speakers_of(conversation.events), config)
+            return outcome.command(_NEXT_TURN)
 
         return runnable(together, atogether, name=_TOGETHER)
 
-    def _turn(self, crowd: Crowd) -> Any:
-        def turn(state: dict[str, Any], config: RunnableConfig) -> Any:
+    def _next_turn_node(self, parallel: ParallelTurns) -> Any:
+        def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             conversation = self._conversation(state)
-            if command := self._given(conversation, config):
+            if command := self._end_or_resume(conversation, config):
                 return command
-            metered, meter = self._metered(config)
-            names = conversation.handoff or self.speaker.next(conversation, metered)
-            command, floor = self._floor(conversation, names, crowd, config, meter)
-            return command or crowd.run(state, conversation, names, config).command(_TURN, floor)
+            counter, counted = self._count_selector(config)
+            names = conversation.handoff or self.speaker.next(conversation, counted)
+            command, event = self._route(conversation, names, parallel, config, counter)
+            return command or parallel.run(state, conversation, names, config).command(_NEXT_TURN, event)
 
-        async def aturn(state: dict[str, Any], config: RunnableConfig) -> Any:
+        async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             conversation = self._conversation(state)
-            if command := self._given(conversation, config):
+            if command := self._end_or_resume(conversation, config):
                 return command
-            metered, meter = self._metered(config)
-            names = conversation.handoff or await self.speaker.anext(conversation, metered)
-            command, floor = self._floor(conversation, names, crowd, config, meter)
-            return command or (await crowd.arun(state, conversation, names, config)).command(_TURN, floor)
+            counter, counted = self._count_selector(config)
+            names = conversation.handoff or await self.speaker.anext(conversation, counted)
+            command, event = self._route(conversation, names, parallel, config, counter)
+            return command or (await parallel.arun(state, conversation, names, config)).command(_NEXT_TURN, event)
 
-        return runnable(turn, aturn, name=_TURN)
+        return runnable(next_turn, anext_turn, name=_NEXT_TURN)
 
-    def _metered(self, config: RunnableConfig) -> tuple[RunnableConfig, Meter | None]:
-        """A model that chooses who speaks is paid from the group's budget."""
-        if not (self.stop and self.stop.metered):
-            return config, None
-        meter = Meter()
-        return meter.into(config), meter
-
-    def _given(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
-        """What follows without a choice: the end, or the answer of a person."""
-        if reason := self._ends(conversation):
-            return self._close(conversation, Event(ends=reason), config)
-        if waiting := conversation.waiting:
-            return Command(goto=list(waiting))
+    def _end_or_resume(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
+        """The command that ends the conversation or resumes interrupted members; None if a speaker is to be chosen."""
+        if reason := self._stop_reason(conversation):
+            return self._end(conversation, Event(stop_reason=reason), config)
+        if interrupted := conversation.interrupted:
+            return Command(goto=list(interrupted))
         return None
 
-    def _ends(self, conversation: Conversation) -> str | None:
-        if ended := next((event["ends"] for event in conversation.events if "ends" in event), None):
-            return ended
+    def _stop_reason(self, conversation: Conversation) -> str | None:
+        if reason := next((event["stop_reason"] for event in conversation.events if "stop_reason" in event), None):
+            return reason
         if self.stop and (reason := self.stop.reason(conversation)):
             return reason
         return f"max_turns bound ({self.max_turns})" if conversation.turns >= self.max_turns else None
 
-    def _floor(
+    def _count_selector(self, config: RunnableConfig) -> tuple[UsageCounter | None, RunnableConfig]:
+        """A counter, and the config to call the speaker with: the budget pays for a model that selects too."""
+        if not self._counts_usage:
+            return None, config
+        counter = UsageCounter()
+        return counter, counter.attach(config)
+
+    def _route(
         self,
         conversation: Conversation,
         names: Sequence[str],
-        crowd: Crowd,
+        parallel: ParallelTurns,
         config: RunnableConfig,
-        meter: Meter | None,
+        counter: UsageCounter | None,
     ) -> tuple[Command[Any] | None, Event]:
-        """Where to go, or nowhere if the crowd may begin at once; and who has the floor."""
+        """The command that goes to the chosen members, or None if their turns run in this task; and the event."""
         if self.speaker.is_free:
-            return None, Event(floor=[])
-        used = meter.reading() if meter else Event()
+            return None, Event(speakers=[])
+        used = counter.usage() if counter else Event()
         if not names:
-            return self._close(conversation, {**used, "ends": f"{self.speaker.label} chose nobody"}, config), used
-        floor: Event = {**used, "floor": list(names)}
-        if not crowd.can_stand_for(names, config):
-            return Command(goto=list(names), update={LOG: [floor]}), floor
-        # What was chosen is saved before it begins.
-        saves = LoopHandle(config).has_checkpointer
-        return Command(goto=_TOGETHER, update={LOG: [floor]}) if saves else None, floor
+            return self._end(conversation, {**used, "stop_reason": f"{self.speaker.label} chose nobody"}, config), used
+        chosen: Event = {**used, "speakers": list(names)}
+        if not parallel.can_run(names, config):
+            return Command(goto=list(names), update={EVENT_LOG: [chosen]}), chosen
+        # With a checkpointer the choice is saved before the turns begin: they run in a task of their own.
+        has_checkpointer = LoopHandle(config).has_checkpointer
+        return Command(goto=_TOGETHER, update={EVENT_LOG: [chosen]}) if has_checkpointer else None, chosen
 
     def _conversation(self, state: dict[str, Any]) -> Conversation:
-        values = {key: value for key, value in state.items() if key != LOG}
+        values = {key: value for key, value in state.items() if key != EVENT_LOG}
         return Conversation(
             members=tuple(self.members),
-            state=coerced(self.state_schema, values),
+            state=coerce_state(self.state_schema, values),
             messages=state.get("messages", []),
-            events=state.get(LOG, []),
+            events=state.get(EVENT_LOG, []),
         )
 
-    def _close(self, conversation: Conversation, end: Event, config: RunnableConfig) -> Command[Any]:
-        ends = {"stop_reason": end["ends"], "last_speaker": conversation.last_speaker}
+    def _end(self, conversation: Conversation, event: Event, config: RunnableConfig) -> Command[Any]:
+        ends = {"stop_reason": event["stop_reason"], "last_speaker": conversation.last_speaker}
         author = parent_node_of(config) or self.name
-        messages = _reply(self.reply, conversation.said, author, ends)
-        return Command(goto=END, update={"messages": messages, **ends, LOG: [end]})
+        messages = _reply_update(self.reply, conversation.said, author, ends)
+        return Command(goto=END, update={"messages": messages, **ends, EVENT_LOG: [event]})
 
 
-def _reply(reply: Reply, said: list[BaseMessage], author: str | None, ends: dict[str, Any]) -> list[BaseMessage]:
-    """The update that makes the transcript what the group contributes."""
+def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:
+    """Tells LangGraph of the graphs inside members, for state and streams of subgraphs: it does not find them itself.
+
+    A graph with `checkpointer=False` is left out, as LangGraph leaves it out.
+    """
+    for name, member in members.items():
+        if any(getattr(inner, "checkpointer", None) is not False for inner in member.graphs):
+            set_subgraphs(graph, name, member.graphs)
+
+
+def _reply_update(reply: Reply, said: list[BaseMessage], author: str | None, ends: dict[str, Any]) -> list[BaseMessage]:
+    """The update of `messages` that reduces the messages of a run to the reply.
+
+    Args:
+        reply: as of `ChatGroup`.
+        said: the messages of the run.
+        author: the name of the last message, unless the reply is the transcript.
+        ends: metadata for the last message.
+    """
     public = [message for message in said if audience_of(message) is None]
     if callable(reply):
         made = reply(public)
@@ -303,9 +350,9 @@ def _reply(reply: Reply, said: list[BaseMessage], author: str | None, ends: dict
     return [*dropped, *kept[:-1], kept[-1].model_copy(update={"name": name, "response_metadata": metadata})]
 
 
-def _with_log(schema: Any) -> Any:
-    """The keys of the group's state and its log, as plain values: what the group's own nodes read."""
+def _with_event_log(schema: Any) -> Any:
+    """The schema that the nodes of a group read: the keys of the group's state as plain values, and the event log."""
     hints = get_type_hints(schema, include_extras=True)
     if "messages" not in hints:
         raise BuildError(f"a group's state_schema needs the key 'messages': let {schema.__name__} extend MessagesState")
-    return TypedDict("GroupState", {**hints, LOG: Annotated[list[Event], told]})  # type: ignore[operator]
+    return TypedDict("StateWithEventLog", {**hints, EVENT_LOG: Annotated[list[Event], append_events]})  # type: ignore[operator]

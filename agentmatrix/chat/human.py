@@ -12,19 +12,19 @@ __all__ = ["human"]
 
 
 def human(name: str | None = None, *, prompt: str | Callable[[list[AnyMessage]], Any] | None = None) -> Any:
-    """A person: each of their turns is an `interrupt`, answered by `Command(resume=...)`.
+    """A person: each turn is an `interrupt`, answered by `Command(resume=...)`.
 
-    The answer, a text or a message, becomes a `HumanMessage` under the member's name; an empty one is silence.
+    The answer, a text or a message, becomes a `HumanMessage` under the member's name. An empty answer is silence.
 
     Args:
         name: the person's name, where members are given as a list.
-        prompt: what the interrupt asks, or a function of the transcript that makes it; by default the last message
+        prompt: the value of the interrupt, or a function that makes it from the transcript; by default the last message
             and its author.
     """
 
     def person(messages: list[AnyMessage]) -> list[BaseMessage]:
-        asked = _last(messages) if prompt is None else prompt(messages) if callable(prompt) else prompt
-        answer = interrupt(asked)
+        question = _last_message(messages) if prompt is None else prompt(messages) if callable(prompt) else prompt
+        answer = interrupt(question)
         if isinstance(answer, BaseMessage):
             return [answer]
         return [HumanMessage(str(answer), name=name)] if answer not in (None, "") else []
@@ -33,5 +33,5 @@ def human(name: str | None = None, *, prompt: str | Callable[[list[AnyMessage]],
     return person
 
 
-def _last(messages: list[AnyMessage]) -> str:
+def _last_message(messages: list[AnyMessage]) -> str:
     return f"{messages[-1].name or 'user'}: {messages[-1].text}" if messages else "begin"

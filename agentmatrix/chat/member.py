@@ -1,4 +1,7 @@
-"""A member of a chat group: an agent behind the group's etiquette."""
+"""A member of a chat group: an agent, and what one turn of it means for the group.
+
+A `Member` has no state of its own. Turns of different members may run at the same time, on any thread.
+"""
 
 from __future__ import annotations
 
@@ -15,119 +18,150 @@ from langgraph.types import Command, Send
 from pydantic import BaseModel
 
 from agentmatrix.agent import as_agent, messages_in
-from agentmatrix.chat.conversation import Audience, Event, Transcript, contribution, waiting_in
-from agentmatrix.chat.usage import Meter
+from agentmatrix.chat.contribution import AudienceRule, public_messages
+from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members
+from agentmatrix.chat.transcript import Transcript
+from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.compose.folding import unchanged
 from agentmatrix.errors import SpeakerError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
-from agentmatrix.pregel.runnables import is_native_async, node_runnable
+from agentmatrix.pregel.runnables import node_runnable
 from agentmatrix.pregel.task_config import command_for_node, updates_of
 from agentmatrix.pregel.virtual_tasks import reraise_interrupt
 
-__all__ = ["LOG", "Etiquette", "Member", "Turn", "coerced"]
-
-LOG = "conversation"
+__all__ = ["GroupSettings", "Member", "Turn", "coerce_state"]
 
 
 @dataclass(frozen=True)
-class Etiquette:
-    """What all members of a group have in common.
+class GroupSettings:
+    """The settings of a group that each member needs.
 
     Attributes:
-        names: the names of the members.
-        schema: the schema of the group's state.
-        keys: its keys.
-        audience: who may hear a message that does not say so itself.
-        metered: whether tokens, calls and seconds are counted.
+        members: the names of the members.
+        state_schema: the schema of the group's state.
+        keys: the keys of that schema.
+        audience_rule: gives the audience of a message that does not name one.
+        counts_usage: whether tokens, calls and seconds are counted.
     """
 
-    names: tuple[str, ...]
-    schema: Any
+    members: tuple[str, ...]
+    state_schema: Any
     keys: frozenset[str]
-    audience: Audience
-    metered: bool
+    audience_rule: AudienceRule
+    counts_usage: bool
 
 
 class Turn(NamedTuple):
-    """A turn of a member as it begins: what it is given, of how many messages, and after how many events."""
+    """A turn of a member, as it begins.
 
-    given: Any
-    known: Collection[str | None]
-    heard: int
-    since: int
-    meter: Meter | None
+    Attributes:
+        input: the input of the agent.
+        known_ids: the ids of the messages in the transcript.
+        seen_messages: the number of messages that the member is given.
+        seen_events: the number of events in the log.
+        usage: the counter of the turn, if usage is counted.
+    """
+
+    input: Any
+    known_ids: Collection[str | None]
+    seen_messages: int
+    seen_events: int
+    usage: UsageCounter | None
 
 
 class Member:
-    """One turn of one member: shows it the transcript, takes its words and its handoff, keeps the rest private."""
+    """An agent in a group: shows it the transcript, and makes an update of the group's state from its answer.
 
-    def __init__(self, name: str, agent: Any, etiquette: Etiquette) -> None:
+    Args:
+        name: the name of the member.
+        agent: whatever `as_agent` takes.
+        settings: the settings of the group.
+
+    Attributes:
+        graphs: the agent, if it is a graph.
+        is_model: whether the agent is a bare chat model.
+    """
+
+    def __init__(self, name: str, agent: Any, settings: GroupSettings) -> None:
         self.name = name
-        self._group = etiquette
+        self._settings = settings
         runnable = as_agent(agent, name=name)
         self.graphs = [runnable] if isinstance(runnable, PregelProtocol) else []
-        self.agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
-        self.is_async = bool(self.graphs) or is_native_async(self.agent)
-        # A bare model is asked without detours: it takes messages, and its answer is one.
         self.is_model = isinstance(agent, BaseChatModel)
-        self._asked: Runnable[Any, Any] = agent if self.is_model else self.agent
+        # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
+        self._agent: Runnable[Any, Any]
+        if self.is_model:
+            self._agent = agent
+        else:
+            self._agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
 
-    def speak_alone(self, state: dict[str, Any], config: RunnableConfig) -> Any:
-        """A turn in a task of its own, which may go on after a question to a person."""
-        config = self._goes_on(state, config)
+    def speak_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted."""
+        config = self._resuming(state, config)
         transcript = Transcript(state.get("messages", []))
-        return self.speak(self.turn(state, transcript, len(transcript)), config)
+        return self.speak(self.begin_turn(state, transcript, len(transcript)), config)
 
-    async def aspeak_alone(self, state: dict[str, Any], config: RunnableConfig) -> Any:
-        """The same as `speak_alone`, async."""
-        config = self._goes_on(state, config)
+    async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The same as `speak_in_task`, async."""
+        config = self._resuming(state, config)
         transcript = Transcript(state.get("messages", []))
-        return await self.aspeak(self.turn(state, transcript, len(transcript)), config)
+        return await self.aspeak(self.begin_turn(state, transcript, len(transcript)), config)
 
-    def turn(self, state: Mapping[str, Any], transcript: Transcript, heard: int) -> Turn:
-        """A turn that begins when so many messages have been heard."""
-        seen: Any = transcript.seen_by(self.name, heard)
-        meter = Meter() if self._group.metered else None
-        given = seen if self.is_model else self._shared(state, seen)
-        return Turn(given, transcript.ids, heard, len(state.get(LOG, ())), meter)
+    def begin_turn(self, state: Mapping[str, Any], transcript: Transcript, seen_messages: int) -> Turn:
+        """A turn from the first `seen_messages` messages of the transcript."""
+        seen: Any = transcript.seen_by(self.name, seen_messages)
+        usage = UsageCounter() if self._settings.counts_usage else None
+        agent_input = seen if self.is_model else self._state_for_agent(state, seen)
+        return Turn(agent_input, transcript.message_ids, seen_messages, len(state.get(EVENT_LOG, ())), usage)
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
-        """Take a turn: the update of the group's state, or a command for a graph further out."""
-        config = turn.meter.into(config) if turn.meter else config
+        """Take a turn.
+
+        Returns:
+            An update of the group's state with one event, or a command for a graph further out.
+        """
+        config = turn.usage.attach(config) if turn.usage else config
         try:
-            answer = self._asked.invoke(turn.given, config)
+            answer = self._agent.invoke(turn.input, config)
         except ParentCommand as error:
-            answer = self._sent(error, config)
-        return self._answered(answer, turn)
+            answer = self._handoff(error, config)
+        return self._update(answer, turn)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
-        config = turn.meter.into(config) if turn.meter else config
+        config = turn.usage.attach(config) if turn.usage else config
         try:
-            answer = await self._asked.ainvoke(turn.given, config)
+            answer = await self._agent.ainvoke(turn.input, config)
         except ParentCommand as error:
-            answer = self._sent(error, config)
-        return self._answered(answer, turn)
+            answer = self._handoff(error, config)
+        return self._update(answer, turn)
 
-    def _goes_on(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
-        asked = waiting_in(state.get(LOG, ())).get(self.name)
-        return reraise_interrupt(config, asked["ns"], asked["values"], inside=bool(self.graphs)) if asked else config
+    def _resuming(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
+        """The config to resume an interrupted turn of the member with; the config itself if there is none.
 
-    def _shared(self, state: Mapping[str, Any], seen: list[BaseMessage]) -> Any:
-        shared = {key: value for key, value in state.items() if key in self._group.keys}
+        Raises:
+            GraphInterrupt: the interrupt has no answer yet.
+        """
+        interrupts = interrupted_members(state.get(EVENT_LOG, ())).get(self.name)
+        if not interrupts:
+            return config
+        return reraise_interrupt(config, interrupts["ns"], interrupts["values"], inside=bool(self.graphs))
+
+    def _state_for_agent(self, state: Mapping[str, Any], seen: list[BaseMessage]) -> Any:
+        shared = {key: value for key, value in state.items() if key in self._settings.keys}
         shared["messages"] = seen
-        return shared if self.graphs else coerced(self._group.schema, shared)
+        return shared if self.graphs else coerce_state(self._settings.state_schema, shared)
 
-    def _sent(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
-        """A command out of a graph inside the member is a handoff, unless it is meant for a graph further out."""
+    def _handoff(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
+        """The handoff that a graph inside the member has sent; a command for a graph further out is raised again."""
         command = command_for_node(error, config)
         if command is None:
             raise error
         return Command(goto=command.goto, update=command.update)
 
-    def _answered(self, answer: Any, turn: Turn) -> Any:
+    def _update(self, answer: Any, turn: Turn) -> Any:
         if isinstance(answer, BaseMessage):
-            return {"messages": (said := self._said([answer], turn)), LOG: [self._event(turn, said)]}
+            return {"messages": (said := self._public([answer], turn)), EVENT_LOG: [self._event(turn, said)]}
         if isinstance(answer, Command):
             if answer.graph == Command.PARENT:
                 return answer
@@ -139,39 +173,46 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        said = self._said(_messages(update), turn)
+        said = self._public(_messages(update), turn)
         event = self._event(turn, said)
-        known = turn.given if isinstance(turn.given, Mapping) else getattr(turn.given, "__dict__", {})
-        keys = self._group.keys
-        changed = {k: v for k, v in update.items() if k in keys - {"messages"} and not unchanged(v, known.get(k))}
-        return {**changed, "messages": said, LOG: [self._handed(event, goto)]}
+        # A value that the agent hands back as it got it is no update: a reducer would add it once more.
+        given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
+        keys = self._settings.keys - {"messages"}
+        changed = {k: v for k, v in update.items() if k in keys and not unchanged(v, given.get(k))}
+        return {**changed, "messages": said, EVENT_LOG: [self._with_handoff(event, goto)]}
 
-    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
-        return contribution(answered, turn.known, self.name, self._group.names, self._group.audience)
+    def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
+        group = self._settings
+        return public_messages(answered, turn.known_ids, self.name, group.members, group.audience_rule)
 
     def _event(self, turn: Turn, said: list[BaseMessage]) -> Event:
-        event = Event(by=self.name, said=[str(message.id) for message in said], heard=turn.heard, since=turn.since)
-        if turn.meter:
-            event.update(turn.meter.reading())
+        event = Event(
+            by=self.name,
+            message_ids=[str(message.id) for message in said],
+            seen_messages=turn.seen_messages,
+            seen_events=turn.seen_events,
+        )
+        if turn.usage:
+            event.update(turn.usage.usage())
         return event
 
-    def _handed(self, event: Event, goto: Any) -> Event:
+    def _with_handoff(self, event: Event, goto: Any) -> Event:
         targets = [goto] if isinstance(goto, str | Send) else list(goto)
         for target in targets:
-            if target != END and target not in self._group.names:
+            if target != END and target not in self._settings.members:
                 raise SpeakerError(
                     f"the member {self.name!r} hands over to {target!r}, who is not in the group: "
-                    f"go to one of {', '.join(self._group.names)}, or to END"
+                    f"go to one of {', '.join(self._settings.members)}, or to END"
                 )
         if END in targets:
-            return {**event, "ends": f"{self.name} ended it"}
+            return {**event, "stop_reason": f"{self.name} ended it"}
         return {**event, "goto": [str(target) for target in targets]} if targets else event
 
 
-def coerced(schema: Any, values: dict[str, Any]) -> Any:
-    """The state as its schema has it: an object for a pydantic model or a dataclass, else the dict."""
-    made = isinstance(schema, type) and (issubclass(schema, BaseModel) or is_dataclass(schema))
-    return schema(**values) if made else values
+def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
+    """The state as its schema has it: an object for a pydantic model or a dataclass, otherwise the dict."""
+    is_object = isinstance(schema, type) and (issubclass(schema, BaseModel) or is_dataclass(schema))
+    return schema(**values) if is_object else values
 
 
 def _messages(update: Mapping[str, Any]) -> list[Any]:

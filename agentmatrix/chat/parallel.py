@@ -1,10 +1,14 @@
-"""Members of a chat group who act at the same time, inside one task of the group's graph.
+"""Turns of several members at the same time, inside one LangGraph task of the group.
 
-In a broadcast it stands for as many tasks, where nothing of a task could be seen but its result. With a checkpointer it
-does so for models; what they have answered is saved as those tasks' results would be, and as soon as one of them fails
-or asks a person it gives way to the tasks. In free
-conversation it lets each member begin as soon as there is something new to hear: whoever is still at work when the task
-ends, since somebody else has spoken, goes on, and is met again by the next one.
+Broadcast: the task stands for one task for each member, where that makes no visible difference. With a checkpointer it
+does so for bare models only. Their results are saved one by one beside the checkpoint, as LangGraph saves those of
+tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each member.
+
+Free conversation: a member begins a turn as soon as there is a message that it has not seen. The task ends when a
+member has spoken; turns that still run go on, and the group's next task collects them.
+
+Threads: `run` is called by the thread of the group's task, `arun` on the event loop. The nodes of the members use the
+pool after a fallback only, when no task of `run` is waiting. The pools have the locks.
 """
 
 from __future__ import annotations
@@ -16,172 +20,204 @@ from uuid import UUID, uuid5
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.types import Command
 
-from agentmatrix.chat.conversation import Conversation, Event, held_in
-from agentmatrix.chat.member import LOG, Member
-from agentmatrix.chat.workers import Ended, Room, Tasks, Threads
+from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results
+from agentmatrix.chat.member import Member
+from agentmatrix.chat.thread_workers import ThreadMemberPool
+from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import namespace_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask, reraise_interrupt
 
-__all__ = ["Crowd", "Met"]
+__all__ = ["ParallelTurns", "TurnsOutcome"]
 
-Left = Callable[[Conversation], float | None]
-_IDS = UUID("6f0a4f0e-3b52-4a8e-9d4b-6c1a54b1f1d3")
-
-
-class Met(NamedTuple):
-    """What becomes of a conversation when members have been met: updates of the group's state, what was said, what
-    happened, and whose own tasks take over; nobody's, as a rule."""
-
-    updates: list[dict[str, Any]]
-    said: list[Any]
-    events: list[Event]
-    give_way: Sequence[str] = ()
-
-    def command(self, goto: str, *before: Event) -> list[Command[Any]]:
-        """It as an answer of a node that goes on to `goto`."""
-        others: list[Command[Any]] = [Command(update=update) for update in self.updates if update]
-        told = {"messages": self.said, LOG: [*before, *self.events]}
-        return [*others, Command(goto=list(self.give_way) or goto, update=told)]
+_TASK_IDS = UUID("6f0a4f0e-3b52-4a8e-9d4b-6c1a54b1f1d3")
 
 
-class Crowd:
-    """Those members of a group who act at the same time.
+class TurnsOutcome(NamedTuple):
+    """The outcome of finished turns for the group.
 
-    Args:
-        members: all members.
-        free: whether they act when they want, and not when they are given the floor.
-        left: how many seconds the conversation may go on.
-        metered: whether tokens, calls and seconds are counted.
+    Attributes:
+        updates: updates of the group's state, without messages and events.
+        messages: the messages of all turns.
+        events: the events of all turns.
+        fall_back: the members whose own tasks take over; usually none.
     """
 
-    def __init__(self, members: Mapping[str, Member], *, free: bool, left: Left, metered: bool) -> None:
-        self._members = members
-        self._free = free
-        self._left = left
-        self._metered = metered
-        self._numbers = {name: number for number, name in enumerate(members)}
-        self._rooms: dict[int, Any] = {}
+    updates: list[dict[str, Any]]
+    messages: list[Any]
+    events: list[Event]
+    fall_back: Sequence[str] = ()
 
-    def can_stand_for(self, names: Sequence[str], config: RunnableConfig) -> bool:
-        """Whether it makes no difference that these members run in one task."""
+    def command(self, goto: str, *before: Event) -> list[Command[Any]]:
+        """The outcome as the answer of a node that goes on to `goto`, with the events `before` it."""
+        others: list[Command[Any]] = [Command(update=update) for update in self.updates if update]
+        update = {"messages": self.messages, EVENT_LOG: [*before, *self.events]}
+        return [*others, Command(goto=list(self.fall_back) or goto, update=update)]
+
+
+class ParallelTurns:
+    """Runs turns of several members at the same time.
+
+    Args:
+        members: all members, by name.
+        is_free: whether it is free conversation; otherwise broadcast.
+        seconds_left: gives the seconds after which the conversation is cut off, or None.
+        counts_usage: whether tokens, calls and seconds are counted.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        *,
+        is_free: bool,
+        seconds_left: Callable[[Conversation], float | None],
+        counts_usage: bool,
+    ) -> None:
+        self._members = members
+        self._is_free = is_free
+        self._seconds_left = seconds_left
+        self._counts_usage = counts_usage
+        self._numbers = {name: number for number, name in enumerate(members)}
+        # By id of LangGraph's loop. A pool is removed when its run ends, so an id that Python uses again is free.
+        self._pools: dict[int, Any] = {}
+
+    def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
+        """Whether a broadcast to these members may run in one task, because that makes no visible difference."""
         if len(names) < 2 or any(self._members[name].graphs for name in names):
             return False
-        run = LoopHandle(config)
-        # Whatever else than a model may have results of its own to save, of a `@task`, which belong to a task.
-        if run.has_checkpointer and not all(self._members[name].is_model for name in names):
+        loop = LoopHandle(config)
+        # A function may call a `@task`, whose result is saved under the task of its node.
+        if loop.has_checkpointer and not all(self._members[name].is_model for name in names):
             return False
-        return not (run.is_followed or run.breakpoints)
+        return not (loop.is_followed or loop.breakpoints)
 
-    def run(self, state: dict[str, Any], conversation: Conversation, floor: Sequence[str], config: Any) -> Met:
-        """Until somebody has spoken, or all whose turn it is."""
-        room = self._room(config, Threads)
-        left = self._begin(room, state, conversation, floor, config)
-        return self._met(room, room.wait(left))
+    def run(
+        self, state: dict[str, Any], conversation: Conversation, speakers: Sequence[str], config: Any
+    ) -> TurnsOutcome:
+        """Starts turns, and waits until all have ended (broadcast) or a member has spoken (free conversation).
 
-    async def arun(self, state: dict[str, Any], conversation: Conversation, floor: Sequence[str], config: Any) -> Met:
+        Args:
+            state: the state of the group.
+            conversation: the same, for stops.
+            speakers: the members to start; in free conversation the members with news are started.
+            config: the config of the task.
+        """
+        pool = self._pool(config, ThreadMemberPool)
+        seconds = self._start(pool, state, conversation, speakers, config)
+        return self._outcome(pool, pool.wait(seconds))
+
+    async def arun(
+        self, state: dict[str, Any], conversation: Conversation, speakers: Sequence[str], config: Any
+    ) -> TurnsOutcome:
         """The same as `run`, async."""
-        room = self._room(config, Tasks)
-        left = self._begin(room, state, conversation, floor, config)
-        return self._met(room, await room.wait(left))
+        pool = self._pool(config, AsyncMemberPool)
+        seconds = self._start(pool, state, conversation, speakers, config)
+        return self._outcome(pool, await pool.wait(seconds))
 
-    def alone(self, member: Member) -> Runnable[Any, Any]:
-        """What stands for a member in the group's graph. It takes over a turn that began here."""
+    def member_node(self, member: Member) -> Runnable[Any, Any]:
+        """The node of a member in the group's graph. After a fallback it takes over the turn that began in the pool."""
 
         def call(state: dict[str, Any], config: RunnableConfig) -> Any:
-            name, log = member.name, state.get(LOG, ())
-            if (held := held_in(log).get(name)) is not None:
-                return held
-            room = self._rooms.get(id(LoopHandle(config).loop))
-            if room and not self._free and name in room.busy:
-                return _taken_over(room.join(name), config)
-            return member.speak_alone(state, config)
+            if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+                return result
+            pool = self._pools.get(id(LoopHandle(config).loop))
+            if pool and not self._is_free and member.name in pool.running:
+                return _result_in_task(pool.join(member.name), config)
+            return member.speak_in_task(state, config)
 
         async def acall(state: dict[str, Any], config: RunnableConfig) -> Any:
-            name, log = member.name, state.get(LOG, ())
-            if (held := held_in(log).get(name)) is not None:
-                return held
-            room = self._rooms.get(id(LoopHandle(config).loop))
-            if room and not self._free and name in room.busy:
-                return _taken_over(await room.join(name), config)
-            return await member.aspeak_alone(state, config)
+            if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+                return result
+            pool = self._pools.get(id(LoopHandle(config).loop))
+            if pool and not self._is_free and member.name in pool.running:
+                return _result_in_task(await pool.join(member.name), config)
+            return await member.aspeak_in_task(state, config)
 
         return runnable(call, acall, name=member.name)
 
-    def _room(self, config: RunnableConfig, kind: Callable[..., Any]) -> Any:
-        run = LoopHandle(config)
-        key = id(run.loop)
-        if key not in self._rooms:
-            self._rooms[key] = kind(config.get("max_concurrency"), everybody=not self._free, saves=run.has_checkpointer)
-            run.at_exit(lambda: self._rooms.pop(key).close())
-        self._rooms[key].run = run
-        return self._rooms[key]
+    def _pool(self, config: RunnableConfig, kind: Callable[..., Any]) -> Any:
+        """The pool of the run."""
+        loop = LoopHandle(config)
+        key = id(loop.loop)
+        if key not in self._pools:
+            limit, broadcast = config.get("max_concurrency"), not self._is_free
+            self._pools[key] = kind(limit, wait_for_all=broadcast, has_checkpointer=loop.has_checkpointer)
+            loop.at_exit(lambda: self._pools.pop(key).close())
+        self._pools[key].loop = loop
+        return self._pools[key]
 
-    def _begin(
-        self, room: Room, state: dict[str, Any], conversation: Conversation, floor: Sequence[str], config: Any
+    def _start(
+        self, pool: MemberPool, state: dict[str, Any], conversation: Conversation, speakers: Sequence[str], config: Any
     ) -> float | None:
-        """Let those begin whose turn it is. Returns for how many seconds to wait at most."""
-        task = str(uuid5(_IDS, namespace_of(config)))[:24]
-        room.hear(state, conversation.messages)
-        names = self._due(room, conversation) if self._free else sorted(floor)
-        saved = {} if self._free else {update[LOG][-1]["by"]: update for update in room.run.saved}
-        for name in () if room.failed else names:
-            activation = VirtualTask(room.run, name, f"{task}{self._numbers[name]:012x}")
+        """Starts the turns. Returns the seconds to wait at most."""
+        # The ids are the same if the task runs again, after a kill.
+        prefix = str(uuid5(_TASK_IDS, namespace_of(config)))[:24]
+        pool.set_state(state, conversation.messages)
+        names = self._ready(pool, conversation) if self._is_free else sorted(speakers)
+        saved = {} if self._is_free else {update[EVENT_LOG][-1]["by"]: update for update in pool.loop.saved}
+        # After a failure that was put back, nothing new starts: `wait` returns it at once.
+        for name in () if pool.has_failed else names:
+            task = VirtualTask(pool.loop, name, f"{prefix}{self._numbers[name]:012x}")
             if name in saved:
-                room.end_as_before(activation, saved[name])
+                pool.restore(task, saved[name])
             else:
-                room.begin(activation, self._members[name])
-        return self._left(conversation) if self._free else None
+                pool.start(task, self._members[name])
+        return self._seconds_left(conversation) if self._is_free else None
 
-    def _due(self, room: Room, conversation: Conversation) -> list[str]:
-        """Who is not at work and has something new to hear, or has been called by a handoff."""
-        if paused := [name for name in room.run.breakpoints if name == "*" or name in self._members]:
+    def _ready(self, pool: MemberPool, conversation: Conversation) -> list[str]:
+        """Free conversation: the members that are not running and have a new message to see, or a pending handoff."""
+        if paused := [name for name in pool.loop.breakpoints if name == "*" or name in self._members]:
             raise BuildError(f"members who speak freely have no turns to pause before or after: leave out {paused}")
-        heard = {event["by"]: event["heard"] for event in conversation.events if "by" in event}
-        called, has_news = conversation.called, room.transcript.has_news
-        idle = [name for name in conversation.members if name not in room.busy]
-        return [n for n in idle if n not in heard or n in called or has_news(n, heard[n])]
+        seen = {event["by"]: event["seen_messages"] for event in conversation.events if "by" in event}
+        called, has_new = conversation.pending_handoffs, pool.transcript.has_new_messages
+        idle = [name for name in conversation.members if name not in pool.running]
+        return [name for name in idle if name not in seen or name in called or has_new(name, seen[name])]
 
-    def _met(self, room: Room, ended: list[Ended]) -> Met:
-        """What becomes of the group's state. An error waits until what was said before it is kept."""
-        failed = [each for each in ended if each.error]
-        if not self._free and room.saves and any(each.error or each.asks for each in ended):
-            return self._give_way(room, ended)
-        if failed and (len(failed) == len(ended) or not self._free):
+    def _outcome(self, pool: MemberPool, finished: list[FinishedTurn]) -> TurnsOutcome:
+        """The outcome of finished turns; raises the first failure.
+
+        In free conversation a failure is put back while there are other results: they are saved first, and the group's
+        next task raises it.
+        """
+        failed = [turn for turn in finished if turn.failed]
+        if not self._is_free and pool.has_checkpointer and any(turn.failed or turn.interrupted for turn in finished):
+            return self._fall_back(pool, finished)
+        if failed and (len(failed) == len(finished) or not self._is_free):
             raise failed[0].outcome
-        for each in failed:
-            room.keep(each)
-        updates = [dict(each.outcome) for each in ended if not each.error]
-        said = [message for update in updates for message in update.pop("messages", ())]
-        events: list[Event] = [event for update in updates for event in update.pop(LOG)]
-        if self._free:
-            if not ended and not room.busy:
-                events.append(Event(ends="silence"))
-            self._clock(room, events)
-        return Met(updates, said, events)
+        for turn in failed:
+            pool.requeue(turn)
+        updates = [dict(turn.outcome) for turn in finished if not turn.failed]
+        messages = [message for update in updates for message in update.pop("messages", ())]
+        events: list[Event] = [event for update in updates for event in update.pop(EVENT_LOG)]
+        if self._is_free:
+            if not finished and not pool.running:
+                events.append(Event(stop_reason="silence"))
+            self._count_seconds(pool, events)
+        return TurnsOutcome(updates, messages, events)
 
-    def _give_way(self, room: Room, ended: list[Ended]) -> Met:
-        """To the tasks of the members, each with what has come of it so far."""
-        names = sorted({*room.busy, *(each.activation.node for each in ended)})
-        held = {each.activation.node: each.outcome for each in ended if not (each.error or each.asks)}
-        for each in ended:
-            if each.error:
-                room.keep(each)
-        asked = [event for each in ended if each.asks for event in each.outcome[LOG]]
-        return Met([], [], [Event(held=held), *asked], names)
+    def _fall_back(self, pool: MemberPool, finished: list[FinishedTurn]) -> TurnsOutcome:
+        """Goes on in the tasks of the members: finished results are in the log, the other turns stay in the pool."""
+        names = sorted({*pool.running, *(turn.task.node for turn in finished)})
+        results = {turn.task.node: turn.outcome for turn in finished if not (turn.failed or turn.interrupted)}
+        for turn in finished:
+            if turn.failed:
+                pool.requeue(turn)
+        interrupts = [event for turn in finished if turn.interrupted for event in turn.outcome[EVENT_LOG]]
+        return TurnsOutcome([], [], [Event(results=results), *interrupts], names)
 
-    def _clock(self, room: Room, events: list[Event]) -> None:
-        """Time that several have worked counts once."""
-        if self._metered:
+    def _count_seconds(self, pool: MemberPool, events: list[Event]) -> None:
+        """Replaces the seconds of the turns, which overlap, by the seconds that have passed."""
+        if self._counts_usage:
             for event in events:
                 event.pop("seconds", None)
-            events.append(Event(seconds=room.lap()))
+            events.append(Event(seconds=pool.elapsed()))
 
 
-def _taken_over(ended: Ended, config: RunnableConfig) -> Any:
-    if ended.error:
-        raise ended.outcome
-    for asked in ended.event.get("asks", {}).values():
-        reraise_interrupt(config, asked["ns"], asked["values"], inside=False)
-    return ended.outcome
+def _result_in_task(finished: FinishedTurn, config: RunnableConfig) -> Any:
+    """The result of a turn from the pool as that of the task of `config`: its update, failure or interrupt."""
+    if finished.failed:
+        raise finished.outcome
+    for interrupts in finished.event.get("interrupts", {}).values():
+        reraise_interrupt(config, interrupts["ns"], interrupts["values"], inside=False)
+    return finished.outcome

@@ -1,7 +1,7 @@
-"""Who speaks next in a chat group.
+"""Speakers: the rules that choose the next member of a chat group.
 
 A speaker is one of these, or any function, sync or async, `(state) -> name | names | None`; None ends the conversation.
-What a member hands over to by itself comes first under every speaker.
+A handoff by a member goes before every speaker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
-from agentmatrix.chat.conversation import Conversation, audience_of
+from agentmatrix.chat.conversation import Conversation
+from agentmatrix.chat.transcript import audience_of
 from agentmatrix.errors import BuildError, SpeakerError
 
 __all__ = [
@@ -35,14 +36,15 @@ Choice = str | Sequence[str] | None
 
 
 class Speaker:
-    """Chooses who speaks next.
+    """Chooses the next member.
 
     Args:
-        choose: called with the conversation; returns a name, several names (they speak at once), or None: nobody.
+        choose: called with the conversation and the config; returns a name, several names (they speak at once), or
+            None, which ends the conversation.
         achoose: the same, async; by default `choose`.
-        label: what the choice is called where a conversation ends because nobody was chosen.
-        names: the members that it names, which must be in the group.
-        is_free: whether members speak when they want, and nobody chooses.
+        label: the name of the speaker in stop reasons and errors.
+        names: the members that the speaker names, which must be in the group.
+        is_free: whether it is free conversation: members speak when they want, and nobody is chosen.
     """
 
     def __init__(
@@ -61,11 +63,11 @@ class Speaker:
         self.is_free = is_free
 
     def next(self, conversation: Conversation, config: RunnableConfig) -> list[str]:
-        """The names of those who speak next; none ends the conversation."""
+        """The members that speak next; an empty list ends the conversation."""
         return _checked(self._choose(conversation, config), conversation, self.label)
 
     async def anext(self, conversation: Conversation, config: RunnableConfig) -> list[str]:
-        """The names of those who speak next; none ends the conversation."""
+        """The same as `next`, async."""
         if self._achoose is None:
             return self.next(conversation, config)
         return _checked(await self._achoose(conversation, config), conversation, self.label)
@@ -83,38 +85,38 @@ def _checked(choice: Any, conversation: Conversation, label: str) -> list[str]:
 
 
 def round_robin() -> Speaker:
-    """The members in their order, again and again; after a handoff it goes on behind whoever spoke last."""
+    """The members in order, again and again. After a handoff it goes on behind the member of the last turn."""
 
     def choose(conversation: Conversation, config: RunnableConfig) -> str:
         members = conversation.members
-        last = conversation.last_floor
+        last = conversation.last_turn_by
         return members[(members.index(last) + 1) % len(members)] if last in members else members[0]
 
     return Speaker(choose, label="round_robin")
 
 
 def random(seed: int | str | None = None, *, repeat: bool = False) -> Speaker:
-    """Anybody.
+    """A random member.
 
     Args:
         seed: makes the sequence the same in every run.
-        repeat: let a member speak twice in a row.
+        repeat: whether a member may speak twice in a row.
     """
 
     def choose(conversation: Conversation, config: RunnableConfig) -> str:
-        # Drawn from the turn's own number, so that a resumed run draws the same again.
+        # Seeded by the number of the turn, so that a resumed run draws the same member again.
         draw = _random.Random(None if seed is None else f"{seed}:{conversation.turns}")
-        others = [m for m in conversation.members if repeat or m != conversation.last_floor]
+        others = [m for m in conversation.members if repeat or m != conversation.last_turn_by]
         return draw.choice(others or conversation.members)
 
     return Speaker(choose, label="random")
 
 
 def handoff(first: str | None = None) -> Speaker:
-    """Whoever the last speaker hands over to, by `Command(goto=)`; without a handoff the conversation ends.
+    """The member that the last one hands over to, by `Command(goto=)`. Without a handoff the conversation ends.
 
     Args:
-        first: who begins; by default the first member.
+        first: the member that begins; by default the first member.
     """
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
@@ -124,45 +126,51 @@ def handoff(first: str | None = None) -> Speaker:
 
 
 def broadcast() -> Speaker:
-    """All members at once, each from the same transcript. What they say stands in the order of their names."""
+    """All members at once, each from the same transcript. Their messages are added in the order of the names."""
     return Speaker(lambda conversation, config: conversation.members, label="broadcast")
 
 
 def free() -> Speaker:
-    """Everybody speaks when they want: no turns, and nobody waits for anybody.
+    """Free conversation: members speak when they want, and no member waits for another.
 
-    All members hear the transcript at the beginning. Whoever is not at work begins again when somebody else has said
-    something, and hears all that is new; an answer without words is silence. Those who begin together hear the same.
-    What is said stands in the order in which it was. The conversation ends in `"silence"` when nobody is at work and
-    nobody has anything new to hear, by its stop, which cuts off whoever is still at work, or by the group's bound,
-    which here is of the turns of one member. A question to a person (`human()`, `interrupt`) lets those who are at work
-    finish and pauses the group; a handoff calls a member who has nothing new to hear.
+    All members begin with the transcript. A member that is not running begins another turn as soon as there is a
+    message of another member that it has not seen. Members that begin together see the same messages. An answer
+    without text is silence. Messages are added in the order in which they are said.
+
+    The conversation ends:
+
+    - with `"silence"`, when no member is running and none has a new message to see;
+    - by its stop, which cancels the members that are running;
+    - by the group's bound, which here counts the turns of one member.
+
+    An interrupt (`human()`, `interrupt`) lets the running members finish, and pauses the group. A handoff starts a
+    member that has no new message to see.
     """
     return Speaker(lambda conversation, config: None, label="free", is_free=True)
 
 
 def mention(fallback: Any = None) -> Speaker:
-    """Whoever is named as `@name` in what was said last, in the order of the mentions. Names of nobody are just text.
+    """The members that the last turn mentions as `@name`, in that order. Other names after an `@` are plain text.
 
     Args:
-        fallback: the speaker that chooses where nobody is mentioned; by default the conversation ends there.
+        fallback: the speaker that chooses where no member is mentioned; by default the conversation ends there.
     """
-    otherwise = as_speaker(fallback) if fallback is not None else Speaker(lambda c, config: None)
+    fallback_speaker = as_speaker(fallback) if fallback is not None else Speaker(lambda c, config: None)
 
     def mentioned(conversation: Conversation) -> list[str]:
-        # Only what was said in the last turn counts: after a silent one, an older mention is used up.
+        # Only the last turn counts, also a silent one: an older mention has been answered.
         said = conversation.last_said if conversation.turns else conversation.messages[-1:]
         longest_first = sorted(conversation.members, key=len, reverse=True)
         names = re.compile(rf"@({'|'.join(map(re.escape, longest_first))})(?![\w-])")
         return [name for message in said for name in names.findall(message.text)]
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
-        return mentioned(conversation) or otherwise.next(conversation, config)
+        return mentioned(conversation) or fallback_speaker.next(conversation, config)
 
     async def achoose(conversation: Conversation, config: RunnableConfig) -> Choice:
-        return mentioned(conversation) or await otherwise.anext(conversation, config)
+        return mentioned(conversation) or await fallback_speaker.anext(conversation, config)
 
-    return Speaker(choose, achoose, label="mention", names=otherwise.names)
+    return Speaker(choose, achoose, label="mention", names=fallback_speaker.names)
 
 
 def selector(
@@ -173,45 +181,45 @@ def selector(
     retries: int = 2,
     fallback: Any = None,
 ) -> Speaker:
-    """A chat model reads the transcript and names who speaks next.
+    """The member that a chat model chooses from the transcript.
 
     Args:
         model: the chat model.
-        prompt: instructions; `{members}` stands for the list of members with their descriptions.
-        descriptions: what each member is good for.
-        retries: how often the model is asked again after an answer that names nobody, or several.
-        fallback: the speaker that chooses when the model keeps failing to; by default `round_robin()`.
+        prompt: instructions; `{members}` is replaced by the list of members with their descriptions.
+        descriptions: for a member, what it is good for.
+        retries: how often the model is asked again after an answer that names no member, or several.
+        fallback: the speaker that chooses if none of the answers names one member; by default `round_robin()`.
     """
     if not isinstance(model, Runnable):
         raise BuildError(f"selector({model!r}): give a chat model")
     if not isinstance(retries, int) or retries < 0:
         raise BuildError(f"selector(retries={retries!r}): name a number that is not negative")
-    otherwise = as_speaker(fallback if fallback is not None else round_robin())
-    # Its answer is a name for us, not a contribution that a reader of the stream should see.
-    quiet = model.with_config(tags=[TAG_NOSTREAM])
+    fallback_speaker = as_speaker(fallback if fallback is not None else round_robin())
+    # The answer is a name, and no message for the reader of a stream.
+    unstreamed = model.with_config(tags=[TAG_NOSTREAM])
 
-    def asked(conversation: Conversation) -> list[BaseMessage]:
+    def first_question(conversation: Conversation) -> list[BaseMessage]:
         return _question(conversation, prompt or _SELECT, descriptions or {})
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
-        question = asked(conversation)
+        question = first_question(conversation)
         for _ in range(retries + 1):
-            answer = quiet.invoke(question, config)
+            answer = unstreamed.invoke(question, config)
             if name := _named(answer, conversation.members):
                 return name
             question = _again(question, answer, conversation.members)
-        return otherwise.next(conversation, config)
+        return fallback_speaker.next(conversation, config)
 
     async def achoose(conversation: Conversation, config: RunnableConfig) -> Choice:
-        question = asked(conversation)
+        question = first_question(conversation)
         for _ in range(retries + 1):
-            answer = await quiet.ainvoke(question, config)
+            answer = await unstreamed.ainvoke(question, config)
             if name := _named(answer, conversation.members):
                 return name
             question = _again(question, answer, conversation.members)
-        return await otherwise.anext(conversation, config)
+        return await fallback_speaker.anext(conversation, config)
 
-    return Speaker(choose, achoose, label="selector", names={*(descriptions or ()), *otherwise.names})
+    return Speaker(choose, achoose, label="selector", names={*(descriptions or ()), *fallback_speaker.names})
 
 
 _SELECT = """You lead a conversation between these members:
@@ -221,8 +229,8 @@ Read what has been said and choose who speaks next. Answer with one name and not
 
 def _question(conversation: Conversation, prompt: str, descriptions: Mapping[str, str]) -> list[BaseMessage]:
     members = "\n".join(f"- {m}: {descriptions[m]}" if m in descriptions else f"- {m}" for m in conversation.members)
-    heard = [message for message in conversation.messages if audience_of(message) is None]
-    transcript = "\n".join(f"{message.name or message.type}: {message.text}" for message in heard)
+    public = [message for message in conversation.messages if audience_of(message) is None]
+    transcript = "\n".join(f"{message.name or message.type}: {message.text}" for message in public)
     return [SystemMessage(prompt.replace("{members}", members)), HumanMessage(transcript + "\n\nWho speaks next?")]
 
 
@@ -232,7 +240,7 @@ def _again(question: list[BaseMessage], answer: Any, members: Sequence[str]) -> 
 
 
 def _named(answer: Any, members: Sequence[str]) -> str | None:
-    """The one member that the answer names, longer names before those that they contain."""
+    """The member that the answer names, if it names one. Longer names go before shorter ones that they contain."""
     text = answer.text if isinstance(answer, BaseMessage) else str(answer)
     if text.strip() in members:
         return text.strip()
@@ -246,7 +254,7 @@ def _named(answer: Any, members: Sequence[str]) -> str | None:
 
 
 def as_speaker(speaker: Any) -> Speaker:
-    """A speaker, or a function of the state as one."""
+    """The speaker itself, or one that calls a function of the state."""
     if isinstance(speaker, Speaker):
         return speaker
     if not callable(speaker):

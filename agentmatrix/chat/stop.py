@@ -1,6 +1,6 @@
-"""When a chat group has said enough. Stops combine with `|` (any of them) and `&` (all of them).
+"""Stops: the conditions that end a chat group. They combine with `|` (any of them) and `&` (all of them).
 
-A stop is asked before each turn, the first one included. In free conversation it is asked whenever somebody has spoken.
+A stop is asked before each turn, the first one included; in free conversation, each time that a member has spoken.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from agentmatrix.errors import BuildError
 
 __all__ = ["Stop", "agreed", "as_stop", "budget", "max_turns", "says", "silence", "when"]
 
-Left = Callable[[Conversation], float | None]
+SecondsLeft = Callable[[Conversation], float | None]
 
 
 class Stop:
     """Decides before each turn whether the conversation ends.
 
     Args:
-        fires: called with the conversation; returns the reason to stop, True to stop for `label`, else False or None.
-        label: the reason, in words.
-        metered: whether tokens, calls and seconds must be counted for it.
-        names: the members that it names, which must be in the group.
-        left: how many seconds from now it fires at the latest; None if time does not matter to it.
+        fires: called with the conversation; returns the reason to stop, or True for `label`, otherwise False or None.
+        label: the reason.
+        metered: whether the stop needs tokens, calls and seconds to be counted.
+        names: the members that the stop names, which must be in the group.
+        left: called with the conversation; returns the seconds until the stop fires by the passing of time, or None.
     """
 
     def __init__(
@@ -34,16 +34,16 @@ class Stop:
         *,
         metered: bool = False,
         names: Iterable[str] = (),
-        left: Left | None = None,
+        left: SecondsLeft | None = None,
     ) -> None:
         self._fires = fires
         self.label = label
         self.metered = metered
         self.names = frozenset(names)
-        self.left: Left = left or _never
+        self.left: SecondsLeft = left or _never
 
     def reason(self, conversation: Conversation) -> str | None:
-        """Why the conversation ends now, or None if it goes on."""
+        """The reason to end the conversation now; None if it goes on."""
         fired = self._fires(conversation)
         return (fired if isinstance(fired, str) else self.label) if fired else None
 
@@ -63,7 +63,7 @@ class Stop:
 
         return self._with(other, both, "&", left)
 
-    def _with(self, other: Stop, fires: Callable[[Conversation], str | None], sign: str, left: Left) -> Stop:
+    def _with(self, other: Stop, fires: Callable[[Conversation], str | None], sign: str, left: SecondsLeft) -> Stop:
         metered = self.metered or other.metered
         return Stop(fires, f"{self} {sign} {other}", metered=metered, names=self.names | other.names, left=left)
 
@@ -76,7 +76,7 @@ def _never(conversation: Conversation) -> None:
 
 
 def _timed(conversation: Conversation, *stops: Stop) -> list[float]:
-    """The times until those stops that only time can bring about."""
+    """The seconds until each of the stops fires, for stops that have not fired and that time brings about."""
     times = (stop.left(conversation) for stop in stops if not stop.reason(conversation))
     return [seconds for seconds in times if seconds is not None]
 
@@ -86,18 +86,18 @@ def _is_count(number: object, least: int) -> bool:
 
 
 def max_turns(turns: int) -> Stop:
-    """Stop after so many turns; 0 lets nobody speak. In free conversation: when a member has had so many."""
+    """Stop after so many turns; after 0, no member speaks. In free conversation: after so many turns of one member."""
     if not _is_count(turns, 0):
         raise BuildError(f"max_turns({turns!r}): name a number of turns, not negative")
     return Stop(lambda conversation: conversation.turns >= turns, f"max_turns({turns})")
 
 
 def says(text: str, *, by: str | Sequence[str] | None = None) -> Stop:
-    """Stop when a member's last words contain `text`.
+    """Stop when a message of the last turn contains `text`.
 
     Args:
-        text: the text, upper and lower case as written.
-        by: only if one of these members says it.
+        text: the text; case matters.
+        by: the members whose messages count; by default all.
     """
     if not isinstance(text, str):
         raise BuildError(f"says({text!r}): name a text")
@@ -110,7 +110,7 @@ def says(text: str, *, by: str | Sequence[str] | None = None) -> Stop:
 
 
 def when(condition: Callable[[Any], bool | str | None], label: str | None = None) -> Stop:
-    """Stop when `condition(state)` is true. A text that it returns is the reason."""
+    """Stop when `condition(state)` is true. If it returns a text, that is the reason."""
     if not callable(condition):
         raise BuildError(f"when({condition!r}): give a function of the state")
     name = label or f"when({getattr(condition, '__name__', type(condition).__name__)})"
@@ -118,7 +118,7 @@ def when(condition: Callable[[Any], bool | str | None], label: str | None = None
 
 
 def agreed(text: str = "AGREE") -> Stop:
-    """Stop when the last words of every member contain `text`."""
+    """Stop when the last message of every member contains `text`."""
 
     def fires(conversation: Conversation) -> bool:
         last = {message.name: message.text for message in conversation.said}
@@ -128,11 +128,11 @@ def agreed(text: str = "AGREE") -> Stop:
 
 
 def silence(turns: int | None = None) -> Stop:
-    """Stop when nobody has anything more to say.
+    """Stop when the members keep silent.
 
     Args:
-        turns: after so many turns in a row in which nothing was said; by default when each member has had the floor
-            since somebody said something.
+        turns: the number of silent turns in a row; by default, when each member has taken a turn since the last
+            message.
     """
     if turns is not None and not _is_count(turns, 1):
         raise BuildError(f"silence({turns!r}): name a number of turns of at least 1, or none")
@@ -141,10 +141,10 @@ def silence(turns: int | None = None) -> Stop:
         silent: set[str] = set()
         rounds = 0
         for event in reversed(conversation.events):
-            if event.get("said"):
+            if event.get("message_ids"):
                 break
             silent |= {event["by"]} if "by" in event else set()
-            rounds += bool(event.get("floor"))
+            rounds += bool(event.get("speakers"))
         return silent >= set(conversation.members) if turns is None else rounds >= turns
 
     return Stop(fires, "silence" if turns is None else f"silence({turns})")
@@ -153,16 +153,16 @@ def silence(turns: int | None = None) -> Stop:
 def budget(
     *, tokens: int | None = None, seconds: float | None = None, calls: int | None = None, **unknown: Any
 ) -> Stop:
-    """Stop when a budget is used up by this run of the group: by its members, whatever is inside them, and by a model
-    that selects them.
+    """Stop when this run of the group has used up a budget. Members count, with all that runs inside them, and so does
+    a model that selects the next one.
 
-    A turn that has begun is finished, so a budget is exceeded by one turn at most; free conversation is cut off when
-    its seconds are over.
+    A turn that has begun is finished, so that a budget is exceeded by one turn at most. Free conversation is cut off
+    when its seconds are over.
 
     Args:
-        tokens: tokens of chat models, in and out, as they report them; for a model that reports none, a token for
-            every four characters.
-        seconds: time at work. The time that a pause lasts is not counted.
+        tokens: tokens of chat models, input and output, as the models report them; one for every four characters if a
+            model reports none.
+        seconds: seconds of work; a pause does not count.
         calls: calls of chat models.
 
     Raises:
@@ -190,7 +190,7 @@ def budget(
 
 
 def as_stop(stop: Any) -> Stop:
-    """A stop, or a function of the state as one."""
+    """The stop itself, or one that calls a function of the state."""
     if isinstance(stop, Stop):
         return stop
     if callable(stop):

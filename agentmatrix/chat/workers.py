@@ -1,16 +1,22 @@
-"""Where members of a chat group are at work at the same time: in tasks of an event loop, or in threads."""
+"""Pools of members whose turns run at the same time. Here: what all pools share, and the pool of an event loop.
+
+A pool lives as long as one run of the group. A LangGraph task of the group (a node of `ParallelTurns`) starts turns in
+it, waits, and collects the finished ones; turns that are still running then go on, and a later task collects them.
+
+Threads: an `AsyncMemberPool` is used on its event loop only. The threads and the lock of a `ThreadMemberPool` are
+described in `chat.thread_workers`.
+
+Order: `_finish` does what the next turn depends on, in one go: it appends to the transcript, streams the result or
+marks it as unsaved, and sets the flags that `_can_return` reads.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Sequence
-from contextvars import Context, copy_context
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -18,151 +24,178 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
-from agentmatrix.chat.conversation import Event, Transcript
-from agentmatrix.chat.member import LOG, Member, Turn
+from agentmatrix.chat.conversation import EVENT_LOG, Event
+from agentmatrix.chat.member import Member, Turn
+from agentmatrix.chat.transcript import Transcript
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
-__all__ = ["Ended", "Room", "Tasks", "Threads"]
-
-_TICK = 0.005
-_PATIENCE = 0.02
-_STALLED = 10
+__all__ = ["AsyncMemberPool", "FinishedTurn", "MemberPool"]
 
 
-class Ended(NamedTuple):
-    """A turn that is over: an update of the group's state, or what was raised; and what goes into the log."""
+class FinishedTurn(NamedTuple):
+    """A turn that has ended.
 
-    activation: VirtualTask
+    Attributes:
+        task: the virtual task that it ran in.
+        outcome: the update of the group's state, or the exception.
+        event: the event of the turn; empty after an exception.
+    """
+
+    task: VirtualTask
     outcome: Any
     event: Event
 
     @property
-    def error(self) -> bool:
-        """Whether something was raised."""
+    def failed(self) -> bool:
+        """Whether it raised."""
         return isinstance(self.outcome, BaseException)
 
     @property
-    def asks(self) -> bool:
+    def interrupted(self) -> bool:
         """Whether it waits for a person's answer."""
-        return "asks" in self.event
+        return "interrupts" in self.event
 
     @property
     def is_silent(self) -> bool:
-        """Whether it gives nobody a reason to begin."""
-        return not (self.event.get("said") or "goto" in self.event or "ends" in self.event or self.error)
+        """Whether it gives no other member a reason to begin a turn."""
+        event = self.event
+        return not (event.get("message_ids") or "goto" in event or "stop_reason" in event or self.failed)
 
 
-class Room(ABC):
-    """Those who are at work, through the tasks of one run.
+class MemberPool(ABC):
+    """The members of a group whose turns are running, over all LangGraph tasks of one run.
 
     Args:
-        limit: how many may be at work at a time.
-        everybody: whether to wait for all of them, who all hear the same.
-        saves: whether the run has a checkpointer.
+        limit: how many turns may run at a time; None is no limit.
+        wait_for_all: whether it is a broadcast: all members get the same transcript, and `wait` returns when all have
+            spoken. Otherwise it is free conversation, and `wait` returns when one has.
+        has_checkpointer: whether the run has a checkpointer.
+
+    Attributes:
+        running: by member, its task (async) or None, from its start until it is collected.
+        loop: LangGraph's loop, as seen from the current task of the group.
+        transcript: the messages that the next turn begins with.
+        has_failed: whether a finished turn that was not collected has raised.
     """
 
-    def __init__(self, limit: int | None, *, everybody: bool, saves: bool) -> None:
-        self.busy: dict[str, Any] = {}
-        self.run: LoopHandle
+    def __init__(self, limit: int | None, *, wait_for_all: bool, has_checkpointer: bool) -> None:
+        self.running: dict[str, Any] = {}
+        self.loop: LoopHandle
         self.transcript = Transcript([])
-        self.saves = saves
-        self._is_over = False
-        self.failed = False
+        self.has_checkpointer = has_checkpointer
+        self.has_failed = False
+        self._wait_for_all = wait_for_all
         self._state: dict[str, Any] = {}
-        self._asked = False
-        self._spoken = False
-        self._everybody = everybody
-        self._ended: dict[str, Ended] = {}
-        self._unsaved: list[Ended] = []
-        self._began = time.monotonic()
+        self._closed = False
+        self._has_interrupt = False
+        self._has_news = False
+        self._finished: dict[str, FinishedTurn] = {}
+        self._unsaved: list[FinishedTurn] = []
+        self._clock = time.monotonic()
 
     @abstractmethod
-    def begin(self, activation: VirtualTask, member: Member) -> None:
-        """Let a member begin."""
+    def start(self, task: VirtualTask, member: Member) -> None:
+        """Start a turn."""
 
-    def lap(self) -> float:
-        """The seconds since the last lap."""
-        before, self._began = self._began, time.monotonic()
-        return self._began - before
+    def elapsed(self) -> float:
+        """The seconds since the last call, or since the pool was made."""
+        before, self._clock = self._clock, time.monotonic()
+        return self._clock - before
 
-    def hear(self, state: dict[str, Any], messages: Sequence[BaseMessage]) -> None:
-        """From here on, members begin with this state. Where nothing has to be saved before it may be heard, who speaks
-        freely also hears what has been said since."""
+    def set_state(self, state: dict[str, Any], messages: Sequence[BaseMessage]) -> None:
+        """Sets the state that turns begin with from now on.
+
+        In free conversation without a checkpointer the transcript is ahead of the state, by turns that have finished
+        since: they may be heard before they are saved. With a checkpointer they may not.
+        """
         self._state = state
-        if not self.transcript.follows(messages):
+        if not self.transcript.extend_from(messages):
             self.transcript = Transcript(messages)
-            for ended in self._ended.values():
-                self._tell(ended)
+            for finished in self._finished.values():
+                self._append(finished)
 
-    def keep(self, ended: Ended) -> None:
-        """Meet this again."""
-        self.busy[ended.activation.node] = None
-        self._end(ended.activation, ended.outcome)
+    def requeue(self, finished: FinishedTurn) -> None:
+        """Puts a collected turn back, for the next `wait`."""
+        self.running[finished.task.node] = None
+        self._finish(finished.task, finished.outcome)
 
-    def end_as_before(self, activation: VirtualTask, outcome: dict[str, Any]) -> None:
-        """The turn was over before the run was killed."""
-        self.busy[activation.node] = None
-        self._ended[activation.node] = Ended(activation, outcome, outcome[LOG][-1])
+    def restore(self, task: VirtualTask, outcome: dict[str, Any]) -> None:
+        """Adds a turn that had finished, and was saved, before the run was killed."""
+        self.running[task.node] = None
+        self._finished[task.node] = FinishedTurn(task, outcome, outcome[EVENT_LOG][-1])
 
-    def _end(self, activation: VirtualTask, outcome: Any) -> None:
+    def _finish(self, task: VirtualTask, outcome: Any) -> None:
+        """Records the end of a turn: its update, or what it raised."""
         if isinstance(outcome, GraphInterrupt):
-            values = [asked.value for asked in outcome.args[0]]
-            outcome = {LOG: [Event(asks={activation.node: {"ns": activation.namespace, "values": values}})]}
+            values = [interrupt.value for interrupt in outcome.args[0]]
+            outcome = {EVENT_LOG: [Event(interrupts={task.node: {"ns": task.namespace, "values": values}})]}
         elif isinstance(outcome, Command):
             outcome = ParentCommand(outcome)
-        ended = Ended(activation, outcome, outcome[LOG][-1] if isinstance(outcome, dict) else Event())
-        self._asked |= ended.asks
-        # Who kept silent before hearing the last words begins again, and does not wait for somebody to speak.
-        self._spoken |= not ended.is_silent or self.transcript.has_news(activation.node, ended.event.get("heard", 0))
-        self.failed |= ended.error
-        self._ended[activation.node] = ended
-        self._tell(ended)
-        if self._shows_at_once:
-            self._show(ended)
-        elif self._everybody and not (ended.error or ended.asks):
-            self._unsaved.append(ended)
+        finished = FinishedTurn(task, outcome, outcome[EVENT_LOG][-1] if isinstance(outcome, dict) else Event())
+        self._has_interrupt |= finished.interrupted
+        # A member that kept silent before it had heard the last messages begins again at once.
+        seen = finished.event.get("seen_messages", 0)
+        self._has_news |= not finished.is_silent or self.transcript.has_new_messages(task.node, seen)
+        self.has_failed |= finished.failed
+        self._finished[task.node] = finished
+        self._append(finished)
+        if self._emits_at_once:
+            self._emit(finished)
+        elif self._wait_for_all and not (finished.failed or finished.interrupted):
+            self._unsaved.append(finished)
 
-    def _tell(self, ended: Ended) -> None:
-        if not (self._everybody or self.saves) and ended.event.get("said"):
-            self.transcript.add(ended.outcome["messages"])
+    def _append(self, finished: FinishedTurn) -> None:
+        if not (self._wait_for_all or self.has_checkpointer) and finished.event.get("message_ids"):
+            self.transcript.append(finished.outcome["messages"])
 
     @property
-    def _shows_at_once(self) -> bool:
-        return self._everybody and not self.saves
+    def _emits_at_once(self) -> bool:
+        # Elsewhere a result is streamed when it is collected, since it may still go to a task of its own.
+        return self._wait_for_all and not self.has_checkpointer
 
-    def _show(self, ended: Ended) -> None:
-        if isinstance(ended.outcome, dict) and not ended.asks:
-            update = {key: value for key, value in ended.outcome.items() if key != LOG}
-            self.run.emit_end(ended.activation, update)
+    def _emit(self, finished: FinishedTurn) -> None:
+        if isinstance(finished.outcome, dict) and not finished.interrupted:
+            update = {key: value for key, value in finished.outcome.items() if key != EVENT_LOG}
+            self.loop.emit_end(finished.task, update)
 
     def _save(self) -> None:
-        """Nobody who has answered is asked again after a kill. When all have, the task itself is saved at once."""
+        """Saves finished turns, so that no member that has answered is asked again after a kill.
+
+        Once all turns have finished, LangGraph saves the result of the group's task at once: nothing is saved then.
+        """
         unsaved, self._unsaved = self._unsaved, []
-        if unsaved and not self._is_over and len(self._ended) < len(self.busy):
-            self.run.save(unsaved[0].activation.id, [ended.outcome for ended in unsaved])
+        if unsaved and not self._closed and len(self._finished) < len(self.running):
+            self.loop.save(unsaved[0].task.id, [finished.outcome for finished in unsaved])
 
     @property
-    def _is_enough(self) -> bool:
-        """Whether there is no need to wait: those who keep silent change nothing, and a question to a person lets the
-        others finish and nobody begin; where each member has a task to give way to, it does not wait for them."""
-        if len(self._ended) == len(self.busy):
-            return True
-        if self._everybody:
-            return self.failed or (self.saves and self._asked)
-        return self.failed if self._asked else self._spoken
+    def _can_return(self) -> bool:
+        """Whether `wait` may return.
 
-    def _met(self) -> list[Ended]:
-        met, self._ended = list(self._ended.values()), {}
-        gives_way = self._everybody and self.saves and (self.failed or self._asked)
-        self.failed = self._asked = self._spoken = False
-        for ended in met:
-            del self.busy[ended.activation.node]
-            if not (self._shows_at_once or gives_way):
-                self._show(ended)
-        return sorted(met, key=lambda ended: ended.activation.node) if self._everybody else met
+        - A broadcast: all turns, or a failure. With a checkpointer an interrupt too, because the turns that still run
+          fall back to tasks of their own.
+        - Free conversation: a turn that may give others a reason to begin. After an interrupt: all turns, or a failure.
+        """
+        if len(self._finished) == len(self.running):
+            return True
+        if self._wait_for_all:
+            return self.has_failed or (self.has_checkpointer and self._has_interrupt)
+        return self.has_failed if self._has_interrupt else self._has_news
+
+    def _collect(self) -> list[FinishedTurn]:
+        """Takes the finished turns: of a broadcast by name, in free conversation in the order of their ends."""
+        collected, self._finished = list(self._finished.values()), {}
+        falls_back = self._wait_for_all and self.has_checkpointer and (self.has_failed or self._has_interrupt)
+        self.has_failed = self._has_interrupt = self._has_news = False
+        for finished in collected:
+            del self.running[finished.task.node]
+            if not (self._emits_at_once or falls_back):
+                self._emit(finished)
+        return sorted(collected, key=lambda finished: finished.task.node) if self._wait_for_all else collected
 
     def _traced(self, member: Member, turn: Turn) -> Runnable[Any, Any]:
+        """The turn as a Runnable that callbacks see, as they see a node."""
+
         def speak(state: dict[str, Any], config: RunnableConfig) -> Any:
             return member.speak(turn, config)
 
@@ -172,181 +205,72 @@ class Room(ABC):
         return runnable(speak, aspeak, name=member.name, trace=True)
 
 
-class Tasks(Room):
-    """Members at work in tasks of an event loop."""
+class AsyncMemberPool(MemberPool):
+    """Turns in tasks of an event loop."""
 
-    def __init__(self, limit: int | None, *, everybody: bool, saves: bool) -> None:
-        super().__init__(limit, everybody=everybody, saves=saves)
-        self._seats = asyncio.Semaphore(limit) if limit else None
+    def __init__(self, limit: int | None, *, wait_for_all: bool, has_checkpointer: bool) -> None:
+        super().__init__(limit, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
+        self._semaphore = asyncio.Semaphore(limit) if limit else None
         self._changed = asyncio.Event()
 
-    def begin(self, activation: VirtualTask, member: Member) -> None:
-        coroutine = self._do(activation, member, len(self.transcript))
-        self.busy[activation.node] = asyncio.create_task(coroutine, name=activation.node)
+    def start(self, task: VirtualTask, member: Member) -> None:
+        coroutine = self._run(task, member, len(self.transcript))
+        self.running[task.node] = asyncio.create_task(coroutine, name=task.node)
 
-    async def _do(self, activation: VirtualTask, member: Member, heard: int) -> None:
-        # Those who begin together hear the same; who waits for a seat hears more.
+    async def _run(self, task: VirtualTask, member: Member, seen_messages: int) -> None:
+        # Turns that start together see the same messages; a turn that waits for the semaphore sees the newest.
         try:
-            if self._seats:
-                async with self._seats:
-                    outcome = await self._speak(activation, member, len(self.transcript))
+            if self._semaphore:
+                async with self._semaphore:
+                    outcome = await self._speak(task, member, len(self.transcript))
             else:
-                outcome = await self._speak(activation, member, heard)
+                outcome = await self._speak(task, member, seen_messages)
         except BaseException as error:
-            if not self._is_over:
-                self._over(activation, error)
+            if not self._closed:
+                self._on_done(task, error)
             if isinstance(error, asyncio.CancelledError):
                 raise
         else:
-            self._over(activation, outcome)
+            self._on_done(task, outcome)
 
-    async def _speak(self, activation: VirtualTask, member: Member, heard: int) -> Any:
-        turn, config = member.turn(self._state, self.transcript, heard), activation.enter()
+    async def _speak(self, task: VirtualTask, member: Member, seen_messages: int) -> Any:
+        turn, config = member.begin_turn(self._state, self.transcript, seen_messages), task.enter()
         if config["callbacks"] is None:
             return await member.aspeak(turn, config)
-        self.run.emit_start(activation, self._state)
+        self.loop.emit_start(task, self._state)
         return await self._traced(member, turn).ainvoke(self._state, config)
 
-    def _over(self, activation: VirtualTask, outcome: Any) -> None:
-        # The task is over, and with it goes what it ran in.
-        self.busy[activation.node] = None
-        self._end(activation, outcome)
-        if self._is_enough:
+    def _on_done(self, task: VirtualTask, outcome: Any) -> None:
+        # The asyncio task is dropped here, and with it the context that it ran in.
+        self.running[task.node] = None
+        self._finish(task, outcome)
+        if self._can_return:
             self._changed.set()
         elif len(self._unsaved) == 1:
+            # One write for all turns that end in the same pass of the event loop.
             asyncio.get_running_loop().call_soon(self._save)
 
-    async def wait(self, seconds: float | None) -> list[Ended]:
-        """Those who have been at work, when it is enough or so many seconds are over."""
+    async def wait(self, seconds: float | None) -> list[FinishedTurn]:
+        """Waits until it can return, at most so many seconds. Returns the finished turns, and forgets them."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not self._is_enough:
+                while not self._can_return:
                     self._changed.clear()
                     await self._changed.wait()
         self._save()
-        return self._met()
+        return self._collect()
 
-    async def join(self, name: str) -> Ended:
-        """That one, when it has been at work."""
-        if name not in self._ended:
-            await self.busy[name]
-        del self.busy[name]
-        return self._ended.pop(name)
+    async def join(self, name: str) -> FinishedTurn:
+        """Waits for the turn of one member, and forgets it."""
+        if name not in self._finished:
+            await self.running[name]
+        del self.running[name]
+        return self._finished.pop(name)
 
     async def close(self) -> None:
-        """Whoever is still at work is stopped."""
-        self._is_over = True
-        tasks = [task for task in self.busy.values() if task]
+        """Cancels the running turns. Called as the run ends."""
+        self._closed = True
+        tasks = [task for task in self.running.values() if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class Threads(Room):
-    """Members at work in threads. There are as few as will do: one for those who answer at once, those of a usual pool
-    for those who take their time, and more where all of them wait for something, maybe for words of the next one."""
-
-    def __init__(self, limit: int | None, *, everybody: bool, saves: bool) -> None:
-        super().__init__(limit, everybody=everybody, saves=saves)
-        self._limit = limit
-        self._queue: deque[tuple[Context, VirtualTask, Member]] = deque()
-        # Entered by itself, since a condition does that in Python.
-        self._lock = threading.RLock()
-        self._changed, self._wanted = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._threads = self._idle = self._stalls = self._count = self._counted = 0
-
-    def hear(self, state: dict[str, Any], messages: Sequence[BaseMessage]) -> None:
-        with self._lock:
-            super().hear(state, messages)
-
-    def begin(self, activation: VirtualTask, member: Member) -> None:
-        with self._lock:
-            self.busy[activation.node] = None
-            self._queue.append((copy_context(), activation, member))
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                while not (self._queue or self._is_over):
-                    self._idle += 1
-                    self._wanted.wait()
-                    self._idle -= 1
-                if self._is_over:
-                    return
-                context, activation, member = self._queue.popleft()
-            context.run(self._do, activation, member)
-
-    def _do(self, activation: VirtualTask, member: Member) -> None:
-        try:
-            outcome = self._speak(activation, member)
-        except BaseException as error:
-            outcome = error
-        with self._lock:
-            self._count += 1
-            self._end(activation, outcome)
-            if not self._queue and (self._is_enough or self._unsaved):
-                self._changed.notify_all()
-
-    def _speak(self, activation: VirtualTask, member: Member) -> Any:
-        with self._lock:
-            turn = member.turn(self._state, self.transcript, len(self.transcript))
-        config = activation.enter()
-        if config["callbacks"] is None:
-            return member.speak(turn, config)
-        self.run.emit_start(activation, self._state)
-        return self._traced(member, turn).invoke(self._state, config)
-
-    def wait(self, seconds: float | None) -> list[Ended]:
-        """Those who have been at work, when it is enough or so many seconds are over."""
-        with self._lock:
-            self._wait(lambda: self._is_enough, seconds)
-            return self._met()
-
-    def join(self, name: str) -> Ended:
-        """That one, when it has been at work."""
-        with self._lock:
-            self._wait(lambda: name in self._ended, None)
-            del self.busy[name]
-            return self._ended.pop(name)
-
-    def _wait(self, is_enough: Callable[[], bool], seconds: float | None) -> None:
-        """Until it is enough. While there are others who have not begun, it pays to meet several at once."""
-        until = None if seconds is None else time.monotonic() + seconds
-        enough_since: float | None = None
-        while True:
-            now = time.monotonic()
-            self._save()
-            if is_enough():
-                enough_since = enough_since or now
-                if not self._queue or self.failed or now - enough_since > _PATIENCE:
-                    return
-            if until is not None and now >= until:
-                return
-            rest = None if until is None else until - now
-            if self._queue:
-                self._hire()
-                rest = _TICK if rest is None else min(rest, _TICK)
-            self._changed.wait(rest)
-
-    def _hire(self) -> None:
-        if self._idle:
-            self._wanted.notify(len(self._queue))
-        ended, self._counted = self._count - self._counted, self._count
-        self._stalls = 0 if ended else self._stalls + 1
-        wanted, usual = max(1, self._threads), min(32, (os.cpu_count() or 1) + 4)
-        if self._threads and not self._idle:
-            if self._stalls >= _STALLED:
-                wanted, self._stalls = 2 * self._threads, 0
-            elif ended < _TICK / 0.001:
-                wanted = max(wanted, usual)
-        wanted = min(wanted, self._threads + len(self._queue), self._limit or wanted)
-        for _ in range(wanted - self._threads):
-            self._threads += 1
-            threading.Thread(target=self._work, name="chat-member").start()
-
-    def close(self) -> None:
-        """Nobody begins any more; a thread that is at work runs out, and what it says is dropped."""
-        with self._lock:
-            self._is_over = True
-            self._queue.clear()
-            self._wanted.notify_all()

@@ -17,7 +17,7 @@ from agentmatrix.agent import as_agent
 from agentmatrix.compose.topology import Topology
 from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.errors import BuildError
-from agentmatrix.live.live_run import Live
+from agentmatrix.live.live_run import LiveMixin
 from agentmatrix.pregel.compiled_graph import (
     RESERVED_CHARACTERS,
     AnyGraph,
@@ -43,7 +43,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(names) or 'no nodes yet'})"
 
 
-class ComposedGraph(Live, NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
+class ComposedGraph(LiveMixin, NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
     """What a builder compiles to: a LangGraph graph, drawn as the same graph in a `StateGraph` would be."""
 
     _drawing: Graph | None = None

@@ -15,7 +15,7 @@ from agentmatrix.compose.folding import Fold, Write, folded
 from agentmatrix.compose.topology import drawn
 from agentmatrix.compose.triggered import TriggeredLedger
 from agentmatrix.errors import BoundError
-from agentmatrix.triggers import After, Every, Group, Signal, Source, Verdict, label_of
+from agentmatrix.triggers import After, Every, Group, GroupState, Signal, Source, label_of
 
 __all__ = ["CyclicLedger"]
 
@@ -223,11 +223,11 @@ class CyclicLedger(TriggeredLedger):
         for group in self.topology.groups.get(node, ()):
             have, gone = self.standing(node, group)
             waiting = [label_of(s) for s in group.triggering if self._waits(node, s)]
-            verdict = group.verdict(have, gone) if waiting else Verdict.WAITING
-            if verdict is Verdict.COMPLETE:
+            state = group.state(have, gone) if waiting else GroupState.WAITING
+            if state is GroupState.COMPLETE:
                 self._trigger(node, group, have)
                 return
-            if verdict is Verdict.BROKEN:
+            if state is GroupState.BROKEN:
                 self._stuck = [*self._stuck, self._broken(node, group, gone)]
                 return
 

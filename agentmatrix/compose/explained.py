@@ -9,7 +9,7 @@ from langgraph.types import StateSnapshot
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.compose.triggered import TriggeredLedger
 from agentmatrix.explanation import Explanation, NodeStatus
-from agentmatrix.triggers import Verdict
+from agentmatrix.triggers import GroupState
 
 __all__ = ["explained"]
 
@@ -86,7 +86,7 @@ def _group_waits(ledger: TriggeredLedger, node: str, group: Any) -> str:
     have, gone = ledger.standing(node, group)
     came = [label for label in group.labels if label in have]
     text = f"{group.name} has {_listed(came)} and waits for" if came else f"{group.name} waits for"
-    if group.verdict(have, gone) is Verdict.WAITING:
+    if group.state(have, gone) is GroupState.WAITING:
         return f"{text} {_listed([label for label in group.missing(have) if label not in gone])}"
     lost = [label for label in group.labels if label in gone]
     return f"{group.name} cannot fire, without {_listed(lost)}: {ledger.blame(lost[0])}" if lost else ""

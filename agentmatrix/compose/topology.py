@@ -152,7 +152,7 @@ class Topology:
 
     def reachable(self) -> set[str]:
         """The nodes that START may lead to."""
-        seen = {node for node, groups in self.groups.items() if any(group.is_from_outside for group in groups)}
+        seen = {node for node, groups in self.groups.items() if any(group.is_external for group in groups)}
         frontier = [self.start, *seen]
         while frontier:
             for follower in self.followers(frontier.pop()):

@@ -13,7 +13,7 @@ from agentmatrix.compose.entries import Entry, Firing, Item, Plan, firing_of, pl
 from agentmatrix.compose.folding import Fold, Write
 from agentmatrix.compose.ledger import Ledger
 from agentmatrix.errors import TriggerError
-from agentmatrix.triggers import After, Every, Group, Signal, Source, Verdict, label_of
+from agentmatrix.triggers import After, Every, Group, GroupState, Signal, Source, label_of
 
 __all__ = ["DagLedger", "TriggeredLedger"]
 
@@ -127,7 +127,7 @@ class TriggeredLedger(Ledger):
         """The first group of the node that is complete, with the next items of its sources."""
         for group in self.topology.groups.get(node, ()):
             have, missing = self.standing(node, group)
-            if group.verdict(have, missing) is Verdict.COMPLETE:
+            if group.state(have, missing) is GroupState.COMPLETE:
                 return group, have
         return None
 
@@ -339,12 +339,12 @@ class DagLedger(TriggeredLedger):
         if not self._done.issuperset(self.topology.edge_sources[node]):
             return True
         groups = self.topology.groups.get(node, ())
-        return any(group.verdict(*self.standing(node, group)) is Verdict.WAITING for group in groups)
+        return any(group.state(*self.standing(node, group)) is GroupState.WAITING for group in groups)
 
     def _demand(self, node: str) -> Firing | None:
         for group in self.topology.groups.get(node, ()):
             have, gone = self.standing(node, group)
-            if group.verdict(have, gone) is Verdict.BROKEN:
+            if group.state(have, gone) is GroupState.BROKEN:
                 return self._broken(node, group, gone)
         return None
 

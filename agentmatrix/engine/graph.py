@@ -17,14 +17,14 @@ from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecut
 from langgraph.pregel._loop import AsyncPregelLoop, SyncPregelLoop
 from langgraph.types import StateSnapshot
 
-from agentmatrix.cancel_scope import Scope, current_scope
+from agentmatrix.cancel_scope import CancelScope, current_scope
 from agentmatrix.engine.listener import Start, acknowledge
 from agentmatrix.engine.loop import Cached, OpenLoop, Runner, cache_keys, filled
 from agentmatrix.engine.pauses import PAUSE, is_pause, set_aside, unfolded
 from agentmatrix.engine.scheduler import Write
 from agentmatrix.engine.tasks import Task, are_agendas_looked_for, first_tasks, snapshot_tasks, unfinished
-from agentmatrix.live.inbox import Sent
-from agentmatrix.stream_modes import standing, withdrawn
+from agentmatrix.interrupts import cancelled_interrupts, remaining_interrupts
+from agentmatrix.live.signal_router import PendingSignal
 
 __all__ = ["OpenSteps", "Reached"]
 
@@ -82,7 +82,7 @@ class _SyncLoop(OpenLoop, SyncPregelLoop):
 
     def _take(self, task: Task, start: Start) -> None:
         options = {name: value for name, value in start.options.items() if not name.startswith("__")}
-        scope = self._working[task.id] = Scope(current_scope.get())
+        scope = self._working[task.id] = CancelScope(current_scope.get())
         current_scope.set(scope)
         with contextlib.ExitStack() as order:
             try:
@@ -144,7 +144,7 @@ class _SyncLoop(OpenLoop, SyncPregelLoop):
         finally:
             self._hang_up()
 
-    def _take_in(self, event: Mapping[str, Any], sent: Sent | None, start: Start) -> None:
+    def _take_in(self, event: Mapping[str, Any], sent: PendingSignal | None, start: Start) -> None:
         writes, saved = self._happened(event)
         if sent is not None:
             acknowledge(sent, saved)
@@ -277,7 +277,7 @@ class _AsyncLoop(OpenLoop, AsyncPregelLoop):
         finally:
             self._hang_up()
 
-    async def _take_in(self, event: Mapping[str, Any], sent: Sent | None, start: Start) -> None:
+    async def _take_in(self, event: Mapping[str, Any], sent: PendingSignal | None, start: Start) -> None:
         writes, saved = self._happened(event)
         if sent is not None:
             acknowledge(sent, saved)
@@ -323,20 +323,20 @@ class OpenSteps(Reached):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the graph, as in LangGraph. Interrupts of nodes that were called off are not in the result."""
         gone: set[str] = set()
-        token = withdrawn.set(gone)
+        token = cancelled_interrupts.set(gone)
         try:
-            return standing(super().invoke(input, config, **kwargs), gone)
+            return remaining_interrupts(super().invoke(input, config, **kwargs), gone)
         finally:
-            withdrawn.reset(token)
+            cancelled_interrupts.reset(token)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """The same as `invoke`, async."""
         gone: set[str] = set()
-        token = withdrawn.set(gone)
+        token = cancelled_interrupts.set(gone)
         try:
-            return standing(await super().ainvoke(input, config, **kwargs), gone)
+            return remaining_interrupts(await super().ainvoke(input, config, **kwargs), gone)
         finally:
-            withdrawn.reset(token)
+            cancelled_interrupts.reset(token)
 
     stream: Any = _with(Pregel.stream, SyncPregelLoop=_SyncLoop, PregelRunner=Runner)
     astream: Any = _with(Pregel.astream, AsyncPregelLoop=_AsyncLoop, PregelRunner=Runner)

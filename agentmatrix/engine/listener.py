@@ -26,7 +26,14 @@ from agentmatrix.cancel_scope import current_scope
 from agentmatrix.engine.scheduler import Agenda, Turn, Write
 from agentmatrix.engine.tasks import Opened, Task
 from agentmatrix.errors import SignalError
-from agentmatrix.live.inbox import INBOX, SAVED_AS, Inbox, Sent, Settled, path_of
+from agentmatrix.live.signal_router import (
+    SIGNAL_ROUTER,
+    SIGNAL_TASK_PATH,
+    ClosedTargets,
+    PendingSignal,
+    SignalRouter,
+    node_path,
+)
 from agentmatrix.pregel.run_control import watch_drain
 
 __all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
@@ -66,7 +73,7 @@ class Ear:
         wake: Callable[[], None],
     ) -> None:
         self.path, self.names, self.wake = path, names, wake
-        self._sent: dict[str, deque[tuple[int, Sent]]] = {}
+        self._sent: dict[str, deque[tuple[int, PendingSignal]]] = {}
         self._numbers = count()
         self.closed = False
         self._timers = dict(timers)
@@ -78,20 +85,20 @@ class Ear:
         """Whether a timer fires again and again."""
         return any(repeats for _, repeats in self._timers.values())
 
-    def receive(self, sent: Sent) -> None:
+    def receive(self, sent: PendingSignal) -> None:
         """Take a signal."""
         self._sent.setdefault(sent.name, deque()).append((next(self._numbers), sent))
         self.wake()
 
-    def next_sent(self, wanted: Callable[[Sent], bool]) -> Sent | None:
+    def next_sent(self, wanted: Callable[[PendingSignal], bool]) -> PendingSignal | None:
         """The signal that came first of those that are next of their name and wanted."""
         heads = [queue[0] for queue in list(self._sent.values()) if queue]
         return next((sent for _, sent in sorted(heads, key=itemgetter(0)) if wanted(sent)), None)
 
-    def take(self, sent: Sent) -> None:
+    def take(self, sent: PendingSignal) -> None:
         """That signal is under way no more."""
         self._sent[sent.name].popleft()
-        sent.saving = True
+        sent.accepted = True
 
     def close(self) -> None:
         """No more signals will come."""
@@ -133,7 +140,7 @@ class Listening(PregelLoop):
         super().__init__(*args, **kwargs)
         self._ear: Ear | None = None
         self._ear_task: str | None = None
-        self._settled: Settled | None = None
+        self._closed_targets: ClosedTargets | None = None
         self._hung_up = self._closed_input = False
         self._quiet_down: list[Callable[[], None]] = []
         self._saving: list[Any] = []
@@ -148,28 +155,28 @@ class Listening(PregelLoop):
         if self._ear is not None:
             self._hang_up()
         self._ear = None
-        inbox = self.config[CONF].get(INBOX)
-        path = path_of(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
+        router = self.config[CONF].get(SIGNAL_ROUTER)
+        path = node_path(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
         # Where no signal can come, an open input keeps only the live graph itself going, for its timers to fire.
         repeats = any(repeats for _, repeats in agenda.timers.values())
-        hears = inbox is not None and (bool(agenda.signals) or (repeats and path == inbox.root))
+        hears = router is not None and (bool(agenda.signals) or (repeats and path == router.root))
         opens = hears and not self._closed_input
         if agenda.open is not opens:
             self._count(self._happened({"open": opens})[0])
-        if inbox is not None:
-            if self._settled is None:
-                self._settled = inbox.settled(path)
-                self.stack.callback(self._settled.forget)
-            agenda.watch(self._settled.tell)
+        if router is not None:
+            if self._closed_targets is None:
+                self._closed_targets = router.track(path)
+                self.stack.callback(self._closed_targets.remove)
+            agenda.watch(self._closed_targets.update)
         if not (agenda.expects() or ((agenda.timers or agenda.reads()) and self.tasks)):
             return []
         self._ear = ear = Ear(path, agenda.signals, agenda.timers, self._new_wake())
         self._hung_up = False
-        if inbox is not None and agenda.open:
-            inbox.attach(ear)
-            self._quiet_down.append(lambda: inbox.detach(ear))
+        if router is not None and agenda.open:
+            router.attach(ear)
+            self._quiet_down.append(lambda: router.detach(ear))
             if (scope := current_scope.get()) is not None:
-                self._quiet_down.append(scope.on_cancel(lambda: _turn_away(inbox, ear)))
+                self._quiet_down.append(scope.on_cancel(lambda: _turn_away(router, ear)))
         if self.control is not None:
             self._quiet_down.append(watch_drain(self.control, lambda reason: ear.wake()))
         task = _waiting(str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:ear")))
@@ -187,7 +194,7 @@ class Listening(PregelLoop):
 
     # while it is open
 
-    def _next_event(self) -> tuple[Mapping[str, Any] | None, Sent | None] | None:
+    def _next_event(self) -> tuple[Mapping[str, Any] | None, PendingSignal | None] | None:
         """What has come, with the signal that it came as; nothing where there is to be waited; None at the end."""
         ear, opened = self._ear, self._opened
         if ear is None or opened is None or self._hung_up or self._stopping or self._holding:
@@ -207,7 +214,7 @@ class Listening(PregelLoop):
             if not (sent.future.done() or self._refuses(sent)):
                 if not agenda.knows(sent.id):
                     return {"signal": sent.name, "value": sent.value, "id": sent.id}, sent
-                sent.taken()
+                sent.acknowledge()
         if (label := ear.tick()) is not None:
             return {"tick": label}, None
         if room and agenda.open:
@@ -225,7 +232,7 @@ class Listening(PregelLoop):
         self._saving = [future for future in self._saving if not future.done()]
         return not self._saving and agenda.is_idle()
 
-    def _refuses(self, sent: Sent) -> bool:
+    def _refuses(self, sent: PendingSignal) -> bool:
         """Whether the saver could not keep a signal: that is for its sender to know, and nothing that fails the run."""
         serde = getattr(self.checkpointer, "serde", None)
         if serde is None:
@@ -234,7 +241,7 @@ class Listening(PregelLoop):
             serde.dumps_typed(sent.value)
         except Exception as error:
             why = f"the checkpointer cannot keep its value, {type(sent.value).__name__!r}: {error}"
-            sent.refused(SignalError(f"the signal {sent.address!r} was not taken: {why}"))
+            sent.refuse(SignalError(f"the signal {sent.address!r} was not taken: {why}"))
             return True
         return False
 
@@ -249,7 +256,7 @@ class Listening(PregelLoop):
             return writes, None
         arguments = [self._beside(self.checkpoint), list(writes), task_id]
         if self.checkpointer_put_writes_accepts_task_path:
-            arguments.append(SAVED_AS)
+            arguments.append(SIGNAL_TASK_PATH)
         self._saving.append(self._engine(self.checkpointer_put_writes, *arguments))
         return writes, self._saving[-1]
 
@@ -260,9 +267,9 @@ class Listening(PregelLoop):
         self._drop(self._opened.agenda.take_dropped())
 
 
-def _turn_away(inbox: Inbox, ear: Ear) -> None:
+def _turn_away(router: SignalRouter, ear: Ear) -> None:
     """The graph is given up: it hears nothing more, and ends when nothing is at work."""
-    inbox.detach(ear)
+    router.detach(ear)
     ear.close()
 
 
@@ -275,16 +282,16 @@ def _waiting(id: str) -> Task:
     )  # fmt: skip
 
 
-def acknowledge(sent: Sent, saved: Any) -> None:
+def acknowledge(sent: PendingSignal, saved: Any) -> None:
     """Tells the sender of a signal, once it is kept."""
     if saved is None:
-        sent.taken()
+        sent.acknowledge()
         return
 
     def answer(future: asyncio.Future[None] | concurrent.futures.Future[None]) -> None:
         if future.cancelled():
             return
         error = future.exception()
-        sent.taken() if error is None else sent.refused(error)
+        sent.acknowledge() if error is None else sent.refuse(error)
 
     saved.add_done_callback(answer)

@@ -30,7 +30,7 @@ from agentmatrix.engine.listener import Listening, Start
 from agentmatrix.engine.pauses import PAUSE, Pausing
 from agentmatrix.engine.scheduler import Turn, Write, agenda_channel
 from agentmatrix.engine.tasks import Opened, Task
-from agentmatrix.stream_modes import withdrawn
+from agentmatrix.interrupts import cancelled_interrupts
 
 __all__ = ["Cached", "OpenLoop", "Runner", "cache_keys", "filled"]
 
@@ -265,7 +265,7 @@ class OpenLoop(Pausing, Listening):
         for id in [id for id, turn in opened.turns.items() if turn in turns]:
             self._dropped.add(id)
             self.runner.forget(id)
-            if (gone := withdrawn.get()) is not None:
+            if (gone := cancelled_interrupts.get()) is not None:
                 gone.update(interrupt.id for interrupt in self._asked(id))
             self.tasks.pop(id, None)
             if (work := self._working.get(id)) is not None:

@@ -1,4 +1,4 @@
-"""Live runs: graphs that take signals while they work."""
+"""Live runs: graphs that take signals while they run."""
 
 from __future__ import annotations
 

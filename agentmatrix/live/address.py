@@ -1,4 +1,4 @@
-"""Where a signal goes: nodes and a name, `"panel/audio"`, checked against what the graphs declare."""
+"""Addresses of signals: nodes and a name, `"panel/audio"`, checked against the signals that the graphs declare."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ __all__ = ["check_address"]
 
 
 def check_address(graph: Any, address: str, above: tuple[str, ...] = ()) -> None:
-    """Whether somebody declares this signal. What a host that was not reached yet has is left to it.
+    """Checks that a graph declares the signal at this address.
+
+    The part of an address behind a remote agent whose card was not fetched yet is left to its host.
 
     Args:
         graph: the graph that the address begins at.
         address: nodes and the name of a signal, `"panel/audio"`.
-        above: the nodes above that graph, for the message.
+        above: the nodes above that graph; for the message.
 
     Raises:
-        SignalError: nobody does; the message names those that there are.
+        SignalError: no graph declares it; the message names the signals that there are.
     """
     *path, name = address.split("/")
     here = graph
@@ -29,20 +31,21 @@ def check_address(graph: Any, address: str, above: tuple[str, ...] = ()) -> None
             here = dict(here.get_subgraphs()).get(node)
     declared = frozenset() if here is None else _signals(here)
     if declared is not None and name not in declared:
-        where = "".join(f"{node}/" for node in above)
-        known = [f"{where}{known}" for known in _addresses(graph)]
-        close = difflib.get_close_matches(f"{where}{address}", known, n=1)
-        there = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known)) or 'no signals'}"
-        raise SignalError(f"no graph declares the signal {where + address!r} ({there})")
+        prefix = "".join(f"{node}/" for node in above)
+        known = [f"{prefix}{known}" for known in _addresses(graph)]
+        close = difflib.get_close_matches(f"{prefix}{address}", known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known)) or 'no signals'}"
+        raise SignalError(f"no graph declares the signal {prefix + address!r} ({hint})")
 
 
 def _signals(graph: Any) -> frozenset[str] | None:
-    """The signals that a graph declares; None for one on a host that was not reached yet."""
+    """The signals that a graph declares; None for a remote agent whose card was not fetched yet."""
     signals: frozenset[str] | None = getattr(graph, "signals", frozenset())
     return signals
 
 
 def _addresses(graph: Any) -> Iterator[str]:
+    """The addresses of all signals that the graph and its nested graphs declare, as far as they are known."""
     declared = _signals(graph)
     if declared is not None:
         yield from declared

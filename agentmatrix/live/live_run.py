@@ -1,4 +1,4 @@
-"""Live runs: a graph that takes signals from outside while it works, until its input is closed.
+"""Live runs: a graph that takes signals while it runs, until its input is closed.
 
 ::
 
@@ -7,7 +7,7 @@
         async for part in run:
             ...
 
-The run goes on by itself, in a task or in a thread, whether or not anybody reads its parts.
+The run does not wait for its reader: an asyncio task (`AsyncLiveRun`) or a thread (`SyncLiveRun`) drives it.
 """
 
 from __future__ import annotations
@@ -16,36 +16,25 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.errors import GraphDrained
-from langgraph.runtime import RunControl
-from langgraph.types import GraphOutput
 
-from agentmatrix.cancel_scope import Scope, current_scope
+from agentmatrix.cancel_scope import CancelScope, current_scope
 from agentmatrix.errors import SignalError
-from agentmatrix.live.address import check_address
-from agentmatrix.live.inbox import INBOX, Inbox, new_id, path_of
-from agentmatrix.pregel import config_keys
-from agentmatrix.pregel.config_values import ensure_config
-from agentmatrix.stream_modes import Parts, standing, withdrawn
+from agentmatrix.interrupts import cancelled_interrupts
+from agentmatrix.live.run_base import END_OF_PARTS, LiveRunBase, timed_out
+from agentmatrix.live.signal_router import new_id
 
-__all__ = ["AsyncLiveRun", "Live", "LiveRun", "SyncLiveRun"]
+__all__ = ["AsyncLiveRun", "LiveMixin", "LiveRun", "SyncLiveRun"]
 
-_PATIENCE: Final = 2.0
-"""Seconds that a person who interrupts a sync run waits for nodes that cannot be interrupted."""
+_INTERRUPT_GRACE: Final = 2.0
+"""The seconds that an interrupted sync run (Ctrl-C) waits for its running nodes, which cannot be stopped."""
 
 
-_END: Final = object()
-
-
-class Live:
-    """A graph that can be run live.
+class LiveMixin:
+    """Adds `live` to a graph.
 
     Attributes:
         signals: the names of the signals that the graph itself declares.
@@ -67,18 +56,18 @@ class Live:
         """Runs the graph and takes signals while it runs.
 
         Args:
-            input: as of `astream`; None, or a `Command`, goes on with a run of the thread, and with the signals that
-                were acknowledged and not consumed.
+            input: as of `astream`; None or a `Command` resumes a run of the thread, with the signals that were
+                acknowledged and not consumed.
             config: as of `astream`.
-            stream_mode: the parts to keep for the reader; those that nobody reads are kept to the end of the run, so
-                ask for `[]` where nobody will.
+            stream_mode: the modes to keep parts of. Parts that are not read are kept until the run ends: pass `[]` if
+                you read none.
             subgraphs: whether to keep the parts of nested graphs too.
             context: as of `astream`.
-            durability: as of `astream`; under `"exit"` a signal counts as taken when the graph has received it.
+            durability: as of `astream`; under `"exit"` a signal is acknowledged once the graph has received it.
             kwargs: further arguments of `astream`.
 
         Returns:
-            The run, which starts when it is entered, with `async with` or with `with`.
+            The run. It starts when it is entered, with `async with` or with `with`.
         """
         given = {"stream_mode": stream_mode, "context": context, "durability": durability}
         given = {name: value for name, value in given.items() if value is not None}
@@ -88,9 +77,9 @@ class Live:
 class LiveRun:
     """A run that takes signals. It starts when it is entered, with `async with` or with `with`.
 
-    Leaving the block closes the input and waits for the end of the run; a failure of the run that nobody has seen is
-    raised then. Leaving it by an exception cancels the run: an async one at once; a sync one starts nothing new, calls
-    off what runs on other hosts, and its own running nodes run out, as in LangGraph.
+    Leaving the block closes the input and waits for the end of the run; a failure of the run that was not raised yet is
+    raised then. An exception that leaves the block cancels the run. An async run stops at once. A sync run starts no
+    more nodes and cancels calls of other hosts; its running nodes finish, as in LangGraph.
 
     Args:
         graph: a compiled graph.
@@ -100,24 +89,24 @@ class LiveRun:
     """
 
     def __init__(self, graph: Any, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> None:
-        self._of = (graph, input, config, kwargs)
+        self._arguments = (graph, input, config, kwargs)
         self._run: AsyncLiveRun | SyncLiveRun | None = None
 
     def __enter__(self) -> SyncLiveRun:
-        self._run = run = SyncLiveRun(*self._of)
+        self._run = run = SyncLiveRun(*self._arguments)
         return run.start()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         assert isinstance(self._run, SyncLiveRun)
-        self._run.leave(error)
+        self._run.exit(error)
 
     async def __aenter__(self) -> AsyncLiveRun:
-        self._run = run = AsyncLiveRun(*self._of)
+        self._run = run = AsyncLiveRun(*self._arguments)
         return run.start()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         assert isinstance(self._run, AsyncLiveRun)
-        await self._run.leave(error)
+        await self._run.aexit(error)
 
     if not TYPE_CHECKING:
 
@@ -128,122 +117,25 @@ class LiveRun:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-class _Going:
-    """A run under way: what the twins have in common."""
-
-    def __init__(self, graph: Any, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> None:
-        inherited = ensure_config(graph.config, config).get("configurable") or {}
-        self._namespace: str = inherited.get(config_keys.CHECKPOINT_NS) or ""
-        self._inbox = Inbox(path_of(self._namespace))
-        self._graph, self._input, self._kwargs = graph, input, dict(kwargs)
-        self._config = config
-        if inherited or not isinstance(graph.checkpointer, BaseCheckpointSaver):
-            # Else LangGraph is to find nothing there, and to say that a checkpointer needs a thread.
-            configurable = {**(config or {}).get("configurable", {}), INBOX: self._inbox}
-            self._config = {**(config or {}), "configurable": configurable}
-        self._control: RunControl = self._kwargs.setdefault("control", RunControl())
-        self._outcome: _Outcome | None = None
-        self._parts: deque[Any] = deque()
-        self._checked: set[str] = set()
-        self._over = self._seen = self._stopped = self._cancelled = False
-        self._failure: BaseException | None = None
-        self._withdrawn: set[str] = set()
-
-    def close_input(self) -> None:
-        """No more signals will come: the run ends when nothing is at work any more. Idempotent."""
-        self._inbox.close()
-
-    def _send(self, address: str, value: Any, id: str) -> Future[None]:
-        for name, given in (("address", address), ("id", id)):
-            if not isinstance(given, str):
-                raise SignalError(f"the {name} of a signal is a str, not {given!r}")
-        if address not in self._checked:
-            check_address(self._graph, address)
-            self._checked.add(address)
-        return self._inbox.send(address, value, id)
-
-    def _drain(self, reason: str) -> None:
-        self._control.request_drain(reason)
-        self._inbox.close()
-
-    def _asked(self) -> dict[str, Any]:
-        """The keyword arguments to stream with: what the reader asked for, and what the result is made from."""
-        namespace = tuple(self._namespace.split(config_keys.NS_SEP)) if self._namespace else ()
-        self._outcome = _Outcome(self._kwargs, self._graph.stream_mode, namespace)
-        return self._outcome.parts.widened
-
-    def _hear(self, part: Any) -> None:
-        assert self._outcome is not None
-        if self._outcome.take(part):
-            self._parts.append(self._outcome.parts.shown(part))
-            self._wake()
-
-    def _end(self, failure: BaseException | None) -> None:
-        self._failure, self._over = failure, True
-        reason: BaseException = SignalError("the run has ended")
-        if self._cancelled or isinstance(failure, asyncio.CancelledError):
-            reason = SignalError("the run was cancelled")
-        elif isinstance(failure, GraphDrained):
-            reason = SignalError("the run was stopped")
-        elif failure is not None:
-            reason = failure
-        self._inbox.end(reason)
-        self._wake()
-
-    def _wake(self) -> None:
-        """Tells readers that there is something new."""
-        raise NotImplementedError
-
-    def _next(self) -> Any:
-        """The next part; after the last one the mark of the end, or the failure of the run."""
-        if self._parts:
-            return self._parts.popleft()
-        failure = self._unseen()
-        if failure is not None:
-            self._seen = True
-            raise failure
-        return _END
-
-    def _value(self) -> Any:
-        if self._failure is not None:
-            self._seen = True
-            raise self._failure
-        return None if self._outcome is None else standing(self._outcome.value(), self._withdrawn)
-
-    def _unseen(self) -> BaseException | None:
-        """How the run failed, unless that was what `stop` asked for."""
-        return None if self._stopped and isinstance(self._failure, GraphDrained) else self._failure
-
-    def _settle(self, error: BaseException | None) -> None:
-        """Raises the failure of a run that has ended, if nobody has seen it, when the block is left."""
-        failure = None if self._seen else self._unseen()
-        if failure is None:
-            return
-        if error is None or (isinstance(error, SignalError) and error.__cause__ is failure):
-            if error is not None:
-                error.__cause__ = None
-            raise failure
-        error.add_note(f"before this, the live run had failed with {type(failure).__name__}: {failure}")
-
-
-class AsyncLiveRun(_Going):
+class AsyncLiveRun(LiveRunBase):
     """A live run that was entered with `async with`. An asynchronous iterator of its parts."""
 
     def start(self) -> Self:
-        """Starts the run in a task. Called on entering."""
-        self._news = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._pump())
+        """Starts the run in a task. Called by `async with`."""
+        self._changed = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._drive())
         return self
 
-    async def _pump(self) -> None:
-        withdrawn.set(self._withdrawn)
+    async def _drive(self) -> None:
+        cancelled_interrupts.set(self._cancelled_interrupts)
         try:
             if "stream_mode" not in self._kwargs and not getattr(self._graph, "reached", True):
+                # The card of a remote agent says which mode is its default.
                 await self._graph.acard()
-            stream = self._graph.astream(self._input, self._config, **self._asked())
+            stream = self._graph.astream(self._input, self._config, **self._stream_kwargs())
             async with contextlib.aclosing(stream):
                 async for part in stream:
-                    self._hear(part)
+                    self._on_part(part)
         except asyncio.CancelledError as error:
             self._end(error)
             raise
@@ -252,26 +144,27 @@ class AsyncLiveRun(_Going):
         else:
             self._end(None)
 
-    def _wake(self) -> None:
-        self._news.set()
+    def _notify(self) -> None:
+        self._changed.set()
 
     async def signal(self, address: str, value: Any, *, id: str | None = None, timeout: float | None = None) -> None:
         """Sends a signal, and returns when it has been acknowledged.
 
-        Acknowledged means: in the checkpointer of the graph that declares it; without one, or under durability
-        `"exit"`, received by that graph. A signal for a nested graph waits until that runs, and is refused when nothing
-        can start it any more, if the graph around it is a `Dag` or a `CyclicGraph` with triggers.
+        A signal is acknowledged when the checkpointer of the graph that declares it has saved it. Without a
+        checkpointer, or under durability `"exit"`, it is acknowledged when that graph has received it. A signal for a
+        nested graph waits until that graph runs. If the graph around it is a `Dag` or a `CyclicGraph` with triggers,
+        the signal is refused once nothing can start the nested graph any more.
 
         Args:
-            address: a name that the graph declares, `"audio"`, or the nodes that lead to a nested graph and a name that
-                that one declares, `"panel/audio"`.
-            value: anything; to a remote agent, anything that can cross.
-            id: a signal that is sent again with the same id counts once.
-            timeout: seconds to wait; None is no limit.
+            address: a signal that the graph declares, `"audio"`, or the nodes that lead to a nested graph and a signal
+                that this one declares, `"panel/audio"`.
+            value: any value; for a remote agent, one that the wire can encode.
+            id: the id of the signal; a signal that is sent again with the same id counts once.
+            timeout: the seconds to wait; None is no limit.
 
         Raises:
-            SignalError: the signal was not taken: nobody declares it, nobody takes it any more, the input is closed, or
-                the run is over.
+            SignalError: the signal was not taken: no graph declares it, no graph takes it any more, the input is
+                closed, or the run has ended.
             TimeoutError: it was not acknowledged in time.
         """
         id = id or new_id()
@@ -279,34 +172,34 @@ class AsyncLiveRun(_Going):
             async with asyncio.timeout(timeout):
                 await asyncio.wrap_future(self._send(address, value, id))
         except TimeoutError:
-            raise _late(address, id, timeout) from None
+            raise timed_out(address, id, timeout) from None
 
     async def stop(self, reason: str = "") -> None:
-        """Lets the running agents finish, starts nothing new, and returns when the run has ended. Not for its nodes."""
+        """Lets the running nodes finish, starts no more, and returns when the run has ended. Not for its own nodes."""
         self._stopped = True
         self._drain(reason or "stop")
         await asyncio.wait({self._task})
 
     async def result(self) -> Any:
-        """Waits for the end of the run. Returns what `ainvoke` would, and raises what it would."""
+        """Waits for the end of the run. Returns what `ainvoke` would return, and raises what it would raise."""
         await asyncio.wait({self._task})
-        return self._value()
+        return self._final_value()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        while not (self._parts or self._over):
-            self._news.clear()
-            await self._news.wait()
-        part = self._next()
-        if part is _END:
+        while not (self._parts or self._ended):
+            self._changed.clear()
+            await self._changed.wait()
+        part = self._next_part()
+        if part is END_OF_PARTS:
             raise StopAsyncIteration
         return part
 
-    async def leave(self, error: BaseException | None) -> None:
-        """Ends the run, as leaving the block does."""
-        if not self._over:
+    async def aexit(self, error: BaseException | None) -> None:
+        """Ends the run. Called when the block is left, with the exception that leaves it."""
+        if not self._ended:
             if error is not None:
                 await self._cancel()
                 return
@@ -316,7 +209,7 @@ class AsyncLiveRun(_Going):
             except asyncio.CancelledError:
                 await self._cancel()
                 raise
-        self._settle(error)
+        self._raise_unseen_failure(error)
 
     async def _cancel(self) -> None:
         self._cancelled = True
@@ -324,33 +217,33 @@ class AsyncLiveRun(_Going):
         await asyncio.wait({self._task})
 
 
-class SyncLiveRun(_Going):
+class SyncLiveRun(LiveRunBase):
     """A live run that was entered with `with`. An iterator of its parts; its methods may be called on any thread."""
 
     def start(self) -> Self:
-        """Starts the run in a thread. Called on entering."""
-        self._news = threading.Condition()
-        self._scope = Scope(current_scope.get())
+        """Starts the run in a thread. Called by `with`."""
+        self._changed = threading.Condition()
+        self._scope = CancelScope(current_scope.get())
         context = contextvars.copy_context()
         context.run(current_scope.set, self._scope)
-        threading.Thread(target=context.run, args=(self._pump,), name="agentmatrix-live", daemon=True).start()
+        threading.Thread(target=context.run, args=(self._drive,), name="agentmatrix-live", daemon=True).start()
         return self
 
-    def _pump(self) -> None:
-        withdrawn.set(self._withdrawn)
+    def _drive(self) -> None:
+        cancelled_interrupts.set(self._cancelled_interrupts)
         try:
             if "stream_mode" not in self._kwargs and not getattr(self._graph, "reached", True):
-                self._graph.card  # noqa: B018 - which modes a graph streams is on its card
-            for part in self._graph.stream(self._input, self._config, **self._asked()):
-                self._hear(part)
+                self._graph.card  # noqa: B018 - the card of a remote agent says which mode is its default
+            for part in self._graph.stream(self._input, self._config, **self._stream_kwargs()):
+                self._on_part(part)
         except BaseException as error:
             self._end(error)
         else:
             self._end(None)
 
-    def _wake(self) -> None:
-        with self._news:
-            self._news.notify_all()
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def signal(self, address: str, value: Any, *, id: str | None = None, timeout: float | None = None) -> None:
         """Sends a signal, and returns when it has been acknowledged. See `AsyncLiveRun.signal`."""
@@ -360,38 +253,39 @@ class SyncLiveRun(_Going):
             future.result(timeout)
         except TimeoutError:
             future.cancel()
-            raise _late(address, id, timeout) from None
+            raise timed_out(address, id, timeout) from None
 
     def stop(self, reason: str = "") -> None:
-        """Lets the running agents finish, starts nothing new, and returns when the run has ended. Not for its nodes."""
+        """Lets the running nodes finish, starts no more, and returns when the run has ended. Not for its own nodes."""
         self._stopped = True
         self._drain(reason or "stop")
         self._wait()
 
     def result(self) -> Any:
-        """Waits for the end of the run. Returns what `invoke` would, and raises what it would."""
+        """Waits for the end of the run. Returns what `invoke` would return, and raises what it would raise."""
         self._wait()
-        return self._value()
+        return self._final_value()
 
     def _wait(self, seconds: float | None = None) -> None:
-        # Not `Thread.join`: a thread whose join was interrupted counts as ended from then on.
-        with self._news:
-            self._news.wait_for(lambda: self._over, seconds)
+        # Not Thread.join: after an interrupted join, Python takes the thread for ended.
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, seconds)
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        with self._news:
-            self._news.wait_for(lambda: self._parts or self._over)
-            part = self._next()
-        if part is _END:
+        # The lock is held until the part is taken, so that several readers never take the same one.
+        with self._changed:
+            self._changed.wait_for(lambda: self._parts or self._ended)
+            part = self._next_part()
+        if part is END_OF_PARTS:
             raise StopIteration
         return part
 
-    def leave(self, error: BaseException | None) -> None:
-        """Ends the run, as leaving the block does."""
-        if not self._over:
+    def exit(self, error: BaseException | None) -> None:
+        """Ends the run. Called when the block is left, with the exception that leaves it."""
+        if not self._ended:
             if error is not None:
                 self._cancel(error)
                 return
@@ -401,49 +295,13 @@ class SyncLiveRun(_Going):
             except BaseException as interruption:
                 self._cancel(interruption)
                 raise
-        self._settle(error)
+        self._raise_unseen_failure(error)
 
     def _cancel(self, error: BaseException) -> None:
         self._cancelled = True
         self._control.request_drain("the block was left by an exception")
-        # Before the input is closed: nobody is to take that for the end.
+        # Before the input is closed: a graph must not take the closed input for the regular end of the run.
         self._scope.cancel()
-        self._inbox.close()
-        self._wait(_PATIENCE if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else None)
-        self._inbox.end(SignalError("the run was cancelled"))
-
-
-class _Outcome:
-    """What `invoke` returns, out of the parts of a stream."""
-
-    def __init__(self, kwargs: dict[str, Any], default: Any, namespace: tuple[str, ...]) -> None:
-        self.parts = Parts(kwargs, default, ("values", "updates"))
-        self._root = namespace if kwargs.get("subgraphs") or kwargs.get("version") == "v2" else ()
-        self._v2 = kwargs.get("version") == "v2"
-        self._latest: Any = None
-        self._interrupts: list[Any] = []
-
-    def take(self, part: Any) -> bool:
-        """Takes a part; returns whether the reader asked for it."""
-        namespace, mode, payload = self.parts.read(part)
-        if tuple(namespace) == self._root:
-            if mode == "values":
-                self._latest = payload
-                self._interrupts.extend(part.get("interrupts", ()) if self._v2 else ())
-            elif mode == "updates" and not self._v2 and isinstance(payload, dict):
-                self._interrupts.extend(payload.get("__interrupt__") or ())
-        return not self.parts.hidden(mode)
-
-    def value(self) -> Any:
-        if self._v2:
-            return GraphOutput(value=self._latest, interrupts=tuple(self._interrupts))
-        if not self._interrupts:
-            return self._latest
-        return {**(self._latest if isinstance(self._latest, dict) else {}), "__interrupt__": self._interrupts}
-
-
-def _late(address: str, id: str, timeout: float | None) -> TimeoutError:
-    return TimeoutError(
-        f"the signal {address!r} was not acknowledged within {timeout:g} s; it may have been taken all the same. Sent "
-        f"again with id={id!r} it counts once"
-    )
+        self._router.close()
+        self._wait(_INTERRUPT_GRACE if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else None)
+        self._router.end(SignalError("the run was cancelled"))

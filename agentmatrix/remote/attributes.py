@@ -9,12 +9,12 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
 from agentmatrix.card import AgentCard, schema_model
-from agentmatrix.live.live_run import Live
+from agentmatrix.live.live_run import LiveMixin
 
 __all__ = ["CardAttributes"]
 
 
-class CardAttributes(Live, Pregel[Any, Any, Any, Any]):
+class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
     """A graph whose attributes and schemas come from its card.
 
     Reading an attribute never touches the network; asking for a schema fetches the card when it is not known yet.

@@ -14,7 +14,7 @@ from langgraph.runtime import RunControl
 
 from agentmatrix.card import AgentCard
 from agentmatrix.display.notebook import NotebookRepr
-from agentmatrix.live.inbox import new_id
+from agentmatrix.live.signal_router import new_id
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config, merge_configs
 from agentmatrix.remote.attributes import CardAttributes
@@ -366,13 +366,13 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         """Why each node has run, was skipped, or waits: as of a local graph's `explain`."""
         from agentmatrix.explanation import Explanation
 
-        return Explanation.of(self._call("explain", config=self._state_config(config)).result())
+        return Explanation.from_dict(self._call("explain", config=self._state_config(config)).result())
 
     async def aexplain(self, config: RunnableConfig) -> Explanation:
         """The same, awaited."""
         from agentmatrix.explanation import Explanation
 
-        return Explanation.of(await self._acall("aexplain", config=self._state_config(config)).result())
+        return Explanation.from_dict(await self._acall("aexplain", config=self._state_config(config)).result())
 
     def _state_config(self, config: RunnableConfig) -> RunnableConfig:
         return merge_configs(self.config, config)

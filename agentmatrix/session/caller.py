@@ -20,7 +20,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import RunControl
 
 from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, SignalError
-from agentmatrix.live.inbox import INBOX, Inbox, Sent, path_of
+from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.session import tracing
@@ -91,9 +91,9 @@ class CallerRun:
         """Keeps async saver methods in the order of their requests, each of which has a task of its own."""
         self._frames: FrameStream | None = None
         self._stop_watching_drain: Any = None
-        self._signals: Inbox | None = None
+        self._signals: SignalRouter | None = None
         self._forwarder: SignalForwarder | None = None
-        self._unacked: dict[int, Sent] = {}
+        self._unacked: dict[int, PendingSignal] = {}
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
     def open(self) -> None:
@@ -134,10 +134,10 @@ class CallerRun:
 
     def _prepare_forwarding(self, configurable: dict[str, Any]) -> bool:
         """Prepares to forward signals where the run is part of a live one; returns whether it is."""
-        self._signals = configurable.get(INBOX) if self.spec.is_run else None
+        self._signals = configurable.get(SIGNAL_ROUTER) if self.spec.is_run else None
         if self._signals is None:
             return False
-        path = path_of(configurable.get(config_keys.CHECKPOINT_NS) or "")
+        path = node_path(configurable.get(config_keys.CHECKPOINT_NS) or "")
         self._forwarder = SignalForwarder(path, self.codec, self._send_signal, self._close_input)
         return True
 
@@ -159,7 +159,7 @@ class CallerRun:
         with self._lock:
             self._send(self.protocol.control("drain", self.codec.encode((reason,), "reason")))
 
-    def _send_signal(self, sent: Sent, value: bytes) -> None:
+    def _send_signal(self, sent: PendingSignal, value: bytes) -> None:
         with self._lock:
             frame = self.protocol.signal(sent.id, sent.address, value)
             if frame is not None:
@@ -173,10 +173,10 @@ class CallerRun:
     def _on_signal_acked(self, taken: pb.Taken) -> None:
         sent = self._unacked.pop(taken.number)
         if not taken.refused:
-            sent.taken()
+            sent.acknowledge()
         elif not self.protocol.cancelled:
             # A run that is cancelled refuses its signals; whether another receiver takes them is its parent's to say.
-            sent.refused(SignalError(taken.refused))
+            sent.refuse(SignalError(taken.refused))
 
     def close(self) -> None:
         """Closes the run's stream and takes back what `open` has registered. Idempotent."""

@@ -23,7 +23,7 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 
-from agentmatrix.live.inbox import SAVED_AS
+from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.proxies import RpcClient
 
@@ -201,7 +201,7 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         """Whether a write need not be waited for: pipelined, and nothing is started or answered once it is saved."""
         # LangGraph runs a node's error handler after the mark of the failure is saved; signals are acknowledged then.
         failed = any(channel == config_keys.ERROR_SOURCE_NODE for channel, _ in writes)
-        return self.pipelined and not failed and not task_path.startswith(SAVED_AS)
+        return self.pipelined and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
 
     def delete_thread(self, thread_id: str) -> None:
         self.rpc.request("saver", "delete_thread", thread_id)

@@ -30,7 +30,7 @@ from agentmatrix.errors import (
     SignalError,
     VersionMismatch,
 )
-from agentmatrix.live.inbox import INBOX, path_of
+from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.session import tracing
@@ -40,7 +40,7 @@ from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_r
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.proxies import METHODS
 from agentmatrix.session.signal_forwarding import IncomingSignals
-from agentmatrix.stream_modes import Steps
+from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
@@ -163,7 +163,7 @@ class HostRun:
         self._stop_reason = reason
         self.cancelled.set()
         self._drain(reason)
-        self.signals.inbox.close()
+        self.signals.router.close()
         self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
@@ -320,8 +320,8 @@ class HostRun:
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
-            configurable[INBOX] = self.signals.inbox
-        self.signals.open(graph, path_of(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
+            configurable[SIGNAL_ROUTER] = self.signals.router
+        self.signals.open(graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         sender = _PartSender(self, self._superstep_boundaries(kwargs))
@@ -348,12 +348,12 @@ class HostRun:
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
 
-    def _superstep_boundaries(self, kwargs: dict[str, Any]) -> Steps | None:
+    def _superstep_boundaries(self, kwargs: dict[str, Any]) -> SuperstepBoundary | None:
         """Finds where the supersteps of a stream begin; None for a history of states."""
         if self._verb not in _RUNS:
             return None
         nested = config_keys.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
-        return Steps(kwargs, "values" if nested else self._graph.stream_mode)
+        return SuperstepBoundary(kwargs, "values" if nested else self._graph.stream_mode)
 
     def send_part(self, part: Any, *, more: bool) -> None:
         """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit."""
@@ -404,7 +404,7 @@ class HostRun:
         if self._timer is not None:
             self._timer.cancel()
         self._fail_pending(HostError("the run has ended"))
-        self.signals.inbox.end(SignalError("the run has ended"))
+        self.signals.router.end(SignalError("the run has ended"))
         self.host.runs.discard(self)
         self.frames.close()
 
@@ -412,23 +412,24 @@ class HostRun:
 class _PartSender:
     """Sends the parts of a stream; says when to wait for a credit of the caller.
 
-    A host sends on within a superstep and waits where the next one begins, as a local generator does (see `Steps`).
+    A host sends on within a superstep and waits where the next one begins, as a local generator does (see
+    `SuperstepBoundary`).
     """
 
-    def __init__(self, run: HostRun, steps: Steps | None) -> None:
+    def __init__(self, run: HostRun, steps: SuperstepBoundary | None) -> None:
         self.run, self.steps = run, steps
         self._sent_since_credit = False
 
     def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments to stream with."""
-        return kwargs if self.steps is None else self.steps.parts.widened
+        return kwargs if self.steps is None else self.steps.modes.kwargs
 
     def send(self, part: Any) -> bool:
         """Sends a part; returns whether to wait for a credit before the next."""
         if self.steps is None:
             self.run.send_part(part, more=False)
             return True
-        part, visible, starts = self.steps.take(part)
+        part, visible, starts = self.steps.read(part)
         if visible:
             self.run.send_part(part, more=not starts)
             self._sent_since_credit = True

@@ -116,7 +116,7 @@ def encodable_result(result: Any) -> Any:
         return pack_drawing(result)
     if isinstance(result, StateSnapshot):
         return _plain_snapshot(result)
-    return result.plain() if type(result).__name__ == "Explanation" else result
+    return result.to_dict() if type(result).__name__ == "Explanation" else result
 
 
 def _plain_snapshot(snapshot: StateSnapshot) -> StateSnapshot:

@@ -1,7 +1,7 @@
 """Signals for a graph on another host: forwarded by its caller, routed again by its host.
 
-The caller's half, `SignalForwarder`, is one more receiver of the caller's inbox. The host's half, `IncomingSignals`,
-has an inbox of the same kind, whose receivers in the graph there acknowledge. So a remote graph inside of a remote
+The caller's half, `SignalForwarder`, is one more receiver of the caller's router. The host's half, `IncomingSignals`,
+has a router of its own, whose receivers in the graph there acknowledge. So a remote graph inside of a remote
 graph needs nothing more.
 
 Threads: signal frames come in on the I/O thread, which only queues them. One worker thread at a time decodes them, in
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from agentmatrix.errors import AgentMatrixError, SignalError
 from agentmatrix.live.address import check_address
-from agentmatrix.live.inbox import Inbox, Sent
+from agentmatrix.live.signal_router import PendingSignal, SignalRouter
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
@@ -42,16 +42,20 @@ class SignalForwarder:
     names: frozenset[str] | None = None
 
     def __init__(
-        self, path: tuple[str, ...], codec: Codec, send: Callable[[Sent, bytes], None], close: Callable[[], None]
+        self,
+        path: tuple[str, ...],
+        codec: Codec,
+        send: Callable[[PendingSignal, bytes], None],
+        close: Callable[[], None],
     ) -> None:
         self.path, self.close = path, close
         self._codec, self._send = codec, send
 
-    def receive(self, sent: Sent) -> None:
+    def receive(self, sent: PendingSignal) -> None:
         try:
             value = self._codec.encode((sent.value,), f"signal {sent.address!r}")
         except AgentMatrixError as error:
-            sent.refused(error)
+            sent.refuse(error)
             return
         self._send(sent, value)
 
@@ -64,11 +68,11 @@ class IncomingSignals:
         ack: acknowledges a signal: by its number, with the reason if it was refused, else "".
 
     Attributes:
-        inbox: the inbox of the run on this host.
+        router: the router of the run on this host.
     """
 
     def __init__(self, workers: Executor, ack: Callable[[int, str], None]) -> None:
-        self.inbox = Inbox()
+        self.router = SignalRouter()
         self._workers, self._ack = workers, ack
         self._lock = threading.Lock()
         self._queue: deque[pb.Signal | None] = deque()
@@ -130,7 +134,7 @@ class IncomingSignals:
                     return
                 signal = self._queue.popleft()
             if signal is None:
-                self.inbox.close()
+                self.router.close()
             else:
                 self._route(signal)
 
@@ -142,7 +146,7 @@ class IncomingSignals:
             self._done(signal, str(error))
             return
         # The callback runs where the signal is accepted: so its acknowledgement is sent before the run can end.
-        self.inbox.send(signal.address, value, signal.id, lambda future: self._done(signal, _reason(future)))
+        self.router.send(signal.address, value, signal.id, lambda future: self._done(signal, _reason(future)))
 
     def _check(self, address: str) -> None:
         if self._graph is None:

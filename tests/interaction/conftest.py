@@ -1,71 +1,14 @@
-"""One body of tests over every way in which a parent can hold a graph, sync and async."""
+"""Hosts in other processes, for graphs that a parent holds from afar."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
-from itertools import count
-from typing import Any
 
 import pytest
 
-from agentmatrix import Host, RemoteAgent
-from agentmatrix.host import graph_types
-from agentmatrix.testing import loopback
 from tests.forked import Forked
 from tests.interaction import served
-
-_numbers = count(1)
-
-
-@pytest.fixture(params=["local", "inproc", "grpc"])
-def place(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Puts a compiled graph where the parent meets it: as it is, behind inproc, or behind a real gRPC server."""
-    hosts: list[Host] = []
-
-    def put(graph: Any, *, allow: tuple[object, ...] = (), **options: Any) -> Any:
-        if request.param == "local":
-            return graph
-        if request.param == "grpc":
-            return loopback(graph, allow=allow, **options)
-        host = Host({"agent": graph}, address=f"inproc://test-{next(_numbers)}", allow=allow).start()
-        hosts.append(host)
-        types = (*graph_types(graph), *allow)
-        remote = RemoteAgent("agent", url=host.address, name=graph.get_name(), allow=types, **options)
-        remote.card  # noqa: B018
-        return remote
-
-    put.kind = request.param  # type: ignore[attr-defined]
-    yield put
-    for host in hosts:
-        host.stop()
-
-
-class Verbs:
-    """Calls the sync or the async twin of a verb, so that a test is written once."""
-
-    def __init__(self, is_async: bool) -> None:
-        self.is_async = is_async
-
-    async def call(self, graph: Any, verb: str, *args: Any, **kwargs: Any) -> Any:
-        if not self.is_async:
-            return getattr(graph, verb)(*args, **kwargs)
-        result = getattr(graph, f"a{verb}")(*args, **kwargs)
-        return await result if inspect.isawaitable(result) else result
-
-    async def invoke(self, graph: Any, *args: Any, **kwargs: Any) -> Any:
-        return await self.call(graph, "invoke", *args, **kwargs)
-
-    async def listed(self, graph: Any, verb: str, *args: Any, **kwargs: Any) -> list[Any]:
-        if self.is_async:
-            return [part async for part in getattr(graph, f"a{verb}")(*args, **kwargs)]
-        return list(getattr(graph, verb)(*args, **kwargs))
-
-
-@pytest.fixture(params=["sync", "async"])
-def verbs(request: pytest.FixtureRequest) -> Verbs:
-    return Verbs(request.param == "async")
 
 
 @pytest.fixture

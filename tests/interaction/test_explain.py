@@ -8,7 +8,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.errors import TriggerError
-from tests.live.listeners import THREAD, above, waiter
+from tests.live.triggered_graphs import THREAD, above, waiter
 
 
 async def test_explain(place: Any, verbs: Any) -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("langgraph.checkpoint.sqlite")
 
 from agentmatrix.live import LiveRun
 from tests.forked import Forked
-from tests.live.listeners import above, listener, run_live, serve
+from tests.live.triggered_graphs import above, listener, run_live, serve
 
 
 def process(*arguments: str) -> Forked:

@@ -16,13 +16,13 @@ from langgraph.types import GraphOutput, interrupt
 from agentmatrix import CyclicGraph, signal
 from agentmatrix.errors import SignalError
 from agentmatrix.live import LiveRun
-from tests.live.ears import State, above, listening, live
+from tests.live.collecting_graphs import State, above, collecting, live
 
 EMPTY: State = {"heard": []}
 
 
 async def test_signals_reach_a_graph_while_it_runs(verbs: Any) -> None:
-    async with live(verbs, listening(verbs), EMPTY) as run:
+    async with live(verbs, collecting(verbs), EMPTY) as run:
         for number in range(3):
             await run.signal("audio", number)
         run.close_input()
@@ -32,13 +32,13 @@ async def test_signals_reach_a_graph_while_it_runs(verbs: Any) -> None:
 
 
 async def test_leaving_the_block_closes_the_input(verbs: Any) -> None:
-    async with live(verbs, above(listening(verbs)), EMPTY) as run:
+    async with live(verbs, above(collecting(verbs)), EMPTY) as run:
         await run.signal("panel/audio", "a", timeout=20)
     assert await run.result() == {"heard": ["a"]}
 
 
 async def test_parts_are_those_of_a_stream_whether_or_not_anybody_reads_at_once(verbs: Any) -> None:
-    graph = above(listening(verbs))
+    graph = above(collecting(verbs))
     async with live(verbs, graph, EMPTY, stream_mode=["updates", "custom"], subgraphs=True) as run:
         await run.signal("panel/audio", 1)
         run.close_input()
@@ -46,12 +46,12 @@ async def test_parts_are_those_of_a_stream_whether_or_not_anybody_reads_at_once(
         parts = [(len(namespace), mode, payload) async for namespace, mode, payload in run]
     update = {"heard": [1]}
     assert parts == [
-        (1, "custom", "listening"), (1, "updates", {"ear": update}), (0, "updates", {"panel": update}),
+        (1, "custom", "listening"), (1, "updates", {"collect": update}), (0, "updates", {"panel": update}),
     ]  # fmt: skip
 
 
 async def test_a_reader_hears_of_a_part_while_the_run_waits(verbs: Any) -> None:
-    async with live(verbs, listening(verbs), EMPTY, stream_mode="custom") as run:
+    async with live(verbs, collecting(verbs), EMPTY, stream_mode="custom") as run:
         async for part in run:
             assert part == "listening"
             await run.signal("audio", 1)
@@ -60,7 +60,7 @@ async def test_a_reader_hears_of_a_part_while_the_run_waits(verbs: Any) -> None:
 
 
 async def test_no_parts_are_kept_where_none_are_asked_for(verbs: Any) -> None:
-    async with live(verbs, listening(verbs), EMPTY, stream_mode=[]) as run:
+    async with live(verbs, collecting(verbs), EMPTY, stream_mode=[]) as run:
         run.close_input()
         assert [part async for part in run] == []
         assert await run.result() == {"heard": []}
@@ -90,11 +90,11 @@ async def test_the_result_is_that_of_invoke(verbs: Any) -> None:
 async def test_a_failure_that_nobody_saw_is_raised_once_on_leaving(verbs: Any) -> None:
     failure = KeyError("broken")
     with pytest.raises(KeyError, match="broken"):
-        async with live(verbs, listening(verbs, enough=1, fail=failure), EMPTY) as run:
+        async with live(verbs, collecting(verbs, enough=1, fail=failure), EMPTY) as run:
             await run.signal("audio", 1)
     with pytest.raises(KeyError):
         await run.result()
-    async with live(verbs, listening(verbs, fail=failure), EMPTY) as run:
+    async with live(verbs, collecting(verbs, fail=failure), EMPTY) as run:
         run.close_input()
         with pytest.raises(KeyError):
             await run.result()
@@ -102,7 +102,7 @@ async def test_a_failure_that_nobody_saw_is_raised_once_on_leaving(verbs: Any) -
 
 async def test_a_reader_hears_of_the_failure_after_the_last_part(verbs: Any) -> None:
     parts = []
-    async with live(verbs, listening(verbs, fail=IndexError("x")), EMPTY, stream_mode="custom") as run:
+    async with live(verbs, collecting(verbs, fail=IndexError("x")), EMPTY, stream_mode="custom") as run:
         run.close_input()
         with pytest.raises(IndexError, match="x"):
             async for part in run:
@@ -112,7 +112,7 @@ async def test_a_reader_hears_of_the_failure_after_the_last_part(verbs: Any) -> 
 
 async def test_a_signal_to_a_run_that_has_failed(verbs: Any) -> None:
     failure = KeyError("broken")
-    async with live(verbs, listening(verbs, enough=1, fail=failure), EMPTY) as run:
+    async with live(verbs, collecting(verbs, enough=1, fail=failure), EMPTY) as run:
         await run.signal("audio", 1)
         with pytest.raises(SignalError, match="the run has failed with KeyError") as caught:
             await run.signal("audio", 2)
@@ -124,7 +124,7 @@ async def test_a_signal_to_a_run_that_has_failed(verbs: Any) -> None:
 async def test_the_failure_itself_leaves_the_block_and_not_the_signal_that_met_it(verbs: Any) -> None:
     failure = KeyError("broken")
     with pytest.raises(KeyError) as caught:
-        async with live(verbs, listening(verbs, enough=1, fail=failure), EMPTY) as run:
+        async with live(verbs, collecting(verbs, enough=1, fail=failure), EMPTY) as run:
             await run.signal("audio", 1)
             await run.signal("audio", 2)
     assert caught.value is failure
@@ -132,7 +132,7 @@ async def test_the_failure_itself_leaves_the_block_and_not_the_signal_that_met_i
 
 async def test_an_error_of_the_body_is_told_of_the_failure_of_the_run(verbs: Any) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
-        async with live(verbs, listening(verbs, enough=1, fail=KeyError("broken")), EMPTY) as run:
+        async with live(verbs, collecting(verbs, enough=1, fail=KeyError("broken")), EMPTY) as run:
             await run.signal("audio", 1)
             with pytest.raises(SignalError):
                 await run.signal("audio", 2)
@@ -142,7 +142,7 @@ async def test_an_error_of_the_body_is_told_of_the_failure_of_the_run(verbs: Any
 
 async def test_an_error_of_the_body_cancels_the_run(verbs: Any) -> None:
     later = threading.Event()
-    builder = StateGraph(State).add_node("panel", listening(verbs)).add_node("later", lambda state: later.set())
+    builder = StateGraph(State).add_node("panel", collecting(verbs)).add_node("later", lambda state: later.set())
     graph = builder.add_edge(START, "panel").add_edge("panel", "later").compile()
     with pytest.raises(ZeroDivisionError) as caught:
         async with live(verbs, graph, EMPTY) as run:
@@ -160,7 +160,7 @@ async def test_cancelling_the_task_cancels_the_run() -> None:
     entered = asyncio.Event()
 
     async def use() -> None:
-        async with LiveRun(listening(Async), EMPTY) as run:
+        async with LiveRun(collecting(Async), EMPTY) as run:
             await run.signal("audio", 1)
             entered.set()
 
@@ -172,7 +172,7 @@ async def test_cancelling_the_task_cancels_the_run() -> None:
 
 
 async def test_stop_lets_running_nodes_end_and_starts_no_other(verbs: Any) -> None:
-    builder = StateGraph(State).add_node("panel", listening(verbs)).add_node("later", lambda s: {"heard": ["later"]})
+    builder = StateGraph(State).add_node("panel", collecting(verbs)).add_node("later", lambda s: {"heard": ["later"]})
     builder.add_edge(START, "panel").add_edge("panel", "later")
     graph = builder.compile(checkpointer=InMemorySaver())
     config: Any = {"configurable": {"thread_id": "1"}}
@@ -188,8 +188,8 @@ async def test_stop_lets_running_nodes_end_and_starts_no_other(verbs: Any) -> No
 
 
 async def test_unknown_addresses_are_refused_at_once(verbs: Any) -> None:
-    async with live(verbs, above(listening(verbs)), EMPTY) as run:
-        for wrong in ("panel/audoi", "audio", "panle/audio", "panel/ear/audio", "", "panel/"):
+    async with live(verbs, above(collecting(verbs)), EMPTY) as run:
+        for wrong in ("panel/audoi", "audio", "panle/audio", "panel/collect/audio", "", "panel/"):
             with pytest.raises(SignalError, match="panel/audio"):
                 await run.signal(wrong, 1)
     async with live(verbs, above(lambda state: {}), EMPTY) as run:
@@ -198,8 +198,8 @@ async def test_unknown_addresses_are_refused_at_once(verbs: Any) -> None:
 
 
 async def test_a_signal_that_is_not_acknowledged_in_time_is_withdrawn(verbs: Any) -> None:
-    first = listening(verbs, enough=1)
-    builder = StateGraph(State).add_node("first", first).add_node("second", listening(verbs))
+    first = collecting(verbs, enough=1)
+    builder = StateGraph(State).add_node("first", first).add_node("second", collecting(verbs))
     graph = builder.add_edge(START, "first").add_edge("first", "second").compile()
     async with live(verbs, graph, EMPTY) as run:
         with pytest.raises(TimeoutError, match=r"'second/audio' was not acknowledged within 0\.01 s.*id='mine'"):
@@ -210,7 +210,7 @@ async def test_a_signal_that_is_not_acknowledged_in_time_is_withdrawn(verbs: Any
 
 
 async def test_a_run_that_cannot_start_fails_like_invoke(verbs: Any) -> None:
-    graph = listening(verbs, checkpointer=InMemorySaver())
+    graph = collecting(verbs, checkpointer=InMemorySaver())
     with pytest.raises(ValueError, match="thread_id"):
         async with live(verbs, graph, EMPTY):
             """It has no thread."""
@@ -239,7 +239,7 @@ def test_several_threads_may_use_one_sync_run() -> None:
     class Sync:
         is_async = False
 
-    with LiveRun(listening(Sync), EMPTY) as run:
+    with LiveRun(collecting(Sync), EMPTY) as run:
         threads = [threading.Thread(target=run.signal, args=("audio", number)) for number in range(8)]
         for thread in threads:
             thread.start()

@@ -17,8 +17,8 @@ from langgraph.types import Command, interrupt
 
 from agentmatrix import CyclicGraph, Dag, all_of, any_of, every, get_activation, signal
 from agentmatrix.errors import SignalError, TriggerError
-from tests.live.ears import live
-from tests.live.listeners import THREAD, State, above, audio, hear, listener, waiter
+from tests.live.collecting_graphs import live
+from tests.live.triggered_graphs import THREAD, State, above, audio, hear, listener, waiter
 
 EMPTY: State = {"heard": []}
 

@@ -1,4 +1,4 @@
-"""Graphs with triggers that hear signals, and the processes that serve them, or run one live."""
+"""Graphs whose triggers take signals, and the functions of the processes that serve them or run one live."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class State(TypedDict, total=False):
 
 
 def audio() -> Any:
-    """What the signal that started this node carries."""
+    """The value of the signal that started this node."""
     return get_activation().items["audio"]
 
 
@@ -33,18 +33,18 @@ def hear(state: State) -> State:
 
 
 def listener(node: Callable[..., Any] = hear, *, concurrent: bool = False, **options: Any) -> Any:
-    """Hears each `audio` once, in a node of its own."""
+    """A graph that starts its node `hear` once for each signal `audio`."""
     builder = CyclicGraph(State, name="listener").add_node("hear", node)
     return builder.add_trigger("hear", signal("audio"), concurrent=concurrent).compile(**options)
 
 
 def above(nested: Any, **options: Any) -> Any:
-    """A plain LangGraph graph whose node `panel` is that graph."""
+    """A plain LangGraph graph whose node `panel` is the nested graph."""
     return StateGraph(State).add_node("panel", nested).add_edge(START, "panel").compile(name="above", **options)
 
 
 def note(state: State) -> State:
-    """Hears a signal, and leaves a line in a file for each run; `die` ends its process there."""
+    """Writes the signal to a file, one line for each run; the signal `die` kills the process."""
     said = audio()
     if said == "die" and not Path(state["folder"], "died").exists():
         Path(state["folder"], "died").touch()
@@ -59,7 +59,7 @@ async def anote(state: State) -> State:
 
 
 def waiter(**options: Any) -> Any:
-    """Needs two words before it starts."""
+    """A graph that starts its node once both of two signals have come."""
     builder = Dag(State, name="waiter")
     builder.add_node("pair", lambda state: {"heard": [dict(get_activation().items)]})
     return builder.add_trigger("pair", all_of(signal("left"), signal("right"))).compile(**options)
@@ -69,7 +69,7 @@ THREAD: Any = {"configurable": {"thread_id": "1"}}
 
 
 def run_live(address: str, folder: str, way: str) -> None:
-    """Runs a listener live over a sqlite saver, nested, here or on the host at the address; signals come by stdin."""
+    """Runs a nested `listener` live over a sqlite saver, here or on the host at `address`; signals come by stdin."""
     node: Any = {"sync": note, "async": anote}[way]
     nested = RemoteAgent(f"{address}/{way}") if address != "local" else listener(node)
     first = not Path(folder, "db").exists()
@@ -107,7 +107,7 @@ def _live(graph: Any, given: Any) -> Any:
 
 
 def serve() -> None:
-    """Serves listeners, and prints its address."""
+    """Serves a sync and an async `listener`, and prints the address."""
     with Host({"sync": listener(note), "async": listener(anote)}) as host:
         print(host.address, flush=True)
         threading.Event().wait()

@@ -12,8 +12,8 @@ from langgraph.types import Command, Send
 
 from agentmatrix import CyclicGraph, Dag, all_of, any_of, get_activation, signal
 from agentmatrix.errors import SignalError
-from tests.live.ears import live
-from tests.live.listeners import THREAD, State, audio, listener
+from tests.live.collecting_graphs import live
+from tests.live.triggered_graphs import THREAD, State, audio, listener
 
 EMPTY: State = {"heard": []}
 
