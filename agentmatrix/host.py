@@ -1,4 +1,9 @@
-"""`Host`: offers graphs to callers on other machines."""
+"""`Host`: offers graphs to callers on other machines.
+
+Threads: frames move on the process's I/O thread (see `transport.iothread`); sync verbs run in a pool of worker threads
+of the host, async verbs on its user loop, an event loop in a thread of its own. So user code that blocks holds up other
+runs at most, never the frames. `start`, `drain` and `stop` block; any thread but the I/O thread may call them.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +22,11 @@ from agentmatrix.card import describe
 from agentmatrix.errors import AddressError, NotAnAgentError
 from agentmatrix.pregel.state_graph import schemas_of
 from agentmatrix.session.checkpointer import describe_saver
-from agentmatrix.session.exports import Exported, Serving
-from agentmatrix.session.host_run import STOPPING, ServedRun
+from agentmatrix.session.host_run import STOPPING, HostRun
+from agentmatrix.session.host_state import ExportedGraph, HostState
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
-from agentmatrix.transport.base import Lane, Peer, Receiver, Server
+from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
 from agentmatrix.transport.options import Pem, ServerOptions
 from agentmatrix.wire.codec import Codec, types_of
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
@@ -67,13 +72,13 @@ class Host:
     ) -> None:
         self.graphs = _named(graphs)
         self.allow = tuple(allow)
-        self._wanted = address
+        self._address = address
         self._options = ServerOptions(
             token=token, certificate=certificate, private_key=private_key, client_ca=client_ca, insecure=insecure
         )
         self._max_runs, self._skew = max_runs, allow_version_skew
         self._server: Server | None = None
-        self._serving: Serving | None = None
+        self._state: HostState | None = None
         self._loop: _UserLoop | None = None
         self._bound: str | None = None
         self._stopped = threading.Event()
@@ -99,7 +104,7 @@ class Host:
             return self
         self._stopped.clear()
         loop = _UserLoop()
-        serving = Serving(
+        state = HostState(
             exported={name: self._export(graph) for name, graph in self.graphs.items()},
             version=spoken_version(),
             workers=ThreadPoolExecutor(self._max_runs, thread_name_prefix="agentmatrix-run"),
@@ -107,13 +112,13 @@ class Host:
             max_runs=self._max_runs,
             allow_version_skew=self._skew,
         )
-        server = listen(self._wanted, _HostServicer(serving), self._options)
+        server = listen(self._address, _HostServicer(state), self._options)
         try:
             self._bound = server.start()
         except BaseException:
             loop.stop()
             raise
-        self._server, self._serving, self._loop = server, serving, loop
+        self._server, self._state, self._loop = server, state, loop
         return self
 
     def add(self, name: str, graph: Any, *, allow: Iterable[object] = ()) -> Pregel[Any, Any, Any, Any]:
@@ -128,12 +133,12 @@ class Host:
             The graph as it is hosted.
         """
         hosted = self.graphs[name] = _as_graph(graph, name)
-        if self._serving is not None:
-            self._serving.exported[name] = Exported(hosted, Codec([*graph_types(hosted), *self.allow, *allow]))
+        if self._state is not None:
+            self._state.exported[name] = ExportedGraph(hosted, Codec([*graph_types(hosted), *self.allow, *allow]))
         return hosted
 
-    def _export(self, graph: Pregel[Any, Any, Any, Any]) -> Exported:
-        return Exported(graph, Codec([*graph_types(graph), *self.allow]))
+    def _export(self, graph: Pregel[Any, Any, Any, Any]) -> ExportedGraph:
+        return ExportedGraph(graph, Codec([*graph_types(graph), *self.allow]))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""
@@ -141,11 +146,11 @@ class Host:
 
     def drain(self, grace: float = 30.0) -> None:
         """Takes no more runs, lets those under way go on for up to `grace` seconds, then stops."""
-        serving = self._serving
-        if serving is not None:
-            serving.stopping = True
+        state = self._state
+        if state is not None:
+            state.stopping = True
             limit = time.monotonic() + grace
-            while serving.runs and time.monotonic() < limit:
+            while state.runs and time.monotonic() < limit:
                 self._stopped.wait(0.02)
         self.stop()
 
@@ -155,18 +160,18 @@ class Host:
         Args:
             grace: seconds that runs get to unwind.
         """
-        server, serving, loop = self._server, self._serving, self._loop
-        self._server = self._serving = self._loop = self._bound = None
-        if server is None or serving is None or loop is None:
+        server, state, loop = self._server, self._state, self._loop
+        self._server = self._state = self._loop = self._bound = None
+        if server is None or state is None or loop is None:
             return
-        serving.stopping = True
-        for run in list(serving.runs):
+        state.stopping = True
+        for run in list(state.runs):
             run.stop(STOPPING)
         limit = time.monotonic() + grace
-        while serving.runs and time.monotonic() < limit:
+        while state.runs and time.monotonic() < limit:
             time.sleep(0.005)
         server.stop(grace)
-        serving.workers.shutdown(wait=False, cancel_futures=True)
+        state.workers.shutdown(wait=False, cancel_futures=True)
         loop.stop()
         self._stopped.set()
 
@@ -187,33 +192,34 @@ class Host:
 
 
 class _HostServicer:
-    """What the transport asks of the host."""
+    """The host, as a server of the transport calls it: on the I/O thread."""
 
-    def __init__(self, serving: Serving) -> None:
-        self.serving = serving
+    def __init__(self, state: HostState) -> None:
+        self._state = state
 
-    def accept(self, lane: Lane, peer: Peer) -> Receiver:
-        return ServedRun(lane, self.serving)
+    def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
+        return HostRun(frames, self._state)
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
-        return self.serving.workers.submit(self._describe, agent)
+        # On a worker thread: drawing a large graph takes seconds.
+        return self._state.workers.submit(self._describe, agent)
 
     def _describe(self, agent: str) -> DescribeReply:
-        exported = self.serving.named(agent)
-        card = {**describe(exported.graph, describe_saver), "langgraph": self.serving.version.langgraph}
+        exported = self._state.graph(agent)
+        card = {**describe(exported.graph, describe_saver), "langgraph": self._state.version.langgraph}
         details = exported.codec.encode(card, "card")
         named = Card(name=card["name"], description=card["description"], details=details)
-        return DescribeReply(version=self.serving.version, card=named)
+        return DescribeReply(version=self._state.version, card=named)
 
     def list_agents(self, peer: Peer) -> Future[ListAgentsReply]:
         future: Future[ListAgentsReply] = Future()
-        names = [AgentName(name=name) for name in self.serving.exported]
-        future.set_result(ListAgentsReply(version=self.serving.version, agents=names))
+        names = [AgentName(name=name) for name in self._state.exported]
+        future.set_result(ListAgentsReply(version=self._state.version, agents=names))
         return future
 
 
 class _UserLoop:
-    """An event loop for users' async code, in a thread of its own. A SystemExit out of user code does not end it."""
+    """The event loop for async user code, in a thread of its own. A SystemExit of user code does not end it."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -226,7 +232,7 @@ class _UserLoop:
         while not self._stopping:
             try:
                 self.loop.run_forever()
-            except BaseException:
+            except BaseException:  # asyncio lets SystemExit and KeyboardInterrupt through
                 continue
 
     def stop(self) -> None:
@@ -235,7 +241,7 @@ class _UserLoop:
 
 
 def graph_types(graph: Any) -> set[type]:
-    """The classes that the schemas of a graph and of its nested graphs name: what callers may send it."""
+    """The classes in the schemas of a graph and of its nested graphs: the types that callers may send it."""
     found = types_of(*schemas_of(graph))
     for _, nested in graph.get_subgraphs():
         if not getattr(type(nested), "is_remote", False):

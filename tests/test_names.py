@@ -10,8 +10,6 @@ from tests.test_layers import PACKAGE, modules
 
 # Until the engine is rewritten: these go with the old files of compose/ and engine/.
 OLD_ENGINE = {"Activation", "Arrivals", "Turn"}
-# Being renamed in live/, session/ and transport/.
-TEMPORARY = {"Connection", "Serving"}
 
 
 def repeated(names: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
@@ -37,7 +35,7 @@ def files() -> Iterator[tuple[str, str]]:
 
 def test_no_two_classes_have_one_name() -> None:
     found = repeated(classes())
-    assert found.keys() <= OLD_ENGINE | TEMPORARY, found
+    assert found.keys() <= OLD_ENGINE, found
 
 
 def test_no_two_files_have_one_name() -> None:

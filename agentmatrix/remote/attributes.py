@@ -1,4 +1,4 @@
-"""What LangGraph reads of any graph, for one that runs elsewhere: answered from its card where that is known."""
+"""The attributes that LangGraph reads of any graph, for one that runs elsewhere: from its card, once it is known."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pydantic import BaseModel
 from agentmatrix.card import AgentCard, schema_model
 from agentmatrix.live.live_run import LiveMixin
 
-__all__ = ["FromCard"]
+__all__ = ["CardAttributes"]
 
 
-class FromCard(LiveMixin, Pregel[Any, Any, Any, Any]):
-    """A graph that answers from its card what others ask of it."""
+class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
+    """A graph whose attributes and schemas come from its card.
+
+    Reading an attribute never touches the network; asking for a schema fetches the card when it is not known yet.
+    """
 
     @property
     def agent(self) -> str:

@@ -1,4 +1,8 @@
-"""What all copies of one remote agent share."""
+"""The connection that all copies of one remote agent share.
+
+Any thread may use it. `_lock` guards which transport is the current one. The card is set once and then never changes;
+the I/O thread may set it, when the host has answered, so reading it needs no lock.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +18,21 @@ from agentmatrix.transport.target import Target
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1.service_pb2 import DescribeReply
 
-__all__ = ["Connection"]
+__all__ = ["AgentConnection"]
 
 
-DRAWING: Final = 6
-"""How many times as long as for a connection a host may take for a card: LangGraph draws 1,000 nodes in a second."""
+CARD_TIMEOUT_FACTOR: Final = 6
+"""Times `connect_timeout`: how long a host may take for a card. LangGraph draws 1,000 nodes in a second."""
 
 
-class Connection:
-    """What all copies of one `RemoteAgent` share: where, how, the codec, and the card once it was fetched."""
+class AgentConnection:
+    """The target, the options, the codec and the transport of a remote agent, and its card once it is fetched."""
 
     def __init__(self, target: Target, options: ClientOptions, allow: tuple[object, ...]) -> None:
         self.target, self.options, self.allow = target, options, allow
         self.codec = Codec(allow)
         self.card: AgentCard | None = None
-        self._asked = False
+        self._requested = False
         self._transport: Transport | None = None
         self._lock = threading.Lock()
 
@@ -44,24 +48,24 @@ class Connection:
         return "idle" if self._transport is None else self._transport.state
 
     def describe(self) -> Future[DescribeReply]:
-        future = self.transport.describe(self.target.agent, DRAWING * self.options.connect_timeout)
-        future.add_done_callback(self._learn)
+        future = self.transport.describe(self.target.agent, CARD_TIMEOUT_FACTOR * self.options.connect_timeout)
+        future.add_done_callback(self._on_described)
         return future
 
-    def ask_once(self) -> None:
+    def prefetch_card(self) -> None:
         """Fetches the card beside the first run, without waiting for it."""
-        if self.card is None and not self._asked:
-            self._asked = True
+        if self.card is None and not self._requested:
+            self._requested = True
             self.describe()
 
-    def _learn(self, future: Future[DescribeReply]) -> None:
+    def _on_described(self, future: Future[DescribeReply]) -> None:
         if future.cancelled() or future.exception() is not None:
-            self._asked = False
+            self._requested = False
         else:
-            self.learn(future.result())
+            self.set_card(future.result())
 
-    def learn(self, reply: DescribeReply) -> None:
-        """Takes the card out of the host's answer."""
+    def set_card(self, reply: DescribeReply) -> None:
+        """Decodes the card in the host's answer."""
         if self.card is None:
             self.card = AgentCard.unpack(self.codec.decode(reply.card.details, "card"))
 

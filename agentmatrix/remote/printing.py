@@ -1,4 +1,4 @@
-"""`print_mode` and `debug` of a remote run: what langgraph prints of it is printed by the caller, not on the host."""
+"""`print_mode` and `debug` of a remote run: printed by the caller, not on the host."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def wants_printing(kwargs: dict[str, Any]) -> bool:
     return bool(kwargs.get("print_mode") or kwargs.get("debug"))
 
 
-def _taken(kwargs: dict[str, Any], default: Any) -> tuple[set[str], StreamModes]:
-    """The modes to print, and the parts to ask for; takes the printing options out of the keyword arguments."""
+def _pop_print_modes(kwargs: dict[str, Any], default: Any) -> tuple[set[str], StreamModes]:
+    """The modes to print, and the parts to ask for. Removes the printing options from the keyword arguments."""
     asked = kwargs.pop("print_mode", None) or ()
     if kwargs.pop("debug", None):
         asked = ["updates", "values"]
@@ -27,8 +27,8 @@ def _taken(kwargs: dict[str, Any], default: Any) -> tuple[set[str], StreamModes]
 
 
 def printed(stream: Callable[..., Iterator[Any]], kwargs: dict[str, Any], default: Any) -> Iterator[Any]:
-    """Streams with the keyword arguments, prints the modes that they ask to print, yields those that they ask for."""
-    modes, parts = _taken(kwargs, default)
+    """Streams with the keyword arguments; prints the parts of some modes and yields the parts of others."""
+    modes, parts = _pop_print_modes(kwargs, default)
     for part in stream(**parts.kwargs):
         if _print(parts, part, modes):
             yield parts.project(part)
@@ -38,7 +38,7 @@ async def aprinted(
     stream: Callable[..., AsyncIterator[Any]], kwargs: dict[str, Any], default: Any
 ) -> AsyncIterator[Any]:
     """The same, asynchronously."""
-    modes, parts = _taken(kwargs, default)
+    modes, parts = _pop_print_modes(kwargs, default)
     async for part in stream(**parts.kwargs):
         if _print(parts, part, modes):
             yield parts.project(part)

@@ -17,12 +17,13 @@ from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.live.signal_router import new_id
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config, merge_configs
-from agentmatrix.remote.attributes import FromCard
-from agentmatrix.remote.connection import Connection
+from agentmatrix.remote.attributes import CardAttributes
+from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.printing import aprinted, printed, wants_printing
 from agentmatrix.session.caller import CallSpec
-from agentmatrix.session.caller_sync import AsyncCall, SyncCall
-from agentmatrix.session.checkpointer import OwnSaver, borrow_saver
+from agentmatrix.session.caller_async import AsyncCallerRun
+from agentmatrix.session.caller_sync import SyncCallerRun
+from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_proxy
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.transport.target import Target, parse_target
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAgent"]
 
 
-class RemoteAgent(NotebookRepr, FromCard):
+class RemoteAgent(NotebookRepr, CardAttributes):
     """An agent on another host, used as if it were local.
 
     It is a LangGraph graph: a node of any other graph, with every verb. Making, adding, compiling, drawing and pickling
@@ -91,7 +92,7 @@ class RemoteAgent(NotebookRepr, FromCard):
             root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, insecure=insecure,
             connect_timeout=connect_timeout,
         )  # fmt: skip
-        self._connection = Connection(target, options, tuple(allow))
+        self._connection = AgentConnection(target, options, tuple(allow))
         self._path: tuple[str, ...] = ()
         self._nested: AgentCard | None = None
         self.name = name or target.agent
@@ -99,16 +100,16 @@ class RemoteAgent(NotebookRepr, FromCard):
         self.timeout = timeout
         self.forward = None if forward is None else frozenset(forward)
         self.store_prefix = None if store_prefix is None else tuple(store_prefix)
-        self._be_a_pregel()
+        self._set_pregel_attributes()
 
-    def _be_a_pregel(self) -> None:
-        """What langgraph reads of any graph. Nothing of it is local: `Pregel.__init__` is not called."""
+    def _set_pregel_attributes(self) -> None:
+        """Sets what LangGraph reads of any graph. Nothing of it is local: `Pregel.__init__` is not called."""
         self.nodes, self.channels = {}, {}
         self.store = self.cache = self.context_schema = None
         self.stream_transformers = ()
         self.debug = False
 
-    # Where it is.
+    # Address and card.
 
     @property
     def url(self) -> str:
@@ -133,13 +134,13 @@ class RemoteAgent(NotebookRepr, FromCard):
             HostUnreachable, AgentNotFound, Unauthenticated: as their names say.
         """
         if self._known is None:
-            self._connection.learn(self._connection.describe().result())
+            self._connection.set_card(self._connection.describe().result())
         return self._card_at_path()
 
     async def acard(self) -> AgentCard:
         """The agent's card, awaited."""
         if self._known is None:
-            self._connection.learn(await asyncio.wrap_future(self._connection.describe()))
+            self._connection.set_card(await asyncio.wrap_future(self._connection.describe()))
         return self._card_at_path()
 
     @property
@@ -214,28 +215,28 @@ class RemoteAgent(NotebookRepr, FromCard):
         state = {key: value for key, value in self.__dict__.items() if key not in ("_connection",)}
         return (_unpickle, (connection.target, connection.options, connection.allow, state))
 
-    # What langgraph reads of a graph, from the card where it is known.
+    # Attributes that LangGraph reads of a graph (more in `CardAttributes`).
 
     @property
     def checkpointer(self) -> Any:  # type: ignore[override]
-        """As the graph was compiled there: None, True, False, or a stand-in for a checkpointer of its own."""
+        """As the graph was compiled there: None, True, False, or a proxy of a checkpointer of its own."""
         card = self._known
         if card is None or card.checkpointer != "own":
             return None if card is None else card.checkpointer
-        return borrow_saver(OwnSaver(self._call, self._acall), card.saver)
+        return checkpointer_proxy(HostCheckpointerRpc(self._call, self._acall), card.saver)
 
     # Structure.
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing. Touches no network: a host that was not reached yet shows as one node that says so."""
         card = self._known
-        return self._not_reached() if card is None else card.drawing(xray)
+        return self._unreached_drawing() if card is None else card.drawing(xray)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing, awaited."""
         return self.get_graph(config, xray=xray)
 
-    def _not_reached(self) -> Graph:
+    def _unreached_drawing(self) -> Graph:
         label = f"{self.name} @{self._connection.target.address} (not reached)"
         names = {"__start__": "__start__", self.name: label, "__end__": "__end__"}
         nodes = {key: Node(id=key, name=text, data=None, metadata=None) for key, text in names.items()}
@@ -277,18 +278,18 @@ class RemoteAgent(NotebookRepr, FromCard):
         control: RunControl | None = None,
         **kwargs: Any,
     ) -> CallSpec:
-        self._connection.ask_once()
+        self._connection.prefetch_card()
         return CallSpec(
             agent=self.agent, verb=verb, version=spoken_version(), run_id=new_id(),
             path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
             timeout=self.timeout, forward=self.forward, store_prefix=self.store_prefix,
         )  # fmt: skip
 
-    def _call(self, verb: str, *args: Any, **options: Any) -> SyncCall:
-        return SyncCall(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
+    def _call(self, verb: str, *args: Any, **options: Any) -> SyncCallerRun:
+        return SyncCallerRun(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
 
-    def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCall:
-        return AsyncCall(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
+    def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCallerRun:
+        return AsyncCallerRun(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the agent to its end. Arguments, result and errors as of a local graph's `invoke`."""
@@ -388,5 +389,5 @@ class RemoteAgent(NotebookRepr, FromCard):
 def _unpickle(target: Target, options: ClientOptions, allow: tuple[object, ...], state: dict[str, Any]) -> RemoteAgent:
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)
-    remote._connection = Connection(target, options, allow)
+    remote._connection = AgentConnection(target, options, allow)
     return remote

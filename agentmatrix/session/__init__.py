@@ -1,1 +1,1 @@
-"""The conversation of a run: both halves side by side, from the rules of its frames to the objects that it lends."""
+"""One run over the wire, both halves side by side: the protocol, the drivers, the proxies of the caller's objects."""

@@ -1,7 +1,11 @@
-"""Callback handlers on two machines: the caller's own, and what stands for them on the host.
+"""Callback handlers of a caller, and their proxies on the host.
 
-A handler's type changes what langchain and langgraph send it and how models run, so the host gets one stand-in for each
-nature. langgraph's own stream handlers set message ids in place, so they get twins of their class next to the model.
+A handler's type changes what LangChain and LangGraph send it and how models run, so the host gets one proxy for all
+handlers of a kind. LangGraph's own stream handlers set message ids in place, which no proxy can do from afar: the host
+gets replicas of them, of the same class, next to the model.
+
+Order: events are notifications, and reach the handlers in the order in which the host made them. A handler that may
+raise into the run (`raise_error`) is called by a request instead, and the host waits for its return.
 """
 
 from __future__ import annotations
@@ -29,10 +33,10 @@ from agentmatrix.pregel.callback_handlers import (
     stream_handler_kind,
     stream_handler_state,
 )
-from agentmatrix.session.proxies import Lender, crossing
+from agentmatrix.session.proxies import RpcClient, encodable_items
 from agentmatrix.wire.codec import Codec
 
-__all__ = ["LentCallbacks", "borrow_callbacks"]
+__all__ = ["CallerCallbacks", "callback_proxies"]
 
 logger = logging.getLogger("agentmatrix")
 
@@ -52,11 +56,12 @@ _IGNORE: Final = (
 
 
 def _ignore_flag(event: str) -> str | None:
+    """The attribute by which a handler ignores an event."""
     return next((flag for prefix, flag in _IGNORE if event.startswith(prefix)), None)
 
 
 def _overridden(handler: BaseCallbackHandler) -> frozenset[str]:
-    """The events that a handler does anything about; a chat model's start may fall back on the llm's."""
+    """The events that a handler implements."""
     bases = (BaseCallbackHandler, AsyncCallbackHandler)
     cls = type(handler)
     names = {
@@ -64,13 +69,15 @@ def _overridden(handler: BaseCallbackHandler) -> frozenset[str]:
         for name in _EVENTS
         if name in vars(handler) or all(getattr(cls, name, None) is not getattr(base, name, None) for base in bases)
     }
+    # LangChain falls back from a chat model's start to an llm's.
     return frozenset(names | ({"on_chat_model_start"} if "on_llm_start" in names else set()))
 
 
-def _nature(handler: BaseCallbackHandler) -> frozenset[str]:
+def _traits(handler: BaseCallbackHandler) -> frozenset[str]:
+    """Everything about a handler that LangChain or LangGraph looks at before it calls it."""
     kinds = {
         "graph": isinstance(handler, GraphCallbackHandler),
-        # A protocol: langgraph means those that name it as a base, not those that have its methods.
+        # A protocol: LangGraph asks whether it is a base, not whether the methods are there.
         "tap": StreamingCallbackHandler in type(handler).__mro__,
         "v2": isinstance(handler, V2StreamingCallbackHandler),
         "tracer": isinstance(handler, BaseTracer),
@@ -79,18 +86,18 @@ def _nature(handler: BaseCallbackHandler) -> frozenset[str]:
     return frozenset(kind for kind, holds in kinds.items() if holds)
 
 
-class LentCallbacks:
-    """The caller's handlers for one run, and how they hear of what happens on the host.
+class CallerCallbacks:
+    """The caller's handlers for one run, in groups of one kind.
 
     Args:
         config: the run's config with its callbacks.
         is_async: whether the run is one of the async verbs.
-        codec: decides what of the metadata can cross.
+        codec: decides which metadata can be encoded.
     """
 
     def __init__(self, config: RunnableConfig, *, is_async: bool, codec: Codec) -> None:
         self.is_async = is_async
-        self._twins: dict[int, Any] = {}
+        self._replicas: dict[int, Any] = {}
         self._groups: list[list[BaseCallbackHandler]] = []
         self._taps: dict[tuple[int, UUID], tuple[deque[Any], Any]] = {}
         manager = callback_manager(config, is_async=is_async)
@@ -99,8 +106,8 @@ class LentCallbacks:
             "parent_run_id": manager.parent_run_id,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),
-            "metadata": crossing(manager.metadata, codec),
-            "inheritable_metadata": crossing(manager.inheritable_metadata, codec),
+            "metadata": encodable_items(manager.metadata, codec),
+            "inheritable_metadata": encodable_items(manager.inheritable_metadata, codec),
         }
 
     def _pack_handlers(
@@ -112,37 +119,37 @@ class LentCallbacks:
             here, below = handler in handlers, handler in inheritable
             kind = stream_handler_kind(handler)
             if kind is not None:
-                self._twins[number] = handler
+                self._replicas[number] = handler
                 state = stream_handler_state(handler)
-                packed.append({"twin": number, "kind": kind, "here": here, "below": below, **state})
+                packed.append({"replica": number, "kind": kind, "here": here, "below": below, **state})
                 continue
-            key = (here, below, _nature(handler))
+            key = (here, below, _traits(handler))
             if key not in groups:
-                groups[key] = {"group": len(self._groups), "nature": key[2], "here": here, "below": below, "events": ()}
+                groups[key] = {"group": len(self._groups), "traits": key[2], "here": here, "below": below, "events": ()}
                 packed.append(groups[key])
                 self._groups.append([])
             self._groups[groups[key]["group"]].append(handler)
             groups[key]["events"] = tuple(sorted({*groups[key]["events"], *_overridden(handler)}))
         return packed
 
-    def hear(self, kind: str, args: tuple[Any, ...]) -> Awaitable[Any] | None:
-        """Passes an event of the host on to the handlers; what it returns is to be awaited."""
+    def on_event(self, kind: str, args: tuple[Any, ...]) -> Awaitable[Any] | None:
+        """Passes an event of the host on to the handlers. The result of an async run is to be awaited."""
         if kind == "callback":
             return self.call(*args)
         if kind == "tap":
             return self._tap(*args)
-        if kind == "twin":
+        if kind == "replica":
             number, chunk = args
-            handler = self._twins[number]
+            handler = self._replicas[number]
             if chunk[1] == "messages" and getattr(chunk[2][0], "id", None) is not None:
                 handler.seen.add(chunk[2][0].id)
             handler.stream(chunk)
         elif kind == "seen":
-            self._twins[args[0]].seen |= args[1]
+            self._replicas[args[0]].seen |= args[1]
         return None
 
     def call(self, group: int, event: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any] | None:
-        """Runs an event of a group of handlers."""
+        """Calls an event of a group of handlers."""
         handlers = self._groups[group]
         if event in _GRAPH_EVENTS:
             return self._graph_event(handlers, event, args)
@@ -154,7 +161,7 @@ class LentCallbacks:
         return None
 
     async def acall(self, group: int, event: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Runs an event of a group of handlers, awaited."""
+        """Calls an event of a group of handlers, awaited."""
         waiting = self.call(group, event, args, kwargs)
         if waiting is not None:
             await waiting
@@ -182,7 +189,7 @@ class LentCallbacks:
         for handler in self._groups[group]:
             if StreamingCallbackHandler in type(handler).__mro__:
                 source, output = self._tapped(
-                    handler, run_id, lambda h, s: iter(h.tap_output_iter(run_id, _drained(s)))
+                    handler, run_id, lambda h, s: iter(h.tap_output_iter(run_id, _consume(s)))
                 )
                 source.append(chunk)
                 next(output, None)
@@ -192,7 +199,7 @@ class LentCallbacks:
         for handler in self._groups[group]:
             if StreamingCallbackHandler in type(handler).__mro__:
                 source, output = self._tapped(
-                    handler, run_id, lambda h, s: aiter(h.tap_output_aiter(run_id, _adrained(s)))
+                    handler, run_id, lambda h, s: aiter(h.tap_output_aiter(run_id, _aconsume(s)))
                 )
                 source.append(chunk)
                 with contextlib.suppress(StopAsyncIteration):
@@ -216,113 +223,113 @@ def _logged(handler: BaseCallbackHandler, event: str) -> Iterator[None]:
             raise
 
 
-def _drained(source: deque[Any]) -> Iterator[Any]:
+def _consume(source: deque[Any]) -> Iterator[Any]:
     while True:
         yield source.popleft()
 
 
-async def _adrained(source: deque[Any]) -> AsyncIterator[Any]:
+async def _aconsume(source: deque[Any]) -> AsyncIterator[Any]:
     while True:
         yield source.popleft()
 
 
-class _BorrowedHandler(BaseCallbackHandler):
-    """Forwards events, in order, to a group of the caller's handlers."""
+class _HandlerProxy(BaseCallbackHandler):
+    """Forwards events to a group of the caller's handlers."""
 
-    run_inline = True
+    run_inline = True  # never in a thread pool, which would lose the order
 
-    def __init__(self, lender: Lender, group: int, *, raises: bool) -> None:
-        self.lender, self.group, self.raise_error = lender, group, raises
+    def __init__(self, rpc: RpcClient, group: int, *, raises: bool) -> None:
+        self.rpc, self.group, self.raise_error = rpc, group, raises
 
 
-class _BorrowedTap(StreamingCallbackHandler):  # type: ignore[type-arg]
-    """Forwards what a run yields while it yields it."""
+class _TapProxy(StreamingCallbackHandler):  # type: ignore[type-arg]
+    """Forwards the chunks of a run's output as it yields them."""
 
-    lender: Lender
+    rpc: RpcClient
     group: int
 
     def tap_output_iter(self, run_id: UUID, output: Iterator[Any]) -> Iterator[Any]:
         for chunk in output:
-            self.lender.tell("tap", self.group, run_id, chunk)
+            self.rpc.notify("tap", self.group, run_id, chunk)
             yield chunk
 
     async def tap_output_aiter(self, run_id: UUID, output: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for chunk in output:
-            self.lender.tell("tap", self.group, run_id, chunk)
+            self.rpc.notify("tap", self.group, run_id, chunk)
             yield chunk
 
 
-class _BorrowedTracer(BaseTracer):
-    """Gives a stand-in the type of a tracer, which langgraph sends a reduced payload."""
+class _TracerProxy(BaseTracer):
+    """Gives a proxy the type of a tracer, to which LangGraph sends a reduced payload."""
 
     def _persist_run(self, run: Any) -> None:
-        """The caller's tracer persists."""
+        """The caller's tracer does."""
 
 
-def _forward(event: str, *, asks: bool, is_async: bool) -> Callable[..., Any]:
-    """The method of a stand-in: a handler that may raise is waited for, others only hear."""
+def _forwarding_method(event: str, *, waits: bool, is_async: bool) -> Callable[..., Any]:
+    """The method of a proxy for one event: a request where the host waits, else a notification."""
 
-    def tell(self: _BorrowedHandler, *args: Any, **kwargs: Any) -> None:
-        self.lender.tell("callback", self.group, event, args, kwargs)
+    def notify(self: _HandlerProxy, *args: Any, **kwargs: Any) -> None:
+        self.rpc.notify("callback", self.group, event, args, kwargs)
 
-    def ask(self: _BorrowedHandler, *args: Any, **kwargs: Any) -> None:
-        self.lender.ask("callback", "call", self.group, event, args, kwargs)
+    def request(self: _HandlerProxy, *args: Any, **kwargs: Any) -> None:
+        self.rpc.request("callback", "call", self.group, event, args, kwargs)
 
-    async def aask(self: _BorrowedHandler, *args: Any, **kwargs: Any) -> None:
-        await self.lender.aask("callback", "acall", self.group, event, args, kwargs)
+    async def arequest(self: _HandlerProxy, *args: Any, **kwargs: Any) -> None:
+        await self.rpc.arequest("callback", "acall", self.group, event, args, kwargs)
 
-    return (aask if is_async else ask) if asks else tell
+    return (arequest if is_async else request) if waits else notify
 
 
-def _borrowed_handler(lender: Lender, packed: dict[str, Any], *, is_async: bool) -> BaseCallbackHandler:
-    nature: frozenset[str] = packed["nature"]
-    bases: list[type] = [_BorrowedHandler]
-    bases += [GraphCallbackHandler] if "graph" in nature else []
-    bases += [_BorrowedTap] if "tap" in nature else []
-    bases += [V2StreamingCallbackHandler] if "v2" in nature else []
-    bases += [_BorrowedTracer] if "tracer" in nature else []
-    events = {*packed["events"], *(_GRAPH_EVENTS if "graph" in nature else ())}
+def _handler_proxy(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) -> BaseCallbackHandler:
+    traits: frozenset[str] = packed["traits"]
+    bases: list[type] = [_HandlerProxy]
+    bases += [GraphCallbackHandler] if "graph" in traits else []
+    bases += [_TapProxy] if "tap" in traits else []
+    bases += [V2StreamingCallbackHandler] if "v2" in traits else []
+    bases += [_TracerProxy] if "tracer" in traits else []
+    events = {*packed["events"], *(_GRAPH_EVENTS if "graph" in traits else ())}
     methods = {
-        event: _forward(event, asks="raises" in nature, is_async=is_async)
+        event: _forwarding_method(event, waits="raises" in traits, is_async=is_async)
         for event in events
         if event in _EVENTS or event in _GRAPH_EVENTS
     }
-    cls: Any = type("BorrowedHandler", tuple(bases), methods)
-    handler: BaseCallbackHandler = cls(lender, packed["group"], raises="raises" in nature)
+    cls: Any = type("HandlerProxy", tuple(bases), methods)
+    handler: BaseCallbackHandler = cls(rpc, packed["group"], raises="raises" in traits)
     return handler
 
 
-def _twin(lender: Lender, packed: dict[str, Any]) -> Any:
-    number = packed["twin"]
+def _replica(rpc: RpcClient, packed: dict[str, Any]) -> Any:
+    number = packed["replica"]
     return new_stream_handler(
         packed["kind"],
-        lambda chunk: lender.tell("twin", number, chunk),
+        lambda chunk: rpc.notify("replica", number, chunk),
         subgraphs=packed["subgraphs"],
         parent_ns=packed["parent_ns"],
         seen=packed["seen"],
     )
 
 
-def borrow_callbacks(lender: Lender, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
-    """The host's callback manager for a run.
+def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
+    """The callback manager of a run on the host.
 
     Args:
-        lender: the caller.
-        packed: `LentCallbacks.packed`.
+        rpc: reaches the caller.
+        packed: `CallerCallbacks.packed`.
         is_async: whether the run is one of the async verbs.
 
     Returns:
-        The manager, and a function to call at the run's end that tells the caller which messages were streamed.
+        The manager, and a function to call at the run's end, which tells the caller which messages were streamed.
     """
     here: list[BaseCallbackHandler] = []
     below: list[BaseCallbackHandler] = []
-    twins: list[tuple[int, Any, set[Any]]] = []
+    replicas: list[tuple[int, Any, set[Any]]] = []
     for entry in packed["handlers"]:
-        if "twin" in entry:
-            handler = _twin(lender, entry)
-            twins.append((entry["twin"], handler, set(entry["seen"])))
+        if "replica" in entry:
+            handler = _replica(rpc, entry)
+            replicas.append((entry["replica"], handler, set(entry["seen"])))
         else:
-            handler = _borrowed_handler(lender, entry, is_async=is_async)
+            handler = _handler_proxy(rpc, entry, is_async=is_async)
         here += [handler] if entry["here"] else []
         below += [handler] if entry["below"] else []
     fields = {key: packed[key] for key in ("parent_run_id", "tags", "inheritable_tags", "metadata")}
@@ -335,9 +342,9 @@ def borrow_callbacks(lender: Lender, packed: dict[str, Any], *, is_async: bool) 
     )
 
     def finish() -> None:
-        for number, twin, before in twins:
-            seen: set[Any] = getattr(twin, "seen", set())
+        for number, replica, before in replicas:
+            seen: set[Any] = getattr(replica, "seen", set())
             if seen - before:
-                lender.tell("seen", number, seen - before)
+                rpc.notify("seen", number, seen - before)
 
     return manager, finish

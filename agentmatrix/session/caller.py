@@ -1,4 +1,11 @@
-"""One run as its caller sees it, whoever drives it: how it is started, served, cancelled and ended."""
+"""The caller's side of a run: what its sync and its async driver share.
+
+Threads and locks. The driver (see `caller_sync`, `caller_async`) opens, reads and closes the run, on the thread or the
+event loop that called the verb. Frames arrive on the I/O thread, which puts them into the driver's queue: to handle
+them there could meet user code. (Acknowledgements of signals alone are passed on there.) A cancellation, a drain or a
+signal may come on any thread. `_lock` guards the protocol machine, and is held until the frame that it made is sent: so
+frames go out in the order of the protocol. It is never held while user code runs.
+"""
 
 from __future__ import annotations
 
@@ -17,37 +24,41 @@ from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalR
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.session import tracing
-from agentmatrix.session.config import LentConfig
-from agentmatrix.session.protocol import CallerConversation
-from agentmatrix.session.proxies import Lent
-from agentmatrix.session.signal_forwarding import Forwarding
-from agentmatrix.transport.base import Lane, Transport
+from agentmatrix.session.config import CallerConfig
+from agentmatrix.session.protocol import CallerProtocol
+from agentmatrix.session.proxies import ProxiedObjects
+from agentmatrix.session.signal_forwarding import SignalForwarder
+from agentmatrix.transport.base import FrameStream, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["GO_ON", "Call", "CallSpec"]
+__all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
 
-GO_ON: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
-"""What a caller can do about a host that was lost in the middle of a run."""
+RESUME_ADVICE: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
+"""The mend for a host that was lost in the middle of a run."""
+UNWIND_SECONDS: Final = 10.0
+"""How long a caller that leaves a run goes on serving the host, so that the run can unwind cleanly there."""
 
 
 @dataclass
 class CallSpec:
-    """What to do on the host.
+    """A call of a verb of a graph on the host.
 
     Attributes:
         agent: the name of the exported graph.
-        path: nodes from it to the nested graph that is meant.
         verb: the graph's method.
+        version: what this process speaks.
+        run_id: unique for this run.
+        path: the nodes from the exported graph to the nested graph that is meant.
         args: positional arguments without the config.
         kwargs: keyword arguments without the config and without `control`.
         config: the run's config; None when the verb takes none.
         is_run: whether the verb runs nodes.
-        control: a run control that the user gave, lent to the host.
+        control: a run control that the user gave; drains cross both ways.
         timeout: seconds for the whole run; None is no limit.
-        forward: see `LentConfig`.
-        store_prefix: see `LentConfig`.
+        forward: see `CallerConfig`.
+        store_prefix: see `CallerConfig`.
     """
 
     agent: str
@@ -65,40 +76,41 @@ class CallSpec:
     store_prefix: tuple[str, ...] | None = None
 
 
-class Call:
-    """What the sync and the async driver share. A lock guards the conversation: frames come on the I/O thread."""
+class CallerRun:
+    """A run on a host. Subclasses drive it: they take from a queue what `_enqueue` puts there."""
 
     is_async: ClassVar[bool]
 
     def __init__(self, transport: Transport, codec: Codec, spec: CallSpec) -> None:
         self.transport, self.codec, self.spec = transport, codec, spec
-        self.conversation = CallerConversation()
-        self.lent = Lent()
-        self.config: LentConfig | None = None
+        self.protocol = CallerProtocol()
+        self.objects = ProxiedObjects()
+        self.config: CallerConfig | None = None
         self._lock = threading.Lock()
         self._saver_order = asyncio.Lock()
-        self._lane: Lane | None = None
-        self._unwatch: Any = None
-        self._signalled: SignalRouter | None = None
-        self._forwarding: Forwarding | None = None
-        self._unanswered: dict[int, PendingSignal] = {}
+        """Keeps async saver methods in the order of their requests, each of which has a task of its own."""
+        self._frames: FrameStream | None = None
+        self._stop_watching_drain: Any = None
+        self._signals: SignalRouter | None = None
+        self._forwarder: SignalForwarder | None = None
+        self._unacked: dict[int, PendingSignal] = {}
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
     def open(self) -> None:
         """Sends the run's first frame.
 
         Raises:
-            EncodeError: an argument or the config cannot cross; nothing was sent.
+            EncodeError: an argument or the config cannot be encoded; nothing was sent.
         """
-        frame = self.conversation.start(self._start())
-        self._lane = self.transport.open(self)
-        self._lane.send(frame)
+        frame = self.protocol.start(self._start_frame())
+        self._frames = self.transport.open(self)
+        self._frames.send(frame)
         if self.config is not None and self.config.control is not None:
-            self._unwatch = watch_drain(self.config.control, self._drain)
-        if self._forwarding is not None and self._signalled is not None:
-            self._signalled.attach(self._forwarding)
+            self._stop_watching_drain = watch_drain(self.config.control, self._drain)
+        if self._forwarder is not None and self._signals is not None:
+            self._signals.attach(self._forwarder)
 
-    def _start(self) -> pb.Start:
+    def _start_frame(self) -> pb.Start:
         spec = self.spec
         start = pb.Start(
             id=spec.run_id, version=spec.version, agent=spec.agent, path=spec.path, verb=spec.verb,
@@ -106,107 +118,114 @@ class Call:
         )  # fmt: skip
         kwargs = dict(spec.kwargs)
         if spec.config is not None:
-            self.config = LentConfig(
+            self.config = CallerConfig(
                 spec.config, codec=self.codec, is_async=self.is_async, is_run=spec.is_run,
-                lent=self.lent, forward=spec.forward, store_prefix=spec.store_prefix,
+                objects=self.objects, forward=spec.forward, store_prefix=spec.store_prefix,
             )  # fmt: skip
             packed = self.config.pack()
             if spec.control is not None:
                 self.config.control = spec.control
                 packed["control"] = {"drained": spec.control.drain_reason}
-            packed["live"] = self._takes_signals(self.config.configurable)
+            packed["live"] = self._prepare_forwarding(self.config.configurable)
             start.config = self.codec.encode(packed, "config")
         start.trace.update(tracing.outgoing())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
         return start
 
-    def _takes_signals(self, configurable: dict[str, Any]) -> bool:
-        """Whether the run is part of a live one, whose signals for the host's graph are then forwarded."""
-        self._signalled = configurable.get(SIGNAL_ROUTER) if self.spec.is_run else None
-        if self._signalled is None:
+    def _prepare_forwarding(self, configurable: dict[str, Any]) -> bool:
+        """Prepares to forward signals where the run is part of a live one; returns whether it is."""
+        self._signals = configurable.get(SIGNAL_ROUTER) if self.spec.is_run else None
+        if self._signals is None:
             return False
         path = node_path(configurable.get(config_keys.CHECKPOINT_NS) or "")
-        self._forwarding = Forwarding(path, self.codec, self._forward, self._close_input)
+        self._forwarder = SignalForwarder(path, self.codec, self._send_signal, self._close_input)
         return True
 
     def _send(self, frame: pb.Frame | None) -> None:
-        if frame is not None and self._lane is not None:
-            self._lane.send(frame)
+        if frame is not None and self._frames is not None:
+            self._frames.send(frame)
 
     def cancel(self, reason: str) -> None:
-        """Asks the host to stop the run; it ends with the End frame all the same."""
+        """Asks the host to stop the run, which still ends by the End frame. Thread-safe."""
         with self._lock:
-            self._send(self.conversation.cancel(reason))
+            self._send(self.protocol.cancel(reason))
 
     def credit(self) -> None:
-        """Lets the host go on after the parts that were taken."""
+        """Lets the host go on after the parts that the consumer has taken."""
         with self._lock:
-            self._send(self.conversation.credit())
+            self._send(self.protocol.credit())
 
     def _drain(self, reason: str) -> None:
         with self._lock:
-            self._send(self.conversation.notice("drain", self.codec.encode((reason,), "reason")))
+            self._send(self.protocol.control("drain", self.codec.encode((reason,), "reason")))
 
-    def _forward(self, sent: PendingSignal, value: bytes) -> None:
+    def _send_signal(self, sent: PendingSignal, value: bytes) -> None:
         with self._lock:
-            frame = self.conversation.signal(sent.id, sent.address, value)
+            frame = self.protocol.signal(sent.id, sent.address, value)
             if frame is not None:
-                self._unanswered[frame.signal.number] = sent
+                self._unacked[frame.signal.number] = sent
             self._send(frame)
 
     def _close_input(self) -> None:
         with self._lock:
-            self._send(self.conversation.notice("close", b""))
+            self._send(self.protocol.control("close", b""))
 
-    def _answered(self, taken: pb.Taken) -> None:
-        sent = self._unanswered.pop(taken.number)
+    def _on_signal_acked(self, taken: pb.Taken) -> None:
+        sent = self._unacked.pop(taken.number)
         if not taken.refused:
             sent.acknowledge()
-        elif not self.conversation.cancelled:
-            # Else it is for those who have cancelled the run to say who takes it.
+        elif not self.protocol.cancelled:
+            # A run that is cancelled refuses its signals; whether another receiver takes them is its parent's to say.
             sent.refuse(SignalError(taken.refused))
 
     def close(self) -> None:
-        """Forgets the run. Idempotent."""
-        if self._signalled is not None and self._forwarding is not None:
-            self._signalled.detach(self._forwarding)
-            self._signalled = None
-        if self._unwatch is not None:
-            self._unwatch()
-            self._unwatch = None
+        """Closes the run's stream and takes back what `open` has registered. Idempotent."""
+        if self._signals is not None and self._forwarder is not None:
+            self._signals.detach(self._forwarder)
+            self._signals = None
+        if self._stop_watching_drain is not None:
+            self._stop_watching_drain()
+            self._stop_watching_drain = None
         with self._lock:
-            self.conversation.lost()
-        if self._lane is not None:
-            self._lane.close()
+            self.protocol.lost()
+        if self._frames is not None:
+            self._frames.close()
 
-    # What the transport calls, on its I/O thread.
+    # FrameReceiver: called on the I/O thread.
 
     def receive(self, frame: pb.Frame) -> None:
         try:
             with self._lock:
-                kind = self.conversation.receive(frame)
+                kind = self.protocol.receive(frame)
         except AgentMatrixError as error:
-            self._take("lost", error)
+            self._enqueue("lost", error)
             return
         if kind == "taken":
-            self._answered(frame.taken)
-        elif kind not in ("late", "accepted"):
-            self._take(kind, frame)
+            self._on_signal_acked(frame.taken)
+        elif kind not in ("ignored", "accepted"):
+            self._enqueue(kind, frame)
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
-            was_open = self.conversation.lost()
+            was_open = self.protocol.lost()
         if was_open:
-            self._take("lost", _with_advice(error))
+            self._enqueue("lost", _with_advice(error))
 
-    def _take(self, kind: str, item: Any) -> None:
+    def _enqueue(self, kind: str, item: Any) -> None:
+        """Puts something into the driver's queue.
+
+        Args:
+            kind: as from `CallerProtocol.receive`, or "lost".
+            item: the frame; for "lost", the error.
+        """
         raise NotImplementedError
 
-    # What the drivers do with what was received.
+    # For the drivers.
 
-    def _hear(self, event: pb.Event) -> Any:
+    def _on_event(self, event: pb.Event) -> Any:
+        """Notifies an object of the caller; the result may be an awaitable."""
         args = self.codec.decode(event.arguments, f"event {event.kind}")
-        return None if self.config is None else self.config.hear(event.kind, args)
+        return None if self.config is None else self.config.on_event(event.kind, args)
 
     def _reply(self, number: int, value: Any, failure: BaseException | None) -> None:
         reply = pb.Reply(id=number)
@@ -218,41 +237,43 @@ class Call:
         if failure is not None:
             reply.failure = encode_failure(failure, self.codec)
         with self._lock:
-            self._send(self.conversation.reply(reply))
+            self._send(self.protocol.reply(reply))
 
-    def _serve(self, request: pb.Request) -> None:
+    def _handle_request(self, request: pb.Request) -> None:
         value, failure = None, None
         try:
             args, kwargs = self.codec.decode(request.arguments, f"{request.target}.{request.method}")
-            value = self.lent.serve(request.target, request.method, args, kwargs)
+            value = self.objects.call(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
         self._reply(request.id, value, failure)
 
-    async def _aserve(self, request: pb.Request) -> None:
+    async def _ahandle_request(self, request: pb.Request) -> None:
         value, failure = None, None
         try:
             args, kwargs = self.codec.decode(request.arguments, f"{request.target}.{request.method}")
             async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
-                value = await self.lent.aserve(request.target, request.method, args, kwargs)
+                value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
         self._reply(request.id, value, failure)
 
-    def _outcome(self, end: pb.End) -> Any:
+    def _result_of(self, end: pb.End) -> Any:
         if end.WhichOneof("outcome") == "failure":
             raise decode_failure(end.failure, self.codec)
         return self.codec.decode(end.result, "result")
 
-    def _part(self, part: pb.Part) -> tuple[Any, ...]:
-        """The part in a tuple of one; an empty tuple for the mark that a superstep is over."""
+    def _decode_part(self, part: pb.Part) -> tuple[Any, ...]:
+        """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
         value: tuple[Any, ...] = self.codec.decode(part.value, "part") if part.value else ()
         return value
 
     def _remaining(self) -> float | None:
+        """Seconds until the deadline; None without one."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
-    def _too_late(self) -> DeadlineExceeded:
+    def _deadline_exceeded(self) -> DeadlineExceeded:
+        """Cancels the run; returns the error to raise."""
         self.cancel("deadline")
         return DeadlineExceeded(
             f"{self.spec.agent!r} at {self.transport.address} did not finish {self.spec.verb} within "
@@ -261,7 +282,6 @@ class Call:
 
 
 def _with_advice(error: AgentMatrixError) -> AgentMatrixError:
-    """What a caller can do about a host that was lost in the middle of a run."""
     if isinstance(error, HostLost):
-        return HostLost(f"{error}. {GO_ON}")
+        return HostLost(f"{error}. {RESUME_ADVICE}")
     return error

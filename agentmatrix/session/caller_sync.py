@@ -1,56 +1,58 @@
-"""Drives a run from the thread, or from the event loop, that called a verb."""
+"""Drives a run from the thread that called a sync verb.
+
+Threads and locks. The I/O thread puts what the host sends into `_queue`; the reader, which is the thread that called
+the verb, takes it out and handles it: events, requests, parts, the end. While the consumer of a stream holds a part,
+the reader is paused in a `yield`, and a helper thread handles events and requests in its place, as LangGraph's own
+workers would go on; it only sets parts and the end aside, in `_ready`. `_helper_lock` is held by the helper as long as
+it handles anything: the reader takes it when it resumes, so that the two never handle the queue at one time, and what
+the host sent first is handled first. A helper is started under `_lock` (see `caller`): never two at once.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-import inspect
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import Any, Final
 
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.errors import DeadlineExceeded
-from agentmatrix.session.caller import Call, CallSpec
-from agentmatrix.session.proxies import is_async_method
+from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
 from agentmatrix.transport.base import Transport
 from agentmatrix.wire.codec import Codec
 
-__all__ = ["AsyncCall", "SyncCall"]
+__all__ = ["SyncCallerRun"]
 
-UNWIND_SECONDS: Final = 10.0
-"""How long a caller that gives up goes on serving the host, so that the run can unwind cleanly there."""
-UNWIND_SECONDS_OF_A_PERSON: Final = 2.0
-"""The same where a thread waits that a person may have stopped: Ctrl-C, a notebook's stop button, a stream left early
-(which is what a stream sees of a Ctrl-C in the body of its loop)."""
+UNWIND_SECONDS_INTERACTIVE: Final = 2.0
+"""Instead of `UNWIND_SECONDS` where a person may be waiting: after Ctrl-C, a notebook's stop button, or a stream that
+is left early (which is what a stream sees of a Ctrl-C in the body of its loop)."""
 
 
 def _nothing() -> None:
     return None
 
 
-class SyncCall(Call):
-    """Drives a run from the thread that called a sync verb. While the consumer of a stream holds a part, another
-    thread serves the host, as langgraph's own workers would go on."""
+class SyncCallerRun(CallerRun):
+    """A run that is driven by the thread that called a sync verb."""
 
     is_async = False
 
     def __init__(self, transport: Transport, codec: Codec, spec: CallSpec) -> None:
         super().__init__(transport, codec, spec)
-        self._inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._ready: deque[tuple[str, Any]] = deque()
-        self._serving = threading.Lock()
-        self._parked = False
-        self._substitute: threading.Thread | None = None
+        self._helper: threading.Thread | None = None
+        self._helper_lock = threading.Lock()
+        self._reader_paused = False
         self._context = contextvars.copy_context()
 
-    def _take(self, kind: str, item: Any) -> None:
-        self._inbox.put((kind, item))
-        if self._parked:
-            self._send_substitute()
+    def _enqueue(self, kind: str, item: Any) -> None:
+        self._queue.put((kind, item))
+        if self._reader_paused:
+            self._start_helper()
 
     def result(self) -> Any:
         """Runs to the end; parts, if any come, are dropped. Returns the verb's result or raises as it did."""
@@ -63,101 +65,103 @@ class SyncCall(Call):
 
     def parts(self) -> Generator[Any, None, Any]:
         """Yields the parts of the run; its return value is the verb's result."""
-        scope, stay = current_scope.get(), _nothing
+        scope, leave_scope = current_scope.get(), _nothing
         try:
             self.open()
             if scope is not None:
-                stay = scope.on_cancel(lambda: self.cancel("the work that this is part of was given up"))
+                leave_scope = scope.on_cancel(lambda: self.cancel("the work that this is part of was given up"))
             while True:
                 kind, item = self._next()
                 if kind == "part":
-                    for value in self._part(item.part):
-                        self._park()
+                    for value in self._decode_part(item.part):
+                        self._pause_reader()
                         try:
                             yield value
                         finally:
-                            self._unpark()
+                            self._resume_reader()
                     self.credit()
                 elif kind == "end":
-                    return self._outcome(item.end)
+                    return self._result_of(item.end)
                 else:
                     raise item
         except BaseException as error:
             if not isinstance(error, DeadlineExceeded):
-                person = isinstance(error, (KeyboardInterrupt, GeneratorExit))
-                self._unwind(UNWIND_SECONDS_OF_A_PERSON if person else UNWIND_SECONDS)
+                interactive = isinstance(error, (KeyboardInterrupt, GeneratorExit))
+                self._unwind(UNWIND_SECONDS_INTERACTIVE if interactive else UNWIND_SECONDS)
             raise
         finally:
-            stay()
+            leave_scope()
             self.close()
 
     def _next(self) -> tuple[str, Any]:
-        """The next part, end or loss; events and requests before it are carried out here."""
+        """The next part, end or loss; handles the events and requests before it."""
         while not self._ready:
             try:
-                kind, item = self._inbox.get(timeout=self._remaining())
+                kind, item = self._queue.get(timeout=self._remaining())
             except queue.Empty:
-                raise self._too_late() from None
+                raise self._deadline_exceeded() from None
             self._handle(kind, item)
         return self._ready.popleft()
 
     def _handle(self, kind: str, item: Any) -> None:
+        """Handles an event or a request; sets anything else aside for the reader."""
         if kind == "event":
-            self._hear(item.event)
+            self._on_event(item.event)
         elif kind == "request":
-            self._serve(item.request)
-        elif kind != "unparked":
+            self._handle_request(item.request)
+        elif kind != "resumed":
             self._ready.append((kind, item))
 
     def _unwind(self, seconds: float) -> None:
-        """Stops the run, and serves the host while it unwinds."""
+        """Stops the run, and answers the host's requests while it unwinds there."""
         with self._lock:
-            frame = self.conversation.cancel("the caller left")
+            frame = self.protocol.cancel("the caller left")
             self._send(frame)
         if frame is None:
             return
         limit = time.monotonic() + seconds
         while (left := limit - time.monotonic()) > 0:
             try:
-                kind, item = self._inbox.get(timeout=left)
+                kind, item = self._queue.get(timeout=left)
             except queue.Empty:
                 return
             if kind in ("end", "lost"):
                 return
             if kind == "request":
-                self._serve(item.request)
+                self._handle_request(item.request)
 
-    def _park(self) -> None:
-        self._parked = True
-        if not self._inbox.empty():
-            self._send_substitute()
+    def _pause_reader(self) -> None:
+        self._reader_paused = True
+        # Else the I/O thread starts the helper, with the next thing that comes.
+        if not self._queue.empty():
+            self._start_helper()
 
-    def _unpark(self) -> None:
-        self._parked = False
-        if self._substitute is not None:
-            self._inbox.put(("unparked", None))
-        with self._serving:
-            self._substitute = None
+    def _resume_reader(self) -> None:
+        self._reader_paused = False
+        if self._helper is not None:
+            self._queue.put(("resumed", None))  # wakes a helper that waits for the queue
+        with self._helper_lock:
+            self._helper = None
 
-    def _send_substitute(self) -> None:
+    def _start_helper(self) -> None:
         with self._lock:
-            if self._substitute is None and self._parked:
-                self._substitute = threading.Thread(
+            if self._helper is None and self._reader_paused:
+                self._helper = threading.Thread(
                     target=self._context.copy().run,
-                    args=(self._substitute_serves,),
+                    args=(self._run_helper,),
                     name="agentmatrix-caller",
                     daemon=True,
                 )
-                self._substitute.start()
+                self._helper.start()
 
-    def _substitute_serves(self) -> None:
-        with self._serving:
-            while self._parked:
+    def _run_helper(self) -> None:
+        with self._helper_lock:
+            while self._reader_paused:
                 try:
-                    kind, item = self._inbox.get(timeout=0.5)
+                    kind, item = self._queue.get(timeout=0.5)
                 except queue.Empty:
                     break
-                if kind == "unparked":
+                if kind == "resumed":
                     break
                 try:
                     self._handle(kind, item)
@@ -165,126 +169,7 @@ class SyncCall(Call):
                     self._ready.append(("lost", error))
                     break
         with self._lock:
-            self._substitute = None
-        if self._parked and not self._inbox.empty():
-            self._send_substitute()
-
-
-class AsyncCall(Call):
-    """Drives a run on the event loop of the task that called an async verb."""
-
-    is_async = True
-
-    def __init__(self, transport: Transport, codec: Codec, spec: CallSpec) -> None:
-        super().__init__(transport, codec, spec)
-        self._loop = asyncio.get_running_loop()
-        self._inbox: deque[tuple[str, Any]] = deque()
-        self._awake: asyncio.Event = asyncio.Event()
-        self._notified = False
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._context = contextvars.copy_context()
-        self._result: Any = None
-
-    def _take(self, kind: str, item: Any) -> None:
-        if kind == "request" and not is_async_method(item.request.target, item.request.method):
-            # A sync method was called from the host's event loop, which may be this one, waiting: never on the loop.
-            threading.Thread(
-                target=self._context.copy().run,
-                args=(self._serve, item.request),
-                name="agentmatrix-caller",
-                daemon=True,
-            ).start()
-            return
-        with self._lock:
-            self._inbox.append((kind, item))
-            if self._notified:
-                return
-            self._notified = True
-        try:
-            self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:
-            """The loop is closed: nobody waits any more."""
-
-    def _wake(self) -> None:
-        self._awake.set()
-
-    async def result(self) -> Any:
-        """Runs to the end; returns the verb's result or raises as it did."""
-        parts = self.parts()
-        async for _ in parts:
-            """A unary verb has no parts."""
-        return self._result
-
-    async def parts(self) -> AsyncGenerator[Any, None]:
-        """Yields the parts of the run; the verb's result is then in `result`."""
-        outbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-        pump: asyncio.Task[None] | None = None
-        try:
-            self.open()
-            pump = self._spawn(self._pump(outbox))
-            while True:
-                try:
-                    async with asyncio.timeout(self._remaining()):
-                        kind, item = await outbox.get()
-                except TimeoutError:
-                    raise self._too_late() from None
-                if kind == "part":
-                    for value in self._part(item.part):
-                        yield value
-                    self.credit()
-                elif kind == "end":
-                    self._result = self._outcome(item.end)
-                    return
-                else:
-                    raise item
-        except BaseException as error:
-            if pump is not None and not isinstance(error, DeadlineExceeded):
-                await self._unwind(pump)
-            raise
-        finally:
-            self.close()
-            if pump is not None:
-                pump.cancel()
-
-    async def _pump(self, outbox: asyncio.Queue[tuple[str, Any]]) -> None:
-        """Carries out what the host sends, in order; parts and the end go to the consumer."""
-        try:
-            while True:
-                kind, item = await self._next()
-                if kind == "event":
-                    waiting = self._hear(item.event)
-                    if inspect.isawaitable(waiting):
-                        await waiting
-                elif kind == "request":
-                    self._spawn(self._aserve(item.request))
-                else:
-                    outbox.put_nowait((kind, item))
-                    if kind != "part":
-                        return
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            outbox.put_nowait(("lost", error))
-
-    async def _next(self) -> tuple[str, Any]:
-        while True:
-            with self._lock:
-                if self._inbox:
-                    return self._inbox.popleft()
-                self._notified = False
-                self._awake.clear()
-            await self._awake.wait()
-
-    async def _unwind(self, pump: asyncio.Task[None]) -> None:
-        """Stops the run, and serves the host while it unwinds."""
-        with self._lock:
-            frame = self.conversation.cancel("the caller left")
-            self._send(frame)
-        if frame is not None:
-            await asyncio.wait({pump}, timeout=UNWIND_SECONDS)
-
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+            self._helper = None
+        # What came between the last look at the queue and the line above has seen this helper, and started none.
+        if self._reader_paused and not self._queue.empty():
+            self._start_helper()

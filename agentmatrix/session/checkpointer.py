@@ -1,4 +1,11 @@
-"""A checkpointer on two machines: the caller's saver, and what stands for it on the host."""
+"""A checkpointer on two machines: the caller's saver, and its proxy on the host.
+
+The same proxy serves the other way round, for a checkpointer that the host's graph was compiled with (see
+`HostCheckpointerRpc`).
+
+Order: the caller runs the writes of one run in the order of their requests. Pipelined ones are sent and not waited for;
+the run does not end before all have been answered.
+"""
 
 from __future__ import annotations
 
@@ -18,45 +25,45 @@ from langgraph.checkpoint.base import (
 
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
-from agentmatrix.session.proxies import Lender
+from agentmatrix.session.proxies import RpcClient
 
-__all__ = ["BorrowedSaver", "OwnSaver", "borrow_saver", "describe_saver", "plain_config"]
+__all__ = ["CheckpointerProxy", "HostCheckpointerRpc", "checkpointer_proxy", "describe_saver", "plain_config"]
 
 _OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channel_history")
-"""Methods that langgraph looks for on a saver's class: a stand-in has those that the caller's saver has."""
+"""Methods that LangGraph looks for on a saver's class: a proxy has those that the caller's saver has."""
 
 
 def describe_saver(saver: BaseCheckpointSaver[Any]) -> dict[str, Any]:
-    """What the host must know of a saver to stand in for it: how it counts versions, which optional methods it has."""
+    """A description from which the host makes a proxy: how the saver counts versions, its optional methods."""
     names = [name for method in _OPTIONAL for name in (method, f"a{method}")]
     own = [name for name in names if getattr(type(saver), name, None) is not getattr(BaseCheckpointSaver, name, None)]
     return {"scheme": _version_scheme(saver), "supports": own}
 
 
-def borrow_saver(lender: Lender, description: Mapping[str, Any], *, pipelined: bool = False) -> BorrowedSaver:
-    """The stand-in for the saver that `describe_saver` described; `pipelined` as in `BorrowedSaver`."""
-    supports = frozenset(description["supports"]) & {*_WITH_OPTIONS}
-    return _class_with(supports)(lender, description, pipelined=pipelined)
+def checkpointer_proxy(rpc: RpcClient, description: Mapping[str, Any], *, pipelined: bool = False) -> CheckpointerProxy:
+    """The proxy for a saver that `describe_saver` has described; `pipelined` as in `CheckpointerProxy`."""
+    supports = frozenset(description["supports"]) & {*_OPTIONAL_METHODS}
+    return _class_with(supports)(rpc, description, pipelined=pipelined)
 
 
 @cache
-def _class_with(supports: frozenset[str]) -> type[BorrowedSaver]:
-    return type("BorrowedSaver", (BorrowedSaver,), {name: _WITH_OPTIONS[name] for name in supports})
+def _class_with(supports: frozenset[str]) -> type[CheckpointerProxy]:
+    return type("CheckpointerProxy", (CheckpointerProxy,), {name: _OPTIONAL_METHODS[name] for name in supports})
 
 
 def _version_scheme(saver: BaseCheckpointSaver[Any]) -> str:
     """How a saver counts channel versions: "int", "str" (langgraph's padded counter) or "ask".
 
-    langgraph asks for versions synchronously, many times a step and from event loops, so the host counts by itself
-    wherever the scheme is one of langgraph's own.
+    LangGraph asks for versions synchronously, many times a step and on event loops, so the host counts by itself
+    wherever the scheme is one of LangGraph's own.
     """
     if type(saver).get_next_version is BaseCheckpointSaver.get_next_version:
         return "int"
-    if isinstance(saver, BorrowedSaver):
+    if isinstance(saver, CheckpointerProxy):
         return saver.scheme
     try:
         first = saver.get_next_version(None, None)
-    except Exception:  # it fails where langgraph calls it, as it does locally
+    except Exception:  # the host asks again, and it fails where LangGraph calls it, as it does locally
         return "ask"
     if isinstance(first, int):
         return "int"
@@ -65,7 +72,7 @@ def _version_scheme(saver: BaseCheckpointSaver[Any]) -> str:
 
 
 def plain_config(config: RunnableConfig | None) -> Any:
-    """A config for a saver: what identifies the checkpoint, none of the machinery of the run."""
+    """A config for a saver: the keys that identify the checkpoint, without the machinery of the run."""
     if config is None:
         return None
     plain: dict[str, Any] = {key: value for key, value in config.items() if key in ("tags", "metadata", "run_id")}
@@ -78,7 +85,7 @@ def plain_config(config: RunnableConfig | None) -> Any:
 
 
 def _saved_as(config: RunnableConfig, checkpoint: Checkpoint) -> RunnableConfig:
-    """What savers return of a `put`."""
+    """The config that a saver returns from `put`."""
     configurable = config["configurable"]
     return {
         "configurable": {
@@ -89,23 +96,22 @@ def _saved_as(config: RunnableConfig, checkpoint: Checkpoint) -> RunnableConfig:
     }
 
 
-class BorrowedSaver(BaseCheckpointSaver[Any]):
-    """Stands on the host for the caller's checkpointer.
+class CheckpointerProxy(BaseCheckpointSaver[Any]):
+    """The proxy of a checkpointer.
 
     Args:
-        lender: the caller.
+        rpc: reaches the process that has the checkpointer.
         description: see `describe_saver`.
-        pipelined: a write is sent and not waited for: the caller makes them in order, and the run does not end before
-            all have been acknowledged. Otherwise a write returns after the caller's saver has returned.
+        pipelined: writes are not waited for. Otherwise a write returns after the real saver has returned.
     """
 
-    def __init__(self, lender: Lender, description: Mapping[str, Any], *, pipelined: bool = False) -> None:
+    def __init__(self, rpc: RpcClient, description: Mapping[str, Any], *, pipelined: bool = False) -> None:
         super().__init__()
-        self.lender = lender
+        self.rpc = rpc
         self.pipelined = pipelined
         self.scheme: str = description["scheme"]
 
-    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BorrowedSaver:
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> CheckpointerProxy:
         return self
 
     def get_next_version(self, current: Any, channel: None) -> Any:
@@ -114,14 +120,14 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         if self.scheme == "str":
             count = 0 if current is None else current if isinstance(current, int) else int(current.split(".")[0])
             return f"{count + 1:032}.{random.random():016}"
-        return self.lender.ask("saver", "get_next_version", current, channel)
+        return self.rpc.request("saver", "get_next_version", current, channel)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        found: CheckpointTuple | None = self.lender.ask("saver", "get_tuple", plain_config(config))
+        found: CheckpointTuple | None = self.rpc.request("saver", "get_tuple", plain_config(config))
         return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        found: CheckpointTuple | None = await self.lender.aask("saver", "aget_tuple", plain_config(config))
+        found: CheckpointTuple | None = await self.rpc.arequest("saver", "aget_tuple", plain_config(config))
         return found
 
     def list(
@@ -133,7 +139,7 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         options = {"filter": filter, "before": plain_config(before), "limit": limit}
-        yield from self.lender.ask("saver", "list", plain_config(config), **options)
+        yield from self.rpc.request("saver", "list", plain_config(config), **options)
 
     async def alist(
         self,
@@ -144,7 +150,7 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         options = {"filter": filter, "before": plain_config(before), "limit": limit}
-        for found in await self.lender.aask("saver", "alist", plain_config(config), **options):
+        for found in await self.rpc.arequest("saver", "alist", plain_config(config), **options):
             yield found
 
     def put(
@@ -155,9 +161,9 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         if self.pipelined:
-            self.lender.post("saver", "put", plain_config(config), checkpoint, metadata, new_versions)
+            self.rpc.request_nowait("saver", "put", plain_config(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
-        saved: RunnableConfig = self.lender.ask(
+        saved: RunnableConfig = self.rpc.request(
             "saver", "put", plain_config(config), checkpoint, metadata, new_versions
         )
         return saved
@@ -170,9 +176,9 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         if self.pipelined:
-            self.lender.post("saver", "aput", plain_config(config), checkpoint, metadata, new_versions)
+            self.rpc.request_nowait("saver", "aput", plain_config(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
-        saved: RunnableConfig = await self.lender.aask(
+        saved: RunnableConfig = await self.rpc.arequest(
             "saver", "aput", plain_config(config), checkpoint, metadata, new_versions
         )
         return saved
@@ -180,32 +186,32 @@ class BorrowedSaver(BaseCheckpointSaver[Any]):
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        write = self.lender.post if self._may_post(writes, task_path) else self.lender.ask
+        write = self.rpc.request_nowait if self._may_pipeline(writes, task_path) else self.rpc.request
         write("saver", "put_writes", plain_config(config), [*writes], task_id, task_path)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        if self._may_post(writes, task_path):
-            self.lender.post("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
+        if self._may_pipeline(writes, task_path):
+            self.rpc.request_nowait("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
         else:
-            await self.lender.aask("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
+            await self.rpc.arequest("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
 
-    def _may_post(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
-        """langgraph waits for the mark of a failed node to be saved before it runs the node's error handler. A signal
-        is acknowledged when it is saved."""
+    def _may_pipeline(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
+        """Whether a write need not be waited for: pipelined, and nothing is started or answered once it is saved."""
+        # LangGraph runs a node's error handler after the mark of the failure is saved; signals are acknowledged then.
         failed = any(channel == config_keys.ERROR_SOURCE_NODE for channel, _ in writes)
         return self.pipelined and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
 
     def delete_thread(self, thread_id: str) -> None:
-        self.lender.ask("saver", "delete_thread", thread_id)
+        self.rpc.request("saver", "delete_thread", thread_id)
 
     async def adelete_thread(self, thread_id: str) -> None:
-        await self.lender.aask("saver", "adelete_thread", thread_id)
+        await self.rpc.arequest("saver", "adelete_thread", thread_id)
 
 
-class OwnSaver:
-    """Asks a host for the checkpointer that a remote graph was compiled with, one call of a verb a method.
+class HostCheckpointerRpc:
+    """Reaches the checkpointer that a graph on a host was compiled with: each method is a call of the verb "saver".
 
     Args:
         call: starts a sync verb, as `call("saver", method, args, kwargs)`.
@@ -215,55 +221,55 @@ class OwnSaver:
     def __init__(self, call: Callable[..., Any], acall: Callable[..., Any]) -> None:
         self._call, self._acall = call, acall
 
-    def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._call("saver", method, args, kwargs).result()
 
-    async def aask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         return await self._acall("asaver", method, args, kwargs).result()
 
-    def post(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        """A checkpointer that is asked by itself is always waited for."""
+    def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
+        """Outside of a run there is no pipeline."""
         raise NotImplementedError
 
-    def tell(self, kind: str, *args: Any) -> None:
-        """A checkpointer tells nothing."""
+    def notify(self, kind: str, *args: Any) -> None:
+        """A checkpointer sends no notifications."""
 
 
-def _delete_for_runs(self: BorrowedSaver, run_ids: Sequence[str]) -> None:
-    self.lender.ask("saver", "delete_for_runs", [*run_ids])
+def _delete_for_runs(self: CheckpointerProxy, run_ids: Sequence[str]) -> None:
+    self.rpc.request("saver", "delete_for_runs", [*run_ids])
 
 
-async def _adelete_for_runs(self: BorrowedSaver, run_ids: Sequence[str]) -> None:
-    await self.lender.aask("saver", "adelete_for_runs", [*run_ids])
+async def _adelete_for_runs(self: CheckpointerProxy, run_ids: Sequence[str]) -> None:
+    await self.rpc.arequest("saver", "adelete_for_runs", [*run_ids])
 
 
-def _copy_thread(self: BorrowedSaver, source_thread_id: str, target_thread_id: str) -> None:
-    self.lender.ask("saver", "copy_thread", source_thread_id, target_thread_id)
+def _copy_thread(self: CheckpointerProxy, source_thread_id: str, target_thread_id: str) -> None:
+    self.rpc.request("saver", "copy_thread", source_thread_id, target_thread_id)
 
 
-async def _acopy_thread(self: BorrowedSaver, source_thread_id: str, target_thread_id: str) -> None:
-    await self.lender.aask("saver", "acopy_thread", source_thread_id, target_thread_id)
+async def _acopy_thread(self: CheckpointerProxy, source_thread_id: str, target_thread_id: str) -> None:
+    await self.rpc.arequest("saver", "acopy_thread", source_thread_id, target_thread_id)
 
 
-def _prune(self: BorrowedSaver, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-    self.lender.ask("saver", "prune", [*thread_ids], strategy=strategy)
+def _prune(self: CheckpointerProxy, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    self.rpc.request("saver", "prune", [*thread_ids], strategy=strategy)
 
 
-async def _aprune(self: BorrowedSaver, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-    await self.lender.aask("saver", "aprune", [*thread_ids], strategy=strategy)
+async def _aprune(self: CheckpointerProxy, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    await self.rpc.arequest("saver", "aprune", [*thread_ids], strategy=strategy)
 
 
-def _delta_history(self: BorrowedSaver, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
-    return self.lender.ask("saver", "get_delta_channel_history", config=plain_config(config), channels=[*channels])
+def _delta_history(self: CheckpointerProxy, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
+    return self.rpc.request("saver", "get_delta_channel_history", config=plain_config(config), channels=[*channels])
 
 
-async def _adelta_history(self: BorrowedSaver, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
-    return await self.lender.aask(
+async def _adelta_history(self: CheckpointerProxy, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
+    return await self.rpc.arequest(
         "saver", "aget_delta_channel_history", config=plain_config(config), channels=[*channels]
     )
 
 
-_WITH_OPTIONS: Final[Mapping[str, Any]] = {
+_OPTIONAL_METHODS: Final[Mapping[str, Any]] = {
     "delete_for_runs": _delete_for_runs,
     "adelete_for_runs": _adelete_for_runs,
     "copy_thread": _copy_thread,

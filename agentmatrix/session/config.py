@@ -1,8 +1,11 @@
-"""A run's config on two machines: packed by the caller with what it lends, made anew by the host.
+"""A run's config on two machines: packed by the caller, made anew by the host.
 
-What makes a graph run as nested lives under reserved keys (see `agentmatrix.pregel.config_keys`): some cross by value,
-objects stay and are lent, the rest means something only inside the parent's task. A reserved key of a newer LangGraph,
-which is not known here, stays with the caller too.
+What makes a graph run as nested lives under reserved keys (see `agentmatrix.pregel.config_keys`). Some are sent by
+value; objects stay with the caller and get proxies on the host; the rest means something only inside the parent's task,
+or is a key of a newer LangGraph that is not known here.
+
+The packed form is a dict: "config" and "configurable" as they are, "reserved" by value, "lent" the descriptions from
+which proxies are made, "lost" the reasons why values of `configurable` could not be encoded, "callbacks" the handlers.
 """
 
 from __future__ import annotations
@@ -29,17 +32,17 @@ from agentmatrix.pregel.config_values import (
     visited_namespaces,
 )
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
-from agentmatrix.session.callbacks import LentCallbacks, borrow_callbacks
-from agentmatrix.session.checkpointer import borrow_saver, describe_saver
-from agentmatrix.session.proxies import Lender, Lent, crossing
-from agentmatrix.session.store import BorrowedCache, BorrowedStore, only_under
+from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
+from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver
+from agentmatrix.session.proxies import ProxiedObjects, RpcClient, encodable_items
+from agentmatrix.session.store import CacheProxy, StoreProxy, only_under
 from agentmatrix.wire.codec import Codec
 
-__all__ = ["BorrowedConfig", "LentConfig", "NotCarried"]
+__all__ = ["HostRunConfig", "CallerConfig", "UnencodableValue"]
 
 
-class NotCarried:
-    """Stands on the host for a value of the caller's config that cannot cross: any use of it raises, saying so.
+class UnencodableValue:
+    """Placeholder on the host for a value of the caller's config that cannot be encoded: any use of it raises.
 
     Args:
         reason: the sentence to raise with.
@@ -60,19 +63,19 @@ class NotCarried:
     __enter__ = __exit__ = __aenter__ = __aexit__ = __contains__ = _refuse
 
     def __repr__(self) -> str:
-        return f"<not carried: {object.__getattribute__(self, '_reason')}>"
+        return f"<not encodable: {object.__getattribute__(self, '_reason')}>"
 
 
-class LentConfig:
+class CallerConfig:
     """The caller's side of a run's config.
 
     Args:
         config: the config as a local graph would get it.
-        codec: decides what can cross.
+        codec: decides what can be encoded.
         is_async: whether the verb is one of the async ones.
         is_run: whether the verb runs nodes, rather than reading or writing state.
-        lent: takes the objects that stay here.
-        forward: the keys of `configurable` that cross; None for all.
+        objects: takes the objects that stay here.
+        forward: the keys of `configurable` that go along; None for all.
         store_prefix: the namespaces of the store that the host may use; None for all.
     """
 
@@ -83,29 +86,29 @@ class LentConfig:
         codec: Codec,
         is_async: bool,
         is_run: bool,
-        lent: Lent,
+        objects: ProxiedObjects,
         forward: Collection[str] | None = None,
         store_prefix: tuple[str, ...] | None = None,
     ) -> None:
         self.config = config
         self.configurable: dict[str, Any] = dict(config.get("configurable") or {})
-        self._codec, self._lent = codec, lent
+        self._codec, self._objects = codec, objects
         self._forward, self._store_prefix = forward, store_prefix
-        self.callbacks: LentCallbacks | None = None
+        self.callbacks: CallerCallbacks | None = None
         if is_run:
-            self.callbacks = LentCallbacks(config, is_async=is_async, codec=codec)
-            lent.lend("callback", self.callbacks)
+            self.callbacks = CallerCallbacks(config, is_async=is_async, codec=codec)
+            objects.expose("callback", self.callbacks)
         self.control: RunControl | None = None
         self._is_run = is_run
 
     def pack(self) -> dict[str, Any]:
-        """What the host needs to make the config anew."""
+        """The packed form for the host."""
         packed: dict[str, Any] = {"config": self._plain(), "configurable": {}, "reserved": {}, "lent": {}, "lost": {}}
         for key, value in self.configurable.items():
             if key in config_keys.BY_VALUE:
                 packed["reserved"][key] = value
             elif key in config_keys.PROXIED:
-                if (description := self._lend(key, value)) is not None:
+                if (description := self._describe(key, value)) is not None:
                     packed["lent"][key] = description
             elif not config_keys.is_reserved(key):
                 self._put(packed, key, value)
@@ -119,7 +122,7 @@ class LentConfig:
             del plain["recursion_limit"]
         metadata: Mapping[str, Any] | None = self.config.get("metadata")
         if metadata is not None:
-            plain["metadata"] = crossing(metadata, self._codec)
+            plain["metadata"] = encodable_items(metadata, self._codec)
         return plain
 
     def _put(self, packed: dict[str, Any], key: str, value: Any) -> None:
@@ -133,20 +136,20 @@ class LentConfig:
                 "cannot cross to a remote agent; make it on the host, or leave it out with RemoteAgent(forward=[...])"
             )
 
-    def _lend(self, key: str, value: Any) -> Any:
+    def _describe(self, key: str, value: Any) -> Any:
         if key == config_keys.CHECKPOINTER:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
-            self._lent.lend("saver", value)
+            self._objects.expose("saver", value)
             return describe_saver(value)
         if key == config_keys.CACHE:
             if value is not None:
-                self._lent.lend("cache", value)
+                self._objects.expose("cache", value)
             return {"lent": value is not None}
         if key == config_keys.STREAM:
             return {"modes": sorted(value.modes)}
         if key == config_keys.RUNTIME:
-            return self._lend_runtime(value) if isinstance(value, Runtime) else None
+            return self._describe_runtime(value) if isinstance(value, Runtime) else None
         if key == config_keys.SCRATCHPAD:
             return scratchpad_state(value) if self._is_run else None
         if key == config_keys.REPLAY_STATE:
@@ -155,7 +158,7 @@ class LentConfig:
             return {"checkpoint_id": value.checkpoint_id, "visited": visited_namespaces(value)}
         return {"lent": True}
 
-    def _lend_runtime(self, runtime: Runtime[Any]) -> dict[str, Any]:
+    def _describe_runtime(self, runtime: Runtime[Any]) -> dict[str, Any]:
         packed = {
             "context": runtime.context,
             "previous": runtime.previous,
@@ -166,7 +169,7 @@ class LentConfig:
         }
         if runtime.store is not None:
             check = None if self._store_prefix is None else only_under(self._store_prefix)
-            self._lent.lend("store", runtime.store, check)
+            self._objects.expose("store", runtime.store, check)
             packed["store"] = {
                 "supports_ttl": bool(runtime.store.supports_ttl),
                 "ttl_config": getattr(runtime.store, "ttl_config", None),
@@ -176,10 +179,10 @@ class LentConfig:
             packed["drained"] = runtime.control.drain_reason
         return packed
 
-    def hear(self, kind: str, args: tuple[Any, ...]) -> Any:
-        """Lets the objects of the config hear of an event of the host. What it returns may be an awaitable."""
-        if kind in ("callback", "tap", "twin", "seen"):
-            return None if self.callbacks is None else self.callbacks.hear(kind, args)
+    def on_event(self, kind: str, args: tuple[Any, ...]) -> Any:
+        """Passes an event of the host on to the object that it concerns. The result may be an awaitable."""
+        if kind in ("callback", "tap", "replica", "seen"):
+            return None if self.callbacks is None else self.callbacks.on_event(kind, args)
         if kind == "stream":
             self.configurable[config_keys.STREAM](args[0])
         elif kind == "writer":
@@ -202,20 +205,20 @@ class LentConfig:
         in_namespace(config, namespace, runtime.stream_writer, value)
 
 
-class BorrowedConfig:
+class HostRunConfig:
     """The host's side of a run's config.
 
     Args:
-        packed: what the caller's `LentConfig` packed.
-        lender: the caller.
+        packed: from the caller's `CallerConfig`.
+        rpc: reaches the caller.
         is_async: whether the verb is one of the async ones.
         is_run: whether the verb runs nodes, rather than reading or writing state.
     """
 
-    def __init__(self, packed: dict[str, Any], lender: Lender, *, is_async: bool, is_run: bool) -> None:
-        self.lender = lender
+    def __init__(self, packed: dict[str, Any], rpc: RpcClient, *, is_async: bool, is_run: bool) -> None:
+        self.rpc = rpc
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
-        self.control = RunControlProxy(lambda reason: lender.tell("drain", reason))
+        self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
         self.finish: Callable[[], None] = lambda: None
         config = dict(packed["config"])
         configurable = {
@@ -223,59 +226,59 @@ class BorrowedConfig:
             for key, value in packed["configurable"].items()
             if not config_keys.is_reserved(key) and key != "langgraph_auth_user"
         }
-        configurable |= {key: NotCarried(reason) for key, reason in packed["lost"].items()}
+        configurable |= {key: UnencodableValue(reason) for key, reason in packed["lost"].items()}
         configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
         for key, description in packed["lent"].items():
             if key in config_keys.PROXIED:
-                configurable[key] = self._borrow(key, description)
+                configurable[key] = self._make_proxy(key, description)
         config["configurable"] = configurable
         if "callbacks" in packed:
-            config["callbacks"], self.finish = borrow_callbacks(lender, packed["callbacks"], is_async=is_async)
+            config["callbacks"], self.finish = callback_proxies(rpc, packed["callbacks"], is_async=is_async)
         self.config: RunnableConfig = config  # type: ignore[assignment]
 
-    def _borrow(self, key: str, description: dict[str, Any]) -> Any:
-        lender = self.lender
+    def _make_proxy(self, key: str, description: dict[str, Any]) -> Any:
+        rpc = self.rpc
         if key == config_keys.CHECKPOINTER:
             return (
                 description["is"]
                 if "is" in description
-                else borrow_saver(lender, description, pipelined=self._pipelined)
+                else checkpointer_proxy(rpc, description, pipelined=self._pipelined)
             )
         if key == config_keys.CACHE:
-            return BorrowedCache(lender) if description["lent"] else None
+            return CacheProxy(rpc) if description["lent"] else None
         if key == config_keys.STREAM:
-            return StreamProtocol(lambda chunk: lender.tell("stream", chunk), set(description["modes"]))
+            return StreamProtocol(lambda chunk: rpc.notify("stream", chunk), set(description["modes"]))
         if key == config_keys.RUNTIME:
-            return self._borrow_runtime(description)
+            return self._make_runtime(description)
         if key == config_keys.SCRATCHPAD:
-            return self._borrow_scratchpad(description)
+            return self._make_scratchpad(description)
         if key == config_keys.REPLAY_STATE:
             return ReplayStateProxy(
-                description["checkpoint_id"], set(description["visited"]), lambda ns: lender.tell("visited", ns)
+                description["checkpoint_id"], set(description["visited"]), lambda ns: rpc.notify("visited", ns)
             )
-        return lambda name: lender.tell("node_finished", name)
+        return lambda name: rpc.notify("node_finished", name)
 
-    def _borrow_runtime(self, description: dict[str, Any]) -> Runtime[Any]:
-        lender = self.lender
+    def _make_runtime(self, description: dict[str, Any]) -> Runtime[Any]:
+        rpc = self.rpc
         fields = {key: description[key] for key in ("context", "previous", "execution_info", "server_info")}
         if description["writer"]:
-            fields["stream_writer"] = lambda value: lender.tell("writer", current_namespace(), value)
+            fields["stream_writer"] = lambda value: rpc.notify("writer", current_namespace(), value)
         if description["heartbeat"]:
-            fields["heartbeat"] = lambda: lender.tell("heartbeat")
+            fields["heartbeat"] = lambda: rpc.notify("heartbeat")
         if "store" in description:
-            fields["store"] = BorrowedStore(lender, **description["store"])
+            fields["store"] = StoreProxy(rpc, **description["store"])
         if description.get("drained") is not None:
             set_drained(self.control, description["drained"])
         return Runtime(**fields, control=self.control)
 
-    def _borrow_scratchpad(self, description: dict[str, Any]) -> Any:
+    def _make_scratchpad(self, description: dict[str, Any]) -> Any:
         pending = [description["null_resume"]]
 
         def null_resume(consume: bool = False) -> Any:
             value = pending[0]
             if consume and value is not None:
                 pending[0] = None
-                self.lender.tell("null_resume")
+                self.rpc.notify("null_resume")
             return value
 
         return scratchpad_proxy(

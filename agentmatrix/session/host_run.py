@@ -1,7 +1,13 @@
-"""A run as its host lives it: takes Start, runs the verb of the graph, asks the caller, ends by a frame.
+"""The host's side of a run: takes Start, runs the verb of the graph, calls the caller's objects, sends End.
 
-Sync verbs run in worker threads, async verbs on an event loop for users' code; neither on the I/O thread, which only
-moves frames. Whatever user code raises, SystemExit included, ends its run and nothing else.
+Threads and locks. The I/O thread delivers frames; it takes the run, stops it, completes answers and queues signals, all
+of which return at once. Sync verbs run on a worker thread of the host, async verbs as a task on an event loop for user
+code. `_lock` guards the protocol machine, and is held until the frame that it made is sent: so frames go out in the
+order of the protocol, from whichever thread. It is never held while user code runs.
+
+The order of an end: pipelined requests are answered, notifications of the config are sent, End is sent, and only then
+is the run removed from its host and its stream closed. Whatever user code raises, SystemExit included, ends its run and
+nothing else.
 """
 
 from __future__ import annotations
@@ -28,19 +34,19 @@ from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.session import tracing
-from agentmatrix.session.caller import GO_ON
-from agentmatrix.session.config import BorrowedConfig
-from agentmatrix.session.exports import Exported, Serving, crossing
-from agentmatrix.session.protocol import HostConversation
+from agentmatrix.session.caller import RESUME_ADVICE
+from agentmatrix.session.config import HostRunConfig
+from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
+from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.proxies import METHODS
-from agentmatrix.session.signal_forwarding import Arrivals
+from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
-from agentmatrix.transport.base import Lane
+from agentmatrix.transport.base import FrameStream
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["STOPPING", "ServedRun"]
+__all__ = ["STOPPING", "HostRun"]
 
 _UNARY: Final = frozenset(
     {"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver", "explain"}
@@ -48,99 +54,104 @@ _UNARY: Final = frozenset(
 )
 _STREAMS: Final = frozenset({"stream", "astream", "get_state_history", "aget_state_history"})
 _RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
+"""The verbs that run nodes."""
 STOPPING: Final = "the host is stopping"
+"""The reason to stop a run by which its caller is told that the host was lost."""
 
 
-class ServedRun:
-    """One run on the host: a `Receiver` of its frames and the `Lender` that the graph's stand-ins ask."""
+class HostRun:
+    """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
-    def __init__(self, lane: Lane, serving: Serving) -> None:
-        self.lane, self.serving = lane, serving
-        self.conversation = HostConversation()
+    def __init__(self, frames: FrameStream, host: HostState) -> None:
+        self.frames, self.host = frames, host
+        self.protocol = HostProtocol()
         self.codec = Codec()
-        self.config: BorrowedConfig | None = None
-        self.control = RunControlProxy(lambda reason: self.tell("drain", reason))
-        self.signals = Arrivals(serving.workers, self._answer_signal)
+        self.config: HostRunConfig | None = None
+        self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
+        self.signals = IncomingSignals(host.workers, self._ack_signal)
         self.cancelled = threading.Event()
-        self._why_stopped = ""
+        self._stop_reason = ""
         self._lock = threading.Lock()
-        self._posted: deque[tuple[str, str, Future[pb.Reply]]] = deque()
-        self._waiting: dict[int, Future[pb.Reply]] = {}
-        self._credit = threading.Semaphore(0)
-        self._acredit: asyncio.Semaphore | None = None
-        self._starting: asyncio.Task[None] | None = None
+        self._pipelined: deque[tuple[str, str, Future[pb.Reply]]] = deque()
+        """Requests whose answers are awaited at the run's end."""
+        self._pending: dict[int, Future[pb.Reply]] = {}
+        self._credits = threading.Semaphore(0)
+        self._acredits: asyncio.Semaphore | None = None
+        self._new_task: asyncio.Task[None] | None = None
+        """Keeps the task alive until its first step, where it becomes `_task`."""
         self._task: asyncio.Task[Any] | None = None
-        self._loop = serving.loop
+        self._loop = host.loop
         self._timer: threading.Timer | None = None
         self._graph: Any = None
         self._verb = ""
 
-    # What the transport calls, on its I/O thread.
+    # FrameReceiver: called on the I/O thread.
 
     def receive(self, frame: pb.Frame) -> None:
         try:
             with self._lock:
-                kind = self.conversation.receive(frame)
+                kind = self.protocol.receive(frame)
         except AgentMatrixError as error:
             self._end(failure=error)
             self.stop(str(error))
             return
         if kind == "start":
-            self._begin(frame.start)
+            self._start(frame.start)
         elif kind == "reply":
-            with contextlib.suppress(InvalidStateError):  # whoever asked has given up
-                self._waiting.pop(frame.reply.id).set_result(frame.reply)
+            with contextlib.suppress(InvalidStateError):  # the awaiting task was cancelled
+                self._pending.pop(frame.reply.id).set_result(frame.reply)
         elif kind == "credit":
-            self._go_on()
+            self._add_credit()
         elif kind == "cancel":
             self.stop(frame.cancel.reason)
         elif kind == "signal":
             self.signals.receive(frame.signal)
         elif kind == "notice" and frame.notice.kind == "drain":
-            self._drain(frame.notice.arguments)
+            (reason,) = self.codec.decode(frame.notice.arguments, "reason")
+            self._drain(reason)
         elif kind == "notice" and frame.notice.kind == "close":
             self.signals.close()
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
-            self.conversation.lost()
+            self.protocol.lost()
         self.stop(str(error))
-        self._refuse_waiting(error)
+        self._fail_pending(error)
 
-    def _begin(self, start: pb.Start) -> None:
+    def _start(self, start: pb.Start) -> None:
         try:
-            exported = self.serving.find(start)
+            exported = self.host.admit(start)
             if start.verb not in _UNARY and start.verb not in _STREAMS:
                 raise VersionMismatch(f"the host does not know the verb {start.verb!r}")
         except AgentMatrixError as error:
             self._end(failure=error)
             return
         self.codec = exported.codec
-        self.serving.runs.add(self)
+        self.host.runs.add(self)
         with self._lock:
-            self._send(self.conversation.accept())
+            self._send(self.protocol.accept())
         if start.timeout:
             self._timer = threading.Timer(start.timeout, self.stop, ("deadline",))
             self._timer.daemon = True
             self._timer.start()
         if start.verb.startswith("a"):
-            self._loop = exported.loop(self.serving.loop)
+            self._loop = exported.loop(self.host.loop)
+            # In an empty context, here and below: nothing of the I/O thread's reaches user code.
             self._loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
         else:
-            self.serving.workers.submit(contextvars.Context().run, self._run, start, exported)
+            self.host.workers.submit(contextvars.Context().run, self._run, start, exported)
 
-    def _spawn(self, start: pb.Start, exported: Exported) -> None:
-        self._acredit = asyncio.Semaphore(0)
-        self._starting = asyncio.get_running_loop().create_task(self._arun(start, exported))
+    def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
+        self._acredits = asyncio.Semaphore(0)
+        self._new_task = asyncio.get_running_loop().create_task(self._arun(start, exported))
 
-    def _go_on(self) -> None:
-        if self._acredit is not None:
-            self._loop.call_soon_threadsafe(self._acredit.release)
+    def _add_credit(self) -> None:
+        if self._acredits is not None:
+            self._loop.call_soon_threadsafe(self._acredits.release)
         else:
-            self._credit.release()
+            self._credits.release()
 
-    def _drain(self, arguments: bytes) -> None:
-        (reason,) = self.codec.decode(arguments, "reason")
+    def _drain(self, reason: str) -> None:
         for control in (self.control, self.config.control if self.config else None):
             if control is not None:
                 set_drained(control, reason)
@@ -149,32 +160,30 @@ class ServedRun:
         """Stops the run: an async one at its next await, a sync one before its next superstep. Thread-safe."""
         if self.cancelled.is_set():
             return
-        self._why_stopped = reason
+        self._stop_reason = reason
         self.cancelled.set()
-        for control in (self.control, self.config.control if self.config else None):
-            if control is not None:
-                set_drained(control, reason)
-        self.signals.inbox.close()
-        self._credit.release()
+        self._drain(reason)
+        self.signals.router.close()
+        self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
-    def _answer_signal(self, number: int, refused: str) -> None:
+    def _ack_signal(self, number: int, refused: str) -> None:
         with self._lock:
-            self._send(self.conversation.taken(number, refused))
+            self._send(self.protocol.ack_signal(number, refused))
 
-    def _refuse_waiting(self, error: BaseException) -> None:
-        while self._waiting:
-            _, future = self._waiting.popitem()
+    def _fail_pending(self, error: BaseException) -> None:
+        while self._pending:
+            _, future = self._pending.popitem()
             if not future.done():
                 future.set_exception(error)
 
-    # What the graph's stand-ins call.
+    # RpcClient: called by the proxies, on the threads of the graph.
 
-    def tell(self, kind: str, *args: Any) -> None:
+    def notify(self, kind: str, *args: Any) -> None:
         arguments = self._encode_event(kind, args)
         with self._lock:
-            self._send(self.conversation.event(kind, arguments))
+            self._send(self.protocol.event(kind, arguments))
 
     def _encode_event(self, kind: str, args: tuple[Any, ...]) -> bytes:
         try:
@@ -183,110 +192,113 @@ class ServedRun:
             if kind != "callback":
                 raise
         group, event, positional, named = args
-        shown = tuple(self._shown(value) for value in positional)
-        return self.codec.encode((group, event, shown, {k: self._shown(v) for k, v in named.items()}), "callback")
+        args = tuple(self._encodable(value) for value in positional)
+        kwargs = {name: self._encodable(value) for name, value in named.items()}
+        return self.codec.encode((group, event, args, kwargs), "callback")
 
-    def _shown(self, value: Any) -> Any:
-        """What a callback sees of a value that cannot cross: its text."""
+    def _encodable(self, value: Any) -> Any:
+        """A value as a callback of the caller gets it: what cannot be encoded is replaced by its text."""
         if self.codec.can_encode(value):
             return value
         if isinstance(value, BaseException):
             return decode_failure(encode_failure(value, self.codec), self.codec)
         if isinstance(value, dict):
-            return {key: self._shown(item) for key, item in value.items() if isinstance(key, str)}
+            return {key: self._encodable(item) for key, item in value.items() if isinstance(key, str)}
         if isinstance(value, list):
-            return [self._shown(item) for item in value]
+            return [self._encodable(item) for item in value]
         return repr(value)
 
-    def _request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[pb.Reply]:
+    def _send_request(
+        self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[pb.Reply]:
         arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
         future: Future[pb.Reply] = Future()
         with self._lock:
-            frame = self.conversation.request(target, method, arguments)
+            frame = self.protocol.request(target, method, arguments)
             if frame is None:
                 raise HostError("the run has ended; its caller's objects cannot be asked any more")
-            self._waiting[frame.request.id] = future
+            self._pending[frame.request.id] = future
             self._send(frame)
         return future
 
-    def _answer(self, target: str, method: str, reply: pb.Reply) -> Any:
+    def _result_of(self, target: str, method: str, reply: pb.Reply) -> Any:
         if reply.WhichOneof("outcome") == "failure":
             raise decode_failure(reply.failure, self.codec)
         return self.codec.decode(reply.value, f"reply of {target}.{method}")
 
-    def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._answer(target, method, self._request(target, method, args, kwargs).result())
+    def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._result_of(target, method, self._send_request(target, method, args, kwargs).result())
 
-    async def aask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        reply = await asyncio.wrap_future(self._request(target, method, args, kwargs))
-        return self._answer(target, method, reply)
+    async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        reply = await asyncio.wrap_future(self._send_request(target, method, args, kwargs))
+        return self._result_of(target, method, reply)
 
-    def post(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        self._posted.append((target, method, self._request(target, method, args, kwargs)))
+    def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
+        self._pipelined.append((target, method, self._send_request(target, method, args, kwargs)))
 
-    def _settle(self) -> None:
-        """Waits for what was posted to be acknowledged; raises what it raised."""
-        while self._posted:
-            target, method, future = self._posted.popleft()
-            self._answer(target, method, future.result())
+    def _await_pipelined(self) -> None:
+        """Waits for the answers to pipelined requests; raises an exception that one of them has raised."""
+        while self._pipelined:
+            target, method, future = self._pipelined.popleft()
+            self._result_of(target, method, future.result())
 
-    async def _asettle(self) -> None:
-        while self._posted:
-            target, method, future = self._posted.popleft()
-            self._answer(target, method, await asyncio.wrap_future(future))
+    async def _aawait_pipelined(self) -> None:
+        while self._pipelined:
+            target, method, future = self._pipelined.popleft()
+            self._result_of(target, method, await asyncio.wrap_future(future))
 
-    # The run itself.
+    # The run, on its worker thread or event loop.
 
-    def _run(self, start: pb.Start, exported: Exported) -> None:
+    def _run(self, start: pb.Start, exported: ExportedGraph) -> None:
         try:
             with tracing.continued(start.trace):
                 result = self._result(start, exported)
-            self._refuse_cut_off()
-            self._settle()
+            self._check_not_truncated()
+            self._await_pipelined()
             self._end(result=result)
         except BaseException as error:
             with contextlib.suppress(BaseException):
-                self._settle()
+                self._await_pipelined()
             self._end(failure=error)
         finally:
-            self._finish()
+            self._close()
 
-    async def _arun(self, start: pb.Start, exported: Exported) -> None:
-        # From here on: a task that is cancelled before its first step would never say that the run has ended.
+    async def _arun(self, start: pb.Start, exported: ExportedGraph) -> None:
+        # Only now can `stop` cancel it: a task that is cancelled before its first step would never send End.
         self._task = asyncio.current_task()
         try:
             with tracing.continued(start.trace):
                 result = await self._aresult(start, exported)
-            self._refuse_cut_off()
-            await self._asettle()
+            self._check_not_truncated()
+            await self._aawait_pipelined()
             self._end(result=result)
         except BaseException as error:
             with contextlib.suppress(BaseException):
-                await self._asettle()
+                await self._aawait_pipelined()
             self._end(failure=error)
         finally:
-            self._finish()
+            self._close()
 
-    def _refuse_cut_off(self) -> None:
-        """Stopping closes the input of a live run, which may end it as if all signals had come."""
+    def _check_not_truncated(self) -> None:
+        """Raises where a live run was stopped: that closes its input, and may end it as if all signals had come."""
         if self.cancelled.is_set() and self.signals.live:
             raise HostError("the run was cancelled")
 
-    def _result(self, start: pb.Start, exported: Exported) -> Any:
+    def _result(self, start: pb.Start, exported: ExportedGraph) -> Any:
         call, args, kwargs = self._prepare(start, exported)
         if start.verb in _STREAMS:
             return self._stream(call, args, kwargs)
-        return self._own_saver(exported.graph, *args) if start.verb == "saver" else call(*args, **kwargs)
+        return self._call_checkpointer(exported.graph, *args) if start.verb == "saver" else call(*args, **kwargs)
 
-    async def _aresult(self, start: pb.Start, exported: Exported) -> Any:
+    async def _aresult(self, start: pb.Start, exported: ExportedGraph) -> Any:
         call, args, kwargs = self._prepare(start, exported)
         if start.verb in _STREAMS:
             return await self._astream(call, args, kwargs)
         if start.verb == "asaver":
-            return await self._aown_saver(exported.graph, *args)
+            return await self._acall_checkpointer(exported.graph, *args)
         return await call(*args, **kwargs)
 
-    def _prepare(self, start: pb.Start, exported: Exported) -> tuple[Any, list[Any], dict[str, Any]]:
+    def _prepare(self, start: pb.Start, exported: ExportedGraph) -> tuple[Any, list[Any], dict[str, Any]]:
         graph: Any = exported.graph
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
@@ -294,7 +306,7 @@ class ServedRun:
         args, kwargs = self.codec.decode(start.arguments, "arguments")
         if start.config:
             packed = self.codec.decode(start.config, "config")
-            self.config = BorrowedConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
+            self.config = HostRunConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
             kwargs["config"] = self.config.config
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
             if start.verb in _RUNS and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
@@ -308,16 +320,16 @@ class ServedRun:
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
-            configurable[SIGNAL_ROUTER] = self.signals.inbox
+            configurable[SIGNAL_ROUTER] = self.signals.router
         self.signals.open(graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-        sender = _Sender(self, self._steps(kwargs))
+        sender = _PartSender(self, self._superstep_boundaries(kwargs))
         iterator = iter(call(*args, **sender.kwargs(kwargs)))
         try:
             for part in iterator:
                 if sender.send(part):
-                    self._credit.acquire()
+                    self._credits.acquire()
                 if self.cancelled.is_set():
                     raise HostError("the run was cancelled")
         finally:
@@ -325,84 +337,88 @@ class ServedRun:
                 iterator.close()
 
     async def _astream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-        assert self._acredit is not None
-        sender = _Sender(self, self._steps(kwargs))
+        assert self._acredits is not None
+        sender = _PartSender(self, self._superstep_boundaries(kwargs))
         iterator = aiter(call(*args, **sender.kwargs(kwargs)))
         try:
             async for part in iterator:
                 if sender.send(part):
-                    await self._acredit.acquire()
+                    await self._acredits.acquire()
         finally:
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
 
-    def _steps(self, kwargs: dict[str, Any]) -> SuperstepBoundary | None:
-        """How to follow the supersteps of a stream; None for a history of states."""
+    def _superstep_boundaries(self, kwargs: dict[str, Any]) -> SuperstepBoundary | None:
+        """Finds where the supersteps of a stream begin; None for a history of states."""
         if self._verb not in _RUNS:
             return None
         nested = config_keys.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
         return SuperstepBoundary(kwargs, "values" if nested else self._graph.stream_mode)
 
     def send_part(self, part: Any, *, more: bool) -> None:
-        """Sends a part, or the mark of a step's end; `more` when the host goes on without a credit."""
+        """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit."""
         value = b"" if part is None else self.codec.encode((part,), "part")
         with self._lock:
-            self._send(self.conversation.part(value, more=more))
+            self._send(self.protocol.part(value, more=more))
 
-    def _own_saver(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call_checkpointer(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = _saver_method(graph, method)(*args, **kwargs)
         return list(value) if method == "list" else value
 
-    async def _aown_saver(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _acall_checkpointer(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = _saver_method(graph, method)(*args, **kwargs)
         return [item async for item in value] if method == "alist" else await value
 
     def _send(self, frame: pb.Frame | None) -> None:
         if frame is not None:
-            self.lane.send(frame)
+            self.frames.send(frame)
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
-        """Sends the last frame, after everything that the caller must still hear."""
+        """Sends the last frame, after the last notifications."""
         encoded: bytes | None = None
         if self.config is not None:
             self.config.finish()
         if failure is None:
             try:
-                encoded = self.codec.encode(crossing(result), "result")
+                encoded = self.codec.encode(encodable_result(result), "result")
             except BaseException as error:
                 failure = error
-        broken = None if failure is None else encode_failure(self._as_stopped(failure), self.codec)
+        broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
         with self._lock:
-            self._send(self.conversation.end(result=encoded, failure=broken))
+            self._send(self.protocol.end(result=encoded, failure=broken))
 
-    def _as_stopped(self, failure: BaseException) -> BaseException:
-        """The failure that the caller is told: why the run was stopped, where that is what ended it."""
+    def _as_reported(self, failure: BaseException) -> BaseException:
+        """The failure that the caller is told: where a stop has ended the run, the reason of the stop."""
         if not self.cancelled.is_set() or not isinstance(failure, (asyncio.CancelledError, GraphDrained, HostError)):
             return failure
-        if self._why_stopped == STOPPING:
+        if self._stop_reason == STOPPING:
             return HostLost(
                 "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. "
-                + GO_ON
+                + RESUME_ADVICE
             )
-        if self._why_stopped == "deadline":
+        if self._stop_reason == "deadline":
             return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")
         return failure
 
-    def _finish(self) -> None:
+    def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._refuse_waiting(HostError("the run has ended"))
-        self.signals.inbox.end(SignalError("the run has ended"))
-        self.serving.runs.discard(self)
-        self.lane.close()
+        self._fail_pending(HostError("the run has ended"))
+        self.signals.router.end(SignalError("the run has ended"))
+        self.host.runs.discard(self)
+        self.frames.close()
 
 
-class _Sender:
-    """Sends the parts of a stream, and tells when to wait for the caller."""
+class _PartSender:
+    """Sends the parts of a stream; says when to wait for a credit of the caller.
 
-    def __init__(self, run: ServedRun, steps: SuperstepBoundary | None) -> None:
+    A host sends on within a superstep and waits where the next one begins, as a local generator does (see
+    `SuperstepBoundary`).
+    """
+
+    def __init__(self, run: HostRun, steps: SuperstepBoundary | None) -> None:
         self.run, self.steps = run, steps
-        self._untaken = False
+        self._sent_since_credit = False
 
     def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments to stream with."""
@@ -416,12 +432,12 @@ class _Sender:
         part, visible, starts = self.steps.read(part)
         if visible:
             self.run.send_part(part, more=not starts)
-            self._untaken = True
-        elif starts and self._untaken:
+            self._sent_since_credit = True
+        elif starts and self._sent_since_credit:
             self.run.send_part(None, more=False)
-        if not starts or not self._untaken:
+        if not starts or not self._sent_since_credit:
             return False
-        self._untaken = False
+        self._sent_since_credit = False
         return True
 
 

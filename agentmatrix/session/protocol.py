@@ -1,17 +1,21 @@
-"""The rules of one run's conversation, free of I/O: frames in, frames and effects out.
+"""The protocol of one run, free of I/O: frames in, frames and effects out.
 
-Both halves are small state machines in the manner of h11 and hyper-h2. A driver (see `caller`, `host`) moves the frames
-and carries out the effects; the machine says which frames may come when, and ends the run when a peer breaks the rules.
+Both halves are small state machines in the manner of h11 and hyper-h2. A driver (see `caller`, `host_run`) moves the
+frames and carries out the effects; the machine says which frames may come when, and ends the run when a peer breaks the
+rules. A machine has no lock: its driver holds its own around each call, and sends the frame that it got before it gives
+the lock back, so that frames go out in the order in which the machine made them.
 
 ::
 
     caller                                  host
-    Start ------------------------------->  Begin
+    Start ------------------------------->  runs the verb
     (idle -> started)      <-------------  Accepted
     Credit, Cancel, Notice, Signal ------>
                            <-------------  Part, Event, Request, Taken ...
     Reply -------------------------------->
     (ended)                <-------------  End, always the last
+
+A method that makes a frame returns None where the run has ended meanwhile: what crosses with the end is no error.
 """
 
 from __future__ import annotations
@@ -22,11 +26,11 @@ from enum import Enum
 from agentmatrix.errors import ProtocolError
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["CallerConversation", "HostConversation", "Phase"]
+__all__ = ["CallerProtocol", "HostProtocol", "Phase"]
 
 
 class Phase(Enum):
-    """Where a run's conversation stands."""
+    """How far a run has come."""
 
     IDLE = "idle"
     STARTED = "started"
@@ -35,15 +39,15 @@ class Phase(Enum):
 
 
 @dataclass
-class CallerConversation:
-    """The caller's half: starts the run, answers what the host asks, hears how it ends."""
+class CallerProtocol:
+    """The caller's half: starts the run, answers the host's requests, learns how it ends."""
 
     phase: Phase = Phase.IDLE
     cancelled: bool = False
 
     def __post_init__(self) -> None:
-        self._asked: set[int] = set()
-        self._signalled: set[int] = set()
+        self._requests: set[int] = set()
+        self._unacked: set[int] = set()
         self._next_signal = 1
         self._owes_credit = False
 
@@ -58,15 +62,15 @@ class CallerConversation:
         """Takes a frame of the host.
 
         Returns:
-            What it is, the name of its body: "accepted", "part", "event", "request", "taken", "end", or "late" for a
-            frame that came after the end and is to be ignored.
+            What it is, the name of its body: "accepted", "part", "event", "request", "taken", "end"; or "ignored" for
+            a frame that came after the end.
 
         Raises:
             ProtocolError: the host may not send this frame now.
         """
         kind = frame.WhichOneof("body")
         if self.phase is Phase.ENDED:
-            return "late"
+            return "ignored"
         if self.phase is Phase.IDLE or kind not in ("accepted", "part", "event", "request", "taken", "end"):
             raise self._broken(f"the host sent {kind or 'an empty frame'} to a run that is {self.phase.value}")
         if kind == "accepted":
@@ -78,24 +82,24 @@ class CallerConversation:
         elif self.phase is Phase.STARTED:
             raise self._broken(f"the host sent {kind} before it accepted the run")
         elif kind == "request":
-            if frame.request.id in self._asked:
+            if frame.request.id in self._requests:
                 raise self._broken(f"the host used request id {frame.request.id} twice")
-            self._asked.add(frame.request.id)
+            self._requests.add(frame.request.id)
         elif kind == "taken":
-            if frame.taken.number not in self._signalled:
+            if frame.taken.number not in self._unacked:
                 raise self._broken(f"the host answered signal {frame.taken.number}, which is not open")
-            self._signalled.discard(frame.taken.number)
+            self._unacked.discard(frame.taken.number)
         elif kind == "part":
             self._owes_credit = self._owes_credit or not frame.part.more
         return str(kind)
 
     def reply(self, reply: pb.Reply) -> pb.Frame | None:
-        """The frame that answers a request; None when the run has ended meanwhile."""
+        """The frame that answers a request."""
         if self.phase is Phase.ENDED:
             return None
-        if reply.id not in self._asked:
+        if reply.id not in self._requests:
             raise ProtocolError(f"nobody asked request {reply.id}")
-        self._asked.discard(reply.id)
+        self._requests.discard(reply.id)
         return pb.Frame(reply=reply)
 
     def credit(self) -> pb.Frame | None:
@@ -106,29 +110,28 @@ class CallerConversation:
         return pb.Frame(credit=pb.Credit(parts=1))
 
     def cancel(self, reason: str) -> pb.Frame | None:
-        """The frame that stops the run; None when it has ended, has not started or is being cancelled already."""
+        """The frame that stops the run; None also when it is being cancelled already."""
         if self.phase in (Phase.IDLE, Phase.ENDED) or self.cancelled:
             return None
         self.cancelled = True
         return pb.Frame(cancel=pb.Cancel(reason=reason))
 
     def signal(self, id: str, address: str, value: bytes) -> pb.Frame | None:
-        """The frame that carries a signal; its number is in the frame. None when the run is not under way, or is being
-        cancelled."""
+        """The frame that carries a signal; its number is in the frame. None also when the run is being cancelled."""
         if self.phase in (Phase.IDLE, Phase.ENDED) or self.cancelled:
             return None
         number, self._next_signal = self._next_signal, self._next_signal + 1
-        self._signalled.add(number)
+        self._unacked.add(number)
         return pb.Frame(signal={"id": id, "address": address, "value": value, "number": number})
 
-    def notice(self, kind: str, arguments: bytes) -> pb.Frame | None:
-        """The frame that tells the host of a change of a lent object; None when the run is not under way."""
+    def control(self, kind: str, arguments: bytes) -> pb.Frame | None:
+        """The control frame that drains the run ("drain"), or closes its input for signals ("close")."""
         if self.phase in (Phase.IDLE, Phase.ENDED):
             return None
         return pb.Frame(notice=pb.Notice(kind=kind, arguments=arguments))
 
     def lost(self) -> bool:
-        """The connection is gone: ends the conversation; returns whether the run was still open."""
+        """Ends the run since the connection is gone. Returns whether it was still open."""
         was_open = self.phase is not Phase.ENDED
         self.phase = Phase.ENDED
         return was_open
@@ -139,30 +142,30 @@ class CallerConversation:
 
 
 @dataclass
-class HostConversation:
-    """The host's half: accepts the run, asks the caller's objects, ends it."""
+class HostProtocol:
+    """The host's half: accepts the run, sends requests to the caller's objects, ends the run."""
 
     phase: Phase = Phase.IDLE
 
     def __post_init__(self) -> None:
-        self._open: set[int] = set()
-        self._signalled: set[int] = set()
-        self._closed = False
+        self._requests: set[int] = set()
+        self._unacked: set[int] = set()
+        self._input_closed = False
         self._next_id = 1
 
     def receive(self, frame: pb.Frame) -> str:
         """Takes a frame of the caller.
 
         Returns:
-            What it is: "start", "reply", "credit", "cancel", "notice", "signal", or "late" for a frame to be ignored
-            since the run has ended.
+            What it is: "start", "reply", "credit", "cancel", "notice", "signal"; or "ignored" for a frame that came
+            after the end.
 
         Raises:
             ProtocolError: the caller may not send this frame now.
         """
         kind = frame.WhichOneof("body")
         if self.phase is Phase.ENDED:
-            return "late"
+            return "ignored"
         if self.phase is Phase.IDLE:
             self.phase = Phase.STARTED
             if kind != "start":
@@ -170,22 +173,22 @@ class HostConversation:
         elif kind not in ("reply", "credit", "cancel", "notice", "signal"):
             raise ProtocolError(f"the caller sent {kind or 'an empty frame'} in the middle of a run")
         elif kind == "reply":
-            if frame.reply.id not in self._open:
+            if frame.reply.id not in self._requests:
                 raise ProtocolError(f"the caller answered request {frame.reply.id}, which is not open")
-            self._open.discard(frame.reply.id)
+            self._requests.discard(frame.reply.id)
         elif kind == "credit" and frame.credit.parts == 0:
             raise ProtocolError("the caller gave a credit of no parts")
         elif kind == "notice":
-            self._closed = self._closed or frame.notice.kind == "close"
+            self._input_closed = self._input_closed or frame.notice.kind == "close"
         elif kind == "signal":
-            if self._closed or frame.signal.number in self._signalled:
-                how = "after it had closed the input" if self._closed else "with a number that is open"
+            if self._input_closed or frame.signal.number in self._unacked:
+                how = "after it had closed the input" if self._input_closed else "with a number that is open"
                 raise ProtocolError(f"the caller sent a signal {how}")
-            self._signalled.add(frame.signal.number)
+            self._unacked.add(frame.signal.number)
         return str(kind)
 
     def accept(self) -> pb.Frame | None:
-        """The frame that takes the run; None when it has ended meanwhile."""
+        """The frame that says that the host has taken the run."""
         if self.phase is not Phase.STARTED:
             return None
         self.phase = Phase.ACCEPTED
@@ -196,24 +199,24 @@ class HostConversation:
         return pb.Frame(part={"value": value, "more": more}) if self.phase is Phase.ACCEPTED else None
 
     def event(self, kind: str, arguments: bytes) -> pb.Frame | None:
-        """Something that the caller's objects must hear of."""
+        """A notification for an object of the caller, which is not answered."""
         return pb.Frame(event={"kind": kind, "arguments": arguments}) if self.phase is Phase.ACCEPTED else None
 
     def request(self, target: str, method: str, arguments: bytes) -> pb.Frame | None:
-        """A question to a lent object; its id is in the frame. None when the run has ended."""
+        """A call of a method of an object of the caller; its id is in the frame."""
         if self.phase is not Phase.ACCEPTED:
             return None
         number, self._next_id = self._next_id, self._next_id + 1
-        self._open.add(number)
+        self._requests.add(number)
         return pb.Frame(request={"id": number, "target": target, "method": method, "arguments": arguments})
 
-    def taken(self, number: int, refused: str = "") -> pb.Frame | None:
-        """The answer to a signal, with the reason if it was not taken. None when the run has ended."""
+    def ack_signal(self, number: int, refused: str = "") -> pb.Frame | None:
+        """The acknowledgement of a signal, or why it was refused."""
         if self.phase is not Phase.ACCEPTED:
             return None
-        if number not in self._signalled:
+        if number not in self._unacked:
             raise ProtocolError(f"nobody sent signal {number}")
-        self._signalled.discard(number)
+        self._unacked.discard(number)
         return pb.Frame(taken={"number": number, "refused": refused})
 
     def end(self, *, result: bytes | None = None, failure: bytes | None = None) -> pb.Frame | None:
@@ -224,7 +227,7 @@ class HostConversation:
         return pb.Frame(end={"failure": failure} if failure is not None else {"result": result or b""})
 
     def lost(self) -> bool:
-        """The connection is gone: ends the conversation; returns whether the run was still open."""
+        """Ends the run since the connection is gone. Returns whether it was still open."""
         was_open = self.phase is not Phase.ENDED
         self.phase = Phase.ENDED
         return was_open

@@ -1,4 +1,8 @@
-"""How objects that stay with the caller are asked from the host: the rules, and what either half needs of the other."""
+"""Objects that stay with the caller, and how their proxies on the host reach them.
+
+A checkpointer, a store, a cache and callback handlers stay in the caller's process, as `ProxiedObjects`. On the host
+stand proxies of the same type, which turn each call into a request through an `RpcClient`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any, Final, Protocol
 from agentmatrix.errors import ProtocolError
 from agentmatrix.wire.codec import Codec
 
-__all__ = ["METHODS", "Lender", "Lent", "crossing", "is_async_method"]
+__all__ = ["METHODS", "ProxiedObjects", "RpcClient", "encodable_items", "is_async_method"]
 
 METHODS: Final[Mapping[str, frozenset[str]]] = {
     "saver": frozenset(
@@ -22,51 +26,70 @@ METHODS: Final[Mapping[str, frozenset[str]]] = {
     "cache": frozenset({"get", "set", "clear", "aget", "aset", "aclear"}),
     "callback": frozenset({"call", "acall"}),
 }
-"""What a host may ask of each lent object. Anything else breaks the rules: a method's name comes from the wire."""
+"""The methods that a host may call, by object. A method's name comes from the wire, so any other is an error."""
 
 
 def is_async_method(target: str, method: str) -> bool:
-    """Whether this method of a lent object is awaited (or iterated asynchronously) by the caller."""
+    """Whether this method of an object is awaited (or iterated asynchronously) by the caller."""
     return method.startswith("a") and method[1:] in METHODS.get(target, ())
 
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
-def crossing(values: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
-    """Those of the values that can cross; nearly all are plain, and need no trial."""
+def encodable_items(values: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
+    """The items of a mapping whose values the codec can encode."""
+    # Nearly all are plain, and need no trial.
     return {key: value for key, value in values.items() if type(value) in _PLAIN or codec.can_encode(value)}
 
 
-class Lender(Protocol):
-    """The caller, as the host's stand-ins see it."""
+class RpcClient(Protocol):
+    """Sends what is done to a proxy to the process that has the object. The verbs are those of JSON-RPC."""
 
-    def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Calls a method of a lent object and waits for what it returns or raises. Never on the I/O thread."""
+    def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a method of an object; blocks until it has returned or raised. Never on the I/O thread."""
 
-    async def aask(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         """The same, awaited."""
 
-    def post(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        """Calls a method of a lent object without waiting; what it raises is raised at the run's end."""
+    def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
+        """Calls a method of an object without waiting; an exception that it raises is raised at the run's end."""
 
-    def tell(self, kind: str, *args: Any) -> None:
-        """Lets the caller's objects hear of something, in order, without an answer."""
+    def notify(self, kind: str, *args: Any) -> None:
+        """Sends a notification, in order with the others and with requests; it has no answer."""
 
 
-class Lent:
-    """The objects that a caller lends to one run, and how a request reaches them."""
+class ProxiedObjects:
+    """The objects of a caller that the host of one run may call.
+
+    Async methods are called on the caller's event loop, sync methods on another thread: the one that drives the run, or
+    a helper thread (see `caller_sync`, `caller_async`).
+    """
 
     def __init__(self) -> None:
         self._objects: dict[str, Any] = {}
         self._checks: dict[str, Callable[[str, tuple[Any, ...]], None]] = {}
-        self._unsaved: BaseException | None = None
+        self._failed_write: BaseException | None = None
 
-    def lend(self, target: str, obj: object, check: Callable[[str, tuple[Any, ...]], None] | None = None) -> None:
-        """Lends `obj` under a name of `METHODS`; `check(method, args)` may raise to refuse a request."""
+    def expose(self, target: str, obj: object, check: Callable[[str, tuple[Any, ...]], None] | None = None) -> None:
+        """Exposes `obj` under a name of `METHODS`; `check(method, args)` may raise to refuse a call."""
         self._objects[target] = obj
         if check is not None:
             self._checks[target] = check
+
+    def call(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls a synchronous method; iterators are read to their end."""
+        with self._stop_after_failed_write(target, method):
+            value = self._method(target, method, args)(*args, **kwargs)
+        return list(value) if method == "list" else value
+
+    async def acall(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls an asynchronous method; iterators are read to their end."""
+        with self._stop_after_failed_write(target, method):
+            value = self._method(target, method, args)(*args, **kwargs)
+            if method == "alist":
+                return [item async for item in value]
+            return await value if inspect.isawaitable(value) else value
 
     def _method(self, target: str, method: str, args: tuple[Any, ...]) -> Callable[..., Any]:
         if target not in self._objects or method not in METHODS[target]:
@@ -76,30 +99,16 @@ class Lent:
         function: Callable[..., Any] = getattr(self._objects[target], method)
         return function
 
-    def serve(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Calls a synchronous method; iterators are read to their end."""
-        with self._saved_in_order(target, method):
-            value = self._method(target, method, args)(*args, **kwargs)
-        return list(value) if method == "list" else value
-
-    async def aserve(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Calls an asynchronous method; iterators are read to their end."""
-        with self._saved_in_order(target, method):
-            value = self._method(target, method, args)(*args, **kwargs)
-            if method == "alist":
-                return [item async for item in value]
-            return await value if inspect.isawaitable(value) else value
-
     @contextlib.contextmanager
-    def _saved_in_order(self, target: str, method: str) -> Iterator[None]:
-        """Once a write of the run could not be saved, later ones are refused: they would leave a gap behind them."""
+    def _stop_after_failed_write(self, target: str, method: str) -> Iterator[None]:
+        """Refuses checkpoint writes once one has failed: pipelined ones are under way, and would leave a gap behind."""
         if target != "saver" or method.removeprefix("a") not in ("put", "put_writes"):
             yield
             return
-        if self._unsaved is not None:
-            raise self._unsaved
+        if self._failed_write is not None:
+            raise self._failed_write
         try:
             yield
         except BaseException as error:
-            self._unsaved = error
+            self._failed_write = error
             raise

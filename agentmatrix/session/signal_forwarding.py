@@ -1,7 +1,12 @@
-"""Signals for a graph on another host: forwarded by its caller, put into an inbox of the run's own by its host.
+"""Signals for a graph on another host: forwarded by its caller, routed again by its host.
 
-The caller's half is one more receiver of the caller's inbox, the host's half has an inbox as the caller's, and the
-graph's own receivers there say what is taken. So a remote graph inside of a remote graph needs nothing more.
+The caller's half, `SignalForwarder`, is one more receiver of the caller's router. The host's half, `IncomingSignals`,
+has a router of its own, whose receivers in the graph there acknowledge. So a remote graph inside of a remote
+graph needs nothing more.
+
+Threads: signal frames come in on the I/O thread, which only queues them. One worker thread at a time decodes them, in
+order, since decoding may meet user code. `_lock` guards the queue and the count; it is not held while a signal is
+decoded, routed or answered.
 """
 
 from __future__ import annotations
@@ -18,20 +23,20 @@ from agentmatrix.live.signal_router import PendingSignal, SignalRouter
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["MOST", "Arrivals", "Forwarding"]
+__all__ = ["MAX_UNACKED", "IncomingSignals", "SignalForwarder"]
 
-MOST: Final = 10_000
-"""How many signals of one run may lie unanswered on its host; more are refused."""
+MAX_UNACKED: Final = 10_000
+"""How many signals of one run may wait on its host for their acknowledgement; more are refused."""
 
 
-class Forwarding:
-    """The caller's half: a `Receiver` of everything for the remote graph and what is nested in it.
+class SignalForwarder:
+    """The caller's half: a receiver of all signals for the remote graph and the graphs nested in it.
 
     Args:
         path: the nodes that lead to the remote graph.
         codec: writes the values.
         send: sends a signal and its encoded value.
-        close: tells the host that no more will come.
+        close: tells the host that no more signals will come.
     """
 
     names: frozenset[str] | None = None
@@ -55,30 +60,31 @@ class Forwarding:
         self._send(sent, value)
 
 
-class Arrivals:
-    """The host's half: takes signals as they come, decodes them in worker threads, one after the other.
+class IncomingSignals:
+    """The host's half: queues signals, decodes them in worker threads, one after the other, and routes them.
 
     Args:
-        workers: run what may meet user code.
-        answer: sends the answer to a signal: its number, and why it was refused, or "".
+        workers: the threads that decode.
+        ack: acknowledges a signal: by its number, with the reason if it was refused, else "".
 
     Attributes:
-        inbox: the inbox of the run here.
+        router: the router of the run on this host.
     """
 
-    def __init__(self, workers: Executor, answer: Callable[[int, str], None]) -> None:
-        self.inbox = SignalRouter()
-        self._workers, self._answer = workers, answer
+    def __init__(self, workers: Executor, ack: Callable[[int, str], None]) -> None:
+        self.router = SignalRouter()
+        self._workers, self._ack = workers, ack
         self._lock = threading.Lock()
-        self._waiting: deque[pb.Signal | None] = deque()
-        self._unanswered = 0
-        self._busy = True
+        self._queue: deque[pb.Signal | None] = deque()
+        """None stands for the end of the input."""
+        self._unacked = 0
+        self._busy = True  # until `open`: the graph is not known before
         self._graph: Any = None
         self._above: tuple[str, ...] = ()
         self._codec = Codec()
 
     def open(self, graph: Any, above: tuple[str, ...], codec: Codec) -> None:
-        """Lets what has come in.
+        """Begins to route signals, those that have come already first.
 
         Args:
             graph: the graph that runs; None for a run that takes no signals.
@@ -88,7 +94,7 @@ class Arrivals:
         self._graph, self._above, self._codec = graph, above, codec
         with self._lock:
             self._busy = False
-        self._work_on()
+        self._schedule()
 
     @property
     def live(self) -> bool:
@@ -96,50 +102,51 @@ class Arrivals:
         return self._graph is not None
 
     def receive(self, signal: pb.Signal) -> None:
-        """Takes a signal. On the I/O thread."""
+        """Queues a signal. On the I/O thread."""
         with self._lock:
-            self._unanswered += 1
-            full = self._unanswered > MOST
+            self._unacked += 1
+            full = self._unacked > MAX_UNACKED
             if not full:
-                self._waiting.append(signal)
+                self._queue.append(signal)
         if full:
-            self._done(signal, f"the host holds {MOST} signals of this run already; wait for their acknowledgement")
-        self._work_on()
+            why = f"the host holds {MAX_UNACKED} signals of this run already; wait for their acknowledgement"
+            self._done(signal, why)
+        self._schedule()
 
     def close(self) -> None:
         """No more signals will come. On the I/O thread."""
         with self._lock:
-            self._waiting.append(None)
-        self._work_on()
+            self._queue.append(None)
+        self._schedule()
 
-    def _work_on(self) -> None:
+    def _schedule(self) -> None:
         with self._lock:
-            if self._busy or not self._waiting:
+            if self._busy or not self._queue:
                 return
             self._busy = True
-        self._workers.submit(self._work)
+        self._workers.submit(self._process_queue)
 
-    def _work(self) -> None:
+    def _process_queue(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
+                if not self._queue:
                     self._busy = False
                     return
-                signal = self._waiting.popleft()
+                signal = self._queue.popleft()
             if signal is None:
-                self.inbox.close()
+                self.router.close()
             else:
-                self._put(signal)
+                self._route(signal)
 
-    def _put(self, signal: pb.Signal) -> None:
+    def _route(self, signal: pb.Signal) -> None:
         try:
             (value,) = self._codec.decode(signal.value, f"signal {signal.address!r}")
             self._check(signal.address)
         except Exception as error:  # a decoder may meet user code: whatever it raises concerns this signal alone
             self._done(signal, str(error))
             return
-        # The answer is on its way before the run can end, which is the end of all answers.
-        self.inbox.send(signal.address, value, signal.id, lambda future: self._done(signal, _reason(future)))
+        # The callback runs where the signal is accepted: so its acknowledgement is sent before the run can end.
+        self.router.send(signal.address, value, signal.id, lambda future: self._done(signal, _reason(future)))
 
     def _check(self, address: str) -> None:
         if self._graph is None:
@@ -151,8 +158,8 @@ class Arrivals:
 
     def _done(self, signal: pb.Signal, refused: str) -> None:
         with self._lock:
-            self._unanswered -= 1
-        self._answer(signal.number, refused)
+            self._unacked -= 1
+        self._ack(signal.number, refused)
 
 
 def _reason(future: Future[None]) -> str:

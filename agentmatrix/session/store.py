@@ -1,4 +1,4 @@
-"""A store and a cache on two machines: the caller's own, and what stands for them on the host."""
+"""The proxies of a store and of a cache, and the check of the namespaces that a host may use."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, Op, PutOp, Result, SearchOp, TTLConfig
 
-from agentmatrix.session.proxies import Lender
+from agentmatrix.session.proxies import RpcClient
 
-__all__ = ["BorrowedCache", "BorrowedStore", "only_under"]
+__all__ = ["CacheProxy", "StoreProxy", "only_under"]
 
 
 def only_under(prefix: tuple[str, ...]) -> Callable[[str, tuple[Any, ...]], None]:
-    """A check that refuses store operations outside the namespaces that begin with `prefix`.
+    """A check that refuses operations on a store outside the namespaces that begin with `prefix`.
 
     Returns:
         A function of the method's name and arguments that raises PermissionError.
@@ -42,46 +42,46 @@ def _namespace(op: object) -> tuple[str, ...]:
     return ()
 
 
-class BorrowedStore(BaseStore):
-    """Stands on the host for the caller's store. Every operation of a store comes down to `batch` and `abatch`."""
+class StoreProxy(BaseStore):
+    """The proxy of a store. Every operation of a store comes down to `batch` and `abatch`."""
 
-    def __init__(self, lender: Lender, *, supports_ttl: bool, ttl_config: TTLConfig | None) -> None:
-        self.lender = lender
+    def __init__(self, rpc: RpcClient, *, supports_ttl: bool, ttl_config: TTLConfig | None) -> None:
+        self.rpc = rpc
         self.supports_ttl = supports_ttl
         self.ttl_config = ttl_config
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        results: list[Result] = self.lender.ask("store", "batch", [*ops])
+        results: list[Result] = self.rpc.request("store", "batch", [*ops])
         return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        results: list[Result] = await self.lender.aask("store", "abatch", [*ops])
+        results: list[Result] = await self.rpc.arequest("store", "abatch", [*ops])
         return results
 
 
-class BorrowedCache(BaseCache[Any]):
-    """Stands on the host for the caller's cache of node results."""
+class CacheProxy(BaseCache[Any]):
+    """The proxy of a cache of node results."""
 
-    def __init__(self, lender: Lender) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         super().__init__()
-        self.lender = lender
+        self.rpc = rpc
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
-        found: dict[FullKey, Any] = self.lender.ask("cache", "get", [*keys])
+        found: dict[FullKey, Any] = self.rpc.request("cache", "get", [*keys])
         return found
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
-        found: dict[FullKey, Any] = await self.lender.aask("cache", "aget", [*keys])
+        found: dict[FullKey, Any] = await self.rpc.arequest("cache", "aget", [*keys])
         return found
 
     def set(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
-        self.lender.ask("cache", "set", dict(pairs))
+        self.rpc.request("cache", "set", dict(pairs))
 
     async def aset(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
-        await self.lender.aask("cache", "aset", dict(pairs))
+        await self.rpc.arequest("cache", "aset", dict(pairs))
 
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
-        self.lender.ask("cache", "clear", None if namespaces is None else [*namespaces])
+        self.rpc.request("cache", "clear", None if namespaces is None else [*namespaces])
 
     async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
-        await self.lender.aask("cache", "aclear", None if namespaces is None else [*namespaces])
+        await self.rpc.arequest("cache", "aclear", None if namespaces is None else [*namespaces])

@@ -1,8 +1,8 @@
 """Carries the context of distributed traces from a caller to its host: OpenTelemetry's and LangSmith's.
 
-LangChain tracers among the callbacks need nothing of this, they hear of the remote runs themselves. This is for spans
-and `@traceable` functions, whose parent lies in context variables. Neither library is imported for it: a process that
-did not import one has no context of it.
+LangChain tracers among the callbacks do not need this: they are called for remote runs too. This is for spans and
+`@traceable` functions, whose parent lies in context variables. Neither library is imported for it: a process that has
+not imported one has no context of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["continued", "outgoing"]
 
 
 def outgoing() -> dict[str, str]:
-    """The headers of the trace that is under way here; empty without one."""
+    """The headers of the current trace; empty without one."""
     headers: dict[str, str] = {}
     if "opentelemetry.propagate" in sys.modules or "opentelemetry.trace" in sys.modules:
         from opentelemetry import propagate
@@ -33,10 +33,10 @@ def outgoing() -> dict[str, str]:
 
 @contextlib.contextmanager
 def continued(headers: Mapping[str, str]) -> Iterator[None]:
-    """Goes on with the caller's trace in this context: spans begun here are its children.
+    """Continues the caller's trace in this context: spans begun here are its children.
 
     Args:
-        headers: what `outgoing` gave on the caller.
+        headers: from `outgoing` on the caller.
     """
     with contextlib.ExitStack() as stack:
         if "traceparent" in headers and _has_opentelemetry():

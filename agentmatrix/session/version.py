@@ -1,4 +1,4 @@
-"""What this process speaks, as the first frame of a run says it."""
+"""The versions of this process, as the first frame of a run tells them."""
 
 from __future__ import annotations
 

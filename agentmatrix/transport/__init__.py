@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from agentmatrix.transport.base import Lane, Peer, Receiver, Server, Servicer, State, Transport
+from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Peer, Server, Servicer, Transport
 from agentmatrix.transport.connect import connect, listen
 from agentmatrix.transport.options import ClientOptions, ServerOptions
 from agentmatrix.transport.target import Target, parse_target
 
 __all__ = [
     "ClientOptions",
-    "Lane",
+    "FrameReceiver",
+    "FrameStream",
     "Peer",
-    "Receiver",
     "Server",
     "ServerOptions",
     "Servicer",
-    "State",
+    "ConnectionState",
     "Target",
     "Transport",
     "connect",

@@ -1,8 +1,11 @@
-"""The seam between a conversation and what carries it: lanes of frames, many to a connection.
+"""The interface between a session and what carries its frames: one stream of frames for each run.
 
-A run talks to its peer through a `Lane` and is talked to through its `Receiver`. Neither knows sockets, threads or
-streams, so the same session runs over gRPC and inside one process. (The seam follows httpcore's network backends: a
-small interface with a real in-process twin.)
+A run sends through its `FrameStream` and gets frames by its `FrameReceiver`. Neither knows sockets, threads or gRPC, so
+the same session runs over gRPC and inside one process. (The interface follows httpcore's network backends: small, with
+a real in-process implementation.)
+
+Threads: streams are sent to from any thread. Receivers and servicers are called on the I/O thread (see `iothread`), and
+must return at once: every run of this process waits for them.
 """
 
 from __future__ import annotations
@@ -17,20 +20,20 @@ from agentmatrix.errors import AgentMatrixError
 from agentmatrix.wire.v1.run_pb2 import Frame
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, ListAgentsReply
 
-__all__ = ["Lane", "Peer", "Receiver", "Server", "Servicer", "State", "Transport"]
+__all__ = ["FrameReceiver", "FrameStream", "Peer", "Server", "Servicer", "ConnectionState", "Transport"]
 
-State = Literal["idle", "connected", "lost", "closed"]
+ConnectionState = Literal["idle", "connected", "lost", "closed"]
 
 
-class Receiver(Protocol):
-    """What a run gives to the transport. Called on the transport's I/O thread; returns at once and never raises."""
+class FrameReceiver(Protocol):
+    """Gets the frames of a run. Called on the I/O thread; returns at once and never raises."""
 
     def receive(self, frame: Frame) -> None:
         """Take the next frame of this run; frames come in the order in which the peer sent them."""
 
     def lost(self, error: AgentMatrixError) -> None:
-        """Learn that no further frame will come. Called at most once, and not after `Lane.close`, unless that was
-        called on another thread in the same moment.
+        """No further frame will come. Called at most once, and not after `FrameStream.close`, unless that was called on
+        another thread in the same moment.
 
         Args:
             error: `HostUnreachable`, `HostBusy` or `Unauthenticated` when it is certain that the peer got no frame of
@@ -38,8 +41,12 @@ class Receiver(Protocol):
         """
 
 
-class Lane(Protocol):
-    """One run's way to the peer."""
+class FrameStream(Protocol):
+    """Sends the frames of one run to the peer.
+
+    Attributes:
+        run: the number of the run on its connection.
+    """
 
     run: int
 
@@ -51,12 +58,12 @@ class Lane(Protocol):
         """
 
     def close(self) -> None:
-        """Forget this run: frames already sent still go out, frames that arrive are dropped. Idempotent."""
+        """Close the stream: frames already sent still go out, frames that arrive are dropped. Idempotent."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Who is at the other end of a connection, as a host sees it.
+    """The other end of a connection, as a host sees it.
 
     Attributes:
         address: where it connects from, `"127.0.0.1:40112"`, `"unix"` or `"inproc"`.
@@ -70,17 +77,17 @@ class Peer:
 
 
 class Transport(ABC):
-    """The caller's side: a connection to one host that is made when it is first needed, and again after a loss."""
+    """The caller's side: a connection to one host, made when it is first needed, and again after a loss."""
 
     address: str
 
     @abstractmethod
-    def open(self, receiver: Receiver) -> Lane:
-        """Begin a run. Never blocks and never raises for the network's sake: failures arrive at `receiver.lost`."""
+    def open(self, receiver: FrameReceiver) -> FrameStream:
+        """Open the stream of a new run. Never blocks, raises no network error: failures go to `receiver.lost`."""
 
     @abstractmethod
     def describe(self, agent: str, timeout: float) -> Future[DescribeReply]:
-        """Ask for an agent's card.
+        """Request an agent's card.
 
         Args:
             agent: its name on the host.
@@ -93,7 +100,7 @@ class Transport(ABC):
 
     @abstractmethod
     def list_agents(self, timeout: float) -> Future[ListAgentsReply]:
-        """Ask which agents the host has. Arguments and errors as in `describe`."""
+        """Request the names of the host's agents. Arguments and errors as in `describe`."""
 
     @abstractmethod
     def ping(self, timeout: float) -> Future[float]:
@@ -101,7 +108,7 @@ class Transport(ABC):
 
     @property
     @abstractmethod
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         """`"idle"` before the first use, `"connected"`, `"lost"` until the next use, `"closed"`."""
 
     @abstractmethod
@@ -110,9 +117,9 @@ class Transport(ABC):
 
 
 class Servicer(Protocol):
-    """What a server asks of the host. Called on the I/O thread; returns at once."""
+    """The host, as a server calls it: on the I/O thread. Returns at once."""
 
-    def accept(self, lane: Lane, peer: Peer) -> Receiver:
+    def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
         """Take a new run, whose first frame, a `Start`, is received next."""
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:

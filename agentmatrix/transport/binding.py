@@ -1,4 +1,4 @@
-"""What a host may bind, and why it cannot."""
+"""The address of a host: whether it may be bound, and why it could not be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentmatrix.errors import AddressError
 from agentmatrix.transport.options import ServerOptions
 from agentmatrix.transport.target import is_loopback, split_port
 
-__all__ = ["check_exposure", "diagnose", "socket_lock", "split_address"]
+__all__ = ["binding_error", "check_exposure", "socket_lock", "split_address"]
 
 _MAX_PATH = 103
 
@@ -38,7 +38,7 @@ def split_address(address: str) -> tuple[str, int] | str:
 
 
 def check_exposure(host: str, options: ServerOptions) -> None:
-    """Refuse an address that others can reach, unless it is protected.
+    """Reject an address that others can reach, unless it is protected.
 
     Raises:
         AddressError: says why and what to do.
@@ -60,23 +60,23 @@ def check_exposure(host: str, options: ServerOptions) -> None:
         )
 
 
-def diagnose(where: tuple[str, int] | str, tls: bool) -> AddressError:
-    """Why gRPC, which does not say, could not bind; found out by trying it again.
+def binding_error(where: tuple[str, int] | str, tls: bool) -> AddressError:
+    """The reason why gRPC, which gives none, could not bind: found by binding again.
 
     Args:
         where: host and port, or the path of a Unix socket.
         tls: whether certificates may be the reason.
     """
-    failed = None if isinstance(where, str) else _try(*where)
-    if failed is not None:
-        return AddressError(failed)
+    failure = None if isinstance(where, str) else _bind_failure(*where)
+    if failure is not None:
+        return AddressError(failure)
     if tls:
         return AddressError("the certificate and key cannot be used: both must be PEM, and belong to each other")
     name = where if isinstance(where, str) else f"{where[0]}:{where[1]}"
     return AddressError(f"{name} could not be bound; try again or choose another address")
 
 
-def _try(host: str, port: int) -> str | None:
+def _bind_failure(host: str, port: int) -> str | None:
     at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         family, kind, proto, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -87,11 +87,11 @@ def _try(host: str, port: int) -> str | None:
     except socket.gaierror:
         return f"{at} cannot be bound: no machine of the name {host!r} is known"
     except OSError as error:
-        return _sentence(error, host, port, at)
+        return _describe(error, host, port, at)
     return None
 
 
-def _sentence(error: OSError, host: str, port: int, at: str) -> str:
+def _describe(error: OSError, host: str, port: int, at: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use; choose another with --port or stop what listens there"
     if error.errno == errno.EADDRNOTAVAIL:
@@ -103,7 +103,7 @@ def _sentence(error: OSError, host: str, port: int, at: str) -> str:
 
 @contextmanager
 def socket_lock(path: str) -> Iterator[None]:
-    """Hold a Unix socket's path for one host, by a lock file beside it: binding alone would take it from another.
+    """Holds a Unix socket's path for one host, by a lock file beside it: binding alone would take it from another.
 
     Raises:
         AddressError: another host has it, or the folder cannot be written.

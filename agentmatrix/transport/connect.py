@@ -1,4 +1,4 @@
-"""From a target to the transport that reaches it."""
+"""Makes the transport to a target, and the server for an address."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 What leaves here is the wire encoding of `Frames`. It is put together from frames that were serialised one by one in the
 threads that sent them, since the encoding of a repeated field is the concatenation of its elements.
+
+Any thread may put frames into an `Outbox`; the I/O thread takes messages out of it. Frames are encoded before its lock
+is taken, which therefore covers only the moving of references and, in `take`, the choice of what goes next.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from google.protobuf.message import DecodeError as ProtobufDecodeError
 from agentmatrix.errors import ProtocolError
 from agentmatrix.wire.v1.run_pb2 import Frame, Frames
 
-__all__ = ["CHUNK", "MESSAGE", "Outbox", "Reassembly", "decode"]
+__all__ = ["CHUNK_BYTES", "MESSAGE_BYTES", "Outbox", "Reassembly", "decode"]
 
-CHUNK = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 """Bytes of a slice; a frame up to this size goes as it is."""
 
-MESSAGE = 1024 * 1024
+MESSAGE_BYTES = 1024 * 1024
 """Bytes after which a message is full; it may exceed this by less than one frame or slice."""
 
 _RUN_TAG = Frame.RUN_FIELD_NUMBER << 3 | 1
@@ -83,7 +86,7 @@ def _encode(frame: Frame) -> bytes | deque[bytes | memoryview]:
         name, body_tag, field_tag = _PREFIXES[body]
         content = getattr(frame, body)
         value: bytes = getattr(content, name)
-        if len(value) > CHUNK:
+        if len(value) > CHUNK_BYTES:
             # Parsers merge what is said of a message in two places. So a large value need not pass through the
             # serialiser, which takes four times as long as to copy it.
             content.ClearField(name)
@@ -91,16 +94,16 @@ def _encode(frame: Frame) -> bytes | deque[bytes | memoryview]:
             head = frame.SerializeToString() + body_tag + _varint(len(inner) + len(value)) + inner
             return deque((head, *_slices(value)))
     data = frame.SerializeToString()
-    return deque(_slices(data)) if len(data) > CHUNK else data
+    return deque(_slices(data)) if len(data) > CHUNK_BYTES else data
 
 
 def _slices(data: bytes) -> Iterator[memoryview]:
     view = memoryview(data)
-    return (view[start : start + CHUNK] for start in range(0, len(data), CHUNK))
+    return (view[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
 
 
-class _Queue:
-    """What one run has still to send: encoded frames; of one in slices, those that are left."""
+class _RunQueue:
+    """The frames that one run has still to send, encoded; of a frame in slices, the slices that are left."""
 
     __slots__ = ("frames", "run")
 
@@ -126,7 +129,7 @@ class _Queue:
 
 
 class Outbox:
-    """Frames of many runs on their way out, in order within each run. Safe to use from many threads.
+    """Frames of many runs on their way out, in order within each run. Thread-safe.
 
     Each message takes all small frames that are waiting and then slices of large ones, run after run, so that a large
     frame delays the others by at most one message, and small frames do not keep a large one for ever.
@@ -138,24 +141,24 @@ class Outbox:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._lock = threading.Lock()
-        self._queues: dict[int, _Queue] = {}
-        self._small: deque[_Queue] = deque()
-        self._bulky: deque[_Queue] = deque()
+        self._queues: dict[int, _RunQueue] = {}
+        self._small: deque[_RunQueue] = deque()
+        self._bulky: deque[_RunQueue] = deque()
         self._waiting = False
 
     def put(self, frame: Frame) -> None:
-        """Add a frame behind the earlier ones of its run. The frame is used up."""
+        """Adds a frame behind the earlier ones of its run. The frame is used up."""
         run = frame.run
         data = _encode(frame)
         with self._lock:
             queue = self._queues.get(run)
             if queue is None:
-                queue = self._queues[run] = _Queue(run)
+                queue = self._queues[run] = _RunQueue(run)
                 queue.frames.append(data)
                 self._put_back(queue)
             else:
                 queue.frames.append(data)
-            wake, self._waiting = self._waiting, False
+            wake, self._waiting = self._waiting, False  # one wake-up for all frames until the next take
         if wake:
             self._wake()
 
@@ -171,7 +174,7 @@ class Outbox:
         return b"".join(parts), runs
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drops everything."""
         with self._lock:
             self._queues.clear()
             self._small.clear()
@@ -179,10 +182,10 @@ class Outbox:
 
     def _take_small(self, parts: list[bytes | memoryview], runs: list[int]) -> int:
         size = 0
-        while self._small and size < MESSAGE:
+        while self._small and size < MESSAGE_BYTES:
             queue = self._small.popleft()
             runs.append(queue.run)
-            while size < MESSAGE and (frame := queue.next_small()) is not None:
+            while size < MESSAGE_BYTES and (frame := queue.next_small()) is not None:
                 parts += (bytes((_FRAMES_TAG,)), _varint(len(frame)), frame)
                 size += len(frame)
             self._put_back(queue)
@@ -194,11 +197,11 @@ class Outbox:
             runs.append(queue.run)
             parts += queue.next_slice()
             self._put_back(queue)
-            size += CHUNK
-            if size >= MESSAGE:
+            size += CHUNK_BYTES
+            if size >= MESSAGE_BYTES:
                 return
 
-    def _put_back(self, queue: _Queue) -> None:
+    def _put_back(self, queue: _RunQueue) -> None:
         if not queue.frames:
             del self._queues[queue.run]
         elif isinstance(queue.frames[0], bytes):

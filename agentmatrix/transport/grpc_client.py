@@ -1,4 +1,12 @@
-"""The caller's side over gRPC: one stream to a host, shared by all runs of this process, made anew after a loss."""
+"""The caller's side over gRPC: one stream to a host, shared by all runs of this process, made anew after a loss.
+
+Three lifetimes: a `GrpcTransport` belongs to a remote agent; a `_SharedConnection` serves all transports to one address
+with equal options, and counts them; a `_GrpcChannel` is one gRPC channel, which is lost once and then replaced.
+
+Threads and locks. Any thread opens a run; everything that awaits runs on the I/O thread. `_registry_lock` guards the
+shared connections and their counts. The lock of a shared connection guards which channel is the current one, so that a
+thousand threads that find it lost make one new one. Neither is taken under the other, nor by a finalizer.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +24,8 @@ import grpc
 import grpc.aio
 
 from agentmatrix.errors import AddressError, AgentMatrixError, HostLost, HostUnreachable, ProtocolError
-from agentmatrix.transport.base import Lane, Receiver, State, Transport
-from agentmatrix.transport.grpc_errors import call_failed, connect_failed, unanswered
+from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Transport
+from agentmatrix.transport.grpc_errors import call_error, connect_error, timeout_error
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
     SERVICE,
@@ -27,7 +35,7 @@ from agentmatrix.transport.grpc_options import (
     require_fast_protobuf,
 )
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
-from agentmatrix.transport.multiplexer import Exchange, Loss, OpenLane
+from agentmatrix.transport.multiplexer import ConnectionLoss, MultiplexedStream, Multiplexer, unconnected_stream
 from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.target import Target, is_loopback, split_port
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, ListAgentsReply, ListAgentsRequest
@@ -38,12 +46,13 @@ T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
-_FAREWELL = 1.0
+_CLOSE_SECONDS = 1.0
+"""How long a connection that is closed here may go on writing what is queued."""
 _runs = itertools.count(1)
 
 
 class GrpcTransport(Transport):
-    """A holder of the connection to one host.
+    """A remote agent's hold on the connection to one host.
 
     Raises:
         AddressError: a token would cross a network in the clear, or a certificate cannot be read.
@@ -54,45 +63,45 @@ class GrpcTransport(Transport):
         self.address = target.address
         self._closed = False
         self._connection = _acquire(target, options)
-        # The finalizer may run inside any allocation, so it only leaves a note for the I/O thread.
+        # The finalizer may run inside any allocation, and so under any lock: it only asks the I/O thread to do it.
         self._release = weakref.finalize(self, io_thread().call, _release, self._connection)
         self._release.atexit = False
 
-    def open(self, receiver: Receiver) -> Lane:
+    def open(self, receiver: FrameReceiver) -> FrameStream:
         unusable = self._unusable()
         if unusable:
             io_thread().call(receiver.lost, unusable)
-            return OpenLane(Exchange(lambda: None, 0), next(_runs), receiver)
-        lane = self._connection.open(receiver)
-        lane.owner = self
-        return lane
+            return unconnected_stream(next(_runs), receiver)
+        stream = self._connection.open(receiver)
+        stream.owner = self  # an open run keeps its connection, also when nothing else holds this transport
+        return stream
 
     def describe(self, agent: str, timeout: float) -> Future[DescribeReply]:
         request = DescribeRequest(agent=agent).SerializeToString()
-        return self._ask("Describe", request, timeout, lambda data, _: DescribeReply.FromString(data))
+        return self._call("Describe", request, timeout, lambda data, _: DescribeReply.FromString(data))
 
     def list_agents(self, timeout: float) -> Future[ListAgentsReply]:
-        return self._ask("ListAgents", b"", timeout, lambda data, _: ListAgentsReply.FromString(data))
+        return self._call("ListAgents", b"", timeout, lambda data, _: ListAgentsReply.FromString(data))
 
     def ping(self, timeout: float) -> Future[float]:
         request = ListAgentsRequest().SerializeToString()
-        return self._ask("ListAgents", request, timeout, lambda _, seconds: seconds)
+        return self._call("ListAgents", request, timeout, lambda _, seconds: seconds)
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         return "closed" if self._closed else self._connection.state
 
     def close(self) -> None:
         self._closed = True
         self._release()
 
-    def _ask(self, method: str, request: bytes, timeout: float, read: Callable[[bytes, float], T]) -> Future[T]:
-        async def ask() -> T:
+    def _call(self, method: str, request: bytes, timeout: float, read: Callable[[bytes, float], T]) -> Future[T]:
+        async def call() -> T:
             if unusable := self._unusable():
                 raise unusable
-            return read(*await self._connection.ask(method, request, timeout))
+            return read(*await self._connection.call(method, request, timeout))
 
-        return io_thread().run(ask())
+        return io_thread().run(call())
 
     def _unusable(self) -> HostUnreachable | None:
         if self._closed:
@@ -102,45 +111,49 @@ class GrpcTransport(Transport):
         return None
 
 
-class _Connection:
-    """What transports to one address with equal options share: the link of the moment."""
+class _SharedConnection:
+    """The connection that all transports to one address with equal options share.
+
+    Attributes:
+        references: how many transports hold it; under `_registry_lock`.
+    """
 
     def __init__(self, key: Hashable, target: Target, options: ClientOptions) -> None:
         self.key = key
-        self.holders = 0
+        self.references = 0
         self._target = target
         self._options = options
         self._metadata = request_metadata(options)
         self._credentials = channel_credentials(options, target.scheme == "grpcs")
-        self._refuse_clear_token()
+        self._check_token_is_protected()
         self._lock = threading.Lock()
-        self._link: _Link | None = None
+        self._current: _GrpcChannel | None = None
 
     @property
-    def state(self) -> State:
-        return "idle" if self._link is None else self._link.state
+    def state(self) -> ConnectionState:
+        return "idle" if self._current is None else self._current.state
 
-    def open(self, receiver: Receiver) -> OpenLane:
-        while (lane := self._live_link().open(receiver)) is None:
-            pass
-        return lane
+    def open(self, receiver: FrameReceiver) -> MultiplexedStream:
+        while (stream := self._live_channel().open(receiver)) is None:
+            pass  # the channel was lost in this moment: the next one is new
+        return stream
 
-    async def ask(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
-        return await self._live_link().ask(method, request, timeout)
+    async def call(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
+        return await self._live_channel().call(method, request, timeout)
 
     def close(self) -> None:
         with self._lock:
-            link, self._link = self._link, None
-        if link:
-            io_thread().call(link.end)
+            channel, self._current = self._current, None
+        if channel:
+            io_thread().call(channel.close)
 
-    def _live_link(self) -> _Link:
+    def _live_channel(self) -> _GrpcChannel:
         with self._lock:
-            if self._link is None or self._link.state in ("lost", "closed"):
-                self._link = _Link(self._target, self._options, self._metadata, self._credentials)
-            return self._link
+            if self._current is None or self._current.state in ("lost", "closed"):
+                self._current = _GrpcChannel(self._target, self._options, self._metadata, self._credentials)
+            return self._current
 
-    def _refuse_clear_token(self) -> None:
+    def _check_token_is_protected(self) -> None:
         if self._options.token is None or self._credentials or self._options.insecure or self._target.scheme == "unix":
             return
         host, _ = split_port(self._target.address, self._target.address)
@@ -152,32 +165,32 @@ class _Connection:
 
 
 _registry_lock = threading.Lock()
-_registry: dict[Hashable, _Connection] = {}
+_registry: dict[Hashable, _SharedConnection] = {}
 
 
-def _acquire(target: Target, options: ClientOptions) -> _Connection:
+def _acquire(target: Target, options: ClientOptions) -> _SharedConnection:
     key = (target.scheme, target.address, options.key())
     with _registry_lock:
         connection = _registry.get(key)
         if connection is None:
-            connection = _registry[key] = _Connection(key, target, options)
-        connection.holders += 1
+            connection = _registry[key] = _SharedConnection(key, target, options)
+        connection.references += 1
         return connection
 
 
-def _release(connection: _Connection) -> None:
+def _release(connection: _SharedConnection) -> None:
     with _registry_lock:
-        connection.holders -= 1
-        if connection.holders:
+        connection.references -= 1
+        if connection.references:
             return
         del _registry[connection.key]
     connection.close()
 
 
-class _Link:
-    """One channel with at most one stream. It is lost once and not used again.
+class _GrpcChannel:
+    """One gRPC channel with at most one stream. Once it is lost, it is not used again.
 
-    Public methods run on the I/O thread, `open` and `state` on any.
+    Public methods run on the I/O thread, but `open` and `state`, which any thread may call.
     """
 
     def __init__(
@@ -187,27 +200,27 @@ class _Link:
         metadata: tuple[tuple[str, str], ...],
         credentials: grpc.ChannelCredentials | None,
     ) -> None:
-        self.state: State = "idle"
+        self.state: ConnectionState = "idle"
         self._io = io_thread()
-        self._at = target.address
+        self._address = target.address
         self._target = target
         self._options = options
         self._metadata = metadata
         self._credentials = credentials
-        self._exchange = Exchange(self._wake, options.max_frame, peer=f"the host at {self._at}")
-        self._something = asyncio.Event()
-        self._streaming: asyncio.Task[None] | None = None
+        self._multiplexer = Multiplexer(self._wake, options.max_frame, peer=f"the host at {self._address}")
+        self._has_output = asyncio.Event()
+        self._stream_task: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
-        self._ending = False
-        self._cancel_exit = self._io.at_exit(self._exit)
+        self._closing = False
+        self._unregister_exit = self._io.at_exit(self._exit)
 
-    def open(self, receiver: Receiver) -> OpenLane | None:
-        lane = self._exchange.open(next(_runs), receiver)
-        if lane and self._streaming is None:
+    def open(self, receiver: FrameReceiver) -> MultiplexedStream | None:
+        stream = self._multiplexer.open(next(_runs), receiver)
+        if stream and self._stream_task is None:
             self._io.call(self._start)
-        return lane
+        return stream
 
-    async def ask(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
+    async def call(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
         channel = self._open_channel()
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/{method}")
         began = time.perf_counter()
@@ -215,21 +228,21 @@ class _Link:
             answer = await call(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             connected = channel.get_state() is grpc.ChannelConnectivity.READY
-            if not connected and self._streaming is None:
-                self._lose(HostUnreachable(f"no host answers at {self._at}"))
+            if not connected and self._stream_task is None:
+                self._lose(HostUnreachable(f"no host answers at {self._address}"))
             details = error.details() or ""
-            raise call_failed(self._at, error.code(), details, self._secure, timeout, connected) from None
+            raise call_error(self._address, error.code(), details, self._secure, timeout, connected) from None
         except asyncio.CancelledError:
             if self.state not in ("lost", "closed"):
                 raise
             # Closing a channel cancels the calls on it; nobody cancelled this one.
-            raise HostLost(f"the connection to the host at {self._at} was lost before it answered") from None
+            raise HostLost(f"the connection to the host at {self._address} was lost before it answered") from None
         if self.state == "idle":
             self.state = "connected"
         return answer, time.perf_counter() - began
 
-    def end(self) -> None:
-        self._io.task(self._farewell())
+    def close(self) -> None:
+        self._io.task(self._close_gracefully())
 
     @property
     def _secure(self) -> bool:
@@ -238,7 +251,7 @@ class _Link:
     def _open_channel(self) -> grpc.aio.Channel:
         if self._channel is None:
             options = channel_options(self._options)
-            name = f"unix:{self._at}" if self._target.scheme == "unix" else f"dns:///{self._at}"
+            name = f"unix:{self._address}" if self._target.scheme == "unix" else f"dns:///{self._address}"
             if self._credentials is None:
                 self._channel = grpc.aio.insecure_channel(name, options=options)
             else:
@@ -246,14 +259,14 @@ class _Link:
         return self._channel
 
     def _wake(self) -> None:
-        if self._io.here:
-            self._something.set()
+        if self._io.is_current:
+            self._has_output.set()
         else:
-            self._io.call(self._something.set)
+            self._io.call(self._has_output.set)
 
     def _start(self) -> None:
-        if self._streaming is None and self.state not in ("lost", "closed"):
-            self._streaming = self._io.task(self._converse())
+        if self._stream_task is None and self.state not in ("lost", "closed"):
+            self._stream_task = self._io.task(self._converse())
 
     async def _converse(self) -> None:
         converse: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._open_channel().stream_stream(
@@ -261,12 +274,12 @@ class _Link:
         )
         call = converse(metadata=self._metadata)
         try:
-            refused = await self._refused(call)
-            if refused:
-                self._lose(refused)
+            rejection = await self._rejection(call)
+            if rejection:
+                self._lose(rejection)
                 return
             self.state = "connected"
-            await self._carry(call)
+            await self._read(call)
         except asyncio.CancelledError:
             self._lose(self._loss("this process is ending"))
         except ProtocolError as error:
@@ -277,68 +290,73 @@ class _Link:
         finally:
             call.cancel()
 
-    async def _refused(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> AgentMatrixError | None:
-        """Why the host has not taken the stream. Nothing of a run is written before it has."""
+    async def _rejection(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> AgentMatrixError | None:
+        """Why the host has not taken the stream; None when it has.
+
+        Nothing of a run is written before it has: so a run that fails here is known not to have started.
+        """
         greeting = asyncio.ensure_future(call.initial_metadata())
         done, _ = await asyncio.wait({greeting}, timeout=self._options.connect_timeout)
         if not done:
             greeting.cancel()
-            return unanswered(self._at, self._options.connect_timeout)
+            return timeout_error(self._address, self._options.connect_timeout)
         if greeting.exception() is None and ACCEPTED in tuple(greeting.result() or ()):
             return None
-        return connect_failed(self._at, await call.code(), await call.details() or "", self._secure)
+        return connect_error(self._address, await call.code(), await call.details() or "", self._secure)
 
-    async def _carry(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+    async def _read(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
         writing = self._io.task(self._write(call))
         try:
             while isinstance(message := await call.read(), bytes):
-                self._exchange.feed(message)
+                self._multiplexer.receive_message(message)
         except grpc.aio.AioRpcError:
             pass
         finally:
             writing.cancel()
         details = await call.details()
-        self._lose(self._loss("it was closed here" if self._ending else details or "the host closed the connection"))
+        self._lose(self._loss("it was closed here" if self._closing else details or "the host closed the connection"))
 
     async def _write(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
         try:
             while True:
-                message = self._exchange.take()
+                message = self._multiplexer.next_message()
                 if message is not None:
                     await call.write(message)
-                elif self._ending:
+                elif self._closing:
                     await call.done_writing()
                     return
                 else:
-                    await self._something.wait()
-                    self._something.clear()
+                    await self._has_output.wait()
+                    self._has_output.clear()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
             pass  # the reader learns of it too, and tells the runs
 
-    def _loss(self, why: str) -> Loss:
-        return Loss(
-            HostLost(f"the connection to the host at {self._at} was lost ({why}); how far this run came is unknown"),
-            HostUnreachable(f"the connection to the host at {self._at} was lost ({why}) before this run was sent"),
+    def _loss(self, why: str) -> ConnectionLoss:
+        return ConnectionLoss(
+            HostLost(
+                f"the connection to the host at {self._address} was lost ({why}); how far this run came is unknown"
+            ),
+            HostUnreachable(f"the connection to the host at {self._address} was lost ({why}) before this run was sent"),
         )
 
-    def _lose(self, why: Loss | AgentMatrixError) -> None:
-        self.state = "closed" if self._ending else "lost"
-        self._cancel_exit()
-        self._exchange.lose(why if isinstance(why, Loss) else Loss(why, why))
+    def _lose(self, why: ConnectionLoss | AgentMatrixError) -> None:
+        self.state = "closed" if self._closing else "lost"
+        self._unregister_exit()
+        self._multiplexer.connection_lost(why if isinstance(why, ConnectionLoss) else ConnectionLoss(why, why))
         channel, self._channel = self._channel, None
         if channel is not None:
             self._io.task(channel.close())
 
-    async def _farewell(self) -> None:
-        self._ending = True
-        self._something.set()
-        if self._streaming is not None:
-            await asyncio.wait({self._streaming}, timeout=_FAREWELL)
-            self._streaming.cancel()
+    async def _close_gracefully(self) -> None:
+        self._closing = True
+        self._has_output.set()
+        if self._stream_task is not None:
+            await asyncio.wait({self._stream_task}, timeout=_CLOSE_SECONDS)
+            self._stream_task.cancel()
         elif self.state != "lost":
             self._lose(self._loss("it was closed here"))
 
     async def _exit(self) -> None:
         self.state = "closed"
-        self._exchange.silence()
-        await self._farewell()
+        self._multiplexer.abandon()
+        await self._close_gracefully()

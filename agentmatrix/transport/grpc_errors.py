@@ -1,4 +1,4 @@
-"""gRPC's status codes and texts, told as this package's errors in one sentence each."""
+"""Translates gRPC's status codes and texts into this package's errors, in one sentence each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agentmatrix.errors import (
     VersionMismatch,
 )
 
-__all__ = ["call_failed", "code_of", "connect_failed", "unanswered"]
+__all__ = ["call_error", "connect_error", "status_code", "timeout_error"]
 
 _CODES: list[tuple[type[HostError], grpc.StatusCode]] = [
     (AgentNotFound, grpc.StatusCode.NOT_FOUND),
@@ -57,7 +57,7 @@ _CAUSES = [
 ]
 
 
-def code_of(error: BaseException) -> grpc.StatusCode:
+def status_code(error: BaseException) -> grpc.StatusCode:
     """The status under which a host sends an error."""
     for kind, code in _CODES:
         if isinstance(error, kind):
@@ -65,8 +65,8 @@ def code_of(error: BaseException) -> grpc.StatusCode:
     return grpc.StatusCode.INTERNAL
 
 
-def connect_failed(at: str, code: grpc.StatusCode, details: str, secure: bool) -> HostError:
-    """Why a host did not take a stream; nothing has been sent to it but headers.
+def connect_error(at: str, code: grpc.StatusCode, details: str, secure: bool) -> HostError:
+    """The error of a host that has not taken a stream; nothing but headers has been sent to it.
 
     Args:
         at: the address, as the user wrote it.
@@ -86,17 +86,17 @@ def connect_failed(at: str, code: grpc.StatusCode, details: str, secure: bool) -
     return HostUnreachable(f"what answers at {at} is no AgentMatrix host ({code.name.lower()}: {_plain(details)})")
 
 
-def unanswered(at: str, seconds: float) -> HostUnreachable:
-    """A host that has not taken a stream in time."""
+def timeout_error(at: str, seconds: float) -> HostUnreachable:
+    """The error of a host that has not taken a stream in time."""
     return HostUnreachable(
         f"no host answers at {at} within {seconds:g} seconds; is the address right, and does a firewall let it through?"
     )
 
 
-def call_failed(
+def call_error(
     at: str, code: grpc.StatusCode, details: str, secure: bool, timeout: float, connected: bool
 ) -> AgentMatrixError:
-    """Why a single question to a host has no answer. Arguments as in `connect_failed`.
+    """The error of a unary call to a host. Arguments as in `connect_error`.
 
     Args:
         timeout: seconds that were allowed.
@@ -110,10 +110,10 @@ def call_failed(
         case grpc.StatusCode.DEADLINE_EXCEEDED if connected:
             return DeadlineExceeded(f"the host at {at} did not answer within {timeout:g} seconds")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return unanswered(at, timeout)
+            return timeout_error(at, timeout)
         case grpc.StatusCode.INTERNAL:
             return HostLost(f"the host at {at} failed to answer: {_plain(details)}")
-    return connect_failed(at, code, details, secure)
+    return connect_error(at, code, details, secure)
 
 
 def _cause(at: str, details: str, secure: bool) -> str:

@@ -1,4 +1,8 @@
-"""The host's side over gRPC: each caller's stream is an exchange, each new run in it goes to the servicer."""
+"""The host's side over gRPC: one stream from each calling process carries all of its runs.
+
+Everything here runs on the I/O thread, but `start` and `stop`, which any thread may call and which wait for it, and
+`_CallerStream._wake`, which the threads of runs call when they have queued a frame.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,11 @@ from google.protobuf.message import Message
 
 from agentmatrix.errors import AddressError, HostError, HostLost, ProtocolError
 from agentmatrix.transport import health
-from agentmatrix.transport.authentication import Admission, refusal_of_token
+from agentmatrix.transport.admission import AdmissionControl
+from agentmatrix.transport.authentication import token_error
 from agentmatrix.transport.base import Peer, Server, Servicer
-from agentmatrix.transport.binding import check_exposure, diagnose, socket_lock, split_address
-from agentmatrix.transport.grpc_errors import code_of
+from agentmatrix.transport.binding import binding_error, check_exposure, socket_lock, split_address
+from agentmatrix.transport.grpc_errors import status_code
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
     SERVICE,
@@ -30,7 +35,7 @@ from agentmatrix.transport.grpc_options import (
     server_options,
 )
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
-from agentmatrix.transport.multiplexer import Exchange, Loss
+from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer
 from agentmatrix.transport.options import ServerOptions
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
@@ -40,8 +45,10 @@ M = TypeVar("M", bound=Message)
 
 _logger = logging.getLogger(__name__)
 
-_DETAILS = 2000
-_FLUSH = 1.0
+_MAX_DETAILS = 2000
+"""Characters of an error's text: gRPC sends it as a header, whose size is limited."""
+_FLUSH_SECONDS = 1.0
+"""How long a stopping host may go on writing what is queued for a caller."""
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -55,15 +62,15 @@ class GrpcServer(Server):
 
     def __init__(self, address: str, servicer: Servicer, options: ServerOptions) -> None:
         require_fast_protobuf()
-        self._where = split_address(address)
+        self._bind_to = split_address(address)
         self._servicer = servicer
         self._options = options
         self._credentials = server_credentials(options)
         self._io = io_thread()
-        self._held = ExitStack()
+        self._resources = ExitStack()
         self._server: grpc.aio.Server | None = None
-        self._callers: set[_Caller] = set()
-        self._admission = Admission(servicer, options.max_runs)
+        self._callers: set[_CallerStream] = set()
+        self._admission = AdmissionControl(servicer, options.max_runs)
         self._stopped = asyncio.Event()
 
     def start(self) -> str:
@@ -71,21 +78,21 @@ class GrpcServer(Server):
             raise RuntimeError("a server is started once; make a new one")
         if forked():
             raise AddressError(f"a host cannot serve here: {AFTER_FORK}")
-        if isinstance(self._where, tuple):
-            check_exposure(self._where[0], self._options)
+        if isinstance(self._bind_to, tuple):
+            check_exposure(self._bind_to[0], self._options)
         else:
-            self._held.enter_context(socket_lock(self._where))
+            self._resources.enter_context(socket_lock(self._bind_to))
         try:
             return self._io.run(self._serve()).result()
         except BaseException:
-            self._held.close()
+            self._resources.close()
             raise
 
     def stop(self, grace: float) -> None:
         if self._server is None:
             return
         self._io.run(self._stop(grace)).result()
-        self._held.close()
+        self._resources.close()
 
     async def _serve(self) -> str:
         server = grpc.aio.server(
@@ -96,27 +103,27 @@ class GrpcServer(Server):
         server.add_generic_rpc_handlers(self._handlers())
         address = self._bind(server)
         await server.start()
-        if not isinstance(self._where, tuple):
-            os.chmod(self._where, 0o600)
+        if not isinstance(self._bind_to, tuple):
+            os.chmod(self._bind_to, 0o600)
         self._server = server
-        self._forget_exit = self._io.at_exit(self._exit)
+        self._unregister_exit = self._io.at_exit(self._exit)
         return address
 
     def _bind(self, server: grpc.aio.Server) -> str:
-        if isinstance(self._where, tuple):
-            host, port = self._where
+        if isinstance(self._bind_to, tuple):
+            host, port = self._bind_to
             name = f"[{host}]" if ":" in host else host
         else:
-            name, port = f"unix:{self._where}", 0
+            name, port = f"unix:{self._bind_to}", 0
         try:
-            text = f"{name}:{port}" if isinstance(self._where, tuple) else name
+            text = f"{name}:{port}" if isinstance(self._bind_to, tuple) else name
             if self._credentials is None:
                 bound = server.add_insecure_port(text)
             else:
                 bound = server.add_secure_port(text, self._credentials)
         except RuntimeError:
-            raise diagnose(self._where, tls=self._credentials is not None) from None
-        return f"{name}:{bound}" if isinstance(self._where, tuple) else name
+            raise binding_error(self._bind_to, tls=self._credentials is not None) from None
+        return f"{name}:{bound}" if isinstance(self._bind_to, tuple) else name
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
@@ -136,7 +143,7 @@ class GrpcServer(Server):
 
     async def _converse(self, _: AsyncIterator[bytes], context: Context) -> None:
         await context.send_initial_metadata((ACCEPTED,))
-        caller = _Caller(context, self._options.max_frame, self._admission)
+        caller = _CallerStream(context, self._options.max_frame, self._admission)
         self._callers.add(caller)
         try:
             await caller.serve()
@@ -154,24 +161,24 @@ class GrpcServer(Server):
         return await _answer(context, lambda: self._servicer.list_agents(_peer(context)))
 
     async def _check(self, data: bytes, context: Context) -> bytes:
-        status = self._serving(data)
-        if status is health.Serving.SERVICE_UNKNOWN:
+        status = self._status(data)
+        if status is health.ServingStatus.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return health.encode_response(status)
 
     async def _watch(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
-        yield health.encode_response(self._serving(data))
+        yield health.encode_response(self._status(data))
         await self._stopped.wait()
-        yield health.encode_response(self._serving(data))
+        yield health.encode_response(self._status(data))
 
-    def _serving(self, data: bytes) -> health.Serving:
+    def _status(self, data: bytes) -> health.ServingStatus:
         try:
             service = health.decode_request(data)
         except ProtocolError:
-            return health.Serving.SERVICE_UNKNOWN
+            return health.ServingStatus.SERVICE_UNKNOWN
         if service not in ("", SERVICE):
-            return health.Serving.SERVICE_UNKNOWN
-        return health.Serving.NOT_SERVING if self._stopped.is_set() else health.Serving.SERVING
+            return health.ServingStatus.SERVICE_UNKNOWN
+        return health.ServingStatus.NOT_SERVING if self._stopped.is_set() else health.ServingStatus.SERVING
 
     async def _stop(self, grace: float) -> None:
         server, self._server = self._server, None
@@ -179,44 +186,46 @@ class GrpcServer(Server):
             return
         self._stopped.set()
         await self._admission.drain(grace)
-        await asyncio.gather(*(caller.end() for caller in list(self._callers)))
-        await server.stop(_FLUSH)
-        self._forget_exit()
+        await asyncio.gather(*(caller.close() for caller in list(self._callers)))
+        await server.stop(_FLUSH_SECONDS)
+        self._unregister_exit()
 
     async def _exit(self) -> None:
         for caller in self._callers:
-            caller.silence()
+            caller.abandon()
         await self._stop(0)
 
 
-class _Caller:
-    """One stream from one calling process."""
+class _CallerStream:
+    """The stream from one calling process."""
 
-    def __init__(self, context: Context, limit: int, admission: Admission) -> None:
+    def __init__(self, context: Context, limit: int, admission: AdmissionControl) -> None:
         self._io = io_thread()
         self._context = context
         self._peer = _peer(context)
-        self._something = asyncio.Event()
-        self._ending = False
-        self._exchange = Exchange(
+        self._has_output = asyncio.Event()
+        self._closing = False
+        self._multiplexer = Multiplexer(
             self._wake,
             limit,
-            accept=lambda lane: admission.accept(lane, self._peer),
-            on_forget=admission.leave,
+            accept=lambda frames: admission.accept(frames, self._peer),
+            on_close=admission.release,
             peer=f"the caller at {self._peer.address}",
         )
-        self._serving = asyncio.current_task()
+        self._handler = asyncio.current_task()
         self._writing = self._io.task(self._write())
 
     async def serve(self) -> None:
-        """Read until the caller or the host ends the stream. Returns, whatever happens: what escapes a handler leaves
-        the caller waiting for ever."""
+        """Reads until the caller or the host ends the stream.
+
+        Returns, whatever happens: an exception that escapes a handler of gRPC leaves the caller waiting for ever.
+        """
         why = "its connection is gone"
         try:
             while isinstance(message := await self._context.read(), bytes):
-                self._exchange.feed(message)
+                self._multiplexer.receive_message(message)
         except asyncio.CancelledError:
-            why = "the host is stopping" if self._ending else why
+            why = "the host is stopping" if self._closing else why
         except ProtocolError as error:
             why = str(error)
         except grpc.aio.BaseError:
@@ -226,43 +235,43 @@ class _Caller:
             why = f"{type(error).__name__}: {error}"
         self._writing.cancel()
         lost = HostLost(f"the caller at {self._peer.address} is lost: {why}")
-        self._exchange.lose(Loss(lost, lost))
+        self._multiplexer.connection_lost(ConnectionLoss(lost, lost))
 
     def _wake(self) -> None:
-        if self._io.here:
-            self._something.set()
+        if self._io.is_current:
+            self._has_output.set()
         else:
-            self._io.call(self._something.set)
+            self._io.call(self._has_output.set)
 
-    def silence(self) -> None:
-        """Tell no run that it is lost."""
-        self._exchange.silence()
+    def abandon(self) -> None:
+        """Drops the runs without a word: the interpreter exits."""
+        self._multiplexer.abandon()
 
-    async def end(self) -> None:
-        """Write what is queued, then end the stream."""
-        self._ending = True
-        self._something.set()
-        await asyncio.wait({self._writing}, timeout=_FLUSH)
-        if self._serving:
-            self._serving.cancel()
+    async def close(self) -> None:
+        """Writes what is queued, then ends the stream."""
+        self._closing = True
+        self._has_output.set()
+        await asyncio.wait({self._writing}, timeout=_FLUSH_SECONDS)
+        if self._handler:
+            self._handler.cancel()
 
     async def _write(self) -> None:
         try:
             while True:
-                message = self._exchange.take()
+                message = self._multiplexer.next_message()
                 if message is not None:
                     await self._context.write(message)
-                elif self._ending:
+                elif self._closing:
                     return
                 else:
-                    await self._something.wait()
-                    self._something.clear()
+                    await self._has_output.wait()
+                    self._has_output.clear()
         except (grpc.aio.BaseError, grpc.aio.UsageError, asyncio.InvalidStateError):
             pass  # the reader learns of it too
 
 
 class _Bearer(grpc.aio.ServerInterceptor):
-    """Turns away every call without the token, except health checks."""
+    """Rejects every call without the token, except health checks."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -274,33 +283,33 @@ class _Bearer(grpc.aio.ServerInterceptor):
     ) -> Any:
         if not handler_call_details.method.startswith(f"/{health.SERVICE}/"):
             given = (value for name, value in handler_call_details.invocation_metadata if name == "authorization")
-            why = refusal_of_token(self._token, next(given, None))
+            why = token_error(self._token, next(given, None))
             if why:
-                return _refuse(why)
+                return _reject(why)
         return await continuation(handler_call_details)
 
 
-def _refuse(why: str) -> grpc.RpcMethodHandler[bytes, bytes]:
-    async def refuse(_: object, context: Context) -> None:
+def _reject(why: str) -> grpc.RpcMethodHandler[bytes, bytes]:
+    async def reject(_: object, context: Context) -> None:
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
 
     # A handler of streams never waits for the request, so it answers calls of every kind.
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.stream_stream_rpc_method_handler(reject)
 
 
-async def _answer(context: Context, ask: Callable[[], Future[M]]) -> bytes:
+async def _answer(context: Context, method: Callable[[], Future[M]]) -> bytes:
     try:
-        answer = asyncio.wrap_future(ask())
+        answer = asyncio.wrap_future(method())
         await asyncio.wait({answer})
         if answer.cancelled():
             raise RuntimeError("the host gave up")
         return answer.result().SerializeToString()
     except HostError as error:
-        code, text = code_of(error), str(error)
+        code, text = status_code(error), str(error)
     except Exception as error:
         _logger.exception("the host failed to answer")
         code, text = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
-    await context.abort(code, text[:_DETAILS])
+    await context.abort(code, text[:_MAX_DETAILS])
     raise AssertionError("abort raises")
 
 

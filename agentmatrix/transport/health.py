@@ -6,12 +6,12 @@ from enum import IntEnum
 
 from agentmatrix.errors import ProtocolError
 
-__all__ = ["SERVICE", "Serving", "decode_request", "encode_response"]
+__all__ = ["SERVICE", "ServingStatus", "decode_request", "encode_response"]
 
 SERVICE = "grpc.health.v1.Health"
 
 
-class Serving(IntEnum):
+class ServingStatus(IntEnum):
     """`HealthCheckResponse.ServingStatus`."""
 
     SERVING = 1
@@ -32,6 +32,6 @@ def decode_request(data: bytes) -> str:
     return data[2:].decode("utf-8", "replace")
 
 
-def encode_response(status: Serving) -> bytes:
+def encode_response(status: ServingStatus) -> bytes:
     """A `HealthCheckResponse`."""
     return bytes((0x08, status))

@@ -1,4 +1,8 @@
-"""The same frames through the same bytes, without a socket: a host and its callers in one process."""
+"""A host and its callers in one process: the same frames through the same bytes as over gRPC, without a socket.
+
+Both multiplexers of a connection are served by the I/O thread, one message at a time, so that neither side starves the
+other. `_lock` guards the table of servers; each transport's own lock guards which connection is the current one.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +27,11 @@ from agentmatrix.errors import (
     ProtocolError,
     Unauthenticated,
 )
-from agentmatrix.transport.authentication import Admission, refusal_of_token
-from agentmatrix.transport.base import Lane, Peer, Receiver, Server, Servicer, State, Transport
+from agentmatrix.transport.admission import AdmissionControl
+from agentmatrix.transport.authentication import token_error
+from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Peer, Server, Servicer, Transport
 from agentmatrix.transport.iothread import io_thread
-from agentmatrix.transport.multiplexer import Exchange, Loss, OpenLane
+from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, unconnected_stream
 from agentmatrix.transport.options import ClientOptions, ServerOptions
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, ListAgentsReply
 
@@ -50,8 +55,8 @@ class InprocServer(Server):
         self.name = name
         self.servicer = servicer
         self.options = options
-        self.admission = Admission(servicer, options.max_runs)
-        self.pipes: set[_Pipe] = set()
+        self.admission = AdmissionControl(servicer, options.max_runs)
+        self.connections: set[_InprocConnection] = set()
 
     def start(self) -> str:
         with _lock:
@@ -67,9 +72,9 @@ class InprocServer(Server):
         await self.admission.drain(grace)
         with _lock:
             _servers.pop(self.name, None)
-        for pipe in list(self.pipes):
-            pipe.flush()
-            pipe.end("the host closed the connection")
+        for connection in list(self.connections):
+            connection.flush()
+            connection.end("the host closed the connection")
 
 
 class InprocTransport(Transport):
@@ -81,24 +86,24 @@ class InprocTransport(Transport):
         self._options = options
         self._peer = Peer("inproc", metadata={k.lower(): v for k, v in options.headers.items()})
         self._lock = threading.Lock()
-        self._pipe: _Pipe | None = None
+        self._connection: _InprocConnection | None = None
         self._closed = False
 
-    def open(self, receiver: Receiver) -> Lane:
+    def open(self, receiver: FrameReceiver) -> FrameStream:
         run = next(_runs)
         try:
-            while (lane := self._live_pipe().caller.open(run, receiver)) is None:
-                pass
+            while (stream := self._live_connection().caller.open(run, receiver)) is None:
+                pass  # the connection was lost in this moment: the next one is new
         except AgentMatrixError as error:
             io_thread().call(receiver.lost, error)
-            return OpenLane(Exchange(lambda: None, 0), run, receiver)
-        return lane
+            return unconnected_stream(run, receiver)
+        return stream
 
     def describe(self, agent: str, timeout: float) -> Future[DescribeReply]:
-        return self._ask(lambda server: server.servicer.describe(agent, self._peer), DescribeReply, timeout)
+        return self._call(lambda server: server.servicer.describe(agent, self._peer), DescribeReply, timeout)
 
     def list_agents(self, timeout: float) -> Future[ListAgentsReply]:
-        return self._ask(lambda server: server.servicer.list_agents(self._peer), ListAgentsReply, timeout)
+        return self._call(lambda server: server.servicer.list_agents(self._peer), ListAgentsReply, timeout)
 
     def ping(self, timeout: float) -> Future[float]:
         async def ping() -> float:
@@ -109,25 +114,25 @@ class InprocTransport(Transport):
         return io_thread().run(ping())
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         if self._closed:
             return "closed"
-        if self._pipe is None:
+        if self._connection is None:
             return "idle"
-        return "connected" if self._pipe.alive else "lost"
+        return "connected" if self._connection.alive else "lost"
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            pipe = self._pipe
-        if pipe is not None:
-            io_thread().call(pipe.end, "it was closed here")
+            connection = self._connection
+        if connection is not None:
+            io_thread().call(connection.end, "it was closed here")
 
-    def _live_pipe(self) -> _Pipe:
+    def _live_connection(self) -> _InprocConnection:
         with self._lock:
-            if self._pipe is None or not self._pipe.alive or self._closed:
-                self._pipe = _Pipe(self._find(), self._peer, self._options.max_frame)
-            return self._pipe
+            if self._connection is None or not self._connection.alive or self._closed:
+                self._connection = _InprocConnection(self._find(), self._peer, self._options.max_frame)
+            return self._connection
 
     def _find(self) -> InprocServer:
         if self._closed:
@@ -136,14 +141,14 @@ class InprocTransport(Transport):
         if server is None:
             raise HostUnreachable(f"no host answers at {self.address}: this process has none of that name")
         token = self._options.token
-        refused = refusal_of_token(server.options.token, None if token is None else f"Bearer {token}")
+        refused = token_error(server.options.token, None if token is None else f"Bearer {token}")
         if refused:
             raise Unauthenticated(f"the host at {self.address} refuses this caller: {refused}")
         return server
 
-    def _ask(self, ask: Callable[[InprocServer], Future[M]], kind: type[M], timeout: float) -> Future[M]:
+    def _call(self, method: Callable[[InprocServer], Future[M]], kind: type[M], timeout: float) -> Future[M]:
         async def answer() -> M:
-            future = asyncio.wrap_future(ask(self._find()))
+            future = asyncio.wrap_future(method(self._find()))
             done, _ = await asyncio.wait({future}, timeout=timeout)
             if not done:
                 future.cancel()
@@ -159,43 +164,46 @@ class InprocTransport(Transport):
         return io_thread().run(answer())
 
 
-class _Pipe:
-    """Two exchanges, joined on the I/O thread, one message at a time and in turns."""
+class _InprocConnection:
+    """The multiplexers of both sides, joined on the I/O thread.
+
+    Any thread may make one; all methods run on the I/O thread.
+    """
 
     def __init__(self, server: InprocServer, peer: Peer, limit: int) -> None:
         self.alive = True
         self._io = io_thread()
         self._server = server
-        self.caller = Exchange(self._wake(True), limit, peer=f"the host at inproc://{server.name}")
-        self.host = Exchange(
+        self.caller = Multiplexer(self._wake(True), limit, peer=f"the host at inproc://{server.name}")
+        self.host = Multiplexer(
             self._wake(False),
             server.options.max_frame,
-            accept=lambda lane: server.admission.accept(lane, peer),
-            on_forget=server.admission.leave,
+            accept=lambda frames: server.admission.accept(frames, peer),
+            on_close=server.admission.release,
             peer="the caller",
         )
-        server.pipes.add(self)
+        server.connections.add(self)
         self._io.call(self._pump, True)
         self._io.call(self._pump, False)
 
     def flush(self) -> None:
-        """Carry all that is queued. On the I/O thread, as all below."""
+        """Carries everything that is queued."""
         while self._carry(True) or self._carry(False):
             pass
 
     def end(self, why: str) -> None:
-        """Tell both sides that the connection is gone. Idempotent."""
+        """Tells both sides that the connection is gone. Idempotent."""
         self.alive = False
-        self._server.pipes.discard(self)
+        self._server.connections.discard(self)
         at = f"inproc://{self._server.name}"
-        self.caller.lose(
-            Loss(
+        self.caller.connection_lost(
+            ConnectionLoss(
                 HostLost(f"the connection to the host at {at} was lost ({why}); how far this run came is unknown"),
                 HostUnreachable(f"the connection to the host at {at} was lost ({why}) before this run was sent"),
             )
         )
         lost = HostLost(f"the caller in this process is lost: {why}")
-        self.host.lose(Loss(lost, lost))
+        self.host.connection_lost(ConnectionLoss(lost, lost))
 
     def _wake(self, outward: bool) -> Callable[[], None]:
         return lambda: self._io.call(self._pump, outward)
@@ -206,11 +214,11 @@ class _Pipe:
 
     def _carry(self, outward: bool) -> bool:
         source, sink = (self.caller, self.host) if outward else (self.host, self.caller)
-        message = source.take()
+        message = source.next_message()
         if message is None:
             return False
         try:
-            sink.feed(message)
+            sink.receive_message(message)
         except ProtocolError as error:
             self.end(str(error))
         return True

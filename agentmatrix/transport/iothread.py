@@ -1,7 +1,10 @@
 """The one private thread of this process on which all connections live.
 
-Objects of an event loop die with it, and users' loops come and go; so connections belong to no user's loop.
-Callers talk to the thread through futures and may be synchronous, asynchronous or in a notebook.
+Objects of an event loop die with it, and users' loops come and go; so connections belong to no user's loop. Callers
+reach the thread through futures and may be synchronous, asynchronous or in a notebook.
+
+No user code runs here, and nothing that blocks: all runs of the process would wait for it. Worker threads and users'
+event loops run the graphs; they hand frames over and are called back.
 """
 
 from __future__ import annotations
@@ -40,13 +43,13 @@ class IOThread:
         atexit.register(self._exit, os.getpid())
 
     @property
-    def here(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the calling thread is this thread."""
         return threading.get_ident() == self._thread.ident
 
     def call(self, function: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
-        """Have a function called on this thread, from any thread. Does nothing once the interpreter exits."""
-        if self.here:
+        """Has a function called on this thread, from any thread. Does nothing once the interpreter exits."""
+        if self.is_current:
             self.loop.call_soon(function, *args)
             return
         try:
@@ -55,18 +58,18 @@ class IOThread:
             pass
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Have a coroutine run on this thread, from any thread."""
+        """Runs a coroutine on this thread, from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def task(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task, from this thread, and keep it alive."""
+        """Starts a task, from this thread, and keeps it alive."""
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def at_exit(self, close: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-        """Have something closed before the interpreter exits; returns what takes this back."""
+        """Has something closed before the interpreter exits; returns a function that takes this back."""
         self._at_exit.add(close)
         return lambda: self._at_exit.discard(close)
 

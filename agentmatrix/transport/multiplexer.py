@@ -1,7 +1,12 @@
-"""One connection's lanes, free of I/O: messages in, messages out, frames to receivers.
+"""The runs of one connection, free of I/O: messages in, messages out, frames to their receivers.
 
-A carrier (gRPC, inproc) feeds it what arrives and writes what `take` gives. Both sides of a connection use the same
-class; only a host's accepts runs that it does not know.
+A carrier (gRPC, inproc) passes in each message that arrives and writes what `next_message` gives. Both sides of a
+connection use the same class; only a host's accepts runs that it does not know.
+
+Threads and locks. Any thread may send a frame, open or close a stream. Messages arrive, receivers are called and losses
+are announced on the I/O thread alone, so a run's frames reach its receiver in order without a lock around the call.
+`_lock` guards the tables of streams. It is never held while a receiver or a callback runs, since both may come back
+here; the outbox has a lock of its own, and neither is taken under the other.
 """
 
 from __future__ import annotations
@@ -12,35 +17,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentmatrix.errors import AgentMatrixError, HostBusy, HostUnreachable, ProtocolError
-from agentmatrix.transport.base import Lane, Receiver
+from agentmatrix.transport.base import FrameReceiver, FrameStream
 from agentmatrix.transport.framing import Outbox, Reassembly, decode
 from agentmatrix.wire.v1.run_pb2 import Frame, Reset
 
-__all__ = ["Exchange", "Loss", "OpenLane", "Refusal"]
+__all__ = ["ConnectionLoss", "MultiplexedStream", "Multiplexer", "RunRejected", "unconnected_stream"]
 
 _logger = logging.getLogger(__name__)
 
-_REMEMBERED = 4096
+_MAX_CLOSED = 4096
+"""How many closed runs are remembered, so that frames still under way for them start nothing."""
 
 
-class Refusal(Exception):
-    """Raised by `accept` to turn a new run down. `kind` as in `Reset`."""
+class RunRejected(Exception):
+    """Raised by `accept` when the host does not take a new run. `kind` as in `Reset`."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
         self.kind = kind
 
 
-Accept = Callable[[Lane], Receiver]
+Accept = Callable[[FrameStream], FrameReceiver]
 
 
-class OpenLane:
-    """A run's place in an exchange."""
+class MultiplexedStream:
+    """The frames of one run in a `Multiplexer`: a `FrameStream`.
 
-    __slots__ = ("_exchange", "delivered", "owner", "partial", "receiver", "run")
+    Attributes:
+        receiver: gets the frames that arrive.
+        delivered: whether a frame of the run may have reached the peer.
+        owner: an object to keep alive as long as the run is open.
+        partial: the slices so far of a large frame that is arriving.
+    """
 
-    def __init__(self, exchange: Exchange, run: int, receiver: Receiver) -> None:
-        self._exchange = exchange
+    __slots__ = ("_multiplexer", "delivered", "owner", "partial", "receiver", "run")
+
+    def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
+        self._multiplexer = multiplexer
         self.run = run
         self.receiver = receiver
         self.delivered = False
@@ -49,30 +62,36 @@ class OpenLane:
 
     def send(self, frame: Frame) -> None:
         frame.run = self.run
-        self._exchange.send(frame)
+        self._multiplexer.send(frame)
 
     def close(self) -> None:
-        self._exchange.forget(self.run)
+        self._multiplexer.close(self.run)
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Why a connection is gone: what runs hear whose frames may have been delivered, and those whose were not."""
+class ConnectionLoss:
+    """Why a connection is gone, as its runs are told.
 
-    touched: AgentMatrixError
-    untouched: AgentMatrixError
+    Attributes:
+        after_send: for a run with frames that may have reached the peer.
+        before_send: for a run with none.
+    """
+
+    after_send: AgentMatrixError
+    before_send: AgentMatrixError
 
 
-class Exchange:
-    """The lanes of one connection.
+class Multiplexer:
+    """The streams of one connection.
 
-    `open`, `send`, `forget` and `take` may be called from any thread; `feed` and `lose` from the I/O thread only.
+    `open`, `send`, `close` and `next_message` may be called from any thread; `receive_message` and `connection_lost`
+    from the I/O thread only.
 
     Args:
-        wake: called when `take` has something again.
+        wake: called, from the thread that sends, when `next_message` has something again.
         limit: bytes of the largest frame to accept.
-        accept: on a host, makes the receiver of a new run, or raises `Refusal`.
-        on_forget: called when a lane is gone, for whatever reason, from any thread.
+        accept: on a host, makes the receiver of a new run, or raises `RunRejected`.
+        on_close: called when a stream is gone, for whatever reason, from any thread.
         peer: what the other side is called in errors.
     """
 
@@ -81,112 +100,115 @@ class Exchange:
         wake: Callable[[], None],
         limit: int,
         accept: Accept | None = None,
-        on_forget: Callable[[], None] | None = None,
+        on_close: Callable[[], None] | None = None,
         peer: str = "the host",
     ) -> None:
         self._outbox = Outbox(wake)
         self._limit = limit
         self._accept = accept
-        self._on_forget = on_forget
+        self._on_close = on_close
         self._peer = peer
         self._lock = threading.Lock()
-        self._lanes: dict[int, OpenLane] = {}
+        self._streams: dict[int, MultiplexedStream] = {}
         self._unknown: dict[int, Reassembly] = {}
         self._closed: dict[int, None] = {}
         self._lost = False
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._streams)
 
-    def open(self, run: int, receiver: Receiver) -> OpenLane | None:
-        """A lane for a new run; None when the connection is lost already."""
+    def open(self, run: int, receiver: FrameReceiver) -> MultiplexedStream | None:
+        """A stream for a new run; None when the connection is lost already."""
         with self._lock:
             if self._lost:
                 return None
-            lane = self._lanes[run] = OpenLane(self, run, receiver)
-            return lane
+            stream = self._streams[run] = MultiplexedStream(self, run, receiver)
+            return stream
 
     def send(self, frame: Frame) -> None:
-        if frame.run in self._lanes:
+        """Queues a frame; drops it when its run is closed."""
+        if frame.run in self._streams:
             self._outbox.put(frame)
 
-    def forget(self, run: int) -> None:
+    def close(self, run: int) -> None:
+        """Closes a run's stream: queued frames still go out, frames that arrive are dropped. Idempotent."""
         with self._lock:
-            lane = self._lanes.pop(run, None)
-            if lane is None:
+            stream = self._streams.pop(run, None)
+            if stream is None:
                 return
-            self._remember(run)
-        lane.partial = lane.owner = None
-        if self._on_forget:
-            self._on_forget()
+            self._remember_closed(run)
+        stream.partial = stream.owner = None
+        if self._on_close:
+            self._on_close()
 
-    def take(self) -> bytes | None:
-        """The next message to write. Its runs count as delivered from here on."""
-        taken = self._outbox.take()
-        if taken is None:
+    def next_message(self) -> bytes | None:
+        """The next message to write; None when there is nothing. Its runs count as delivered from here on."""
+        queued = self._outbox.take()
+        if queued is None:
             return None
-        message, runs = taken
+        message, runs = queued
         for run in runs:
-            lane = self._lanes.get(run)
-            if lane is not None:
-                lane.delivered = True
+            stream = self._streams.get(run)
+            if stream is not None:
+                stream.delivered = True
         return message
 
-    def feed(self, message: bytes) -> None:
-        """Give the frames of a message to their receivers.
+    def receive_message(self, message: bytes) -> None:
+        """Gives the frames of a message to their receivers.
 
         Raises:
             ProtocolError: the message is broken, and so is the connection. A broken frame ends its run alone.
         """
         for frame in decode(message):
             try:
-                self._feed(frame)
+                self._receive(frame)
             except ProtocolError as error:
-                self._give_up(frame.run, error)
+                self._abort(frame.run, error)
             except Exception as error:
                 _logger.exception("a run failed to take a frame")
-                self._give_up(frame.run, ProtocolError(f"a frame could not be taken ({type(error).__name__}: {error})"))
+                self._abort(frame.run, ProtocolError(f"a frame could not be taken ({type(error).__name__}: {error})"))
 
-    def lose(self, loss: Loss) -> None:
-        """The connection is gone: tell every run. Idempotent."""
+    def connection_lost(self, loss: ConnectionLoss) -> None:
+        """Tells every run that the connection is gone. Idempotent."""
         with self._lock:
+            # In one step: `open` either put its stream into the table that is emptied here, or returns None.
             self._lost = True
-            lanes, self._lanes = self._lanes, {}
+            streams, self._streams = self._streams, {}
             self._unknown.clear()
         self._outbox.clear()
-        for lane in lanes.values():
-            lane.owner = None
-            _tell(lane, loss.touched if lane.delivered else loss.untouched)
-            if self._on_forget:
-                self._on_forget()
+        for stream in streams.values():
+            stream.owner = None
+            _notify_lost(stream, loss.after_send if stream.delivered else loss.before_send)
+            if self._on_close:
+                self._on_close()
 
-    def silence(self) -> None:
-        """Tell nobody anything any more: the interpreter exits, and the threads that still wait end with it."""
+    def abandon(self) -> None:
+        """Drops all runs without a word to their receivers: the interpreter exits, and waiting threads end with it."""
         with self._lock:
             self._lost = True
-            self._lanes = {}
+            self._streams = {}
 
-    def _feed(self, frame: Frame) -> None:
-        lane = self._lanes.get(frame.run)
-        if lane is None:
-            self._feed_unknown(frame)
+    def _receive(self, frame: Frame) -> None:
+        stream = self._streams.get(frame.run)
+        if stream is None:
+            self._receive_unknown(frame)
             return
         body = frame.WhichOneof("body")
         if body == "chunk":
-            if lane.partial is None:
-                lane.partial = Reassembly(self._limit)
-            whole = lane.partial.add(frame.chunk.data, frame.chunk.last)
+            if stream.partial is None:
+                stream.partial = Reassembly(self._limit)
+            whole = stream.partial.add(frame.chunk.data, frame.chunk.last)
             if whole is None:
                 return
-            lane.partial = None
+            stream.partial = None
             frame = whole
-            frame.run = lane.run
+            frame.run = stream.run
         elif body == "reset":
             self._end(frame.run, _reset_error(frame.reset, self._peer))
             return
-        lane.receiver.receive(frame)
+        stream.receiver.receive(frame)
 
-    def _feed_unknown(self, frame: Frame) -> None:
+    def _receive_unknown(self, frame: Frame) -> None:
         run = frame.run
         if self._accept is None or run in self._closed:
             return
@@ -198,47 +220,49 @@ class Exchange:
             del self._unknown[run]
             frame = whole
         if frame.HasField("start"):
-            self._begin(run, frame)
+            self._accept_run(run, frame)
 
-    def _begin(self, run: int, start: Frame) -> None:
+    def _accept_run(self, run: int, start: Frame) -> None:
         assert self._accept is not None
-        lane = OpenLane(self, run, _Nobody())
-        lane.delivered = True
+        # The stream is in the table before the receiver exists, so that what the run sends at once is not dropped.
+        stream = MultiplexedStream(self, run, _NullReceiver())
+        stream.delivered = True
         with self._lock:
-            self._lanes[run] = lane
+            self._streams[run] = stream
         try:
-            lane.receiver = self._accept(lane)
-        except Refusal as refusal:
+            stream.receiver = self._accept(stream)
+        except RunRejected as rejected:
             with self._lock:
-                self._lanes.pop(run, None)
-            self._reset(run, refusal)
+                self._streams.pop(run, None)  # without on_close: a run that was not admitted is not counted
+            self._reset(run, rejected)
             return
-        lane.receiver.receive(start)
+        stream.receiver.receive(start)
 
     def _end(self, run: int, error: AgentMatrixError) -> None:
-        lane = self._lanes.get(run)
-        self.forget(run)
-        if lane is not None:
-            _tell(lane, error)
+        stream = self._streams.get(run)
+        self.close(run)
+        if stream is not None:
+            _notify_lost(stream, error)
 
-    def _give_up(self, run: int, error: ProtocolError) -> None:
-        self._reset(run, Refusal("protocol", str(error)))
+    def _abort(self, run: int, error: ProtocolError) -> None:
+        self._reset(run, RunRejected("protocol", str(error)))
         self._end(run, error)
 
-    def _reset(self, run: int, refusal: Refusal) -> None:
+    def _reset(self, run: int, rejected: RunRejected) -> None:
+        """Tells the peer that this side gives up the run."""
         self._unknown.pop(run, None)
         with self._lock:
-            self._remember(run)
-        self._outbox.put(Frame(run=run, reset=Reset(kind=refusal.kind, reason=str(refusal))))
+            self._remember_closed(run)
+        self._outbox.put(Frame(run=run, reset=Reset(kind=rejected.kind, reason=str(rejected))))
 
-    def _remember(self, run: int) -> None:
+    def _remember_closed(self, run: int) -> None:
         self._closed[run] = None
-        if len(self._closed) > _REMEMBERED:
+        if len(self._closed) > _MAX_CLOSED:
             del self._closed[next(iter(self._closed))]
 
 
-class _Nobody:
-    """Stands in while the host is still making the receiver of a new run."""
+class _NullReceiver:
+    """Placeholder while the host is still making the receiver of a new run."""
 
     def receive(self, frame: Frame) -> None:
         pass
@@ -247,11 +271,16 @@ class _Nobody:
         pass
 
 
-def _tell(lane: OpenLane, error: AgentMatrixError) -> None:
+def unconnected_stream(run: int, receiver: FrameReceiver) -> MultiplexedStream:
+    """The stream of a run whose host cannot be reached: frames that are sent to it are dropped."""
+    return MultiplexedStream(Multiplexer(lambda: None, 0), run, receiver)
+
+
+def _notify_lost(stream: MultiplexedStream, error: AgentMatrixError) -> None:
     try:
-        lane.receiver.lost(error)
+        stream.receiver.lost(error)
     except Exception:
-        _logger.exception("a run failed to hear that it is lost")
+        _logger.exception("the receiver of a lost run failed")
 
 
 def _reset_error(reset: Reset, peer: str) -> AgentMatrixError:

@@ -1,4 +1,4 @@
-"""What a user may set on a connection, on either side."""
+"""The options of a connection, on either side."""
 
 from __future__ import annotations
 

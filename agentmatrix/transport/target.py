@@ -1,4 +1,4 @@
-"""What a user writes to name a remote agent, understood."""
+"""The target of a remote agent, as a user writes it: parsed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Target:
 
 
 def parse_target(text: str, url: str | None = None) -> Target:
-    """Understand `"gpu-box:50051/research"`, or an agent's name with the host's URL beside it.
+    """Parse `"gpu-box:50051/research"`, or an agent's name with the host's URL beside it.
 
     The schemes are `grpc://` (also without a scheme), `grpcs://`, `inproc://name/agent` and `unix:/run/x.sock/agent`.
     A socket file that stands without an agent must end with `.sock`.

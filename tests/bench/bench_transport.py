@@ -1,4 +1,4 @@
-"""What a round trip through a lane costs, beside gRPC's own unary call on the same machine in the same minutes.
+"""What a round trip of a frame costs, beside gRPC's own unary call on the same machine in the same minutes.
 
     python tests/bench/bench_transport.py [seconds per figure]
 
@@ -36,8 +36,8 @@ class SyncCaller:
 
     def __init__(self, transport: Transport) -> None:
         self.inbox: SimpleQueue[Frame | AgentMatrixError] = SimpleQueue()
-        self.lane = transport.open(self)
-        self.lane.send(Frame(start={"agent": "echo"}))
+        self.frames = transport.open(self)
+        self.frames.send(Frame(start={"agent": "echo"}))
         self.inbox.get()
 
     def receive(self, frame: Frame) -> None:
@@ -47,7 +47,7 @@ class SyncCaller:
         self.inbox.put(error)
 
     def echo(self, value: bytes = PAYLOAD) -> bytes:
-        self.lane.send(Frame(signal={"value": value}))
+        self.frames.send(Frame(signal={"value": value}))
         got = self.inbox.get()
         if isinstance(got, AgentMatrixError):
             raise got
@@ -60,10 +60,10 @@ class AsyncCaller:
     def __init__(self, transport: Transport) -> None:
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Frame] = self.loop.create_future()
-        self.lane = transport.open(self)
+        self.frames = transport.open(self)
 
     async def begin(self) -> AsyncCaller:
-        self.lane.send(Frame(start={"agent": "echo"}))
+        self.frames.send(Frame(start={"agent": "echo"}))
         await self.answer
         return self
 
@@ -76,7 +76,7 @@ class AsyncCaller:
 
     async def echo(self) -> bytes:
         self.answer = self.loop.create_future()
-        self.lane.send(Frame(signal={"value": PAYLOAD}))
+        self.frames.send(Frame(signal={"value": PAYLOAD}))
         return (await self.answer).signal.value
 
 
@@ -156,9 +156,9 @@ async def measure_async(transport: Transport, raw: str, seconds: float) -> dict[
         await unary()
         for _ in range(2):  # the first round warms up
             figures["raw"] = await median_ms_async(unary, seconds)
-            figures["lane"] = await median_ms_async(caller.echo, seconds)
+            figures["ours"] = await median_ms_async(caller.echo, seconds)
         figures["raw/s"] = await throughput([unary] * CALLERS, seconds)
-        figures["lane/s"] = await throughput([c.echo for c in callers], seconds)
+        figures["ours/s"] = await throughput([c.echo for c in callers], seconds)
     return figures
 
 
@@ -178,12 +178,12 @@ def main() -> None:
     crossing = median_ms(lambda: caller.echo(large), 2 * seconds)
     unary = figures["raw"]
     print(f"raw grpc.aio unary          {unary:6.3f} ms")
-    print(f"lane, asyncio caller        {figures['lane']:6.3f} ms   {figures['lane'] / unary:5.2f} of raw")
-    print(f"lane, sync caller           {sync:6.3f} ms   {sync / unary:5.2f} of raw")
+    print(f"ours, asyncio caller        {figures['ours']:6.3f} ms   {figures['ours'] / unary:5.2f} of raw")
+    print(f"ours, sync caller           {sync:6.3f} ms   {sync / unary:5.2f} of raw")
     print(f"raw, {CALLERS} callers             {figures['raw/s']:6.0f} calls/s")
     print(
-        f"lanes, {CALLERS} callers           {figures['lane/s']:6.0f} calls/s   "
-        f"{figures['lane/s'] / figures['raw/s']:.1f} times raw"
+        f"ours, {CALLERS} callers            {figures['ours/s']:6.0f} calls/s   "
+        f"{figures['ours/s'] / figures['raw/s']:.1f} times raw"
     )
     print(f"64 MB there and back        {crossing:6.0f} ms   {2 * 64 * 1.048576 / crossing * 1e3:.0f} MB/s")
     transport.close()

@@ -26,7 +26,7 @@ from agentmatrix.errors import (
     Unauthenticated,
     VersionMismatch,
 )
-from agentmatrix.session import caller_sync
+from agentmatrix.session import caller_async, caller_sync
 from agentmatrix.testing import loopback
 from agentmatrix.wire.v1 import run_pb2 as pb
 
@@ -301,7 +301,7 @@ def test_a_nested_graph_whose_host_is_down_does_not_hide_the_rest() -> None:
 async def test_a_run_that_is_cancelled_before_its_first_step_ends_on_both_sides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(caller_sync, "UNWIND_SECONDS", 600)
+    monkeypatch.setattr(caller_async, "UNWIND_SECONDS", 600)
 
     async def node(messages: list[AnyMessage]) -> str:
         return "done"

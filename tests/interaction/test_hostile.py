@@ -28,7 +28,7 @@ class Raw:
 
     def __init__(self, address: str) -> None:
         self.inbox: SimpleQueue[pb.Frame | AgentMatrixError] = SimpleQueue()
-        self.lane = connect(parse_target(address)).open(self)
+        self.frames = connect(parse_target(address)).open(self)
 
     def receive(self, frame: pb.Frame) -> None:
         self.inbox.put(frame)
@@ -72,7 +72,7 @@ WIDE = b"\xdd" + (20_000_000).to_bytes(4, "big") + b"\x80" * 1_000_000
 @pytest.mark.parametrize("arguments", [b"", b"\xc1", DEEP, WIDE, ormsgpack.packb({"a": 1})], ids=len)
 def test_bytes_that_are_no_arguments(host: Host, arguments: bytes) -> None:
     raw = Raw(host.address)
-    raw.lane.send(start(arguments=arguments))
+    raw.frames.send(start(arguments=arguments))
     assert isinstance(raw.failure(), (DecodeError, TypeError, ValueError))
 
 
@@ -83,14 +83,14 @@ def test_a_class_that_the_host_did_not_list(host: Host) -> None:
     with pytest.raises(AgentMatrixError):
         Codec().encode(subprocess.Popen)
     named = Codec([subprocess.CompletedProcess]).encode((({"text": subprocess.CompletedProcess([], 0)},), {}))
-    raw.lane.send(start(arguments=named))
+    raw.frames.send(start(arguments=named))
     assert isinstance(raw.failure(), TypeNotAllowed)
 
 
 @pytest.mark.parametrize("verb", ["", "__class__", "copy", "with_config", "nodes", "_defaults", "os.system"])
 def test_a_verb_that_is_no_verb(host: Host, verb: str) -> None:
     raw = Raw(host.address)
-    raw.lane.send(start(verb=verb))
+    raw.frames.send(start(verb=verb))
     assert "verb" in str(raw.failure())
 
 
@@ -114,7 +114,7 @@ def test_reserved_keys_of_a_config_are_the_hosts_own(host: Host) -> None:
             "lost": {},
         }
         raw = Raw(other.address)
-        raw.lane.send(start(config=Codec().encode(packed)))
+        raw.frames.send(start(config=Codec().encode(packed)))
         while (frame := raw.inbox.get(timeout=20)) and not isinstance(frame, AgentMatrixError):
             if frame.WhichOneof("body") == "end":
                 break

@@ -167,7 +167,7 @@ async def test_a_host_that_is_lost(verbs: Any) -> None:
 
 
 async def test_a_host_that_holds_many_signals_refuses_more(monkeypatch: pytest.MonkeyPatch, verbs: Any) -> None:
-    monkeypatch.setattr(signal_forwarding, "MOST", 2)
+    monkeypatch.setattr(signal_forwarding, "MAX_UNACKED", 2)
     async with live(verbs, above(loopback(two(collecting(verbs), collecting(verbs)))), EMPTY) as run:
         waiting = [asyncio.create_task(run.signal("panel/second/audio", number)) for number in range(3)]
         done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""The rules of a conversation, driven with frames in any order."""
+"""The rules of a run's protocol, driven with frames in any order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentmatrix.errors import ProtocolError
-from agentmatrix.session.protocol import CallerConversation, HostConversation, Phase
+from agentmatrix.session.protocol import CallerProtocol, HostProtocol, Phase
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 BODIES = {
@@ -30,7 +30,7 @@ any_frames = st.lists(st.tuples(st.sampled_from(sorted(BODIES)), st.integers(0, 
 
 @given(any_frames)
 def test_a_caller_ends_at_most_once_whatever_a_host_sends(script: list[tuple[str, int]]) -> None:
-    caller = CallerConversation()
+    caller = CallerProtocol()
     caller.start(pb.Start())
     heard: list[str] = []
     for name, number in script:
@@ -42,12 +42,12 @@ def test_a_caller_ends_at_most_once_whatever_a_host_sends(script: list[tuple[str
     endings = [kind for kind in heard if kind in ("end", "broken")]
     assert len(endings) <= 1
     if endings:
-        assert all(kind == "late" for kind in heard[heard.index(endings[0]) + 1 :])
+        assert all(kind == "ignored" for kind in heard[heard.index(endings[0]) + 1 :])
 
 
 @given(any_frames)
 def test_a_host_takes_any_frames_and_still_ends_its_run(script: list[tuple[str, int]]) -> None:
-    host = HostConversation()
+    host = HostProtocol()
     for name, number in script:
         try:
             host.receive(BODIES[name](number))
@@ -71,7 +71,7 @@ steps = st.lists(
 @given(steps)
 def test_two_halves_never_break_each_others_rules(script: list[str]) -> None:
     """Both halves follow the rules, frames are delivered at any time: nobody complains, and both end."""
-    caller, host = CallerConversation(), HostConversation()
+    caller, host = CallerProtocol(), HostProtocol()
     up: list[pb.Frame] = [caller.start(pb.Start(id="1"))]
     down: list[pb.Frame] = []
     asked: list[int] = []
@@ -103,7 +103,7 @@ def test_two_halves_never_break_each_others_rules(script: list[str]) -> None:
         elif step == "ask":
             frame = host.request("store", "batch", b"")
         elif step == "take" and signalled:
-            frame = host.taken(signalled.pop())
+            frame = host.ack_signal(signalled.pop())
         down.extend([frame] if frame else [])
         back: pb.Frame | None = None
         if step == "answer" and asked:
@@ -124,24 +124,24 @@ def test_two_halves_never_break_each_others_rules(script: list[str]) -> None:
 
 
 def test_the_caller_answers_only_what_was_asked() -> None:
-    caller = CallerConversation()
+    caller = CallerProtocol()
     caller.start(pb.Start())
     with pytest.raises(ProtocolError, match="nobody asked"):
         caller.reply(pb.Reply(id=1))
 
 
 def test_signals_are_answered_once_and_none_comes_after_the_close() -> None:
-    caller, host = CallerConversation(), HostConversation()
+    caller, host = CallerProtocol(), HostProtocol()
     host.receive(caller.start(pb.Start()))
     accepted, first = host.accept(), caller.signal("1", "audio", b"x")
     assert accepted is not None and first is not None
     caller.receive(accepted)
     assert host.receive(first) == "signal"
-    taken = host.taken(first.signal.number, "no room")
+    taken = host.ack_signal(first.signal.number, "no room")
     assert taken is not None and caller.receive(taken) == "taken"
     with pytest.raises(ProtocolError, match="nobody sent signal"):
-        host.taken(first.signal.number)
-    closing = caller.notice("close", b"")
+        host.ack_signal(first.signal.number)
+    closing = caller.control("close", b"")
     late = caller.signal("2", "audio", b"x")
     assert closing is not None and late is not None
     host.receive(closing)

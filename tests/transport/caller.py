@@ -5,7 +5,7 @@ from __future__ import annotations
 from queue import Queue
 
 from agentmatrix.errors import AgentMatrixError
-from agentmatrix.transport import Lane, Transport
+from agentmatrix.transport import FrameStream, Transport
 from agentmatrix.wire.v1.run_pb2 import Cancel, Frame, Start
 
 WAIT = 20.0
@@ -16,12 +16,12 @@ class Caller:
 
     def __init__(self, transport: Transport, start: bool = True) -> None:
         self.inbox: Queue[Frame | AgentMatrixError] = Queue()
-        self.lane: Lane = transport.open(self)
+        self.frames: FrameStream = transport.open(self)
         if start:
-            self.lane.send(Frame(start=Start(agent="echo")))
+            self.frames.send(Frame(start=Start(agent="echo")))
 
     def receive(self, frame: Frame) -> None:
-        assert frame.run == self.lane.run
+        assert frame.run == self.frames.run
         self.inbox.put(frame)
 
     def lost(self, error: AgentMatrixError) -> None:
@@ -38,7 +38,7 @@ class Caller:
         return self
 
     def say(self, value: bytes, name: str = "") -> None:
-        self.lane.send(Frame(signal={"id": name, "value": value}))
+        self.frames.send(Frame(signal={"id": name, "value": value}))
 
     def heard(self) -> bytes:
         return self.next().signal.value
@@ -48,7 +48,7 @@ class Caller:
         return self.heard()
 
     def finish(self) -> bytes:
-        self.lane.send(Frame(cancel=Cancel()))
+        self.frames.send(Frame(cancel=Cancel()))
         frame = self.next()
-        self.lane.close()
+        self.frames.close()
         return frame.end.result

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from queue import Queue
 
 from agentmatrix.errors import AgentMatrixError, AgentNotFound
-from agentmatrix.transport import Lane, Peer, Receiver, ServerOptions, listen
+from agentmatrix.transport import FrameReceiver, FrameStream, Peer, ServerOptions, listen
 from agentmatrix.wire.v1.run_pb2 import End, Frame
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
 
@@ -17,20 +17,20 @@ from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, List
 class EchoRun:
     """Sends signals back; a cancel ends the run, as does the loss of the caller."""
 
-    def __init__(self, host: EchoHost, lane: Lane, peer: Peer) -> None:
-        self.host, self.lane, self.peer = host, lane, peer
+    def __init__(self, host: EchoHost, frames: FrameStream, peer: Peer) -> None:
+        self.host, self.frames, self.peer = host, frames, peer
         self.got: list[Frame] = []
 
     def receive(self, frame: Frame) -> None:
         match frame.WhichOneof("body"):
             case "start":
                 self.host.started.put(self)
-                self.lane.send(Frame(accepted={}))
+                self.frames.send(Frame(accepted={}))
             case "signal":
-                self.lane.send(frame)
+                self.frames.send(frame)
             case "cancel":
-                self.lane.send(Frame(end=End(result=b"cancelled")))
-                self.lane.close()
+                self.frames.send(Frame(end=End(result=b"cancelled")))
+                self.frames.close()
 
     def lost(self, error: AgentMatrixError) -> None:
         self.host.lost.put((self, error))
@@ -44,8 +44,8 @@ class EchoHost:
         self.lost: Queue[tuple[EchoRun, AgentMatrixError]] = Queue()
         self.peers: Queue[Peer] = Queue()
 
-    def accept(self, lane: Lane, peer: Peer) -> Receiver:
-        return EchoRun(self, lane, peer)
+    def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
+        return EchoRun(self, frames, peer)
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
         self.peers.put(peer)

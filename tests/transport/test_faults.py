@@ -82,7 +82,7 @@ sys.stdin.read()
     for _ in range(3):
         run, error = host.lost.get(timeout=WAIT)
         assert isinstance(error, HostLost) and "caller at 127.0.0.1:" in str(error)
-        run.lane.send(Frame())
+        run.frames.send(Frame())
 
 
 def test_nobody_at_the_port(reach: Connect) -> None:
@@ -240,7 +240,7 @@ def test_a_transport_that_nobody_holds_gives_up_its_connection(serve: Serve) -> 
     host = EchoHost()
     transport = connect(parse_target(serve(host=host)))
     caller = Caller(transport).started()
-    caller.lane.close()
+    caller.frames.close()
     run = host.started.get(timeout=WAIT)
     del transport, caller
     assert host.lost.get(timeout=WAIT)[0] is run

@@ -11,10 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentmatrix.errors import ProtocolError
-from agentmatrix.transport.framing import CHUNK, MESSAGE, Outbox, Reassembly, decode
+from agentmatrix.transport.framing import CHUNK_BYTES, MESSAGE_BYTES, Outbox, Reassembly, decode
 from agentmatrix.wire.v1.run_pb2 import Chunk, Frame, Frames
 
-sizes = st.one_of(st.integers(0, 300), st.sampled_from([CHUNK - 40, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK]))
+sizes = st.one_of(
+    st.integers(0, 300),
+    st.sampled_from(
+        [CHUNK_BYTES - 40, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES]
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Reader:
         for frame in decode(message):
             run = frame.run
             if frame.HasField("chunk"):
-                assert len(frame.chunk.data) <= CHUNK
+                assert len(frame.chunk.data) <= CHUNK_BYTES
                 whole = self.partial[run].add(frame.chunk.data, frame.chunk.last)
                 if whole is None:
                     continue
@@ -88,7 +93,7 @@ def test_frames_arrive_whole_and_in_order(sent: list[Spec | None]) -> None:
             expected[spec.run].append(spec.frame())
             outbox.put(spec.frame())
     while taken := outbox.take():
-        assert len(taken[0]) < 2 * MESSAGE
+        assert len(taken[0]) < 2 * MESSAGE_BYTES
         reader.read(taken[0])
     assert reader.frames == expected
 
@@ -108,7 +113,7 @@ def test_a_message_is_what_protobuf_itself_writes(sent: list[Spec]) -> None:
 
 def test_a_small_frame_overtakes_a_large_one_of_another_run() -> None:
     outbox, reader = Outbox(lambda: None), Reader()
-    outbox.put(Frame(run=1, part={"value": b"x" * 50 * CHUNK}))
+    outbox.put(Frame(run=1, part={"value": b"x" * 50 * CHUNK_BYTES}))
     outbox.take()
     outbox.put(Frame(run=2, part={"value": b"y"}))
     message, runs = outbox.take() or (b"", [])
@@ -118,11 +123,11 @@ def test_a_small_frame_overtakes_a_large_one_of_another_run() -> None:
 
 def test_a_large_frame_gets_on_however_many_small_ones_there_are() -> None:
     outbox, reader = Outbox(lambda: None), Reader()
-    outbox.put(Frame(run=1, part={"value": b"x" * 10 * CHUNK}))
+    outbox.put(Frame(run=1, part={"value": b"x" * 10 * CHUNK_BYTES}))
     messages = 0
     while not reader.frames[1]:
         for run in range(2, 40):
-            outbox.put(Frame(run=run, part={"value": b"y" * (CHUNK - 64)}))
+            outbox.put(Frame(run=run, part={"value": b"y" * (CHUNK_BYTES - 64)}))
         reader.read((outbox.take() or (b"", []))[0])
         messages += 1
         assert messages <= 11  # its head goes first
@@ -131,7 +136,7 @@ def test_a_large_frame_gets_on_however_many_small_ones_there_are() -> None:
 def test_large_frames_share_the_way() -> None:
     outbox, order = Outbox(lambda: None), []
     for run in (1, 2, 3):
-        outbox.put(Frame(run=run, part={"value": b"x" * 3 * CHUNK}))
+        outbox.put(Frame(run=run, part={"value": b"x" * 3 * CHUNK_BYTES}))
     while taken := outbox.take():
         order += [frame.run for frame in decode(taken[0])]
     assert order == [1, 2, 3] * 4  # each has a head and three slices

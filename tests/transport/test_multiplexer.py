@@ -137,7 +137,7 @@ def test_a_frame_beyond_the_limit_ends_its_run_alone(new_address: str, serve: Se
     with pytest.raises(ProtocolError, match="larger than the 1,048,576 bytes"):
         greedy.next()
     run, error = host.lost.get(timeout=WAIT)
-    assert run.lane.run == greedy.lane.run and isinstance(error, ProtocolError)
+    assert run.frames.run == greedy.frames.run and isinstance(error, ProtocolError)
     assert other.echo(b"still here") == b"still here"
 
     modest = Caller(reach(address, max_frame=MIB // 2)).started()
@@ -155,10 +155,10 @@ def test_a_run_that_fails_to_take_a_frame_is_ended_alone(new_address: str, serve
             super().receive(frame)
 
     class ClumsyHost(EchoHost):
-        def accept(self, lane, peer):  # type: ignore[no-untyped-def]
+        def accept(self, frames, peer):  # type: ignore[no-untyped-def]
             if self.started.empty():
-                return EchoRun(self, lane, peer)
-            return Clumsy(self, lane, peer)
+                return EchoRun(self, frames, peer)
+            return Clumsy(self, frames, peer)
 
     transport = reach(serve(new_address, ClumsyHost()))
     other, caller = Caller(transport).started(), Caller(transport).started()
@@ -170,7 +170,7 @@ def test_a_run_that_fails_to_take_a_frame_is_ended_alone(new_address: str, serve
 
 def test_a_host_that_fails_to_take_a_run_says_so(new_address: str, serve: Serve, reach: Connect) -> None:
     class Closed(EchoHost):
-        def accept(self, lane, peer):  # type: ignore[no-untyped-def]
+        def accept(self, frames, peer):  # type: ignore[no-untyped-def]
             raise SystemExit(1)
 
     transport = reach(serve(new_address, Closed()))
@@ -184,15 +184,15 @@ def test_frames_for_a_run_that_is_closed_are_dropped(new_address: str, serve: Se
     transport = reach(serve(new_address, host))
     caller, other = Caller(transport).started(), Caller(transport).started()
     caller.say(b"x" * MIB)
-    caller.lane.close()
-    caller.lane.close()
+    caller.frames.close()
+    caller.frames.close()
     caller.say(b"not sent")
     assert other.echo(b"y") == b"y"
     before, host_run = caller.inbox.qsize(), host.started.get(timeout=WAIT)
-    host_run.lane.send(Frame(part={"value": b"too late"}))
+    host_run.frames.send(Frame(part={"value": b"too late"}))
     assert other.echo(b"y") == b"y"
     assert caller.inbox.qsize() == before
-    host_run.lane.close()
+    host_run.frames.close()
     assert other.echo(b"z") == b"z"
     assert host.lost.empty()
 
@@ -237,9 +237,9 @@ def test_frames_sent_just_before_the_end_of_the_grace_arrive(new_address: str, r
     server = listen(new_address, host, ServerOptions())
     caller = Caller(reach(server.start())).started()
     run = host.started.get(timeout=WAIT)
-    run.lane.send(Frame(part={"value": b"x" * 5 * MIB}))
-    run.lane.send(Frame(end={"result": b"last word"}))
-    run.lane.close()
+    run.frames.send(Frame(part={"value": b"x" * 5 * MIB}))
+    run.frames.send(Frame(end={"result": b"last word"}))
+    run.frames.close()
     server.stop(WAIT)
     assert len(caller.next().part.value) == 5 * MIB
     assert caller.next().end.result == b"last word"

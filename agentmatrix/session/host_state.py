@@ -1,4 +1,8 @@
-"""What a host offers, and what its runs share."""
+"""The state of a host that all of its runs share.
+
+Runs are taken on the I/O thread and end on worker threads and event loops. `runs` is a set that each side changes by
+one atomic operation; nothing here has a lock.
+"""
 
 from __future__ import annotations
 
@@ -17,62 +21,65 @@ from agentmatrix.session.checkpointer import plain_config
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["Exported", "Serving", "crossing"]
+__all__ = ["ExportedGraph", "HostState", "encodable_result"]
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A graph that a host offers: with the codec of its types."""
+class ExportedGraph:
+    """A graph that a host offers, with the codec of its types."""
 
     graph: Pregel[Any, Any, Any, Any]
     codec: Codec
 
-    def loop(self, usual: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    def loop(self, default: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         """The event loop for the graph's async verbs.
 
-        An async checkpointer or store works only on the loop that it was made on: where that one runs, it is taken.
+        An async checkpointer or store works only on the loop that it was made on: where that one is running, its graph
+        runs there too.
         """
         for resource in (self.graph.checkpointer, self.graph.store):
             bound = event_loop_of(resource)
             if bound is not None and bound.is_running():
                 return bound
-        return usual
+        return default
 
 
-class UnderWay(Protocol):
-    """A run that can be stopped."""
+class ActiveRun(Protocol):
+    """A run of this host."""
 
     def stop(self, reason: str) -> None:
-        """Stops it, and tells its caller why."""
+        """Stops the run and tells its caller why. Thread-safe."""
 
 
 @dataclass
-class Serving:
-    """What the runs of one host share.
+class HostState:
+    """What all runs of one host share.
 
     Attributes:
         exported: the graphs by name.
         version: what this host speaks.
         workers: runs the sync verbs.
         loop: runs the async verbs.
-        max_runs: how many runs may be under way; more are refused.
+        max_runs: runs at a time; more are refused.
         allow_version_skew: take callers whose langgraph has another minor version.
+        stopping: whether new runs are refused since the host stops.
+        runs: the runs at work.
     """
 
-    exported: dict[str, Exported]
+    exported: dict[str, ExportedGraph]
     version: pb.Version
     workers: Executor
     loop: asyncio.AbstractEventLoop
     max_runs: int = 1000
     allow_version_skew: bool = False
     stopping: bool = False
-    runs: set[UnderWay] = field(default_factory=set)
+    runs: set[ActiveRun] = field(default_factory=set)
 
-    def find(self, start: pb.Start) -> Exported:
-        """The graph that a run asks for.
+    def admit(self, start: pb.Start) -> ExportedGraph:
+        """The graph for a new run.
 
         Raises:
-            VersionMismatch, HostBusy, AgentNotFound: the run is not taken.
+            VersionMismatch, HostBusy, AgentNotFound: the host does not take the run.
         """
         mine, theirs = self.version, start.version
         if mine.wire != theirs.wire:
@@ -89,9 +96,9 @@ class Serving:
             raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
         if len(self.runs) >= self.max_runs:
             raise HostBusy(f"the host runs {self.max_runs} runs already, as many as it may; see --max-runs")
-        return self.named(start.agent)
+        return self.graph(start.agent)
 
-    def named(self, agent: str) -> Exported:
+    def graph(self, agent: str) -> ExportedGraph:
         """The exported graph of that name; raises AgentNotFound, which lists what there is."""
         if agent not in self.exported:
             names = ", ".join(sorted(self.exported)) or "none"
@@ -103,8 +110,8 @@ def _minor(version: str) -> list[str]:
     return version.split(".")[:2]
 
 
-def crossing(result: Any) -> Any:
-    """A verb's result as the codec takes it."""
+def encodable_result(result: Any) -> Any:
+    """The result of a verb in a form that the codec can encode."""
     if type(result).__name__ == "Graph" and hasattr(result, "draw_mermaid"):
         return pack_drawing(result)
     if isinstance(result, StateSnapshot):
@@ -113,7 +120,7 @@ def crossing(result: Any) -> Any:
 
 
 def _plain_snapshot(snapshot: StateSnapshot) -> StateSnapshot:
-    """LangGraph gives a graph without a checkpoint the config that it was asked with, the run's machinery included."""
+    """A snapshot without the run's machinery, which LangGraph leaves in the config where there is no checkpoint."""
     tasks = (
         task._replace(state=_plain_snapshot(task.state)) if isinstance(task.state, StateSnapshot) else task
         for task in snapshot.tasks

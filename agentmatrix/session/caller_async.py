@@ -1,0 +1,144 @@
+"""Drives a run on the event loop of the task that called an async verb.
+
+Threads and locks. The I/O thread puts what the host sends into `_queue`, under `_lock`, and wakes the event loop once
+for all that comes before the loop looks again. On the loop, a pump task handles events in order, starts a task for each
+request, and passes parts and the end on to the consumer: so the host is served also while the consumer holds a part.
+Sync methods of proxied objects are called on a helper thread each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from agentmatrix.errors import DeadlineExceeded
+from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
+from agentmatrix.session.proxies import is_async_method
+from agentmatrix.transport.base import Transport
+from agentmatrix.wire.codec import Codec
+
+__all__ = ["AsyncCallerRun"]
+
+
+class AsyncCallerRun(CallerRun):
+    """A run that is driven on the event loop of the task that called an async verb."""
+
+    is_async = True
+
+    def __init__(self, transport: Transport, codec: Codec, spec: CallSpec) -> None:
+        super().__init__(transport, codec, spec)
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[str, Any]] = deque()
+        self._has_items: asyncio.Event = asyncio.Event()
+        self._woken = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._context = contextvars.copy_context()
+        self._result: Any = None
+
+    def _enqueue(self, kind: str, item: Any) -> None:
+        if kind == "request" and not is_async_method(item.request.target, item.request.method):
+            # A sync method was called in a coroutine on the host, whose event loop stands still until the answer comes.
+            # That loop may be this one, where both are in one process: so the method cannot wait for it.
+            threading.Thread(
+                target=self._context.copy().run,
+                args=(self._handle_request, item.request),
+                name="agentmatrix-caller",
+                daemon=True,
+            ).start()
+            return
+        with self._lock:
+            self._queue.append((kind, item))
+            if self._woken:
+                return
+            self._woken = True
+        try:
+            self._loop.call_soon_threadsafe(self._has_items.set)
+        except RuntimeError:
+            """The loop is closed, and the consumer is gone with it."""
+
+    async def result(self) -> Any:
+        """Runs to the end; returns the verb's result or raises as it did."""
+        parts = self.parts()
+        async for _ in parts:
+            """A unary verb has no parts."""
+        return self._result
+
+    async def parts(self) -> AsyncGenerator[Any, None]:
+        """Yields the parts of the run; the verb's result is then in `_result`."""
+        outbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        pump: asyncio.Task[None] | None = None
+        try:
+            self.open()
+            pump = self._spawn(self._pump(outbox))
+            while True:
+                try:
+                    async with asyncio.timeout(self._remaining()):
+                        kind, item = await outbox.get()
+                except TimeoutError:
+                    raise self._deadline_exceeded() from None
+                if kind == "part":
+                    for value in self._decode_part(item.part):
+                        yield value
+                    self.credit()
+                elif kind == "end":
+                    self._result = self._result_of(item.end)
+                    return
+                else:
+                    raise item
+        except BaseException as error:
+            if pump is not None and not isinstance(error, DeadlineExceeded):
+                await self._unwind(pump)
+            raise
+        finally:
+            self.close()
+            if pump is not None:
+                pump.cancel()
+
+    async def _pump(self, outbox: asyncio.Queue[tuple[str, Any]]) -> None:
+        """Handles what the host sends, in order; parts and the end go to the consumer."""
+        try:
+            while True:
+                kind, item = await self._next()
+                if kind == "event":
+                    waiting = self._on_event(item.event)
+                    if inspect.isawaitable(waiting):
+                        await waiting
+                elif kind == "request":
+                    self._spawn(self._ahandle_request(item.request))
+                else:
+                    outbox.put_nowait((kind, item))
+                    if kind != "part":
+                        return
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            outbox.put_nowait(("lost", error))
+
+    async def _next(self) -> tuple[str, Any]:
+        while True:
+            with self._lock:
+                if self._queue:
+                    return self._queue.popleft()
+                # Under the lock, with the queue seen empty: the next item wakes the loop again.
+                self._woken = False
+                self._has_items.clear()
+            await self._has_items.wait()
+
+    async def _unwind(self, pump: asyncio.Task[None]) -> None:
+        """Stops the run, and lets the pump serve the host while it unwinds there."""
+        with self._lock:
+            frame = self.protocol.cancel("the caller left")
+            self._send(frame)
+        if frame is not None:
+            await asyncio.wait({pump}, timeout=UNWIND_SECONDS)
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)  # the loop holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return task
