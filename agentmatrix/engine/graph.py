@@ -11,7 +11,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
-from agentmatrix.engine.loop import LAST_VALUES_ONLY, SchedulerLoop
+from agentmatrix.engine.loop import LAST_VALUES_ONLY
+from agentmatrix.engine.pauses import PausingLoop
 from agentmatrix.engine.runner import Runner
 from agentmatrix.engine.snapshot import arecord_snapshot, asnapshot, for_snapshot, record_snapshot, snapshot
 from agentmatrix.pregel.execution import (
@@ -27,7 +28,7 @@ from agentmatrix.pregel.execution import (
 __all__ = ["ScheduledPregel"]
 
 
-class SyncLoop(SchedulerLoop, SyncPregelLoop):
+class SyncLoop(PausingLoop, SyncPregelLoop):
     """The loop under `stream`."""
 
     def __enter__(self) -> Any:
@@ -60,7 +61,7 @@ class SyncLoop(SchedulerLoop, SyncPregelLoop):
         return self._handle_error(failed_task, error)
 
 
-class AsyncLoop(SchedulerLoop, AsyncPregelLoop):
+class AsyncLoop(PausingLoop, AsyncPregelLoop):
     """The loop under `astream`."""
 
     async def __aenter__(self) -> Any:

@@ -14,8 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from langgraph.errors import GraphBubbleUp, GraphInterrupt
-from langgraph.types import Command
+from langgraph.errors import GraphInterrupt
 
 from agentmatrix.engine.channels import RUN, RunChannel
 from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
@@ -25,12 +24,10 @@ from agentmatrix.engine.written_keys import WrittenKeysLoop
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
-    CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_RESUMING,
     NULL_TASK_ID,
     PregelLoop,
     Task,
-    create_checkpoint,
     map_debug_checkpoint,
     map_debug_tasks,
     map_output_values,
@@ -349,89 +346,6 @@ class SchedulerLoop(WrittenKeysLoop):
             self._next_version(),
             ids,
         )
-
-    # a run that ends unfinished
-
-    def _suppress_interrupt(self, *exit: Any) -> bool | None:
-        error = exit[1]
-        pauses = isinstance(error, GraphInterrupt) or not isinstance(error, GraphBubbleUp)
-        if self.open_step is not None and isinstance(error, Exception) and pauses:
-            self._pause(self.open_step)
-        return super()._suppress_interrupt(*exit)
-
-    def _pause(self, step: OpenStep) -> None:
-        """A checkpoint of its own: what has finished is in the state, what has not is to run from there."""
-        if not (step.finished or step.factory.answer_taken):
-            return
-        pending = self.checkpoint_pending_writes
-        self.updated_channels = updated = self._close(step, step.unfinished(), step.factory.ids)
-        if self._is_live_values and self._last_values_only and not updated.isdisjoint(self._outputs):
-            self._emit("values", map_output_values, self.output_keys, True, self.channels)
-        for task in self.tasks.values():
-            task.writes.clear()
-        self.open_step = None
-        if self.checkpointer is None:
-            return
-        kept = [write for write in pending if write[0] not in step.finished and write[0] != NULL_TASK_ID]
-        if self.durability == "exit":
-            # It is put at the exit, under this id.
-            self.checkpoint = create_checkpoint(self.checkpoint, None, self.step)
-            self._written_task_ids.update(write[0] for write in kept)
-            self.checkpoint_pending_writes = kept
-            return
-        self._put_checkpoint({"source": "loop"})
-        self.checkpoint_pending_writes = kept
-        self._put_beside(kept)
-
-    def _put_beside(self, pending: Sequence[tuple[str, str, Any]]) -> None:
-        """Keep these writes beside the checkpoint that was just put."""
-        if self.checkpointer_put_writes is None:
-            return
-        namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
-        here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}
-        config = patch_configurable(self.checkpoint_config, here)
-        by_task: dict[str, list[tuple[str, Any]]] = {}
-        for task_id, channel, value in pending:
-            by_task.setdefault(task_id, []).append((channel, value))
-        for task_id, writes in by_task.items():
-            self.submit(self.checkpointer_put_writes, config, writes, task_id)
-
-    # another run begins
-
-    def _first(self, **given: Any) -> set[str] | None:
-        if self._begins_anew():
-            self._fold_what_has_finished()
-        elif self._addressed_checkpoint_superseded and self._is_answer():
-            self._branch_off()
-        return super()._first(**given)
-
-    def _is_answer(self) -> bool:
-        return isinstance(self.input, Command) and self.input.resume is not None
-
-    def _branch_off(self) -> None:
-        """Another answer to a question of the past: LangGraph puts no checkpoint there, and takes the old answer."""
-        self.checkpoint_pending_writes = []
-        self._delta_channels_forced_snapshot = set()
-        self._put_checkpoint({"source": "fork"})
-        self._addressed_checkpoint_superseded = False
-
-    def _begins_anew(self) -> bool:
-        """Whether new input meets a step that was never closed, as after a kill."""
-        resumes = self.config[CONF].get(CONFIG_KEY_RESUMING, self.input is None or isinstance(self.input, Command))
-        if resumes or self._addressed_checkpoint_superseded or not self.checkpoint_pending_writes:
-            return False
-        return is_open(self.checkpoint, self.channels)
-
-    def _fold_what_has_finished(self) -> None:
-        scheduler, ids = opened(
-            self.checkpoint, self.channels, self.nodes, self.step, self.checkpoint_pending_writes, branches=False
-        )
-        step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
-        step.replay(self.checkpoint_pending_writes)
-        if step.finished:
-            self._delta_channels_forced_snapshot = set()
-            self._close(step, [])
-            self.checkpoint_pending_writes = []
 
 
 class FutureRecorder:

@@ -24,6 +24,7 @@ from agentmatrix.pregel.execution import (
     channels_from_checkpoint,
     create_checkpoint,
     new_versions,
+    nodes_by_trigger,
     with_globals,
 )
 
@@ -97,7 +98,7 @@ def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | N
         step,
         updated_channels=updated,
         get_next_version=saver.get_next_version,
-        trigger_to_nodes=graph.trigger_to_nodes,
+        trigger_to_nodes=nodes_by_trigger(graph),
     )
     metadata = {"source": "loop", "step": step, "parents": saved.metadata.get("parents", {})}
     writes: dict[str, list[tuple[str, Any]]] = {}

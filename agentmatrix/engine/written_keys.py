@@ -43,17 +43,17 @@ class WrittenKeysLoop(PregelLoop):
         return super()._suppress_interrupt(*exit)
 
 
-class _SyncLoop(WrittenKeysLoop, SyncPregelLoop):
+class _ObservedSyncLoop(WrittenKeysLoop, SyncPregelLoop):
     pass
 
 
-class _AsyncLoop(WrittenKeysLoop, AsyncPregelLoop):
+class _ObservedAsyncLoop(WrittenKeysLoop, AsyncPregelLoop):
     pass
 
 
 class _ObservedPregel(Pregel[Any, Any, Any, Any]):
-    stream: Any = with_globals(Pregel.stream, SyncPregelLoop=_SyncLoop)
-    astream: Any = with_globals(Pregel.astream, AsyncPregelLoop=_AsyncLoop)
+    stream: Any = with_globals(Pregel.stream, SyncPregelLoop=_ObservedSyncLoop)
+    astream: Any = with_globals(Pregel.astream, AsyncPregelLoop=_ObservedAsyncLoop)
 
 
 def observed(graph: Any) -> Any:

@@ -77,6 +77,7 @@ __all__ = [
     "map_debug_tasks",
     "map_output_values",
     "new_versions",
+    "nodes_by_trigger",
     "patch_configurable",
     "prepare_next_tasks",
     "prepare_node_error_handler_task",
@@ -116,6 +117,12 @@ def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_versio
     writes = [write[1:] for write in pending if write[0] == NULL_TASK_ID and write[1] not in CONTROL_WRITES]
     if writes:
         apply_writes(checkpoint, channels, [PregelTaskWrites((), INPUT, writes, [])], next_version, {})
+
+
+def nodes_by_trigger(graph: Any) -> Mapping[str, Any]:
+    """By channel, the nodes that a write to it starts."""
+    found: Mapping[str, Any] = graph.trigger_to_nodes
+    return found
 
 
 def saver_and_config(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig]:

@@ -100,8 +100,8 @@ def kahn(plot: Plot) -> list[int]:
 
 
 def interpret(plot: Plot) -> tuple[list[Ran], dict[str, str]]:
-    """The rules: joins over taken branches, skips, ancestors only, LangGraph's order of a superstep at each causal depth,
-    no unordered plain writers."""
+    """The rules: joins over taken branches, skips, ancestors only, LangGraph's order of a superstep at each causal
+    depth, no unordered plain writers."""
     order = kahn(plot)
     ran: list[Ran] = []
     sources = {n: {a for a, b in plot.edges if b == n} for n in order}
