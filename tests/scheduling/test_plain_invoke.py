@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import count
 from typing import Any
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, Send, interrupt
 
 from agentmatrix import CyclicGraph, Dag, after, all_of, any_of, at_least, every, get_activation, signal
 from agentmatrix.errors import TriggerError
-from tests.scheduling.stage import Stage, State, thread
+from tests.scheduling.stage import Latch, Stage, State, thread
 
 both = pytest.mark.parametrize("kind", [Dag, CyclicGraph])
 
@@ -226,17 +227,55 @@ async def test_a_pause_does_not_wait_for_ticks() -> None:
     assert result["log"] == ["yes"]
 
 
-async def test_a_clock_that_is_faster_than_the_node_keeps_no_run_alive() -> None:
-    """At each end of `t` a tick waits already, and still the run ends with what else was at work."""
-    graph = CyclicGraph(State)
-    graph.add_node("a", lambda state: {"log": ["a"]})
+@pytest.mark.parametrize("follower", [None, "edge", "send"])
+async def test_a_clock_that_is_faster_than_the_node_keeps_no_run_alive(follower: str | None) -> None:
+    """At each end of `t` a tick waits already, and still the run ends with what else was at work.
+
+    What `t` leads to keeps it going no longer than `t` itself.
+    """
+    stage, graph, runs = Stage(), CyclicGraph(State), count(1)
+    graph.add_node("a", stage.held("a"))
     graph.add_edge(START, "a")
 
-    async def t(state: State) -> State:
-        await asyncio.sleep(0.05)
+    async def t(state: State) -> Any:
+        number = next(runs)
+        assert number < 50, "its clock keeps the run going"
+        if number == 2:
+            stage.release("a")
+        await asyncio.sleep(0.03)
+        return Command(goto=Send("b", {})) if follower == "send" else {}
+
+    async def b(state: State) -> State:
+        await asyncio.sleep(0.03)
         return {}
 
+    graph.add_node("t", t, destinations=("b",) if follower == "send" else None)
+    graph.add_trigger("t", every(0.01))
+    if follower is not None:
+        graph.add_node("b", b)
+    if follower == "edge":
+        graph.add_edge("t", "b")
+    result = await graph.compile().ainvoke({"log": []})
+    assert result["log"] == ["a"]
+
+
+def test_a_clock_keeps_no_sync_run_alive() -> None:
+    graph, runs, ended = CyclicGraph(State), count(1), Latch()
+
+    def a(state: State) -> State:
+        ended.wait("a")
+        return {"log": ["a"]}
+
+    def t(state: State) -> State:
+        number = next(runs)
+        assert number < 50, "its clock keeps the run going"
+        if number == 2:
+            ended.set("a")
+        time.sleep(0.03)
+        return {}
+
+    graph.add_node("a", a)
+    graph.add_edge(START, "a")
     graph.add_node("t", t)
     graph.add_trigger("t", every(0.01))
-    result = await asyncio.wait_for(graph.compile().ainvoke({"log": []}), 5)
-    assert result["log"] == ["a"]
+    assert graph.compile().invoke({"log": []})["log"] == ["a"]
