@@ -87,7 +87,7 @@ async def test_a_run_waits_for_a_time_that_is_to_come(kind: Any, asynchronous: b
         result = await compiled.ainvoke({"log": []})
     else:
         result = await asyncio.to_thread(compiled.invoke, {"log": []})
-    assert 0.19 <= time.monotonic() - begin < 5
+    assert 0.19 <= time.monotonic() - begin < 100
     assert sorted(result["log"]) == ["a", "any_of(after(0.2)) {'after(0.2)': 1}"]
 
 
@@ -111,7 +111,7 @@ async def test_a_time_out_for_a_slow_node() -> None:
     dag.add_node("slow", stage.held("slow"))
     dag.add_node("t", stage.target("t"))
     dag.add_trigger("t", any_of("slow", after(0.05, name="patience"), cancel_rest=True))
-    result = await asyncio.wait_for(dag.compile().ainvoke({"log": []}), 5)
+    result = await asyncio.wait_for(dag.compile().ainvoke({"log": []}), 100)
     assert result["log"] == ["t"]
     assert [seen.items for seen in stage.seen] == [{"patience": 1}]
 
@@ -119,8 +119,8 @@ async def test_a_time_out_for_a_slow_node() -> None:
 async def test_nobody_waits_for_a_time_out_that_nobody_needs() -> None:
     """The node has run: a time that could only have triggered it keeps the run no longer."""
     stage = Stage()
-    graph = listening(Dag, stage, any_of("a", after(60)))
-    result = await asyncio.wait_for(graph.ainvoke({"log": []}), 5)
+    graph = listening(Dag, stage, any_of("a", after(1000)))
+    result = await asyncio.wait_for(graph.ainvoke({"log": []}), 100)
     assert result["log"] == ["a", "t"]
     assert [set(seen.items) for seen in stage.seen] == [{"a"}]
 
@@ -143,7 +143,7 @@ async def test_ticks_trigger_while_others_are_at_work() -> None:
     graph.add_edge(START, "slow")
     graph.add_node("t", t)
     graph.add_trigger("t", every(0.02))
-    result = await asyncio.wait_for(graph.compile().ainvoke({"log": []}), 10)
+    result = await asyncio.wait_for(graph.compile().ainvoke({"log": []}), 100)
     assert result["log"] == ["slow"]
     assert ticks[:3] == sorted(set(ticks[:3]))
     assert ticks[0] == 1
@@ -152,7 +152,7 @@ async def test_ticks_trigger_while_others_are_at_work() -> None:
 
 @both
 async def test_ticks_keep_no_run_alive(kind: Any) -> None:
-    result = await asyncio.wait_for(listening(kind, Stage(), any_of(every(0.05))).ainvoke({"log": []}), 5)
+    result = await asyncio.wait_for(listening(kind, Stage(), any_of(every(0.05))).ainvoke({"log": []}), 100)
     assert result["log"] in (["a"], ["a", "t"])
 
 
@@ -185,7 +185,7 @@ async def test_ticks_do_not_pile_up() -> None:
     for name, node in {"t": t, "other": other}.items():
         graph.add_node(name, node)
         graph.add_trigger(name, any_of(every(0.01, name="clock")))
-    await asyncio.wait_for(graph.compile(max_rounds=1000).ainvoke({"log": []}), 10)
+    await asyncio.wait_for(graph.compile(max_rounds=1000).ainvoke({"log": []}), 100)
     assert len(told) <= 4
     assert len(heard) >= 10
 
@@ -201,7 +201,7 @@ async def test_a_tick_may_be_what_a_node_in_a_dag_waited_for() -> None:
     dag.add_node("slow", stage.held("slow"))
     dag.add_node("t", t)
     dag.add_trigger("t", any_of("slow", every(0.02)))
-    result = await asyncio.wait_for(dag.compile().ainvoke({"log": []}), 5)
+    result = await asyncio.wait_for(dag.compile().ainvoke({"log": []}), 100)
     assert result["log"] == ["slow"]
     assert [dict(seen.items) for seen in stage.seen] == [{"every(0.02)": 1}]
 
@@ -209,7 +209,7 @@ async def test_a_tick_may_be_what_a_node_in_a_dag_waited_for() -> None:
 async def test_times_and_signals_have_labels() -> None:
     stage = Stage()
     group = any_of("a", after(2), every(0.5), signal("audio"))
-    await asyncio.wait_for(listening(Dag, stage, group).ainvoke({"log": []}), 5)
+    await asyncio.wait_for(listening(Dag, stage, group).ainvoke({"log": []}), 100)
     assert stage.seen[0].group == "any_of(a, after(2), every(0.5), audio)"
 
 
@@ -221,9 +221,9 @@ async def test_a_pause_does_not_wait_for_ticks() -> None:
     graph.add_node("t", lambda state: {})
     graph.add_trigger("t", every(0.02))
     compiled, config = graph.compile(InMemorySaver()), thread()
-    paused = await asyncio.wait_for(compiled.ainvoke({"log": []}, config), 5)
+    paused = await asyncio.wait_for(compiled.ainvoke({"log": []}, config), 100)
     assert "__interrupt__" in paused
-    result = await asyncio.wait_for(compiled.ainvoke(Command(resume="yes"), config), 5)
+    result = await asyncio.wait_for(compiled.ainvoke(Command(resume="yes"), config), 100)
     assert result["log"] == ["yes"]
 
 
