@@ -9,12 +9,11 @@ from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.host import graph_types
 from agentmatrix.testing import loopback
-
-from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is: no test fails for it.
 settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
