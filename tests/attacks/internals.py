@@ -19,7 +19,8 @@ from agentmatrix.transport.framing import Reassembly
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.transport.multiplexer import Exchange
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.exceptions import FAILURE, decode_failure, encode_failure
+from agentmatrix.wire.exceptions import EXCEPTION
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 from agentmatrix.wire.v1.service_pb2 import Card, DescribeReply
 
@@ -116,7 +117,7 @@ def failure(error: BaseException) -> dict[str, Any]:
 def named_failure(type_name: str, *args: object, state: object = None) -> dict[str, Any]:
     """The body of a frame that ends a run with an error of any class, as a hostile host may name it."""
     plain = {"type": type_name, "text": "text", "args": list(args), **({"state": state} if state else {})}
-    return {"end": pb.End(failure=ormsgpack.packb([FAILURE.ext, plain]))}
+    return {"end": pb.End(failure=ormsgpack.packb([EXCEPTION.ext, plain]))}
 
 
 def unpacked_reply(frame: pb.Frame) -> tuple[bool, Any]:
@@ -174,7 +175,7 @@ def recorded_messages() -> Iterator[list[bytes]]:
             seen.append(data)
         return data
 
-    Exchange.take = recording  # type: ignore[method-assign]
+    Exchange.take = recording  # type: ignore[method-assign, assignment]
     try:
         yield seen
     finally:
