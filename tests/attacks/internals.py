@@ -17,7 +17,7 @@ from agentmatrix import Host, RemoteAgent
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport.framing import Reassembly
 from agentmatrix.transport.iothread import io_thread
-from agentmatrix.transport.multiplexer import Exchange
+from agentmatrix.transport.multiplexer import Multiplexer
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.exceptions import EXCEPTION
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
@@ -150,8 +150,8 @@ def io_tasks() -> int:
 
 def runs_of(host: Host) -> int:
     """How many runs are under way on a host."""
-    serving = host._serving
-    return len(serving.runs) if serving is not None else 0
+    state = host._state
+    return len(state.runs) if state is not None else 0
 
 
 def with_secrets(remote: RemoteAgent, host: Host) -> dict[str, object]:
@@ -167,16 +167,16 @@ def with_secrets(remote: RemoteAgent, host: Host) -> dict[str, object]:
 def recorded_messages() -> Iterator[list[bytes]]:
     """Records every message that this process writes."""
     seen: list[bytes] = []
-    take = Exchange.take
+    next_message = Multiplexer.next_message
 
-    def recording(exchange: Exchange) -> bytes | None:
-        data = take(exchange)
+    def recording(multiplexer: Multiplexer) -> bytes | None:
+        data = next_message(multiplexer)
         if data:
             seen.append(data)
         return data
 
-    Exchange.take = recording  # type: ignore[method-assign, assignment]
+    Multiplexer.next_message = recording  # type: ignore[method-assign, assignment]
     try:
         yield seen
     finally:
-        Exchange.take = take  # type: ignore[method-assign]
+        Multiplexer.next_message = next_message  # type: ignore[method-assign]
