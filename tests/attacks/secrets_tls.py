@@ -11,7 +11,6 @@ import socket
 import ssl
 import stat
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import Host, RemoteAgent
 from tests.attacks.hosted import State, one
 from tests.attacks.internals import with_secrets
-from tests.attacks.kit import Attacks, Figures, brief, workplace
+from tests.attacks.kit import Attacks, Figures, brief, eventually, workplace
 
 attacks = Attacks(__doc__)
 TOKEN = "s3cr3t-t0ken-of-the-lab"
@@ -249,7 +248,7 @@ def unix_socket() -> Figures:
     try:
         watcher.start()
         with _host(address=f"unix:{path}"):
-            time.sleep(0.1)
+            eventually(lambda: bool(modes))
             answer = RemoteAgent(f"unix:{path}/quick").invoke({})["text"]
             ended.set()
             watcher.join()
