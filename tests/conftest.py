@@ -9,10 +9,15 @@ from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.host import graph_types
 from agentmatrix.testing import loopback
+
+# How long an example takes says how busy the machine is: no test fails for it.
+settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_machine")
 
 # A shell's background jobs ignore SIGINT and hand that down; tests that press Ctrl-C need it in their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,7 +21,14 @@ __all__ = ["Forked", "command"]
 _ROOT = Path(__file__).parents[1]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["pytest", "agentmatrix.cli", "graphs.gobang.demo", "tests.live.triggered_graphs", "tests.interaction.served"]
+    [
+        "pytest",
+        "agentmatrix.cli",
+        "graphs.gobang.demo",
+        "tests.attacks.hosted",
+        "tests.interaction.served",
+        "tests.live.triggered_graphs",
+    ]
 )
 
 

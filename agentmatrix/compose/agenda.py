@@ -175,6 +175,9 @@ class LedgerAgenda:
     def expects(self) -> bool:
         return isinstance(self.ledger, TriggeredLedger) and self.ledger.expects()
 
+    def is_going(self) -> bool:
+        return not isinstance(self.ledger, TriggeredLedger) or self.ledger.is_going()
+
     def reads(self) -> bool:
         return isinstance(self.ledger, DagLedger) and self.ledger.reads()
 

@@ -35,6 +35,7 @@ class CyclicLedger(TriggeredLedger):
     def _load(self, base: Fold, activations: Iterable[Entry], called: Iterable[str] = ()) -> None:
         self._depths: list[int] = []
         self._rounds: list[Mapping[str, int]] = []
+        self._ticked: list[bool] = []
         super()._load(base, activations, called)
 
     # what has happened
@@ -53,6 +54,9 @@ class CyclicLedger(TriggeredLedger):
         if not activation.outside and activation.node != self.topology.start:
             rounds[activation.node] += 1
         self._rounds.append(dict(rounds))
+        origin, is_inside = activation.origin, not activation.outside
+        chain = activation.chain if origin is None else origin[:1]
+        self._ticked.append(is_inside and self._is_ticked(activation.node, activation.group, chain))
         super()._append(activation)
 
     def _key(self, activation: Entry) -> tuple[Any, ...]:
@@ -181,6 +185,17 @@ class CyclicLedger(TriggeredLedger):
 
     def _named(self, items: Mapping[str, Item]) -> dict[str, Item]:
         return {self.activations[item.entries[0]].node: item for item in items.values()}
+
+    def is_going(self) -> bool:
+        at_work = any(not self._is_ticked(firing.node, firing.group, firing.chain) for firing in self.due)
+        return at_work or any(not self._ticked[sender] for sender, _ in self._undelivered)
+
+    def _is_ticked(self, node: str, group: str | None, chain: Sequence[int]) -> bool:
+        """Whether nothing but ticks has led to an activation, directly or through others."""
+        if chain:
+            return all(self._ticked[index] for index in chain)
+        groups = [other for other in self.topology.groups.get(node, ()) if other.name == group]
+        return any(isinstance(source, Every) for other in groups for source in other.triggering)
 
     def over(self) -> dict[str, str]:
         alive = {firing.node for firing in self.due} | {pending.send.node for pending in self._undelivered.values()}

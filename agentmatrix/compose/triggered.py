@@ -160,6 +160,10 @@ class TriggeredLedger(Ledger):
         """Whether something from outside may still start a node."""
         return self.arrivals.open or bool(self.arrivals.timers)
 
+    def is_going(self) -> bool:
+        """Whether something is at work that ticks alone have not started. Ticks by themselves keep no run going."""
+        return True
+
     def causes_of(self, firing: Firing) -> tuple[int, ...]:
         """The activations that led to it, with all updates from outside."""
         if firing.called:

@@ -61,6 +61,9 @@ class Ear:
         names: the signals that the graph declares.
         timers: by label, the seconds and whether it fires again and again.
         wake: lets the task that waits look again; called on any thread.
+
+    Attributes:
+        ticking: whether timers that fire again and again do so now; where they do not, their ticks are put off.
     """
 
     names: frozenset[str] | None
@@ -75,7 +78,7 @@ class Ear:
         self.path, self.names, self.wake = path, names, wake
         self._sent: dict[str, deque[tuple[int, PendingSignal]]] = {}
         self._numbers = count()
-        self.closed = False
+        self.closed, self.ticking = False, True
         self._timers = dict(timers)
         now = time.monotonic()
         self._due = {label: now + seconds for label, (seconds, _) in timers.items()}
@@ -108,7 +111,7 @@ class Ear:
     def tick(self) -> str | None:
         """A timer that is due."""
         now = time.monotonic()
-        label = next((label for label, due in self._due.items() if due <= now), None)
+        label = next((label for label, due in self._running() if due <= now), None)
         if label is not None:
             seconds, repeats = self._timers[label]
             del self._due[label]
@@ -118,7 +121,11 @@ class Ear:
 
     def seconds(self) -> float | None:
         """How long until the next timer is due."""
-        return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+        times = [due for _, due in self._running()]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _running(self) -> list[tuple[str, float]]:
+        return [(label, due) for label, due in self._due.items() if self.ticking or not self._timers[label][1]]
 
 
 class Listening(PregelLoop):
@@ -215,6 +222,7 @@ class Listening(PregelLoop):
                 if not agenda.knows(sent.id):
                     return {"signal": sent.name, "value": sent.value, "id": sent.id}, sent
                 sent.acknowledge()
+        ear.ticking = agenda.expects() or agenda.is_going()
         if (label := ear.tick()) is not None:
             return {"tick": label}, None
         if room and agenda.open:

@@ -81,6 +81,9 @@ class Agenda(Protocol):
     def expects(self) -> bool:
         """Whether a signal, or a timer that fires once, may still start a turn."""
 
+    def is_going(self) -> bool:
+        """Whether something is at work that ticks alone have not started. Ticks by themselves keep no run going."""
+
     def reads(self) -> bool:
         """Whether a signal may come that starts nothing by itself, and that a turn to come is given."""
 

@@ -208,6 +208,6 @@ async def test_what_a_member_had_in_its_context_goes_when_it_has_answered() -> N
             await asyncio.sleep(0)
         return "and it is gone"
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         result = await round_of({"ann": ann, "bob": bob}, None).ainvoke({"messages": "hi"})
     assert talk(result) == [("ann", "ann has read it"), ("bob", "and it is gone")]

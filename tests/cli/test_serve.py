@@ -37,13 +37,13 @@ def address_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line.startswith("serving "):
-        raise AssertionError(process.communicate(timeout=30)[1])
+        raise AssertionError(process.communicate(timeout=100)[1])
     return line.rpartition(" at ")[2].strip()
 
 
 def end(process: subprocess.Popen[str], by: signal.Signals) -> tuple[int, str]:
     process.send_signal(by)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     return process.returncode, err
 
 
@@ -110,7 +110,7 @@ def test_sigterm_lets_runs_end_and_a_second_signal_does_not_wait(project: Projec
     with pytest.raises(subprocess.TimeoutExpired):
         host.wait(0.5)
     assert end(host, signal.SIGTERM)[0] == 0
-    _, err = caller.communicate(timeout=30)
+    _, err = caller.communicate(timeout=100)
     assert caller.returncode == 1
     assert err.startswith("error: ") and err.count("\n") == 1
 

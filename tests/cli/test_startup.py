@@ -16,7 +16,7 @@ PUBLIC_MODULES = ["display", "errors", "speakers", "stops", "testing"]
 
 def loaded_after(code: str) -> set[str]:
     code = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
     return set(ended.stderr.split())
 
 
@@ -63,7 +63,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 @pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "serve", "describe", "draw"])
 def test_each_command_explains_itself(command: str) -> None:
     help = subprocess.run(
-        [sys.executable, "-m", "agentmatrix", command, "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "agentmatrix", command, "--help"], capture_output=True, text=True, timeout=100
     )
     assert help.returncode == 0
     assert f"agentmatrix {command}" in help.stdout
@@ -71,6 +71,6 @@ def test_each_command_explains_itself(command: str) -> None:
 
 def test_version() -> None:
     version = subprocess.run(
-        [sys.executable, "-m", "agentmatrix", "--version"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "agentmatrix", "--version"], capture_output=True, text=True, timeout=100
     )
     assert version.stdout == f"agentmatrix {agentmatrix.__version__}\n"

@@ -78,7 +78,7 @@ class Desk:
             input="",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
 
 
@@ -126,7 +126,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     for process, _ in hosts:
         process.terminate()
     for process, _ in hosts:
-        process.communicate(timeout=30)
+        process.communicate(timeout=100)
         assert process.returncode == 0
 
 
@@ -146,7 +146,7 @@ def test_the_python_examples_run(desk: Desk) -> None:
     code = "\n".join(desk.here(block.text) for block in BLOCKS if block.language == "python")
     code += "\nprint(graph.invoke({'messages': 'Shall we build it?'})['messages'][-1].text)"
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=desk.folder, env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=desk.folder, env=environment(), capture_output=True, text=True, timeout=100
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == ["The numbers say yes. DONE"] * 2

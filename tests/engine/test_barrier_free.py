@@ -60,7 +60,7 @@ class Gates:
 
     async def start_of(self, *names: str) -> None:
         for name in names:
-            await asyncio.wait_for(self._of(self.started, name).wait(), 5)
+            await asyncio.wait_for(self._of(self.started, name).wait(), 100)
 
 
 def dag_of(gates: Gates, *edges: tuple[str, str], asks: tuple[str, ...] = (), **options: Any) -> Any:
@@ -295,7 +295,7 @@ async def test_a_concurrency_of_one_ends(mode: Any) -> None:
     graph = dag_of(gates, *FORK, checkpointer=InMemorySaver())
     config = {**thread(), "max_concurrency": 1}
     stream = graph.astream({"log": []}, config, stream_mode=mode, durability="sync")
-    await asyncio.wait_for(_drained(stream), 10)
+    await asyncio.wait_for(_drained(stream), 100)
     assert len(gates.ran) == 5
 
 

@@ -196,7 +196,7 @@ async def test_a_saver_that_is_lost_at_a_pause_loses_nothing() -> None:
     questions.asks = lambda name: ask  # type: ignore[method-assign]
     graph = questions.graph("triggers").copy({"checkpointer": saver})
     with pytest.raises(ConnectionError):
-        await asyncio.wait_for(graph.ainvoke({"log": []}, THREAD), 20)
+        await asyncio.wait_for(graph.ainvoke({"log": []}, THREAD), 100)
     saver.lost = False
     assert (await graph.aget_state(THREAD)).next == ("b",)
     await graph.ainvoke(None, THREAD)

@@ -175,7 +175,7 @@ def test_the_program_that_it_prints_runs(tmp_path: Path) -> None:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
     assert ran.returncode == 0, ran.stderr
     assert "black captain: Black plays g6." in ran.stdout

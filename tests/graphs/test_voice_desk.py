@@ -42,7 +42,7 @@ class Line:
 
 
 async def of(future: Future[None]) -> None:
-    await asyncio.wait_for(asyncio.wrap_future(future), 10)
+    await asyncio.wait_for(asyncio.wrap_future(future), 100)
 
 
 async def until(run: Any, node: str) -> None:
@@ -121,7 +121,7 @@ async def test_a_silent_caller_is_hung_up_on_but_not_while_the_desk_speaks(build
         for _ in range(3):
             await until(run, "watch")
         await run.signal("audio", b"On Sunday?")
-        await asyncio.wait_for(until(run, "wrap_up"), 10)
+        await asyncio.wait_for(until(run, "wrap_up"), 100)
         assert texts(await run.result())[-1] == "On Sunday we are closed."
 
 

@@ -39,7 +39,7 @@ class Raw:
     def failure(self) -> BaseException:
         """What the host answers in the end."""
         while True:
-            frame = self.inbox.get(timeout=20)
+            frame = self.inbox.get(timeout=100)
             if isinstance(frame, AgentMatrixError):
                 return frame
             if frame.WhichOneof("body") == "end":
@@ -115,7 +115,7 @@ def test_reserved_keys_of_a_config_are_the_hosts_own(host: Host) -> None:
         }
         raw = Raw(other.address)
         raw.frames.send(start(config=Codec().encode(packed)))
-        while (frame := raw.inbox.get(timeout=20)) and not isinstance(frame, AgentMatrixError):
+        while (frame := raw.inbox.get(timeout=100)) and not isinstance(frame, AgentMatrixError):
             if frame.WhichOneof("body") == "end":
                 break
     assert seen == [set(), set()]

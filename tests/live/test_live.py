@@ -33,7 +33,7 @@ async def test_signals_reach_a_graph_while_it_runs(verbs: Any) -> None:
 
 async def test_leaving_the_block_closes_the_input(verbs: Any) -> None:
     async with live(verbs, above(collecting(verbs)), EMPTY) as run:
-        await run.signal("panel/audio", "a", timeout=20)
+        await run.signal("panel/audio", "a", timeout=100)
     assert await run.result() == {"heard": ["a"]}
 
 
@@ -168,7 +168,7 @@ async def test_cancelling_the_task_cancels_the_run() -> None:
     await entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 100)
 
 
 async def test_stop_lets_running_nodes_end_and_starts_no_other(verbs: Any) -> None:

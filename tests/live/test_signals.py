@@ -30,7 +30,7 @@ async def test_each_signal_starts_a_node_in_order(place: Any, verbs: Any, durabi
     given = {"durability": durability} if durability else {}
     async with live(verbs, graph, EMPTY, THREAD, **given) as run:
         for number in range(5):
-            await run.signal("audio", number, timeout=20)
+            await run.signal("audio", number, timeout=100)
         run.close_input()
         assert [part["hear"]["heard"] async for part in run] == [[0], [1], [2], [3], [4]]
     assert (await run.result())["heard"] == [0, 1, 2, 3, 4]
@@ -141,12 +141,12 @@ async def test_live_runs_follow_one_another_on_a_thread(verbs: Any, durability: 
         for number, way in enumerate(ways):
             async with live(verbs, graph, None if number else EMPTY, THREAD, durability=durability) as run:
                 if way == "say":
-                    await run.signal("audio", number, timeout=20)
+                    await run.signal("audio", number, timeout=100)
                     said.append(number)
                 if way == "stop":
                     await run.stop("redeploy")
         async with live(verbs, graph, None, THREAD, durability=durability) as run:
-            await run.signal("audio", "last", timeout=20)
+            await run.signal("audio", "last", timeout=100)
         assert (await run.result())["heard"] == [*said, "last"], ways
 
 
@@ -156,8 +156,8 @@ async def test_a_signal_that_cannot_be_saved_is_its_senders_alone(verbs: Any, du
     async with live(verbs, graph, EMPTY, THREAD, durability=durability) as run:
         await run.signal("panel/audio", "before")
         with pytest.raises(SignalError, match="'panel/audio' was not taken: .*'function'"):
-            await run.signal("panel/audio", lambda: None, timeout=20)
-        await run.signal("panel/audio", "after", timeout=20)
+            await run.signal("panel/audio", lambda: None, timeout=100)
+        await run.signal("panel/audio", "after", timeout=100)
     assert (await run.result())["heard"] == ["before", "after"]
 
 
@@ -165,8 +165,8 @@ async def test_a_signal_that_cannot_be_saved_is_its_senders_alone(verbs: Any, du
 async def test_addresses_and_ids_are_text(verbs: Any, address: Any, id: Any) -> None:
     async with live(verbs, listener(checkpointer=InMemorySaver()), EMPTY, THREAD) as run:
         with pytest.raises(SignalError, match="of a signal is a str, not"):
-            await run.signal(address, "x", id=id, timeout=20)
-        await run.signal("audio", "after", timeout=20)
+            await run.signal(address, "x", id=id, timeout=100)
+        await run.signal("audio", "after", timeout=100)
     assert (await run.result())["heard"] == ["after"]
 
 
@@ -180,7 +180,7 @@ async def test_a_long_step_ends_for_a_checkpoint_that_counts_as_no_step(
         await run.signal("audio", 0)
         async for part in run:
             if (number := part["hear"]["heard"][0]) < 40:
-                await run.signal("audio", number + 1, timeout=20)
+                await run.signal("audio", number + 1, timeout=100)
                 continue
             break
     assert (await run.result())["heard"] == [*range(41)]
@@ -233,11 +233,11 @@ async def test_the_1001st_unread_signal_waits(place: Any, verbs: Any) -> None:
 
     async with live(verbs, place(listener(slow)), EMPTY, stream_mode=[]) as run:
         for number in range(1_001):
-            await run.signal("audio", number, timeout=20)
+            await run.signal("audio", number, timeout=100)
         with pytest.raises(TimeoutError):
             await run.signal("audio", "too much", timeout=0.05)
         release.set()
-        await run.signal("audio", "room again", timeout=20)
+        await run.signal("audio", "room again", timeout=100)
     assert [value for value in (await run.result())["heard"] if value != "too much"] == [*range(1_001), "room again"]
 
 
@@ -250,10 +250,10 @@ async def test_a_full_buffer_of_one_signal_shuts_out_no_other(place: Any, verbs:
     builder.add_node("hear", hear).add_trigger("hear", group)
     async with live(verbs, place(builder.compile()), EMPTY) as run:
         for number in range(1_000):
-            await run.signal("audio", number, timeout=20)
+            await run.signal("audio", number, timeout=100)
         with pytest.raises(TimeoutError):
             await run.signal("audio", "too much", timeout=0.05)
-        await run.signal("go", None, timeout=20)
+        await run.signal("go", None, timeout=100)
         run.close_input()
         if kind == "all_of":
             with pytest.raises(TriggerError, match="'start' and 'go' can no longer come"):
@@ -298,7 +298,7 @@ async def test_after_an_error_the_state_has_what_had_finished(verbs: Any, durabi
     with pytest.raises(ValueError, match="boom"):
         async with live(verbs, graph, EMPTY, THREAD, durability=durability) as run:
             for word in ("a", "b", "bad", "late"):
-                await run.signal("audio", word, timeout=20)
+                await run.signal("audio", word, timeout=100)
     state = graph.get_state(THREAD)
     assert (state.next, state.values["heard"]) == (("hear",), ["a", "b"])
     assert (

@@ -128,7 +128,7 @@ class Stage:
 
     async def until(self, *names: str) -> None:
         """Until these nodes are held, however long it takes (an async saver has threads of its own)."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(100):
             while not set(names) <= set(self.running):
                 await asyncio.sleep(0)
 
@@ -158,7 +158,7 @@ async def play(graph: Any, stage: Stage, events: Sequence[tuple[str, bool]]) -> 
         if run.done():
             ended_after = step
             break
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         await asyncio.wait([run])
     error = run.exception()
     return Played(None if error else run.result(), error, steps, ended_after)
@@ -217,12 +217,12 @@ class Latch:
     def wait(self, *keys: str) -> None:
         """Until all of these have been set."""
         with self._changed:
-            assert self._changed.wait_for(lambda: set(keys) <= self._set, 10), f"{keys} never came"
+            assert self._changed.wait_for(lambda: set(keys) <= self._set, 100), f"{keys} never came"
 
     def wait_any(self, *keys: str) -> None:
         """Until one of these has been set."""
         with self._changed:
-            assert self._changed.wait_for(lambda: set(keys) & self._set, 10), f"none of {keys} ever came"
+            assert self._changed.wait_for(lambda: set(keys) & self._set, 100), f"none of {keys} ever came"
 
     def set(self, *keys: str) -> None:
         with self._changed:

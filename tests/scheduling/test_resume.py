@@ -88,7 +88,7 @@ async def test_a_resumed_activation_is_told_the_same(
 
 
 async def _ended(stage: Stage, name: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         while name not in stage.ended:
             await asyncio.sleep(0)
     for _ in range(20):

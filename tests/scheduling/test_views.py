@@ -128,7 +128,7 @@ async def run_in_any_order(plot: Plot, data: st.DataObject) -> tuple[Any, dict[s
             if not stage.running:
                 break
             stage.release(data.draw(st.sampled_from(sorted(stage.running))))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(100):
             return await play.run, seen
 
 

@@ -284,7 +284,7 @@ thread.start()
 thread.join()
 assert ended
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
 
 
 def test_a_caller_deep_in_its_stack_still_decodes() -> None:
