@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from tests.test_layers import PACKAGE, modules
 
-# Until the engine is rewritten: these go with the old files of compose/ and engine/.
-OLD_ENGINE = {"Activation", "Arrivals", "Turn"}
+# The engine of graphs with triggers is the next to be replaced: its names go with it.
+OLD_ENGINE = PACKAGE / "ledger_engine"
 
 
 def repeated(names: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
@@ -22,6 +22,8 @@ def repeated(names: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
 
 def classes() -> Iterator[tuple[str, str]]:
     for path in modules(PACKAGE):
+        if OLD_ENGINE in path.parents:
+            continue
         for node in ast.walk(ast.parse(path.read_text(), str(path))):
             if isinstance(node, ast.ClassDef):
                 yield node.name.lstrip("_"), f"{path.relative_to(PACKAGE)}:{node.lineno}"
@@ -29,13 +31,15 @@ def classes() -> Iterator[tuple[str, str]]:
 
 def files() -> Iterator[tuple[str, str]]:
     for path in modules(PACKAGE):
+        if OLD_ENGINE in path.parents:
+            continue
         if path.name != "__init__.py":
             yield path.stem.lstrip("_"), str(path.relative_to(PACKAGE))
 
 
 def test_no_two_classes_have_one_name() -> None:
     found = repeated(classes())
-    assert found.keys() <= OLD_ENGINE, found
+    assert not found, found
 
 
 def test_no_two_files_have_one_name() -> None:

@@ -27,9 +27,9 @@ from agentmatrix.pregel.execution import (
     is_triggered,
     sanitize_untracked_values_in_send,
 )
-from agentmatrix.scheduling.activation import ScheduledActivation
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler
 from agentmatrix.scheduling.rules import Opening
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["close", "is_branch", "is_open", "levels_of", "opened", "schedule_of"]
 

@@ -33,7 +33,7 @@ from agentmatrix.pregel.execution import (
     map_output_values,
     patch_configurable,
 )
-from agentmatrix.scheduling.activation import ScheduledActivation
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["LAST_VALUES_ONLY", "SchedulerLoop"]
 

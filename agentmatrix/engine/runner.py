@@ -21,7 +21,7 @@ from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
 
 from agentmatrix.engine.loop import SchedulerLoop
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task
-from agentmatrix.scheduling.activation import ScheduledActivation
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["Runner"]
 

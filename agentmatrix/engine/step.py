@@ -17,9 +17,9 @@ from agentmatrix.pregel.execution import (
     branch_target,
     read_task_statuses,
 )
-from agentmatrix.scheduling.activation import ScheduledActivation, Write
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler
 from agentmatrix.scheduling.rules import NodeResult
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
 __all__ = ["OpenStep"]
 

@@ -27,7 +27,7 @@ from agentmatrix.pregel.execution import (
     prepare_node_error_handler_task,
     prepare_single_task,
 )
-from agentmatrix.scheduling.activation import ScheduledActivation
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.state import Channels
 
 __all__ = ["PendingWrites", "TaskFactory", "TaskIds"]

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from langgraph.errors import InvalidUpdateError
 
-from agentmatrix.scheduling.activation import ScheduledActivation
 from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["DagRules"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from agentmatrix.scheduling.activation import ScheduledActivation
 from agentmatrix.scheduling.log import ActivationLog, entries_of
 from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening, Rules
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.state import Channels, State, StateKeys
 from agentmatrix.scheduling.topology import Topology
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from agentmatrix.scheduling.activation import Order, ScheduledActivation, Write
+from agentmatrix.scheduling.scheduled_activation import Order, ScheduledActivation, Write
 
 __all__ = ["ActivationLog", "entries_of"]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from langgraph.types import Send
 
-from agentmatrix.scheduling.activation import ScheduledActivation, Write
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
 __all__ = ["Delivered", "NodeResult", "Opening", "Rules"]
 

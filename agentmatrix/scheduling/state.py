@@ -16,8 +16,8 @@ from langgraph.channels.base import BaseChannel
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Overwrite
 
-from agentmatrix.scheduling.activation import ScheduledActivation, Write
 from agentmatrix.scheduling.log import ActivationLog, entries_of
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
 __all__ = ["Channels", "State", "StateKeys"]
 
