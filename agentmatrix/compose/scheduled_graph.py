@@ -13,11 +13,11 @@ from agentmatrix.compose.explain import explained
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of
-from agentmatrix.engine.written_keys import observed, only_written, with_written_keys
 from agentmatrix.explanation import Explanation
 from agentmatrix.pregel.compiled_graph import set_node_runnable
 from agentmatrix.pregel.execution import branch_channel, saver_and_config, thread_of
 from agentmatrix.pregel.runnables import wrap_runnable
+from agentmatrix.pregel.written_keys import observed, only_written, with_written_keys
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology

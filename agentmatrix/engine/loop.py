@@ -20,7 +20,6 @@ from agentmatrix.engine.channels import RUN, RunChannel
 from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory, TaskIds
-from agentmatrix.engine.written_keys import WrittenKeysLoop
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
@@ -33,6 +32,7 @@ from agentmatrix.pregel.execution import (
     map_output_values,
     patch_configurable,
 )
+from agentmatrix.pregel.written_keys import WrittenKeysLoop
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["LAST_VALUES_ONLY", "SchedulerLoop"]

@@ -59,10 +59,10 @@ class _ObservedPregel(Pregel[Any, Any, Any, Any]):
 def observed(graph: Any) -> Any:
     """The graph, or a copy of it that runs the same and says what it has written; None for one that cannot say it."""
     kind = type(graph)
-    if not isinstance(graph, Pregel) or not isinstance(graph.output_channels, list):
-        return None
     if getattr(kind, "reports_written_keys", False):
         return graph
+    if not isinstance(graph, Pregel) or not isinstance(graph.output_channels, list):
+        return None
     if kind.stream is not Pregel.stream or kind.astream is not Pregel.astream:
         return None
     copy: Any = object.__new__(_observed_class(cast(Hashable, kind)))
