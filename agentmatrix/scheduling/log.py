@@ -7,10 +7,13 @@ that union, difference and containment cost nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from agentmatrix.scheduling.activation import Order, ScheduledActivation, Write
+if TYPE_CHECKING:
+    from agentmatrix.scheduling.activation import Order, ScheduledActivation, Write
 
-__all__ = ["ActivationLog", "entries_of"]
+__all__ = ["ActivationLog", "Rebase", "entries_of"]
 
 
 def entries_of(bits: int) -> Iterator[int]:
@@ -19,6 +22,29 @@ def entries_of(bits: int) -> Iterator[int]:
         lowest = bits & -bits
         yield lowest.bit_length() - 1
         bits ^= lowest
+
+
+@dataclass(frozen=True)
+class Rebase:
+    """How entries and depths are called once the beginning of a log has been folded for good.
+
+    Attributes:
+        dropped: the entries that have been folded, as a bit set.
+        first: the number of the entry that is the first one now. Entries between others that are gone stay holes.
+        floor: how many depths are gone.
+    """
+
+    dropped: int
+    first: int
+    floor: int
+
+    def bits(self, bits: int) -> int:
+        """The entries of a bit set that are left, by their new numbers."""
+        return (bits & ~self.dropped) >> self.first
+
+    def depth(self, depth: int) -> int:
+        """A depth, counted from the new floor."""
+        return max(0, depth - self.floor)
 
 
 class ActivationLog:
@@ -85,7 +111,8 @@ class ActivationLog:
 
     def of(self, node: str) -> list[int]:
         """The entries of a node, in the order of recording."""
-        return [entry for entry, name in enumerate(self.nodes) if name == node and not self.outside >> entry & 1]
+        inner = self.all & ~self.outside
+        return [entry for entry, name in enumerate(self.nodes) if name == node and inner >> entry & 1]
 
     def in_order(self, bits: int) -> list[int]:
         """The entries of a bit set in canonical order: by depth, then by their place in it."""
@@ -98,3 +125,29 @@ class ActivationLog:
             if level & inner:
                 return [self.nodes[entry] for entry in entries_of(level & inner)]
         return []
+
+    def compact(self, floor: int) -> Rebase:
+        """Forget the entries of the first depths.
+
+        Args:
+            floor: how many depths. Whatever is recorded from here on sees all of their entries.
+
+        Returns:
+            How the rest is called now.
+        """
+        dropped = 0
+        for level in self.levels[:floor]:
+            dropped |= level
+        kept = self.all & ~dropped
+        first = (kept & -kept).bit_length() - 1 if kept else len(self.nodes)
+        rebase = Rebase(dropped, first, floor)
+        for entry in entries_of(dropped >> first):
+            self.writes[first + entry] = ()
+        self.nodes, self.orders, self.writes = self.nodes[first:], self.orders[first:], self.writes[first:]
+        self.depths = list(map(rebase.depth, self.depths[first:]))
+        self.ancestors = list(map(rebase.bits, self.ancestors[first:]))
+        self.levels = list(map(rebase.bits, self.levels[floor:]))
+        self.writers = {key: rebase.bits(entries) for key, entries in self.writers.items()}
+        self.all, self.outside, self.silent = map(rebase.bits, (self.all, self.outside, self.silent))
+        self.floor += floor
+        return rebase
