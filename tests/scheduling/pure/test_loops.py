@@ -53,6 +53,7 @@ class Contest:
     data: st.DataObject
     driver: Driver = field(init=False)
     model: Cycles = field(init=False)
+    interrupted: int = 0
     lacking: list[tuple[str, str]] = field(default_factory=list)
     seen: dict[Any, Seen] = field(default_factory=dict)
 
@@ -68,16 +69,18 @@ class Contest:
         running = {named(activation) for activation in self.driver.running.values() if activation.error is None}
         assert running == set(self.model.running)
         for what in interruptions:
-            if self.data.draw(st.integers(0, 3)) == 0:
+            if self.interrupted < 3 and self.data.draw(st.integers(0, 3)) == 0:
+                self.interrupted += 1
                 self.driver = getattr(self.driver, what)()
                 self.remember()
                 again = {named(a) for a in self.driver.running.values() if a.error is None}
                 assert again == running
         if self.lacking:
-            (error,) = {node: error for node, error in self.driver.errors}.values()
-            assert isinstance(error, TriggerError)
-            assert (error.node, error.group) in self.lacking
-            assert error.skipped
+            assert self.driver.errors
+            for _, error in self.driver.errors:
+                assert isinstance(error, TriggerError)
+                assert (error.node, error.group) in self.lacking
+                assert error.skipped
             return False
         assert self.driver.errors == []
         if not self.model.running:
@@ -112,25 +115,49 @@ def contest(plot: Plot, data: st.DataObject, *interruptions: str) -> None:
     contest.check()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(plot=plots(), data=st.data())
 def test_no_item_is_lost_or_used_twice(plot: Plot, data: st.DataObject) -> None:
     contest(plot, data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(plot=plots(), data=st.data())
 def test_a_crash_changes_no_choice(plot: Plot, data: st.DataObject) -> None:
-    contest(plot, data, "crashed")
+    """What has started starts again with the same group, items and view. In which order other items have come is not
+    recorded, so the model cannot say what they start; none is lost or used twice."""
+    driver, seen, crashes = played(plot), dict[Any, Seen](), 0
+    while True:
+        running = {*driver.running}
+        if crashes < 3 and data.draw(st.integers(0, 3)) == 0:
+            crashes += 1
+            driver = getattr(driver, data.draw(st.sampled_from(["crashed", "crashed", "paused"])))()
+            assert {*driver.running} == running
+        for key, told in driver.seen.items():
+            assert seen.setdefault(key, told) == told
+        if driver.errors or not running:
+            break
+        driver.end(data.draw(st.sampled_from(sorted(running))))
+    check_queues(plot, list(seen.values()))
+    if not driver.errors:
+        assert driver.scheduler.is_quiescent()
+        assert sorted(driver.final()) == sorted(f"{told.node}#{told.number}" for told in seen.values())
 
 
-@settings(max_examples=300, deadline=None)
+def check_queues(plot: Plot, seen: list[Seen]) -> None:
+    """Each consumer has the items of a source in order, and none twice."""
+    for name, groups in plot.consumers.items():
+        consumed = {label for group in groups for label in (*group.sources, *group.gate, *group.optional)}
+        activations = sorted((told for told in seen if told.node == name), key=lambda told: told.number)
+        assert [told.number for told in activations] == list(range(1, len(activations) + 1))
+        for label in consumed - {label for group in groups for label in group.latest}:
+            had = [told.items[label]["log"][0] for told in activations if label in told.items]
+            due = [f"{label}#{i + 1}" for i in range(len(had))]
+            # Activations that run at once deliver as they end.
+            assert had == due if label not in plot.concurrent else len(set(had)) == len(had)
+
+
+@settings(max_examples=60, deadline=None)
 @given(plot=plots(), data=st.data())
 def test_a_pause_changes_no_choice(plot: Plot, data: st.DataObject) -> None:
     contest(plot, data, "paused")
-
-
-@settings(max_examples=300, deadline=None)
-@given(plot=plots(), data=st.data())
-def test_pauses_and_crashes_change_no_choice(plot: Plot, data: st.DataObject) -> None:
-    contest(plot, data, "crashed", "paused")
