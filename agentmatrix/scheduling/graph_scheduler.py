@@ -61,6 +61,7 @@ class GraphScheduler:
         self._is_replaying = False
         # The entries that everything to come sees: all up to the last update from outside.
         self._updated: Delivered = (0, 0)
+        self._unaware: frozenset[ScheduledActivation] = frozenset()
         self._compact_at = _COMPACT_AT
 
     def open(self, opening: Opening) -> None:
@@ -72,6 +73,8 @@ class GraphScheduler:
         ready, self.rules.ready = self.rules.ready, []
         if self._updated[0]:
             for activation in ready:
+                if activation in self._unaware:
+                    continue
                 activation.ancestors |= self._updated[0]
                 activation.depth = max(activation.depth, self._updated[1])
         return ready
@@ -350,6 +353,7 @@ class GraphScheduler:
                     numbers(log.ancestors[entry]),
                     [[key, value] for key, value in log.writes[entry] if key in tracked],
                     log.outside >> entry & 1,
+                    int(bool(log.earlier >> entry & 1 or log.outside & ~kept & ~log.ancestors[entry] & ~(1 << entry))),
                 ]
                 for entry in entries
             ],
@@ -391,10 +395,11 @@ class GraphScheduler:
             updates: by node, what somebody has written in its name since: it is not to run then.
         """
         log = self.log
-        for node, depth, order, ancestors, writes, *outside in kept["entries"]:
+        for node, depth, order, ancestors, writes, is_outside, is_earlier in kept["entries"]:
             past = ScheduledActivation(node, bits_of(ancestors), depth, ordered(order))
             written = [(key, value) for key, value in writes if key in kept["keys"]]
-            log.append(past, written, outside=bool(outside and outside[0]))
+            bit = log.append(past, written, outside=bool(is_outside))
+            log.earlier |= bit * is_earlier
         log.levels += [0] * (kept["depth"] - len(log.levels))
         log.floor, self.heard = kept.get("floor", 0), kept.get("heard", 0)
         self.already_done = frozenset(done)
@@ -408,6 +413,8 @@ class GraphScheduler:
                 activations[node] = ScheduledActivation(node, log.all, len(log.levels) if log.all else 0)
         for activation, plain in zip(sends, kept["sends"], strict=False):
             self._resume_send(activation, restored_activation(plain))
+        # What an update from outside has met at work does not see it.
+        self._unaware = frozenset((*resumed, *sends))
         waiting: dict[str, Delivered] = {
             node: (bits_of(known), depth)
             for node, (known, depth) in kept["waiting"].items()

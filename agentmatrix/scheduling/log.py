@@ -61,6 +61,8 @@ class ActivationLog:
         all: all entries.
         outside: the entries that are events from outside.
         silent: those of them that write nothing, such as signals.
+        earlier: the entries that do not know an event from outside which all to come knows, and which is not in the
+            log any more: they conflict with nothing that is to come.
         floor: how many depths have been folded for good.
     """
 
@@ -75,6 +77,7 @@ class ActivationLog:
         self.all = 0
         self.outside = 0
         self.silent = 0
+        self.earlier = 0
         self.floor = 0
 
     def __len__(self) -> int:
@@ -141,6 +144,8 @@ class ActivationLog:
         kept = self.all & ~dropped
         first = (kept & -kept).bit_length() - 1 if kept else len(self.nodes)
         rebase = Rebase(dropped, first, floor)
+        if events := dropped & self.outside:
+            self.earlier |= sum(1 << entry for entry in entries_of(kept) if events & ~self.ancestors[entry])
         for entry in entries_of(dropped >> first):
             self.writes[first + entry] = ()
         self.nodes, self.orders, self.writes = self.nodes[first:], self.orders[first:], self.writes[first:]
@@ -149,5 +154,6 @@ class ActivationLog:
         self.levels = list(map(rebase.bits, self.levels[floor:]))
         self.writers = {key: rebase.bits(entries) for key, entries in self.writers.items()}
         self.all, self.outside, self.silent = map(rebase.bits, (self.all, self.outside, self.silent))
+        self.earlier = rebase.bits(self.earlier)
         self.floor += floor
         return rebase

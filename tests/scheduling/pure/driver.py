@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langgraph.channels import BinaryOperatorAggregate, LastValue
@@ -169,7 +169,8 @@ class Driver:
 
     def crashed(self) -> Driver:
         """The run as it goes on after a crash."""
-        return self._again(copy.deepcopy(self.saver))
+        saver = self.saver
+        return self._again(replace(saver, results=dict(saver.results), records=list(saver.records)))
 
     def paused(self) -> Driver:
         """The run as it goes on after a pause."""
@@ -181,7 +182,9 @@ class Driver:
         base = {key: channel.from_checkpoint(channel.checkpoint()) for key, channel in final.items()}
         if kept is not None:
             for key in kept["keys"]:
-                base[key] = channels()[key].from_checkpoint(kept["base"][key]) if key in kept["base"] else channels()[key]
+                base[key] = (
+                    channels()[key].from_checkpoint(kept["base"][key]) if key in kept["base"] else channels()[key]
+                )
         done = self.scheduler.done() - {activation.node for activation in unfinished}
         none: dict[str, Any] = {"entries": [], "keys": [], "sends": [], "waiting": {}, "depth": 0}
         return self._again(Saver(kept or none, base, [send for send in sends if send], ready, done=done))
