@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from langgraph.errors import InvalidUpdateError
 
 from agentmatrix.scheduling.log import ActivationLog
-from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening
+from agentmatrix.scheduling.rules import ChoiceFreeRules, Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["DagRules"]
+__all__ = ["DagRules", "skip_reason"]
 
 
-class DagRules:
+class DagRules(ChoiceFreeRules):
     """Edges only. Counts, for each node, the sources that have not settled: O(edges) a run.
 
     A node settles when its sources have and nothing of it is at work. A skip needs no record of its own: it is a node
@@ -23,16 +23,10 @@ class DagRules:
     Args:
         topology: the shape of the graph.
         log: what has run.
-
-    Attributes:
-        ready: as in `Rules`.
-        cancelled: as in `Rules`; always empty here.
     """
 
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
-        self.topology, self.log = topology, log
-        self.ready: list[ScheduledActivation] = []
-        self.cancelled: list[ScheduledActivation] = []
+        super().__init__(topology, log)
         self.settled: set[str] = set()
         self.started: set[str] = set()
         self.ran: set[str] = set()
@@ -85,7 +79,7 @@ class DagRules:
                 )
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
-        node, nodes = activation.node, self._unsettled.keys() | self.settled
+        node, nodes = activation.node, self.topology.follow
         self.ran.add(node)
         ancestors, depth = activation.ancestors | bit, activation.depth + 1
         for target in (*result.targets, *(target for _, target in result.joins)):
@@ -145,24 +139,46 @@ class DagRules:
     def waiting(self) -> Mapping[str, Delivered]:
         return {n: d for n, d in self._delivered.items() if n not in self.started and n not in self.settled}
 
-    def waits_for(self, node: str) -> list[str]:
-        return (
-            []
-            if node in self.settled
-            else [
-                source
-                for source in self.topology.sources[node]
-                if source != self.topology.start and source not in self.settled
-            ]
-        )
+    def times(self, node: str) -> int:
+        return max(len(self.log.of(node)), int(node in self.ran))
 
     def skip_reason(self, node: str) -> str | None:
         if node not in self.settled or node in self.ran:
             return None
-        sources = self.topology.sources[node]
-        ran = [source for source in sources if source == self.topology.start or source in self.ran]
-        for source in ran:
-            if node in self.topology.choices.get(source, ()):
-                return f"the router or command of {source!r} led elsewhere"
-        skipped = [source for source in sources if source not in ran]
-        return f"{skipped[0]!r} is skipped: {self.skip_reason(skipped[0])}" if skipped else "nothing started it"
+        return skip_reason(self.topology, self.ran, node)
+
+    def closed_targets(self) -> Mapping[str, str]:
+        left = (targets for source, targets in self.topology.choices.items() if source in self._unsettled_nodes())
+        return {
+            node: f"{node!r} has ended"
+            if node in self.ran
+            else f"{node!r} was skipped ({skip_reason(self.topology, self.ran, node)})"
+            for node in self.settled.difference(*left)
+        }
+
+    def _unsettled_nodes(self) -> set[str]:
+        return {*self.topology.nodes} - self.settled
+
+    def is_quiescent(self) -> bool:
+        return not (self.ready or any(self._at_work.values()))
+
+    def waits_for(self, node: str) -> str:
+        left = [s for s in self.topology.sources[node] if s != self.topology.start and s not in self.settled]
+        return f"waits for {' and '.join(left)}" if left and node not in self.ran else ""
+
+
+def skip_reason(topology: Topology, ran: Container[str], node: str) -> str:
+    """Who decided that a node of a Dag is not to run.
+
+    Args:
+        topology: the shape of the graph.
+        ran: the nodes that have run.
+        node: a node that has not.
+    """
+    sources = topology.sources[node]
+    came = [source for source in sources if source == topology.start or source in ran]
+    for source in came:
+        if node in topology.choices.get(source, ()):
+            return f"the router or command of {source!r} led elsewhere"
+    skipped = [source for source in sources if source not in came]
+    return f"{skipped[0]!r} is skipped: {skip_reason(topology, ran, skipped[0])}" if skipped else "nothing started it"

@@ -7,10 +7,13 @@ that union, difference and containment cost nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from agentmatrix.scheduling.scheduled_activation import Order, ScheduledActivation, Write
+if TYPE_CHECKING:
+    from agentmatrix.scheduling.scheduled_activation import Order, ScheduledActivation, Write
 
-__all__ = ["ActivationLog", "entries_of"]
+__all__ = ["ActivationLog", "Rebase", "entries_of"]
 
 
 def entries_of(bits: int) -> Iterator[int]:
@@ -19,6 +22,29 @@ def entries_of(bits: int) -> Iterator[int]:
         lowest = bits & -bits
         yield lowest.bit_length() - 1
         bits ^= lowest
+
+
+@dataclass(frozen=True)
+class Rebase:
+    """How entries and depths are called once the beginning of a log has been folded for good.
+
+    Attributes:
+        dropped: the entries that have been folded, as a bit set.
+        first: the number of the entry that is the first one now. Entries between others that are gone stay holes.
+        floor: how many depths are gone.
+    """
+
+    dropped: int
+    first: int
+    floor: int
+
+    def bits(self, bits: int) -> int:
+        """The entries of a bit set that are left, by their new numbers."""
+        return (bits & ~self.dropped) >> self.first
+
+    def depth(self, depth: int) -> int:
+        """A depth, counted from the new floor."""
+        return max(0, depth - self.floor)
 
 
 class ActivationLog:
@@ -35,6 +61,8 @@ class ActivationLog:
         all: all entries.
         outside: the entries that are events from outside.
         silent: those of them that write nothing, such as signals.
+        earlier: the entries that do not know an event from outside which all to come knows, and which is not in the
+            log any more: they conflict with nothing that is to come.
         floor: how many depths have been folded for good.
     """
 
@@ -49,6 +77,7 @@ class ActivationLog:
         self.all = 0
         self.outside = 0
         self.silent = 0
+        self.earlier = 0
         self.floor = 0
 
     def __len__(self) -> int:
@@ -85,7 +114,8 @@ class ActivationLog:
 
     def of(self, node: str) -> list[int]:
         """The entries of a node, in the order of recording."""
-        return [entry for entry, name in enumerate(self.nodes) if name == node and not self.outside >> entry & 1]
+        inner = self.all & ~self.outside
+        return [entry for entry, name in enumerate(self.nodes) if name == node and inner >> entry & 1]
 
     def in_order(self, bits: int) -> list[int]:
         """The entries of a bit set in canonical order: by depth, then by their place in it."""
@@ -98,3 +128,32 @@ class ActivationLog:
             if level & inner:
                 return [self.nodes[entry] for entry in entries_of(level & inner)]
         return []
+
+    def compact(self, floor: int) -> Rebase:
+        """Forget the entries of the first depths.
+
+        Args:
+            floor: how many depths. Whatever is recorded from here on sees all of their entries.
+
+        Returns:
+            How the rest is called now.
+        """
+        dropped = 0
+        for level in self.levels[:floor]:
+            dropped |= level
+        kept = self.all & ~dropped
+        first = (kept & -kept).bit_length() - 1 if kept else len(self.nodes)
+        rebase = Rebase(dropped, first, floor)
+        if events := dropped & self.outside:
+            self.earlier |= sum(1 << entry for entry in entries_of(kept) if events & ~self.ancestors[entry])
+        for entry in entries_of(dropped >> first):
+            self.writes[first + entry] = ()
+        self.nodes, self.orders, self.writes = self.nodes[first:], self.orders[first:], self.writes[first:]
+        self.depths = list(map(rebase.depth, self.depths[first:]))
+        self.ancestors = list(map(rebase.bits, self.ancestors[first:]))
+        self.levels = list(map(rebase.bits, self.levels[floor:]))
+        self.writers = {key: rebase.bits(entries) for key, entries in self.writers.items()}
+        self.all, self.outside, self.silent = map(rebase.bits, (self.all, self.outside, self.silent))
+        self.earlier = rebase.bits(self.earlier)
+        self.floor += floor
+        return rebase

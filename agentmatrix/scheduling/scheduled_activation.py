@@ -8,6 +8,8 @@ from typing import Any
 
 from langgraph.types import Send
 
+from agentmatrix.scheduling.source_queues import Delivery
+
 __all__ = ["Order", "ScheduledActivation", "Write"]
 
 Write = tuple[str, Any]
@@ -29,7 +31,7 @@ class ScheduledActivation:
         send: the `Send` that starts it, or None.
         position: the number of that `Send` among those of its sender.
         group: the name of the trigger group that started it, or None.
-        items: by label of the source, what it delivered.
+        items: by label of the source, what it has delivered.
         rounds: by node, how often that node has run in the chain of activations that led here; in graphs with loops.
         error: what it raises in place of running.
         after: the nodes that led to it, for breakpoints.
@@ -45,7 +47,7 @@ class ScheduledActivation:
     send: Send | None = None
     position: int = 0
     group: str | None = None
-    items: Mapping[str, Any] = field(default_factory=dict)
+    items: Mapping[str, Delivery] = field(default_factory=dict)
     rounds: Mapping[str, int] = field(default_factory=dict)
     error: Exception | None = None
     after: tuple[str, ...] = ()
@@ -54,6 +56,17 @@ class ScheduledActivation:
     def __post_init__(self) -> None:
         if not self.order:
             self.order = (0, self.node)
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other activation of the run that its node has, and from those of other nodes."""
+        if self.name or self.send is None:
+            return self.name or self.node
+        return f"~{self.position}"
+
+    def given(self) -> dict[str, Any]:
+        """By label of the source, what it has delivered, for the node to keep or to change."""
+        return {label: delivery.given() for label, delivery in self.items.items()}
 
     def sent(self, send: Send, position: int, ancestors: int) -> ScheduledActivation:
         """The activation that a `Send` of this one starts.
@@ -68,7 +81,7 @@ class ScheduledActivation:
             ancestors,
             self.depth + 1,
             (1, self.order, position),
-            f"{self.name or self.node}.{position}",
+            f"{self.key}.{position}",
             send=send,
             position=position,
             after=(self.node,),

@@ -116,7 +116,8 @@ class State:
                 written.setdefault(key, []).append(value)
         after = dict(before)
         for key, values in written.items():
-            after[key] = updated(before[key], values)
+            # Several nodes may write one value where something from outside has come between them: the last one counts.
+            after[key] = updated(before[key], values[-1:] if key in self.keys.single else values)
         for key in self.keys.stepwise:
             if key not in written and before[key].is_available():
                 after[key] = updated(before[key], _NO_WRITES)
@@ -132,7 +133,7 @@ class State:
         log, single = self.log, self.keys.single
         for key in {key for key, _ in writes}:
             if key in single:
-                for other in entries_of(log.writers.get(key, 0) & ~activation.ancestors):
+                for other in entries_of(log.writers.get(key, 0) & ~activation.ancestors & ~log.earlier):
                     if log.ancestors[other] & log.outside == activation.ancestors & log.outside:
                         raise _conflict(key, activation.node, log.nodes[other])
                 if sum(name == key for name, _ in writes) > 1:

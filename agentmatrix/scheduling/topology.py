@@ -9,12 +9,17 @@ from functools import cached_property
 
 from agentmatrix.triggers import After, Every, Group, Signal, label_of
 
-__all__ = ["Topology", "drawn"]
+__all__ = ["Topology", "drawn", "join_key"]
 
 
 def drawn(cycle: Sequence[str]) -> str:
     """`"a -> b -> c -> a"` of the nodes a, b, c."""
     return " -> ".join([*cycle, cycle[0]])
+
+
+def join_key(sources: Sequence[str], node: str) -> str:
+    """What LangGraph calls the channel of a join: of one edge that leads from several nodes."""
+    return f"join:{'+'.join(sources)}:{node}"
 
 
 @dataclass(frozen=True)
