@@ -30,7 +30,6 @@ LAYERS = {
     "transport": 3,
     "scheduling": 2,
     "engine": 4,
-    "ledger_engine": 4,
     "session": 4,
     "compose": 5,
     "host": 5,
@@ -45,8 +44,7 @@ LAYERS = {
 LONGEST = 450
 
 FOREIGN = ("langgraph", "langchain_core", "langchain", "langsmith")
-# The engine extends LangGraph's loop; what is left of its private imports goes behind the door with its rewrite.
-DOOR = ("pregel/", "ledger_engine/")
+DOOR = ("pregel/",)
 # Attributes without an underscore that LangGraph and LangChain do not document.
 PRIVATE_ATTRIBUTES = {
     *("branches", "compiled", "managed", "schemas", "waiting_edges"),  # StateGraph
@@ -59,11 +57,8 @@ OWN_ATTRIBUTES = {
     ("cli/describe.py", "card.schemas"),
     ("remote/attributes.py", "card.schemas"),
 }
-# To be replaced with the ledger.
-EXEMPT = {"compose/steps.py", "ledger_engine/graph.py", "ledger_engine/loop.py", "ledger_engine/listener.py"}
-EXEMPT |= {"ledger_engine/pauses.py", "ledger_engine/snapshot.py", "ledger_engine/tasks.py"}
 # Classes that extend LangGraph's loop: they use what they inherit (tests/test_pregel_door.py).
-EXEMPT |= {"engine/graph.py", "engine/loop.py", "engine/pauses.py", "engine/written_keys.py"}
+EXEMPT = {"engine/graph.py", "engine/listener.py", "engine/loop.py", "engine/pauses.py"}
 # Of named tuples, enums and protocols: documented, or the language's.
 PYTHON_ATTRIBUTES = {"_asdict", "_fields", "_is_protocol", "_name_", "_replace", "_value_"}
 

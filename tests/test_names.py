@@ -8,9 +8,6 @@ from collections.abc import Iterator
 
 from tests.test_layers import PACKAGE, modules
 
-# The engine of graphs with triggers is the next to be replaced: its names go with it.
-OLD_ENGINE = PACKAGE / "ledger_engine"
-
 
 def repeated(names: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
     """The names that are in more than one place, with the places."""
@@ -22,8 +19,6 @@ def repeated(names: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
 
 def classes() -> Iterator[tuple[str, str]]:
     for path in modules(PACKAGE):
-        if OLD_ENGINE in path.parents:
-            continue
         for node in ast.walk(ast.parse(path.read_text(), str(path))):
             if isinstance(node, ast.ClassDef):
                 yield node.name.lstrip("_"), f"{path.relative_to(PACKAGE)}:{node.lineno}"
@@ -31,8 +26,6 @@ def classes() -> Iterator[tuple[str, str]]:
 
 def files() -> Iterator[tuple[str, str]]:
     for path in modules(PACKAGE):
-        if OLD_ENGINE in path.parents:
-            continue
         if path.name != "__init__.py":
             yield path.stem.lstrip("_"), str(path.relative_to(PACKAGE))
 

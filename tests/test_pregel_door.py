@@ -53,7 +53,6 @@ from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import ExecutionInfo, RunControl, Runtime
 from langgraph.types import Command, Interrupt, Send
 
-from agentmatrix.ledger_engine import loop
 from agentmatrix.pregel import callback_handlers, compiled_graph, config_keys, config_values, state_graph, task_config
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained, watch_drain
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
@@ -559,25 +558,6 @@ def test_every_public_method_of_a_graph_is_remote() -> None:
         *("stream_events", "astream_events"),  # stream, astream
         *("config_schema", "get_config_jsonschema", "validate"),  # deprecated, or of no use to a remote graph
     }, "Pregel has new public methods: let remote/remote_agent.py override them, or sort them in here"
-
-
-def test_the_names_that_open_steps_exchange_are_those_that_langgraph_looks_up() -> None:
-    """Without one of them, a Dag without barriers would silently run in supersteps."""
-    looked_up = {
-        Pregel.stream: {"SyncPregelLoop", "PregelRunner"},
-        Pregel.astream: {"AsyncPregelLoop", "PregelRunner"},
-        Pregel._prepare_state_snapshot: {"prepare_next_tasks"},
-        Pregel._aprepare_state_snapshot: {"prepare_next_tasks"},
-    }
-    for function, found in looked_up.items():
-        assert found <= set(function.__code__.co_names), f"{function.__name__} has changed: mend engine/graph.py"
-
-
-def test_the_methods_that_open_steps_override_are_langgraphs() -> None:
-    for ours, theirs in ((loop.OpenLoop, PregelLoop), (loop.Runner, PregelRunner)):
-        known = {"__init__", "commit", "submit", "tick", "after_tick", "put_writes", "__enter__", "__exit__"}
-        for name in known & vars(ours).keys():
-            assert hasattr(theirs, name) or name in inspect.get_annotations(theirs), f"{theirs.__name__}.{name}"
 
 
 def test_what_the_engine_replaces_is_looked_up_by_name() -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.graph import END
 from langgraph.types import StateUpdate
 
-from agentmatrix.compose.builder import ComposedGraph
-from agentmatrix.compose.explain import explained
+from agentmatrix.compose.builder import Builder, ComposedGraph
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
+from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.graph import ScheduledPregel
-from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of
+from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of, reopened
 from agentmatrix.explanation import Explanation
-from agentmatrix.pregel.compiled_graph import set_node_runnable
+from agentmatrix.pregel.compiled_graph import remove_edges, set_node_runnable
 from agentmatrix.pregel.execution import branch_channel, saver_and_config, thread_of
 from agentmatrix.pregel.runnables import wrap_runnable
+from agentmatrix.pregel.state_graph import routers_of
 from agentmatrix.pregel.written_keys import observed, only_written, with_written_keys
+from agentmatrix.scheduling.explain import explain
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology
@@ -50,12 +53,12 @@ class ScheduledGraph(ScheduledPregel, ComposedGraph):
             A mapping of nodes to their status; as text, a line a node.
         """
         saver, own = saver_and_config(self, config)
-        return explained(self, saver.get_tuple(own), saver, self.get_state(config))
+        return _explained(self, saver.get_tuple(own), saver, self.get_state(config))
 
     async def aexplain(self, config: RunnableConfig) -> Explanation:
         """The same as `explain`, async."""
         saver, own = saver_and_config(self, config)
-        return explained(self, await saver.aget_tuple(own), saver, await self.aget_state(config))
+        return _explained(self, await saver.aget_tuple(own), saver, await self.aget_state(config))
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
         """Update the state, as in LangGraph; what has finished in an open step stays finished."""
@@ -79,32 +82,38 @@ class ScheduledGraph(ScheduledPregel, ComposedGraph):
 
 
 def schedule(
-    graph: Scheduled,
-    graphs: Mapping[str, Any],
-    channels: Mapping[str, Any],
-    topology: Topology,
-    rules: RulesFactory,
-    *,
-    barriers: bool,
+    graph: Scheduled, builder: Builder, topology: Topology, rules: RulesFactory, *, barriers: bool
 ) -> Scheduled:
-    """Give a compiled graph its hidden channel.
+    """Give a compiled graph its hidden channel, and take the triggers out of its edges.
 
     Args:
         graph: the graph.
-        graphs: by node, the graph that stands in it as it is.
-        channels: the channels of its state.
+        builder: what it was made from; its triggers are among its edges, for the drawing.
         topology: its shape.
         rules: makes the rules that start its nodes.
         barriers: whether it runs in supersteps.
     """
-    for name, inner in graphs.items():
+    for name, inner in builder.graphs.items():
         _write_only_what_is_written(graph, name, inner)
+    remove_edges(graph, builder.drawn_only)
     joins = {
         name: node for node in topology.nodes for name in graph.nodes[node].triggers if name != branch_channel(node)
     }
-    channel = RunChannel(Schedule(topology, StateKeys(channels), rules, joins, barriers))
+    keys = StateKeys(builder.channels)
+    channel = RunChannel(Schedule(topology, keys, rules, joins, _may_end(builder), barriers))
     graph.channels = {**graph.channels, RUN: channel}
+    graph.signals = frozenset() if topology.deaf else topology.signals
     return graph
+
+
+def _may_end(builder: Builder) -> frozenset[str]:
+    """The nodes with a router or a command that may lead to END: LangGraph leaves no trace of that."""
+    routers = {
+        node
+        for node, found in routers_of(builder).items()
+        if any(router.ends is None or END in router.ends.values() for router in found.values())
+    }
+    return frozenset(routers | {name for name, spec in builder.nodes.items() if END in (spec.ends or ())})
 
 
 def _write_only_what_is_written(graph: ScheduledGraph, name: str, inner: Any) -> None:
@@ -122,3 +131,9 @@ def _write_only_what_is_written(graph: ScheduledGraph, name: str, inner: Any) ->
         return only_written(await reporting.ainvoke(state, with_written_keys(config, said)), said)
 
     set_node_runnable(graph, name, wrap_runnable(inner, call, acall, name=name))
+
+
+def _explained(graph: ScheduledGraph, saved: Any, saver: Any, snapshot: Any) -> Explanation:
+    found = reopened(graph, saved, saver) if saved is not None else None
+    nodes = schedule_of(graph.channels).topology.nodes
+    return explain(found[0].scheduler if found else None, nodes, snapshot.tasks)

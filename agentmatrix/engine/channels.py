@@ -30,6 +30,7 @@ class Schedule:
         keys: how the channels of its state take writes.
         rules: makes the rules that start its nodes.
         joins: by channel of a join (an edge from several nodes), the node that it leads to.
+        may_end: the nodes with a router or a command that may lead to END.
         barriers: whether all that becomes ready in a step waits for the step to end.
     """
 
@@ -37,6 +38,7 @@ class Schedule:
     keys: StateKeys
     rules: RulesFactory
     joins: Mapping[str, str]
+    may_end: frozenset[str] = frozenset()
     barriers: bool = False
 
 
@@ -84,10 +86,20 @@ class RunChannel(BaseChannel[Any, Any, Any]):
         # nodes that wait; the new version tells that those which are kept here still stand.
         return self.value is not MISSING
 
-    def stand_for(self, nodes: set[str]) -> None:
-        """Somebody has written in the name of these nodes: they are not to run any more."""
-        seen = {node: version for node, version in self.value["seen"].items() if node not in nodes}
-        self.value = {**self.value, "seen": seen, "done": sorted({*self.value["done"], *nodes})}
+    def stand_for(self, writes: Mapping[str, Sequence[tuple[str, Any]]]) -> None:
+        """Somebody has written in the name of these nodes: they are not to run any more.
+
+        Args:
+            writes: by node, what was written.
+        """
+        seen = {node: version for node, version in self.value["seen"].items() if node not in writes}
+        kept = {
+            node: [[key, value] for key, value in written if key not in self.schedule.keys.untracked]
+            for node, written in writes.items()
+        }
+        updates = {**self.value.get("updates", {}), **kept}
+        done = sorted({*self.value["done"], *writes})
+        self.value = {**self.value, "seen": seen, "done": done, "updates": updates}
 
 
 class ConstantChannel(BaseChannel[Any, Any, Any]):

@@ -16,6 +16,7 @@ from langgraph.constants import START
 from langgraph.types import Send
 
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
+from agentmatrix.engine.step import result_of
 from agentmatrix.engine.tasks import TaskIds
 from agentmatrix.pregel.execution import (
     INTERRUPT,
@@ -63,6 +64,8 @@ def opened(
     pending: Iterable[tuple[str, str, Any]],
     *,
     branches: bool,
+    input_open: bool | None = None,
+    replays: bool = True,
 ) -> tuple[GraphScheduler, TaskIds]:
     """The run as a checkpoint leaves it.
 
@@ -73,6 +76,8 @@ def opened(
         step: the number of the step that follows it.
         pending: the writes beside it.
         branches: see `is_branch`.
+        input_open: whether signals may come; None where that is not known.
+        replays: whether what lies beside the checkpoint is to be told again.
 
     Returns:
         A scheduler, and what the ids of the step's tasks are made from.
@@ -85,6 +90,8 @@ def opened(
     ready += [n for n in topology.deferred if n not in ready and _deferred_value(channels, n) is not MISSING]
     sends = [send for send in _pending_sends(channels) if send.node in topology.follow]
     called = {branch_target(channel) for task_id, channel, _ in pending if task_id == NULL_TASK_ID}
+    records = [value for _, channel, value in pending if channel == RUN] if replays else []
+    joined = {name: frozenset(channels[name].seen) for name in schedule.joins if channels[name].seen}
     ids = TaskIds(checkpoint["id"], step)
     base = {key: channels[key] for key in schedule.keys.all}
     paused = channels[RUN].value if channels[RUN].is_available() else None
@@ -100,10 +107,12 @@ def opened(
         ]
         if edited:
             sends = [Send(*send) for send in paused["sends"] if send[0] in topology.follow]
-        if not still and not (sends and (edited or paused["sent"] == versions.get(TASKS))):
+        alive = bool(paused["run"].get("rules")) and not edited
+        if not still and not alive and not (sends and (edited or paused["sent"] == versions.get(TASKS))):
             paused = None
     if paused is None:
         scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
+        _prepare(scheduler, records, input_open)
         activations = [_sent(position, send) for position, send in enumerate(sends)]
         begins = versions.get(START) is not None and versions[START] == max(versions.values())
         if begins:
@@ -113,6 +122,7 @@ def opened(
             # An update in the name of a node that has run starts its followers, but not those that have run as well.
             ready = [node for node in ready if node not in ran or node in called]
         opening = Opening({n: ScheduledActivation(n) for n in ready}, activations, done=ran, begins=begins)
+        opening.joined = joined
         opening.called = frozenset(node for node in ready if node in called)
         scheduler.open(opening)
         return scheduler, ids
@@ -125,10 +135,20 @@ def opened(
     for key in kept["keys"]:
         base[key] = base[key].from_checkpoint(kept["base"].get(key, MISSING))
     scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
+    _prepare(scheduler, records, input_open)
+    updates = {n: result_of(schedule, n, n, writes, recorded=True) for n, writes in paused.get("updates", {}).items()}
     run = [node for node in topology.nodes if node in still or node in ready]
     activations = [_sent(position, send) for position, send in enumerate(sends)]
-    scheduler.resume(kept, run, activations, paused["done"], called, identities=identities)
+    scheduler.resume(
+        kept, run, activations, paused["done"], called, identities=identities, joined=joined, updates=updates
+    )
     return scheduler, ids
+
+
+def _prepare(scheduler: GraphScheduler, records: Sequence[Any], input_open: bool | None) -> None:
+    scheduler.remember(records)
+    if input_open is not None:
+        scheduler.set_input_open(input_open)
 
 
 def _ran(nodes: Iterable[str], began: Any, seen: Mapping[str, Any]) -> frozenset[str]:
@@ -159,6 +179,8 @@ def close(
     nodes: Mapping[str, Any],
     following: Any,
     ids: TaskIds | None = None,
+    *,
+    rests: bool = False,
 ) -> set[str]:
     """Hand the final state to the channels, and say in LangGraph's words what is still to run. No reducer runs again.
 
@@ -169,6 +191,7 @@ def close(
         channels: its channels; they are changed.
         nodes: the nodes of the graph.
         following: the version that what changes gets.
+        rests: whether the run goes on though nothing is unfinished: more may come from outside.
         ids: at a pause, what the ids of tasks go on to be made from; None where the next step has ids of its own.
 
     Returns:
@@ -184,14 +207,14 @@ def close(
             updated.add(key)
     called = {activation.node for activation in unfinished if activation.send is None}
     waiting = scheduler.rules.waiting() if unfinished else {}
+    arrived = scheduler.rules.joined() if unfinished or rests else {}
     done = scheduler.done()
     for node in schedule.topology.nodes:
         joined = False
         for name in nodes[node].triggers:
             if name in schedule.joins:
-                _set_join(
-                    channels, versions, name, done if node in waiting or node in called else frozenset(), following
-                )
+                came = arrived.get(name) or (done if node in waiting or node in called else frozenset())
+                _set_join(channels, versions, name, came, following)
                 joined = joined or (node in called and channels[name].is_available())
                 updated.update((name,) if joined else ())
         name, triggers = branch_channel(node), node in called and not joined
@@ -220,7 +243,7 @@ def close(
         versions[TASKS] = following
         if sends:
             updated.add(TASKS)
-    paused = _paused(scheduler, unfinished, nodes, versions, seen, following, ids) if unfinished else None
+    paused = _paused(scheduler, unfinished, nodes, versions, seen, following, ids) if unfinished or rests else None
     if paused is not None or channels[RUN].is_available():
         channels[RUN] = RunChannel(schedule, MISSING if paused is None else paused)
         channels[RUN].key = RUN

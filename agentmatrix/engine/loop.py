@@ -15,15 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from langgraph.errors import GraphInterrupt
+from langgraph.types import Interrupt
 
 from agentmatrix.engine.channels import RUN, RunChannel
 from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory, TaskIds
+from agentmatrix.interrupts import cancelled_interrupts
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_RESUMING,
+    INTERRUPT,
     NULL_TASK_ID,
     PregelLoop,
     Task,
@@ -33,6 +36,7 @@ from agentmatrix.pregel.execution import (
     patch_configurable,
 )
 from agentmatrix.pregel.written_keys import WrittenKeysLoop
+from agentmatrix.scheduling.graph_scheduler import Record
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["LAST_VALUES_ONLY", "SchedulerLoop"]
@@ -50,6 +54,7 @@ class SchedulerLoop(WrittenKeysLoop):
         lock: held while the end of a task is recorded, and while tasks are made. Reentrant: writes are put under it.
         saved: by id of a task, the future of the saver that keeps its writes; only under durability "sync".
         submit_activation: runs an activation that is not alone, in LangGraph's executor.
+        given_up: the ids of the tasks that were cancelled, until the runner has cancelled them.
         submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
     """
 
@@ -70,6 +75,9 @@ class SchedulerLoop(WrittenKeysLoop):
         self.submit_call: Any = None
         self._put_futures: FutureRecorder | None = None
         self._accepted: list[Task] = []
+        self.given_up: list[str] = []
+        self._given_up: set[str] = set()
+        self._is_input_closed = self._is_resting = False
         self._continued: OpenStep | None = None
         self._has_ended = False
         self._wrote: set[str] = set()
@@ -113,8 +121,7 @@ class SchedulerLoop(WrittenKeysLoop):
         pending = self.checkpoint_pending_writes
         if self._continued is not None:
             step, self._continued = self._continued, None
-            step.go_on(self._factory(step.scheduler, TaskIds(self.checkpoint["id"], self.step)))
-            self.tasks = step.replay([])
+            self.tasks = step.go_on(self._factory(step.scheduler, TaskIds(self.checkpoint["id"], self.step)))
         else:
             scheduler, ids = opened(
                 self.checkpoint,
@@ -123,13 +130,17 @@ class SchedulerLoop(WrittenKeysLoop):
                 self.step,
                 self.checkpoint_pending_writes,
                 branches=is_branch(self.checkpoint_metadata),
+                input_open=self._is_input_open(),
+                replays=self._reapplies_pending_writes,
             )
             step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
             self.tasks = step.replay(pending if self._reapplies_pending_writes else [])
         step.factory.go_on()
         self._wrote = {write[0] for write in pending}
-        if self.tasks or step.finished:
+        if self.tasks or step.finished or step.scheduler.awaits_external():
             self.open_step = step
+            if (record := step.scheduler.take_record()) is not None and record["choices"]:
+                self._save(record)
 
     def _factory(self, scheduler: Any, ids: TaskIds) -> TaskFactory:
         return TaskFactory(
@@ -148,6 +159,7 @@ class SchedulerLoop(WrittenKeysLoop):
                 "cache_policy": self.cache_policy,
             },
             view=scheduler.view,
+            given=scheduler.given,
             level=levels_of(self.schedule, scheduler),
         )
 
@@ -180,8 +192,41 @@ class SchedulerLoop(WrittenKeysLoop):
             InvalidUpdateError: it cannot be; nothing has changed.
         """
         assert self.open_step is not None
-        self.open_step.finish(task, task.writes)
+        step = self.open_step
+        step.finish(task, task.writes)
         self._accepted.append(task)
+        if (record := step.scheduler.take_record()) is not None:
+            # What was decided because of it is saved with it, before anything that follows starts.
+            task.writes.append((RUN, record))
+        self.give_up(step.scheduler.take_cancelled())
+        self._on_change()
+
+    def give_up(self, activations: Sequence[ScheduledActivation]) -> None:
+        """These activations are cancelled: what they write does not count, and what they raise neither."""
+        if not activations or self.open_step is None:
+            return
+        for id in self.open_step.cancel(activations):
+            self.given_up.append(id)
+            self._given_up.add(id)
+            self.tasks.pop(id, None)
+            if (cancelled := cancelled_interrupts.get()) is not None:
+                cancelled.update(interrupt.id for interrupt in self._asked(id))
+
+    def _asked(self, task_id: str) -> list[Interrupt]:
+        """The interrupts that a task has paused with."""
+        pending = self.checkpoint_pending_writes
+        return [one for id, channel, value in pending if (id, channel) == (task_id, INTERRUPT) for one in value]
+
+    def _on_change(self) -> None:
+        """Something has been recorded."""
+
+    def _save(self, record: Record) -> Any:
+        """Keep a record beside the checkpoint."""
+        raise NotImplementedError
+
+    def _is_input_open(self) -> bool:
+        """Whether signals may come."""
+        return False
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
         if self.open_step is None or task_id in self._wrote or task_id == NULL_TASK_ID:
@@ -205,9 +250,15 @@ class SchedulerLoop(WrittenKeysLoop):
             saved, self.saved = self.saved, {}
         return list(saved.values())
 
+    def take_given_up(self) -> list[str]:
+        """The ids of the tasks that were cancelled since the last look."""
+        with self.lock:
+            given_up, self.given_up = self.given_up, []
+        return given_up
+
     def is_given_up(self, task: Task) -> bool:
         """Whether a task was cancelled: what it writes does not count, and what it raises neither."""
-        return False
+        return task.id in self._given_up
 
     def take_started(self) -> list[Task] | None:
         """The tasks that have become ready since the last look, but for those that are held back.
@@ -305,7 +356,7 @@ class SchedulerLoop(WrittenKeysLoop):
         if step is None:
             super().after_tick()
             return
-        self.updated_channels = updated = self._close(step, step.held)
+        self.updated_channels = updated = self._close(step, step.held, rests=self._is_resting)
         if (
             self._is_live_values
             and (self._last_values_only or self.schedule.barriers)
@@ -317,12 +368,16 @@ class SchedulerLoop(WrittenKeysLoop):
         if not self.schedule.barriers:
             self.step += max(0, step.scheduler.levels() - 1)
         self.open_step = None
-        self._has_ended = not step.held
-        self._continued = step if self.schedule.barriers and step.held else None
+        self._has_ended = not step.held and not self._is_resting
+        self._continued = step if self._is_resting or (self.schedule.barriers and step.held) else None
         self._put_checkpoint({"source": "loop"})
+        if self._is_resting:
+            # A checkpoint for its own sake is no step of the run's, whose number is limited.
+            self._is_resting = False
+            self.stop += 1
         self.config[CONF].pop(CONFIG_KEY_RESUMING, None)
         after = self.interrupt_after
-        ran = step.scheduler.log.nodes
+        ran = step.finished.values()
         if after and step.held and any(after == "*" or node in after for node in ran):
             self.status = "interrupt_after"
             self._prepare_tasks_and_emit_checkpoint()
@@ -333,7 +388,14 @@ class SchedulerLoop(WrittenKeysLoop):
     def _outputs(self) -> Sequence[str]:
         return (self.output_keys,) if isinstance(self.output_keys, str) else self.output_keys
 
-    def _close(self, step: OpenStep, unfinished: Sequence[ScheduledActivation], ids: TaskIds | None = None) -> set[str]:
+    def _close(
+        self,
+        step: OpenStep,
+        unfinished: Sequence[ScheduledActivation],
+        ids: TaskIds | None = None,
+        *,
+        rests: bool = False,
+    ) -> set[str]:
         self._delta_channels_forced_snapshot.update(
             name for name in self._delta_channel_names if name in step.scheduler.log.writers
         )
@@ -345,6 +407,7 @@ class SchedulerLoop(WrittenKeysLoop):
             self.nodes,
             self._next_version(),
             ids,
+            rests=rests,
         )
 
 

@@ -13,8 +13,9 @@ from typing import Any
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
+from agentmatrix.engine.channels import RUN
 from agentmatrix.engine.checkpoint import is_open, opened
-from agentmatrix.engine.loop import SchedulerLoop
+from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.pregel.execution import (
     CONF,
@@ -30,7 +31,7 @@ from agentmatrix.pregel.execution import (
 __all__ = ["PausingLoop"]
 
 
-class PausingLoop(SchedulerLoop):
+class PausingLoop(ListeningLoop):
     """What a loop without barriers does about pauses."""
 
     # a run that ends unfinished
@@ -55,7 +56,8 @@ class PausingLoop(SchedulerLoop):
         self.open_step = None
         if self.checkpointer is None:
             return
-        kept = [write for write in pending if write[0] not in step.finished and write[0] != NULL_TASK_ID]
+        told = {*step.finished, NULL_TASK_ID}
+        kept = [write for write in pending if write[0] not in told and write[1] != RUN]
         if self.durability == "exit":
             # It is put at the exit, under this id.
             self.checkpoint = create_checkpoint(self.checkpoint, None, self.step)

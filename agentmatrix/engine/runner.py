@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import queue
 from collections import deque
@@ -19,7 +20,8 @@ from typing import Any, TypeVar
 
 from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
 
-from agentmatrix.engine.loop import SchedulerLoop
+from agentmatrix.cancel_scope import CancelScope, current_scope
+from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
@@ -48,7 +50,8 @@ class Runner(PregelRunner):
 
     def __init__(self, *, put_writes: Any, **options: Any) -> None:
         super().__init__(put_writes=put_writes, **options)
-        self.loop: SchedulerLoop = put_writes().__self__
+        self.loop: ListeningLoop = put_writes().__self__
+        self._scopes: dict[str, CancelScope] = {}
         if (submit := self.loop.submit_call) is not None:
             self.submit = lambda: submit  # type: ignore[assignment]
 
@@ -98,6 +101,24 @@ class Runner(PregelRunner):
             tasks = (yield from self._saved_and_started()) if found else []
         return start
 
+    def _events(self, at_work: bool) -> Generator[Request, Any, list[Task]]:
+        """Let all count that has come from outside; the tasks that start because of it."""
+        started: list[Task] = []
+        while self.loop.take_event(at_work=at_work or bool(started)):
+            started += yield from self._successors()
+        return started
+
+    def _cancel_given_up(self, ready: deque[Task], at_work: dict[str, Any], ends: Ends) -> None:
+        """Cancel the tasks of losers. A local function in a thread runs out, and its result is dropped."""
+        for id in self.loop.take_given_up():
+            ends.remove(id)
+            if (future := at_work.pop(id, None)) is not None:
+                future.cancel()
+            if (scope := self._scopes.pop(id, None)) is not None:
+                scope.cancel()
+            for task in [task for task in ready if task.id == id]:
+                ready.remove(task)
+
     # sync
 
     def tick(
@@ -119,32 +140,52 @@ class Runner(PregelRunner):
             return
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: queue.SimpleQueue[tuple[Task, BaseException | None] | None] = queue.SimpleQueue()
-        ends = Ends(loop)
+        ends, at_work, waiter = Ends(loop), dict[str, Any](), None
         ready = deque(self._drive(self._uncached(list(tasks))))
-        at_work: dict[str, Any] = {}
-        waiter: Any = None
+        loop.start_listening(lambda: ended.put(None))
         yield
-        while ready or at_work:
-            if len(ready) == 1 and not at_work and get_waiter is None:
+        while True:
+            if loop.is_listening and not ends.stops:
+                ready += self._drive(self._events(bool(ready or at_work)))
+            self._cancel_given_up(ready, at_work, ends)
+            if not (ready or at_work or self._waits_on(ends)):
+                break
+            if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                 task = ready.popleft()
                 ready += self._end(task, self._run(task, options), ends)
                 yield
                 continue
             while ready and not ends.stops:
                 task = ready.popleft()
-                at_work[task.id] = future = loop.submit_activation(self._run, task, options, __reraise_on_exit__=False)
+                at_work[task.id] = future = loop.submit_activation(
+                    self._run_in_scope, task, options, __reraise_on_exit__=False
+                )
                 future.add_done_callback(functools.partial(_tell, ended, task))
             if ends.stops and not ends.waits_for(at_work):
                 break
             if get_waiter is not None and (waiter is None or waiter.done()):
                 waiter = get_waiter()
                 waiter.add_done_callback(lambda _: ended.put(None))
-            if (end := ended.get()) is not None:
-                del at_work[end[0].id]
-                ready += self._end(*end, ends)
+            with contextlib.suppress(queue.Empty):
+                end = ended.get(timeout=loop.seconds_to_timer())
+                if end is not None and at_work.pop(end[0].id, None) is not None:
+                    ready += self._end(*end, ends)
             yield
         yield
         ends.raise_first()
+
+    def _waits_on(self, ends: Ends) -> bool:
+        """Whether to wait for something from outside, though nothing is at work."""
+        return not ends.stops and not self.loop.rests() and self.loop.awaits_event(at_work=False)
+
+    def _run_in_scope(self, task: Task, options: dict[str, Any]) -> BaseException | None:
+        """Run one task in a thread of its own, where what it waits for can be cancelled."""
+        scope = self._scopes[task.id] = CancelScope(current_scope.get())
+        current_scope.set(scope)
+        try:
+            return self._run(task, options)
+        finally:
+            self._scopes.pop(task.id, None)
 
     def _run(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         """Run one task as LangGraph does. Returns what it has raised."""
@@ -194,14 +235,18 @@ class Runner(PregelRunner):
             return
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: asyncio.Queue[tuple[Task, BaseException | None] | None] = asyncio.Queue()
-        ends = Ends(loop)
+        ends, at_work, waiter = Ends(loop), dict[str, Any](), None
         ready = deque(await self._adrive(self._uncached(list(tasks))))
-        at_work: dict[str, Any] = {}
-        waiter: Any = None
+        loop.start_listening(_waker(ended))
         yield
         try:
-            while ready or at_work:
-                if len(ready) == 1 and not at_work and get_waiter is None:
+            while True:
+                if loop.is_listening and not ends.stops:
+                    ready += await self._adrive(self._events(bool(ready or at_work)))
+                self._cancel_given_up(ready, at_work, ends)
+                if not (ready or at_work or self._waits_on(ends)):
+                    break
+                if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                     task = ready.popleft()
                     ready += await self._aend(task, await self._arun(task, options), ends)
                     yield
@@ -222,9 +267,11 @@ class Runner(PregelRunner):
                 if get_waiter is not None and (waiter is None or waiter.done()):
                     waiter = get_waiter()
                     waiter.add_done_callback(lambda _: ended.put_nowait(None))
-                if (end := await ended.get()) is not None:
-                    del at_work[end[0].id]
-                    ready += await self._aend(*end, ends)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(loop.seconds_to_timer()):
+                        end = await ended.get()
+                    if end is not None and at_work.pop(end[0].id, None) is not None:
+                        ready += await self._aend(*end, ends)
                 yield
         finally:
             for future in at_work.values():
@@ -258,6 +305,16 @@ class Runner(PregelRunner):
             return result
 
 
+def _waker(ended: asyncio.Queue[Any]) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(ended.put_nowait, None)
+
+    return wake
+
+
 def _tell(ended: queue.SimpleQueue[Any], task: Task, future: concurrent.futures.Future[BaseException | None]) -> None:
     error = future.exception() if not future.cancelled() else concurrent.futures.CancelledError()
     ended.put((task, error or future.result()))
@@ -281,7 +338,7 @@ class Ends:
         stops: whether nothing new is to start.
     """
 
-    def __init__(self, loop: SchedulerLoop) -> None:
+    def __init__(self, loop: ListeningLoop) -> None:
         self._loop = loop
         self._ends: list[tuple[Any, Task, BaseException]] = []
         self.stops = False
@@ -291,6 +348,10 @@ class Ends:
         self._ends.append((self._place(task), task, error))
         self._ends.sort(key=lambda end: end[0])
         self.stops = self.stops or not isinstance(error, GraphInterrupt)
+
+    def remove(self, task_id: str) -> None:
+        """A task was cancelled after it had ended."""
+        self._ends = [end for end in self._ends if end[1].id != task_id]
 
     def _place(self, task: Task) -> Any:
         step = self._loop.open_step

@@ -77,6 +77,7 @@ def _live_tasks(
         stop,
         options,
         view=scheduler.view,
+        given=scheduler.given,
         level=levels_of(schedule_of(channels), scheduler),
     )
     running = OpenStep(schedule_of(channels), scheduler, factory)

@@ -60,6 +60,7 @@ def reopened(graph: Any, saved: CheckpointTuple, saver: Any) -> tuple[OpenStep, 
         step + 2,
         {"store": graph.store, "checkpointer": saver, "manager": None},
         view=scheduler.view,
+        given=scheduler.given,
         level=levels_of(schedule_of(channels), scheduler),
     )
     running = OpenStep(schedule_of(channels), scheduler, factory)
@@ -103,7 +104,7 @@ def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | N
     metadata = {"source": "loop", "step": step, "parents": saved.metadata.get("parents", {})}
     writes: dict[str, list[tuple[str, Any]]] = {}
     for task_id, channel, value in pending:
-        if task_id not in running.finished and task_id != NULL_TASK_ID:
+        if task_id not in running.finished and task_id != NULL_TASK_ID and channel != RUN:
             writes.setdefault(task_id, []).append((channel, value))
     return Pause(saved.config, put, metadata, new_versions(before, put["channel_versions"]), writes)
 
@@ -113,7 +114,7 @@ def apply_update(checkpoint: Any, channels: Any, tasks: Iterable[Any], *given: A
     tasks = list(tasks)
     updated = apply_writes(checkpoint, channels, tasks, *given)
     if channels[RUN].is_available():
-        channels[RUN].stand_for({task.name for task in tasks})
+        channels[RUN].stand_for({task.name: list(task.writes) for task in tasks})
     return updated
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Send
 
-from agentmatrix.engine.channels import Schedule
+from agentmatrix.engine.channels import RUN, Schedule
 from agentmatrix.engine.tasks import PendingWrites, TaskFactory
 from agentmatrix.pregel.execution import (
     ERROR_SOURCE_NODE,
@@ -17,11 +17,11 @@ from agentmatrix.pregel.execution import (
     branch_target,
     read_task_statuses,
 )
-from agentmatrix.scheduling.graph_scheduler import GraphScheduler
+from agentmatrix.scheduling.graph_scheduler import GraphScheduler, Record
 from agentmatrix.scheduling.rules import NodeResult
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
-__all__ = ["OpenStep"]
+__all__ = ["OpenStep", "result_of"]
 
 Holds = Callable[[ScheduledActivation], bool]
 
@@ -36,7 +36,7 @@ class OpenStep:
 
     Attributes:
         activations: by id of a task that is at work, its activation.
-        finished: the ids of the tasks that have finished.
+        finished: by id of a task that has finished, its node.
         held: the activations that wait for the step to end, behind a breakpoint, a drain, the last step or a barrier.
     """
 
@@ -44,7 +44,7 @@ class OpenStep:
         self.schedule, self.scheduler, self.factory = schedule, scheduler, factory
         self.activations: dict[str, ScheduledActivation] = {}
         self._calls: dict[str, ScheduledActivation] = {}
-        self.finished: set[str] = set()
+        self.finished: dict[str, str] = {}
         self.held: list[ScheduledActivation] = []
 
     def replay(self, pending: PendingWrites) -> dict[str, Task]:
@@ -58,26 +58,33 @@ class OpenStep:
         """
         statuses = read_task_statuses(pending)
         failed = {write[0] for write in pending if write[1] == ERROR_SOURCE_NODE}
-        unfinished: dict[str, Task] = {}
-        while ready := self.scheduler.take_ready():
-            for activation in ready:
-                task = self._make(activation)
-                status = statuses.get(task.id)
-                if task.id in failed and status is not None:
-                    # Its error handler has taken its place.
-                    error = status.error if isinstance(status.error, BaseException) else Exception(str(status.error))
-                    task = self.error_handler(task, error) or task
-                    status = statuses.get(task.id)
-                if status is not None and status.output:
-                    self.finish(task, status.output, recorded=True)
-                else:
-                    unfinished[task.id] = task
-        return unfinished
+        tasks: dict[ScheduledActivation, Task] = {}
 
-    def go_on(self, factory: TaskFactory) -> None:
-        """The next superstep, where each waits for the one before: what was held back is ready now."""
+        def saved(activation: ScheduledActivation) -> tuple[NodeResult, Record | None] | None:
+            task = self._make(activation)
+            status = statuses.get(task.id)
+            if task.id in failed and status is not None:
+                # Its error handler has taken its place.
+                error = status.error if isinstance(status.error, BaseException) else Exception(str(status.error))
+                task = self.error_handler(task, error) or task
+                status = statuses.get(task.id)
+            tasks[activation] = task
+            if status is None or not status.output:
+                return None
+            self.finished[task.id] = activation.node
+            record = next((value for channel, value in status.output if channel == RUN), None)
+            return self._result(activation, task.name, status.output, recorded=True), record
+
+        unfinished = self.scheduler.replay(saved)
+        self.activations = {activation.task_id: activation for activation in unfinished}
+        return {tasks[activation].id: tasks[activation] for activation in unfinished}
+
+    def go_on(self, factory: TaskFactory) -> dict[str, Task]:
+        """The run goes on in another step, and in memory. What was held back is ready now. Returns the tasks, by id."""
         self.scheduler.rules.ready[:0], self.held = self.held, []
-        self.factory, self.finished = factory, set()
+        self.scheduler.begin_step()
+        self.factory, self.finished = factory, {}
+        return {task.id: task for task in self.start_ready(None)}
 
     def _make(self, activation: ScheduledActivation) -> Task:
         task = self.factory.task(activation)
@@ -111,43 +118,70 @@ class OpenStep:
             self._calls[task.id] = activation
         return task
 
-    def finish(self, task: Task, writes: Iterable[Write], *, recorded: bool = False) -> None:
+    def finish(self, task: Task, writes: Iterable[Write]) -> None:
         """What a task has written counts from here on.
 
         Raises:
             InvalidUpdateError: it cannot; nothing has changed.
         """
-        result = self._result(task.name, writes, recorded=recorded)
         activation = self.activations[task.id]
-        self.scheduler.finish(activation, result, recorded=recorded)
-        self.finished.add(task.id)
+        self.scheduler.finish(activation, self._result(activation, task.name, writes))
+        self.finished[task.id] = activation.node
         del self.activations[task.id]
 
-    def _result(self, node: str, writes: Iterable[Write], *, recorded: bool) -> NodeResult:
-        keys, joins = self.schedule.keys.all, self.schedule.joins
-        state: list[Write] = []
-        targets: dict[str, None] = {}
-        sends: list[Send] = []
-        arrived: list[tuple[str, str]] = []
-        for channel, value in writes:
-            if channel in keys:
-                state.append((channel, value))
-            elif channel == TASKS:
-                sends.append(value)
-            elif (target := branch_target(channel)) is not None:
-                targets[target] = None
-            elif channel in joins:
-                arrived.append((channel, joins[channel]))
-        if not recorded:
-            nodes = self.schedule.topology.follow
-            for target in (*targets, *(send.node for send in sends)):
-                if target not in nodes:
-                    known = ", ".join(self.schedule.topology.nodes)
-                    raise InvalidUpdateError(
-                        f"the node {node!r} leads to {target!r}, which no node is (there are: {known})"
-                    )
-        return NodeResult(state, tuple(targets), sends, arrived)
+    def _result(
+        self, activation: ScheduledActivation, name: str, writes: Iterable[Write], *, recorded: bool = False
+    ) -> NodeResult:
+        return result_of(self.schedule, activation.node, name, writes, recorded=recorded)
+
+    def cancel(self, activations: Iterable[ScheduledActivation]) -> list[str]:
+        """These activations are given up. Returns the ids of their tasks."""
+        ids = [activation.task_id for activation in activations if self.activations.pop(activation.task_id, None)]
+        self.held = [activation for activation in self.held if activation.task_id not in ids]
+        return ids
 
     def unfinished(self) -> Sequence[ScheduledActivation]:
         """The activations that are ready, at work or held back, each once."""
         return list(dict.fromkeys((*self.activations.values(), *self.scheduler.rules.ready, *self.held)))
+
+
+def result_of(
+    schedule: Schedule, node: str, name: str, writes: Iterable[Write], *, recorded: bool = False
+) -> NodeResult:
+    """What a task has done, read from its writes to LangGraph's channels.
+
+    Args:
+        schedule: that of the graph.
+        node: the node whose activation has ended.
+        name: the node whose task it was: an error handler may have answered.
+        writes: what it has written.
+        recorded: whether this is out of a saver; the code may have changed since.
+
+    Raises:
+        InvalidUpdateError: it leads to a name that no node has.
+    """
+    keys, joins = schedule.keys.all, schedule.joins
+    state: list[Write] = []
+    targets: dict[str, None] = {}
+    sends: list[Send] = []
+    arrived: list[tuple[str, str]] = []
+    for channel, value in writes:
+        if channel in keys:
+            state.append((channel, value))
+        elif channel == TASKS:
+            sends.append(value)
+        elif (target := branch_target(channel)) is not None:
+            targets[target] = None
+        elif channel in joins:
+            arrived.append((channel, joins[channel]))
+    nodes = schedule.topology.follow
+    if not recorded:
+        for target in (*targets, *(send.node for send in sends)):
+            if target not in nodes:
+                known = ", ".join(schedule.topology.nodes)
+                raise InvalidUpdateError(
+                    f"the node {node!r} leads to {target!r}, which no node is (there are: {known})"
+                )
+    chosen = targets.keys() - {*schedule.topology.edges.get(node, ())}
+    ends = node in schedule.may_end and not chosen and not sends
+    return NodeResult(state, tuple(targets), sends, arrived, delivers=name == node, ends=ends)

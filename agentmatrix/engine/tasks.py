@@ -26,6 +26,7 @@ from agentmatrix.pregel.execution import (
     checkpoint_null_version,
     prepare_node_error_handler_task,
     prepare_single_task,
+    raising,
 )
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.state import Channels
@@ -63,6 +64,7 @@ class TaskFactory:
         stop: the number of the last step.
         options: store, checkpointer, manager, retry_policy and cache_policy, as LangGraph's function takes them.
         view: what an activation sees.
+        given: by label of its sources, what they have delivered to an activation.
         level: how many levels of activations of this step come before an activation.
     """
 
@@ -78,6 +80,7 @@ class TaskFactory:
         options: Mapping[str, Any],
         *,
         view: Callable[[ScheduledActivation], Channels],
+        given: Callable[[ScheduledActivation], dict[str, Any]],
         level: Callable[[ScheduledActivation], int],
     ) -> None:
         self.ids, self.config = ids, config
@@ -85,7 +88,7 @@ class TaskFactory:
         # Of what is pending LangGraph reads nothing else for a task, and it reads all of it for each.
         self.control: PendingWrites = [write for write in pending if write[1] in CONTROL_WRITES]
         self._for_those_at_work, self._had_answer = self.control, False
-        self._nodes, self._view, self._level = nodes, view, level
+        self._nodes, self._view, self._given, self._level = nodes, view, given, level
         self._options: dict[str, Any] = {
             **options,
             "checkpoint": {**checkpoint, "versions_seen": {}},
@@ -97,7 +100,7 @@ class TaskFactory:
 
     def task(self, activation: ScheduledActivation) -> Task:
         """The task of an activation, as LangGraph makes it."""
-        channels: dict[str, Any] = {**self._view(activation), RUN: ConstantChannel(activation)}
+        channels: dict[str, Any] = {**self._view(activation), RUN: ConstantChannel((activation, self._given))}
         path: tuple[Any, ...] = (PULL, activation.node)
         if activation.send is None:
             channels[self._nodes[activation.node].triggers[0]] = _TRIGGERED
@@ -118,7 +121,7 @@ class TaskFactory:
         )
         assert isinstance(task, Task), activation
         activation.task_id = task.id
-        return task
+        return task if activation.error is None else raising(task, activation.error)
 
     def error_handler_of(self, failed: Task) -> str | None:
         """The node that answers for this one when it fails."""
@@ -133,7 +136,7 @@ class TaskFactory:
             handler_node_name=handler,
             failed_error=error,
             pending_writes=self.control,
-            channels={**self._view(activation), RUN: ConstantChannel(activation)},
+            channels={**self._view(activation), RUN: ConstantChannel((activation, self._given))},
             config=failed.config,
             step=self.ids.step,
             **{**self._options, "checkpoint": checkpoint},
@@ -157,7 +160,7 @@ class TaskFactory:
             checkpoint_id_bytes=self._id_bytes,
             checkpoint_null_version=self._null_version,
             pending_writes=self.control,
-            channels={**self._view(activation), RUN: ConstantChannel(activation)},
+            channels={**self._view(activation), RUN: ConstantChannel((activation, self._given))},
             config=caller.config,
             step=self.ids.step,
             for_execution=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable
@@ -32,6 +32,7 @@ __all__ = [
     "as_class",
     "coercions_of",
     "hide_node",
+    "remove_edges",
     "set_node_runnable",
     "set_stream_channels",
     "set_stream_eager",
@@ -131,3 +132,17 @@ def answer_mappers(graph: Graph, node: str) -> tuple[Mapper, Mapper]:
 def trigger_of(node: str) -> str:
     """The channel that LangGraph calls a node by."""
     return f"branch:to:{node}"
+
+
+def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:
+    """Take these edges out of a compiled graph, not out of its drawing: their sources start their targets no more."""
+    for source, target in edges:
+        node, channel = graph.nodes[source], trigger_of(target)
+        writers = [writer for writer in node.writers if not _writes_only(writer, channel)]
+        graph.nodes[source] = node.copy({"writers": writers})
+
+
+def _writes_only(writer: Any, channel: str) -> bool:
+    return isinstance(writer, ChannelWrite) and all(
+        isinstance(entry, ChannelWriteEntry) and entry.channel == channel for entry in writer.writes
+    )

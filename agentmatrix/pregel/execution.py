@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -23,6 +24,7 @@ from langgraph._internal._constants import (
     RESUME,
     TASKS,
 )
+from langgraph._internal._runnable import RunnableCallable
 from langgraph._internal._typing import MISSING
 from langgraph.pregel._algo import (
     PregelTaskWrites,
@@ -82,6 +84,7 @@ __all__ = [
     "prepare_next_tasks",
     "prepare_node_error_handler_task",
     "prepare_single_task",
+    "raising",
     "read_task_statuses",
     "saver_and_config",
     "sanitize_untracked_values_in_send",
@@ -110,6 +113,15 @@ def is_triggered(channels: Mapping[str, Any], checkpoint: Any, name: str, node: 
     null = checkpoint_null_version(checkpoint)
     seen = checkpoint["versions_seen"].get(name)
     return null is not None and _triggers(channels, checkpoint["channel_versions"], seen, null, node)
+
+
+def raising(task: Task, error: Exception) -> Task:
+    """The task, as one that raises in place of running."""
+
+    def fail(_: Any) -> Any:
+        raise error
+
+    return replace(task, proc=RunnableCallable(fail, name=task.name, trace=False), retry_policy=(), cache_key=None)
 
 
 def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_version: Any) -> None:

@@ -93,6 +93,10 @@ class GraphScheduler:
         """How many levels of activations of this step come before an activation."""
         return max(0, self.log.floor + activation.depth - self._levels_before)
 
+    def begin_step(self) -> None:
+        """What starts from here on belongs to another step of LangGraph's."""
+        self._levels_before = self.depth()
+
     def levels(self) -> int:
         """How many levels of activations this step has."""
         return max(0, self.depth() - self._levels_before)

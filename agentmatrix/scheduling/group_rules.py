@@ -12,7 +12,7 @@ from agentmatrix.scheduling.log import ActivationLog, Rebase
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, SourceQueues
 from agentmatrix.scheduling.topology import Topology
-from agentmatrix.triggers import After, Group, Signal, Source, Verdict, label_of
+from agentmatrix.triggers import After, Group, GroupState, Signal, Source, label_of
 
 __all__ = ["GroupRules", "Phase"]
 
@@ -140,7 +140,7 @@ class GroupRules:
         """The first group of the node that is complete, with the next deliveries of its sources."""
         for group in self.topology.groups.get(node, ()):
             have, gone = self.standing(node, group)
-            if group.verdict(have, gone) is Verdict.COMPLETE:
+            if group.state(have, gone) is GroupState.COMPLETE:
                 return group, have
         return None
 
@@ -218,8 +218,8 @@ class GroupRules:
     # events
 
     def receive(self, label: str, id: str, value: Any, bit: int, depth: int) -> None:
-        delivery = self._arrived(Delivery(id, label, self.log.all, depth + 1, value, False))
         keeps_one = self.inputs.repeats(label)
+        delivery = self._arrived(Delivery(id, label, self.log.all, depth + 1, value, False, is_ticked=keeps_one))
         for node in self.topology.listeners.get(label, ()):
             if self.queues.consumes(node, label) and not (keeps_one and self.queues.length(node, label)):
                 self.queues.put(node, label, delivery)
@@ -291,7 +291,7 @@ class GroupRules:
         have, gone = self.standing(node, group)
         came = " and ".join(label for label in group.labels if label in have)
         text = f"{group.name} has {came} and waits for" if came else f"{group.name} waits for"
-        if group.verdict(have, gone) is Verdict.WAITING:
+        if group.state(have, gone) is GroupState.WAITING:
             return f"{text} {' and '.join(label for label in group.missing(have) if label not in gone)}"
         lost = [label for label in group.labels if label in gone]
         return f"{group.name} cannot fire, without {' and '.join(lost)}: {self.blame(lost[0])}" if lost else ""

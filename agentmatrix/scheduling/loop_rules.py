@@ -19,7 +19,7 @@ from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, Numbers, bits_of, join_rounds, merged
 from agentmatrix.scheduling.topology import Topology, join_key
-from agentmatrix.triggers import Every, Group, Verdict, label_of
+from agentmatrix.triggers import Every, Group, GroupState, label_of
 
 __all__ = ["LoopRules"]
 
@@ -128,6 +128,7 @@ class LoopRules(GroupRules):
             order=activation.order,
             is_sent=activation.send is not None,
             rounds=activation.rounds,
+            is_ticked=activation.is_ticked,
         )
         self._send(activation, result.sends, delivery.ancestors)
         if activation.send is None:
@@ -203,7 +204,7 @@ class LoopRules(GroupRules):
         batch, is_lost = _Batch(), False
         for number, (position, send) in enumerate(found, first):
             activation = sender.sent(send, position, ancestors)
-            activation.number = number
+            activation.number, activation.is_ticked = number, sender.is_ticked
             if activation.key in self._lost:
                 is_lost = True
                 continue
@@ -359,9 +360,12 @@ class LoopRules(GroupRules):
         error = self._bound_error(node, rounds)
         rounds[node] = rounds.get(node, 0) + 1
         name = "" if index == 1 else f"{node}#{index}"
-        return ScheduledActivation(
+        causes = [delivery for label, delivery in items.items() if label not in beside]
+        activation = ScheduledActivation(
             node, ancestors, depth, order, name, items=items, rounds=rounds, error=error, after=after
         )
+        activation.is_ticked = bool(causes) and all(delivery.is_ticked for delivery in causes)
+        return activation
 
     def _bound_error(self, node: str, rounds: Mapping[str, int]) -> Exception | None:
         return bound_error(self.topology, node, rounds, "it a way out")
@@ -410,11 +414,11 @@ class LoopRules(GroupRules):
             have, gone = self.standing(node, group)
             if not any(self.queues.length(node, label_of(source)) for source in group.triggering):
                 continue
-            verdict = group.verdict(have, gone)
-            if verdict is Verdict.COMPLETE:
+            verdict = group.state(have, gone)
+            if verdict is GroupState.COMPLETE:
                 self._start(node, group, self.queues.choose(group, have))
                 return
-            if verdict is Verdict.BROKEN:
+            if verdict is GroupState.BROKEN:
                 self._fail(node, group, gone)
                 return
 
@@ -435,6 +439,9 @@ class LoopRules(GroupRules):
 
     def reads_external(self) -> bool:
         return False
+
+    def is_going(self) -> bool:
+        return any(not activation.is_ticked for activation in self.at_work)
 
     # explanations
 

@@ -28,6 +28,8 @@ def plain_activation(activation: ScheduledActivation, numbers: Numbers, untracke
         "position": activation.position,
         "after": list(activation.after),
     }
+    if activation.is_ticked:
+        plain["is_ticked"] = True
     if activation.group is not None:
         plain["group"] = activation.group
     if activation.items:
@@ -51,6 +53,7 @@ def restored_activation(plain: dict[str, Any]) -> ScheduledActivation:
         items={label: Delivery.of(item) for label, item in plain.get("items", {}).items()},
         rounds=plain.get("rounds", {}),
         after=tuple(plain["after"]),
+        is_ticked=plain.get("is_ticked", False),
     )
 
 

@@ -125,6 +125,9 @@ class Rules(Protocol):
     def reads_external(self) -> bool:
         """Whether a signal may come that starts nothing by itself, and that a node to come is given."""
 
+    def is_going(self) -> bool:
+        """Whether something is at work that ticks alone have not started: ticks by themselves keep no run going."""
+
     def unread(self, label: str) -> int:
         """How many signals or ticks of this name some node has not consumed."""
 
@@ -199,6 +202,9 @@ class ChoiceFreeRules:
 
     def reads_external(self) -> bool:
         return False
+
+    def is_going(self) -> bool:
+        return True
 
     def unread(self, label: str) -> int:
         return 0

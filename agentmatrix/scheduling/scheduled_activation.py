@@ -34,6 +34,7 @@ class ScheduledActivation:
         items: by label of the source, what it has delivered.
         rounds: by node, how often that node has run in the chain of activations that led here; in graphs with loops.
         error: what it raises in place of running.
+        is_ticked: whether nothing but timers that fire again and again has led to it, directly or through others.
         after: the nodes that led to it, for breakpoints.
         task_id: the id of its task, once that is made.
     """
@@ -50,6 +51,7 @@ class ScheduledActivation:
     items: Mapping[str, Delivery] = field(default_factory=dict)
     rounds: Mapping[str, int] = field(default_factory=dict)
     error: Exception | None = None
+    is_ticked: bool = False
     after: tuple[str, ...] = ()
     task_id: str = ""
 

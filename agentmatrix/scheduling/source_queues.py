@@ -31,6 +31,7 @@ class Delivery:
         is_sent: whether a `Send` has started the node.
         rounds: by node, how often that node has run in the chain of activations that led here.
         place: the place in the order of arrival.
+        is_ticked: see `ScheduledActivation`.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Delivery:
     is_sent: bool = False
     rounds: Mapping[str, int] = field(default_factory=dict)
     place: int = 0
+    is_ticked: bool = False
 
     def given(self) -> Any:
         """The value, for a node that may do with it as it likes."""
@@ -76,6 +78,7 @@ class Delivery:
             self.is_sent,
             dict(self.rounds),
             place,
+            self.is_ticked,
         ]
 
     @classmethod
@@ -114,7 +117,10 @@ def merged(deliveries: Iterable[Delivery], id: str = "") -> Delivery:
         join_rounds(rounds, part.rounds)
     several = any(part.is_sent for part in parts)
     value = [part.value for part in parts] if several else first.value
-    return Delivery(id or first.id, first.source, ancestors, depth, value, True, first.order, False, rounds)
+    ticked = all(part.is_ticked for part in parts)
+    return Delivery(
+        id or first.id, first.source, ancestors, depth, value, True, first.order, False, rounds, is_ticked=ticked
+    )
 
 
 def join_rounds(rounds: dict[str, int], others: Mapping[str, int]) -> None:

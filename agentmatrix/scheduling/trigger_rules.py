@@ -19,7 +19,7 @@ from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, Numbers, merged
 from agentmatrix.scheduling.topology import Topology
-from agentmatrix.triggers import Every, Group, Source, Verdict, label_of
+from agentmatrix.triggers import Every, Group, GroupState, Source, label_of
 
 __all__ = ["TriggeredDagRules"]
 
@@ -305,12 +305,12 @@ class TriggeredDagRules(GroupRules):
         if any(map(self.node_may_come, self.topology.edge_sources[node])):
             return True
         groups = self.topology.groups.get(node, ())
-        return any(group.verdict(*self.standing(node, group)) is Verdict.WAITING for group in groups)
+        return any(group.state(*self.standing(node, group)) is GroupState.WAITING for group in groups)
 
     def _demand(self, node: str) -> tuple[Group, set[str]] | None:
         for group in self.topology.groups.get(node, ()):
             have, gone = self.standing(node, group)
-            if group.verdict(have, gone) is Verdict.BROKEN:
+            if group.state(have, gone) is GroupState.BROKEN:
                 return group, gone
         return None
 

@@ -173,7 +173,7 @@ async def test_addresses_and_ids_are_text(verbs: Any, address: Any, id: Any) -> 
 async def test_a_long_step_ends_for_a_checkpoint_that_counts_as_no_step(
     verbs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentmatrix.ledger_engine.listener.LONG", 6)
+    monkeypatch.setattr("agentmatrix.engine.listener.LONG", 6)
     graph = listener(checkpointer=InMemorySaver())
     config = {**THREAD, "recursion_limit": 3}
     async with live(verbs, graph, EMPTY, config, durability="sync", stream_mode="updates") as run:
