@@ -235,6 +235,9 @@ class GroupRules:
     def unread(self, label: str) -> int:
         return max((self.queues.length(node, label) for node in self.topology.listeners.get(label, ())), default=0)
 
+    def is_going(self) -> bool:
+        return True
+
     def is_quiescent(self) -> bool:
         return not (self.ready or self.at_work or self.failed)
 

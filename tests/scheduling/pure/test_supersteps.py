@@ -15,8 +15,8 @@ from langgraph.types import Send
 
 from agentmatrix.errors import BoundError
 from agentmatrix.scheduling import graph_scheduler
-from agentmatrix.scheduling.activation import ScheduledActivation
 from agentmatrix.scheduling.rules import NodeResult
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.superstep_rules import SuperstepRules
 from agentmatrix.scheduling.topology import Topology, join_key
 from tests.scheduling.pure.driver import Driver
