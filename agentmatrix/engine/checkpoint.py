@@ -139,9 +139,8 @@ def opened(
     updates = {n: result_of(schedule, n, n, writes, recorded=True) for n, writes in paused.get("updates", {}).items()}
     run = [node for node in topology.nodes if node in still or node in ready]
     activations = [_sent(position, send) for position, send in enumerate(sends)]
-    scheduler.resume(
-        kept, run, activations, paused["done"], called, identities=identities, joined=joined, updates=updates
-    )
+    done = {*paused["done"], *_ran(topology.nodes, versions.get(START), seen)}
+    scheduler.resume(kept, run, activations, done, called, identities=identities, joined=joined, updates=updates)
     return scheduler, ids
 
 
@@ -243,7 +242,12 @@ def close(
         versions[TASKS] = following
         if sends:
             updated.add(TASKS)
-    paused = _paused(scheduler, unfinished, nodes, versions, seen, following, ids) if unfinished or rests else None
+    told = schedule.barriers and ids is None
+    paused = (
+        _paused(scheduler, unfinished, nodes, versions, seen, following, ids, told=told)
+        if unfinished or rests
+        else None
+    )
     if paused is not None or channels[RUN].is_available():
         channels[RUN] = RunChannel(schedule, MISSING if paused is None else paused)
         channels[RUN].key = RUN
@@ -266,15 +270,17 @@ def _paused(
     seen: Mapping[str, Any],
     following: Any,
     ids: TaskIds | None,
-) -> dict[str, Any] | None:
-    run = scheduler.pause(unfinished, identities=ids is not None)
-    if run is None:
-        return None
+    *,
+    told: bool,
+) -> dict[str, Any]:
+    run = scheduler.pause(unfinished)
+    # Where each level is a step, versions tell what has run.
+    done = frozenset[str]() if told else scheduler.done() - {activation.node for activation in unfinished}
     base = scheduler.state.base
     return {
         "run": run,
         "ids": None if ids is None else list(ids),
-        "done": sorted(scheduler.done() - {activation.node for activation in unfinished}),
+        "done": sorted(done),
         "versions": {key: versions.get(key) for key in run["keys"]},
         "seen": {a.node: _seen(nodes[a.node], seen.get(a.node, {})) for a in unfinished if a.send is None},
         "sends": [

@@ -15,6 +15,7 @@ from agentmatrix.engine.loop import LAST_VALUES_ONLY
 from agentmatrix.engine.pauses import PausingLoop
 from agentmatrix.engine.runner import Runner
 from agentmatrix.engine.snapshot import arecord_snapshot, asnapshot, for_snapshot, record_snapshot, snapshot
+from agentmatrix.interrupts import cancelled_interrupts, remaining_interrupts
 from agentmatrix.pregel.execution import (
     CONF,
     AsyncBackgroundExecutor,
@@ -102,12 +103,22 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
     astream: Any = with_globals(Pregel.astream, AsyncPregelLoop=AsyncLoop, PregelRunner=Runner)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the graph, as in LangGraph."""
-        return super().invoke(input, _of_invoke(config, kwargs), **kwargs)
+        """Run the graph, as in LangGraph. Interrupts of nodes that were cancelled are not in the result."""
+        cancelled: set[str] = set()
+        token = cancelled_interrupts.set(cancelled)
+        try:
+            return remaining_interrupts(super().invoke(input, _of_invoke(config, kwargs), **kwargs), cancelled)
+        finally:
+            cancelled_interrupts.reset(token)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the graph, as in LangGraph."""
-        return await super().ainvoke(input, _of_invoke(config, kwargs), **kwargs)
+        """Run the graph, as in LangGraph. Interrupts of nodes that were cancelled are not in the result."""
+        cancelled: set[str] = set()
+        token = cancelled_interrupts.set(cancelled)
+        try:
+            return remaining_interrupts(await super().ainvoke(input, _of_invoke(config, kwargs), **kwargs), cancelled)
+        finally:
+            cancelled_interrupts.reset(token)
 
     def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
         make = snapshot if options.get("live") else record_snapshot

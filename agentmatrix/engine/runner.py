@@ -22,6 +22,7 @@ from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
 
 from agentmatrix.cancel_scope import CancelScope, current_scope
 from agentmatrix.engine.listener import ListeningLoop
+from agentmatrix.errors import BoundError
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
@@ -74,6 +75,14 @@ class Runner(PregelRunner):
                 task.writes.clear()
                 task.writes.extend(kept)
                 super().commit(task, exception)
+
+    def _should_route_to_error_handler(self, task: Task) -> bool:
+        # A loop without an end would go on for ever through its error handler.
+        step = self.loop.open_step
+        activation = step.activations.get(task.id) if step is not None else None
+        if activation is not None and isinstance(activation.error, BoundError):
+            return False
+        return super()._should_route_to_error_handler(task)
 
     def _successors(self) -> Generator[Request, Any, list[Task]]:
         """A task has ended and is accepted: wait for the saver under durability "sync", then start what follows."""

@@ -24,9 +24,11 @@ from agentmatrix.pregel.execution import (
     TASKS,
     Task,
     checkpoint_null_version,
+    is_default_key,
     prepare_node_error_handler_task,
     prepare_single_task,
     raising,
+    with_cache_key,
 )
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.state import Channels
@@ -121,7 +123,16 @@ class TaskFactory:
         )
         assert isinstance(task, Task), activation
         activation.task_id = task.id
+        if task.cache_key is not None and activation.group is not None:
+            task = self._cached_by_group(task, activation)
         return task if activation.error is None else raising(task, activation.error)
+
+    def _cached_by_group(self, task: Task, activation: ScheduledActivation) -> Task:
+        """By default LangGraph's key is all that the node is given; what has started it is part of that."""
+        policy = self._nodes[activation.node].cache_policy or self._options.get("cache_policy")
+        if policy is None or not is_default_key(policy):
+            return task
+        return with_cache_key(task, [activation.group, self._given(activation)])
 
     def error_handler_of(self, failed: Task) -> str | None:
         """The node that answers for this one when it fails."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._cache import default_cache_key
 from langgraph._internal._config import ensure_config, patch_configurable
 from langgraph._internal._constants import (
     CONF,
@@ -44,7 +46,7 @@ from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
 from langgraph.pregel._utils import get_new_channel_versions as new_versions
 from langgraph.pregel.debug import map_debug_checkpoint, map_debug_tasks
-from langgraph.types import PregelExecutableTask
+from langgraph.types import CachePolicy, PregelExecutableTask
 
 __all__ = [
     "CONF",
@@ -74,6 +76,7 @@ __all__ = [
     "channels_from_checkpoint",
     "checkpoint_null_version",
     "create_checkpoint",
+    "is_default_key",
     "is_triggered",
     "map_debug_checkpoint",
     "map_debug_tasks",
@@ -89,6 +92,7 @@ __all__ = [
     "saver_and_config",
     "sanitize_untracked_values_in_send",
     "thread_of",
+    "with_cache_key",
     "with_globals",
 ]
 
@@ -113,6 +117,19 @@ def is_triggered(channels: Mapping[str, Any], checkpoint: Any, name: str, node: 
     null = checkpoint_null_version(checkpoint)
     seen = checkpoint["versions_seen"].get(name)
     return null is not None and _triggers(channels, checkpoint["channel_versions"], seen, null, node)
+
+
+def is_default_key(policy: CachePolicy[Any]) -> bool:
+    """Whether a cache policy has no key function of its own."""
+    return policy.key_func is default_cache_key
+
+
+def with_cache_key(task: Task, more: Any) -> Task:
+    """The task with a cache key that depends on something more than its input."""
+    assert task.cache_key is not None
+    said = default_cache_key(task.cache_key.key, more)
+    digest = hashlib.sha256(said if isinstance(said, bytes) else said.encode()).hexdigest()
+    return replace(task, cache_key=task.cache_key._replace(key=digest))
 
 
 def raising(task: Task, error: Exception) -> Task:

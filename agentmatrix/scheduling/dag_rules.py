@@ -36,6 +36,7 @@ class DagRules(ChoiceFreeRules):
         self._led_by: dict[str, list[str]] = {}
         self._at_work: dict[str, int] = {}
         self._deferred: list[str] = []
+        self._sent: dict[str, int] = {}
 
     def open(self, opening: Opening) -> None:
         for activation in opening.sends:
@@ -96,6 +97,7 @@ class DagRules(ChoiceFreeRules):
         self._start_deferred()
 
     def _begin_send(self, activation: ScheduledActivation) -> None:
+        activation.number = self._sent[activation.node] = self._sent.get(activation.node, 0) + 1
         self._at_work[activation.node] = self._at_work.get(activation.node, 0) + 1
         self.ready.append(activation)
 

@@ -320,15 +320,14 @@ class GraphScheduler:
 
     # pauses
 
-    def pause(self, unfinished: Sequence[ScheduledActivation], *, identities: bool) -> dict[str, Any] | None:
-        """What must be kept besides the final state, as plain values; None where that is nothing.
+    def pause(self, unfinished: Sequence[ScheduledActivation]) -> dict[str, Any]:
+        """What must be kept besides the final state, as plain values.
 
         Most keys need nothing: all that has been written to them is seen by each activation to come. For a key that one
         of them may not see in full, its value before the run is kept and what has been written to it.
 
         Args:
             unfinished: the activations that are ready, at work or held back.
-            identities: whether these go on as what they are, by depth and name.
         """
         log, waiting, keys = self.log, self.rules.waiting(), self.state.keys
         # A node that waits in vain is looked at again.
@@ -350,8 +349,6 @@ class GraphScheduler:
 
         rules = self.rules.pause(numbers, keys.untracked)
         sends = [activation for activation in unfinished if activation.send is not None]
-        if not entries and not waiting and not sends and rules is None and not identities:
-            return None
         tracked = [key for key in held if key not in keys.untracked]
         base = self.state.base
         return {
