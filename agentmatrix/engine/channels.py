@@ -96,6 +96,7 @@ class RunChannel(BaseChannel[Any, Any, Any]):
         kept = {
             node: [[key, value] for key, value in written if key not in self.schedule.keys.untracked]
             for node, written in writes.items()
+            if node in self.value["seen"]
         }
         updates = {**self.value.get("updates", {}), **kept}
         done = sorted({*self.value["done"], *writes})

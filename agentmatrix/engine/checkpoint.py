@@ -230,7 +230,7 @@ def close(
             channels[name].update(())
             versions[name] = following
     if not unfinished:
-        _mark_as_run(done, nodes, versions.get(START), seen)
+        _mark_as_run(scheduler.ran(), nodes, versions.get(START), seen)
         # LangGraph infers from these in whose name an update comes that names no node: that of the node that ran last.
         for node in scheduler.log.last():
             if node in nodes:

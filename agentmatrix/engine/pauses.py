@@ -23,7 +23,6 @@ from agentmatrix.pregel.execution import (
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_RESUMING,
     NULL_TASK_ID,
-    create_checkpoint,
     map_output_values,
     patch_configurable,
 )
@@ -58,15 +57,13 @@ class PausingLoop(ListeningLoop):
             return
         told = {*step.finished, NULL_TASK_ID}
         kept = [write for write in pending if write[0] not in told and write[1] != RUN]
-        if self.durability == "exit":
-            # It is put at the exit, under this id.
-            self.checkpoint = create_checkpoint(self.checkpoint, None, self.step)
-            self._written_task_ids.update(write[0] for write in kept)
-            self.checkpoint_pending_writes = kept
-            return
         self._put_checkpoint({"source": "loop"})
         self.checkpoint_pending_writes = kept
-        self._put_beside(kept)
+        if self.durability == "exit":
+            # They are put at the exit.
+            self._written_task_ids.update(write[0] for write in kept)
+        else:
+            self._put_beside(kept)
 
     def _put_beside(self, pending: Sequence[tuple[str, str, Any]]) -> None:
         """Keep these writes beside the checkpoint that was just put."""

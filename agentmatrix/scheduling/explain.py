@@ -51,7 +51,7 @@ def why(scheduler: GraphScheduler | None, node: str, task: NodeStatus | None) ->
     if scheduler is None:
         return task or NodeStatus(node, "waiting", why="nothing has started it")
     rules = scheduler.rules
-    times = max(rules.times(node), int(node in scheduler.done()))
+    times = max(rules.times(node), int(node in scheduler.ran()))
     group = rules.started_by(node)
     started = f"started by {group}" if group else ""
     if (error := rules.failure(node)) is not None:

@@ -125,11 +125,17 @@ class GraphScheduler:
         if len(self.log) >= self._compact_at:
             self._compact()
 
-    def done(self) -> frozenset[str]:
+    def ran(self) -> frozenset[str]:
         """The nodes that have run, in this step or before a pause of it."""
         log = self.log
-        inner = log.nodes if not log.outside else (log.nodes[entry] for entry in entries_of(log.all & ~log.outside))
-        return self.already_done.union(inner)
+        return self.already_done.union(log.nodes[entry] for entry in entries_of(log.all & ~log.outside))
+
+    def done(self) -> frozenset[str]:
+        """The nodes that edges or groups have started and that have run, in this step or before a pause of it."""
+        log = self.log
+        return self.already_done.union(
+            log.nodes[entry] for entry in entries_of(log.all & ~log.outside) if log.orders[entry][0] == 0
+        )
 
     def given(self, activation: ScheduledActivation) -> dict[str, Any]:
         """By label of its sources, what they have delivered to an activation, for the node to keep or to change."""
