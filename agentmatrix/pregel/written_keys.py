@@ -16,7 +16,7 @@ from langgraph.pregel import Pregel
 
 from agentmatrix.pregel.execution import CONF, AsyncPregelLoop, PregelLoop, SyncPregelLoop, with_globals
 
-__all__ = ["WRITTEN_KEYS", "WrittenKeysLoop", "observed", "only_written", "with_written_keys"]
+__all__ = ["WRITTEN_KEYS", "WrittenKeysLoop", "observed", "observed_if_asked", "only_written", "with_written_keys"]
 
 WRITTEN_KEYS = "__pregel_agentmatrix_written_keys"
 """The key in `config["configurable"]` of the list that a graph fills. With LangGraph's own prefix it stays out of
@@ -68,6 +68,17 @@ def observed(graph: Any) -> Any:
     copy: Any = object.__new__(_observed_class(cast(Hashable, kind)))
     copy.__dict__.update(graph.__dict__)
     return copy
+
+
+def observed_if_asked(graph: Any, config: RunnableConfig) -> Any:
+    """The graph, as one that says what it has written if the config asks for that; one that cannot is asked no more."""
+    configurable: dict[str, Any] = config.get("configurable", {})
+    if WRITTEN_KEYS not in configurable:
+        return graph
+    reporting = observed(graph)
+    if reporting is None:
+        del configurable[WRITTEN_KEYS]
+    return reporting or graph
 
 
 @cache

@@ -14,10 +14,10 @@ from agentmatrix.scheduling.source_queues import Delivery, SourceQueues
 from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import After, Group, GroupState, Signal, Source, label_of
 
-__all__ = ["GroupRules", "Phase"]
+__all__ = ["GroupRules", "ReplayPhase"]
 
 
-class Phase(Enum):
+class ReplayPhase(Enum):
     """How far the rules may decide."""
 
     OPENING = "opening"
@@ -57,7 +57,7 @@ class GroupRules:
         self.queues = SourceQueues(topology.groups)
         self.at_work: dict[ScheduledActivation, None] = {}
         self.failed: dict[str, ScheduledActivation] = {}
-        self.phase = Phase.OPENING
+        self.phase = ReplayPhase.OPENING
         self._is_open = False
         self._is_quiet = False
         self._looks: set[str] = set()
@@ -93,11 +93,11 @@ class GroupRules:
             self._decide_all()
 
     def _repeat_all(self) -> None:
-        self.phase = Phase.REPEATING
+        self.phase = ReplayPhase.REPEATING
         self._known = {(delivery.source, delivery.id): delivery for delivery in self.deliveries()}
 
     def _decide_all(self) -> None:
-        self.phase = Phase.DECIDING
+        self.phase = ReplayPhase.DECIDING
         self.choices.clear()
         self._recorded.clear()
         self._recorded_sends.clear()
@@ -106,12 +106,12 @@ class GroupRules:
         self._wave()
 
     def end_replay(self) -> bool:
-        if self.phase is Phase.REPEATING:
-            self.phase = Phase.SETTLING
+        if self.phase is ReplayPhase.REPEATING:
+            self.phase = ReplayPhase.SETTLING
             self._looks.update(self.topology.nodes)
             self._wave()
             return True
-        if self.phase is Phase.SETTLING:
+        if self.phase is ReplayPhase.SETTLING:
             self._decide_all()
             return True
         return False
@@ -119,12 +119,12 @@ class GroupRules:
     @property
     def decides(self) -> bool:
         """Whether groups may start nodes without a record of it."""
-        return self.phase in (Phase.OPENING, Phase.DECIDING)
+        return self.phase in (ReplayPhase.OPENING, ReplayPhase.DECIDING)
 
     @property
     def is_outside_settled(self) -> bool:
         """Whether `inputs` says what may still come from outside."""
-        return self.phase in (Phase.SETTLING, Phase.DECIDING)
+        return self.phase in (ReplayPhase.SETTLING, ReplayPhase.DECIDING)
 
     def _arrived(self, delivery: Delivery) -> Delivery:
         """A delivery is there, and is the newest of its source."""

@@ -13,7 +13,7 @@ from typing import Any
 from langgraph.types import Send
 
 from agentmatrix.scheduling.bounds import bound_error
-from agentmatrix.scheduling.group_rules import GroupRules, Phase
+from agentmatrix.scheduling.group_rules import GroupRules, ReplayPhase
 from agentmatrix.scheduling.log import ActivationLog, Rebase
 from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
@@ -392,7 +392,7 @@ class LoopRules(GroupRules):
     def _come_to_rest(self) -> bool:
         """Nothing is at work and nothing can come: what has waited for something starts without it, or is an error.
         Returns whether something has started."""
-        if self.at_work or self.failed or self.inputs.ended or self.phase is not Phase.DECIDING:
+        if self.at_work or self.failed or self.inputs.ended or self.phase is not ReplayPhase.DECIDING:
             return False
         if self.awaits_external():
             return False
