@@ -9,6 +9,7 @@ from langgraph.graph import END, START
 from langgraph.types import Checkpointer
 
 from agentmatrix.compose.builder import Builder
+from agentmatrix.compose.ends import record_commands_to_end, record_routes_to_end
 from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.state_graph import edges_of, joins_of, routers_of
@@ -89,7 +90,11 @@ class CyclicGraph(Builder):
             )
         whole = self._copy()
         whole._drawn_only = self._drawn_triggers() - edges_of(self)
+        if self._groups:
+            record_routes_to_end(whole)
         graph = whole._compiled(CompiledCyclicGraph, name, checkpointer=checkpointer, **options)
+        if self._groups:
+            record_commands_to_end(graph, [node for node in graph.nodes if node != START])
         rules: RulesFactory = LoopRules if self._groups else SuperstepRules
         return schedule(graph, whole, topology, rules, barriers=not self._groups)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph import END
 from langgraph.types import StateUpdate
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
@@ -18,7 +17,6 @@ from agentmatrix.explanation import Explanation
 from agentmatrix.pregel.compiled_graph import remove_edges, set_node_runnable
 from agentmatrix.pregel.execution import branch_channel, saver_and_config, thread_of
 from agentmatrix.pregel.runnables import wrap_runnable
-from agentmatrix.pregel.state_graph import routers_of
 from agentmatrix.pregel.written_keys import observed, only_written, with_written_keys
 from agentmatrix.scheduling.explain import explain
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
@@ -100,20 +98,10 @@ def schedule(
         name: node for node in topology.nodes for name in graph.nodes[node].triggers if name != branch_channel(node)
     }
     keys = StateKeys(builder.channels)
-    channel = RunChannel(Schedule(topology, keys, rules, joins, _may_end(builder), barriers))
+    channel = RunChannel(Schedule(topology, keys, rules, joins, barriers))
     graph.channels = {**graph.channels, RUN: channel}
     graph.signals = frozenset() if topology.deaf else topology.signals
     return graph
-
-
-def _may_end(builder: Builder) -> frozenset[str]:
-    """The nodes with a router or a command that may lead to END: LangGraph leaves no trace of that."""
-    routers = {
-        node
-        for node, found in routers_of(builder).items()
-        if any(router.ends is None or END in router.ends.values() for router in found.values())
-    }
-    return frozenset(routers | {name for name, spec in builder.nodes.items() if END in (spec.ends or ())})
 
 
 def _write_only_what_is_written(graph: ScheduledGraph, name: str, inner: Any) -> None:

@@ -15,10 +15,12 @@ from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["RUN", "ConstantChannel", "RunChannel", "Schedule", "SparseSends"]
+__all__ = ["REACHED_END", "RUN", "ConstantChannel", "RunChannel", "Schedule", "SparseSends"]
 
 RUN = "agentmatrix:run"
 """The name of the hidden channel. A task reads its own activation under it."""
+REACHED_END = "reached END"
+"""What a task writes to it when a router or a command of it has led to END. All else that is written is a record."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,6 @@ class Schedule:
         keys: how the channels of its state take writes.
         rules: makes the rules that start its nodes.
         joins: by channel of a join (an edge from several nodes), the node that it leads to.
-        may_end: the nodes with a router or a command that may lead to END.
         barriers: whether all that becomes ready in a step waits for the step to end.
     """
 
@@ -38,7 +39,6 @@ class Schedule:
     keys: StateKeys
     rules: RulesFactory
     joins: Mapping[str, str]
-    may_end: frozenset[str] = frozenset()
     barriers: bool = False
 
 

@@ -273,8 +273,15 @@ class ListeningLoop(SchedulerLoop):
         self._on_change()
 
     def _on_change(self) -> None:
-        if self._closed_targets is not None and self.open_step is not None:
-            self._closed_targets.update(self.open_step.scheduler.closed_targets())
+        step, router = self.open_step, self.config[CONF].get(SIGNAL_ROUTER)
+        if step is None or router is None:
+            return
+        if self._closed_targets is not None:
+            self._closed_targets.update(step.scheduler.closed_targets())
+        if (listener := self._listener) is not None and not listener.repeats:
+            if not (step.scheduler.awaits_external() or step.scheduler.reads_external()):
+                # Nothing wants a signal any more: those under way are for others, or to be refused.
+                router.detach(listener)
 
     def _refuses(self, sent: PendingSignal) -> bool:
         """Whether the saver could not keep a signal: that is for its sender to know, and fails no run."""

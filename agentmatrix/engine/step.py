@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Send
 
-from agentmatrix.engine.channels import RUN, Schedule
+from agentmatrix.engine.channels import REACHED_END, RUN, Schedule
 from agentmatrix.engine.tasks import PendingWrites, TaskFactory
 from agentmatrix.pregel.execution import (
     ERROR_SOURCE_NODE,
@@ -72,7 +72,7 @@ class OpenStep:
             if status is None or not status.output:
                 return None
             self.finished[task.id] = activation.node
-            record = next((value for channel, value in status.output if channel == RUN), None)
+            record = next((v for channel, v in status.output if channel == RUN and v != REACHED_END), None)
             return self._result(activation, task.name, status.output, recorded=True), record
 
         unfinished = self.scheduler.replay(saved)
@@ -165,6 +165,7 @@ def result_of(
     targets: dict[str, None] = {}
     sends: list[Send] = []
     arrived: list[tuple[str, str]] = []
+    ends = False
     for channel, value in writes:
         if channel in keys:
             state.append((channel, value))
@@ -174,6 +175,8 @@ def result_of(
             targets[target] = None
         elif channel in joins:
             arrived.append((channel, joins[channel]))
+        elif channel == RUN:
+            ends = ends or value == REACHED_END
     nodes = schedule.topology.follow
     if not recorded:
         for target in (*targets, *(send.node for send in sends)):
@@ -182,6 +185,4 @@ def result_of(
                 raise InvalidUpdateError(
                     f"the node {node!r} leads to {target!r}, which no node is (there are: {known})"
                 )
-    chosen = targets.keys() - {*schedule.topology.edges.get(node, ())}
-    ends = node in schedule.may_end and not chosen and not sends
     return NodeResult(state, tuple(targets), sends, arrived, delivers=name == node, ends=ends)

@@ -26,6 +26,7 @@ __all__ = [
     "Graph",
     "Mapper",
     "PregelProtocol",
+    "add_answer_mapper",
     "add_channel",
     "add_hidden_node",
     "answer_mappers",
@@ -70,6 +71,12 @@ def write_channel(graph: Graph, node: str, channel: str, value: Any) -> None:
     """Let `node` write `value` to `channel` each time it runs, besides its own writes."""
     writer = ChannelWrite((ChannelWriteEntry(channel, value),))
     graph.nodes[node] = graph.nodes[node].copy({"writers": [writer, *graph.nodes[node].writers]})
+
+
+def add_answer_mapper(graph: Graph, node: str, mapper: Mapper) -> None:
+    """Let `node` write what `mapper` makes of its answer, pairs of channel and value, besides its own writes."""
+    writer = ChannelWrite((ChannelWriteTupleEntry(mapper),))
+    graph.nodes[node] = graph.nodes[node].copy({"writers": [*graph.nodes[node].writers, writer]})
 
 
 def hide_node(graph: Graph, node: str) -> None:

@@ -63,7 +63,10 @@ class GraphScheduler:
         self._updated: Delivered = (0, 0)
         self._unaware: frozenset[ScheduledActivation] = frozenset()
         self._compact_at = _COMPACT_AT
-        self._levels_before = 0
+        # Depth and height of this step. An event from outside begins a level of its own: what has come before it is
+        # no chain of steps, however long the run listens.
+        self._levels_before = self._last_event = 0
+        self._levels = 0
 
     def open(self, opening: Opening) -> None:
         """Begin where a checkpoint is."""
@@ -90,16 +93,19 @@ class GraphScheduler:
         return self.state.fold(activation.ancestors, activation.depth)
 
     def level(self, activation: ScheduledActivation) -> int:
-        """How many levels of activations of this step come before an activation."""
-        return max(0, self.log.floor + activation.depth - self._levels_before)
+        """How many levels of activations of this step come before an activation, since the last event that it knows."""
+        log, since = self.log, max(self._levels_before, self._last_event)
+        if events := activation.ancestors & log.outside:
+            since = max(since, log.floor + log.depths[events.bit_length() - 1] + 1)
+        return max(0, log.floor + activation.depth - since)
 
     def begin_step(self) -> None:
         """What starts from here on belongs to another step of LangGraph's."""
-        self._levels_before = self.depth()
+        self._levels_before, self._levels = self.depth(), 0
 
     def levels(self) -> int:
-        """How many levels of activations this step has."""
-        return max(0, self.depth() - self._levels_before)
+        """How many levels of activations this step has, between two events from outside."""
+        return self._levels
 
     def depth(self) -> int:
         """How many levels of activations have been recorded."""
@@ -120,6 +126,7 @@ class GraphScheduler:
         if not recorded:
             self.rules.check(activation, result)
             self.state.check(activation, result.writes)
+        self._levels = max(self._levels, self.level(activation) + 1)
         bit = self.log.append(activation, result.writes)
         self.rules.finish(activation, bit, result)
         if len(self.log) >= self._compact_at:
@@ -171,12 +178,20 @@ class GraphScheduler:
         for level in log.levels[:floor]:
             first |= level
         base = self.state.fold(first, floor)
+        self._note_events(first)
         self.already_done = self.already_done.union(log.nodes[entry] for entry in entries_of(first & ~log.outside))
         rebase = log.compact(floor)
         self.state.rebase(base)
         self.rules.rebase(rebase)
         self._updated = rebase.bits(self._updated[0]), rebase.depth(self._updated[1])
         self._compact_at = max(_COMPACT_AT, 2 * len(log))
+
+    def _note_events(self, entries: int) -> None:
+        """All to come knows the events among these entries, which are not kept."""
+        log = self.log
+        if events := entries & log.outside:
+            depth = log.floor + log.depths[events.bit_length() - 1] + 1
+            self._last_event = max(self._last_event, depth)
 
     # choices
 
@@ -349,6 +364,7 @@ class GraphScheduler:
         for key in held:
             kept |= log.writers[key]
         entries = list(entries_of(kept))
+        self._note_events(common & ~kept)
 
         def numbers(bits: int) -> list[int]:
             return [number for number, entry in enumerate(entries) if bits >> entry & 1]
@@ -377,6 +393,8 @@ class GraphScheduler:
             "waiting": {node: [numbers(known), depth] for node, (known, depth) in waiting.items()},
             "depth": len(log.levels),
             "before": self._levels_before,
+            "levels": self._levels,
+            "event": self._last_event,
             "floor": log.floor,
             "heard": self.heard,
             "updated": [numbers(self._updated[0]), self._updated[1]],
@@ -421,6 +439,7 @@ class GraphScheduler:
         log.levels += [0] * (kept["depth"] - len(log.levels))
         log.floor, self.heard = kept.get("floor", 0), kept.get("heard", 0)
         self._levels_before = kept["before"] if identities else log.floor + kept["depth"]
+        self._levels, self._last_event = kept.get("levels", 0) if identities else 0, kept.get("event", 0)
         self.already_done = frozenset(done)
         known, depth = kept.get("updated", ((), 0))
         self._updated = bits_of(known), depth

@@ -227,7 +227,7 @@ class GroupRules:
         self._wave()
 
     def set_input_open(self, open: bool) -> None:
-        self.inputs.open = open and bool(self.inputs.signals) and not self.inputs.ended
+        self.inputs.open = open and not self.inputs.ended
         if self._is_open:
             self._looks.update(self.topology.nodes)
             self._wave()
