@@ -86,6 +86,10 @@ class RunChannel(BaseChannel[Any, Any, Any]):
         # nodes that wait; the new version tells that those which are kept here still stand.
         return self.value is not MISSING
 
+    def clear(self) -> None:
+        """The run is over."""
+        self.value = MISSING
+
     def stand_for(self, writes: Mapping[str, Sequence[tuple[str, Any]]]) -> None:
         """Somebody has written in the name of these nodes: they are not to run any more.
 

@@ -107,7 +107,7 @@ def opened(
         ]
         if edited:
             sends = [Send(*send) for send in paused["sends"] if send[0] in topology.follow]
-        alive = bool(paused["run"].get("rules")) and not edited
+        alive = bool(paused["run"].get("rules"))
         if not still and not alive and not (sends and (edited or paused["sent"] == versions.get(TASKS))):
             paused = None
     if paused is None:
@@ -231,11 +231,14 @@ def close(
             versions[name] = following
     if not unfinished:
         _mark_as_run(scheduler.ran(), nodes, versions.get(START), seen)
-        # LangGraph infers from these in whose name an update comes that names no node: that of the node that ran last.
-        for node in scheduler.log.last():
-            if node in nodes:
-                name = branch_channel(node)
-                versions[name] = seen.setdefault(node, {})[name] = following
+    # LangGraph infers from these in whose name an update comes that names no node: that of the node that ran last. At a
+    # pause of a Dag it need not be named, since what has finished runs no more.
+    last = [node for node in scheduler.log.last() if node in nodes and node not in called]
+    if unfinished:
+        last = last[-1:] if ids is not None and not schedule.topology.max_rounds else []
+    for node in last:
+        name = branch_channel(node)
+        versions[name] = seen.setdefault(node, {})[name] = following
     sends = [activation.send for activation in unfinished if activation.send is not None]
     if TASKS in channels and (sends or channels[TASKS].is_available()):
         channels[TASKS].update(sends)

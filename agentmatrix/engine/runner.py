@@ -14,7 +14,7 @@ import contextlib
 import functools
 import queue
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -337,8 +337,7 @@ def _tell_async(ended: asyncio.Queue[Any], task: Task, future: asyncio.Future[Ba
 class Ends:
     """What has ended a run: errors, commands to the parent graph, questions.
 
-    Which of several counts does not depend on timing: when one has come, the activations before it in canonical order
-    are waited for, and the first one counts.
+    Of several that meet the first in canonical order counts.
 
     Args:
         loop: the loop whose step the activations belong to.
@@ -370,15 +369,17 @@ class Ends:
             activation = next((a for a in step.activations.values() if a.node == task.name), None)
         return (activation.depth, activation.order) if activation else (0, (0, task.name))
 
-    def waits_for(self, at_work: Iterable[str]) -> bool:
-        """Whether one of these tasks comes before all that has ended the run."""
-        step = self._loop.open_step
-        fatal = [end for end in self._ends if not isinstance(end[2], GraphInterrupt)]
-        if step is None or not fatal:
-            return False
-        working = [step.activations[id] for id in at_work if id in step.activations]
-        commands = all(isinstance(end[2], ParentCommand) for end in fatal)
-        return any(commands or (a.depth, a.order) < fatal[0][0] for a in working)
+    def waits_for(self, at_work: Mapping[str, Any]) -> bool:
+        """Whether to wait for more ends before the run ends.
+
+        An error ends it at once, as in LangGraph. Of commands to the parent graph each would be lost beside another,
+        so all that is at work is waited for.
+
+        Args:
+            at_work: by id of a task that is at work, its future.
+        """
+        commands = all(isinstance(end[2], GraphInterrupt | ParentCommand) for end in self._ends)
+        return bool(at_work) if commands else any(future.done() for future in at_work.values())
 
     def raise_first(self) -> None:
         """Raise what counts: the first error, else the first command to the parent, else all questions together."""

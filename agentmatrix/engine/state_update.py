@@ -18,6 +18,8 @@ from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory
 from agentmatrix.pregel.execution import (
     CONTROL_WRITES,
+    INPUT,
+    INTERRUPT,
     NULL_TASK_ID,
     apply_input_writes,
     apply_writes,
@@ -110,11 +112,18 @@ def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | N
 
 
 def apply_update(checkpoint: Any, channels: Any, tasks: Iterable[Any], *given: Any) -> set[str]:
-    """LangGraph's `apply_writes`, for `update_state`: a node in whose name somebody writes has run."""
+    """LangGraph's `apply_writes`, for `update_state`: a node in whose name somebody writes has run.
+
+    An update as END clears all tasks, and what is kept of the run with them.
+    """
     tasks = list(tasks)
     updated = apply_writes(checkpoint, channels, tasks, *given)
     if channels[RUN].is_available():
-        channels[RUN].stand_for({task.name: list(task.writes) for task in tasks})
+        named = {task.name: list(task.writes) for task in tasks if task.path[:1] == (INTERRUPT,)}
+        if named:
+            channels[RUN].stand_for(named)
+        elif all(task.name != INPUT for task in tasks):
+            channels[RUN].clear()
     return updated
 
 

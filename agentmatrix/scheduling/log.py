@@ -122,11 +122,11 @@ class ActivationLog:
         return sorted(entries_of(bits), key=lambda entry: (self.depths[entry], self.orders[entry]))
 
     def last(self) -> list[str]:
-        """The nodes of the greatest depth."""
+        """The nodes of the greatest depth, in canonical order."""
         inner = self.all & ~self.outside
         for level in reversed(self.levels):
             if level & inner:
-                return [self.nodes[entry] for entry in entries_of(level & inner)]
+                return [self.nodes[entry] for entry in self.in_order(level & inner)]
         return []
 
     def compact(self, floor: int) -> Rebase:
