@@ -132,6 +132,9 @@ def opened(
     kept = paused["run"]
     # What somebody has written to a key since is for all to see.
     kept = {**kept, "keys": [k for k in kept["keys"] if k in base and versions.get(k) == paused["versions"].get(k)]}
+    if paused["kind"] != _kind(schedule):
+        # Another builder has paused it: what its rules have kept means nothing to these.
+        kept = {**kept, "rules": None}
     for key in kept["keys"]:
         base[key] = base[key].from_checkpoint(kept["base"].get(key, MISSING))
     scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
@@ -148,6 +151,11 @@ def _prepare(scheduler: GraphScheduler, records: Sequence[Any], input_open: bool
     scheduler.remember(records)
     if input_open is not None:
         scheduler.set_input_open(input_open)
+
+
+def _kind(schedule: Schedule) -> str:
+    """The rules of a graph, by name."""
+    return getattr(schedule.rules, "__name__", "")
 
 
 def _ran(nodes: Iterable[str], began: Any, seen: Mapping[str, Any]) -> frozenset[str]:
@@ -247,7 +255,7 @@ def close(
             updated.add(TASKS)
     told = schedule.barriers and ids is None
     paused = (
-        _paused(scheduler, unfinished, nodes, versions, seen, following, ids, told=told)
+        _paused(scheduler, unfinished, nodes, versions, seen, following, ids, kind=_kind(schedule), told=told)
         if unfinished or rests
         else None
     )
@@ -274,6 +282,7 @@ def _paused(
     following: Any,
     ids: TaskIds | None,
     *,
+    kind: str,
     told: bool,
 ) -> dict[str, Any]:
     run = scheduler.pause(unfinished)
@@ -282,6 +291,7 @@ def _paused(
     base = scheduler.state.base
     return {
         "run": run,
+        "kind": kind,
         "ids": None if ids is None else list(ids),
         "done": sorted(done),
         "versions": {key: versions.get(key) for key in run["keys"]},

@@ -23,7 +23,7 @@ from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
 from agentmatrix.cancel_scope import CancelScope, current_scope
 from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.errors import BoundError
-from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task
+from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["Runner"]
@@ -191,6 +191,9 @@ class Runner(PregelRunner):
         """Run one task in a thread of its own, where what it waits for can be cancelled."""
         scope = self._scopes[task.id] = CancelScope(current_scope.get())
         current_scope.set(scope)
+        if task.retry_policy or options["retry_policy"]:
+            # A loser that waits for its next try has none.
+            task = unless(lambda: scope.cancelled, task)
         try:
             return self._run(task, options)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import types
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -50,6 +51,7 @@ from langgraph.types import CachePolicy, PregelExecutableTask
 
 __all__ = [
     "CONF",
+    "INPUT",
     "CONFIG_KEY_CHECKPOINT_ID",
     "CONFIG_KEY_CHECKPOINT_NS",
     "CONFIG_KEY_RESUMING",
@@ -92,6 +94,7 @@ __all__ = [
     "saver_and_config",
     "sanitize_untracked_values_in_send",
     "thread_of",
+    "unless",
     "with_cache_key",
     "with_globals",
 ]
@@ -130,6 +133,17 @@ def with_cache_key(task: Task, more: Any) -> Task:
     said = default_cache_key(task.cache_key.key, more)
     digest = hashlib.sha256(said if isinstance(said, bytes) else said.encode()).hexdigest()
     return replace(task, cache_key=task.cache_key._replace(key=digest))
+
+
+def unless(given_up: Callable[[], bool], task: Task) -> Task:
+    """The task, as one that does not begin a try any more once it is given up. In a thread."""
+
+    def run(input: Any, config: RunnableConfig) -> Any:
+        if given_up():
+            raise CancelledError
+        return task.proc.invoke(input, config)
+
+    return replace(task, proc=RunnableCallable(run, name=task.name, trace=False, recurse=False))
 
 
 def raising(task: Task, error: Exception) -> Task:
