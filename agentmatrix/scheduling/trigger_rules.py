@@ -169,7 +169,8 @@ class TriggeredDagRules(GroupRules):
         if node in self.started or node in self.lost:
             self._settle(node)
         elif (choice := self._recorded.get(node)) is not None:
-            self._repeat(node, choice)
+            if self._is_due(choice):
+                self._repeat(node, choice)
         elif self.decides or node not in self.topology.groups:
             self._decide(node)
         elif not (self._edges_are_complete(node) or self.complete(node) or self._hopes(node) or self._demand(node)):
