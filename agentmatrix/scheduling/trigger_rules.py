@@ -38,6 +38,10 @@ class TriggeredDagRules(GroupRules):
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         super().__init__(topology, log)
         self._places = topology.rank
+        self._senders = {
+            node: [source for source in sources if node in topology.choices.get(source, ())]
+            for node, sources in topology.edge_sources.items()
+        }
         self.settled: set[str] = set()
         self.started: set[str] = set()
         self.lost: set[str] = set()
@@ -260,6 +264,9 @@ class TriggeredDagRules(GroupRules):
 
     def _settle(self, node: str) -> None:
         if any(activation.node == node for activation in self.at_work):
+            return
+        # A group may have started it before its other sources have settled. One of them may still `Send` to it.
+        if node not in self.lost and any(map(self.node_may_come, self._senders[node])):
             return
         self.settled.add(node)
         self._deliver(node)
