@@ -204,7 +204,7 @@ class GraphScheduler:
         choices: list[Any] = []
         for record in records:
             self._is_replaying = True
-            choices += record["choices"]
+            choices += [{**choice, "heard": record.get("n", record["heard"])} for choice in record["choices"]]
             if "n" in record:
                 self._events.append(record)
         self._events = deque(sorted(self._events, key=lambda event: event["n"]))
@@ -338,6 +338,7 @@ class GraphScheduler:
             self.rules.receive(label, event.name, self.inputs.tick(label), bit, depth)
         else:
             self._updated = self.log.all, depth + 1
+        self.rules.hear(number)
 
     # pauses
 
@@ -438,6 +439,7 @@ class GraphScheduler:
             log.earlier |= bit * is_earlier
         log.levels += [0] * (kept["depth"] - len(log.levels))
         log.floor, self.heard = kept.get("floor", 0), kept.get("heard", 0)
+        self.rules.hear(self.heard)
         self._levels_before = kept["before"] if identities else log.floor + kept["depth"]
         self._levels, self._last_event = kept.get("levels", 0) if identities else 0, kept.get("event", 0)
         self.already_done = frozenset(done)

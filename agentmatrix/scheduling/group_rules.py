@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
@@ -66,6 +67,7 @@ class GroupRules:
         self._places = {node: place for place, node in enumerate(topology.nodes)}
         # What is to be repeated: by key of an activation its choice, by label and id the deliveries that it may name.
         self._recorded: dict[str, Mapping[str, Any]] = {}
+        self._heard = 0.0
         self._recorded_sends: dict[str, Mapping[str, Any]] = {}
         self._known: dict[tuple[str, str], Delivery] = {}
 
@@ -108,6 +110,7 @@ class GroupRules:
     def end_replay(self) -> bool:
         if self.phase is ReplayPhase.REPEATING:
             self.phase = ReplayPhase.SETTLING
+            self._heard = math.inf
             self._looks.update(self.topology.nodes)
             self._wave()
             return True
@@ -115,6 +118,11 @@ class GroupRules:
             self._decide_all()
             return True
         return False
+
+    def _is_due(self, choice: Mapping[str, Any]) -> bool:
+        """Whether a recorded choice may be repeated: an update from outside that came before it is seen by what it
+        starts."""
+        return bool(choice["heard"] <= self._heard)
 
     @property
     def decides(self) -> bool:
@@ -216,6 +224,12 @@ class GroupRules:
         raise NotImplementedError
 
     # events
+
+    def hear(self, number: int) -> None:
+        self._heard = max(self._heard, number)
+        if self._is_open and self.phase is ReplayPhase.REPEATING:
+            self._looks.update(self.topology.nodes)
+            self._wave()
 
     def receive(self, label: str, id: str, value: Any, bit: int, depth: int) -> None:
         keeps_one = self.inputs.repeats(label)

@@ -253,7 +253,7 @@ class LoopRules(GroupRules):
         if self._busy.get(node) and node not in self.topology.concurrent:
             return False
         if (choice := self._recorded.get(self._next_key(node))) is not None:
-            return self._repeat(node, choice)
+            return self._is_due(choice) and self._repeat(node, choice)
         if not self.decides:
             return False
         if (first := self.queues.first(node, _EDGE)) is not None:

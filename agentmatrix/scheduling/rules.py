@@ -113,6 +113,9 @@ class Rules(Protocol):
 
     # events
 
+    def hear(self, number: int) -> None:
+        """So many events from outside have been recorded: what was chosen before the next one may be repeated."""
+
     def receive(self, label: str, id: str, value: Any, bit: int, depth: int) -> None:
         """A signal or a tick has been recorded as the entry `bit` of this depth."""
 
@@ -190,6 +193,9 @@ class ChoiceFreeRules:
 
     def end_replay(self) -> bool:
         return False
+
+    def hear(self, number: int) -> None:
+        """Nothing was chosen."""
 
     def receive(self, label: str, id: str, value: Any, bit: int, depth: int) -> None:
         """Nobody has it as a source."""

@@ -38,6 +38,10 @@ class TriggeredDagRules(GroupRules):
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         super().__init__(topology, log)
         self._places = topology.rank
+        self._senders = {
+            node: [source for source in sources if node in topology.choices.get(source, ())]
+            for node, sources in topology.edge_sources.items()
+        }
         self.settled: set[str] = set()
         self.started: set[str] = set()
         self.lost: set[str] = set()
@@ -169,7 +173,8 @@ class TriggeredDagRules(GroupRules):
         if node in self.started or node in self.lost:
             self._settle(node)
         elif (choice := self._recorded.get(node)) is not None:
-            self._repeat(node, choice)
+            if self._is_due(choice):
+                self._repeat(node, choice)
         elif self.decides or node not in self.topology.groups:
             self._decide(node)
         elif not (self._edges_are_complete(node) or self.complete(node) or self._hopes(node) or self._demand(node)):
@@ -259,6 +264,9 @@ class TriggeredDagRules(GroupRules):
 
     def _settle(self, node: str) -> None:
         if any(activation.node == node for activation in self.at_work):
+            return
+        # A group may have started it before its other sources have settled. One of them may still `Send` to it.
+        if node not in self.lost and any(map(self.node_may_come, self._senders[node])):
             return
         self.settled.add(node)
         self._deliver(node)

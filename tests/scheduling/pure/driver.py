@@ -111,7 +111,7 @@ class Driver:
                 ScheduledActivation(send.node, order=(1, (), position), send=send, position=position)
                 for position, send in enumerate(saver.sends)
             ]
-            scheduler.resume(saver.kept, saver.ready, sends, saver.done)
+            scheduler.resume(saver.kept, saver.ready, sends, saver.done, (), identities=True)
         for activation in scheduler.replay(self._saved):
             self._start(activation)
         self._save_record()
@@ -178,16 +178,12 @@ class Driver:
         sends = [activation.send for activation in unfinished if activation.send is not None]
         ready = list(dict.fromkeys(a.node for a in unfinished if a.send is None))
         final = self.scheduler.state.final()
-        kept = stored(self.scheduler.pause(unfinished))
+        kept = stored(self.scheduler.pause(unfinished, identities=True))
         base = {key: channel.from_checkpoint(channel.checkpoint()) for key, channel in final.items()}
-        if kept is not None:
-            for key in kept["keys"]:
-                base[key] = (
-                    channels()[key].from_checkpoint(kept["base"][key]) if key in kept["base"] else channels()[key]
-                )
+        for key in kept["keys"]:
+            base[key] = channels()[key].from_checkpoint(kept["base"][key]) if key in kept["base"] else channels()[key]
         done = self.scheduler.done() - {activation.node for activation in unfinished}
-        none: dict[str, Any] = {"entries": [], "keys": [], "sends": [], "waiting": {}, "depth": 0}
-        return self._again(Saver(kept or none, base, [send for send in sends if send], ready, done=done))
+        return self._again(Saver(kept, base, [send for send in sends if send], ready, done=done))
 
     def _again(self, saver: Saver) -> Driver:
         made = Driver(
