@@ -113,7 +113,7 @@ def opened(
     if paused is None:
         scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
         _prepare(scheduler, records, input_open)
-        activations = [_sent(position, send) for position, send in enumerate(sends)]
+        activations = _sent(sends)
         begins = versions.get(START) is not None and versions[START] == max(versions.values())
         if begins:
             called.update(node for node in ready if node not in topology.allowed[START])
@@ -141,7 +141,7 @@ def opened(
     _prepare(scheduler, records, input_open)
     updates = {n: result_of(schedule, n, n, writes, recorded=True) for n, writes in paused.get("updates", {}).items()}
     run = [node for node in topology.nodes if node in still or node in ready]
-    activations = [_sent(position, send) for position, send in enumerate(sends)]
+    activations = _sent(sends)
     done = {*paused["done"], *_ran(topology.nodes, versions.get(START), seen)}
     scheduler.resume(kept, run, activations, done, called, identities=identities, joined=joined, updates=updates)
     return scheduler, ids
@@ -166,8 +166,14 @@ def _ran(nodes: Iterable[str], began: Any, seen: Mapping[str, Any]) -> frozenset
     return frozenset(node for node, known in versions.items() if any(version >= began for version in known))
 
 
-def _sent(position: int, send: Send) -> ScheduledActivation:
-    return ScheduledActivation(send.node, order=(1, (), position), send=send, position=position)
+def _sent(sends: Sequence[Send]) -> list[ScheduledActivation]:
+    numbers: dict[str, int] = {}
+    activations: list[ScheduledActivation] = []
+    for position, send in enumerate(sends):
+        numbers[send.node] = number = numbers.get(send.node, 0) + 1
+        order = (1, (), position)
+        activations.append(ScheduledActivation(send.node, order=order, number=number, send=send, position=position))
+    return activations
 
 
 def _pending_sends(channels: Mapping[str, Any]) -> list[Send]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
 from langgraph.errors import InvalidUpdateError
+from langgraph.types import Send
 
 from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.rules import ChoiceFreeRules, Delivered, NodeResult, Opening
@@ -36,10 +38,13 @@ class DagRules(ChoiceFreeRules):
         self._led_by: dict[str, list[str]] = {}
         self._at_work: dict[str, int] = {}
         self._deferred: list[str] = []
-        self._sent: dict[str, int] = {}
+        # By node: the number of its last activation. By sender, what is to be repeated of them.
+        self._numbers: dict[str, int] = {}
+        self._recorded_sends: dict[str, Mapping[str, int]] = {}
 
     def open(self, opening: Opening) -> None:
         for activation in opening.sends:
+            self._numbers[activation.node] = max(activation.number, self._numbers.get(activation.node, 0))
             self._begin_send(activation)
         roots = {*opening.ready, *self._at_work}
         open_nodes = roots | self._reachable(roots) | {*opening.waiting}
@@ -88,16 +93,41 @@ class DagRules(ChoiceFreeRules):
                 known, deepest = self._delivered.get(target, (0, 0))
                 self._delivered[target] = (known | ancestors, max(deepest, depth))
                 self._led_by.setdefault(target, []).append(node)
-        for position, send in enumerate(result.sends):
-            if send.node in nodes:
-                self._begin_send(activation.sent(send, position, ancestors))
+        self._send(activation, result.sends, ancestors)
         self._at_work[node] -= 1
         if not self._at_work[node]:
             self._look_at(node)
         self._start_deferred()
 
+    def _send(self, sender: ScheduledActivation, sends: Sequence[Send], ancestors: int) -> None:
+        recorded = self._recorded_sends.get(sender.key, {})
+        first: dict[str, int] = {}
+        counts: dict[str, int] = {}
+        for position, send in enumerate(sends):
+            if (node := send.node) not in self.topology.follow:
+                continue
+            activation = sender.sent(send, position, ancestors)
+            first.setdefault(node, recorded.get(node, self._numbers.get(node, 0) + 1))
+            activation.number = first[node] + counts.get(node, 0)
+            counts[node] = counts.get(node, 0) + 1
+            self._numbers[node] = max(activation.number, self._numbers.get(node, 0))
+            self._begin_send(activation)
+        # Of several senders the order of ending says whose Sends are numbered first.
+        if several := {node: n for node, n in first.items() if len(self.topology.edge_sources[node]) > 1}:
+            self.choices.append({"sends": sender.key, "to": several})
+
+    def _next_number(self, node: str) -> int:
+        self._numbers[node] = number = self._numbers.get(node, 0) + 1
+        return number
+
+    def remember(self, choices: Iterable[Any]) -> None:
+        self._recorded_sends = {choice["sends"]: choice["to"] for choice in choices}
+
+    def end_replay(self) -> bool:
+        self.choices.clear()
+        return False
+
     def _begin_send(self, activation: ScheduledActivation) -> None:
-        activation.number = self._sent[activation.node] = self._sent.get(activation.node, 0) + 1
         self._at_work[activation.node] = self._at_work.get(activation.node, 0) + 1
         self.ready.append(activation)
 
@@ -115,7 +145,8 @@ class DagRules(ChoiceFreeRules):
 
     def _start(self, node: str) -> None:
         ancestors, depth = self._delivered[node]
-        self._begin(ScheduledActivation(node, ancestors, depth, after=tuple(self._led_by.get(node, ()))))
+        number, after = self._next_number(node), tuple(self._led_by.get(node, ()))
+        self._begin(ScheduledActivation(node, ancestors, depth, number=number, after=after))
 
     def _begin(self, activation: ScheduledActivation) -> None:
         self.started.add(activation.node)

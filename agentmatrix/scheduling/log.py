@@ -6,6 +6,7 @@ that union, difference and containment cost nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ class ActivationLog:
         writes: by entry, what it wrote to the state.
         ancestors: by entry, what it saw.
         levels: by depth, the entries of that depth.
+        loud: the depths that have an entry which is not silent, in their order.
         writers: by key, the entries that wrote it.
         all: all entries.
         outside: the entries that are events from outside.
@@ -73,6 +75,7 @@ class ActivationLog:
         self.writes: list[Sequence[Write]] = []
         self.ancestors: list[int] = []
         self.levels: list[int] = []
+        self.loud: list[int] = []
         self.writers: dict[str, int] = {}
         self.all = 0
         self.outside = 0
@@ -106,8 +109,12 @@ class ActivationLog:
         self.all |= bit
         if outside:
             self.outside |= bit
-            if not writes:
-                self.silent |= bit
+        if outside and not writes:
+            self.silent |= bit
+        elif not self.loud or activation.depth > self.loud[-1]:
+            self.loud.append(activation.depth)
+        elif self.loud[place := bisect_left(self.loud, activation.depth)] != activation.depth:
+            self.loud.insert(place, activation.depth)
         for key, _ in writes:
             self.writers[key] = self.writers.get(key, 0) | bit
         return bit
@@ -152,6 +159,7 @@ class ActivationLog:
         self.depths = list(map(rebase.depth, self.depths[first:]))
         self.ancestors = list(map(rebase.bits, self.ancestors[first:]))
         self.levels = list(map(rebase.bits, self.levels[floor:]))
+        self.loud = [depth - floor for depth in self.loud if depth >= floor]
         self.writers = {key: rebase.bits(entries) for key, entries in self.writers.items()}
         self.all, self.outside, self.silent = map(rebase.bits, (self.all, self.outside, self.silent))
         self.earlier = rebase.bits(self.earlier)

@@ -8,6 +8,7 @@ common ancestors.
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,14 +84,14 @@ class State:
         Returns:
             A dict that is shared: neither it nor its channels may be changed.
         """
-        levels, folds = self.log.levels, self._folds
+        levels, loud, folds = self.log.levels, self.log.loud, self._folds
         # A signal writes nothing: in the key of a fold it would only make the remembered ones miss.
         entries &= ~self.log.silent
-        depth = len(levels) if below is None else min(below, len(levels))
+        place = len(loud) if below is None else bisect_left(loud, below)
         steps: list[tuple[int, int]] = []
         while (fold := folds.get(entries)) is None:
-            depth -= 1
-            if top := entries & levels[depth]:
+            place -= 1
+            if top := entries & levels[loud[place]]:
                 steps.append((entries, top))
                 entries ^= top
         if len(folds) > _KEPT_FOLDS:
