@@ -20,7 +20,15 @@ from typing import Any
 from agentmatrix.errors import TriggerError
 from agentmatrix.scheduling.external_inputs import ExternalInputs
 from agentmatrix.scheduling.log import ActivationLog, entries_of
-from agentmatrix.scheduling.paused import ordered, plain_activation, restored_activation
+from agentmatrix.scheduling.paused import (
+    needed_entries,
+    plain_activation,
+    plain_entries,
+    restore_entries,
+    restored_activation,
+    resume_send,
+    resumed_activations,
+)
 from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening, Rules
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 from agentmatrix.scheduling.source_queues import Delivery, bits_of, merged
@@ -168,15 +176,9 @@ class GraphScheduler:
         pinned = [] if self._is_replaying else list(self.rules.pinned())
         if not pinned:
             return
-        common, floor = log.all, len(log.levels)
-        for known, depth in pinned:
-            common, floor = common & known, min(floor, depth)
-        floor = next((depth for depth, level in enumerate(log.levels[:floor]) if level & ~common), floor)
+        first, floor = log.folded(pinned)
         if floor == 0:
             return
-        first = 0
-        for level in log.levels[:floor]:
-            first |= level
         base = self.state.fold(first, floor)
         self._note_events(first)
         self.already_done = self.already_done.union(log.nodes[entry] for entry in entries_of(first & ~log.outside))
@@ -354,16 +356,9 @@ class GraphScheduler:
         log, waiting, keys = self.log, self.rules.waiting(), self.state.keys
         # A node that waits in vain is looked at again.
         unfinished = [activation for activation in unfinished if not isinstance(activation.error, TriggerError)]
-        common = log.all
-        for known in (a.ancestors for a in unfinished):
-            common &= known
-        for known, _ in (*waiting.values(), *self.rules.pinned()):
-            common &= known
-        hidden = log.all & ~common
-        held = [key for key, writers in log.writers.items() if writers & hidden]
-        kept = hidden & log.outside
-        for key in held:
-            kept |= log.writers[key]
+        seen = [activation.ancestors for activation in unfinished]
+        seen += [known for known, _ in (*waiting.values(), *self.rules.pinned())]
+        common, kept, held = needed_entries(log, seen)
         entries = list(entries_of(kept))
         self._note_events(common & ~kept)
 
@@ -375,18 +370,7 @@ class GraphScheduler:
         tracked = [key for key in held if key not in keys.untracked]
         base = self.state.base
         return {
-            "entries": [
-                [
-                    log.nodes[entry],
-                    log.depths[entry],
-                    list(log.orders[entry]),
-                    numbers(log.ancestors[entry]),
-                    [[key, value] for key, value in log.writes[entry] if key in tracked],
-                    log.outside >> entry & 1,
-                    int(bool(log.earlier >> entry & 1 or log.outside & ~kept & ~log.ancestors[entry] & ~(1 << entry))),
-                ]
-                for entry in entries
-            ],
+            "entries": plain_entries(log, entries, kept, tracked, numbers),
             "base": {key: base[key].checkpoint() for key in tracked if base[key].is_available()},
             "keys": held,
             "activations": [self._plain(a, numbers) for a in unfinished if a.send is None],
@@ -432,11 +416,7 @@ class GraphScheduler:
             updates: by node, what somebody has written in its name since: it is not to run then.
         """
         log = self.log
-        for node, depth, order, ancestors, writes, is_outside, is_earlier in kept["entries"]:
-            past = ScheduledActivation(node, bits_of(ancestors), depth, ordered(order))
-            written = [(key, value) for key, value in writes if key in kept["keys"]]
-            bit = log.append(past, written, outside=bool(is_outside))
-            log.earlier |= bit * is_earlier
+        restore_entries(log, kept["entries"], kept["keys"])
         log.levels += [0] * (kept["depth"] - len(log.levels))
         log.floor, self.heard = kept.get("floor", 0), kept.get("heard", 0)
         self.rules.hear(self.heard)
@@ -446,14 +426,14 @@ class GraphScheduler:
         known, depth = kept.get("updated", ((), 0))
         self._updated = bits_of(known), depth
         runs = [node for node in ready if node in self.topology.follow]
-        resumed, updated = self._resumed(kept.get("activations", ()), runs, updates or {})
+        resumed, updated = resumed_activations(self.topology, log, kept.get("activations", ()), runs, updates or {})
         activations = {activation.node: activation for activation in reversed(resumed)}
         for node in runs:
             fresh = self.topology.max_rounds or node not in self.already_done or node in called
             if node not in activations and fresh:
                 activations[node] = ScheduledActivation(node, log.all, len(log.levels) if log.all else 0)
         for activation, plain in zip(sends, kept["sends"], strict=False):
-            self._resume_send(activation, restored_activation(plain))
+            resume_send(activation, restored_activation(plain))
         # What an update from outside has met at work does not see it.
         self._unaware = frozenset((*resumed, *sends))
         waiting: dict[str, Delivered] = {
@@ -474,25 +454,3 @@ class GraphScheduler:
                 saved=kept.get("rules"),
             )
         )
-
-    def _resumed(
-        self, kept: Iterable[dict[str, Any]], runs: Sequence[str], updates: Mapping[str, NodeResult]
-    ) -> tuple[list[ScheduledActivation], list[tuple[ScheduledActivation, NodeResult]]]:
-        resumed: list[ScheduledActivation] = []
-        updated: list[tuple[ScheduledActivation, NodeResult]] = []
-        for activation in map(restored_activation, kept):
-            if activation.node in runs:
-                resumed.append(activation)
-            elif activation.node in self.topology.follow:
-                activation.ancestors, activation.depth = self.log.all, len(self.log.levels)
-                updated.append((activation, updates.get(activation.node, NodeResult())))
-        for node in updates:
-            if node in self.topology.follow and all(activation.node != node for activation, _ in updated):
-                updated.append((ScheduledActivation(node, self.log.all, len(self.log.levels)), updates[node]))
-        return resumed, updated
-
-    @staticmethod
-    def _resume_send(activation: ScheduledActivation, kept: ScheduledActivation) -> None:
-        activation.ancestors, activation.depth, activation.order = kept.ancestors, kept.depth, kept.order
-        activation.name, activation.position, activation.number = kept.name, kept.position, kept.number
-        activation.rounds, activation.after = kept.rounds, kept.after

@@ -136,6 +136,24 @@ class ActivationLog:
                 return [self.nodes[entry] for entry in self.in_order(level & inner)]
         return []
 
+    def folded(self, pinned: Iterable[tuple[int, int]]) -> tuple[int, int]:
+        """How far the beginning of the log is seen in full by all to come.
+
+        Args:
+            pinned: what each activation to come sees at least, as a bit set of entries, and its depth.
+
+        Returns:
+            The entries that all see, and their depth.
+        """
+        common, floor = self.all, len(self.levels)
+        for known, depth in pinned:
+            common, floor = common & known, min(floor, depth)
+        floor = next((depth for depth, level in enumerate(self.levels[:floor]) if level & ~common), floor)
+        first = 0
+        for level in self.levels[:floor]:
+            first |= level
+        return first, floor
+
     def compact(self, floor: int) -> Rebase:
         """Forget the entries of the first depths.
 

@@ -6,66 +6,31 @@ one activation at a time, each after the one before, unless it is concurrent; th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph.types import Send
 
 from agentmatrix.scheduling.bounds import bound_error
-from agentmatrix.scheduling.group_rules import GroupRules, ReplayPhase
-from agentmatrix.scheduling.log import ActivationLog, Rebase
-from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening
+from agentmatrix.scheduling.group_rules import ReplayPhase
+from agentmatrix.scheduling.loop_state import Batch, LoopState, Past, sender_of
+from agentmatrix.scheduling.rules import NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
-from agentmatrix.scheduling.source_queues import Delivery, Numbers, bits_of, join_rounds, merged
-from agentmatrix.scheduling.topology import Topology, join_key
-from agentmatrix.triggers import Every, Group, GroupState, label_of
+from agentmatrix.scheduling.source_queues import Delivery, join_rounds, merged
+from agentmatrix.scheduling.topology import join_key
+from agentmatrix.triggers import Group, GroupState, label_of
 
 __all__ = ["LoopRules"]
 
 _EDGE = "edge:"
 
 
-@dataclass(eq=False, slots=True)
-class _Past:
-    """What a node has done last: its next activation comes after it."""
-
-    key: str
-    ancestors: int
-    depth: int
-
-
-@dataclass(eq=False, slots=True)
-class _Batch:
-    """The activations that one sender has started at one node: what they lead to is delivered together."""
-
-    left: int = 0
-    outcomes: list[tuple[Delivery, NodeResult]] = field(default_factory=list)
-
-
-class LoopRules(GroupRules):
+class LoopRules(LoopState):
     """Starts a node each time that one of its groups is complete, and that an edge, a router or a command leads to it.
 
     The k-th activation of a node that no `Send` has started is called `node#k`, the first one as the node. Its choice
     is which deliveries it takes, and after which of its node's batches of Sends it comes.
     """
-
-    def __init__(self, topology: Topology, log: ActivationLog) -> None:
-        super().__init__(topology, log)
-        self._indices: dict[str, int] = {}
-        self._times: dict[str, int] = {}
-        self._busy: dict[str, int] = {}
-        # By node: its last activation that no Send has started, and its last batch.
-        self._pasts: dict[str, _Past] = {}
-        self._batch_pasts: dict[str, _Past] = {}
-        self._batches: dict[tuple[str, str], _Batch] = {}
-        self._joins = {node: [(join_key(join, node), join) for join in joins] for node, joins in topology.joins.items()}
-        # While choices are repeated: all pasts by key, Sends that come after one that is not known yet, and what was
-        # cancelled before it started.
-        self._known_pasts: dict[str, _Past] = {}
-        self._unsent: list[tuple[ScheduledActivation, Sequence[Send], int]] = []
-        self._lost: set[str] = set()
-        self._dropped: set[tuple[str, str, str]] = set()
 
     # opening
 
@@ -81,8 +46,8 @@ class LoopRules(GroupRules):
             if saved is None:
                 activation.number = self._numbered(activation.node)
             self._begin(activation)
-            if saved is None or (_sender(activation), activation.node) not in self._batches:
-                self._batches.setdefault((_sender(activation), activation.node), _Batch()).left += 1
+            if saved is None or (sender_of(activation), activation.node) not in self._batches:
+                self._batches.setdefault((sender_of(activation), activation.node), Batch()).left += 1
         if opening.begins:
             start = Delivery(self.topology.start, self.topology.start, value={})
             joins = [(join_key(j, n), n) for n, js in self.topology.joins.items() for j in js]
@@ -138,14 +103,14 @@ class LoopRules(GroupRules):
             self._deliver_batch(activation, delivery, result)
         self._looks.add(node)
 
-    def _past(self, key: str, delivery: Delivery) -> _Past:
-        past = _Past(key, delivery.ancestors, delivery.depth)
+    def _past(self, key: str, delivery: Delivery) -> Past:
+        past = Past(key, delivery.ancestors, delivery.depth)
         if not self.decides:
             self._known_pasts[key] = past
         return past
 
     def _deliver_batch(self, activation: ScheduledActivation, delivery: Delivery, result: NodeResult) -> None:
-        node, sender = activation.node, _sender(activation)
+        node, sender = activation.node, sender_of(activation)
         batch = self._batches.get((sender, node))
         if batch is None:
             return
@@ -199,9 +164,9 @@ class LoopRules(GroupRules):
         self.choices.append({"sends": sender.key, "to": to})
 
     def _send_batch(
-        self, sender: ScheduledActivation, found: list[tuple[int, Send]], ancestors: int, pasts: list[_Past], first: int
+        self, sender: ScheduledActivation, found: list[tuple[int, Send]], ancestors: int, pasts: list[Past], first: int
     ) -> None:
-        batch, is_lost = _Batch(), False
+        batch, is_lost = Batch(), False
         for number, (position, send) in enumerate(found, first):
             activation = sender.sent(send, position, ancestors)
             activation.number, activation.is_ticked = number, sender.is_ticked
@@ -218,12 +183,12 @@ class LoopRules(GroupRules):
         if batch.left and not is_lost:
             self._batches[sender.key, found[0][1].node] = batch
 
-    def _pasts_of(self, node: str) -> list[_Past]:
+    def _pasts_of(self, node: str) -> list[Past]:
         if node in self.topology.concurrent:
             return []
         return [pasts[node] for pasts in (self._pasts, self._batch_pasts) if node in pasts]
 
-    def _past_called(self, key: str) -> _Past | None:
+    def _past_called(self, key: str) -> Past | None:
         if (past := self._known_pasts.get(key)) is not None:
             return past
         known = (*self._pasts.values(), *self._batch_pasts.values())
@@ -341,7 +306,7 @@ class LoopRules(GroupRules):
         self._lose(losers, dropped)
 
     def _activation(
-        self, node: str, index: int, items: Mapping[str, Delivery], beside: Iterable[str], batch: _Past | None
+        self, node: str, index: int, items: Mapping[str, Delivery], beside: Iterable[str], batch: Past | None
     ) -> ScheduledActivation:
         ancestors = depth = 0
         rounds: dict[str, int] = {}
@@ -378,7 +343,7 @@ class LoopRules(GroupRules):
             if loser.send is None:
                 self._busy[loser.node] -= 1
             else:
-                self._batches.pop((_sender(loser), loser.node), None)
+                self._batches.pop((sender_of(loser), loser.node), None)
             self._looks.add(loser.node)
         if not self.decides:
             self._lost |= keys.difference(loser.key for loser in late)
@@ -445,104 +410,5 @@ class LoopRules(GroupRules):
 
     # explanations
 
-    def times(self, node: str) -> int:
-        return self._times.get(node, 0)
-
-    def skip_reason(self, node: str) -> str | None:
-        return None
-
-    def closed_targets(self) -> Mapping[str, str]:
-        open = [*self.topology.signals] if self.inputs.open else []
-        if not self.inputs.ended:
-            timers = self.topology.timers
-            open += [t.name for t in timers if isinstance(t, Every) or t.name in self.inputs.pending]
-        alive = {node for label in open for node in self.topology.listeners[label]}
-        alive |= {activation.node for activation in self.at_work} | {*self.queues.left()}
-        frontier = list(alive)
-        while frontier:
-            fresh = [node for node in self.topology.follow[frontier.pop()] if node not in alive]
-            alive.update(fresh)
-            frontier += fresh
-        return {node: f"nothing starts {node!r} any more" for node in self.topology.nodes if node not in alive}
-
     def waits_for(self, node: str) -> str:
         return "; ".join(self._groups_wait(node))
-
-    # the log
-
-    def waiting(self) -> Mapping[str, Delivered]:
-        return {}
-
-    def joined(self) -> Mapping[str, frozenset[str]]:
-        arrived: dict[str, frozenset[str]] = {}
-        for node, joins in self._joins.items():
-            for key, sources in joins:
-                if came := frozenset(s for s in sources if self.queues.length(node, f"{key}|{s}")):
-                    arrived[key] = came
-        return arrived
-
-    def pinned(self) -> Iterator[Delivered]:
-        for activation in self.at_work:
-            yield activation.ancestors, activation.depth
-        for delivery in self.queues.pinned():
-            yield delivery.ancestors, delivery.depth
-        for batch in self._batches.values():
-            for delivery, _ in batch.outcomes:
-                yield delivery.ancestors, delivery.depth
-
-    def deliveries(self) -> Iterator[Delivery]:
-        yield from super().deliveries()
-        for batch in self._batches.values():
-            yield from (delivery for delivery, _ in batch.outcomes)
-
-    def rebase(self, rebase: Rebase) -> None:
-        super().rebase(rebase)
-        pasts = (*self._pasts.values(), *self._batch_pasts.values())
-        for past in {id(past): past for past in pasts}.values():
-            past.ancestors, past.depth = rebase.bits(past.ancestors), rebase.depth(past.depth)
-
-    def pause(self, numbers: Numbers, untracked: frozenset[str]) -> Any:
-        def pasts(found: Mapping[str, _Past]) -> dict[str, Any]:
-            return {node: [past.key, numbers(past.ancestors), past.depth] for node, past in found.items()}
-
-        return {
-            "failed": sorted(self.failed),
-            "numbers": dict(self._numbers),
-            "indices": dict(self._indices),
-            "times": dict(self._times),
-            "groups": dict(self._groups_of),
-            "pasts": pasts(self._pasts),
-            "batch_pasts": pasts(self._batch_pasts),
-            "batches": [
-                [sender, node, batch.left, [_plain_outcome(*outcome, numbers, untracked) for outcome in batch.outcomes]]
-                for (sender, node), batch in self._batches.items()
-            ],
-            "inputs": self.inputs.plain(),
-            "queues": self.queues.plain(numbers, untracked),
-        }
-
-    def _restore(self, saved: Mapping[str, Any]) -> None:
-        self._numbers, self._indices = dict(saved["numbers"]), dict(saved["indices"])
-        self._times, self._groups_of = dict(saved["times"]), dict(saved["groups"])
-        for pasts, kept in ((self._pasts, saved["pasts"]), (self._batch_pasts, saved["batch_pasts"])):
-            pasts.update({node: _Past(key, bits_of(known), depth) for node, (key, known, depth) in kept.items()})
-        for sender, node, left, outcomes in saved["batches"]:
-            self._batches[sender, node] = _Batch(left, list(map(_outcome_of, outcomes)))
-        self.inputs.restore(saved["inputs"])
-        self.queues.restore(saved["queues"])
-
-
-def _sender(activation: ScheduledActivation) -> str:
-    """The key of the activation that has sent this one; "" where an earlier step has."""
-    return activation.name.rpartition(".")[0]
-
-
-def _plain_outcome(delivery: Delivery, result: NodeResult, numbers: Numbers, untracked: frozenset[str]) -> list[Any]:
-    joins = [list(join) for join in result.joins]
-    return [delivery.plain(numbers, untracked), list(result.targets), joins, result.delivers]
-
-
-def _outcome_of(plain: list[Any]) -> tuple[Delivery, NodeResult]:
-    delivery, targets, joins, delivers = plain
-    known = NodeResult(targets=targets, joins=[(key, node) for key, node in joins], delivers=delivers)
-    return Delivery.of(delivery), known
