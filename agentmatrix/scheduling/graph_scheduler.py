@@ -31,7 +31,7 @@ from agentmatrix.scheduling.paused import (
 )
 from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening, Rules
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
-from agentmatrix.scheduling.source_queues import Delivery, bits_of, merged
+from agentmatrix.scheduling.source_queues import Delivery, bits_of, updates_of
 from agentmatrix.scheduling.state import Channels, State, StateKeys
 from agentmatrix.scheduling.topology import Topology
 
@@ -159,15 +159,7 @@ class GraphScheduler:
     def _items(self, activation: ScheduledActivation) -> Mapping[str, Delivery]:
         if activation.items or activation.group is not None or not activation.after or activation.send is not None:
             return activation.items
-        log, found = self.log, dict[str, list[Delivery]]()
-        for entry in entries_of(activation.ancestors & log.all):
-            if (node := log.nodes[entry]) in activation.after:
-                order = log.orders[entry]
-                update = dict(log.writes[entry])
-                found.setdefault(node, []).append(
-                    Delivery(node, node, value=update, order=order, is_sent=order[0] == 1)
-                )
-        return {node: merged(parts) for node, parts in found.items()}
+        return updates_of(self.log, activation.after, activation.ancestors)
 
     def _compact(self) -> None:
         """Fold the beginning of the log for good, as far as all that is to come sees it."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentmatrix.scheduling.log import Rebase
+from agentmatrix.scheduling.log import ActivationLog, Rebase, entries_of
 from agentmatrix.triggers import Group, label_of
 
-__all__ = ["Delivery", "SourceQueues", "bits_of", "merged"]
+__all__ = ["Delivery", "SourceQueues", "bits_of", "merged", "updates_of"]
 
 Numbers = Callable[[int], list[int]]
 """Gives the entries of a bit set the numbers under which a pause keeps them."""
@@ -259,3 +259,14 @@ class SourceQueues:
 
 def _labels(groups: Iterable[Group], *kinds: str) -> frozenset[str]:
     return frozenset(label_of(source) for group in groups for kind in kinds for source in getattr(group, kind))
+
+
+def updates_of(log: ActivationLog, nodes: Collection[str], entries: int) -> dict[str, Delivery]:
+    """By node, its updates among some entries of the log, as what it has delivered."""
+    found: dict[str, list[Delivery]] = {}
+    for entry in entries_of(entries & log.all):
+        if (node := log.nodes[entry]) in nodes:
+            order = log.orders[entry]
+            part = Delivery(node, node, value=dict(log.writes[entry]), order=order, is_sent=order[0] == 1)
+            found.setdefault(node, []).append(part)
+    return {node: merged(parts) for node, parts in found.items()}
