@@ -60,6 +60,7 @@ class ActivationLog:
         levels: by depth, the entries of that depth.
         loud: the depths that have an entry which is not silent, in their order.
         writers: by key, the entries that wrote it.
+        written: by key, the depths of these, in their order.
         all: all entries.
         outside: the entries that are events from outside.
         silent: those of them that write nothing, such as signals.
@@ -76,6 +77,7 @@ class ActivationLog:
         self.ancestors: list[int] = []
         self.levels: list[int] = []
         self.loud: list[int] = []
+        self.written: dict[str, list[int]] = {}
         self.writers: dict[str, int] = {}
         self.all = 0
         self.outside = 0
@@ -111,12 +113,11 @@ class ActivationLog:
             self.outside |= bit
         if outside and not writes:
             self.silent |= bit
-        elif not self.loud or activation.depth > self.loud[-1]:
-            self.loud.append(activation.depth)
-        elif self.loud[place := bisect_left(self.loud, activation.depth)] != activation.depth:
-            self.loud.insert(place, activation.depth)
+        else:
+            _note(self.loud, activation.depth)
         for key, _ in writes:
             self.writers[key] = self.writers.get(key, 0) | bit
+            _note(self.written.setdefault(key, []), activation.depth)
         return bit
 
     def of(self, node: str) -> list[int]:
@@ -178,8 +179,17 @@ class ActivationLog:
         self.ancestors = list(map(rebase.bits, self.ancestors[first:]))
         self.levels = list(map(rebase.bits, self.levels[floor:]))
         self.loud = [depth - floor for depth in self.loud if depth >= floor]
+        self.written = {key: [d - floor for d in depths if d >= floor] for key, depths in self.written.items()}
         self.writers = {key: rebase.bits(entries) for key, entries in self.writers.items()}
         self.all, self.outside, self.silent = map(rebase.bits, (self.all, self.outside, self.silent))
         self.earlier = rebase.bits(self.earlier)
         self.floor += floor
         return rebase
+
+
+def _note(depths: list[int], depth: int) -> None:
+    """Keep a depth in its place, once."""
+    if not depths or depth > depths[-1]:
+        depths.append(depth)
+    elif depths[place := bisect_left(depths, depth)] != depth:
+        depths.insert(place, depth)

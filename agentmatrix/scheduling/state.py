@@ -25,8 +25,9 @@ __all__ = ["Channels", "State", "StateKeys"]
 Channel = BaseChannel[Any, Any, Any]
 Channels = dict[str, Channel]
 
+_KEPT_VIEWS = 64
 _KEPT_FOLDS = 256
-"""How many folds are remembered. The folds that activations at work need are made again where one is missing."""
+"""How many folds of a key are remembered. Those that activations at work need are made again where one is missing."""
 _NO_WRITES: tuple[Any, ...] = ()
 
 
@@ -68,11 +69,12 @@ class State:
 
     def __init__(self, log: ActivationLog, keys: StateKeys, base: Channels) -> None:
         self.log, self.keys, self.base = log, keys, base
-        self._folds: dict[int, Channels] = {0: base}
+        self._views: dict[int, Channels] = {}
+        self._folds: dict[str, dict[int, Channel]] = {}
 
     def rebase(self, base: Channels) -> None:
         """The beginning of the log has been folded for good into `base`, and its entries are renumbered."""
-        self.base, self._folds = base, {0: base}
+        self.base, self._views, self._folds = base, {}, {}
 
     def fold(self, entries: int, below: int | None = None) -> Channels:
         """The channels after these entries.
@@ -84,45 +86,57 @@ class State:
         Returns:
             A dict that is shared: neither it nor its channels may be changed.
         """
-        levels, loud, folds = self.log.levels, self.log.loud, self._folds
         # A signal writes nothing: in the key of a fold it would only make the remembered ones miss.
         entries &= ~self.log.silent
-        place = len(loud) if below is None else bisect_left(loud, below)
+        if (fold := self._views.get(entries)) is not None:
+            return fold
+        fold = dict(self.base)
+        if entries:
+            stepwise = self.keys.stepwise
+            for key, writers in self.log.writers.items():
+                if key not in stepwise and (own := entries & writers):
+                    fold[key] = self._fold_key(key, own, below, self.log.written[key])
+            for key in stepwise:
+                fold[key] = self._fold_key(key, entries, below, self.log.loud)
+        if len(self._views) > _KEPT_VIEWS:
+            self._views.clear()
+        self._views[entries] = fold
+        return fold
+
+    def _fold_key(self, key: str, entries: int, below: int | None, depths: Sequence[int]) -> Channel:
+        """One channel after these entries, of these depths: what others have written in between makes no difference,
+        so that a long queue does not make each view a new one for every key."""
+        levels, folds = self.log.levels, self._folds.setdefault(key, {0: self.base[key]})
+        place = len(depths) if below is None else bisect_left(depths, below)
         steps: list[tuple[int, int]] = []
         while (fold := folds.get(entries)) is None:
             place -= 1
-            if top := entries & levels[loud[place]]:
+            if top := entries & levels[depths[place]]:
                 steps.append((entries, top))
-                entries ^= top
+                # One value is held, the last one.
+                entries = 0 if key in self.keys.single else entries ^ top
         if len(folds) > _KEPT_FOLDS:
-            self._folds = folds = {0: self.base, **dict(list(folds.items())[-_KEPT_FOLDS // 4 :])}
+            kept = dict(list(folds.items())[-_KEPT_FOLDS // 4 :])
+            self._folds[key] = folds = {0: self.base[key], **kept}
         for whole, top in reversed(steps):
-            fold = folds[whole] = self._step(fold, top)
+            fold = folds[whole] = self._step(key, fold, top)
         return fold
 
     def final(self) -> Channels:
         """The channels after all that has run."""
         return self.fold(self.log.all)
 
-    def _step(self, before: Channels, level: int) -> Channels:
-        """The channels after the entries of one depth."""
+    def _step(self, key: str, before: Channel, level: int) -> Channel:
+        """A channel after the entries of one depth."""
         log = self.log
+        entries = entries_of(level)
         if level & (level - 1):
-            entries = sorted(entries_of(level), key=log.orders.__getitem__)
-        else:
-            entries = [level.bit_length() - 1]
-        written: dict[str, list[Any]] = {}
-        for entry in entries:
-            for key, value in log.writes[entry]:
-                written.setdefault(key, []).append(value)
-        after = dict(before)
-        for key, values in written.items():
-            # Several nodes may write one value where something from outside has come between them: the last one counts.
-            after[key] = updated(before[key], values[-1:] if key in self.keys.single else values)
-        for key in self.keys.stepwise:
-            if key not in written and before[key].is_available():
-                after[key] = updated(before[key], _NO_WRITES)
-        return after
+            entries = iter(sorted(entries, key=log.orders.__getitem__))
+        values = [value for entry in entries for name, value in log.writes[entry] if name == key]
+        if not values:
+            return updated(before, _NO_WRITES) if before.is_available() else before
+        # Several nodes may write one value where something from outside has come between them: the last one counts.
+        return updated(before, values[-1:] if key in self.keys.single else values)
 
     def check(self, activation: ScheduledActivation, writes: Sequence[Write]) -> None:
         """Whether these writes can be recorded.
