@@ -7,7 +7,9 @@ with.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
@@ -39,7 +41,8 @@ class PausingLoop(ListeningLoop):
         error = exit[1]
         pauses = isinstance(error, GraphInterrupt) or not isinstance(error, GraphBubbleUp)
         if self.open_step is not None and isinstance(error, Exception) and pauses:
-            self._pause(self.open_step)
+            with self.lock:
+                self._pause(self.open_step)
         return super()._suppress_interrupt(*exit)
 
     def _pause(self, step: OpenStep) -> None:
@@ -50,8 +53,8 @@ class PausingLoop(ListeningLoop):
         self.updated_channels = updated = self._close(step, step.unfinished(), step.factory.ids)
         if self._is_live_values and self._last_values_only and not updated.isdisjoint(self._outputs):
             self._emit("values", map_output_values, self.output_keys, True, self.channels)
-        for task in self.tasks.values():
-            task.writes.clear()
+        # A local function in a thread runs out: what it writes is kept beside the pause, and taken at the resume.
+        self.tasks = {id: replace(task, writes=deque()) for id, task in self.tasks.items()}
         self.open_step = None
         if self.checkpointer is None:
             return

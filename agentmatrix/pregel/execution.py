@@ -57,6 +57,7 @@ __all__ = [
     "CONFIG_KEY_RESUMING",
     "CONTROL_WRITES",
     "ERROR_SOURCE_NODE",
+    "INPUT",
     "INTERRUPT",
     "MISSING",
     "NULL_TASK_ID",
