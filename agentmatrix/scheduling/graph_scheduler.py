@@ -202,7 +202,9 @@ class GraphScheduler:
             if "n" in record:
                 self._events.append(record)
         self._events = deque(sorted(self._events, key=lambda event: event["n"]))
-        self.rules.remember(choices)
+        # Events without choices are told again too, before anything is decided.
+        if self._is_replaying:
+            self.rules.remember(choices)
 
     def take_record(self) -> Record | None:
         """What must be saved before anything that has become ready starts; None where that is nothing."""

@@ -67,6 +67,7 @@ class GroupRules:
         self._places = {node: place for place, node in enumerate(topology.nodes)}
         # What is to be repeated: by key of an activation its choice, by label and id the deliveries that it may name.
         self._recorded: dict[str, Mapping[str, Any]] = {}
+        self._is_repeating = False
         self._heard = 0.0
         self._recorded_sends: dict[str, Mapping[str, Any]] = {}
         self._known: dict[tuple[str, str], Delivery] = {}
@@ -77,6 +78,7 @@ class GroupRules:
     # choices
 
     def remember(self, choices: Iterable[Any]) -> None:
+        self._is_repeating = True
         for choice in choices:
             if "start" in choice:
                 self._recorded[choice["start"]] = choice
@@ -89,7 +91,7 @@ class GroupRules:
         self._looks.update(self.topology.nodes)
         self._wave()
         self.choices.clear()
-        if self._recorded or self._recorded_sends:
+        if self._is_repeating:
             self._repeat_all()
         else:
             self._decide_all()

@@ -178,7 +178,7 @@ class Driver:
         sends = [activation.send for activation in unfinished if activation.send is not None]
         ready = list(dict.fromkeys(a.node for a in unfinished if a.send is None))
         final = self.scheduler.state.final()
-        kept = stored(self.scheduler.pause(unfinished, identities=True))
+        kept = stored(self.scheduler.pause(unfinished))
         base = {key: channel.from_checkpoint(channel.checkpoint()) for key, channel in final.items()}
         for key in kept["keys"]:
             base[key] = channels()[key].from_checkpoint(kept["base"][key]) if key in kept["base"] else channels()[key]
