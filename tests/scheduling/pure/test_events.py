@@ -131,7 +131,7 @@ def does(driver: Driver, what: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize("loops", [True, False])
 @pytest.mark.parametrize("ways", [["crashed"], ["paused"], ["crashed", "crashed", "paused"]])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_a_run_goes_on_as_it_was(data: st.DataObject, ways: list[str], loops: bool) -> None:
     """All that has started starts again, with the same number, group, items and view; nothing else does."""
@@ -154,7 +154,7 @@ def test_a_run_goes_on_as_it_was(data: st.DataObject, ways: list[str], loops: bo
 
 
 @pytest.mark.parametrize("loops", [True, False])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_a_log_that_is_compacted_gives_the_same(data: st.DataObject, loops: bool) -> None:
     plot = data.draw(plots(loops))

@@ -121,7 +121,7 @@ def plots(draw: st.DrawFn) -> Plot:
 
 
 @pytest.mark.parametrize("compact_at", [1, 256])
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(plot=plots(), data=st.data())
 def test_the_steps_are_langgraphs(plot: Plot, data: st.DataObject, compact_at: int) -> None:
     """The order in which the activations of a step end changes nothing, a crash and a compacted log neither."""
