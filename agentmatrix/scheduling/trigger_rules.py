@@ -27,6 +27,7 @@ class TriggeredDagRules(TriggeredDagState):
     # opening
 
     def open(self, opening: Opening) -> None:
+        self._ran_before = opening.done
         if opening.saved is not None:
             self._restore(opening.saved)
             for activation in opening.resumed:
@@ -298,7 +299,7 @@ class TriggeredDagRules(TriggeredDagState):
             return "it was cancelled when another source of a group with cancel_rest came first"
         if self._times.get(node):
             return "it failed, and its error handler answered"
-        return skip_reason(self.topology, self._times, node)
+        return skip_reason(self.topology, {*self._times, *self._ran_before}, node)
 
     # events
 

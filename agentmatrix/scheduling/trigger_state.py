@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from agentmatrix.scheduling.group_rules import GroupRules
@@ -45,6 +45,7 @@ class TriggeredDagState(GroupRules):
         self._deliveries: dict[str, Delivery] = {}
         self._deferred: dict[str, ScheduledActivation] = {}
         self._times: dict[str, int] = {}
+        self._ran_before: Collection[str] = frozenset()
 
     def _may_start(self, node: str) -> bool:
         return not (node in self.started or node in self.lost or node in self.settled or node in self.failed)
