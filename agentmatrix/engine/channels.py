@@ -15,12 +15,17 @@ from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["REACHED_END", "RUN", "ConstantChannel", "RunChannel", "Schedule", "SparseSends"]
+__all__ = ["REACHED_END", "RUN", "ConstantChannel", "RunChannel", "Schedule", "SparseSends", "is_record"]
 
 RUN = "agentmatrix:run"
 """The name of the hidden channel. A task reads its own activation under it."""
 REACHED_END = "reached END"
 """What a task writes to it when a router or a command of it has led to END. All else that is written is a record."""
+
+
+def is_record(channel: str, value: Any) -> bool:
+    """Whether a write of a task is what was decided because it has ended."""
+    return channel == RUN and value != REACHED_END
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 from langgraph.constants import START
 from langgraph.types import Send
 
-from agentmatrix.engine.channels import REACHED_END, RUN, RunChannel, Schedule
+from agentmatrix.engine.channels import RUN, RunChannel, Schedule, is_record
 from agentmatrix.engine.step import result_of
 from agentmatrix.engine.tasks import TaskIds
 from agentmatrix.pregel.execution import (
@@ -90,7 +90,7 @@ def opened(
     ready += [n for n in topology.deferred if n not in ready and _deferred_value(channels, n) is not MISSING]
     sends = [send for send in _pending_sends(channels) if send.node in topology.follow]
     called = {branch_target(channel) for task_id, channel, _ in pending if task_id == NULL_TASK_ID}
-    records = [value for _, channel, value in pending if channel == RUN and value != REACHED_END] if replays else []
+    records = [value for _, channel, value in pending if is_record(channel, value)] if replays else []
     joined = {name: frozenset(channels[name].seen) for name in schedule.joins if channels[name].seen}
     ids = TaskIds(checkpoint["id"], step)
     base = {key: channels[key] for key in schedule.keys.all}

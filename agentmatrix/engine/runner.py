@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
 
 from agentmatrix.cancel_scope import CancelScope, current_scope
+from agentmatrix.engine.channels import is_record
 from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.errors import BoundError
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
@@ -103,7 +104,8 @@ class Runner(PregelRunner):
             found = (yield CacheLookup(tuple(keys))) if keys and loop.cache is not None else {}
             with loop.lock:
                 for key, writes in found.items():
-                    keys[key].writes.extend(writes)
+                    # What another run has decided because of it concerns that run alone.
+                    keys[key].writes.extend(write for write in writes if not is_record(*write))
                     loop.accept(keys[key])
                     loop.put_writes(keys[key].id, keys[key].writes, cached=True)
             start += [task for task in tasks if not task.writes]

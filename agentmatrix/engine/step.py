@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Send
 
-from agentmatrix.engine.channels import REACHED_END, RUN, Schedule
+from agentmatrix.engine.channels import REACHED_END, RUN, Schedule, is_record
 from agentmatrix.engine.tasks import PendingWrites, TaskFactory
 from agentmatrix.pregel.execution import (
     ERROR_SOURCE_NODE,
@@ -72,7 +72,7 @@ class OpenStep:
             if status is None or not status.output:
                 return None
             self.finished[task.id] = activation.node
-            record = next((v for channel, v in status.output if channel == RUN and v != REACHED_END), None)
+            record = next((value for channel, value in status.output if is_record(channel, value)), None)
             return self._result(activation, task.name, status.output, recorded=True), record
 
         unfinished = self.scheduler.replay(saved)
