@@ -248,8 +248,9 @@ def close(
     # LangGraph infers from these in whose name an update comes that names no node: that of the node that ran last. At a
     # pause of a Dag it need not be named, since what has finished runs no more.
     last = [node for node in scheduler.log.last() if node in nodes and node not in called]
+    # What only a Send has run may still be led to.
     if unfinished:
-        last = last[-1:] if ids is not None and not schedule.topology.max_rounds else []
+        last = [n for n in last if n in done][-1:] if ids is not None and not schedule.topology.max_rounds else []
     for node in last:
         name = branch_channel(node)
         versions[name] = seen.setdefault(node, {})[name] = following
