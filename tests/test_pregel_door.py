@@ -22,7 +22,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
 from langgraph import runtime
-from langgraph._internal import _config, _constants, _replay, _runnable, _scratchpad
+from langgraph._internal import _cache, _config, _constants, _replay, _runnable, _scratchpad
 from langgraph._internal._typing import MISSING
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config
@@ -33,15 +33,26 @@ from langgraph.graph._branch import BranchSpec
 from langgraph.graph._node import StateNodeSpec
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.managed import RemainingSteps
-from langgraph.pregel import Pregel, _messages, _tools, _utils, _write
-from langgraph.pregel._loop import PregelLoop
+from langgraph.pregel import (
+    Pregel,
+    _algo,
+    _checkpoint,
+    _executor,
+    _io,
+    _messages,
+    _task_status,
+    _tools,
+    _utils,
+    _write,
+    debug,
+)
+from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 from langgraph.pregel._read import PregelNode
 from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import ExecutionInfo, RunControl, Runtime
 from langgraph.types import Command, Interrupt, Send
 
-from agentmatrix.engine import loop
 from agentmatrix.pregel import callback_handlers, compiled_graph, config_keys, config_values, state_graph, task_config
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained, watch_drain
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
@@ -55,6 +66,11 @@ SELF, ANY = object(), object()
 def mend(file: str, what: str) -> str:
     return f"LangGraph or LangChain has changed: {what}; mend pregel/{file}"
 
+
+MAKES_A_TASK = (
+    *("checkpoint", "pending_writes", "processes", "channels", "managed", "config", "step", "stop", "for_execution"),
+    *("store", "checkpointer", "manager", "retry_policy", "cache_policy"),
+)
 
 # Each private function and class that pregel/ calls, with the arguments that it is called with, and the calling file.
 CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = [
@@ -95,11 +111,60 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (PregelLoop._emit, (SELF, ANY, ANY, ANY), (), "virtual_tasks.py"),
     (Interrupt.from_ns, (ANY,), ("ns",), "virtual_tasks.py"),
     (RunControl.request_drain, (SELF, ANY), (), "run_control.py"),
+    # The engine takes these from execution.py.
+    (_cache.default_cache_key, (ANY, ANY), (), "execution.py"),
+    (_config.patch_configurable, (ANY, ANY), (), "execution.py"),
+    (_algo._triggers, (ANY, ANY, ANY, ANY, ANY), (), "execution.py"),
+    (_algo.apply_writes, (ANY, ANY, ANY, ANY, ANY), (), "execution.py"),
+    (_algo.PregelTaskWrites, (ANY, ANY, ANY, ANY), (), "execution.py"),
+    (_algo.checkpoint_null_version, (ANY,), (), "execution.py"),
+    (_algo.prepare_next_tasks, (ANY,) * 8, ("for_execution", "store", "checkpointer", "manager"), "execution.py"),
+    (
+        _algo.prepare_single_task,
+        (ANY, None),
+        (*MAKES_A_TASK, "checkpoint_id_bytes", "checkpoint_null_version"),
+        "execution.py",
+    ),
+    (
+        _algo.prepare_node_error_handler_task,
+        (ANY,),
+        tuple(n for n in (*MAKES_A_TASK, "handler_node_name", "failed_error") if n != "for_execution"),
+        "execution.py",
+    ),
+    (_algo.sanitize_untracked_values_in_send, (ANY, ANY), (), "execution.py"),
+    (_checkpoint.channels_from_checkpoint, (ANY, ANY), ("saver", "config"), "execution.py"),
+    (
+        _checkpoint.create_checkpoint,
+        (ANY, ANY, ANY),
+        ("updated_channels", "get_next_version", "trigger_to_nodes"),
+        "execution.py",
+    ),
+    (_executor.BackgroundExecutor, (ANY,), (), "execution.py"),
+    (_executor.AsyncBackgroundExecutor, (ANY,), (), "execution.py"),
+    (_io.map_output_values, (ANY, ANY, ANY), (), "execution.py"),
+    (debug.map_debug_tasks, (ANY,), (), "execution.py"),
+    (debug.map_debug_checkpoint, (ANY,) * 8, (), "execution.py"),
+    (_task_status.read_task_statuses, (ANY,), (), "execution.py"),
+    (_utils.get_new_channel_versions, (ANY, ANY), (), "execution.py"),
+    (PregelRunner.commit, (SELF, ANY, ANY), (), "execution.py"),
+    (
+        PregelRunner.tick,
+        (SELF, ANY),
+        ("reraise", "timeout", "retry_policy", "get_waiter", "schedule_task"),
+        "execution.py",
+    ),
+    (PregelLoop.accept_push, (SELF, ANY, ANY, ANY), (), "execution.py"),
+    (PregelLoop._put_checkpoint, (SELF, ANY), (), "execution.py"),
+    (PregelLoop._suppress_interrupt, (SELF, ANY, ANY, ANY), (), "execution.py"),
+    (PregelLoop._first, (SELF,), ("input_keys", "updated_channels"), "execution.py"),
+    (SyncPregelLoop.schedule_error_handler, (SELF, ANY, ANY), (), "execution.py"),
+    (AsyncPregelLoop.aschedule_error_handler, (SELF, ANY, ANY), (), "execution.py"),
 ]
 # Private names that are no calls, with the test that is about them.
 OTHERS = {
     "_DefaultRecursionLimit": "test_the_recursion_limit_that_langgraph_fills_in_is_told_from_others",
     "MISSING": "test_a_channel_without_a_value_has_a_mark",
+    "CONTROL_WRITES": "test_what_the_engine_replaces_is_looked_up_by_name",
     "_constants": "test_reserved_keys_that_are_not_known_yet_stay_with_the_caller",
 }
 
@@ -496,20 +561,17 @@ def test_every_public_method_of_a_graph_is_remote() -> None:
     }, "Pregel has new public methods: let remote/remote_agent.py override them, or sort them in here"
 
 
-def test_the_names_that_open_steps_exchange_are_those_that_langgraph_looks_up() -> None:
-    """Without one of them, a Dag without barriers would silently run in supersteps."""
-    looked_up = {
+def test_what_the_engine_replaces_is_looked_up_by_name() -> None:
+    """Without one of these, a Dag would silently run in LangGraph's supersteps, or show a state that is not its own."""
+    looked_up: dict[Any, set[str]] = {
         Pregel.stream: {"SyncPregelLoop", "PregelRunner"},
         Pregel.astream: {"AsyncPregelLoop", "PregelRunner"},
         Pregel._prepare_state_snapshot: {"prepare_next_tasks"},
         Pregel._aprepare_state_snapshot: {"prepare_next_tasks"},
     }
-    for function, found in looked_up.items():
-        assert found <= set(function.__code__.co_names), f"{function.__name__} has changed: mend engine/graph.py"
-
-
-def test_the_methods_that_open_steps_override_are_langgraphs() -> None:
-    for ours, theirs in ((loop.OpenLoop, PregelLoop), (loop.Runner, PregelRunner)):
-        known = {"__init__", "commit", "submit", "tick", "after_tick", "put_writes", "__enter__", "__exit__"}
-        for name in known & vars(ours).keys():
-            assert hasattr(theirs, name) or name in inspect.get_annotations(theirs), f"{theirs.__name__}.{name}"
+    for function, names in looked_up.items():
+        assert names <= set(function.__code__.co_names), mend("execution.py", function.__name__)
+    for function in (Pregel.bulk_update_state, Pregel.abulk_update_state):
+        inner = [code for code in function.__code__.co_consts if inspect.iscode(code)]
+        assert any("apply_writes" in code.co_names for code in inner), mend("execution.py", function.__name__)
+    assert {"__error__", "__interrupt__", "__resume__"} <= _task_status.CONTROL_WRITES

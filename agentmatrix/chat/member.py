@@ -22,7 +22,6 @@ from agentmatrix.chat.contribution import AudienceRule, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members
 from agentmatrix.chat.transcript import Transcript
 from agentmatrix.chat.usage import UsageCounter
-from agentmatrix.compose.folding import unchanged
 from agentmatrix.errors import SpeakerError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable
@@ -178,7 +177,7 @@ class Member:
         # A value that the agent hands back as it got it is no update: a reducer would add it once more.
         given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
         keys = self._settings.keys - {"messages"}
-        changed = {k: v for k, v in update.items() if k in keys and not unchanged(v, given.get(k))}
+        changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
         return {**changed, "messages": said, EVENT_LOG: [self._with_handoff(event, goto)]}
 
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
@@ -218,3 +217,15 @@ def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
 def _messages(update: Mapping[str, Any]) -> list[Any]:
     answered = messages_in(update.get("messages", []))
     return [message if isinstance(message, BaseMessage) else convert_to_messages([message])[0] for message in answered]
+
+
+def _is_same_value(returned: Any, given: Any) -> bool:
+    """Whether an agent handed back the very value that it was given, also where it was copied on the way."""
+    if returned is given:
+        return True
+    if type(returned) is not type(given):
+        return False
+    try:
+        return bool(returned == given)
+    except Exception:  # an array, or any type whose == is no yes or no
+        return False

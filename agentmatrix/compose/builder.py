@@ -14,7 +14,6 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import CachePolicy, Command, RetryPolicy, TimeoutPolicy, TracePolicy
 
 from agentmatrix.agent import as_agent
-from agentmatrix.compose.topology import Topology
 from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.live.live_run import LiveMixin
@@ -28,6 +27,7 @@ from agentmatrix.pregel.compiled_graph import (
 )
 from agentmatrix.pregel.runnables import node_runnable, wrap_runnable
 from agentmatrix.pregel.state_graph import add_join, copy_builder, default_error_handler, edges_of, routers_of
+from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import Group, Source, group_of, label_of
 
 __all__ = ["Builder", "ComposedGraph", "check_name", "did_you_mean", "name_of"]
@@ -86,6 +86,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         self._groups: dict[str, tuple[Group, ...]] = {}
         self._concurrent: set[str] = set()
         self._labels: Mapping[tuple[str, str], str] = {}
+        self._drawn_only: set[tuple[str, str]] = set()
 
     def add_node(
         self,
@@ -224,6 +225,16 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         whole._labels = self._trigger_labels()
         whole.edges |= self._drawn_triggers()
         return whole
+
+    @property
+    def graphs(self) -> Mapping[str, AnyGraph]:
+        """By node, the graph that stands in it."""
+        return self._graphs
+
+    @property
+    def drawn_only(self) -> set[tuple[str, str]]:
+        """The edges that only draw a trigger."""
+        return self._drawn_only
 
     def _drawn_triggers(self) -> set[tuple[str, str]]:
         """Triggers as edges: a drawing shows them so. What starts a node from outside is drawn from START."""

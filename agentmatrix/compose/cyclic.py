@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any
 
-from langchain_core.runnables import RunnableConfig
-from langgraph.channels.base import BaseChannel
-from langgraph.errors import EmptyChannelError
 from langgraph.graph import END, START
 from langgraph.types import Checkpointer
 
-from agentmatrix.compose.builder import Builder, ComposedGraph
-from agentmatrix.compose.compiled import LedgeredGraph, attach
-from agentmatrix.compose.topology import Topology, drawn
-from agentmatrix.engine.graph import OpenSteps
-from agentmatrix.errors import BoundError, BuildError
-from agentmatrix.pregel.compiled_graph import MISSING, add_channel, set_node_runnable, set_stream_eager, write_channel
-from agentmatrix.pregel.runnables import wrap_runnable
+from agentmatrix.compose.builder import Builder
+from agentmatrix.compose.ends import record_commands_to_end, record_routes_to_end
+from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
+from agentmatrix.errors import BuildError
 from agentmatrix.pregel.state_graph import edges_of, joins_of, routers_of
-from agentmatrix.pregel.task_config import read_channel
+from agentmatrix.scheduling.graph_scheduler import RulesFactory
+from agentmatrix.scheduling.loop_rules import LoopRules
+from agentmatrix.scheduling.superstep_rules import SuperstepRules
+from agentmatrix.scheduling.topology import Topology, drawn
 
 __all__ = ["DEFAULT_ROUNDS", "CompiledCyclicGraph", "CyclicGraph"]
 
 DEFAULT_ROUNDS = 25
-_ROUNDS = "rounds:of_this_run"
-_NEW_RUN = ""
-
-_Counts = TypeVar("_Counts", bound=dict[str, int])
 
 
-class CompiledCyclicGraph(ComposedGraph):
+class CompiledCyclicGraph(ScheduledGraph):
     """A compiled `CyclicGraph`."""
-
-
-class TriggeredCyclicGraph(OpenSteps, LedgeredGraph, CompiledCyclicGraph):
-    """A compiled `CyclicGraph` with triggers: a node starts each time that one of its groups is complete."""
 
 
 class CyclicGraph(Builder):
@@ -48,7 +36,7 @@ class CyclicGraph(Builder):
       A node has one activation at a time, unless `add_trigger(..., concurrent=True)`.
     - An activation sees the run's input and what its causal ancestors wrote, the earlier activations of its own node
       among them unless it is concurrent.
-    - The final state is the fold of all updates: by causal depth, then the order of add_node, then the activation.
+    - The final state is the fold of all updates: by causal depth, then by name of the node, then by activation.
 
     The arguments are those of `StateGraph`, with the messages of a conversation as the state by default, and
 
@@ -91,7 +79,7 @@ class CyclicGraph(Builder):
                 if barriers
                 else "a CyclicGraph without triggers runs in supersteps: leave out barriers=False, or add_trigger(...)"
             )
-        topology = self._triggered(max_rounds or self.max_rounds) if self._groups else self._topology()
+        topology = self._with_activations(max_rounds or self.max_rounds)
         if not topology.followers(START) and not self._groups:
             raise BuildError("nothing starts this graph: add_edge(START, ...) to the node that comes first")
         self._check_reachable(topology)
@@ -100,18 +88,18 @@ class CyclicGraph(Builder):
                 f"the loop {drawn(loop)} can never end, all its edges are always taken: "
                 f"replace one by add_conditional_edges with a way out of it"
             )
+        whole = self._copy()
+        whole._drawn_only = self._drawn_triggers() - edges_of(self)
         if self._groups:
-            whole = self._copy()
-            triggered = whole._compiled(TriggeredCyclicGraph, name, checkpointer=checkpointer, **options)
-            attach(triggered, whole, topology)
-            set_stream_eager(triggered)
-            return triggered
-        graph = self._copy()._compiled(CompiledCyclicGraph, name, checkpointer=checkpointer, **options)
-        _bound(graph, topology, max_rounds or self.max_rounds)
-        return graph
+            record_routes_to_end(whole)
+        graph = whole._compiled(CompiledCyclicGraph, name, checkpointer=checkpointer, **options)
+        if self._groups:
+            record_commands_to_end(graph, [node for node in graph.nodes if node != START])
+        rules: RulesFactory = LoopRules if self._groups else SuperstepRules
+        return schedule(graph, whole, topology, rules, barriers=not self._groups)
 
-    def _triggered(self, max_rounds: int) -> Topology:
-        """The shape of a graph with triggers."""
+    def _with_activations(self, max_rounds: int) -> Topology:
+        """The shape of the graph, with what its rules need besides."""
         nodes = tuple(name for name, spec in self.nodes.items() if not spec.is_error_handler)
         known = self._topology()
         joins: dict[str, tuple[tuple[str, ...], ...]] = {}
@@ -122,6 +110,7 @@ class CyclicGraph(Builder):
             nodes=nodes,
             edges={s: tuple(t for t in targets if t != END) for s, targets in known.edges.items()},
             groups=dict(self._groups),
+            deferred=frozenset(name for name in nodes if self.nodes[name].defer),
             concurrent=frozenset(self._concurrent),
             joins=joins,
             ends=frozenset(source for source, target in edges_of(self) if target == END),
@@ -145,82 +134,3 @@ class CyclicGraph(Builder):
             if spec.error_handler_node:
                 choices[name].add(spec.error_handler_node)
         return Topology(START, nodes, edges, {source: tuple(targets) for source, targets in choices.items()})
-
-
-class _Rounds(Generic[_Counts], BaseChannel[_Counts, str, _Counts]):
-    """How often each node has run in this run. Several activations in one step, by Send, count as one."""
-
-    __slots__ = ("counts",)
-
-    def __init__(self) -> None:
-        super().__init__(dict)
-        self.counts: dict[str, int] = {}
-
-    @property
-    def ValueType(self) -> Any:
-        return dict
-
-    @property
-    def UpdateType(self) -> Any:
-        return str
-
-    def from_checkpoint(self, checkpoint: Any) -> Self:
-        rounds = type(self)()
-        rounds.key = self.key
-        rounds.counts = {} if checkpoint is MISSING else dict(checkpoint)
-        return rounds
-
-    def checkpoint(self) -> Any:
-        return dict(self.counts) if self.counts else MISSING
-
-    def get(self) -> Any:
-        if not self.counts:
-            raise EmptyChannelError
-        return self.counts
-
-    def is_available(self) -> bool:
-        return bool(self.counts)
-
-    def update(self, values: Sequence[str]) -> bool:
-        if _NEW_RUN in values:
-            self.counts = {_NEW_RUN: 0}
-        for node in {*values} - {_NEW_RUN}:
-            self.counts = {**self.counts, node: self.counts.get(node, 0) + 1}
-        return bool(values)
-
-
-def _bound(graph: CompiledCyclicGraph, topology: Topology, limit: int) -> None:
-    add_channel(graph, _ROUNDS, _Rounds())
-    write_channel(graph, START, _ROUNDS, _NEW_RUN)
-    for node in topology.nodes:
-        write_channel(graph, node, _ROUNDS, node)
-        _guard(graph, topology, node, limit)
-
-
-def _guard(graph: CompiledCyclicGraph, topology: Topology, node: str, limit: int) -> None:
-    """The node starts a round only when the run has some left. Raised where the node's own errors are raised: the
-    state before it is a checkpoint, and a graph compiled with a higher bound goes on from there."""
-    proc = graph.nodes[node]
-    agent = proc.bound
-
-    def call(state: Any, config: RunnableConfig) -> Any:
-        _check_rounds(topology, node, limit, config)
-        return agent.invoke(state, config)
-
-    async def acall(state: Any, config: RunnableConfig) -> Any:
-        _check_rounds(topology, node, limit, config)
-        return await agent.ainvoke(state, config)
-
-    set_node_runnable(graph, node, wrap_runnable(agent, call, acall))
-
-
-def _check_rounds(topology: Topology, node: str, limit: int, config: RunnableConfig) -> None:
-    counts = read_channel(config, _ROUNDS) or {}
-    if counts.get(node, 0) < limit:
-        return
-    busy = {other for other, count in counts.items() if count >= limit - 1}
-    loop = topology.loop_through(node, busy) or topology.loop_through(node) or [node]
-    raise BoundError(
-        f"the loop {drawn(loop)} has gone round {limit} times in this run without an end: "
-        f"give its router a way to {END!r} that it takes, or raise the bound with compile(max_rounds=...)"
-    )

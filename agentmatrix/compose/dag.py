@@ -9,22 +9,19 @@ from langgraph.graph import END, START
 from langgraph.types import Checkpointer
 
 from agentmatrix.compose.builder import Builder
-from agentmatrix.compose.compiled import LedgeredGraph, attach
-from agentmatrix.compose.topology import Topology, drawn
-from agentmatrix.engine.graph import OpenSteps
+from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
 from agentmatrix.errors import BuildError, CycleError
-from agentmatrix.pregel.compiled_graph import set_stream_eager
 from agentmatrix.pregel.state_graph import edges_of, routers_of
+from agentmatrix.scheduling.dag_rules import DagRules
+from agentmatrix.scheduling.graph_scheduler import RulesFactory
+from agentmatrix.scheduling.topology import Topology, drawn
+from agentmatrix.scheduling.trigger_rules import TriggeredDagRules
 
 __all__ = ["CompiledDag", "Dag"]
 
 
-class CompiledDag(LedgeredGraph):
+class CompiledDag(ScheduledGraph):
     """A compiled `Dag`."""
-
-
-class BarrierFreeDag(OpenSteps, CompiledDag):
-    """A compiled `Dag` whose nodes start the moment that all which leads to them has settled."""
 
 
 class Dag(Builder):
@@ -36,7 +33,7 @@ class Dag(Builder):
       join of the branches that were taken: it runs when each of them has delivered, and is skipped when all are.
     - It sees the run's input and what its causal ancestors wrote, and nothing of nodes that merely finished earlier. A
       router sees that and what its own node wrote.
-    - The final state is the fold of all updates in one order: topological, ties by the order of add_node. Two nodes
+    - The final state is the fold of all updates in one order: by causal depth, then by name of the node. Two nodes
       that write a key without a reducer, neither of them after the other, end the run with `InvalidUpdateError`.
     - A node with trigger groups (`add_trigger`) starts when the first of them is complete, or its edges are.
     - A node without sources starts at START, one without successors leads to END.
@@ -82,12 +79,11 @@ class Dag(Builder):
             )
         topology = replace(topology, deaf=barriers)
         whole = self._completed(topology)
-        kind = CompiledDag if barriers else BarrierFreeDag
-        graph = whole._compiled(kind, name, checkpointer=checkpointer, **options)
-        attach(graph, whole, topology)
-        if not barriers:
-            set_stream_eager(graph)
-        return graph
+        graph = whole._compiled(CompiledDag, name, checkpointer=checkpointer, **options)
+        rules: RulesFactory = DagRules
+        if topology.groups:
+            rules = TriggeredDagRules
+        return schedule(graph, whole, topology, rules, barriers=barriers)
 
     def _topology(self) -> Topology:
         nodes = tuple(name for name, spec in self.nodes.items() if not spec.is_error_handler)
@@ -118,6 +114,8 @@ class Dag(Builder):
     def _completed(self, topology: Topology) -> Dag:
         """This graph with what is left unsaid: nodes without sources start at START, nodes without successors end."""
         whole = self._copy()
+        starts = {(START, node) for node in topology.edges[START]}
+        whole._drawn_only = self._drawn_triggers() - edges_of(self) - starts
         whole.edges |= {(START, node) for node in topology.edges[START]}
         whole.edges |= {
             (node, END) for node in topology.nodes if not topology.followers(node) and node not in whole._leading()

@@ -1,6 +1,8 @@
-"""A superstep that stays open for what comes from outside: signals of a live run, and timers.
+"""Signals and timers of one graph of a run: taken one by one between the ends of tasks, saved, then counted.
 
-A task that is no node's keeps the step open and waits. LangGraph's runner starts it with the others; nobody sees it.
+Any thread may give the listener a signal; it only queues it and wakes the runner. The runner's own thread or asyncio
+task takes it from there, under the loop's lock. A signal is acknowledged when the saver has it, or at once where there
+is none.
 """
 
 from __future__ import annotations
@@ -9,22 +11,15 @@ import asyncio
 import concurrent.futures
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from itertools import count
 from operator import itemgetter
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_NS, PULL
-from langgraph._internal._runnable import RunnableCallable
-from langgraph.constants import TAG_HIDDEN
-from langgraph.pregel._loop import PregelLoop
-from langgraph.types import PregelExecutableTask
-
 from agentmatrix.cancel_scope import current_scope
-from agentmatrix.engine.scheduler import Agenda, Turn, Write
-from agentmatrix.engine.tasks import Opened, Task
+from agentmatrix.engine.channels import RUN
+from agentmatrix.engine.loop import SchedulerLoop
 from agentmatrix.errors import SignalError
 from agentmatrix.live.signal_router import (
     SIGNAL_ROUTER,
@@ -34,35 +29,30 @@ from agentmatrix.live.signal_router import (
     SignalRouter,
     node_path,
 )
+from agentmatrix.pregel.execution import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, patch_configurable
 from agentmatrix.pregel.run_control import watch_drain
+from agentmatrix.scheduling.graph_scheduler import Record
+from agentmatrix.triggers import Every
 
-__all__ = ["BUFFER", "Listening", "Start", "acknowledge"]
+__all__ = ["BUFFER", "LONG", "ListeningLoop", "SignalListener"]
 
 BUFFER = 1_000
-"""How many signals of one name, which nobody has read, a graph keeps; a further one waits."""
+"""How many signals of one name, which no node has read, a graph keeps; a further one waits."""
 LONG = 500
 """How many writes a step holds before it ends, for a checkpoint, at the next moment at which nothing is at work."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """How LangGraph's runner started a task: what follows it is started in the same way."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
-
-
-class Ear:
+class SignalListener:
     """Takes signals for one graph of a run, and knows when its timers are due.
 
     Args:
         path: the nodes from the root graph.
         names: the signals that the graph declares.
         timers: by label, the seconds and whether it fires again and again.
-        wake: lets the task that waits look again; called on any thread.
+        wake: lets the runner look again; called on any thread.
 
     Attributes:
+        closed: whether no more signals will come.
         ticking: whether timers that fire again and again do so now; where they do not, their ticks are put off.
     """
 
@@ -76,7 +66,7 @@ class Ear:
         wake: Callable[[], None],
     ) -> None:
         self.path, self.names, self.wake = path, names, wake
-        self._sent: dict[str, deque[tuple[int, PendingSignal]]] = {}
+        self._signals: dict[str, deque[tuple[int, PendingSignal]]] = {}
         self._numbers = count()
         self.closed, self.ticking = False, True
         self._timers = dict(timers)
@@ -84,39 +74,39 @@ class Ear:
         self._due = {label: now + seconds for label, (seconds, _) in timers.items()}
 
     @property
-    def ticks(self) -> bool:
+    def repeats(self) -> bool:
         """Whether a timer fires again and again."""
         return any(repeats for _, repeats in self._timers.values())
 
     def receive(self, sent: PendingSignal) -> None:
-        """Take a signal."""
-        self._sent.setdefault(sent.name, deque()).append((next(self._numbers), sent))
+        """Take a signal. On any thread."""
+        self._signals.setdefault(sent.name, deque()).append((next(self._numbers), sent))
         self.wake()
 
-    def next_sent(self, wanted: Callable[[PendingSignal], bool]) -> PendingSignal | None:
+    def close(self) -> None:
+        """No more signals will come. On any thread."""
+        self.closed = True
+        self.wake()
+
+    def next_signal(self, wanted: Callable[[PendingSignal], bool]) -> PendingSignal | None:
         """The signal that came first of those that are next of their name and wanted."""
-        heads = [queue[0] for queue in list(self._sent.values()) if queue]
+        heads = [queue[0] for queue in list(self._signals.values()) if queue]
         return next((sent for _, sent in sorted(heads, key=itemgetter(0)) if wanted(sent)), None)
 
     def take(self, sent: PendingSignal) -> None:
         """That signal is under way no more."""
-        self._sent[sent.name].popleft()
+        self._signals[sent.name].popleft()
         sent.accepted = True
 
-    def close(self) -> None:
-        """No more signals will come."""
-        self.closed = True
-        self.wake()
-
-    def tick(self) -> str | None:
-        """A timer that is due."""
+    def next_tick(self) -> str | None:
+        """A timer that is due. One that fires again and again keeps time: it is due again a period after it was due."""
         now = time.monotonic()
         label = next((label for label, due in self._running() if due <= now), None)
         if label is not None:
             seconds, repeats = self._timers[label]
-            del self._due[label]
+            due = self._due.pop(label)
             if repeats:
-                self._due[label] = now + seconds
+                self._due[label] = due + seconds * (1 + int((now - due) // seconds))
         return label
 
     def seconds(self) -> float | None:
@@ -128,120 +118,173 @@ class Ear:
         return [(label, due) for label, due in self._due.items() if self.ticking or not self._timers[label][1]]
 
 
-class Listening(PregelLoop):
-    """What a loop whose steps stay open does about signals and timers."""
+class ListeningLoop(SchedulerLoop):
+    """What a loop without barriers does about signals and timers."""
 
     stack: Any
-    _opened: Opened | None
-    _order: Any
-    _engine: Any
-    _stopping: bool
-    _holding: bool
-    _alive: int
-    _lock: Any
-    _drop: Callable[[Sequence[Turn]], None]
-    _beside: Callable[[Any], Any]
-    _new_wake: Callable[[], Callable[[], None]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._ear: Ear | None = None
-        self._ear_task: str | None = None
+        self._listener: SignalListener | None = None
         self._closed_targets: ClosedTargets | None = None
-        self._hung_up = self._closed_input = False
-        self._quiet_down: list[Callable[[], None]] = []
+        self._stops: list[Callable[[], None]] = []
         self._saving: list[Any] = []
-        self._resting = False
 
-    # before the step
-
-    def _listen(self) -> list[Task]:
-        """Begins to take what comes from outside, if the graph wants any. Returns the task that waits for it."""
-        assert self._opened is not None
-        agenda = self._opened.agenda
-        if self._ear is not None:
-            self._hang_up()
-        self._ear = None
-        router = self.config[CONF].get(SIGNAL_ROUTER)
-        path = node_path(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
+    def _is_input_open(self) -> bool:
+        router: SignalRouter | None = self.config[CONF].get(SIGNAL_ROUTER)
+        if router is None or self._is_input_closed:
+            return False
         # Where no signal can come, an open input keeps only the live graph itself going, for its timers to fire.
-        repeats = any(repeats for _, repeats in agenda.timers.values())
-        hears = router is not None and (bool(agenda.signals) or (repeats and path == router.root))
-        opens = hears and not self._closed_input
-        if agenda.open is not opens:
-            self._count(self._happened({"open": opens})[0])
+        repeats = any(isinstance(timer, Every) for timer in self.schedule.topology.timers)
+        here = node_path(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
+        return bool(self.schedule.topology.signals) or (repeats and here == router.root)
+
+    # LangGraph's loop
+
+    def tick(self) -> bool:
+        if super().tick():
+            return True
+        # Without a task there may still be something to wait for.
+        if self.status != "done" or self.open_step is None:
+            return False
+        if self.control is not None and self.control.drain_requested:
+            self.status = "draining"
+            return False
+        self.status = "pending"
+        return True
+
+    # called by the runner
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether something from outside is taken."""
+        return self._listener is not None
+
+    def start_listening(self, wake: Callable[[], None]) -> None:
+        """Take signals from here on, if the graph wants any. Called when the tasks of the step have been made."""
+        step, router = self.open_step, self.config[CONF].get(SIGNAL_ROUTER)
+        assert step is not None
+        scheduler, path = step.scheduler, node_path(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
         if router is not None:
             if self._closed_targets is None:
                 self._closed_targets = router.track(path)
                 self.stack.callback(self._closed_targets.remove)
-            agenda.watch(self._closed_targets.update)
-        if not (agenda.expects() or ((agenda.timers or agenda.reads()) and self.tasks)):
-            return []
-        self._ear = ear = Ear(path, agenda.signals, agenda.timers, self._new_wake())
-        self._hung_up = False
-        if router is not None and agenda.open:
-            router.attach(ear)
-            self._quiet_down.append(lambda: router.detach(ear))
+            self._closed_targets.update(scheduler.closed_targets())
+        if self._listener is not None:
+            # It goes on from the step before.
+            self._listener.wake = wake
+            return
+        timers = scheduler.inputs.timers()
+        if not (scheduler.awaits_external() or ((timers or scheduler.reads_external()) and step.activations)):
+            return
+        self._listener = listener = SignalListener(path, scheduler.inputs.signals, timers, wake)
+        self.stack.callback(self.stop_listening)
+        if router is not None and scheduler.inputs.open:
+            router.attach(listener)
+            self._stops.append(lambda: router.detach(listener))
             if (scope := current_scope.get()) is not None:
-                self._quiet_down.append(scope.on_cancel(lambda: _turn_away(router, ear)))
+                self._stops.append(scope.on_cancel(lambda: _on_cancelled(router, listener)))
         if self.control is not None:
-            self._quiet_down.append(watch_drain(self.control, lambda reason: ear.wake()))
-        task = _waiting(str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:ear")))
-        self._ear_task = task.id
-        return [task]
+            self._stops.append(watch_drain(self.control, lambda reason: listener.wake()))
 
-    def _hang_up(self) -> None:
+    def stop_listening(self) -> None:
         """Nothing from outside is taken any more."""
-        self._hung_up = True
-        quiet_down, self._quiet_down = self._quiet_down, []
-        for stop in quiet_down:
+        stops, self._stops = self._stops, []
+        for stop in stops:
             stop()
-        if self._ear is not None:
-            self._ear.wake()
+        self._listener = None
 
-    # while it is open
+    def awaits_event(self, *, at_work: bool) -> bool:
+        """Whether something from outside may come that changes the run.
 
-    def _next_event(self) -> tuple[Mapping[str, Any] | None, PendingSignal | None] | None:
-        """What has come, with the signal that it came as; nothing where there is to be waited; None at the end."""
-        ear, opened = self._ear, self._opened
-        if ear is None or opened is None or self._hung_up or self._stopping or self._holding:
-            return None
-        agenda = opened.agenda
+        Args:
+            at_work: whether an activation is at work.
+        """
+        listener, step = self._listener, self.open_step
+        if listener is None or step is None or step.held:
+            return False
         if self.control is not None and self.control.drain_requested:
-            return None
-        if not agenda.expects() and not (self._alive and (ear.ticks or agenda.reads())):
-            return None
-        if self._is_long(agenda):
-            self._resting = True
-            return None
-        # After the last signal a full buffer holds nothing back: what waits would never be taken.
-        room = ear.closed
-        while agenda.open and (sent := ear.next_sent(lambda s: room or agenda.unread(s.name) < BUFFER)) is not None:
-            ear.take(sent)
-            if not (sent.future.done() or self._refuses(sent)):
-                if not agenda.knows(sent.id):
-                    return {"signal": sent.name, "value": sent.value, "id": sent.id}, sent
-                sent.acknowledge()
-        ear.ticking = agenda.expects() or agenda.is_going()
-        if (label := ear.tick()) is not None:
-            return {"tick": label}, None
-        if room and agenda.open:
-            self._closed_input = True
-            return {"open": False}, None
-        return None, None
+            return False
+        scheduler = step.scheduler
+        listener.ticking = scheduler.inputs.open or scheduler.rules.is_going()
+        if scheduler.awaits_external():
+            return True
+        return at_work and (listener.repeats or scheduler.reads_external())
 
-    def _is_long(self, agenda: Agenda) -> bool:
-        """Whether the step has become long and may end: to go on and to resume costs more, the longer it is."""
-        if len(self.checkpoint_pending_writes) < LONG or self._alive or not self.tasks:
+    def seconds_to_timer(self) -> float | None:
+        """How long until a timer is due; None where there is none."""
+        return self._listener.seconds() if self._listener is not None else None
+
+    def take_event(self, *, at_work: bool) -> bool:
+        """Let the next event from outside count. Returns whether there was one."""
+        with self.lock:
+            if not self.awaits_event(at_work=at_work):
+                return False
+            listener, step = self._listener, self.open_step
+            assert listener is not None and step is not None
+            scheduler = step.scheduler
+            # After the last signal a full buffer holds nothing back: what waits would never be taken.
+            room = listener.closed
+            while scheduler.inputs.open:
+                sent = listener.next_signal(lambda s: room or scheduler.unread(s.name) < BUFFER)
+                if sent is None:
+                    break
+                listener.take(sent)
+                if sent.future.done() or self._refuses(sent):
+                    continue
+                record = scheduler.signal(sent.name, sent.value, sent.id)
+                if record is None:
+                    sent.acknowledge()
+                    continue
+                _acknowledge(sent, self._save(record))
+                self._on_event()
+                return True
+            if (label := listener.next_tick()) is not None:
+                if (record := scheduler.timer(label)) is not None:
+                    self._save(record)
+                self._on_event()
+                return True
+            if room and scheduler.inputs.open:
+                self._is_input_closed = True
+                if (record := scheduler.set_input_open(False)) is not None:
+                    self._save(record)
+                self._on_event()
+                return True
+            return False
+
+    def rests(self) -> bool:
+        """Whether the step ends for the sake of a checkpoint: what lies beside the last one has become long.
+
+        Called when nothing is at work; the run goes on afterwards.
+        """
+        if self._listener is None or len(self.checkpoint_pending_writes) < LONG:
             return False
         if self.interrupt_before or self.interrupt_after:
             return False
-        # What is not acknowledged yet would wait for the next step, and be known there before it is saved.
+        # What is not acknowledged yet would wait for the next step.
         self._saving = [future for future in self._saving if not future.done()]
-        return not self._saving and agenda.is_idle()
+        self._is_resting = not self._saving
+        return self._is_resting
+
+    def _on_event(self) -> None:
+        step = self.open_step
+        assert step is not None
+        self.give_up(step.scheduler.take_cancelled())
+        self._on_change()
+
+    def _on_change(self) -> None:
+        step, router = self.open_step, self.config[CONF].get(SIGNAL_ROUTER)
+        if step is None or router is None:
+            return
+        if self._closed_targets is not None:
+            self._closed_targets.update(step.scheduler.closed_targets())
+        if (listener := self._listener) is not None and not listener.repeats:
+            if not (step.scheduler.awaits_external() or step.scheduler.reads_external()):
+                # Nothing wants a signal any more: those under way are for others, or to be refused.
+                router.detach(listener)
 
     def _refuses(self, sent: PendingSignal) -> bool:
-        """Whether the saver could not keep a signal: that is for its sender to know, and nothing that fails the run."""
+        """Whether the saver could not keep a signal: that is for its sender to know, and fails no run."""
         serde = getattr(self.checkpointer, "serde", None)
         if serde is None:
             return False
@@ -253,45 +296,35 @@ class Listening(PregelLoop):
             return True
         return False
 
-    def _happened(self, event: Mapping[str, Any]) -> tuple[Sequence[Write], Any]:
-        """Keeps an event. Returns what it is kept as, and the future of the saver or None."""
-        assert self._opened is not None
-        writes = self._opened.agenda.happened(event)
-        number = self._opened.agenda.arrival(writes)
-        task_id = str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:{number}"))
-        self.checkpoint_pending_writes.extend((task_id, channel, value) for channel, value in writes)
-        if self.durability == "exit" or self.checkpointer_put_writes is None:
-            return writes, None
-        arguments = [self._beside(self.checkpoint), list(writes), task_id]
+    def _save(self, record: Record) -> Any:
+        """Keep a record beside the checkpoint. Returns the future of the saver, or None."""
+        task_id = str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:{record.get('n', 'opening')}:{record['heard']}"))
+        self.checkpoint_pending_writes.append((task_id, RUN, record))
+        if self.durability == "exit":
+            self._written_task_ids.add(task_id)
+            return None
+        if self.checkpointer_put_writes is None:
+            return None
+        namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
+        here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}
+        arguments: list[Any] = [patch_configurable(self.checkpoint_config, here), [(RUN, record)], task_id]
         if self.checkpointer_put_writes_accepts_task_path:
             arguments.append(SIGNAL_TASK_PATH)
-        self._saving.append(self._engine(self.checkpointer_put_writes, *arguments))
-        return writes, self._saving[-1]
-
-    def _count(self, writes: Iterable[Write]) -> None:
-        """Lets an event count that is kept."""
-        assert self._opened is not None
-        self._opened.agenda.heed(writes)
-        self._drop(self._opened.agenda.take_dropped())
+        future = self.submit(self.checkpointer_put_writes, *arguments)
+        self._saving.append(future)
+        if self.durability == "sync":
+            self.saved[task_id] = future
+        return future
 
 
-def _turn_away(router: SignalRouter, ear: Ear) -> None:
+def _on_cancelled(router: SignalRouter, listener: SignalListener) -> None:
     """The graph is given up: it hears nothing more, and ends when nothing is at work."""
-    router.detach(ear)
-    ear.close()
+    router.detach(listener)
+    listener.close()
 
 
-def _waiting(id: str) -> Task:
-    """A task that does nothing by itself, and that no stream shows."""
-    nothing = RunnableCallable(lambda _: None, name="listen", trace=False)
-    return PregelExecutableTask(
-        name="listen", input=None, proc=nothing, writes=deque(), config={"tags": [TAG_HIDDEN]}, triggers=(),
-        retry_policy=(), cache_key=None, id=id, path=(PULL, "listen"),
-    )  # fmt: skip
-
-
-def acknowledge(sent: PendingSignal, saved: Any) -> None:
-    """Tells the sender of a signal, once it is kept."""
+def _acknowledge(sent: PendingSignal, saved: Any) -> None:
+    """Tell the sender of a signal, once it is kept."""
     if saved is None:
         sent.acknowledge()
         return

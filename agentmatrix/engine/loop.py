@@ -1,405 +1,432 @@
-"""LangGraph's own loop with supersteps that stay open: what a finished task makes ready starts in the same step.
+"""LangGraph's loop without barriers: what a finished task makes ready starts in the same superstep.
 
-Streams, namespaces, checkpoints, pending writes, retries, timeouts, caches, error handlers and interrupts stay those of
-LangGraph, because its `stream` and its loop run unchanged but for a few methods. A step ends, and a checkpoint is put,
-when nothing can start any more: at the end of the run, at a breakpoint, a drain or the last step of the run.
+The order for each task that ends: accept (what it writes is checked and recorded), save (its writes are put beside the
+checkpoint), start (what has become ready). `Runner` drives it; everything here runs under `lock`, in the thread that
+runs the task or in the runner's own.
+
+A step closes when nothing is at work any more. Its folded state is handed to LangGraph's channels as it is, in one
+checkpoint; an exception that ends the run closes it as a pause.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import dataclasses
-import functools
 import threading
-import weakref
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from langchain_core.runnables import RunnableConfig
-from langgraph._internal._constants import CONFIG_KEY_CALL, ERROR, INTERRUPT, NULL_TASK_ID
-from langgraph.errors import GraphBubbleUp, GraphInterrupt
-from langgraph.pregel._io import map_output_values
-from langgraph.pregel._retry import arun_with_retry, run_with_retry
-from langgraph.pregel._runner import PregelRunner
-from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
-from langgraph.pregel.debug import map_debug_tasks
+from langgraph.errors import GraphInterrupt
 from langgraph.types import Interrupt
 
-from agentmatrix.engine.listener import Listening, Start
-from agentmatrix.engine.pauses import PAUSE, Pausing
-from agentmatrix.engine.scheduler import Turn, Write, agenda_channel
-from agentmatrix.engine.tasks import Opened, Task
+from agentmatrix.engine.channels import RUN, RunChannel
+from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
+from agentmatrix.engine.step import OpenStep
+from agentmatrix.engine.tasks import TaskFactory, TaskIds
 from agentmatrix.interrupts import cancelled_interrupts
+from agentmatrix.pregel.execution import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_RESUMING,
+    INTERRUPT,
+    NULL_TASK_ID,
+    PregelLoop,
+    Task,
+    map_debug_checkpoint,
+    map_debug_tasks,
+    map_output_values,
+    patch_configurable,
+)
+from agentmatrix.pregel.written_keys import WrittenKeysLoop
+from agentmatrix.scheduling.graph_scheduler import Record
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
-__all__ = ["Cached", "OpenLoop", "Runner", "cache_keys", "filled"]
+__all__ = ["LAST_VALUES_ONLY", "SchedulerLoop"]
 
-Cached = dict[str, Sequence[Write]]
-
-
-class Runner(PregelRunner):
-    """A runner whose tasks are committed before those that follow them start."""
-
-    def __init__(self, *, put_writes: Any, **options: Any) -> None:
-        super().__init__(put_writes=put_writes, **options)
-        self._committed: set[str] = set()
-        put_writes().__self__.runner = self
-
-    def commit(self, task: Task, exception: BaseException | None) -> None:
-        if task.id in self._committed:
-            return
-        if exception is None:
-            self._committed.add(task.id)
-        super().commit(task, exception)
-
-    def forget(self, task: str) -> None:
-        """Nothing that becomes of this task counts."""
-        self._committed.add(task)
-
-    def handles(self, task: Task) -> bool:
-        """Whether an error handler answers for this task if it fails."""
-        return bool(self._should_route_to_error_handler(task))
+LAST_VALUES_ONLY = "__pregel_agentmatrix_last_values_only"
+"""The key in `config["configurable"]` by which `invoke` says that it reads no values but the last ones. With
+LangGraph's own prefix it stays out of metadata, savers and the wire."""
 
 
-class OpenLoop(Pausing, Listening):
-    """What the sync and the async loop have in common."""
+class SchedulerLoop(WrittenKeysLoop):
+    """What the sync and the async loop have in common.
 
-    runner: Runner
+    Attributes:
+        open_step: the step that is open, or None while LangGraph's own superstep takes the input in.
+        lock: held while the end of a task is recorded, and while tasks are made. Reentrant: writes are put under it.
+        saved: by id of a task, the future of the saver that keeps its writes; only under durability "sync".
+        submit_activation: runs an activation that is not alone, in LangGraph's executor.
+        given_up: the ids of the tasks that were cancelled, until the runner has cancelled them.
+        submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
+    """
+
+    stack: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lock = threading.RLock()
-        self._opened: Opened | None = None
-        self._saved: dict[str, Any] = {}
-        self._running = self._stopping = self._closing = False
-        self._ticking = self._stale = False
-        self._alive, self._guard = 0, cast(Any, None)
-        self._dropped: set[str] = set()
-        self._written: set[str] = set()
-        self._working: dict[str, Any] = {}
-        self._futures: dict[str, Any] = {}
-        self._tracked: Callable[[], Any] | None = None
-        self._context = contextvars.copy_context()
+        self._last_values_only = bool(self.config[CONF].get(LAST_VALUES_ONLY))
+        if LAST_VALUES_ONLY in self.config[CONF]:
+            # It is said to this run alone, not to graphs inside.
+            configurable = {key: value for key, value in self.config[CONF].items() if key != LAST_VALUES_ONLY}
+            self.config = {**self.config, CONF: configurable}
+        self.schedule = schedule_of(self.specs)
+        self.open_step: OpenStep | None = None
+        self.lock = threading.RLock()
+        self.saved: dict[str, Any] = {}
+        self.submit_activation: Any = None
+        self.submit_call: Any = None
+        self._put_futures: FutureRecorder | None = None
+        self._accepted: list[Task] = []
+        self.given_up: list[str] = []
+        self._given_up: set[str] = set()
+        self._is_input_closed = self._is_resting = False
+        self._continued: OpenStep | None = None
+        self._has_ended = False
+        self._wrote: set[str] = set()
+        self._is_live_values = self.stream is not None and "values" in self.stream.modes
+        self._breaks = bool(self.interrupt_before or self.interrupt_after)
 
-    # max_concurrency bounds the agents; the saver, the cache and the reader of the stream have an executor of their own
+    def _set_executors(self, unlimited: Any, calls: Any) -> None:
+        """Called when LangGraph has entered its own executor."""
+        self.submit_activation, self.submit_call = self.submit, calls
+        if unlimited is not None:
+            self.submit = unlimited
+        if self.durability == "sync" and self.checkpointer is not None:
+            self._put_futures = FutureRecorder(self.submit)
+            self.submit = cast(Any, self._put_futures.submit)
 
-    @property
-    def submit(self) -> Any:
-        return self._dispatch
-
-    @submit.setter
-    def submit(self, submit: Any) -> None:
-        self._submit = submit
-
-    def _dispatch(self, function: Any, *args: Any, **options: Any) -> Any:
-        if self._to_keep is not None and function == self._checkpointer_put_after_previous:
-            # What belongs to a pause is kept before its checkpoint is: without it, all would be done again.
-            pause, self._to_keep = [(PAUSE, self._to_keep)], None
-            return self._engine(self._put_with, pause, self._beside(args[3]), *args, **options)
-        if function not in (run_with_retry, arun_with_retry):
-            future = self._engine(function, *args, **options)
-            if function == self.checkpointer_put_writes:
-                self._saved[args[2]] = future
-            return future
-        if args[0].id == self._ear_task:
-            self._running = True
-            self.tasks.pop(args[0].id, None)
-            return self._engine(self._attend, Start(function, args[1:], options), __cancel_on_exit__=True)
-        if self._opened is None:
-            return self._submit(function, *args, **options)
-        if args[0].id not in self._opened.turns:
-            # Whoever calls a task waits for it, in a place of its own: LangGraph runs a lone node outside of them.
-            return self._calls(function, *args, **options)
-        self._running = True
-        self._tracked = options["configurable"][CONFIG_KEY_CALL].keywords["futures"]
-        with self._lock:
-            self._alive += 1
-            if self._guard is None or self._guard.done():
-                # The runner takes what it does not wait for yet for nothing at all, and would end the step.
-                self._guard = self._new_guard()
-                options["configurable"][CONFIG_KEY_CALL].keywords["futures"]()[self._guard] = None
-        submit = {name: value for name, value in options.items() if name.startswith("__")}
-        future = self._submit(self._take, args[0], Start(function, args[1:], options), **submit)
-        self._futures[args[0].id] = future
-        return future
-
-    _engine: Any
-    _calls: Any
-    _put_with: Any
-    _take: Any
-    _attend: Any
-    _new_guard: Callable[[], Any]
-
-    def _leave(self) -> None:
-        """One task less is at work; after the last one the runner may end the step."""
-        with self._lock:
-            self._alive -= 1
-            if not self._alive and self._guard is not None and not self._guard.done():
-                self._guard.set_result(None)
-        if self._ear is not None:
-            self._ear.wake()
-
-    # what may start
+    # opening a step
 
     def _prepare_tasks_and_emit_checkpoint(self) -> None:
-        self._opened, self._saved, self._running, self._holding = None, {}, False, False
-        super()._prepare_tasks_and_emit_checkpoint()
-        channel = agenda_channel(self.channels)
-        if (self.tasks or channel.listens()) and channel.opens() and self.step <= self.stop:
-            channel.ahead = channel.agenda()
-            self._opened = opened = Opened(
-                channel,
-                channel.ahead,
+        self.open_step = None
+        if not is_open(self.checkpoint, self.channels):
+            if self.channels[RUN].is_available() and self.checkpoint["channel_versions"]:
+                # Another run begins: what the last one has left unfinished is over.
+                self._set_channel(RUN, RunChannel(self.schedule))
+            super()._prepare_tasks_and_emit_checkpoint()
+            return
+        self.tasks = {}
+        if not self._has_ended:
+            self._open_step()
+        self._emit_checkpoint()
+
+    def _set_channel(self, name: str, channel: Any) -> None:
+        channel.key = name
+        self.channels[name] = channel  # type: ignore[index]
+        self.checkpoint["channel_versions"][name] = self._next_version()
+
+    def _next_version(self) -> Any:
+        versions = self.checkpoint["channel_versions"]
+        return self.checkpointer_get_next_version(max(versions.values()) if versions else None, None)
+
+    def _open_step(self) -> None:
+        pending = self.checkpoint_pending_writes
+        if self._continued is not None:
+            step, self._continued = self._continued, None
+            self.tasks = step.go_on(self._factory(step.scheduler, TaskIds(self.checkpoint["id"], self.step)))
+        else:
+            scheduler, ids = opened(
                 self.checkpoint,
-                self.checkpoint_pending_writes,
-                self.nodes,
                 self.channels,
-                self.managed,
-                self.config,
+                self.nodes,
                 self.step,
-                self.stop,
-                {
-                    "store": self.store,
-                    "checkpointer": self.checkpointer,
-                    "manager": self.manager,
-                    "retry_policy": self.retry_policy,
-                    "cache_policy": self.cache_policy,
-                },
+                self.checkpoint_pending_writes,
+                branches=is_branch(self.checkpoint_metadata),
+                input_open=self._is_input_open(),
+                replays=self._reapplies_pending_writes,
             )
-            pending = self.checkpoint_pending_writes if self._reapplies_pending_writes else []
-            self._written = {write[0] for write in self.checkpoint_pending_writes}
-            resumes = bool(self._reapplies_pending_writes)
-            self.tasks = opened.reach(read_task_statuses(pending), self._holds, resumes=resumes)
-            opened.goes_on()
-            listening = self._listen()
-            self.tasks.update({task.id: task for task in [*opened.new(self._holds), *listening]})
-            if not self.tasks:
-                self._opened = channel.ahead = None
-        if self._stale:
-            self._stale = False
-            self._emit("values", map_output_values, self.output_keys, True, self.channels)
+            step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
+            self.tasks = step.replay(pending if self._reapplies_pending_writes else [])
+        step.factory.go_on()
+        self._wrote = {write[0] for write in pending}
+        if self.tasks or step.finished or step.scheduler.awaits_external():
+            self.open_step = step
+            if (record := step.scheduler.take_record()) is not None and record["choices"]:
+                self._save(record)
 
-    def tick(self) -> bool:
-        self._ticking = True
-        try:
-            return super().tick()
-        finally:
-            self._ticking = False
+    def _factory(self, scheduler: Any, ids: TaskIds) -> TaskFactory:
+        return TaskFactory(
+            ids,
+            self.checkpoint,
+            self.checkpoint_pending_writes,
+            self.nodes,
+            self.managed,
+            self.config,
+            self.stop,
+            {
+                "store": self.store,
+                "checkpointer": self.checkpointer,
+                "manager": self.manager,
+                "retry_policy": self.retry_policy,
+                "cache_policy": self.cache_policy,
+            },
+            view=scheduler.view,
+            given=scheduler.given,
+            level=levels_of(self.schedule, scheduler),
+        )
 
-    def output_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
-        # What had finished before a pause was shown when it finished.
-        if not (self._ticking and self._opened is not None):
-            super().output_writes(task_id, writes, cached=cached)
-
-    def _holds(self, turn: Turn) -> bool:
-        """Whether a turn waits for the end of the step: behind a breakpoint, a drain or the last step of the run."""
-        if not turn.depth and not self._running:
-            return False
-        drained = self.control is not None and self.control.drain_requested
-        before = self.interrupt_before == "*" or turn.node in self.interrupt_before
-        after = any(self.interrupt_after == "*" or node in self.interrupt_after for node in turn.after)
-        return drained or before or after or self.step + turn.depth > self.stop
-
-    def _more(self) -> list[Task]:
-        """The tasks that have become ready. They are among the tasks of the step from here on."""
-        if self._opened is None or self._stopping:
-            return []
-        made = self._opened.new(self._holding_back)
-        self.tasks.update({task.id: task for task in made})
-        self._emit("tasks", map_debug_tasks, made)
-        return made
-
-    def _holding_back(self, turn: Turn) -> bool:
-        held = self._holds(turn)
-        self._holding = self._holding or held
-        return held
-
-    # what has finished
-
-    def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
-        if task_id == self._ear_task:
-            # That it has ended is nothing to keep: another run may begin at the same checkpoint, and wait again.
+    def _emit_checkpoint(self) -> None:
+        if self._checkpointer_put_after_previous is None:
             return
-        with self._lock:
-            if self._opened is None or task_id in self._written or task_id == NULL_TASK_ID:
-                super().put_writes(task_id, writes, cached=cached)
-                return
-            # LangGraph looks through all that is pending for what the task has written before.
-            self._written.add(task_id)
-            pending, self.checkpoint_pending_writes = self.checkpoint_pending_writes, []
-            try:
-                super().put_writes(task_id, writes, cached=cached)
-            finally:
-                pending += self.checkpoint_pending_writes
-                self.checkpoint_pending_writes = pending
+        self._emit(
+            "checkpoints",
+            map_debug_checkpoint,
+            patch_configurable(self.checkpoint_config, {CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}),
+            self.channels,
+            self.stream_keys,
+            self.checkpoint_metadata,
+            self.tasks.values(),
+            self.checkpoint_pending_writes,
+            self.prev_checkpoint_config,
+            self.output_keys,
+        )
 
-    def _in_order(self) -> Any:
-        """Where it matters in which order things happen, one thing happens after another, and is kept first."""
-        return self._order if self._opened is not None and self._opened.agenda.ordered else contextlib.nullcontext()
+    def _resume_error_handlers_if_applicable(self) -> None:
+        if self.open_step is None:
+            super()._resume_error_handlers_if_applicable()
 
-    def _accept(self, task: Task) -> None:
-        opened = cast(Opened, self._opened)
-        written = list(task.writes)
-        task.writes.clear()
-        task.writes.extend(opened.agenda.accepted(opened.turns[task.id], written))
+    # a task has ended
 
-    def _record(self, task: Task) -> None:
-        """What the task wrote counts from here on."""
-        opened = cast(Opened, self._opened)
-        opened.agenda.finish(opened.turns[task.id], task.writes)
-        keys = {self.output_keys} if isinstance(self.output_keys, str) else {*self.output_keys}
-        if not keys.isdisjoint(channel for channel, _ in task.writes):
-            self._emit("values", map_output_values, self.output_keys, True, self.channels)
-        self._drop(opened.agenda.take_dropped())
-        # What the task has read, of which there is more with each that follows, is needed no longer.
-        self._futures.pop(task.id, None)
-        if task.id in self.tasks:
-            tags = {"tags": task.config.get("tags") or []}
-            self.tasks[task.id] = dataclasses.replace(task, input=None, config=cast(RunnableConfig, tags))
+    def accept(self, task: Task) -> None:
+        """What a task has written counts from here on. Called under the lock, before its writes are saved.
 
-    def _drop(self, turns: Sequence[Turn]) -> None:
-        """The tasks of these turns are given up: what they write does not count, and what they raise neither."""
-        if not turns:
+        Raises:
+            InvalidUpdateError: it cannot be; nothing has changed.
+        """
+        assert self.open_step is not None
+        step = self.open_step
+        step.finish(task, task.writes)
+        self._accepted.append(task)
+        if (record := step.scheduler.take_record()) is not None:
+            # What was decided because of it is saved with it, before anything that follows starts.
+            task.writes.append((RUN, record))
+        self.give_up(step.scheduler.take_cancelled())
+        self._on_change()
+
+    def give_up(self, activations: Sequence[ScheduledActivation]) -> None:
+        """These activations are cancelled: what they write does not count, and what they raise neither."""
+        if not activations or self.open_step is None:
             return
-        opened = cast(Opened, self._opened)
-        for id in [id for id, turn in opened.turns.items() if turn in turns]:
-            self._dropped.add(id)
-            self.runner.forget(id)
-            if (gone := cancelled_interrupts.get()) is not None:
-                gone.update(interrupt.id for interrupt in self._asked(id))
+        for id in self.open_step.cancel(activations):
+            self.given_up.append(id)
+            self._given_up.add(id)
             self.tasks.pop(id, None)
-            if (work := self._working.get(id)) is not None:
-                work.cancel()
-            elif (future := self._futures.get(id)) is not None and self._tracked is not None:
-                # It may have paused: the runner is not to raise its interrupt.
-                self._tracked().done.discard(future)
-                self._tracked().failed.discard(future)
+            if (cancelled := cancelled_interrupts.get()) is not None:
+                cancelled.update(interrupt.id for interrupt in self._asked(id))
 
     def _asked(self, task_id: str) -> list[Interrupt]:
         """The interrupts that a task has paused with."""
         pending = self.checkpoint_pending_writes
         return [one for id, channel, value in pending if (id, channel) == (task_id, INTERRUPT) for one in value]
 
-    def _following(self, fresh: list[Task]) -> Generator[list[Task], Cached, list[Task]]:
-        """The tasks to start, of those that are ready; asks what the cache has of them and passes over those."""
-        start: list[Task] = []
-        while fresh:
-            cached = yield fresh
-            with self._lock:
-                for task in [task for task in fresh if task.id in cached]:
-                    task.writes.extend(cached[task.id])
-                    self._accept(task)
-                    self.put_writes(task.id, task.writes, cached=True)
-                    self._record(task)
-                start.extend(task for task in fresh if task.id not in cached)
-                fresh = self._more()
-        return start
+    def _on_change(self) -> None:
+        """Something has been recorded."""
 
-    def _unstarted(self) -> list[Task]:
-        """The tasks whose results may be in the cache: all of a new step, and only calls of tasks once it runs."""
-        turns = self._opened.turns if self._opened else {}
-        tasks = self.tasks.values()
-        return [task for task in tasks if not task.writes and not (self._running and task.id in turns)]
+    def _save(self, record: Record) -> Any:
+        """Keep a record beside the checkpoint."""
+        raise NotImplementedError
 
-    def _launch(self, tasks: Iterable[Task], start: Start) -> None:
-        call = start.options["configurable"][CONFIG_KEY_CALL]
-        with self._lock:
-            futures = call.keywords["futures"]()
-            for task in tasks if futures is not None and not self._stopping else ():
-                again = functools.partial(call.func, weakref.ref(task), *call.args[1:], **call.keywords)
-                options = {**start.options, "configurable": {CONFIG_KEY_CALL: again}}
-                if "__name__" in options:
-                    options["__name__"] = task.name
-                dispatch = functools.partial(self._dispatch, start.function, task, *start.arguments, **options)
-                futures[self._context.copy().run(dispatch)] = task
+    def _is_input_open(self) -> bool:
+        """Whether signals may come."""
+        return False
 
-    def _failed(self, task: Task, error: BaseException) -> None:
-        """Nothing new starts after an error that ends the run. An error handler takes the place of its task."""
-        # What was not accepted has no place among what has happened, and is not to be kept beside the error.
-        kept = [write for write in task.writes if write[0] in CONTROL_WRITES]
-        task.writes.clear()
-        task.writes.extend(kept)
-        handled = self.runner.handles(task) and isinstance(error, Exception) and not isinstance(error, GraphBubbleUp)
-        if not handled:
-            with self._lock:
-                self._stopping = self._stopping or not isinstance(error, GraphInterrupt)
-                self._leave()
-
-    @property
-    def _agenda_key(self) -> str:
-        return agenda_channel(self.channels).key
-
-    # error handlers
-
-    def _resume_error_handlers_if_applicable(self) -> None:
-        if self._opened is None:
-            super()._resume_error_handlers_if_applicable()
+    def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
+        if self.open_step is None or task_id in self._wrote or task_id == NULL_TASK_ID:
+            super().put_writes(task_id, writes, cached=cached)
             return
-        for failed in [task for task in self.tasks.values() if not task.writes]:
-            error = self._opened.failure(failed.id)
-            handler = self._opened.handler(failed, error) if error is not None else None
+        with self.lock:
+            # LangGraph looks through all that is pending for what the task has written before: nothing.
+            self._wrote.add(task_id)
+            pending, self.checkpoint_pending_writes = self.checkpoint_pending_writes, []
+            try:
+                super().put_writes(task_id, writes, cached=cached)
+            finally:
+                pending += self.checkpoint_pending_writes
+                self.checkpoint_pending_writes = pending
+            if self._put_futures is not None:
+                self.saved[task_id] = self._put_futures.last
+
+    def take_saved(self) -> list[Any]:
+        """The futures of the saver that keep writes of tasks that have ended; empty where nothing waits for them."""
+        with self.lock:
+            saved, self.saved = self.saved, {}
+        return list(saved.values())
+
+    def take_given_up(self) -> list[str]:
+        """The ids of the tasks that were cancelled since the last look."""
+        with self.lock:
+            given_up, self.given_up = self.given_up, []
+        return given_up
+
+    def is_given_up(self, task: Task) -> bool:
+        """Whether a task was cancelled: what it writes does not count, and what it raises neither."""
+        return task.id in self._given_up
+
+    def take_started(self) -> list[Task] | None:
+        """The tasks that have become ready since the last look, but for those that are held back.
+
+        Called by the runner, in its own thread. None if meanwhile another task has ended whose writes are to be saved
+        first.
+        """
+        with self.lock:
+            if self.saved:
+                return None
+            accepted, self._accepted = self._accepted, []
+            for task in accepted:
+                self.tasks.pop(task.id, None)
+            if accepted and self._is_live_values and not self._last_values_only and not self.schedule.barriers:
+                self._emit_values(accepted)
+            return self._start_ready()
+
+    def _emit_values(self, accepted: Sequence[Task]) -> None:
+        assert self.open_step is not None
+        writes = [write for task in accepted for write in task.writes]
+        final = {**self.channels, **self.open_step.scheduler.state.final()}
+        self._emit("values", map_output_values, self.output_keys, writes, final)
+
+    def _start_ready(self) -> list[Task]:
+        step = self.open_step
+        assert step is not None
+        drains = self.control is not None and self.control.drain_requested
+        holds: Callable[[ScheduledActivation], bool] | None = None
+        if self.schedule.barriers:
+            holds = _always
+        elif self._breaks or drains or self.step + step.scheduler.levels() > self.stop:
+            holds = self._holds
+        tasks = step.start_ready(holds)
+        self.tasks.update((task.id, task) for task in tasks)
+        self._emit("tasks", map_debug_tasks, tasks)
+        return tasks
+
+    def _holds(self, activation: ScheduledActivation) -> bool:
+        """Whether an activation waits for the end of the step: behind a breakpoint, a drain or the last step."""
+        assert self.open_step is not None
+        before, after = self.interrupt_before, self.interrupt_after
+        return (
+            before == "*"
+            or activation.node in before
+            or any(after == "*" or node in after for node in activation.after)
+            or (self.control is not None and self.control.drain_requested)
+            or self.step + self.open_step.scheduler.level(activation) > self.stop
+        )
+
+    def _push(self, task: Task, write_idx: int, call: Any = None) -> Task | None:
+        """LangGraph's `accept_push`: the task that another task calls."""
+        step = self.open_step
+        if step is None:
+            return PregelLoop.accept_push(self, task, write_idx, call)
+        with self.lock:
+            pushed = step.call(task, write_idx, call)
+            if pushed is None:
+                return None
+            self._emit("tasks", map_debug_tasks, [pushed])
+            self.tasks[pushed.id] = pushed
+            if self._reapplies_pending_writes:
+                self._reapply_writes_to_succeeded_nodes({pushed.id: pushed})
+            return pushed
+
+    def _handle_error(self, failed: Task, error: BaseException) -> Task | None:
+        """LangGraph's `schedule_error_handler`, for an activation."""
+        step = self.open_step
+        assert step is not None
+        with self.lock:
+            handler = step.error_handler(failed, error)
             if handler is not None:
-                failed.writes.append((ERROR, error))
+                self.tasks.pop(failed.id, None)
                 self.tasks[handler.id] = handler
+                if self._reapplies_pending_writes:
+                    self._reapply_writes_to_succeeded_nodes({handler.id: handler})
+            return handler
 
-    def _is_turn(self, task: Task) -> bool:
-        return self._opened is not None and task.id in self._opened.turns
+    def cache_keys_of_calls(self) -> dict[Any, Task]:
+        """By cache key, the tasks that other tasks have called: the runner asks the cache for all others."""
+        activations = self.open_step.activations if self.open_step else {}
+        tasks = [task for task in list(self.tasks.values()) if task.id not in activations and not task.writes]
+        return {(task.cache_key.ns, task.cache_key.key): task for task in tasks if task.cache_key}
 
-    def _handled(self, failed: Task, error: BaseException) -> Task | None:
-        """The task of the error handler that takes the place of a task, if there is one."""
-        opened = cast(Opened, self._opened)
-        handler = opened.handler(failed, error) if self.nodes[failed.name].error_handler_node else None
-        if handler is None:
-            self._leave()
-            return None
-        with self._lock:
-            self._alive -= 1
-            self.tasks[handler.id] = handler
-        if self._reapplies_pending_writes:
-            self._reapply_writes_to_succeeded_nodes({handler.id: handler})
-        return handler
+    @staticmethod
+    def fill_calls(keys: Mapping[Any, Task], found: Mapping[Any, Any]) -> list[Task]:
+        """The tasks that the cache has results of, with these."""
+        for key, writes in found.items():
+            keys[key].writes.extend(writes)
+        return [keys[key] for key in found]
 
     # the end of a step
 
     def after_tick(self) -> None:
-        if self._opened is not None and not self.tasks:
-            # Only something from outside has come, which is kept beside the checkpoint: there is nothing to wait for.
-            self._put_checkpoint_fut = self._new_guard()
-            self._put_checkpoint_fut.set_result(None)
+        step = self.open_step
+        if step is None:
+            super().after_tick()
             return
-        if self._opened is not None:
-            tasks = self._opened.turns.keys() & self.tasks.keys()
-            self.step += max((self._opened.turns[task].depth for task in tasks), default=0)
-        self._closing = self._opened is not None
-        before = self.step
-        super().after_tick()
-        if self._resting:
+        self.updated_channels = updated = self._close(step, step.held, rests=self._is_resting)
+        if (
+            self._is_live_values
+            and (self._last_values_only or self.schedule.barriers)
+            and not updated.isdisjoint(self._outputs)
+        ):
+            self._emit("values", map_output_values, self.output_keys, True, self.channels)
+        self.checkpoint_pending_writes.clear()
+        self.is_replaying = False
+        if not self.schedule.barriers:
+            self.step += max(0, step.scheduler.levels() - 1)
+        self.open_step = None
+        self._has_ended = not step.held and not self._is_resting
+        self._continued = step if self._is_resting or (self.schedule.barriers and step.held) else None
+        self._put_checkpoint({"source": "loop"})
+        if self._is_resting:
             # A checkpoint for its own sake is no step of the run's, whose number is limited.
-            self.stop += self.step - before
-        self._closing = self._resting = False
+            self._is_resting = False
+            self.stop += 1
+        self.config[CONF].pop(CONFIG_KEY_RESUMING, None)
+        after = self.interrupt_after
+        ran = step.finished.values()
+        if after and step.held and any(after == "*" or node in after for node in ran):
+            self.status = "interrupt_after"
+            self._prepare_tasks_and_emit_checkpoint()
+            self.open_step = None
+            raise GraphInterrupt()
 
-    def _suppress_interrupt(self, *exit: Any) -> bool | None:
-        self._closing = self._opened is not None
-        return super()._suppress_interrupt(*exit)
+    @property
+    def _outputs(self) -> Sequence[str]:
+        return (self.output_keys,) if isinstance(self.output_keys, str) else self.output_keys
 
-    def _emit(self, mode: Any, values: Any, *args: Any, **kwargs: Any) -> None:
-        if mode == "values" and self.status == "input" and agenda_channel(self.channels).opens():
-            # What a resumed run has finished is not known yet.
-            self._stale = True
-        elif mode == "tasks" and values is map_debug_tasks and self._ticking and self._opened is not None:
-            super()._emit(mode, values, [t for t in args[0] if not t.writes and t.id != self._ear_task])
-        elif not (self._closing and mode == "values"):
-            # Every value of an open step has been shown when it came.
-            super()._emit(mode, values, *args, **kwargs)
+    def _close(
+        self,
+        step: OpenStep,
+        unfinished: Sequence[ScheduledActivation],
+        ids: TaskIds | None = None,
+        *,
+        rests: bool = False,
+    ) -> set[str]:
+        self._delta_channels_forced_snapshot.update(
+            name for name in self._delta_channel_names if name in step.scheduler.log.writers
+        )
+        return close(
+            step.scheduler,
+            unfinished,
+            self.checkpoint,
+            self.channels,  # type: ignore[arg-type]
+            self.nodes,
+            self._next_version(),
+            ids,
+            rests=rests,
+        )
 
 
-def cache_keys(tasks: Iterable[Task]) -> dict[str, tuple[tuple[str, ...], str]]:
-    return {task.id: (task.cache_key.ns, task.cache_key.key) for task in tasks if task.cache_key}
+class FutureRecorder:
+    """Remembers the last future that an executor has given.
+
+    Args:
+        submit: that of the executor.
+    """
+
+    def __init__(self, submit: Any) -> None:
+        self._submit = submit
+        self.last: Any = None
+
+    def submit(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Submit to the executor."""
+        self.last = self._submit(function, *args, **options)
+        return self.last
 
 
-def filled(tasks: Iterable[Task], cached: Cached) -> list[Task]:
-    """The tasks that the cache has results of, with these."""
-    found = [task for task in tasks if task.id in cached]
-    for task in found:
-        task.writes.extend(cached[task.id])
-    return found
+def _always(activation: ScheduledActivation) -> bool:
+    return True

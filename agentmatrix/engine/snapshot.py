@@ -1,56 +1,99 @@
-"""What had finished at a pause, read from its checkpoint and the writes beside it."""
+"""State snapshots. In flight `get_state` shows what has finished, as a StateGraph does: folded on request, not kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from langchain_core.runnables import RunnableConfig
-from langgraph._internal._config import ensure_config
-from langgraph._internal._constants import CONF, CONFIG_KEY_CHECKPOINT_ID, NULL_TASK_ID
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
-from langgraph.types import PregelTask
+from langgraph.pregel import Pregel
 
-from agentmatrix.engine.pauses import is_pause, unfolded
-from agentmatrix.pregel.compiled_graph import Graph
+from agentmatrix.engine.channels import RUN
+from agentmatrix.engine.checkpoint import is_branch, is_open, levels_of, opened, schedule_of
+from agentmatrix.engine.step import OpenStep
+from agentmatrix.engine.tasks import TaskFactory
+from agentmatrix.pregel.execution import (
+    CONTROL_WRITES,
+    NULL_TASK_ID,
+    Task,
+    apply_input_writes,
+    prepare_next_tasks,
+    with_globals,
+)
 
-__all__ = ["Finished", "afinished_tasks", "finished_tasks"]
+__all__ = ["arecord_snapshot", "asnapshot", "for_snapshot", "record_snapshot", "snapshot"]
 
-
-class Finished(NamedTuple):
-    """What the tasks that have finished at a pause have written, by task id; what a command from outside has written
-    before them; and the names of the nodes, save those that the command called for."""
-
-    names: Mapping[str, str]
-    writes: Mapping[str, Sequence[tuple[str, Any]]]
-    commanded: Sequence[tuple[str, Any]]
-
-
-def _finished(saved: CheckpointTuple | None, tasks: Sequence[PregelTask], config: RunnableConfig) -> Finished:
-    names = {task.id: task.name for task in tasks}
-    addressed = bool(config[CONF].get(CONFIG_KEY_CHECKPOINT_ID))
-    # As in LangGraph, what is pending belongs to the latest checkpoint; that of a pause brings along what had finished.
-    pending = [] if saved is None or (addressed and not is_pause(saved)) else saved.pending_writes or []
-    pending = unfolded(pending, alone=addressed)
-    writes = {id: status.output for id, status in read_task_statuses(pending).items() if status.output}
-    commanded = [(key, value) for id, key, value in pending if id == NULL_TASK_ID and key not in CONTROL_WRITES]
-    return Finished(names, writes, commanded)
+_INPUT = "agentmatrix:input"
+"""The task under which a snapshot finds what a command from outside has written."""
 
 
-def finished_tasks(graph: Graph, config: RunnableConfig) -> Finished | None:
-    """What has finished at the pause that `config` leads to; None if `config` is about a graph inside `graph`."""
-    saver = graph._state_checkpointer(config)
-    if graph._subgraph_for_namespace(config, saver):
+def for_snapshot(saved: CheckpointTuple | None) -> CheckpointTuple | None:
+    """A saved checkpoint as LangGraph's snapshot is to find it.
+
+    It would apply what a command from outside has written after it has made the tasks, while a run that goes on applies
+    that before.
+    """
+    if saved is None:
         return None
-    own = graph._own_checkpoint_config(ensure_config(graph.config, config))
-    return _finished(saver.get_tuple(own), graph.get_state(config).tasks, own)
+    pending = [
+        (_INPUT, channel, value)
+        if task_id == NULL_TASK_ID and channel not in CONTROL_WRITES
+        else (task_id, channel, value)
+        for task_id, channel, value in saved.pending_writes or ()
+    ]
+    values = saved.checkpoint["channel_values"]
+    if RUN in values and is_branch(saved.metadata):
+        values = {**values, RUN: {**values[RUN], "ids": None}}
+    return saved._replace(pending_writes=pending, checkpoint={**saved.checkpoint, "channel_values": values})
 
 
-async def afinished_tasks(graph: Graph, config: RunnableConfig) -> Finished | None:
-    """The same as `finished_tasks`, async."""
-    saver = graph._state_checkpointer(config)
-    if graph._subgraph_for_namespace(config, saver):
-        return None
-    own = graph._own_checkpoint_config(ensure_config(graph.config, config))
-    return _finished(await saver.aget_tuple(own), (await graph.aget_state(config)).tasks, own)
+def _live_tasks(
+    checkpoint: Any,
+    pending_writes: Any,
+    processes: Any,
+    channels: Any,
+    managed: Any,
+    config: Any,
+    step: int,
+    stop: int,
+    *,
+    for_execution: bool,
+    **options: Any,
+) -> dict[str, Task]:
+    """LangGraph's `prepare_next_tasks`, for a snapshot: through all that has finished since the checkpoint."""
+    if not is_open(checkpoint, channels):
+        return prepare_next_tasks(
+            checkpoint, pending_writes, processes, channels, managed, config, step, stop, for_execution=True, **options
+        )
+    written = [(NULL_TASK_ID, channel, value) for task_id, channel, value in pending_writes or () if task_id == _INPUT]
+    apply_input_writes(checkpoint, channels, written, None)
+    scheduler, ids = opened(checkpoint, channels, processes, step, written, branches=False)
+    factory = TaskFactory(
+        ids,
+        checkpoint,
+        pending_writes or (),
+        processes,
+        managed,
+        config,
+        stop,
+        options,
+        view=scheduler.view,
+        given=scheduler.given,
+        level=levels_of(schedule_of(channels), scheduler),
+    )
+    running = OpenStep(schedule_of(channels), scheduler, factory)
+    tasks = running.replay(pending_writes or [])
+    if running.finished:
+        channels.update(scheduler.state.final())
+    return tasks
+
+
+def _recorded_tasks(checkpoint: Any, pending_writes: Any, *given: Any, for_execution: bool, **options: Any) -> Any:
+    """The same for a checkpoint as it was when it was put: nothing had finished then."""
+    questions = [write for write in pending_writes or () if write[1] in CONTROL_WRITES]
+    return _live_tasks(checkpoint, questions, *given, for_execution=for_execution, **options)
+
+
+snapshot: Any = with_globals(Pregel._prepare_state_snapshot, prepare_next_tasks=_live_tasks)
+asnapshot: Any = with_globals(Pregel._aprepare_state_snapshot, prepare_next_tasks=_live_tasks)
+record_snapshot: Any = with_globals(Pregel._prepare_state_snapshot, prepare_next_tasks=_recorded_tasks)
+arecord_snapshot: Any = with_globals(Pregel._aprepare_state_snapshot, prepare_next_tasks=_recorded_tasks)

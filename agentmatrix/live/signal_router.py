@@ -161,6 +161,8 @@ class ClosedTargets:
 
     def update(self, reasons: Mapping[str, str]) -> None:
         """Replaces the reasons, and refuses the signals that nothing will take any more."""
+        if reasons == self.reasons:
+            return
         self.reasons = reasons
         self._router.refuse_undeliverable()
 

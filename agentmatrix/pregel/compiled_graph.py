@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable
@@ -26,12 +26,14 @@ __all__ = [
     "Graph",
     "Mapper",
     "PregelProtocol",
+    "add_answer_mapper",
     "add_channel",
     "add_hidden_node",
     "answer_mappers",
     "as_class",
     "coercions_of",
     "hide_node",
+    "remove_edges",
     "set_node_runnable",
     "set_stream_channels",
     "set_stream_eager",
@@ -69,6 +71,12 @@ def write_channel(graph: Graph, node: str, channel: str, value: Any) -> None:
     """Let `node` write `value` to `channel` each time it runs, besides its own writes."""
     writer = ChannelWrite((ChannelWriteEntry(channel, value),))
     graph.nodes[node] = graph.nodes[node].copy({"writers": [writer, *graph.nodes[node].writers]})
+
+
+def add_answer_mapper(graph: Graph, node: str, mapper: Mapper) -> None:
+    """Let `node` write what `mapper` makes of its answer, pairs of channel and value, besides its own writes."""
+    writer = ChannelWrite((ChannelWriteTupleEntry(mapper),))
+    graph.nodes[node] = graph.nodes[node].copy({"writers": [*graph.nodes[node].writers, writer]})
 
 
 def hide_node(graph: Graph, node: str) -> None:
@@ -131,3 +139,17 @@ def answer_mappers(graph: Graph, node: str) -> tuple[Mapper, Mapper]:
 def trigger_of(node: str) -> str:
     """The channel that LangGraph calls a node by."""
     return f"branch:to:{node}"
+
+
+def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:
+    """Take these edges out of a compiled graph, not out of its drawing: their sources start their targets no more."""
+    for source, target in edges:
+        node, channel = graph.nodes[source], trigger_of(target)
+        writers = [writer for writer in node.writers if not _writes_only(writer, channel)]
+        graph.nodes[source] = node.copy({"writers": writers})
+
+
+def _writes_only(writer: Any, channel: str) -> bool:
+    return isinstance(writer, ChannelWrite) and all(
+        isinstance(entry, ChannelWriteEntry) and entry.channel == channel for entry in writer.writes
+    )

@@ -18,6 +18,7 @@ __all__ = [
     "managed_values",
     "routers_of",
     "schemas_of",
+    "set_router_path",
 ]
 
 AnyBuilder = StateGraph[Any, Any, Any, Any]
@@ -43,6 +44,12 @@ def routers_of(builder: AnyBuilder) -> Mapping[str, Mapping[str, Any]]:
     """The conditional edges: by node, then by name of the router, with `ends` (the targets by their label, or None),
     `path` (the router as a Runnable) and `input_schema`."""
     return builder.branches
+
+
+def set_router_path(builder: AnyBuilder, node: str, name: str, path: Any) -> None:
+    """Give a router of a copied builder another Runnable; its targets and its schema stay."""
+    routers = builder.branches[node]
+    builder.branches[node] = {**routers, name: routers[name]._replace(path=path)}
 
 
 def default_error_handler(builder: AnyBuilder) -> Any:

@@ -64,6 +64,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
     """
 
     is_remote: ClassVar[bool] = True
+    reports_written_keys: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from agentmatrix.pregel.config_values import (
     visited_namespaces,
 )
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
+from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
 from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient, encodable_items
@@ -110,6 +111,8 @@ class CallerConfig:
             elif key in config_keys.PROXIED:
                 if (description := self._describe(key, value)) is not None:
                     packed["lent"][key] = description
+            elif key == WRITTEN_KEYS:
+                packed["lent"][key] = {"lent": True}
             elif not config_keys.is_reserved(key):
                 self._put(packed, key, value)
         if self.callbacks is not None:
@@ -195,6 +198,8 @@ class CallerConfig:
             self.configurable[config_keys.SCRATCHPAD].get_null_resume(True)
         elif kind == "visited":
             visited_namespaces(self.configurable[config_keys.REPLAY_STATE]).add(args[0])
+        elif kind == "written_keys":
+            self.configurable[WRITTEN_KEYS].append(frozenset(args[0]))
         elif kind == "drain" and self.control is not None:
             self.control.request_drain(args[0])
         return None
@@ -203,6 +208,17 @@ class CallerConfig:
         runtime: Runtime[Any] = self.configurable[config_keys.RUNTIME]
         config: RunnableConfig = {**self.config, "configurable": self.configurable}
         in_namespace(config, namespace, runtime.stream_writer, value)
+
+
+class _WrittenKeysProxy(list[frozenset[str]]):
+    """On the host, the caller's list of the keys that the graph has written."""
+
+    def __init__(self, rpc: RpcClient) -> None:
+        super().__init__()
+        self._rpc = rpc
+
+    def append(self, keys: frozenset[str]) -> None:
+        self._rpc.notify("written_keys", sorted(keys))
 
 
 class HostRunConfig:
@@ -231,6 +247,8 @@ class HostRunConfig:
         for key, description in packed["lent"].items():
             if key in config_keys.PROXIED:
                 configurable[key] = self._make_proxy(key, description)
+            elif key == WRITTEN_KEYS:
+                configurable[key] = _WrittenKeysProxy(rpc)
         config["configurable"] = configurable
         if "callbacks" in packed:
             config["callbacks"], self.finish = callback_proxies(rpc, packed["callbacks"], is_async=is_async)

@@ -33,6 +33,7 @@ from agentmatrix.errors import (
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
+from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import tracing
 from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.config import HostRunConfig
@@ -313,6 +314,7 @@ class HostRun:
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)
+            graph = observed_if_asked(graph, self.config.config)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         is_verb = start.verb not in ("saver", "asaver")

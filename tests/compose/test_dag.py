@@ -85,7 +85,7 @@ def test_a_node_sees_its_ancestors_and_not_who_merely_finished() -> None:
     dag = dag_of(("a", "b"), ("b", "c"), ("quick", "d"), ("c", "d"), **{n: reads(n) for n in ["quick", *"abcd"]})
     dag.compile().invoke({"log": ["in"]})
     assert seen["c"] == ["in", "a", "b"]
-    assert seen["d"] == ["in", "quick", "a", "b", "c"]
+    assert seen["d"] == ["in", "a", "quick", "b", "c"]
 
 
 def test_a_router_sees_what_its_node_saw_and_wrote() -> None:
@@ -205,7 +205,7 @@ async def test_an_async_update_at_a_pause_too() -> None:
     graph, calls = paused()
     await graph.aupdate_state(THREAD, {"x": "edited"}, as_node="b")
     result = await graph.ainvoke(Command(resume="yes"), THREAD)
-    assert result["log"] == ["a", "b", "yes edited", "end"]
+    assert result["log"] == ["a", "yes edited", "b", "end"]
     assert calls == ["a", "b", "ask", "end"]
 
 
@@ -228,7 +228,7 @@ def test_an_update_can_end_the_run() -> None:
 def test_a_resume_can_bring_an_update() -> None:
     graph, calls = paused()
     result = graph.invoke(Command(resume="yes", update={"x": "brought"}), THREAD)
-    assert result["log"] == ["a", "b", "yes brought", "end"]
+    assert result["log"] == ["a", "yes brought", "b", "end"]
     assert calls == ["a", "b", "ask", "end"]
 
 

@@ -100,7 +100,8 @@ def kahn(plot: Plot) -> list[int]:
 
 
 def interpret(plot: Plot) -> tuple[list[Ran], dict[str, str]]:
-    """The rules: joins over taken branches, skips, ancestors only, one canonical order, no unordered plain writers."""
+    """The rules: joins over taken branches, skips, ancestors only, LangGraph's order of a superstep at each causal
+    depth, no unordered plain writers."""
     order = kahn(plot)
     ran: list[Ran] = []
     sources = {n: {a for a, b in plot.edges if b == n} for n in order}
@@ -115,11 +116,13 @@ def interpret(plot: Plot) -> tuple[list[Ran], dict[str, str]]:
 
         came = [i for i, r in enumerate(ran) if leads(r)]
         if came or not sources[n]:
-            ran.append(run(plot, ran, n, came, (order.index(n), 0), None))
+            depth = 1 + max((ran[i].order[0] for i in came), default=-1)
+            ran.append(run(plot, ran, n, came, (depth, (0, plot.names[n])), None))
         packets = [(i, r) for i, r in enumerate(ran) if r.node != n and plot.sends.get(r.node, (None, 0))[0] == n]
         for i, sender in sorted(packets, key=lambda p: p[1].order):
             for number in range(plot.sends[sender.node][1]):
-                ran.append(run(plot, ran, n, [i], (order.index(n), 1, sender.order, number), f"{sender.says}#{number}"))
+                place = (sender.order[0] + 1, (1, sender.order[1], number))
+                ran.append(run(plot, ran, n, [i], place, f"{sender.says}#{number}"))
     check_plain(ran)
     final: dict[str, str] = {}
     for r in sorted(ran, key=lambda r: r.order):

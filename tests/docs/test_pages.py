@@ -11,10 +11,10 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["triggers.md"])
+@pytest.mark.parametrize("page", ["supersteps.md", "triggers.md"])
 def test_the_examples_of_a_page_run_in_order(page: str) -> None:
     names: dict[str, Any] = {"__name__": page}
     examples = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
     assert examples
     for example in examples:
-        exec(compile(example, page, "exec"), names)
+        exec(compile(example, page, "exec", dont_inherit=True), names)

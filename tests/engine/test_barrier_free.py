@@ -82,7 +82,7 @@ async def test_a_node_starts_while_a_sibling_of_its_source_still_runs() -> None:
     await gates.start_of("slow", "c")
     assert not run.done()
     gates.open("slow")
-    assert (await run)["log"] == ["a()", "slow(a)", "b(a)", "c(a,b)", "end(a,slow,b,c)"]
+    assert (await run)["log"] == ["a()", "b(a)", "slow(a)", "c(a,b)", "end(a,b,slow,c)"]
 
 
 def test_sync_nodes_start_while_a_sibling_still_runs() -> None:
@@ -101,7 +101,7 @@ def test_sync_nodes_start_while_a_sibling_still_runs() -> None:
         dag.add_node(name, node)
     for edge in (("a", "slow"), ("a", "b"), ("b", "c")):
         dag.add_edge(*edge)
-    assert dag.compile(barriers=False).invoke({"log": []})["log"] == ["a", "slow", "b", "c"]
+    assert dag.compile(barriers=False).invoke({"log": []})["log"] == ["a", "b", "slow", "c"]
 
 
 async def test_streams_show_each_node_when_it_ends() -> None:
@@ -201,7 +201,7 @@ async def test_interrupts_are_streamed_as_they_happen_and_the_pause_is_a_state()
     assert shown[:3] == [("values", 2), ("updates", "b"), ("values", 3)]
     assert shown[3:] == [("updates", "c"), ("values", 4), ("updates", "end"), ("values", 5)]
     result = (await graph.aget_state(thread())).values
-    assert result["log"] == ["a()", "slow(a)", "b=yes(a)", "c(a,b=yes)", "end(a,slow,b=yes,c)"]
+    assert result["log"] == ["a()", "b=yes(a)", "slow(a)", "c(a,b=yes)", "end(a,b=yes,slow,c)"]
     assert sorted(gates.ran) == ["a", "b", "c", "end", "slow"]
 
 
@@ -211,7 +211,7 @@ async def test_an_update_can_stand_for_a_node_that_waits() -> None:
     gates.open("a", "b", "c", "end", "slow")
     await graph.ainvoke({"log": []}, thread())
     await graph.aupdate_state(thread(), {"log": ["instead"]}, as_node="b")
-    assert (await graph.ainvoke(None, thread()))["log"][-2:] == ["c(a,instead)", "end(a,slow,instead,c)"]
+    assert (await graph.ainvoke(None, thread()))["log"][-2:] == ["c(a,slow,instead)", "end(a,slow,instead,c)"]
     assert sorted(gates.ran) == ["a", "c", "end", "slow"]
 
 
@@ -379,7 +379,7 @@ def test_random_failures_and_resumes_run_no_finished_node_again() -> None:
         with pytest.raises(RuntimeError):
             graph.invoke({"log": []}, thread())
         finished = set(graph.get_state(thread()).values["log"])
-        assert graph.invoke(None, thread())["log"] == ["a", "slow", "b", "c", "end"]
+        assert graph.invoke(None, thread())["log"] == ["a", "b", "slow", "c", "end"]
         assert {name: ran[name] for name in finished} == dict.fromkeys(finished, 1)
 
 

@@ -56,7 +56,7 @@ async def test_a_node_that_has_ended(place: Any, verbs: Any) -> None:
         with pytest.raises(SignalError, match="'q/audio' was not taken: 'q' has ended"):
             await run.signal("q/audio", 2)
         await run.signal("other/audio", 3)
-    assert (await run.result())["heard"] == [1, 3]
+    assert (await run.result())["heard"] == [3, 1]
 
 
 async def test_a_signal_that_waits_when_its_node_is_skipped(place: Any, verbs: Any) -> None:
@@ -127,7 +127,7 @@ async def test_in_a_cycle_a_node_that_nothing_starts_any_more(place: Any, verbs:
         with pytest.raises(SignalError, match="'q/audio' was not taken: nothing starts 'q' any more"):
             await run.signal("q/audio", 2)
         await run.signal("other/audio", 3)
-    assert (await run.result())["heard"] == [1, 3]
+    assert (await run.result())["heard"] == [3, 1]
 
 
 async def test_a_signal_of_the_graph_itself_that_has_done_its_work(place: Any, verbs: Any) -> None:
@@ -139,7 +139,7 @@ async def test_a_signal_of_the_graph_itself_that_has_done_its_work(place: Any, v
         with pytest.raises(SignalError, match="'audio' was not taken: nothing waits for it any more"):
             await run.signal("audio", 2)
         await run.signal("other/audio", 3)
-    assert (await run.result())["heard"] == [1, 3]
+    assert (await run.result())["heard"] == [3, 1]
 
 
 @pytest.mark.parametrize("kind", ["latest", "optional"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.scheduling.rules import Group
@@ -31,14 +31,6 @@ class Plot:
             return {self.routed[node][0]}
         kinds = ("sources", "gate", "latest", "optional")
         return {label for group in self.groups[node] for kind in kinds for label in getattr(group, kind)}
-
-    def order(self) -> list[str]:
-        """Topological; among those that could come next, the one that was added first."""
-        left, order = list(self.added), list[str]()
-        while left:
-            order.append(next(node for node in left if not self.sources(node) & set(left)))
-            left.remove(order[-1])
-        return order
 
 
 @dataclass
@@ -73,11 +65,19 @@ class Running:
         causes = self.begun[node][1]
         return set(causes).union(*(self.ancestors(cause) for cause in causes))
 
+    def depth(self, node: str) -> int:
+        """How long the longest chain of activations is that led to an activation."""
+        return max((1 + self.depth(cause) for cause in self.begun[node][1]), default=0)
+
+    def in_order(self, nodes: Iterable[str]) -> list[str]:
+        """These activations by causal depth, then by name."""
+        return sorted(nodes, key=lambda node: (self.depth(node), node))
+
     def _settle(self) -> None:
         changed = True
         while changed:
             changed = False
-            for node in self.plot.order():
+            for node in sorted(self.plot.added):
                 if node not in self.begun and node not in self.skipped and node not in self.failed:
                     changed |= self._decide(node)
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from langgraph.cache.memory import InMemoryCache
-from langgraph.types import CachePolicy
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import CachePolicy, Command, interrupt
 
 from agentmatrix import CyclicGraph, Dag, any_of, get_activation, signal
+from agentmatrix.engine.channels import RUN
 from tests.scheduling.stage import State
 
 
@@ -42,3 +44,26 @@ async def test_so_is_another_source_unless_the_policy_has_a_key_of_its_own(key_f
         builder.add_trigger("t", any_of("a", "b"))
         said.append((await builder.compile(cache=cache).ainvoke({"y": "same"}))["x"])
     assert said == (["a", "b", "a"] if key_func is None else ["a", "a", "a"])
+
+
+async def test_what_another_run_has_decided_stays_there() -> None:
+    """A result of the cache brings what the node wrote, and not which nodes another run has started because of it."""
+    cache, saver = InMemoryCache(), InMemorySaver()
+    builder = Dag(State)
+    builder.add_node("a", lambda state: {"x": "a"}, cache_policy=CachePolicy(key_func=lambda state: "same"))
+    builder.add_node("b", lambda state: interrupt("b?") and {})
+    builder.add_node("t", lambda state: {"y": "t"})
+    builder.add_trigger("t", any_of("a", "b"))
+    graph = builder.compile(saver, cache=cache)
+    for thread in ("1", "2", "3"):
+        config: Any = {"configurable": {"thread_id": thread}}
+        await graph.ainvoke({"y": ""}, config)
+        stored = [
+            (task, value)
+            for (name, _, _), writes in saver.writes.items()
+            if name == thread
+            for task, channel, value, _ in writes.values()
+            if channel == RUN
+        ]
+        assert len({task for task, _ in stored}) == len(stored)
+        assert (await graph.ainvoke(Command(resume="yes"), config))["y"] == "t"

@@ -9,12 +9,17 @@ from functools import cached_property
 
 from agentmatrix.triggers import After, Every, Group, Signal, label_of
 
-__all__ = ["Topology", "drawn"]
+__all__ = ["Topology", "drawn", "join_key"]
 
 
 def drawn(cycle: Sequence[str]) -> str:
     """`"a -> b -> c -> a"` of the nodes a, b, c."""
     return " -> ".join([*cycle, cycle[0]])
+
+
+def join_key(sources: Sequence[str], node: str) -> str:
+    """What LangGraph calls the channel of a join: of one edge that leads from several nodes."""
+    return f"join:{'+'.join(sources)}:{node}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,19 @@ class Topology:
         """Every node that may follow `node`, in the order of add_node."""
         after = {*self.edges.get(node, ()), *self.choices.get(node, ()), *self.listeners.get(node, ())}
         return [other for other in self.nodes if other in after]
+
+    @cached_property
+    def follow(self) -> dict[str, list[str]]:
+        """By node, and for START: every node that may follow it, in the order of add_node."""
+        return {source: self.followers(source) for source in (self.start, *self.nodes)}
+
+    @cached_property
+    def allowed(self) -> dict[str, frozenset[str]]:
+        """By node, and for START: the nodes that its edges, routers, commands and Sends may lead to."""
+        return {
+            source: frozenset((*self.edges.get(source, ()), *self.choices.get(source, ())))
+            for source in (self.start, *self.nodes)
+        }
 
     @cached_property
     def sources(self) -> dict[str, list[str]]:

@@ -1,0 +1,127 @@
+"""What `Dag` and `CyclicGraph` compile to: a LangGraph graph on our engine, that explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateUpdate
+
+from agentmatrix.compose.builder import Builder, ComposedGraph
+from agentmatrix.engine.channels import RUN, RunChannel, Schedule
+from agentmatrix.engine.checkpoint import schedule_of
+from agentmatrix.engine.graph import ScheduledPregel
+from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of, reopened
+from agentmatrix.explanation import Explanation
+from agentmatrix.pregel.compiled_graph import remove_edges, set_node_runnable
+from agentmatrix.pregel.execution import branch_channel, saver_and_config, thread_of
+from agentmatrix.pregel.runnables import wrap_runnable
+from agentmatrix.pregel.written_keys import observed, only_written, with_written_keys
+from agentmatrix.scheduling.explain import explain
+from agentmatrix.scheduling.graph_scheduler import RulesFactory
+from agentmatrix.scheduling.state import StateKeys
+from agentmatrix.scheduling.topology import Topology
+
+__all__ = ["ScheduledGraph", "schedule"]
+
+Scheduled = TypeVar("Scheduled", bound="ScheduledGraph")
+
+
+class ScheduledGraph(ScheduledPregel, ComposedGraph):
+    """A compiled graph whose nodes start the moment that they may.
+
+    Attributes:
+        signals: the names of the signals that it declares.
+    """
+
+    signals: frozenset[str] = frozenset()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with nodes and channels of its own. LangGraph's writers are shared: they survive no deep copy."""
+        return self.copy()
+
+    def explain(self, config: RunnableConfig) -> Explanation:
+        """Why each node has run, was skipped, or waits, and for which sources.
+
+        Args:
+            config: names the thread, as for `get_state`.
+
+        Returns:
+            A mapping of nodes to their status; as text, a line a node.
+        """
+        saver, own = saver_and_config(self, config)
+        return _explained(self, saver.get_tuple(own), saver, self.get_state(config))
+
+    async def aexplain(self, config: RunnableConfig) -> Explanation:
+        """The same as `explain`, async."""
+        saver, own = saver_and_config(self, config)
+        return _explained(self, await saver.aget_tuple(own), saver, await self.aget_state(config))
+
+    def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
+        """Update the state, as in LangGraph; what has finished in an open step stays finished."""
+        saver, own = thread_of(self, config)
+        if own is not None and (pause := pause_of(self, saver.get_tuple(own), saver)) is not None:
+            at = saver.put(pause.config, pause.checkpoint, pause.metadata, pause.versions)
+            for task_id, writes in pause.writes.items():
+                saver.put_writes(at, writes, task_id)
+        return cast(RunnableConfig, bulk_update_state(self, config, supersteps))
+
+    async def abulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """Update the state, as in LangGraph; what has finished in an open step stays finished."""
+        saver, own = thread_of(self, config)
+        if own is not None and (pause := pause_of(self, await saver.aget_tuple(own), saver)) is not None:
+            at = await saver.aput(pause.config, pause.checkpoint, pause.metadata, pause.versions)
+            for task_id, writes in pause.writes.items():
+                await saver.aput_writes(at, writes, task_id)
+        return cast(RunnableConfig, await abulk_update_state(self, config, supersteps))
+
+
+def schedule(
+    graph: Scheduled, builder: Builder, topology: Topology, rules: RulesFactory, *, barriers: bool
+) -> Scheduled:
+    """Give a compiled graph its hidden channel, and take the triggers out of its edges.
+
+    Args:
+        graph: the graph.
+        builder: what it was made from; its triggers are among its edges, for the drawing.
+        topology: its shape.
+        rules: makes the rules that start its nodes.
+        barriers: whether it runs in supersteps.
+    """
+    for name, inner in builder.graphs.items():
+        _write_only_what_is_written(graph, name, inner)
+    remove_edges(graph, builder.drawn_only)
+    joins = {
+        name: node for node in topology.nodes for name in graph.nodes[node].triggers if name != branch_channel(node)
+    }
+    keys = StateKeys(builder.channels)
+    channel = RunChannel(Schedule(topology, keys, rules, joins, barriers))
+    graph.channels = {**graph.channels, RUN: channel}
+    graph.signals = frozenset() if topology.deaf else topology.signals
+    return graph
+
+
+def _write_only_what_is_written(graph: ScheduledGraph, name: str, inner: Any) -> None:
+    """A graph in a node returns its whole state; what it was handed and has left alone is no write of the node's."""
+    node, reporting = graph.nodes[name], observed(inner)
+    if reporting is None or node.bound is not inner:
+        return
+
+    def call(state: Any, config: RunnableConfig) -> Any:
+        said: list[frozenset[str]] = []
+        return only_written(reporting.invoke(state, with_written_keys(config, said)), said)
+
+    async def acall(state: Any, config: RunnableConfig) -> Any:
+        said: list[frozenset[str]] = []
+        return only_written(await reporting.ainvoke(state, with_written_keys(config, said)), said)
+
+    set_node_runnable(graph, name, wrap_runnable(inner, call, acall, name=name))
+
+
+def _explained(graph: ScheduledGraph, saved: Any, saver: Any, snapshot: Any) -> Explanation:
+    found = reopened(graph, saved, saver) if saved is not None else None
+    nodes = schedule_of(graph.channels).topology.nodes
+    return explain(found[0].scheduler if found else None, nodes, snapshot.tasks)

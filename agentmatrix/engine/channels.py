@@ -1,0 +1,158 @@
+"""The one hidden channel of a graph, empty unless a run is paused; and channels that only one task reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from langgraph.channels.base import BaseChannel
+from langgraph.errors import EmptyChannelError
+from langgraph.types import Send
+
+from agentmatrix.pregel.execution import MISSING
+from agentmatrix.scheduling.graph_scheduler import RulesFactory
+from agentmatrix.scheduling.state import StateKeys
+from agentmatrix.scheduling.topology import Topology
+
+__all__ = ["REACHED_END", "RUN", "ConstantChannel", "RunChannel", "Schedule", "SparseSends", "is_record"]
+
+RUN = "agentmatrix:run"
+"""The name of the hidden channel. A task reads its own activation under it."""
+REACHED_END = "reached END"
+"""What a task writes to it when a router or a command of it has led to END. All else that is written is a record."""
+
+
+def is_record(channel: str, value: Any) -> bool:
+    """Whether a write of a task is what was decided because it has ended."""
+    return channel == RUN and value != REACHED_END
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What never changes of a graph: made once, when it is compiled.
+
+    Attributes:
+        topology: its shape.
+        keys: how the channels of its state take writes.
+        rules: makes the rules that start its nodes.
+        joins: by channel of a join (an edge from several nodes), the node that it leads to.
+        barriers: whether all that becomes ready in a step waits for the step to end.
+    """
+
+    topology: Topology
+    keys: StateKeys
+    rules: RulesFactory
+    joins: Mapping[str, str]
+    barriers: bool = False
+
+
+class RunChannel(BaseChannel[Any, Any, Any]):
+    """What a paused run needs besides its state; empty at all other times.
+
+    Args:
+        schedule: that of the graph.
+        value: what a pause has kept.
+    """
+
+    __slots__ = ("schedule", "value")
+
+    def __init__(self, schedule: Schedule, value: Any = MISSING) -> None:
+        super().__init__(dict, RUN)
+        self.schedule, self.value = schedule, value
+
+    @property
+    def ValueType(self) -> Any:
+        return dict
+
+    @property
+    def UpdateType(self) -> Any:
+        return dict
+
+    def copy(self) -> Self:
+        return type(self)(self.schedule, self.value)
+
+    def checkpoint(self) -> Any:
+        return self.value
+
+    def from_checkpoint(self, checkpoint: Any) -> Self:
+        return type(self)(self.schedule, checkpoint)
+
+    def get(self) -> Any:
+        if self.value is MISSING:
+            raise EmptyChannelError
+        return self.value
+
+    def is_available(self) -> bool:
+        return self.value is not MISSING
+
+    def update(self, values: Sequence[Any]) -> bool:
+        # LangGraph says so when a step has passed without us, as by `update_state`. That empties the triggers of all
+        # nodes that wait; the new version tells that those which are kept here still stand.
+        return self.value is not MISSING
+
+    def clear(self) -> None:
+        """The run is over."""
+        self.value = MISSING
+
+    def stand_for(self, writes: Mapping[str, Sequence[tuple[str, Any]]]) -> None:
+        """Somebody has written in the name of these nodes: they are not to run any more.
+
+        Args:
+            writes: by node, what was written.
+        """
+        seen = {node: version for node, version in self.value["seen"].items() if node not in writes}
+        kept = {
+            node: [[key, value] for key, value in written if key not in self.schedule.keys.untracked]
+            for node, written in writes.items()
+            if node in self.value["seen"]
+        }
+        updates = {**self.value.get("updates", {}), **kept}
+        done = sorted({*self.value["done"], *writes})
+        self.value = {**self.value, "seen": seen, "done": done, "updates": updates}
+
+
+class ConstantChannel(BaseChannel[Any, Any, Any]):
+    """A channel of one task: its trigger, its `Send`, its activation."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any = None) -> None:
+        super().__init__(Any)
+        self.value = value
+
+    @property
+    def ValueType(self) -> Any:
+        return Any
+
+    @property
+    def UpdateType(self) -> Any:
+        return Any
+
+    def get(self) -> Any:
+        return self.value
+
+    def is_available(self) -> bool:
+        return True
+
+    def copy(self) -> Self:
+        return self
+
+    def from_checkpoint(self, checkpoint: Any) -> Self:
+        return self
+
+    def update(self, values: Sequence[Any]) -> bool:
+        return False
+
+
+class SparseSends(Sequence[Send]):
+    """One `Send` at its number: LangGraph looks it up so among those that are pending."""
+
+    def __init__(self, position: int, send: Send) -> None:
+        self.position, self.send = position, send
+
+    def __len__(self) -> int:
+        return self.position + 1
+
+    def __getitem__(self, position: Any) -> Any:
+        return self.send

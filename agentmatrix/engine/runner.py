@@ -1,0 +1,409 @@
+"""Runs the activations of an open step; LangGraph's own runner runs each single task, with its retries, time limits,
+calls of `@task` and error handlers.
+
+The thread or asyncio task that reads the stream drives all of it. An activation that is alone runs right there: no
+thread is started for it, and Ctrl-C ends it as it ends a function. Several run in LangGraph's executor, and tell of
+their end by a queue. What happens when one has ended is written once, in `_successors`, for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import queue
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
+
+from agentmatrix.cancel_scope import CancelScope, current_scope
+from agentmatrix.engine.channels import is_record
+from agentmatrix.engine.listener import ListeningLoop
+from agentmatrix.errors import BoundError
+from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
+
+__all__ = ["Runner"]
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class CacheLookup:
+    """Asks for the cached writes of these keys."""
+
+    keys: tuple[tuple[tuple[str, ...], str], ...]
+
+
+Request = Any
+"""What the code that both drivers share waits for: a future of the saver, or a `CacheLookup`."""
+
+
+class Runner(PregelRunner):
+    """LangGraph's runner, for steps in which what has ended makes more tasks ready.
+
+    `tick` and `atick` are called by LangGraph once a step; between two of their parts LangGraph hands output to its
+    reader, so that the run waits where its reader does.
+    """
+
+    def __init__(self, *, put_writes: Any, **options: Any) -> None:
+        super().__init__(put_writes=put_writes, **options)
+        self.loop: ListeningLoop = put_writes().__self__
+        self._scopes: dict[str, CancelScope] = {}
+        if (submit := self.loop.submit_call) is not None:
+            self.submit = lambda: submit  # type: ignore[assignment]
+
+    # shared by both drivers
+
+    def commit(self, task: Task, exception: BaseException | None) -> None:
+        """LangGraph calls this when a task has ended, in the thread that has run it: accept, then save."""
+        loop = self.loop
+        with loop.lock:
+            step = loop.open_step
+            if step is None or task.id not in step.activations:
+                if not loop.is_given_up(task):
+                    super().commit(task, exception)
+            elif exception is None:
+                loop.accept(task)
+                super().commit(task, None)
+            else:
+                # What was not accepted is not to be kept beside the error.
+                kept = [write for write in task.writes if write[0] in CONTROL_WRITES]
+                task.writes.clear()
+                task.writes.extend(kept)
+                super().commit(task, exception)
+
+    def _should_route_to_error_handler(self, task: Task) -> bool:
+        # A loop without an end would go on for ever through its error handler.
+        step = self.loop.open_step
+        activation = step.activations.get(task.id) if step is not None else None
+        if activation is not None and isinstance(activation.error, BoundError):
+            return False
+        return super()._should_route_to_error_handler(task)
+
+    def _successors(self) -> Generator[Request, Any, list[Task]]:
+        """A task has ended and is accepted: wait for the saver under durability "sync", then start what follows."""
+        return (yield from self._uncached((yield from self._saved_and_started())))
+
+    def _saved_and_started(self) -> Generator[Request, Any, list[Task]]:
+        started: list[Task] | None = None
+        while started is None:
+            yield from self.loop.take_saved()
+            started = self.loop.take_started()
+        return started
+
+    def _uncached(self, tasks: list[Task]) -> Generator[Request, Any, list[Task]]:
+        """Of these tasks, and of those that follow the ones whose results the cache has, the ones to run."""
+        loop, start = self.loop, list[Task]()
+        while tasks:
+            keys = {(t.cache_key.ns, t.cache_key.key): t for t in tasks if t.cache_key}
+            found = (yield CacheLookup(tuple(keys))) if keys and loop.cache is not None else {}
+            with loop.lock:
+                for key, writes in found.items():
+                    # What another run has decided because of it concerns that run alone.
+                    keys[key].writes.extend(write for write in writes if not is_record(*write))
+                    loop.accept(keys[key])
+                    loop.put_writes(keys[key].id, keys[key].writes, cached=True)
+            start += [task for task in tasks if not task.writes]
+            tasks = (yield from self._saved_and_started()) if found else []
+        return start
+
+    def _events(self, at_work: bool) -> Generator[Request, Any, list[Task]]:
+        """Let all count that has come from outside; the tasks that start because of it."""
+        started: list[Task] = []
+        while self.loop.take_event(at_work=at_work or bool(started)):
+            started += yield from self._successors()
+        return started
+
+    def _cancel_given_up(self, ready: deque[Task], at_work: dict[str, Any], ends: Ends) -> None:
+        """Cancel the tasks of losers. A local function in a thread runs out, and its result is dropped."""
+        for id in self.loop.take_given_up():
+            ends.remove(id)
+            if (future := at_work.pop(id, None)) is not None:
+                future.cancel()
+            if (scope := self._scopes.pop(id, None)) is not None:
+                scope.cancel()
+            for task in [task for task in ready if task.id == id]:
+                ready.remove(task)
+
+    # sync
+
+    def tick(
+        self,
+        tasks: Iterable[Task],
+        *,
+        reraise: bool = True,
+        timeout: float | None = None,
+        retry_policy: Any = None,
+        get_waiter: Callable[[], Any] | None = None,
+        schedule_task: Any,
+    ) -> Iterator[None]:
+        """Run the tasks of a step to its end."""
+        loop = self.loop
+        if loop.open_step is None:
+            yield from super().tick(
+                tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
+            )
+            return
+        options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
+        ended: queue.SimpleQueue[tuple[Task, BaseException | None] | None] = queue.SimpleQueue()
+        ends, at_work, waiter = Ends(loop), dict[str, Any](), None
+        ready = deque(self._drive(self._uncached(list(tasks))))
+        loop.start_listening(lambda: ended.put(None))
+        yield
+        while True:
+            if loop.is_listening and not ends.stops:
+                ready += self._drive(self._events(bool(ready or at_work)))
+            self._cancel_given_up(ready, at_work, ends)
+            if not (ready or at_work or self._waits_on(ends)):
+                break
+            if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
+                task = ready.popleft()
+                ready += self._end(task, self._run(task, options), ends)
+                yield
+                continue
+            while ready and not ends.stops:
+                task = ready.popleft()
+                at_work[task.id] = future = loop.submit_activation(
+                    self._run_in_scope, task, options, __reraise_on_exit__=False
+                )
+                future.add_done_callback(functools.partial(_tell, ended, task))
+            if ends.stops and not ends.waits_for(at_work):
+                break
+            if get_waiter is not None and (waiter is None or waiter.done()):
+                waiter = get_waiter()
+                waiter.add_done_callback(lambda _: ended.put(None))
+            with contextlib.suppress(queue.Empty):
+                end = ended.get(timeout=loop.seconds_to_timer())
+                if end is not None and at_work.pop(end[0].id, None) is not None:
+                    ready += self._end(*end, ends)
+            yield
+        yield
+        ends.raise_first()
+
+    def _waits_on(self, ends: Ends) -> bool:
+        """Whether to wait for something from outside, though nothing is at work."""
+        return not ends.stops and not self.loop.rests() and self.loop.awaits_event(at_work=False)
+
+    def _run_in_scope(self, task: Task, options: dict[str, Any]) -> BaseException | None:
+        """Run one task in a thread of its own, where what it waits for can be cancelled."""
+        scope = self._scopes[task.id] = CancelScope(current_scope.get())
+        current_scope.set(scope)
+        if task.retry_policy or options["retry_policy"]:
+            # A loser that waits for its next try has none.
+            task = unless(lambda: scope.cancelled, task)
+        try:
+            return self._run(task, options)
+        finally:
+            self._scopes.pop(task.id, None)
+
+    def _run(self, task: Task, options: dict[str, Any]) -> BaseException | None:
+        """Run one task as LangGraph does. Returns what it has raised."""
+        try:
+            for _ in super().tick((task,), reraise=True, get_waiter=None, **options):
+                pass
+        except Exception as error:
+            return error
+        return None
+
+    def _end(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
+        if error is not None:
+            ends.add(task, error)
+            return ()
+        return self._drive(self._successors()) if not ends.stops else ()
+
+    def _drive(self, steps: Generator[Request, Any, Result]) -> Result:
+        cache: Any = self.loop.cache
+        try:
+            request = next(steps)
+            while True:
+                answer = cache.get(request.keys) if isinstance(request, CacheLookup) else request.result()
+                request = steps.send(answer)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+    # async
+
+    async def atick(
+        self,
+        tasks: Iterable[Task],
+        *,
+        reraise: bool = True,
+        timeout: float | None = None,
+        retry_policy: Any = None,
+        get_waiter: Callable[[], Any] | None = None,
+        schedule_task: Any,
+    ) -> AsyncIterator[None]:
+        """The same as `tick`, async."""
+        loop = self.loop
+        if loop.open_step is None:
+            async for _ in super().atick(
+                tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
+            ):
+                yield
+            return
+        options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
+        ended: asyncio.Queue[tuple[Task, BaseException | None] | None] = asyncio.Queue()
+        ends, at_work, waiter = Ends(loop), dict[str, Any](), None
+        ready = deque(await self._adrive(self._uncached(list(tasks))))
+        loop.start_listening(_waker(ended))
+        yield
+        try:
+            while True:
+                if loop.is_listening and not ends.stops:
+                    ready += await self._adrive(self._events(bool(ready or at_work)))
+                self._cancel_given_up(ready, at_work, ends)
+                if not (ready or at_work or self._waits_on(ends)):
+                    break
+                if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
+                    task = ready.popleft()
+                    ready += await self._aend(task, await self._arun(task, options), ends)
+                    yield
+                    continue
+                while ready and not ends.stops:
+                    task = ready.popleft()
+                    at_work[task.id] = future = loop.submit_activation(
+                        self._arun,
+                        task,
+                        options,
+                        __name__=task.name,
+                        __cancel_on_exit__=True,
+                        __reraise_on_exit__=False,
+                    )
+                    future.add_done_callback(functools.partial(_tell_async, ended, task))
+                if ends.stops and not ends.waits_for(at_work):
+                    break
+                if get_waiter is not None and (waiter is None or waiter.done()):
+                    waiter = get_waiter()
+                    waiter.add_done_callback(lambda _: ended.put_nowait(None))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(loop.seconds_to_timer()):
+                        end = await ended.get()
+                    if end is not None and at_work.pop(end[0].id, None) is not None:
+                        ready += await self._aend(*end, ends)
+                yield
+        finally:
+            for future in at_work.values():
+                future.cancel()
+        yield
+        ends.raise_first()
+
+    async def _arun(self, task: Task, options: dict[str, Any]) -> BaseException | None:
+        try:
+            async for _ in super().atick((task,), reraise=True, get_waiter=None, **options):
+                pass
+        except Exception as error:
+            return error
+        return None
+
+    async def _aend(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
+        if error is not None:
+            ends.add(task, error)
+            return ()
+        return await self._adrive(self._successors()) if not ends.stops else ()
+
+    async def _adrive(self, steps: Generator[Request, Any, Result]) -> Result:
+        cache: Any = self.loop.cache
+        try:
+            request = next(steps)
+            while True:
+                answer = await cache.aget(request.keys) if isinstance(request, CacheLookup) else await request
+                request = steps.send(answer)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+
+def _waker(ended: asyncio.Queue[Any]) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(ended.put_nowait, None)
+
+    return wake
+
+
+def _tell(ended: queue.SimpleQueue[Any], task: Task, future: concurrent.futures.Future[BaseException | None]) -> None:
+    error = future.exception() if not future.cancelled() else concurrent.futures.CancelledError()
+    ended.put((task, error or future.result()))
+
+
+def _tell_async(ended: asyncio.Queue[Any], task: Task, future: asyncio.Future[BaseException | None]) -> None:
+    error = future.exception() if not future.cancelled() else asyncio.CancelledError()
+    ended.put_nowait((task, error or future.result()))
+
+
+class Ends:
+    """What has ended a run: errors, commands to the parent graph, questions.
+
+    Of several that meet the first in canonical order counts.
+
+    Args:
+        loop: the loop whose step the activations belong to.
+
+    Attributes:
+        stops: whether nothing new is to start.
+    """
+
+    def __init__(self, loop: ListeningLoop) -> None:
+        self._loop = loop
+        self._ends: list[tuple[Any, Task, BaseException]] = []
+        self.stops = False
+
+    def add(self, task: Task, error: BaseException) -> None:
+        """A task has ended with an exception."""
+        self._ends.append((self._place(task), task, error))
+        self._ends.sort(key=lambda end: end[0])
+        self.stops = self.stops or not isinstance(error, GraphInterrupt)
+
+    def remove(self, task_id: str) -> None:
+        """A task was cancelled after it had ended."""
+        self._ends = [end for end in self._ends if end[1].id != task_id]
+
+    def _place(self, task: Task) -> Any:
+        step = self._loop.open_step
+        activation: ScheduledActivation | None = step.activations.get(task.id) if step else None
+        if activation is None and step is not None:
+            # An error handler has taken its place.
+            activation = next((a for a in step.activations.values() if a.node == task.name), None)
+        return (activation.depth, activation.order) if activation else (0, (0, task.name))
+
+    def waits_for(self, at_work: Mapping[str, Any]) -> bool:
+        """Whether to wait for more ends before the run ends.
+
+        An error ends it at once, as in LangGraph. Of commands to the parent graph each would be lost beside another,
+        so all that is at work is waited for.
+
+        Args:
+            at_work: by id of a task that is at work, its future.
+        """
+        commands = all(isinstance(end[2], GraphInterrupt | ParentCommand) for end in self._ends)
+        return bool(at_work) if commands else any(future.done() for future in at_work.values())
+
+    def raise_first(self) -> None:
+        """Raise what counts: the first error, else the first command to the parent, else all questions together."""
+        errors = [(t, e) for _, t, e in self._ends if not isinstance(e, GraphInterrupt | ParentCommand)]
+        commands = [(t, e) for _, t, e in self._ends if isinstance(e, ParentCommand)]
+        if errors:
+            (_, first), *others = errors
+            names = [task.name for task, _ in (*others, *commands)]
+            if names:
+                first.add_note(f"at the same time ended: {', '.join(map(repr, names))}")
+            raise first
+        if len(commands) > 1:
+            names = [task.name for task, _ in commands]
+            raise InvalidUpdateError(
+                f"the nodes {' and '.join(map(repr, names))} both go to the parent graph with a Command, and neither "
+                "comes after the other: one of the two would be lost; let one node collect what they found and go there"
+            )
+        if commands:
+            raise commands[0][1]
+        if self._ends:
+            asked = [question for _, _, error in self._ends for question in (error.args[0] if error.args else ())]
+            raise GraphInterrupt(tuple(asked))

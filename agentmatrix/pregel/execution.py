@@ -1,0 +1,197 @@
+"""The private names of LangGraph that the engine stands on: its loop, its runner, and the functions that make tasks."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import types
+from asyncio import CancelledError
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph._internal._cache import default_cache_key
+from langgraph._internal._config import ensure_config, patch_configurable
+from langgraph._internal._constants import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_RESUMING,
+    ERROR_SOURCE_NODE,
+    INPUT,
+    INTERRUPT,
+    NULL_TASK_ID,
+    PULL,
+    PUSH,
+    RESUME,
+    TASKS,
+)
+from langgraph._internal._runnable import RunnableCallable
+from langgraph._internal._typing import MISSING
+from langgraph.pregel._algo import (
+    PregelTaskWrites,
+    _triggers,
+    apply_writes,
+    checkpoint_null_version,
+    prepare_next_tasks,
+    prepare_node_error_handler_task,
+    prepare_single_task,
+    sanitize_untracked_values_in_send,
+)
+from langgraph.pregel._checkpoint import channels_from_checkpoint, create_checkpoint
+from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
+from langgraph.pregel._io import map_output_values
+from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
+from langgraph.pregel._runner import PregelRunner
+from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
+from langgraph.pregel._utils import get_new_channel_versions as new_versions
+from langgraph.pregel.debug import map_debug_checkpoint, map_debug_tasks
+from langgraph.types import CachePolicy, PregelExecutableTask
+
+__all__ = [
+    "CONF",
+    "INPUT",
+    "CONFIG_KEY_CHECKPOINT_ID",
+    "CONFIG_KEY_CHECKPOINT_NS",
+    "CONFIG_KEY_RESUMING",
+    "CONTROL_WRITES",
+    "ERROR_SOURCE_NODE",
+    "INPUT",
+    "INTERRUPT",
+    "MISSING",
+    "NULL_TASK_ID",
+    "PULL",
+    "PUSH",
+    "RESUME",
+    "TASKS",
+    "AsyncBackgroundExecutor",
+    "AsyncPregelLoop",
+    "BackgroundExecutor",
+    "PregelLoop",
+    "PregelRunner",
+    "SyncPregelLoop",
+    "Task",
+    "apply_input_writes",
+    "apply_writes",
+    "branch_channel",
+    "branch_target",
+    "channels_from_checkpoint",
+    "checkpoint_null_version",
+    "create_checkpoint",
+    "is_default_key",
+    "is_triggered",
+    "map_debug_checkpoint",
+    "map_debug_tasks",
+    "map_output_values",
+    "new_versions",
+    "nodes_by_trigger",
+    "patch_configurable",
+    "prepare_next_tasks",
+    "prepare_node_error_handler_task",
+    "prepare_single_task",
+    "raising",
+    "read_task_statuses",
+    "saver_and_config",
+    "sanitize_untracked_values_in_send",
+    "thread_of",
+    "unless",
+    "with_cache_key",
+    "with_globals",
+]
+
+Task = PregelExecutableTask
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_BRANCH = "branch:to:"
+
+
+def branch_channel(node: str) -> str:
+    """The channel by which an edge, a router or a command starts a node."""
+    return _BRANCH + node
+
+
+def branch_target(channel: str) -> str | None:
+    """The node that a write to this channel starts, or None for any other channel."""
+    return channel[len(_BRANCH) :] if channel.startswith(_BRANCH) else None
+
+
+def is_triggered(channels: Mapping[str, Any], checkpoint: Any, name: str, node: Any) -> bool:
+    """Whether LangGraph would run a node in the step that follows a checkpoint."""
+    null = checkpoint_null_version(checkpoint)
+    seen = checkpoint["versions_seen"].get(name)
+    return null is not None and _triggers(channels, checkpoint["channel_versions"], seen, null, node)
+
+
+def is_default_key(policy: CachePolicy[Any]) -> bool:
+    """Whether a cache policy has no key function of its own."""
+    return policy.key_func is default_cache_key
+
+
+def with_cache_key(task: Task, more: Any) -> Task:
+    """The task with a cache key that depends on something more than its input."""
+    assert task.cache_key is not None
+    said = default_cache_key(task.cache_key.key, more)
+    digest = hashlib.sha256(said if isinstance(said, bytes) else said.encode()).hexdigest()
+    return replace(task, cache_key=task.cache_key._replace(key=digest))
+
+
+def unless(given_up: Callable[[], bool], task: Task) -> Task:
+    """The task, as one that does not begin a try any more once it is given up. In a thread."""
+
+    def run(input: Any, config: RunnableConfig) -> Any:
+        if given_up():
+            raise CancelledError
+        return task.proc.invoke(input, config)
+
+    return replace(task, proc=RunnableCallable(run, name=task.name, trace=False, recurse=False))
+
+
+def raising(task: Task, error: Exception) -> Task:
+    """The task, as one that raises in place of running."""
+
+    def fail(_: Any) -> Any:
+        raise error
+
+    return replace(task, proc=RunnableCallable(fail, name=task.name, trace=False), retry_policy=(), cache_key=None)
+
+
+def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_version: Any) -> None:
+    """Apply what a command from outside has written beside a checkpoint."""
+    writes = [write[1:] for write in pending if write[0] == NULL_TASK_ID and write[1] not in CONTROL_WRITES]
+    if writes:
+        apply_writes(checkpoint, channels, [PregelTaskWrites((), INPUT, writes, [])], next_version, {})
+
+
+def nodes_by_trigger(graph: Any) -> Mapping[str, Any]:
+    """By channel, the nodes that a write to it starts."""
+    found: Mapping[str, Any] = graph.trigger_to_nodes
+    return found
+
+
+def saver_and_config(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig]:
+    """The saver of a graph, and the config of its thread as savers take it."""
+    own: RunnableConfig = graph._own_checkpoint_config(ensure_config(graph.config, config))
+    return graph._state_checkpointer(config), own
+
+
+def thread_of(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig | None]:
+    """The saver of a graph, and the config of the thread's latest checkpoint.
+
+    The config is None where `config` is about a graph inside this one, or addresses a checkpoint.
+    """
+    saver, own = saver_and_config(graph, config)
+    if own[CONF].get(CONFIG_KEY_CHECKPOINT_ID) or graph._subgraph_for_namespace(config, saver):
+        return saver, None
+    return saver, own
+
+
+def with_globals(function: Function, **names: Any) -> Function:
+    """A copy of a function of LangGraph's that finds other objects under some of its global names.
+
+    `Pregel.stream` makes its loop and its runner by these names; there is no other way to give it others.
+    """
+    code, defaults = function.__code__, function.__defaults__
+    other = types.FunctionType(code, {**function.__globals__, **names}, function.__name__, defaults)
+    other.__kwdefaults__ = function.__kwdefaults__
+    return cast(Function, functools.update_wrapper(other, function))

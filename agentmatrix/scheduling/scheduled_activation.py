@@ -1,0 +1,90 @@
+"""One run of a node, from the moment that the rules start it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.types import Send
+
+from agentmatrix.scheduling.source_queues import Delivery
+
+__all__ = ["Order", "ScheduledActivation", "Write"]
+
+Write = tuple[str, Any]
+Order = tuple[Any, ...]
+
+
+@dataclass(eq=False, slots=True)
+class ScheduledActivation:
+    """A node that is to run, is at work, or has been held back.
+
+    Attributes:
+        node: the node.
+        ancestors: the entries of the log that it sees, as a bit set.
+        depth: one more than the depth of its deepest cause. All writes of one depth reach a channel in one update.
+        order: its place among the activations of its depth: nodes by name, then Sends by sender and number.
+        name: what tells it from every other activation of the run, whatever the timing; "" for the only one of a node
+            that no `Send` has started.
+        number: which activation of its node it is, from 1.
+        send: the `Send` that starts it, or None.
+        position: the number of that `Send` among those of its sender.
+        group: the name of the trigger group that started it, or None.
+        items: by label of the source, what it has delivered.
+        rounds: by node, how often that node has run in the chain of activations that led here; in graphs with loops.
+        error: what it raises in place of running.
+        is_ticked: whether nothing but timers that fire again and again has led to it, directly or through others.
+        after: the nodes that led to it, for breakpoints.
+        task_id: the id of its task, once that is made.
+    """
+
+    node: str
+    ancestors: int = 0
+    depth: int = 0
+    order: Order = ()
+    name: str = ""
+    number: int = 1
+    send: Send | None = None
+    position: int = 0
+    group: str | None = None
+    items: Mapping[str, Delivery] = field(default_factory=dict)
+    rounds: Mapping[str, int] = field(default_factory=dict)
+    error: Exception | None = None
+    is_ticked: bool = False
+    after: tuple[str, ...] = ()
+    task_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.order:
+            self.order = (0, self.node)
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other activation of the run that its node has, and from those of other nodes."""
+        if self.name or self.send is None:
+            return self.name or self.node
+        return f"~{self.position}"
+
+    def given(self) -> dict[str, Any]:
+        """By label of the source, what it has delivered, for the node to keep or to change."""
+        return {label: delivery.given() for label, delivery in self.items.items()}
+
+    def sent(self, send: Send, position: int, ancestors: int) -> ScheduledActivation:
+        """The activation that a `Send` of this one starts.
+
+        Args:
+            send: the `Send`.
+            position: its number among those that this activation sends.
+            ancestors: what the receiver sees, as a bit set.
+        """
+        return ScheduledActivation(
+            send.node,
+            ancestors,
+            self.depth + 1,
+            (1, self.order, position),
+            f"{self.key}.{position}",
+            send=send,
+            position=position,
+            after=(self.node,),
+        )

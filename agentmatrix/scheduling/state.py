@@ -1,0 +1,200 @@
+"""What an activation sees, and the final state: folds of the log over LangGraph's own channels.
+
+All writes of one depth reach a channel in one `update()`, in LangGraph's order of one superstep, so that `Overwrite`,
+guards and `Topic` mean what they mean there. A channel is copied before it changes: siblings share the folds of their
+common ancestors.
+"""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langgraph.channels import BinaryOperatorAggregate, LastValue, Topic, UntrackedValue
+from langgraph.channels.base import BaseChannel
+from langgraph.errors import InvalidUpdateError
+from langgraph.types import Overwrite
+
+from agentmatrix.scheduling.log import ActivationLog, entries_of
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
+
+__all__ = ["Channels", "State", "StateKeys"]
+
+Channel = BaseChannel[Any, Any, Any]
+Channels = dict[str, Channel]
+
+_KEPT_VIEWS = 64
+_KEPT_FOLDS = 256
+"""How many folds of a key are remembered. Those that activations at work need are made again where one is missing."""
+_NO_WRITES: tuple[Any, ...] = ()
+
+
+class StateKeys:
+    """How the channels of a state take writes: what never changes, made once a graph.
+
+    Args:
+        channels: the channels of the state, by key.
+
+    Attributes:
+        all: the keys.
+        single: the keys that hold one value and have no reducer: unrelated nodes must not both write them.
+        stepwise: the keys whose channels hear of each step in which nobody wrote them.
+    """
+
+    def __init__(self, channels: Mapping[str, Channel]) -> None:
+        self.all = frozenset(channels)
+        self.single = frozenset(key for key, channel in channels.items() if _is_single(channel))
+        reduced = (BinaryOperatorAggregate, Topic)
+        self.tolerant = frozenset(key for key, channel in channels.items() if isinstance(channel, reduced))
+        silent = (LastValue, BinaryOperatorAggregate, UntrackedValue)
+        self.stepwise = tuple(key for key, channel in channels.items() if not isinstance(channel, silent))
+        self.untracked = frozenset(key for key, channel in channels.items() if isinstance(channel, UntrackedValue))
+
+
+def _is_single(channel: Channel) -> bool:
+    guarded = isinstance(channel, UntrackedValue) and channel.guard
+    return isinstance(channel, LastValue) or guarded
+
+
+class State:
+    """Folds of a log.
+
+    Args:
+        log: what has run.
+        keys: how the channels take writes.
+        base: the channels that the run began with; they are never changed.
+    """
+
+    def __init__(self, log: ActivationLog, keys: StateKeys, base: Channels) -> None:
+        self.log, self.keys, self.base = log, keys, base
+        self._views: dict[int, Channels] = {}
+        self._folds: dict[str, dict[int, Channel]] = {}
+
+    def rebase(self, base: Channels) -> None:
+        """The beginning of the log has been folded for good into `base`, and its entries are renumbered."""
+        self.base, self._views, self._folds = base, {}, {}
+
+    def fold(self, entries: int, below: int | None = None) -> Channels:
+        """The channels after these entries.
+
+        Args:
+            entries: a bit set that contains the ancestors of each of its entries.
+            below: a depth that is greater than theirs; by default the log's own is taken, and the search is longer.
+
+        Returns:
+            A dict that is shared: neither it nor its channels may be changed.
+        """
+        # A signal writes nothing: in the key of a fold it would only make the remembered ones miss.
+        entries &= ~self.log.silent
+        if (fold := self._views.get(entries)) is not None:
+            return fold
+        fold = dict(self.base)
+        if entries:
+            stepwise = self.keys.stepwise
+            for key, writers in self.log.writers.items():
+                if key not in stepwise and (own := entries & writers):
+                    fold[key] = self._fold_key(key, own, below, self.log.written[key])
+            for key in stepwise:
+                fold[key] = self._fold_key(key, entries, below, self.log.loud)
+        if len(self._views) > _KEPT_VIEWS:
+            self._views.clear()
+        self._views[entries] = fold
+        return fold
+
+    def _fold_key(self, key: str, entries: int, below: int | None, depths: Sequence[int]) -> Channel:
+        """One channel after these entries, of these depths: what others have written in between makes no difference,
+        so that a long queue does not make each view a new one for every key."""
+        levels, folds = self.log.levels, self._folds.setdefault(key, {0: self.base[key]})
+        place = len(depths) if below is None else bisect_left(depths, below)
+        steps: list[tuple[int, int]] = []
+        while (fold := folds.get(entries)) is None:
+            place -= 1
+            if top := entries & levels[depths[place]]:
+                steps.append((entries, top))
+                # One value is held, the last one.
+                entries = 0 if key in self.keys.single else entries ^ top
+        if len(folds) > _KEPT_FOLDS:
+            kept = dict(list(folds.items())[-_KEPT_FOLDS // 4 :])
+            self._folds[key] = folds = {0: self.base[key], **kept}
+        for whole, top in reversed(steps):
+            fold = folds[whole] = self._step(key, fold, top)
+        return fold
+
+    def final(self) -> Channels:
+        """The channels after all that has run."""
+        return self.fold(self.log.all)
+
+    def _step(self, key: str, before: Channel, level: int) -> Channel:
+        """A channel after the entries of one depth."""
+        log = self.log
+        entries = entries_of(level)
+        if level & (level - 1):
+            entries = iter(sorted(entries, key=log.orders.__getitem__))
+        values = [value for entry in entries for name, value in log.writes[entry] if name == key]
+        if not values:
+            return updated(before, _NO_WRITES) if before.is_available() else before
+        # Several nodes may write one value where something from outside has come between them: the last one counts.
+        return updated(before, values[-1:] if key in self.keys.single else values)
+
+    def check(self, activation: ScheduledActivation, writes: Sequence[Write]) -> None:
+        """Whether these writes can be recorded.
+
+        Raises:
+            InvalidUpdateError: two nodes of which neither comes after the other write a key that holds one value; or
+                the channel does not take what the nodes of this depth write to it. The message names key and nodes.
+        """
+        log, single = self.log, self.keys.single
+        for key in {key for key, _ in writes}:
+            if key in single:
+                for other in entries_of(log.writers.get(key, 0) & ~activation.ancestors & ~log.earlier):
+                    if log.ancestors[other] & log.outside == activation.ancestors & log.outside:
+                        raise _conflict(key, activation.node, log.nodes[other])
+                if sum(name == key for name, _ in writes) > 1:
+                    self._try(key, activation, [value for name, value in writes if name == key], 0)
+                continue
+            values = [value for name, value in writes if name == key]
+            level = log.levels[activation.depth] if activation.depth < len(log.levels) else 0
+            beside = log.writers.get(key, 0) & level
+            if key not in self.keys.tolerant:
+                if beside or len(values) > 1:
+                    self._try(key, activation, values, beside)
+            elif any(map(_is_overwrite, values)):
+                if sum(map(_is_overwrite, values)) > 1:
+                    self._try(key, activation, values, 0)
+                for other in entries_of(beside):
+                    if any(name == key and _is_overwrite(value) for name, value in log.writes[other]):
+                        raise _conflict(key, activation.node, log.nodes[other], "Overwrite")
+
+    def _try(self, key: str, activation: ScheduledActivation, values: list[Any], beside: int) -> None:
+        others = [value for e in entries_of(beside) for name, value in self.log.writes[e] if name == key]
+        try:
+            updated(self.base[key], [*others, *values])
+        except InvalidUpdateError as error:
+            nodes = sorted({activation.node, *(self.log.nodes[entry] for entry in entries_of(beside))})
+            error.add_note(f"key {key!r}, written by {' and '.join(map(repr, nodes))}")
+            raise
+
+
+def updated(channel: Channel, values: Sequence[Any]) -> Channel:
+    """A copy of a channel that has taken these writes of one step."""
+    other = channel.copy()
+    if isinstance(other, BinaryOperatorAggregate) and isinstance(other.value, list | dict | set):
+        # A reducer may change its left side in place.
+        other.value = copy.copy(other.value)
+    other.update(values)
+    return other
+
+
+def _is_overwrite(value: Any) -> bool:
+    return isinstance(value, Overwrite) or (isinstance(value, dict) and value.keys() == {"__overwrite__"})
+
+
+def _conflict(key: str, node: str, other: str, what: str = "value") -> InvalidUpdateError:
+    first, second = sorted((node, other))
+    who = f"The nodes {first!r} and {second!r} both write" if first != second else f"{first!r} writes"
+    return InvalidUpdateError(
+        f"At key {key!r}: Can receive only one {what} per step. {who} it, it has no reducer that could join the two, "
+        "and neither comes after the other: add an edge between them, or annotate the key with a reducer"
+    )
