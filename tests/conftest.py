@@ -16,7 +16,9 @@ from agentmatrix.host import graph_types
 from agentmatrix.testing import loopback
 
 # How long an example takes says how busy the machine is: no test fails for it.
-settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples each time, so that a change is judged by itself; "pytest --hypothesis-profile search" looks further.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any_machine", settings.get_profile("search"), derandomize=True)
 settings.load_profile("any_machine")
 
 # A shell's background jobs ignore SIGINT and hand that down; tests that press Ctrl-C need it in their children.
