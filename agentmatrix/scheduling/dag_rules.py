@@ -13,7 +13,7 @@ from agentmatrix.scheduling.rules import ChoiceFreeRules, Delivered, NodeResult,
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["DagRules", "skip_reason"]
+__all__ = ["DagRules", "check_declared", "skip_reason"]
 
 
 class DagRules(ChoiceFreeRules):
@@ -47,7 +47,7 @@ class DagRules(ChoiceFreeRules):
             self._numbers[activation.node] = max(activation.number, self._numbers.get(activation.node, 0))
             self._begin_send(activation)
         roots = {*opening.ready, *self._at_work}
-        open_nodes = roots | self._reachable(roots) | {*opening.waiting}
+        open_nodes = roots | self.topology.descendants(roots) | {*opening.waiting}
         self.settled = {*self.topology.nodes} - open_nodes
         self._unsettled = dict.fromkeys(open_nodes, 0)
         for source in open_nodes:
@@ -64,25 +64,8 @@ class DagRules(ChoiceFreeRules):
                 self._look_at(node)
         self._start_deferred()
 
-    def _reachable(self, roots: Iterable[str]) -> set[str]:
-        seen: set[str] = set()
-        frontier = list(roots)
-        while frontier:
-            for node in self.topology.follow[frontier.pop()]:
-                if node not in seen:
-                    seen.add(node)
-                    frontier.append(node)
-        return seen
-
     def check(self, activation: ScheduledActivation, result: NodeResult) -> None:
-        allowed = self.topology.allowed[activation.node]
-        for target in (*result.targets, *(send.node for send in result.sends)):
-            if target not in allowed:
-                raise InvalidUpdateError(
-                    f"the node {activation.node!r} leads to {target!r}, which is not among the targets that it "
-                    "declares: name them in path_map= (or Literal[...]) of a router, in destinations= (or "
-                    "Command[Literal[...]]) of a node"
-                )
+        check_declared(self.topology, activation.node, result)
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
         node, nodes = activation.node, self.topology.follow
@@ -198,6 +181,21 @@ class DagRules(ChoiceFreeRules):
     def waits_for(self, node: str) -> str:
         left = [s for s in self.topology.sources[node] if s != self.topology.start and s not in self.settled]
         return f"waits for {' and '.join(left)}" if left and node not in self.ran else ""
+
+
+def check_declared(topology: Topology, node: str, result: NodeResult) -> None:
+    """Refuse what a node of a Dag leads to, unless it has declared it as a target.
+
+    Raises:
+        InvalidUpdateError: one of the targets is not declared.
+    """
+    allowed = topology.allowed[node]
+    for target in (*result.targets, *(send.node for send in result.sends)):
+        if target not in allowed:
+            raise InvalidUpdateError(
+                f"the node {node!r} leads to {target!r}, which is not among the targets that it declares: name them "
+                "in path_map= (or Literal[...]) of a router, in destinations= (or Command[Literal[...]]) of a node"
+            )
 
 
 def skip_reason(topology: Topology, ran: Container[str], node: str) -> str:

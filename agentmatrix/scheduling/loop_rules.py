@@ -13,7 +13,7 @@ from langgraph.types import Send
 
 from agentmatrix.scheduling.bounds import bound_error
 from agentmatrix.scheduling.group_rules import ReplayPhase
-from agentmatrix.scheduling.loop_state import Batch, LoopState, Past, sender_of
+from agentmatrix.scheduling.loop_state import LastActivation, LoopState, SendBatch, sender_of
 from agentmatrix.scheduling.rules import NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, join_rounds, merged
@@ -47,7 +47,7 @@ class LoopRules(LoopState):
                 activation.number = self._numbered(activation.node)
             self._begin(activation)
             if saved is None or (sender_of(activation), activation.node) not in self._batches:
-                self._batches.setdefault((sender_of(activation), activation.node), Batch()).left += 1
+                self._batches.setdefault((sender_of(activation), activation.node), SendBatch()).left += 1
         if opening.begins:
             start = Delivery(self.topology.start, self.topology.start, value={})
             joins = [(join_key(j, n), n) for n, js in self.topology.joins.items() for j in js]
@@ -103,8 +103,8 @@ class LoopRules(LoopState):
             self._deliver_batch(activation, delivery, result)
         self._looks.add(node)
 
-    def _past(self, key: str, delivery: Delivery) -> Past:
-        past = Past(key, delivery.ancestors, delivery.depth)
+    def _past(self, key: str, delivery: Delivery) -> LastActivation:
+        past = LastActivation(key, delivery.ancestors, delivery.depth)
         if not self.decides:
             self._known_pasts[key] = past
         return past
@@ -164,9 +164,14 @@ class LoopRules(LoopState):
         self.choices.append({"sends": sender.key, "to": to})
 
     def _send_batch(
-        self, sender: ScheduledActivation, found: list[tuple[int, Send]], ancestors: int, pasts: list[Past], first: int
+        self,
+        sender: ScheduledActivation,
+        found: list[tuple[int, Send]],
+        ancestors: int,
+        pasts: list[LastActivation],
+        first: int,
     ) -> None:
-        batch, is_lost = Batch(), False
+        batch, is_lost = SendBatch(), False
         for number, (position, send) in enumerate(found, first):
             activation = sender.sent(send, position, ancestors)
             activation.number, activation.is_ticked = number, sender.is_ticked
@@ -183,12 +188,12 @@ class LoopRules(LoopState):
         if batch.left and not is_lost:
             self._batches[sender.key, found[0][1].node] = batch
 
-    def _pasts_of(self, node: str) -> list[Past]:
+    def _pasts_of(self, node: str) -> list[LastActivation]:
         if node in self.topology.concurrent:
             return []
         return [pasts[node] for pasts in (self._pasts, self._batch_pasts) if node in pasts]
 
-    def _past_called(self, key: str) -> Past | None:
+    def _past_called(self, key: str) -> LastActivation | None:
         if (past := self._known_pasts.get(key)) is not None:
             return past
         known = (*self._pasts.values(), *self._batch_pasts.values())
@@ -306,7 +311,7 @@ class LoopRules(LoopState):
         self._lose(losers, dropped)
 
     def _activation(
-        self, node: str, index: int, items: Mapping[str, Delivery], beside: Iterable[str], batch: Past | None
+        self, node: str, index: int, items: Mapping[str, Delivery], beside: Iterable[str], batch: LastActivation | None
     ) -> ScheduledActivation:
         ancestors = depth = 0
         rounds: dict[str, int] = {}

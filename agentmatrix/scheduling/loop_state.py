@@ -16,11 +16,11 @@ from agentmatrix.scheduling.source_queues import Delivery, Numbers, bits_of
 from agentmatrix.scheduling.topology import Topology, join_key
 from agentmatrix.triggers import Every
 
-__all__ = ["Batch", "LoopState", "Past", "sender_of"]
+__all__ = ["SendBatch", "LoopState", "LastActivation", "sender_of"]
 
 
 @dataclass(eq=False, slots=True)
-class Past:
+class LastActivation:
     """What a node has done last: its next activation comes after it."""
 
     key: str
@@ -29,7 +29,7 @@ class Past:
 
 
 @dataclass(eq=False, slots=True)
-class Batch:
+class SendBatch:
     """The activations that one sender has started at one node: what they lead to is delivered together."""
 
     left: int = 0
@@ -45,13 +45,13 @@ class LoopState(GroupRules):
         self._times: dict[str, int] = {}
         self._busy: dict[str, int] = {}
         # By node: its last activation that no Send has started, and its last batch.
-        self._pasts: dict[str, Past] = {}
-        self._batch_pasts: dict[str, Past] = {}
-        self._batches: dict[tuple[str, str], Batch] = {}
+        self._pasts: dict[str, LastActivation] = {}
+        self._batch_pasts: dict[str, LastActivation] = {}
+        self._batches: dict[tuple[str, str], SendBatch] = {}
         self._joins = {node: [(join_key(join, node), join) for join in joins] for node, joins in topology.joins.items()}
         # While choices are repeated: all pasts by key, Sends that come after one that is not known yet, and what was
         # cancelled before it started.
-        self._known_pasts: dict[str, Past] = {}
+        self._known_pasts: dict[str, LastActivation] = {}
         self._unsent: list[tuple[ScheduledActivation, Sequence[Send], int]] = []
         self._lost: set[str] = set()
         self._dropped: set[tuple[str, str, str]] = set()
@@ -69,11 +69,7 @@ class LoopState(GroupRules):
             open += [t.name for t in timers if isinstance(t, Every) or t.name in self.inputs.pending]
         alive = {node for label in open for node in self.topology.listeners[label]}
         alive |= {activation.node for activation in self.at_work} | {*self.queues.left()}
-        frontier = list(alive)
-        while frontier:
-            fresh = [node for node in self.topology.follow[frontier.pop()] if node not in alive]
-            alive.update(fresh)
-            frontier += fresh
+        alive |= self.topology.descendants(alive)
         return {node: f"nothing starts {node!r} any more" for node in self.topology.nodes if node not in alive}
 
     # the log
@@ -110,7 +106,7 @@ class LoopState(GroupRules):
             past.ancestors, past.depth = rebase.bits(past.ancestors), rebase.depth(past.depth)
 
     def pause(self, numbers: Numbers, untracked: frozenset[str]) -> Any:
-        def pasts(found: Mapping[str, Past]) -> dict[str, Any]:
+        def pasts(found: Mapping[str, LastActivation]) -> dict[str, Any]:
             return {node: [past.key, numbers(past.ancestors), past.depth] for node, past in found.items()}
 
         return {
@@ -133,9 +129,11 @@ class LoopState(GroupRules):
         self._numbers, self._indices = dict(saved["numbers"]), dict(saved["indices"])
         self._times, self._groups_of = dict(saved["times"]), dict(saved["groups"])
         for pasts, kept in ((self._pasts, saved["pasts"]), (self._batch_pasts, saved["batch_pasts"])):
-            pasts.update({node: Past(key, bits_of(known), depth) for node, (key, known, depth) in kept.items()})
+            pasts.update(
+                {node: LastActivation(key, bits_of(known), depth) for node, (key, known, depth) in kept.items()}
+            )
         for sender, node, left, outcomes in saved["batches"]:
-            self._batches[sender, node] = Batch(left, list(map(_outcome_of, outcomes)))
+            self._batches[sender, node] = SendBatch(left, list(map(_outcome_of, outcomes)))
         self.inputs.restore(saved["inputs"])
         self.queues.restore(saved["queues"])
 

@@ -170,13 +170,17 @@ class Topology:
 
     def reachable(self) -> set[str]:
         """The nodes that START may lead to."""
-        seen = {node for node, groups in self.groups.items() if any(group.is_external for group in groups)}
-        frontier = [self.start, *seen]
+        alone = {node for node, groups in self.groups.items() if any(group.is_external for group in groups)}
+        return alone | self.descendants([self.start, *alone])
+
+    def descendants(self, nodes: Iterable[str]) -> set[str]:
+        """The nodes that one of these, of which START may be one, may lead to; themselves only through a loop."""
+        seen: set[str] = set()
+        frontier = list(nodes)
         while frontier:
-            for follower in self.followers(frontier.pop()):
-                if follower not in seen:
-                    seen.add(follower)
-                    frontier.append(follower)
+            fresh = [follower for follower in self.follow[frontier.pop()] if follower not in seen]
+            seen.update(fresh)
+            frontier += fresh
         return seen
 
     def ancestors(self, node: str) -> set[str]:

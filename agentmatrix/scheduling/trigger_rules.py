@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from langgraph.errors import InvalidUpdateError
-
-from agentmatrix.scheduling.dag_rules import skip_reason
+from agentmatrix.scheduling.dag_rules import check_declared, skip_reason
 from agentmatrix.scheduling.rules import NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, merged
@@ -57,30 +55,14 @@ class TriggeredDagRules(TriggeredDagState):
         if opening.begins:
             self._deliveries[start] = self._arrived(Delivery(start, start, value={}))
         else:
-            self.settled = {*self.topology.nodes} - roots - self._reachable(roots)
+            self.settled = {*self.topology.nodes} - roots - self.topology.descendants(roots)
         for node, (known, depth) in opening.waiting.items():
             self._lead(node, Delivery(start, start, known, depth, {}))
-
-    def _reachable(self, roots: Iterable[str]) -> set[str]:
-        seen: set[str] = set()
-        frontier = list(roots)
-        while frontier:
-            fresh = [node for node in self.topology.follow[frontier.pop()] if node not in seen]
-            seen.update(fresh)
-            frontier += fresh
-        return seen
 
     # what has run
 
     def check(self, activation: ScheduledActivation, result: NodeResult) -> None:
-        allowed = self.topology.allowed[activation.node]
-        for target in (*result.targets, *(send.node for send in result.sends)):
-            if target not in allowed:
-                raise InvalidUpdateError(
-                    f"the node {activation.node!r} leads to {target!r}, which is not among the targets that it "
-                    "declares: name them in path_map= (or Literal[...]) of a router, in destinations= (or "
-                    "Command[Literal[...]]) of a node"
-                )
+        check_declared(self.topology, activation.node, result)
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
         del self.at_work[activation]
