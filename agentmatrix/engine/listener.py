@@ -19,7 +19,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.engine.channels import RUN
-from agentmatrix.engine.loop import SchedulerLoop
+from agentmatrix.engine.supersteps import SuperstepLoop
 from agentmatrix.errors import SignalError
 from agentmatrix.live.signal_router import (
     SIGNAL_ROUTER,
@@ -118,7 +118,7 @@ class SignalListener:
         return [(label, due) for label, due in self._due.items() if self.ticking or not self._timers[label][1]]
 
 
-class ListeningLoop(SchedulerLoop):
+class ListeningLoop(SuperstepLoop):
     """What a loop without barriers does about signals and timers."""
 
     stack: Any

@@ -47,11 +47,11 @@ class PausingLoop(ListeningLoop):
 
     def _pause(self, step: OpenStep) -> None:
         """A checkpoint of its own: what has finished is in the state, what has not is to run from there."""
-        if not (step.finished or step.factory.answer_taken):
+        if not (step.finished or step.factory.answer_taken or self._has_gone_on):
             return
         pending = self.checkpoint_pending_writes
         self.updated_channels = updated = self._close(step, step.unfinished(), step.factory.ids)
-        if self._is_live_values and self._last_values_only and not updated.isdisjoint(self._outputs):
+        if self._is_live_values and self._result_only and not updated.isdisjoint(self._outputs):
             self._emit("values", map_output_values, self.output_keys, True, self.channels)
         # A local function in a thread runs out: what it writes is kept beside the pause, and taken at the resume.
         self.tasks = {id: replace(task, writes=deque()) for id, task in self.tasks.items()}

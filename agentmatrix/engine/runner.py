@@ -148,7 +148,10 @@ class Runner(PregelRunner):
             yield from super().tick(
                 tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
             )
-            return
+            following = loop.next_step() if loop.goes_on() else None
+            if following is None:
+                return
+            tasks = following
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: queue.SimpleQueue[tuple[Task, BaseException | None] | None] = queue.SimpleQueue()
         ends, at_work, waiter = Ends(loop), dict[str, Any](), None
@@ -160,6 +163,9 @@ class Runner(PregelRunner):
                 ready += self._drive(self._events(bool(ready or at_work)))
             self._cancel_given_up(ready, at_work, ends)
             if not (ready or at_work or self._waits_on(ends)):
+                if ends.is_empty and loop.goes_on():
+                    ready += self._drive(self._uncached(loop.next_step() or []))
+                    continue
                 break
             if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                 task = ready.popleft()
@@ -246,7 +252,10 @@ class Runner(PregelRunner):
                 tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
             ):
                 yield
-            return
+            following = loop.next_step() if loop.goes_on() else None
+            if following is None:
+                return
+            tasks = following
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: asyncio.Queue[tuple[Task, BaseException | None] | None] = asyncio.Queue()
         ends, at_work, waiter = Ends(loop), dict[str, Any](), None
@@ -259,6 +268,9 @@ class Runner(PregelRunner):
                     ready += await self._adrive(self._events(bool(ready or at_work)))
                 self._cancel_given_up(ready, at_work, ends)
                 if not (ready or at_work or self._waits_on(ends)):
+                    if ends.is_empty and loop.goes_on():
+                        ready += await self._adrive(self._uncached(loop.next_step() or []))
+                        continue
                     break
                 if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                     task = ready.popleft()
@@ -361,6 +373,11 @@ class Ends:
         self._ends.append((self._place(task), task, error))
         self._ends.sort(key=lambda end: end[0])
         self.stops = self.stops or not isinstance(error, GraphInterrupt)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has ended the run so far."""
+        return not self._ends
 
     def remove(self, task_id: str) -> None:
         """A task was cancelled after it had ended."""
