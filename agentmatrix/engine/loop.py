@@ -34,6 +34,7 @@ from agentmatrix.pregel.execution import (
     map_output_values,
     patch_configurable,
 )
+from agentmatrix.pregel.untraced import is_watched
 from agentmatrix.pregel.written_keys import WrittenKeysLoop
 from agentmatrix.scheduling.graph_scheduler import Record
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
@@ -68,6 +69,7 @@ class SchedulerLoop(WrittenKeysLoop):
             configurable = {key: value for key, value in self.config[CONF].items() if key != RESULT_ONLY}
             self.config = {**self.config, CONF: configurable}
         self.schedule = schedule_of(self.specs)
+        self._task_nodes: Mapping[str, Any] = self.nodes if is_watched(self.manager) else self.schedule.untraced
         self.open_step: OpenStep | None = None
         self.lock = threading.RLock()
         self.saved: dict[str, Any] = {}
@@ -148,7 +150,7 @@ class SchedulerLoop(WrittenKeysLoop):
             ids,
             self.checkpoint,
             self.checkpoint_pending_writes,
-            self.nodes,
+            self._task_nodes,
             self.managed,
             self.config,
             self.stop,
