@@ -408,7 +408,7 @@ def test_a_node_spec_has_the_fields_that_builders_read() -> None:
 def test_a_compiled_graph_is_changed() -> None:
     graph = compiled_graph.as_class(builder().compile(), CompiledStateGraph)
     broken = mend("compiled_graph.py", "the attributes of a compiled graph or of PregelNode")
-    assert compiled_graph.trigger_of("a") in graph.channels and compiled_graph.TASKS in graph.channels, broken
+    assert compiled_graph.branch_channel("a") in graph.channels and compiled_graph.TASKS in graph.channels, broken
     assert sum(compiled_graph.ERROR_HANDLER in name for name in graph.nodes) == 1, broken
     compiled_graph.write_channel(graph, "a", "texts", ["written"])
     compiled_graph.set_node_runnable(graph, "a", RunnableLambda(lambda state: {"text": "other"}))

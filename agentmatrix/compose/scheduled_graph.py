@@ -14,8 +14,8 @@ from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of, reopened
 from agentmatrix.explanation import Explanation
-from agentmatrix.pregel.compiled_graph import remove_edges, set_node_runnable
-from agentmatrix.pregel.execution import branch_channel, saver_and_config, thread_of
+from agentmatrix.pregel.compiled_graph import branch_channel, remove_edges, set_node_runnable
+from agentmatrix.pregel.execution import saver_and_config, thread_of
 from agentmatrix.pregel.runnables import wrap_runnable
 from agentmatrix.pregel.untraced import untraced_node
 from agentmatrix.pregel.written_keys import observed, only_written, with_written_keys

@@ -31,8 +31,8 @@ from agentmatrix.pregel.execution import (
     Task,
     map_debug_checkpoint,
     map_debug_tasks,
-    map_output_values,
-    patch_configurable,
+    output_values,
+    with_configurable,
 )
 from agentmatrix.pregel.untraced import is_watched
 from agentmatrix.pregel.written_keys import WrittenKeysLoop
@@ -172,7 +172,7 @@ class SchedulerLoop(WrittenKeysLoop):
         self._emit(
             "checkpoints",
             map_debug_checkpoint,
-            patch_configurable(self.checkpoint_config, {CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}),
+            with_configurable(self.checkpoint_config, {CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}),
             self.channels,
             self.stream_keys,
             self.checkpoint_metadata,
@@ -287,10 +287,15 @@ class SchedulerLoop(WrittenKeysLoop):
                     self._emit_values(writes)
             return self._start_ready()
 
+    @property
+    def _outputs(self) -> Sequence[str]:
+        return (self.output_keys,) if isinstance(self.output_keys, str) else self.output_keys
+
     def _emit_values(self, writes: Sequence[Write]) -> None:
         assert self.open_step is not None
         final = {**self.channels, **self.open_step.scheduler.state.final()}
-        self._emit("values", map_output_values, self.output_keys, writes, final)
+        if any(key in self._outputs for key, _ in writes):
+            self._emit("values", output_values, self.output_keys, final)
 
     def _start_ready(self) -> list[Task]:
         step = self.open_step

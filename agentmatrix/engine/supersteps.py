@@ -23,7 +23,7 @@ from agentmatrix.pregel.execution import (
     CONFIG_KEY_RESUMING,
     Task,
     map_debug_tasks,
-    map_output_values,
+    output_values,
 )
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
@@ -102,7 +102,7 @@ class SuperstepLoop(SchedulerLoop):
             and (self._result_only or self.schedule.barriers)
             and not updated.isdisjoint(self._outputs)
         ):
-            self._emit("values", map_output_values, self.output_keys, True, self.channels)
+            self._emit("values", output_values, self.output_keys, self.channels)
         self.checkpoint_pending_writes.clear()
         self.is_replaying = False
         if not self.schedule.barriers:
@@ -123,10 +123,6 @@ class SuperstepLoop(SchedulerLoop):
             self._prepare_tasks_and_emit_checkpoint()
             self.open_step = None
             raise GraphInterrupt()
-
-    @property
-    def _outputs(self) -> Sequence[str]:
-        return (self.output_keys,) if isinstance(self.output_keys, str) else self.output_keys
 
     def _close(
         self,

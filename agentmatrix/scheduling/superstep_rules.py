@@ -13,7 +13,7 @@ from langgraph.types import Send
 
 from agentmatrix.scheduling.bounds import bound_error
 from agentmatrix.scheduling.log import ActivationLog
-from agentmatrix.scheduling.paused import ordered
+from agentmatrix.scheduling.paused import ordered, tracked
 from agentmatrix.scheduling.rules import ChoiceFreeRules, Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Numbers
@@ -144,7 +144,7 @@ class SuperstepRules(ChoiceFreeRules):
             "joined": {key: sorted(nodes) for key, nodes in self._arrived.items()},
             "targets": {node: list(after) for node, after in self._targets.items()},
             "sends": [
-                [_listed(order), send.node, _tracked(send.arg, untracked), after] for order, send, after in self._sends
+                [_listed(order), send.node, tracked(send.arg, untracked), after] for order, send, after in self._sends
             ],
         }
 
@@ -170,9 +170,3 @@ class SuperstepRules(ChoiceFreeRules):
 
 def _listed(order: Any) -> Any:
     return [_listed(part) for part in order] if isinstance(order, tuple) else order
-
-
-def _tracked(arg: Any, untracked: frozenset[str]) -> Any:
-    if isinstance(arg, dict) and untracked:
-        return {key: value for key, value in arg.items() if key not in untracked}
-    return arg

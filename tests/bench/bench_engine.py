@@ -161,7 +161,7 @@ def _run(graph: Any, row: Row, number: int) -> Any:
     options = {"durability": row.durability} if row.durability else {}
     if row.stream is None:
         return graph.invoke({"value": 0}, config, **options)
-    return [part for part in graph.stream({"value": 0}, config, stream_mode=row.stream, **options)]
+    return list(graph.stream({"value": 0}, config, stream_mode=row.stream, **options))
 
 
 async def _arun(graph: Any, row: Row, number: int) -> Any:
