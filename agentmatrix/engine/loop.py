@@ -19,6 +19,7 @@ from langgraph.types import Interrupt
 
 from agentmatrix.engine.channels import RUN, RunChannel
 from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
+from agentmatrix.engine.saver_errors import explained_put, explained_put_writes
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory, TaskIds
 from agentmatrix.interrupts import cancelled_interrupts
@@ -37,6 +38,7 @@ from agentmatrix.pregel.execution import (
 )
 from agentmatrix.pregel.written_keys import WrittenKeysLoop
 from agentmatrix.scheduling.graph_scheduler import Record
+from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["LAST_VALUES_ONLY", "SchedulerLoop"]
@@ -80,9 +82,19 @@ class SchedulerLoop(WrittenKeysLoop):
         self._is_input_closed = self._is_resting = False
         self._continued: OpenStep | None = None
         self._has_ended = False
+        # For errors of the saver: by id of a task its node, and what had run when a step ended.
+        self._names: dict[str, str] = {}
+        self._log: ActivationLog | None = None
         self._wrote: set[str] = set()
         self._is_live_values = self.stream is not None and "values" in self.stream.modes
         self._breaks = bool(self.interrupt_before or self.interrupt_after)
+        if self.checkpointer is not None:
+            put, put_writes = self._checkpointer_put_after_previous, self.checkpointer_put_writes
+            self._checkpointer_put_after_previous = explained_put(self.checkpointer, put, self._writers)
+            self.checkpointer_put_writes = explained_put_writes(self.checkpointer, put_writes, self._names)
+
+    def _writers(self) -> Mapping[str, Sequence[str]]:
+        return self._log.nodes_by_key() if self._log is not None else {}
 
     def _set_executors(self, unlimited: Any, calls: Any) -> None:
         """Called when LangGraph has entered its own executor."""
@@ -229,6 +241,8 @@ class SchedulerLoop(WrittenKeysLoop):
         return False
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
+        if (task := getattr(self, "tasks", {}).get(task_id)) is not None:
+            self._names[task_id] = task.name
         if self.open_step is None or task_id in self._wrote or task_id == NULL_TASK_ID:
             super().put_writes(task_id, writes, cached=cached)
             return
@@ -396,9 +410,8 @@ class SchedulerLoop(WrittenKeysLoop):
         *,
         rests: bool = False,
     ) -> set[str]:
-        self._delta_channels_forced_snapshot.update(
-            name for name in self._delta_channel_names if name in step.scheduler.log.writers
-        )
+        self._log = log = step.scheduler.log
+        self._delta_channels_forced_snapshot.update(name for name in self._delta_channel_names if name in log.writers)
         return close(
             step.scheduler,
             unfinished,

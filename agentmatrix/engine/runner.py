@@ -54,6 +54,10 @@ class Runner(PregelRunner):
         super().__init__(put_writes=put_writes, **options)
         self.loop: ListeningLoop = put_writes().__self__
         self._scopes: dict[str, CancelScope] = {}
+        # Of what was not accepted, by activation: LangGraph commits some tasks in the callback of a future, which
+        # swallows exceptions, and all others at the end of `tick`, from where it raises.
+        self._refused: dict[ScheduledActivation, tuple[Task, Exception]] = {}
+        self._inline: set[str] = set()
         if (submit := self.loop.submit_call) is not None:
             self.submit = lambda: submit  # type: ignore[assignment]
 
@@ -68,14 +72,37 @@ class Runner(PregelRunner):
                 if not loop.is_given_up(task):
                     super().commit(task, exception)
             elif exception is None:
-                loop.accept(task)
-                super().commit(task, None)
+                activation = step.activations[task.id]
+                try:
+                    loop.accept(task)
+                except Exception as error:
+                    if task.id in self._inline:
+                        raise
+                    self._refused[activation] = task, error
+                    self._commit_failed(task, error)
+                else:
+                    super().commit(task, None)
             else:
-                # What was not accepted is not to be kept beside the error.
-                kept = [write for write in task.writes if write[0] in CONTROL_WRITES]
-                task.writes.clear()
-                task.writes.extend(kept)
-                super().commit(task, exception)
+                self._commit_failed(task, exception)
+
+    def _commit_failed(self, task: Task, error: BaseException) -> None:
+        # What was not accepted is not to be kept beside the error.
+        kept = [write for write in task.writes if write[0] in CONTROL_WRITES]
+        task.writes.clear()
+        task.writes.extend(kept)
+        super().commit(task, error)
+
+    def _activation_of(self, task: Task, options: Mapping[str, Any]) -> ScheduledActivation | None:
+        """The activation of a task that is about to run."""
+        if options["timeout"] is None:
+            self._inline.add(task.id)
+        step = self.loop.open_step
+        return step.activations.get(task.id) if step is not None else None
+
+    def _take_refused(self, task: Task, activation: ScheduledActivation | None) -> tuple[Task, Exception] | None:
+        """The task of an activation that was not accepted, itself or its error handler, and why."""
+        self._inline.discard(task.id)
+        return self._refused.pop(activation, None) if activation is not None else None
 
     def _should_route_to_error_handler(self, task: Task) -> bool:
         # A loop without an end would go on for ever through its error handler.
@@ -203,12 +230,17 @@ class Runner(PregelRunner):
 
     def _run(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         """Run one task as LangGraph does. Returns what it has raised."""
+        activation = self._activation_of(task, options)
         try:
             for _ in super().tick((task,), reraise=True, get_waiter=None, **options):
                 pass
         except Exception as error:
             return error
-        return None
+        if (refused := self._take_refused(task, activation)) is None:
+            return None
+        routed = self._should_route_to_error_handler(refused[0])
+        handler = self.loop.schedule_error_handler(*refused) if routed else None
+        return self._run(handler, options) if handler is not None else refused[1]
 
     def _end(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
         if error is not None:
@@ -294,12 +326,17 @@ class Runner(PregelRunner):
         ends.raise_first()
 
     async def _arun(self, task: Task, options: dict[str, Any]) -> BaseException | None:
+        activation = self._activation_of(task, options)
         try:
             async for _ in super().atick((task,), reraise=True, get_waiter=None, **options):
                 pass
         except Exception as error:
             return error
-        return None
+        if (refused := self._take_refused(task, activation)) is None:
+            return None
+        routed = self._should_route_to_error_handler(refused[0])
+        handler = await self.loop.aschedule_error_handler(*refused) if routed else None
+        return await self._arun(handler, options) if handler is not None else refused[1]
 
     async def _aend(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
         if error is not None:
