@@ -19,7 +19,7 @@ from langgraph.types import Interrupt
 
 from agentmatrix.engine.channels import RUN, RunChannel
 from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
-from agentmatrix.engine.saver_errors import explained_put, explained_put_writes
+from agentmatrix.engine.recorded_writes import RecordedWritesLoop, with_message_ids
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory, TaskIds
 from agentmatrix.interrupts import cancelled_interrupts
@@ -36,9 +36,7 @@ from agentmatrix.pregel.execution import (
     map_output_values,
     patch_configurable,
 )
-from agentmatrix.pregel.written_keys import WrittenKeysLoop
 from agentmatrix.scheduling.graph_scheduler import Record
-from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["LAST_VALUES_ONLY", "SchedulerLoop"]
@@ -48,7 +46,7 @@ LAST_VALUES_ONLY = "__pregel_agentmatrix_last_values_only"
 LangGraph's own prefix it stays out of metadata, savers and the wire."""
 
 
-class SchedulerLoop(WrittenKeysLoop):
+class SchedulerLoop(RecordedWritesLoop):
     """What the sync and the async loop have in common.
 
     Attributes:
@@ -82,19 +80,9 @@ class SchedulerLoop(WrittenKeysLoop):
         self._is_input_closed = self._is_resting = False
         self._continued: OpenStep | None = None
         self._has_ended = False
-        # For errors of the saver: by id of a task its node, and what had run when a step ended.
-        self._names: dict[str, str] = {}
-        self._log: ActivationLog | None = None
         self._wrote: set[str] = set()
         self._is_live_values = self.stream is not None and "values" in self.stream.modes
         self._breaks = bool(self.interrupt_before or self.interrupt_after)
-        if self.checkpointer is not None:
-            put, put_writes = self._checkpointer_put_after_previous, self.checkpointer_put_writes
-            self._checkpointer_put_after_previous = explained_put(self.checkpointer, put, self._writers)
-            self.checkpointer_put_writes = explained_put_writes(self.checkpointer, put_writes, self._names)
-
-    def _writers(self) -> Mapping[str, Sequence[str]]:
-        return self._log.nodes_by_key() if self._log is not None else {}
 
     def _set_executors(self, unlimited: Any, calls: Any) -> None:
         """Called when LangGraph has entered its own executor."""
@@ -205,11 +193,18 @@ class SchedulerLoop(WrittenKeysLoop):
         """
         assert self.open_step is not None
         step = self.open_step
-        step.finish(task, task.writes)
+        # A cached message gets an id of its own in each run.
+        copies = task.cache_key is not None
+        recorded = with_message_ids(task.writes, self.schedule.keys.reducers, copies=copies)
+        step.finish(task, task.writes if recorded is None else recorded)
+        if recorded is not None:
+            self._recorded[task.id] = recorded
         self._accepted.append(task)
         if (record := step.scheduler.take_record()) is not None:
             # What was decided because of it is saved with it, before anything that follows starts.
             task.writes.append((RUN, record))
+            if recorded is not None:
+                recorded.append((RUN, record))
         self.give_up(step.scheduler.take_cancelled())
         self._on_change()
 
@@ -241,8 +236,6 @@ class SchedulerLoop(WrittenKeysLoop):
         return False
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
-        if (task := getattr(self, "tasks", {}).get(task_id)) is not None:
-            self._names[task_id] = task.name
         if self.open_step is None or task_id in self._wrote or task_id == NULL_TASK_ID:
             super().put_writes(task_id, writes, cached=cached)
             return
