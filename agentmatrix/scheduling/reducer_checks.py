@@ -50,13 +50,16 @@ class ReducerChecks:
     Args:
         log: what has run.
         reducers: by key, its reducer.
+
+    Attributes:
+        tried: by key, what a node behind this one sees and all that is recorded, with the writes that were tried last.
     """
 
     def __init__(self, log: ActivationLog, reducers: Mapping[str, Callable[[Any, Any], Any]]) -> None:
         self._log, self._reducers = log, reducers
         # By key: the entries that wrote it, and all that they wrote together, in the order of recording.
         self._whole: dict[str, tuple[int, Channel]] = {}
-        self._tried: dict[str, tuple[Channel, Channel]] = {}
+        self.tried: dict[str, tuple[Channel, Channel]] = {}
 
     def rebase(self) -> None:
         """The entries of the log are renumbered."""
@@ -101,7 +104,7 @@ class ReducerChecks:
             raise
         recorded = log.writers.get(key, 0)
         if not recorded & ~activation.ancestors:
-            self._tried[key] = own, own
+            self.tried[key] = own, own
             return
         known, whole = self._whole.get(key, (0, base))
         if known != recorded:
@@ -116,7 +119,7 @@ class ReducerChecks:
                 others = {log.nodes[entry] for entry in entries_of(recorded & ~activation.ancestors)}
                 error.add_note(self._refusal(key, sorted({activation.node, *others}), values))
                 raise
-        self._tried[key] = own, together
+        self.tried[key] = own, together
 
     def _in_order(self, key: str, activation: ScheduledActivation, values: Sequence[Any], base: Channel) -> Channel:
         log = self._log
@@ -153,7 +156,7 @@ class ReducerChecks:
         Returns:
             By key that was tried, the entries of what a node behind this one sees, and the channel after them.
         """
-        tried, self._tried = self._tried, {}
+        tried, self.tried = self.tried, {}
         log = self._log
         self._whole.update({key: (log.writers[key], whole) for key, (_, whole) in tried.items()})
         return {key: ((activation.ancestors | bit) & log.writers[key], own) for key, (own, _) in tried.items()}

@@ -156,6 +156,7 @@ class State:
             Exception: what a reducer has raised, with a note that names them.
         """
         log, single = self.log, self.keys.single
+        self._reducers.tried = {}
         for key in {key for key, _ in writes}:
             if key in single:
                 for other in entries_of(log.writers.get(key, 0) & ~activation.ancestors & ~log.earlier):
@@ -191,7 +192,7 @@ class State:
 
     def record(self, activation: ScheduledActivation, bit: int) -> None:
         """The writes that were checked last are recorded as the entry `bit`."""
-        for key, (entries, channel) in self._reducers.recorded(activation, bit).items():
+        for key, (entries, channel) in self._reducers.recorded(activation, bit).items() if self._reducers.tried else ():
             folds = self._folds.setdefault(key, {0: self.base[key]})
             if len(folds) < _KEPT_FOLDS:
                 folds[entries] = channel

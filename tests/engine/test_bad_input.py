@@ -216,6 +216,17 @@ def test_a_reducer_does_not_take_what_a_node_returns(kind: str, verb: str, bad: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_nothing_stays_of_a_write_whose_other_key_is_refused(kind: str) -> None:
+    """Whichever of its keys is looked at first."""
+    story = Story(kind, {"b": lambda: {"said": ["b"], "log": "text", "x": 1}}, InMemorySaver())
+    story.fails()
+    assert story.snapshot.values.get("said", []) == [] and "x" not in story.snapshot.values
+    story.bad = {"c": lambda: {"said": ["c"]}}
+    assert (result := story.run(None))["log"] == WHOLE
+    assert result.get("said", []) in ([], ["c"]) and "x" not in result
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", ["sync", "async"])
 def test_a_reducer_does_not_take_what_two_nodes_return(kind: str, verb: str) -> None:
     bad = {"b": lambda: {"said": ["doubt"]}, "c": lambda: {"said": ["certainty"]}}
