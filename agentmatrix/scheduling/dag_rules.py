@@ -38,13 +38,13 @@ class DagRules(ChoiceFreeRules):
         self._led_by: dict[str, list[str]] = {}
         self._at_work: dict[str, int] = {}
         self._deferred: list[str] = []
-        # By node: the number of its last activation. By sender, what is to be repeated of them.
-        self._numbers: dict[str, int] = {}
+        # By sender, the numbers that are to be repeated.
         self._recorded_sends: dict[str, Mapping[str, int]] = {}
 
     def open(self, opening: Opening) -> None:
+        self.numbers = dict(opening.numbers)
         for activation in opening.sends:
-            self._numbers[activation.node] = max(activation.number, self._numbers.get(activation.node, 0))
+            self.numbers[activation.node] = max(activation.number, self.numbers.get(activation.node, 0))
             self._begin_send(activation)
         roots = {*opening.ready, *self._at_work}
         open_nodes = roots | self.topology.descendants(roots) | {*opening.waiting}
@@ -90,17 +90,17 @@ class DagRules(ChoiceFreeRules):
             if (node := send.node) not in self.topology.follow:
                 continue
             activation = sender.sent(send, position, ancestors)
-            first.setdefault(node, recorded.get(node, self._numbers.get(node, 0) + 1))
+            first.setdefault(node, recorded.get(node, self.numbers.get(node, 0) + 1))
             activation.number = first[node] + counts.get(node, 0)
             counts[node] = counts.get(node, 0) + 1
-            self._numbers[node] = max(activation.number, self._numbers.get(node, 0))
+            self.numbers[node] = max(activation.number, self.numbers.get(node, 0))
             self._begin_send(activation)
         # Of several senders the order of ending says whose Sends are numbered first.
         if several := {node: n for node, n in first.items() if len(self.topology.edge_sources[node]) > 1}:
             self.choices.append({"sends": sender.key, "to": several})
 
     def _next_number(self, node: str) -> int:
-        self._numbers[node] = number = self._numbers.get(node, 0) + 1
+        self.numbers[node] = number = self.numbers.get(node, 0) + 1
         return number
 
     def remember(self, choices: Iterable[Any]) -> None:

@@ -374,6 +374,7 @@ class GraphScheduler:
             "floor": log.floor,
             "heard": self.heard,
             "updated": [numbers(self._updated[0]), self._updated[1]],
+            "numbers": dict(self.rules.numbers),
             "rules": rules,
         }
 
@@ -443,5 +444,6 @@ class GraphScheduler:
                 resumed=resumed,
                 updated=updated,
                 saved=kept.get("rules"),
+                numbers=kept.get("numbers", {}),
             )
         )

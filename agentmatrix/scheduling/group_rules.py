@@ -42,7 +42,7 @@ class GroupRules:
         log: what has run.
 
     Attributes:
-        ready, cancelled, choices, inputs: as in `Rules`.
+        ready, cancelled, choices, inputs, numbers: as in `Rules`.
         queues: what signals and timers, and in loops nodes, have delivered and nobody has used.
         at_work: the activations that have started and not finished, in the order of starting.
         failed: by node, the activation that raises in its place.
@@ -55,6 +55,7 @@ class GroupRules:
         self.cancelled: list[ScheduledActivation] = []
         self.choices: list[Any] = []
         self.inputs = ExternalInputs(topology)
+        self.numbers: dict[str, int] = {}
         self.queues = SourceQueues(topology.groups)
         self.at_work: dict[ScheduledActivation, None] = {}
         self.failed: dict[str, ScheduledActivation] = {}
@@ -63,7 +64,6 @@ class GroupRules:
         self._is_quiet = False
         self._looks: set[str] = set()
         self._groups_of: dict[str, str] = {}
-        self._numbers: dict[str, int] = {}
         self._places = {node: place for place, node in enumerate(topology.nodes)}
         # What is to be repeated: by key of an activation its choice, by label and id the deliveries that it may name.
         self._recorded: dict[str, Mapping[str, Any]] = {}
@@ -199,7 +199,7 @@ class GroupRules:
             group.name,
             skipped,
         )
-        number = self._numbers.get(node, 0) + 1
+        number = self.numbers.get(node, 0) + 1
         key = self._next_key(node)
         name = "" if key == node else key
         failed = ScheduledActivation(node, self.log.all, len(self.log.levels), name=name, number=number)
@@ -274,8 +274,8 @@ class GroupRules:
 
     def _numbered(self, node: str, recorded: int = 0, count: int = 1) -> int:
         """Which of the node's activations the next one is, of several that Sends start the first."""
-        number = recorded or self._numbers.get(node, 0) + 1
-        self._numbers[node] = max(self._numbers.get(node, 0), number + count - 1)
+        number = recorded or self.numbers.get(node, 0) + 1
+        self.numbers[node] = max(self.numbers.get(node, 0), number + count - 1)
         return number
 
     # the log

@@ -35,6 +35,7 @@ class LoopRules(LoopState):
     # opening
 
     def open(self, opening: Opening) -> None:
+        self.numbers = dict(opening.numbers)
         saved = opening.saved
         if saved is not None:
             self._restore(saved)

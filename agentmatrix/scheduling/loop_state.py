@@ -111,7 +111,6 @@ class LoopState(GroupRules):
 
         return {
             "failed": sorted(self.failed),
-            "numbers": dict(self._numbers),
             "indices": dict(self._indices),
             "times": dict(self._times),
             "groups": dict(self._groups_of),
@@ -126,7 +125,7 @@ class LoopState(GroupRules):
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        self._numbers, self._indices = dict(saved["numbers"]), dict(saved["indices"])
+        self._indices = dict(saved["indices"])
         self._times, self._groups_of = dict(saved["times"]), dict(saved["groups"])
         for pasts, kept in ((self._pasts, saved["pasts"]), (self._batch_pasts, saved["batch_pasts"])):
             pasts.update(

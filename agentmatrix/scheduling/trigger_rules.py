@@ -25,6 +25,7 @@ class TriggeredDagRules(TriggeredDagState):
     # opening
 
     def open(self, opening: Opening) -> None:
+        self.numbers = dict(opening.numbers)
         self._ran_before = opening.done
         if opening.saved is not None:
             self._restore(opening.saved)
