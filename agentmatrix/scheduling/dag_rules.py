@@ -38,11 +38,13 @@ class DagRules(ChoiceFreeRules):
         self._led_by: dict[str, list[str]] = {}
         self._at_work: dict[str, int] = {}
         self._deferred: list[str] = []
-        # By sender, the numbers that are to be repeated.
+        # By node, the number of an activation that goes on after a pause; by sender, those that are to be repeated.
+        self._resumed: dict[str, int] = {}
         self._recorded_sends: dict[str, Mapping[str, int]] = {}
 
     def open(self, opening: Opening) -> None:
         self.numbers = dict(opening.numbers)
+        self._resumed = {activation.node: activation.number for activation in opening.resumed}
         for activation in opening.sends:
             self.numbers[activation.node] = max(activation.number, self.numbers.get(activation.node, 0))
             self._begin_send(activation)
@@ -128,7 +130,7 @@ class DagRules(ChoiceFreeRules):
 
     def _start(self, node: str) -> None:
         ancestors, depth = self._delivered[node]
-        number, after = self._next_number(node), tuple(self._led_by.get(node, ()))
+        number, after = self._resumed.pop(node, 0) or self._next_number(node), tuple(self._led_by.get(node, ()))
         self._begin(ScheduledActivation(node, ancestors, depth, number=number, after=after))
 
     def _begin(self, activation: ScheduledActivation) -> None:
