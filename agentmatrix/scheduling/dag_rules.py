@@ -11,6 +11,7 @@ from langgraph.types import Send
 from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.rules import ChoiceFreeRules, Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
+from agentmatrix.scheduling.sends import numbered_sends
 from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["DagRules", "check_declared", "skip_reason"]
@@ -85,17 +86,17 @@ class DagRules(ChoiceFreeRules):
         self._start_deferred()
 
     def _send(self, sender: ScheduledActivation, sends: Sequence[Send], ancestors: int) -> None:
-        recorded = self._recorded_sends.get(sender.key, {})
-        first: dict[str, int] = {}
-        counts: dict[str, int] = {}
-        for position, send in enumerate(sends):
-            if (node := send.node) not in self.topology.follow:
-                continue
-            activation = sender.sent(send, position, ancestors)
-            first.setdefault(node, recorded.get(node, self.numbers.get(node, 0) + 1))
-            activation.number = first[node] + counts.get(node, 0)
-            counts[node] = counts.get(node, 0) + 1
-            self.numbers[node] = max(activation.number, self.numbers.get(node, 0))
+        if not sends:
+            return
+        activations, first = numbered_sends(
+            sender,
+            sends,
+            ancestors,
+            nodes=self.topology.follow,
+            numbers=self.numbers,
+            recorded=self._recorded_sends.get(sender.key, {}),
+        )
+        for activation in activations:
             self._begin_send(activation)
         # Of several senders the order of ending says whose Sends are numbered first.
         if several := {node: n for node, n in first.items() if len(self.topology.edge_sources[node]) > 1}:

@@ -10,6 +10,7 @@ from typing import Any
 from agentmatrix.errors import TriggerError
 from agentmatrix.scheduling.external_inputs import ExternalInputs
 from agentmatrix.scheduling.log import ActivationLog, Rebase
+from agentmatrix.scheduling.rules import NodeResult
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, SourceQueues
 from agentmatrix.scheduling.topology import Topology
@@ -64,6 +65,7 @@ class GroupRules:
         self._is_quiet = False
         self._looks: set[str] = set()
         self._groups_of: dict[str, str] = {}
+        self._times: dict[str, int] = {}
         self._places = {node: place for place, node in enumerate(topology.nodes)}
         # What is to be repeated: by key of an activation its choice, by label and id the deliveries that it may name.
         self._recorded: dict[str, Mapping[str, Any]] = {}
@@ -272,6 +274,23 @@ class GroupRules:
             else:
                 self.cancelled.append(loser)
 
+    def _delivery_of(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> Delivery:
+        """Count an activation that has ended; its node is looked at again. Returns what it delivers."""
+        node = activation.node
+        self._times[node] = self._times.get(node, 0) + 1
+        self._looks.add(node)
+        return Delivery(
+            activation.key,
+            node,
+            activation.ancestors | bit,
+            activation.depth + 1,
+            dict(result.writes),
+            order=activation.order,
+            is_sent=activation.send is not None,
+            rounds=activation.rounds,
+            is_ticked=activation.is_ticked,
+        )
+
     def _numbered(self, node: str, recorded: int = 0, count: int = 1) -> int:
         """Which of the node's activations the next one is, of several that Sends start the first."""
         number = recorded or self.numbers.get(node, 0) + 1
@@ -293,6 +312,9 @@ class GroupRules:
             activation.depth = rebase.depth(activation.depth)
 
     # explanations
+
+    def times(self, node: str) -> int:
+        return self._times.get(node, 0)
 
     def started_by(self, node: str) -> str:
         return self._groups_of.get(node, "")

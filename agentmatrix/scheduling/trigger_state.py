@@ -44,7 +44,6 @@ class TriggeredDagState(GroupRules):
         self._outcomes: dict[str, list[Delivery]] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._deferred: dict[str, ScheduledActivation] = {}
-        self._times: dict[str, int] = {}
         self._ran_before: Collection[str] = frozenset()
 
     def _may_start(self, node: str) -> bool:
