@@ -74,11 +74,15 @@ class State:
         self._views: dict[int, Channels] = {}
         self._folds: dict[str, dict[int, Channel]] = {}
         self._reducers = ReducerChecks(log, keys.reducers)
+        # By key that holds one value, and by the events from outside that an entry knows: the entries that wrote it.
+        self._writers_by_events: dict[str, dict[int, int]] = {}
+        self._indexed = 0
 
     def rebase(self, base: Channels) -> None:
         """The beginning of the log has been folded for good into `base`, and its entries are renumbered."""
         self.base, self._views, self._folds = base, {}, {}
         self._reducers.rebase()
+        self._writers_by_events, self._indexed = {}, 0
 
     def fold(self, entries: int, below: int | None = None) -> Channels:
         """The channels after these entries.
@@ -159,9 +163,8 @@ class State:
         self._reducers.tried = {}
         for key in {key for key, _ in writes}:
             if key in single:
-                for other in entries_of(log.writers.get(key, 0) & ~activation.ancestors & ~log.earlier):
-                    if log.ancestors[other] & log.outside == activation.ancestors & log.outside:
-                        raise _conflict(key, activation.node, log.nodes[other])
+                for other in entries_of(self._rivals(key, activation)):
+                    raise _conflict(key, activation.node, log.nodes[other])
                 if sum(name == key for name, _ in writes) > 1:
                     self._try(key, activation, [value for name, value in writes if name == key], 0)
                 continue
@@ -179,6 +182,19 @@ class State:
                         raise _conflict(key, activation.node, log.nodes[other], "Overwrite")
             if self._reducers.needs(key, values):
                 self._check_reducer(key, activation, values)
+
+    def _rivals(self, key: str, activation: ScheduledActivation) -> int:
+        """The entries that wrote a key, know the same events from outside, and are no ancestors of the activation."""
+        log = self.log
+        for entry in range(self._indexed, len(log)):
+            events = log.ancestors[entry] & log.outside
+            for name in {name for name, _ in log.writes[entry]} if not log.outside >> entry & 1 else ():
+                if name in self.keys.single:
+                    known = self._writers_by_events.setdefault(name, {})
+                    known[events] = known.get(events, 0) | 1 << entry
+        self._indexed = len(log)
+        events = activation.ancestors & log.outside
+        return self._writers_by_events.get(key, {}).get(events, 0) & ~activation.ancestors & ~log.earlier
 
     def _check_reducer(self, key: str, activation: ScheduledActivation, values: Sequence[Any]) -> None:
         log = self.log
