@@ -28,7 +28,7 @@ class RecordedWritesLoop(WrittenKeysLoop):
         super().__init__(*args, **kwargs)
         # By id of a task that has ended, what is recorded of it, until it is put; and what is streamed of it meanwhile.
         self._recorded: dict[str, list[Write]] = {}
-        self._streamed: Any = None
+        self._streamed: dict[str, Any] = {}
         # For errors of the saver: by id of a task its node, and what had run when a step ended.
         self._names: dict[str, str] = {}
         self._log: ActivationLog | None = None
@@ -47,14 +47,15 @@ class RecordedWritesLoop(WrittenKeysLoop):
         if recorded is None:
             super().put_writes(task_id, writes, cached=cached)
             return
-        self._streamed = writes
+        self._streamed[task_id] = writes
         try:
             super().put_writes(task_id, recorded, cached=cached)
         finally:
-            self._streamed = None
+            del self._streamed[task_id]
 
     def output_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
-        super().output_writes(task_id, writes if self._streamed is None else self._streamed, cached=cached)
+        # Other threads may put the writes of other tasks meanwhile.
+        super().output_writes(task_id, self._streamed.get(task_id, writes), cached=cached)
 
 
 def with_message_ids(
