@@ -31,7 +31,7 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
         names: by id of a task, its node; read when something has failed.
     """
     # This one takes the writes of a task one by one: the first ones would stay where a later one fails.
-    takes_parts = type(saver).put_writes is InMemorySaver.put_writes
+    takes_parts = isinstance(saver, InMemorySaver)
 
     @contextmanager
     def explaining(writes: Sequence[Write], task_id: str) -> Iterator[None]:
@@ -44,9 +44,9 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
             error.add_note(f"{_writes_not_kept(saver, names.get(task_id), writes)}. {_GO_ON}")
             raise
 
-    def put(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> None:
+    def put(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> Any:
         with explaining(writes, task_id):
-            put_writes(config, writes, task_id, *path)
+            return put_writes(config, writes, task_id, *path)
 
     async def aput(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> None:
         with explaining(writes, task_id):
