@@ -19,7 +19,8 @@ from langgraph.errors import InvalidUpdateError, NodeError
 from langgraph.graph import START, MessagesState
 from langgraph.types import Command, Send, interrupt
 
-from agentmatrix import CyclicGraph, Dag, all_of
+from agentmatrix import CyclicGraph, Dag, all_of, signal
+from agentmatrix.errors import SignalError
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 KINDS = ["Dag", "barriers", "CyclicGraph", "Dag with triggers", "CyclicGraph with triggers"]
@@ -319,3 +320,33 @@ def test_an_error_handler_answers_for_what_a_reducer_refuses(verb: str, limit: f
     with pytest.raises(TypeError, match="concatenate"):
         run()
     assert len(handled) == 2
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+def test_a_saver_that_fails_in_a_live_run_loses_no_signal_that_was_acknowledged(durability: Any) -> None:
+    for number in range(1, 12):
+        saver = FailingSaver("put_writes", number)
+        builder = CyclicGraph(State)
+        builder.add_node("listen", lambda state: {"log": ["heard"]})
+        builder.add_trigger("listen", signal("audio"))
+        graph = builder.compile(checkpointer=saver)
+        acknowledged = 0
+        try:
+            with graph.live({"log": []}, THREAD, durability=durability) as run:
+                for word in range(3):
+                    try:
+                        run.signal("audio", word)
+                        acknowledged += 1
+                    except (OSError, SignalError) as refused:
+                        # The sender is told why, and so is who waits for the run.
+                        assert "disk full" in str(refused) or "has failed with OSError" in str(refused)
+            assert run.result()["log"] == ["heard"] * 3
+        except OSError as error:
+            assert "checkpointer" in told(error)
+        if saver.left > 0:
+            break
+        assert len(graph.get_state(THREAD).values.get("log", [])) <= 3
+        heard = graph.invoke(None, THREAD)["log"]
+        assert acknowledged <= len(heard) <= 3
+    else:
+        raise AssertionError("no run without a failure")
