@@ -107,7 +107,7 @@ class DagRules(ChoiceFreeRules):
         return number
 
     def remember(self, choices: Iterable[Any]) -> None:
-        self._recorded_sends = {choice["sends"]: choice["to"] for choice in choices}
+        self._recorded_sends = {choice["sends"]: choice["to"] for choice in choices if "sends" in choice}
 
     def end_replay(self) -> bool:
         self.choices.clear()

@@ -72,6 +72,7 @@ class GroupRules:
         self._is_repeating = False
         self._heard = 0.0
         self._recorded_sends: dict[str, Mapping[str, Any]] = {}
+        self._recorded_failures: list[Mapping[str, Any]] = []
         self._known: dict[tuple[str, str], Delivery] = {}
 
     def _wave(self) -> None:
@@ -84,6 +85,8 @@ class GroupRules:
         for choice in choices:
             if "start" in choice:
                 self._recorded[choice["start"]] = choice
+            elif "fail" in choice:
+                self._recorded_failures.append(choice)
             else:
                 self._recorded_sends[choice["sends"]] = choice["to"]
 
@@ -108,8 +111,18 @@ class GroupRules:
         self._recorded.clear()
         self._recorded_sends.clear()
         self._known.clear()
+        self._fail_again()
         self._looks.update(self.topology.nodes)
         self._wave()
+
+    def _fail_again(self) -> None:
+        """Nodes that waited in vain before a crash do so again, beside what started with them."""
+        failures, self._recorded_failures = self._recorded_failures, []
+        for choice in failures:
+            node = choice["fail"]
+            named = (group for group in self.topology.groups.get(node, ()) if group.name == choice["group"])
+            if (group := next(named, None)) is not None and node not in self.failed:
+                self._fail(node, group, choice["gone"])
 
     def end_replay(self) -> bool:
         if self.phase is ReplayPhase.REPEATING:
@@ -209,6 +222,7 @@ class GroupRules:
         failed.error = error
         self.failed[node] = failed
         self.ready.append(failed)
+        self.choices.append({"fail": node, "group": group.name, "gone": sorted(lost)})
 
     def _next_key(self, node: str) -> str:
         """The key of the next activation of the node, other than by a `Send`."""
