@@ -47,19 +47,19 @@ def run(graph: Any, verb: str, input: Any, config: Any = None) -> Any:
     return graph.invoke(input, config) if verb == "sync" else asyncio.run(graph.ainvoke(input, config))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["Dag", "barriers", "CyclicGraph with triggers"])
 def test_a_time_limit_is_each_node_s_own(kind: str) -> None:
     """Three nodes that take less than the limit each, and more than it together."""
 
     def slow(name: str) -> Any:
-        return lambda state: time.sleep(0.7) or {"log": [name]}
+        return lambda state: time.sleep(0.9) or {"log": [name]}
 
     graph = chain(kind, a=slow("a"), b=slow("b"), c=slow("c"))
-    graph.step_timeout = 2
+    graph.step_timeout = 2.5
     assert graph.invoke({"log": []})["log"] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["Dag", "CyclicGraph with triggers"])
 @pytest.mark.parametrize("verb", ["sync", "async"])
 def test_a_node_that_takes_too_long_ends_the_run(kind: str, verb: str) -> None:
     """And can be run again. A local function in a thread runs out: here until the run has given it up."""
@@ -69,11 +69,11 @@ def test_a_node_that_takes_too_long_ends_the_run(kind: str, verb: str) -> None:
     def slow(state: State) -> State:
         tries.append("slow")
         if len(tries) == 1:
-            given_up.wait(0.5)
+            given_up.wait(2.5)
         return {"log": ["slow"]}
 
     graph = chain(kind, InMemorySaver(), a=lambda state: {"log": ["a"]}, slow=slow, c=lambda state: {"log": ["c"]})
-    graph.step_timeout = 0.05
+    graph.step_timeout = 1
     with pytest.raises(TimeoutError):
         run(graph, verb, {"log": []}, THREAD)
     given_up.set()
