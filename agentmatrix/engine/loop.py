@@ -18,6 +18,7 @@ from langgraph.types import Interrupt
 
 from agentmatrix.engine.channels import RUN, RunChannel
 from agentmatrix.engine.checkpoint import is_branch, is_open, levels_of, opened, schedule_of
+from agentmatrix.engine.recorded_writes import RecordedWritesLoop, with_message_ids
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory, TaskIds
 from agentmatrix.interrupts import cancelled_interrupts
@@ -35,7 +36,6 @@ from agentmatrix.pregel.execution import (
     with_configurable,
 )
 from agentmatrix.pregel.untraced import is_watched
-from agentmatrix.pregel.written_keys import WrittenKeysLoop
 from agentmatrix.scheduling.graph_scheduler import Record
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
@@ -46,7 +46,7 @@ RESULT_ONLY = "__pregel_agentmatrix_result_only"
 nothing else. With LangGraph's own prefix it stays out of metadata, savers and the wire."""
 
 
-class SchedulerLoop(WrittenKeysLoop):
+class SchedulerLoop(RecordedWritesLoop):
     """What the sync and the async loop have in common.
 
     Attributes:
@@ -196,11 +196,18 @@ class SchedulerLoop(WrittenKeysLoop):
         """
         assert self.open_step is not None
         step = self.open_step
-        step.finish(task, task.writes)
+        # A cached message gets an id of its own in each run.
+        copies = task.cache_key is not None
+        recorded = with_message_ids(task.writes, self.schedule.keys.reducers, copies=copies)
+        step.finish(task, task.writes if recorded is None else recorded)
+        if recorded is not None:
+            self._recorded[task.id] = recorded
         self._accepted.append(task)
         if (record := step.scheduler.take_record()) is not None:
             # What was decided because of it is saved with it, before anything that follows starts.
             task.writes.append((RUN, record))
+            if recorded is not None:
+                recorded.append((RUN, record))
         self.give_up(step.scheduler.take_cancelled())
         self._on_change()
 

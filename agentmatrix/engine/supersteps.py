@@ -132,9 +132,8 @@ class SuperstepLoop(SchedulerLoop):
         *,
         rests: bool = False,
     ) -> set[str]:
-        self._delta_channels_forced_snapshot.update(
-            name for name in self._delta_channel_names if name in step.scheduler.log.writers
-        )
+        self._log = log = step.scheduler.log
+        self._delta_channels_forced_snapshot.update(name for name in self._delta_channel_names if name in log.writers)
         return close(
             step.scheduler,
             unfinished,
