@@ -11,23 +11,31 @@ another thread makes, and each call has an `Encoder` or a `Decoder` of its own.
 
 from __future__ import annotations
 
+import copy
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
 from agentmatrix.wire import arrays, containers, exceptions, scalars
 from agentmatrix.wire.allowlist import allowed_classes, built_in_classes, is_data_class, types_of
-from agentmatrix.wire.decoding import Decoder, not_allowed
+from agentmatrix.wire.decoding import Decoder, PartUnlisted
 from agentmatrix.wire.encoding import Encoder, pack
 from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
 from agentmatrix.wire.objects import ObjectCodec, PlainObjectCodec, class_ext, wire_name
 from agentmatrix.wire.pydantic_models import object_codec_of
+from agentmatrix.wire.unlisted import UnlistedValue, encode_unlisted, not_allowed
+from agentmatrix.wire.unlisted import stored as stored_form
 
 __all__ = ["Codec", "types_of"]
 
 _DEEPEST: Final = 240  # ormsgpack writes 254 levels
+_MOST_CLASSES_GIVEN_UP: Final = 8
+"""How many listed classes may count as unlisted in one message; each means to decode it again."""
+
+
+Unlisted = Literal["error", "dict"]
 
 
 class Codec:
@@ -41,21 +49,54 @@ class Codec:
             fields come with it. Classes defined in functions are given as objects.
         max_bytes: the most bytes of a message, and the most memory of its value (estimated from above).
         max_depth: how many containers may be nested; at most 240.
+        unlisted: what an object of another class is decoded to: `"dict"` is an `UnlistedValue`, `"error"` an error.
     """
 
-    def __init__(self, allow: Iterable[object] = (), *, max_bytes: int = 1 << 30, max_depth: int = 200) -> None:
+    def __init__(
+        self,
+        allow: Iterable[object] = (),
+        *,
+        max_bytes: int = 1 << 30,
+        max_depth: int = 200,
+        unlisted: Unlisted = "error",
+    ) -> None:
+        if unlisted not in get_args(Unlisted):
+            raise ValueError(f"unlisted={unlisted!r}: it is one of {', '.join(map(repr, get_args(Unlisted)))}")
         self._allowed = {**built_in_classes(), **allowed_classes(allow)}
         self._max_bytes = max_bytes
         self._max_depth = min(max_depth, _DEEPEST)
+        self._unlisted: Unlisted = unlisted
+        self._stored: Literal["", "bytes", "text"] = ""
         self._object_codecs: dict[type, ObjectCodec] = {}
-        self._encoders: dict[type, EncodePart] = {**scalars.ENCODERS, **containers.ENCODERS}
+        self._encoders: dict[type, EncodePart] = {
+            **scalars.ENCODERS,
+            **containers.ENCODERS,
+            UnlistedValue: encode_unlisted,
+        }
 
     def extended(self, allow: Iterable[object]) -> Codec:
         """A codec that allows these classes as well."""
-        codec = Codec((), max_bytes=self._max_bytes, max_depth=self._max_depth)
+        codec = Codec((), max_bytes=self._max_bytes, max_depth=self._max_depth, unlisted=self._unlisted)
         codec._allowed = {**self._allowed, **allowed_classes(allow)}
         codec._object_codecs = dict(self._object_codecs)
         return codec
+
+    def for_storage(self, *, text: bool = False) -> Codec:
+        """The codec for values of a caller's checkpointer or cache; as `text`, of its store, which may keep JSON alone.
+
+        It decodes an object of an unlisted class to a dict with the object's bytes, and encodes that as the object. It
+        is this one, where an unlisted class is an error.
+        """
+        if self._unlisted == "error":
+            return self
+        codec = copy.copy(self)
+        codec._stored = "text" if text else "bytes"
+        return codec
+
+    @property
+    def listed(self) -> Collection[type]:
+        """The classes of the allow-list."""
+        return self._allowed.values()
 
     def allows(self, cls: type) -> bool:
         """Whether values of the class, or the class itself, can be decoded."""
@@ -109,11 +150,23 @@ class Codec:
             raise DecodeError(f"{where}: too large or too deep for this process ({type(error).__name__})") from None
 
     def _decode(self, data: bytes | memoryview) -> Any:
-        return Decoder(self._allowed.get, self._object_codec_of, self._max_bytes, self._max_depth).decode(data)
+        allowed, limits = self._allowed, (self._max_bytes, self._max_depth)
+        unlisted = None if self._unlisted == "error" else self._keep if self._stored else _itself
+        for _ in range(_MOST_CLASSES_GIVEN_UP):
+            try:
+                return Decoder(allowed.get, self._object_codec_of, *limits, unlisted, bool(self._stored)).decode(data)
+            except PartUnlisted as error:
+                allowed = {name: cls for name, cls in allowed.items() if cls is not error.cls}
+                last = error
+        raise last.__cause__ or last
 
-    def _encode(self, value: object) -> bytes:
+    def _keep(self, value: UnlistedValue) -> Any:
+        return stored_form(value, self._encode(value, stored=False), text=self._stored == "text")
+
+    def _encode(self, value: object, *, stored: bool | None = None) -> bytes:
+        stored = bool(self._stored) if stored is None else stored
         for plain_strings in (True, False):
-            encoder = Encoder(self._encoder_of, self._max_bytes, self._max_depth, plain_strings)
+            encoder = Encoder(self._encoder_of, self._max_bytes, self._max_depth, plain_strings, stored)
             try:
                 return pack(encoder.encode_part(value, 0))
             except TypeError as error:
@@ -165,6 +218,10 @@ class Codec:
             f"a {cls.__module__}.{cls.__qualname__} belongs to this process and cannot cross; send data that it can "
             "be made from, or keep it out of the state"
         )
+
+
+def _itself(value: UnlistedValue) -> UnlistedValue:
+    return value
 
 
 def _on_fresh_stack(work: Callable[[Any], Any], value: Any) -> Any:

@@ -10,6 +10,7 @@ import ormsgpack
 from agentmatrix.wire.containers import encode_pairs
 from agentmatrix.wire.extensions import NATIVE, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
+from agentmatrix.wire.unlisted import STORED_TYPE, encode_stored
 
 _STR_KEYS: Final = frozenset({str})
 _OPTIONS: Final = (
@@ -32,9 +33,11 @@ class Encoder:
         max_depth: how many containers may be nested.
         plain_strings: write strings as they are. The caller tries this first, since the check of each string costs
             time, and passes False when msgpack has found a string with lone surrogates.
+        stored: the value comes from a caller's checkpointer, cache or store, where plain data stands for objects of
+            unlisted classes (see `unlisted`).
     """
 
-    __slots__ = ("_encoder_of", "_max_depth", "_native", "_plain_strings", "max_bytes")
+    __slots__ = ("_encoder_of", "_max_depth", "_native", "_plain_strings", "_stored", "max_bytes")
 
     def __init__(
         self,
@@ -42,7 +45,9 @@ class Encoder:
         max_bytes: int,
         max_depth: int,
         plain_strings: bool = True,
+        stored: bool = False,
     ) -> None:
+        self._stored = stored
         self._encoder_of = encoder_of
         self.max_bytes = max_bytes
         self._max_depth = max_depth
@@ -95,8 +100,10 @@ class Encoder:
             raise
         return out
 
-    def encode_mapping(self, values: Any, depth: int) -> Any:
-        """Encode a dict that is at `depth`."""
+    def encode_mapping(self, values: Any, depth: int, *, itself: bool = False) -> Any:
+        """Encode a dict that is at `depth`: what it stands for where it was stored, unless `itself` is meant."""
+        if self._stored and not itself and STORED_TYPE in values:
+            return encode_stored(self, values, depth)
         if not self._plain_strings or not _STR_KEYS.issuperset(map(type, values)):
             return encode_pairs(self, values, depth)
         native = self._native
