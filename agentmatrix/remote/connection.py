@@ -1,12 +1,14 @@
 """The connection that all copies of one remote agent share.
 
 Any thread may use it. `_lock` guards which transport is the current one. The card is set once and then never changes;
-the I/O thread may set it, when the host has answered, so reading it needs no lock.
+the I/O thread may set it, when the host has answered, so reading it needs no lock. The codec is replaced by one that
+lists more classes, under the lock; a run keeps the one that it began with.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Final
 
@@ -15,12 +17,14 @@ from agentmatrix.transport import connect
 from agentmatrix.transport.base import Transport
 from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.target import Target
-from agentmatrix.wire.codec import Codec
+from agentmatrix.wire.codec import Codec, Unlisted, types_of
 from agentmatrix.wire.v1.service_pb2 import DescribeReply
 
 __all__ = ["AgentConnection"]
 
 
+MOST_SCHEMAS: Final = 256
+"""Graphs around the agent that are remembered: a process may build a new one for each of its runs."""
 CARD_TIMEOUT_FACTOR: Final = 6
 """Times `connect_timeout`: how long a host may take for a card. LangGraph draws 1,000 nodes in a second."""
 
@@ -28,13 +32,32 @@ CARD_TIMEOUT_FACTOR: Final = 6
 class AgentConnection:
     """The target, the options, the codec and the transport of a remote agent, and its card once it is fetched."""
 
-    def __init__(self, target: Target, options: ClientOptions, allow: tuple[object, ...]) -> None:
-        self.target, self.options, self.allow = target, options, allow
-        self.codec = Codec(allow)
+    def __init__(
+        self, target: Target, options: ClientOptions, allow: tuple[object, ...], unlisted: Unlisted = "dict"
+    ) -> None:
+        self.target, self.options, self.allow, self.unlisted = target, options, allow, unlisted
+        self.codec = Codec(allow, unlisted=unlisted)
+        self._schemas: dict[tuple[int, ...], Sequence[object]] = {}
         self.card: AgentCard | None = None
         self._requested = False
         self._transport: Transport | None = None
         self._lock = threading.Lock()
+
+    def list_types_of(self, annotations: Sequence[object]) -> None:
+        """Lists the classes that a state with these annotations may hold: a graph in which the agent stands has them.
+
+        Args:
+            annotations: types; the same objects at each call, so that only the first looks into them.
+        """
+        known = tuple(map(id, annotations))
+        if known in self._schemas:
+            return
+        with self._lock:
+            if len(self._schemas) >= MOST_SCHEMAS:
+                self._schemas.clear()
+            self._schemas[known] = annotations  # keeps the ids
+            if new := [cls for cls in types_of(*annotations) if not self.codec.allows(cls)]:
+                self.codec = self.codec.extended(new)
 
     @property
     def transport(self) -> Transport:

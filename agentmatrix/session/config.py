@@ -34,7 +34,7 @@ from agentmatrix.pregel.config_values import (
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
-from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver
+from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver, with_listed_types
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient, encodable_items
 from agentmatrix.session.store import CacheProxy, StoreProxy, only_under
 from agentmatrix.wire.codec import Codec
@@ -143,7 +143,7 @@ class CallerConfig:
         if key == config_keys.CHECKPOINTER:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
-            self._objects.expose("saver", value)
+            self._objects.expose("saver", with_listed_types(value, self._codec.listed))
             return describe_saver(value)
         if key == config_keys.CACHE:
             if value is not None:

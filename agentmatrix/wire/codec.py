@@ -12,8 +12,9 @@ another thread makes, and each call has an `Encoder` or a `Decoder` of its own.
 from __future__ import annotations
 
 import copy
+import functools
 import types
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, get_args
 
@@ -28,14 +29,14 @@ from agentmatrix.wire.pydantic_models import object_codec_of
 from agentmatrix.wire.unlisted import UnlistedValue, encode_unlisted, not_allowed
 from agentmatrix.wire.unlisted import stored as stored_form
 
-__all__ = ["Codec", "types_of"]
+__all__ = ["Codec", "Unlisted", "types_of"]
 
 _DEEPEST: Final = 240  # ormsgpack writes 254 levels
 _MOST_CLASSES_GIVEN_UP: Final = 8
 """How many listed classes may count as unlisted in one message; each means to decode it again."""
 
-
 Unlisted = Literal["error", "dict"]
+"""What becomes of an object of a class that is not in the allow-list: an error, or an `UnlistedValue`."""
 
 
 class Codec:
@@ -93,10 +94,10 @@ class Codec:
         codec._stored = "text" if text else "bytes"
         return codec
 
-    @property
-    def listed(self) -> Collection[type]:
-        """The classes of the allow-list."""
-        return self._allowed.values()
+    @functools.cached_property
+    def listed(self) -> frozenset[tuple[str, ...]]:
+        """The module and the name of each class of the allow-list, as LangGraph's serializer lists them."""
+        return frozenset((cls.__module__, cls.__name__) for cls in self._allowed.values())
 
     def allows(self, cls: type) -> bool:
         """Whether values of the class, or the class itself, can be decoded."""
