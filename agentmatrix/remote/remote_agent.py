@@ -398,9 +398,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         await self._acall("aclear_cache", nodes).result()
 
 
-def _unpickle(
-    origin: tuple[Target, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]
-) -> RemoteAgent:
+def _unpickle(origin: tuple[Target, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]) -> RemoteAgent:
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)
     remote._connection = AgentConnection(*origin)

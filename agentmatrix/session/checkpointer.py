@@ -28,7 +28,14 @@ from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.proxies import RpcClient
 
-__all__ = ["CheckpointerProxy", "HostCheckpointerRpc", "checkpointer_proxy", "describe_saver", "plain_config", "with_listed_types"]
+__all__ = [
+    "CheckpointerProxy",
+    "HostCheckpointerRpc",
+    "checkpointer_proxy",
+    "describe_saver",
+    "plain_config",
+    "with_listed_types",
+]
 
 _OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channel_history")
 """Methods that LangGraph looks for on a saver's class: a proxy has those that the caller's saver has."""

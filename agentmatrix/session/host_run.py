@@ -66,7 +66,7 @@ class HostRun:
     def __init__(self, frames: FrameStream, host: HostState) -> None:
         self.frames, self.host = frames, host
         self.protocol = HostProtocol()
-        self.codec = Codec()
+        self.codec = self._replies = Codec()
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.workers, self._ack_signal)
@@ -127,7 +127,7 @@ class HostRun:
         except AgentMatrixError as error:
             self._end(failure=error)
             return
-        self.codec = exported.codec
+        self.codec, self._replies = exported.codec, exported.codec.for_replies()
         self.host.runs.add(self)
         with self._lock:
             self._send(self.protocol.accept())
@@ -225,7 +225,7 @@ class HostRun:
     def _result_of(self, target: str, method: str, reply: pb.Reply) -> Any:
         if reply.WhichOneof("outcome") == "failure":
             raise decode_failure(reply.failure, self.codec)
-        return self.codec.decode(reply.value, f"reply of {target}.{method}")
+        return self._replies.decode(reply.value, f"reply of {target}.{method}")
 
     def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._result_of(target, method, self._send_request(target, method, args, kwargs).result())

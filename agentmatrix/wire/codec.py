@@ -14,7 +14,8 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, get_args
 
@@ -63,11 +64,12 @@ class Codec:
     ) -> None:
         if unlisted not in get_args(Unlisted):
             raise ValueError(f"unlisted={unlisted!r}: it is one of {', '.join(map(repr, get_args(Unlisted)))}")
-        self._allowed = {**built_in_classes(), **allowed_classes(allow)}
+        self._allowed: MutableMapping[str, type] = {**built_in_classes(), **allowed_classes(allow)}
         self._max_bytes = max_bytes
         self._max_depth = min(max_depth, _DEEPEST)
         self._unlisted: Unlisted = unlisted
         self._stored: Literal["", "bytes", "text"] = ""
+        self._sent: dict[str, type] = {}
         self._object_codecs: dict[type, ObjectCodec] = {}
         self._encoders: dict[type, EncodePart] = {
             **scalars.ENCODERS,
@@ -92,6 +94,16 @@ class Codec:
             return self
         codec = copy.copy(self)
         codec._stored = "text" if text else "bytes"
+        return codec
+
+    def for_replies(self) -> Codec:
+        """The codec by which a host reads what a caller's checkpointer, cache and store have kept for it.
+
+        It knows the classes of the objects that this codec has encoded, listed or not: they are the graph's own. An
+        object of another class, which came from a host further on, is an `UnlistedValue` again.
+        """
+        codec = copy.copy(self)
+        codec._allowed, codec._unlisted = ChainMap(self._sent, self._allowed), "dict"
         return codec
 
     @functools.cached_property
@@ -202,6 +214,7 @@ class Codec:
         codec = self._object_codec_of(cls)
         if isinstance(codec, PlainObjectCodec) and not self.allows(cls):
             raise InvalidPart(not_allowed(wire_name(cls)))
+        self._sent[wire_name(cls)] = cls
         return codec.encode
 
     def _encode_class(self, encoder: PartEncoder, value: type, depth: int) -> Any:

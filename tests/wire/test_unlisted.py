@@ -204,7 +204,9 @@ def test_a_listed_class_with_a_part_that_is_not_listed(owner: Any) -> None:
     """A field of a listed model may be of a subclass that only the host has: then the model cannot be made either."""
     codec = CALLER.extended([])
     codec._allowed = {**codec._allowed, f"{__name__}:{type(owner).__qualname__}": type(owner)}
-    arrived = codec.decode(HOST.encode({"owner": owner, "message": ToolMessage("x", tool_call_id="1", artifact=Plan())}))
+    arrived = codec.decode(
+        HOST.encode({"owner": owner, "message": ToolMessage("x", tool_call_id="1", artifact=Plan())})
+    )
     assert arrived["owner"].plan.type.endswith("Plan") if isinstance(owner, Owner) else arrived["owner"]["plan"]
     assert arrived["message"].artifact == {"steps": 1, "mood": {"name": "GOOD", "value": "good"}}
     assert HOST.decode(codec.encode(arrived))["owner"] == owner
