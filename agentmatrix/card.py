@@ -6,7 +6,7 @@ drawings, subgraphs, and the attributes of a graph that LangGraph reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from pydantic import BaseModel, ConfigDict, create_model
 
 from agentmatrix.errors import HostUnreachable
+from agentmatrix.pregel.state_graph import input_keys_of
 
 __all__ = ["AgentCard", "describe", "pack_drawing", "schema_model", "unpack_drawing"]
 
@@ -36,6 +37,7 @@ class AgentCard:
         unmade: the reason, for each schema that was left out.
         drawings: packed drawings by depth of xray; -1 is all levels.
         channels: the graph's attributes that LangGraph reads: input, output and stream channels, modes, breakpoints.
+        input_keys: the keys of the state that it takes of its input; None where its input is no such state.
         signals: the signals that the graph itself declares; None where that is not known.
         subgraphs: the cards of its nested graphs by node.
         langgraph: the version that it runs on.
@@ -49,6 +51,7 @@ class AgentCard:
     unmade: Mapping[str, str] = field(default_factory=dict)
     drawings: Mapping[int, Any] = field(default_factory=dict)
     channels: Mapping[str, Any] = field(default_factory=dict)
+    input_keys: frozenset[str] | None = None
     signals: frozenset[str] | None = None
     subgraphs: Mapping[str, AgentCard] = field(default_factory=dict)
     langgraph: str = ""
@@ -57,8 +60,8 @@ class AgentCard:
     def unpack(cls, packed: Mapping[str, Any]) -> AgentCard:
         """The card of the plain data that `describe` returns."""
         subgraphs = {name: cls.unpack(card) for name, card in packed["subgraphs"].items()}
-        signals = None if packed.get("signals") is None else frozenset(packed["signals"])
-        return cls(**{**packed, "signals": signals, "subgraphs": subgraphs})
+        sets = {key: frozenset(packed[key]) for key in ("input_keys", "signals") if packed.get(key) is not None}
+        return cls(**{**packed, **sets, "subgraphs": subgraphs})
 
     @property
     def input_schema(self) -> Any:
@@ -106,7 +109,8 @@ def describe(graph: Any, describe_saver: Callable[[BaseCheckpointSaver[Any]], An
             "interrupt_before_nodes": _names(graph.interrupt_before_nodes),
             "interrupt_after_nodes": _names(graph.interrupt_after_nodes),
         },
-        "signals": _declared(graph),
+        "input_keys": _sorted(input_keys_of(graph)),
+        "signals": _sorted(getattr(graph, "signals", ())),
         "subgraphs": {name: describe(nested, describe_saver) for name, nested in _subgraphs(graph)},
     }
 
@@ -115,9 +119,8 @@ def _names(names: Any) -> Any:
     return names if isinstance(names, str) else list(names)
 
 
-def _declared(graph: Any) -> list[str] | None:
-    signals = getattr(graph, "signals", ())
-    return None if signals is None else sorted(signals)
+def _sorted(names: Iterable[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
 
 
 def _description(graph: Any) -> str:

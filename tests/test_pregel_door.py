@@ -22,7 +22,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
 from langgraph import runtime
-from langgraph._internal import _cache, _config, _constants, _replay, _runnable, _scratchpad
+from langgraph._internal import _cache, _config, _constants, _fields, _replay, _runnable, _scratchpad
 from langgraph._internal._typing import MISSING
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config
@@ -107,6 +107,8 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (CompiledStateGraph.attach_node, (SELF, ANY, ANY), (), "compiled_graph.py"),
     (CompiledStateGraph.validate, (SELF,), (), "compiled_graph.py"),
     (Command._update_as_tuples, (SELF,), (), "task_config.py"),
+    (_fields.get_cached_annotated_keys, (ANY,), (), "state_graph.py"),
+    (_fields.get_update_as_tuples, (ANY, ANY), (), "state_graph.py"),
     (PregelLoop.put_writes, (SELF, ANY, ANY), (), "virtual_tasks.py"),
     (PregelLoop._emit, (SELF, ANY, ANY, ANY), (), "virtual_tasks.py"),
     (Interrupt.from_ns, (ANY,), ("ns",), "virtual_tasks.py"),

@@ -6,7 +6,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from langgraph._internal._fields import get_cached_annotated_keys, get_update_as_tuples
 from langgraph.graph import StateGraph
+from langgraph.managed.base import is_managed_value
+from langgraph.types import Command
 
 __all__ = [
     "add_join",
@@ -14,6 +17,8 @@ __all__ = [
     "default_error_handler",
     "edges_of",
     "joins_of",
+    "declared_input",
+    "input_keys_of",
     "keys_of_schema",
     "managed_values",
     "routers_of",
@@ -60,6 +65,30 @@ def default_error_handler(builder: AnyBuilder) -> Any:
 def keys_of_schema(builder: AnyBuilder, schema: Any) -> list[str]:
     """The keys of one of the schemas of a graph or of its nodes."""
     return list(builder.schemas[schema])
+
+
+def input_keys_of(graph: Any) -> frozenset[str] | None:
+    """The keys of the state that a compiled graph takes of its input; None where its input is no such state."""
+    builder = getattr(graph, "builder", None)
+    if builder is None:
+        known: frozenset[str] | None = getattr(graph, "input_keys", None)  # a remote agent, hosted in turn
+        return known
+    keys = [key for key, channel in builder.schemas[builder.input_schema].items() if not is_managed_value(channel)]
+    return None if keys == ["__root__"] else frozenset(keys)
+
+
+def declared_input(value: Any, keys: frozenset[str]) -> Any:
+    """What a graph with these input keys takes of an input: of a state, the values of its keys.
+
+    Args:
+        value: the input; the state of a graph around it is a dict, or an object of that graph's own class.
+        keys: from `input_keys_of`.
+    """
+    if isinstance(value, dict):
+        return value if value.keys() <= keys else {key: item for key, item in value.items() if key in keys}
+    if value is None or isinstance(value, (Command, list, tuple)) or not get_cached_annotated_keys(type(value)):
+        return value
+    return dict(get_update_as_tuples(value, sorted(keys)))
 
 
 def schemas_of(graph: Any) -> list[Any]:

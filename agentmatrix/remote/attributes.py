@@ -75,6 +75,13 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
         return None if card is None else card.signals
 
     @property
+    def input_keys(self) -> frozenset[str] | None:
+        """The keys of its input, if that is a state: of the state around it no others are sent. None until the host was
+        reached."""
+        card = self._known
+        return None if card is None else card.input_keys
+
+    @property
     def InputType(self) -> Any:
         return Any
 

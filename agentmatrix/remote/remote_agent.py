@@ -17,6 +17,7 @@ from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.live.signal_router import new_id
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config, merge_configs
+from agentmatrix.pregel.state_graph import declared_input
 from agentmatrix.pregel.state_types import state_types_around
 from agentmatrix.remote.attributes import CardAttributes
 from agentmatrix.remote.connection import AgentConnection
@@ -287,6 +288,8 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         **kwargs: Any,
     ) -> CallSpec:
         self._connection.prefetch_card()
+        if is_run and self.input_keys is not None:
+            args = (declared_input(args[0], self.input_keys), *args[1:])
         if config is not None:
             self._connection.list_types_of(state_types_around(config))
         return CallSpec(
@@ -308,6 +311,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         if wants_printing(kwargs):
             return super().invoke(input, config, **kwargs)
         config = ensure_config(self.config, config)
+        _ = self.card  # names the keys of the input
         return self._call("invoke", input, config=config, is_run=True, **kwargs).result()
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -315,6 +319,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         if wants_printing(kwargs):
             return await super().ainvoke(input, config, **kwargs)
         config = ensure_config(self.config, config)
+        await self.acard()
         return await self._acall("ainvoke", input, config=config, is_run=True, **kwargs).result()
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
@@ -323,6 +328,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         if wants_printing(kwargs):
             yield from printed(partial(self.stream, input, config), kwargs, self.stream_mode)
             return
+        _ = self.card
         yield from self._call("stream", input, config=config, is_run=True, **kwargs).parts()
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
@@ -332,6 +338,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
             async for part in aprinted(partial(self.astream, input, config), kwargs, self.stream_mode):
                 yield part
             return
+        await self.acard()
         parts = self._acall("astream", input, config=config, is_run=True, **kwargs).parts()
         try:
             async for part in parts:

@@ -14,7 +14,7 @@ import contextlib
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -33,8 +33,7 @@ from agentmatrix.pregel.callback_handlers import (
     stream_handler_kind,
     stream_handler_state,
 )
-from agentmatrix.session.proxies import RpcClient, encodable_items
-from agentmatrix.wire.codec import Codec
+from agentmatrix.session.proxies import RpcClient
 
 __all__ = ["CallerCallbacks", "callback_proxies"]
 
@@ -92,10 +91,16 @@ class CallerCallbacks:
     Args:
         config: the run's config with its callbacks.
         is_async: whether the run is one of the async verbs.
-        codec: decides which metadata can be encoded.
+        pack_metadata: returns metadata as they cross.
     """
 
-    def __init__(self, config: RunnableConfig, *, is_async: bool, codec: Codec) -> None:
+    def __init__(
+        self,
+        config: RunnableConfig,
+        *,
+        is_async: bool,
+        pack_metadata: Callable[[Mapping[str, Any]], dict[str, Any]],
+    ) -> None:
         self.is_async = is_async
         self._replicas: dict[int, Any] = {}
         self._groups: list[list[BaseCallbackHandler]] = []
@@ -106,8 +111,8 @@ class CallerCallbacks:
             "parent_run_id": manager.parent_run_id,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),
-            "metadata": encodable_items(manager.metadata, codec),
-            "inheritable_metadata": encodable_items(manager.inheritable_metadata, codec),
+            "metadata": pack_metadata(manager.metadata),
+            "inheritable_metadata": pack_metadata(manager.inheritable_metadata),
         }
 
     def _pack_handlers(

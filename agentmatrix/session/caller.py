@@ -128,6 +128,8 @@ class CallerRun:
                 packed["control"] = {"drained": spec.control.drain_reason}
             packed["live"] = self._prepare_forwarding(self.config.configurable)
             start.config = self.codec.encode(packed, "config")
+            if self.config.left_out:
+                self.codec = self.codec.with_left_out(self.config.left_out)
         start.trace.update(tracing.outgoing())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
         return start

@@ -22,14 +22,7 @@ from typing import Any, Final
 
 from langgraph.errors import GraphDrained
 
-from agentmatrix.errors import (
-    AgentMatrixError,
-    DeadlineExceeded,
-    HostError,
-    HostLost,
-    SignalError,
-    VersionMismatch,
-)
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, HostError, HostLost, SignalError, VersionMismatch
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
@@ -307,10 +300,11 @@ class HostRun:
         args, kwargs = self.codec.decode(start.arguments, "arguments")
         if start.config:
             packed = self.codec.decode(start.config, "config")
-            self.config = HostRunConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
+            is_async, is_run = start.verb.startswith("a"), start.verb in _RUNS
+            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run)
             kwargs["config"] = self.config.config
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
-            if start.verb in _RUNS and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
+            if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)

@@ -15,7 +15,7 @@ import copy
 import functools
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, get_args
 
@@ -23,10 +23,11 @@ from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
 from agentmatrix.wire import arrays, containers, exceptions, scalars
 from agentmatrix.wire.allowlist import allowed_classes, built_in_classes, is_data_class, types_of
 from agentmatrix.wire.decoding import Decoder, PartUnlisted
-from agentmatrix.wire.encoding import Encoder, pack
+from agentmatrix.wire.encoding import Encoder, PartialEncoder, pack
 from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
 from agentmatrix.wire.objects import ObjectCodec, PlainObjectCodec, class_ext, wire_name
 from agentmatrix.wire.pydantic_models import object_codec_of
+from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
 from agentmatrix.wire.unlisted import UnlistedValue, encode_unlisted, not_allowed
 from agentmatrix.wire.unlisted import stored as stored_form
 
@@ -69,11 +70,13 @@ class Codec:
         self._max_depth = min(max_depth, _DEEPEST)
         self._unlisted: Unlisted = unlisted
         self._stored: Literal["", "bytes", "text"] = ""
+        self._left_out: Mapping[str, Any] = {}
         self._sent: dict[str, type] = {}
         self._object_codecs: dict[type, ObjectCodec] = {}
         self._encoders: dict[type, EncodePart] = {
             **scalars.ENCODERS,
             **containers.ENCODERS,
+            UnencodableValue: encode_unencodable,
             UnlistedValue: encode_unlisted,
         }
 
@@ -104,6 +107,16 @@ class Codec:
         """
         codec = copy.copy(self)
         codec._allowed, codec._unlisted = ChainMap(self._sent, self._allowed), "dict"
+        return codec
+
+    def with_left_out(self, parts: Mapping[str, Any]) -> Codec:
+        """The codec for what comes back of a config that was encoded in part: what had to stay is itself again.
+
+        Args:
+            parts: what `encode_partly` has left out.
+        """
+        codec = copy.copy(self)
+        codec._left_out = parts
         return codec
 
     @functools.cached_property
@@ -144,6 +157,25 @@ class Codec:
             raise EncodeError(f"{where}: {len(data):,} bytes, more than max_bytes={self._max_bytes:,}")
         return data
 
+    def encode_partly(self, value: object, where: str, left_out: dict[str, Any]) -> bytes:
+        """The bytes of a value, with an `UnencodableValue` for each part that cannot be encoded.
+
+        Args:
+            value: the value.
+            where: the name of the value in the placeholders' sentences.
+            left_out: takes the parts that cannot be encoded, by sentence.
+        """
+        limits = self._encoder_of, self._max_bytes, self._max_depth
+        try:
+            try:
+                return pack(PartialEncoder(where, left_out, *limits).encode_whole(value))
+            except TypeError:
+                return pack(PartialEncoder(where, left_out, *limits, False).encode_whole(value))
+        except (RecursionError, TypeError) as error:
+            reason = f"{where} cannot cross to a remote agent: {error}"
+            left_out[reason] = value
+            return self.encode(UnencodableValue(reason))
+
     def decode(self, data: bytes | memoryview, where: str = "value") -> Any:
         """The value of some bytes.
 
@@ -167,8 +199,12 @@ class Codec:
         unlisted = None if self._unlisted == "error" else self._keep if self._stored else _itself
         for _ in range(_MOST_CLASSES_GIVEN_UP):
             try:
-                return Decoder(allowed.get, self._object_codec_of, *limits, unlisted, bool(self._stored)).decode(data)
+                return Decoder(
+                    allowed.get, self._object_codec_of, *limits, unlisted, bool(self._stored), self._left_out
+                ).decode(data)
             except PartUnlisted as error:
+                if unlisted is None:
+                    raise error.__cause__ or error from None
                 allowed = {name: cls for name, cls in allowed.items() if cls is not error.cls}
                 last = error
         raise last.__cause__ or last

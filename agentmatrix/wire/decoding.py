@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ormsgpack
@@ -37,6 +37,7 @@ class Decoder:
         max_depth: how many containers may be nested.
         unlisted: what becomes of an object of another class; None where it is an error.
         stored: the value goes to a checkpointer, cache or store, which keeps objects of other classes in dicts.
+        left_out: the parts that stayed here when a config was encoded, by the sentence of their placeholder.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Decoder:
         "_max_depth",
         "_object_codec_of",
         "_inside_unlisted",
+        "_left_out",
         "_stored",
         "_unlisted",
         "_unlisted_made",
@@ -59,7 +61,9 @@ class Decoder:
         max_depth: int,
         unlisted: Callable[[UnlistedValue], Any] | None = None,
         stored: bool = False,
+        left_out: Mapping[str, Any] | None = None,
     ) -> None:
+        self._left_out = left_out or {}
         self._unlisted, self._stored = unlisted, stored
         self._unlisted_made = self._inside_unlisted = 0
         self.allowed_class = allowed_class
@@ -149,6 +153,11 @@ class Decoder:
         if self._unlisted is None or self._inside_unlisted:
             return value
         return self._unlisted(value)
+
+    def unencodable(self, value: Any, reason: str) -> Any:
+        """The part that a placeholder stands for where it was left out, elsewhere the placeholder."""
+        self._unlisted_made += 1  # An object that this makes invalid is as one with an unlisted part.
+        return self._left_out.get(reason, value)
 
     def decode_field(self, value: Any, step: str, depth: int) -> Any:
         """Decode a part of a container that is at `depth`; `step` is its place in a path."""

@@ -56,6 +56,11 @@ class UnlistedValue(dict[Any, Any]):
         self._beside: dict[str, Any] = {}
 
     @property
+    def wire_name(self) -> str:
+        """The name of the class on the wire, `"module:Class"`."""
+        return self._name
+
+    @property
     def type(self) -> str:
         """The name of the class, `"module.Class"`."""
         return str(self._name).replace(":", ".")

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined, SchemaValidator
 
 from agentmatrix.wire.extensions import InvalidPart
+from agentmatrix.wire.unencodable import UnencodableValue
 
 _PARSER_KINDS: Final = frozenset({"function-before", "json"})
 _DROPPED_KEYS: Final = frozenset(
@@ -69,6 +70,7 @@ class SchemaCheck:
             failed = set(fields)
         else:
             failed = {str(e["loc"][0]) if e["loc"] and not self._root else "root" for e in _errors(first)}
+        failed = {name for name in failed if type(fields.get(name)) is not UnencodableValue}
         failed = {name for name in failed if name not in fields or not self._is_default(name, fields[name])}
         if failed and not self._validates_unchanged(fields, failed):
             raise _invalid(self._cls, first) from first
