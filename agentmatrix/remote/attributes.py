@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
-from agentmatrix.card import AgentCard, schema_model
+from agentmatrix.card import AgentCard
 from agentmatrix.live.live_run import LiveMixin
+from agentmatrix.remote.schema_classes import SchemaClasses
 
 __all__ = ["CardAttributes"]
 
@@ -82,12 +84,30 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
         return None if card is None else card.input_keys
 
     @property
+    def _listed_class(self) -> Callable[[str], type | None]:
+        """Returns the class of a wire name, where it is listed here."""
+        raise NotImplementedError
+
+    @property
     def InputType(self) -> Any:
-        return Any
+        """The type of the input, made of its JSON schema; Any until the host was reached."""
+        return self._type("input")
 
     @property
     def OutputType(self) -> Any:
-        return Any
+        """The type of the output, made of its JSON schema; Any until the host was reached."""
+        return self._type("output")
+
+    def _type(self, kind: str) -> Any:
+        card = self._known
+        schema = None if card is None else card.schemas.get(kind)
+        if card is None or not schema:
+            return Any
+        built: dict[tuple[int, str], Any] = self.__dict__.setdefault("_types", {})
+        if (id(card), kind) not in built:
+            classes = SchemaClasses(schema, card.types, self._listed_class)
+            built[id(card), kind] = classes.whole(card.classes.get(kind, ""), self.get_name(kind.title()))
+        return built[id(card), kind]
 
     def _schema(self, kind: str) -> Any:
         card = self.card
@@ -107,8 +127,25 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
         schema: dict[str, Any] | None = self._schema("context")
         return schema
 
+    def get_config_jsonschema(self, *, include: Sequence[str] | None = None) -> dict[str, Any]:
+        own, more = self._schema("config"), super().get_config_jsonschema(include=include)
+        merged: dict[str, Any] = {**more, **own}
+        for key in ("properties", "$defs"):
+            if key in more or key in own:
+                merged[key] = {**own.get(key, {}), **more.get(key, {})}
+        return merged
+
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return schema_model(self.get_name("Input"), self._schema("input"))
+        return self._model("input", Runnable.get_input_schema)
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return schema_model(self.get_name("Output"), self._schema("output"))
+        return self._model("output", Runnable.get_output_schema)
+
+    def _model(self, kind: str, make: Callable[[Any], Any]) -> type[BaseModel]:
+        """The class that checks an input or an output. Its JSON schema is that of the local graph's, to the letter."""
+        self._schema(kind)  # raises where the host could not make it
+        card = self.card
+        exact = card.schemas.get(f"{kind}_model")
+        made: Any = make(self)
+        made.model_json_schema = classmethod(lambda cls, *args, **kwargs: dict(exact))  # type: ignore
+        return cast(type[BaseModel], made)

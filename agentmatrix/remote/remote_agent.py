@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -22,6 +22,7 @@ from agentmatrix.pregel.state_types import state_types_around
 from agentmatrix.remote.attributes import CardAttributes
 from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.printing import aprinted, printed, wants_printing
+from agentmatrix.remote.schema_classes import given
 from agentmatrix.session.caller import CallSpec
 from agentmatrix.session.caller_async import AsyncCallerRun
 from agentmatrix.session.caller_sync import SyncCallerRun
@@ -166,6 +167,10 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         assert card is not None
         return card
 
+    @property
+    def _listed_class(self) -> Callable[[str], type | None]:
+        return self._connection.codec.listed_class
+
     def ping(self, timeout: float = 5.0) -> float:
         """Seconds of a round trip to the host.
 
@@ -220,7 +225,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
-        state = {key: value for key, value in self.__dict__.items() if key not in ("_connection",)}
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_connection", "_types")}
         origin = (connection.target, connection.options, connection.allow, connection.unlisted)
         return (_unpickle, (origin, state))
 
@@ -289,7 +294,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
     ) -> CallSpec:
         self._connection.prefetch_card()
         if is_run and self.input_keys is not None:
-            args = (declared_input(args[0], self.input_keys), *args[1:])
+            args = (given(declared_input(args[0], self.input_keys)), *args[1:])
         if config is not None:
             self._connection.list_types_of(state_types_around(config))
         return CallSpec(

@@ -124,6 +124,10 @@ class Codec:
         """The module and the name of each class of the allow-list, as LangGraph's serializer lists them."""
         return frozenset((cls.__module__, cls.__name__) for cls in self._allowed.values())
 
+    def listed_class(self, name: str) -> type | None:
+        """The class of the allow-list with this wire name, `"module:qualname"`; None without one."""
+        return self._allowed.get(name)
+
     def allows(self, cls: type) -> bool:
         """Whether values of the class, or the class itself, can be decoded."""
         return self._allowed.get(wire_name(cls)) is cls or cls in scalars.ENCODERS or cls in containers.ENCODERS
