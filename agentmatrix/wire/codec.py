@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, get_args
 
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
-from agentmatrix.wire import arrays, containers, exceptions, scalars
+from agentmatrix.wire import arrays, containers, exceptions, scalars, tensors
 from agentmatrix.wire.allowlist import allowed_classes, built_in_classes, is_data_class, types_of
 from agentmatrix.wire.decoding import Decoder, PartUnlisted
 from agentmatrix.wire.encoding import Encoder, PartialEncoder, pack
@@ -247,13 +247,14 @@ class Codec:
             return exceptions.encode_exception
         if issubclass(cls, type):
             return self._encode_class
-        encode = arrays.encoder_of(cls)
+        encode = arrays.encoder_of(cls) or tensors.encoder_of(cls)
         if encode is not None:
             return encode
+        tensors.refuse_table(cls)
         self._refuse_resource(cls)
         codec = self._object_codec_of(cls)
         if isinstance(codec, PlainObjectCodec) and not self.allows(cls):
-            raise InvalidPart(not_allowed(wire_name(cls)))
+            return functools.partial(_refuse_ordinary, codec)
         self._sent[wire_name(cls)] = cls
         return codec.encode
 
@@ -272,6 +273,17 @@ class Codec:
             f"a {cls.__module__}.{cls.__qualname__} belongs to this process and cannot cross; send data that it can "
             "be made from, or keep it out of the state"
         )
+
+
+def _refuse_ordinary(codec: PlainObjectCodec, encoder: PartEncoder, value: Any, depth: int) -> Any:
+    """Refuse an object of an ordinary class that is not listed, and say how to admit it where that would help."""
+    name = wire_name(codec.cls)
+    try:
+        codec.encode(encoder, value, depth)
+    except InvalidPart as inside:
+        if not inside.reason.startswith("the type "):
+            raise InvalidPart(f"a {name.replace(':', '.')} cannot cross, listed or not: {inside.at('it')}") from None
+    raise InvalidPart(not_allowed(name))
 
 
 def _itself(value: UnlistedValue) -> UnlistedValue:

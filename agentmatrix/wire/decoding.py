@@ -46,6 +46,7 @@ class Decoder:
         "_max_depth",
         "_object_codec_of",
         "_inside_unlisted",
+        "_kept",
         "_left_out",
         "_stored",
         "_unlisted",
@@ -66,6 +67,7 @@ class Decoder:
         self._left_out = left_out or {}
         self._unlisted, self._stored = unlisted, stored
         self._unlisted_made = self._inside_unlisted = 0
+        self._kept: Any = None
         self.allowed_class = allowed_class
         self._object_codec_of = object_codec_of
         self._max_bytes = max_bytes
@@ -118,7 +120,7 @@ class Decoder:
             raise
         except Exception as error:
             raise InvalidPart(f"not a value of its type ({type(error).__name__}: {error})") from error
-        return self._own(made) if type(marker) is Tag else made
+        return self._own(made) if type(marker) is Tag and made is not self._kept else made
 
     def _own(self, value: Any) -> Any:
         """The value itself; to be stored, a dict that could be taken for an object is wrapped."""
@@ -152,7 +154,14 @@ class Decoder:
         self._unlisted_made += 1
         if self._unlisted is None or self._inside_unlisted:
             return value
-        return self._unlisted(value)
+        self._kept = self._unlisted(value)
+        return self._kept
+
+    def unlisted_or(self, value: UnlistedValue, reason: str) -> Any:
+        """The same, or `InvalidPart` with the reason where an unlisted class is an error."""
+        if self._unlisted is None:
+            raise InvalidPart(reason)
+        return self.unlisted(value)
 
     def unencodable(self, value: Any, reason: str) -> Any:
         """The part that a placeholder stands for where it was left out, elsewhere the placeholder."""

@@ -76,6 +76,7 @@ class PartDecoder(Protocol):
     def allowed_class(self, name: str) -> type | None: ...
     def inside_unlisted(self) -> AbstractContextManager[None]: ...
     def unlisted(self, value: Any) -> Any: ...
+    def unlisted_or(self, value: Any, reason: str) -> Any: ...
     def unencodable(self, value: Any, reason: str) -> Any: ...
 
 
@@ -107,7 +108,7 @@ class Tag(Marker):
         decode: returns the value of `[tag, part, ...]`.
     """
 
-    __slots__ = ("ext", "from_list")
+    __slots__ = ("ext", "from_list", "number")
 
     registry: Final[dict[bytes, Tag]] = {}
 
@@ -115,7 +116,7 @@ class Tag(Marker):
         code = bytes([number])
         if code in self.registry:
             raise ValueError(f"tag {number} is taken")
-        self.ext = ormsgpack.Ext(TAG, code)
+        self.ext, self.number = ormsgpack.Ext(TAG, code), number
         # An attribute and no method that calls `decode`: each call takes a frame of the stack at each level of nesting.
         self.from_list = decode  # type: ignore[method-assign, assignment]
         self.registry[code] = self

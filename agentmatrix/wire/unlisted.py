@@ -14,7 +14,7 @@ from typing import Any, Final
 import ormsgpack
 from ormsgpack import Ext
 
-from agentmatrix.wire.extensions import CLASS, OBJECT, InvalidPart, Marker, PartDecoder, PartEncoder
+from agentmatrix.wire.extensions import CLASS, OBJECT, TAG, InvalidPart, Marker, PartDecoder, PartEncoder
 
 __all__ = ["UnlistedValue"]
 
@@ -141,6 +141,8 @@ def encode_unlisted(encoder: PartEncoder, value: UnlistedValue, depth: int) -> A
     beside, name = value._beside, value._name.encode("utf-8", "surrogatepass")
     if "class" in beside:
         return Ext(CLASS, name)
+    if "tag" in beside:
+        return [Ext(TAG, bytes([beside["tag"]])), *encoder.encode_items(value.values(), depth)]
     if "base" in beside:
         plain = encoder.encode_field(beside["base"](value), "", depth)
         return [Ext(OBJECT, name), plain, *encoder.encode_items(beside["attributes"], depth)]
