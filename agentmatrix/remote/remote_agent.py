@@ -117,6 +117,11 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         self.store = self.cache = self.context_schema = None
         self.stream_transformers = ()
         self.debug = False
+        self._set_identity()
+
+    def _set_identity(self) -> None:
+        # By this name LangGraph tells the agents in nodes of one name apart, in the keys of a cache.
+        self.__qualname__ = f"RemoteAgent({self.url}/{'/'.join((self.agent, *self._path))})"
 
     # Address and card.
 
@@ -214,6 +219,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         new: Self = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
         new.__dict__.update(update or {})
+        new._set_identity()
         return new
 
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
