@@ -18,7 +18,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, CallbackManager
@@ -29,6 +29,7 @@ from langgraph.callbacks import GraphCallbackHandler
 
 from agentmatrix.pregel.callback_handlers import (
     StreamingCallbackHandler,
+    TracerBase,
     V2StreamingCallbackHandler,
     callback_manager,
     new_callback_manager,
@@ -275,20 +276,6 @@ class _TapProxy(StreamingCallbackHandler):  # type: ignore[type-arg]
             yield chunk
 
 
-class _TracerProxy(BaseTracer):
-    """Gives a proxy the type of a tracer, to which LangGraph sends a reduced payload."""
-
-    run_map: dict[str, Any]
-    order_map: dict[UUID, Any]
-
-    def _persist_run(self, run: Any) -> None:
-        """The caller's tracer does."""
-
-    def copy_with_metadata_defaults(self, **defaults: Any) -> Self:
-        """As LangChain asks its own tracer for; what is said of all runs is the caller's to say."""
-        return self
-
-
 def _own_class(path: str) -> type | None:
     """A class of handlers that is known here, by `_class_path`. Nothing is imported for it, and none is constructed."""
     module, _, qualname = path.partition(":")
@@ -319,7 +306,7 @@ def _handler_proxy(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) ->
     bases += [GraphCallbackHandler] if "graph" in traits else []
     bases += [_TapProxy] if "tap" in traits else []
     bases += [V2StreamingCallbackHandler] if "v2" in traits else []
-    bases += [_TracerProxy] if "tracer" in traits else []
+    bases += [TracerBase] if "tracer" in traits else []
     events = {*packed["events"], *(_GRAPH_EVENTS if "graph" in traits else ())}
     methods: dict[str, Any] = {
         event: _forwarding_method(event, waits="raises" in traits, is_async=is_async)
@@ -332,7 +319,7 @@ def _handler_proxy(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) ->
     cls: Any = type("HandlerProxy", tuple(bases), methods)
     handler: Any = cls(rpc, packed["group"], raises="raises" in traits)
     if "tracer" in traits:
-        handler.run_map, handler.order_map, handler._external_run_ids = {}, {}, {}
+        handler.prepare()
     return cast(BaseCallbackHandler, handler)
 
 
