@@ -212,6 +212,13 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         path = "".join(f"|{node}" for node in self._path)
         return f"RemoteAgent({self._connection.target!s}{path!s}, {self._connection.state})"
 
+    def list_types_of(self, annotations: Sequence[object]) -> None:
+        """List the classes that a state with these annotations may hold, besides `allow=`: the host may send them.
+
+        A graph of ours does so when the agent is put into it; in any other, the first run of the agent does.
+        """
+        self._connection.list_types_of(annotations)
+
     # Copies are remote as well and share the connection.
 
     def copy(self, update: dict[str, Any] | None = None) -> Self:

@@ -235,6 +235,23 @@ def test_the_state_around_it_lists_its_classes(folder: Path, address: str, monke
         assert remote.invoke({"messages": []})["note"]["report"] == far.report()
 
 
+def test_a_state_that_is_read_before_any_run(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    import far
+
+    Wide = TypedDict("Wide", {"messages": list[Any], "structured_response": far.Report}, total=False)  # noqa: UP013
+    saver, thread = InMemorySaver(), {"configurable": {"thread_id": "1"}}
+
+    def parent() -> Any:
+        graph: Any = Dag(Wide)
+        graph.add_node("far", RemoteAgent(f"{address}/asking"))
+        return graph.compile(checkpointer=saver)
+
+    parent().invoke({"messages": []}, thread)
+    state = parent().get_state(thread, subgraphs=True).tasks[0].state
+    assert state.values["structured_response"] == far.report()
+
+
 class _nothing:
     """A context without an end."""
 
