@@ -8,7 +8,7 @@ lists more classes, under the lock; a run keeps the one that it began with.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
@@ -37,7 +37,7 @@ class AgentConnection:
     ) -> None:
         self.target, self.options, self.allow, self.unlisted = target, options, allow, unlisted
         self.codec = Codec(allow, unlisted=unlisted)
-        self._schemas: dict[tuple[int, ...], Sequence[object]] = {}
+        self._schemas: set[Hashable] = set()
         self.card: AgentCard | None = None
         self._requested = False
         self._transport: Transport | None = None
@@ -47,15 +47,20 @@ class AgentConnection:
         """Lists the classes that a state with these annotations may hold: a graph in which the agent stands has them.
 
         Args:
-            annotations: types; the same objects at each call, so that only the first looks into them.
+            annotations: types. Only the first call with equal ones looks into them.
         """
-        known = tuple(map(id, annotations))
-        if known in self._schemas:
-            return
+        known: Hashable = tuple(annotations)
+        try:
+            if known in self._schemas:
+                return
+        except TypeError:  # an annotation that has no hash
+            known = repr(annotations)
+            if known in self._schemas:
+                return
         with self._lock:
             if len(self._schemas) >= MOST_SCHEMAS:
                 self._schemas.clear()
-            self._schemas[known] = annotations  # keeps the ids
+            self._schemas.add(known)
             if new := [cls for cls in types_of(*annotations) if not self.codec.allows(cls)]:
                 self.codec = self.codec.extended(new)
 
