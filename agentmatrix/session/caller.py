@@ -126,6 +126,8 @@ class CallerRun:
             if spec.control is not None:
                 self.config.control = spec.control
                 packed["control"] = {"drained": spec.control.drain_reason}
+            if (context := kwargs.pop("context", None)) is not None:
+                packed["context"] = self.codec.encode_partly(context, "context", self.config.left_out)
             packed["live"] = self._prepare_forwarding(self.config.configurable)
             start.config = self.codec.encode(packed, "config")
             if self.config.left_out:

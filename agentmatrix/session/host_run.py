@@ -30,6 +30,7 @@ from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import tracing
 from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.config import HostRunConfig
+from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.proxies import METHODS
@@ -303,6 +304,8 @@ class HostRun:
             is_async, is_run = start.verb.startswith("a"), start.verb in _RUNS
             self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run)
             kwargs["config"] = self.config.config
+            if "context" in packed:
+                kwargs["context"] = unpack_context(packed["context"], self.codec)
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
             if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control

@@ -149,6 +149,31 @@ def test_a_context_crosses_key_by_key(hosted: Any, kind: str, listed: bool) -> N
         parent_of(hosted(child_of(use), allow=allow), **schemas).invoke({"log": []}, context=make())
 
 
+@pytest.mark.parametrize("declared", [False, True], ids=["no schema", "schema"])
+@pytest.mark.parametrize("kind", CONTEXTS)
+async def test_a_context_that_the_agent_itself_is_called_with(hosted: Any, kind: str, declared: bool) -> None:
+    schema, make = CONTEXTS[kind]
+
+    def read(state: Log, runtime: Runtime[Any]) -> Log:
+        return {"log": [user_of(runtime.context)]}
+
+    def use(state: Log, runtime: Runtime[Any]) -> Log:
+        return {"log": [lock_of(runtime.context).acquire()]}
+
+    schemas = {"context_schema": schema} if declared and schema is not dict else {}
+    remote = hosted(child_of(read, **schemas))
+    assert remote.invoke({"log": []}, context=make())["log"] == ["ann"]
+    assert (await remote.ainvoke({"log": []}, context=make()))["log"] == ["ann"]
+    assert [part async for part in remote.astream({"log": []}, context=make())] == [{"node": {"log": ["ann"]}}]
+    with pytest.raises(EncodeError, match=r"context.*lock.* is a _thread\.lock, which cannot cross"):
+        hosted(child_of(use, **schemas)).invoke({"log": []}, context=make())
+
+
+def test_a_context_given_as_a_dict_is_made_into_the_schema(hosted: Any) -> None:
+    remote = hosted(child_of(lambda state, runtime: {"log": [runtime.context.greeting()]}, context_schema=Frozen))
+    assert remote.invoke({"log": []}, context={"user": "bob", "lock": threading.Lock()})["log"] == ["hello bob"]
+
+
 @pytest.mark.parametrize("make", [lambda: Frozen(threading.Lock()), lambda: Settings(lock=threading.Lock())])
 def test_a_listed_context_keeps_its_class(hosted: Any, make: Any) -> None:
     cls = type(make())
