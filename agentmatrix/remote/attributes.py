@@ -10,7 +10,9 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
 from agentmatrix.card import AgentCard
+from agentmatrix.errors import AgentMatrixError
 from agentmatrix.live.live_run import LiveMixin
+from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.schema_classes import SchemaClasses
 
 __all__ = ["CardAttributes"]
@@ -22,6 +24,8 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
     Reading an attribute never touches the network; asking for a schema fetches the card when it is not known yet.
     """
 
+    _connection: AgentConnection
+
     @property
     def agent(self) -> str:
         """Its name on the host."""
@@ -30,6 +34,10 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
     @property
     def card(self) -> AgentCard:
         """Its card; fetched when it is not known yet."""
+        raise NotImplementedError
+
+    async def acard(self) -> AgentCard:
+        """Its card, awaited."""
         raise NotImplementedError
 
     @property
@@ -83,10 +91,27 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
         card = self._known
         return None if card is None else card.input_keys
 
-    @property
-    def _listed_class(self) -> Callable[[str], type | None]:
-        """Returns the class of a wire name, where it is listed here."""
-        raise NotImplementedError
+    def list_types_of(self, annotations: Sequence[object]) -> None:
+        """List the classes that a state with these annotations may hold, besides `allow=`: the host may send them.
+
+        A graph of ours does so when the agent is put into it; in any other, the first run of the agent does.
+        """
+        self._connection.list_types_of(annotations)
+
+    def _learn_input_keys(self) -> None:
+        """Fetches the card before the first run, for its `input_keys`."""
+        if self._known is None and not self._connection.card_refused:
+            try:
+                _ = self.card
+            except AgentMatrixError as error:
+                self._connection.note_card_failed(error)
+
+    async def _alearn_input_keys(self) -> None:
+        if self._known is None and not self._connection.card_refused:
+            try:
+                await self.acard()
+            except AgentMatrixError as error:
+                self._connection.note_card_failed(error)
 
     @property
     def InputType(self) -> Any:
@@ -105,7 +130,7 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
             return Any
         built: dict[tuple[int, str], Any] = self.__dict__.setdefault("_types", {})
         if (id(card), kind) not in built:
-            classes = SchemaClasses(schema, card.types, self._listed_class)
+            classes = SchemaClasses(schema, card.types, self._connection.codec.listed_class)
             built[id(card), kind] = classes.whole(card.classes.get(kind, ""), self.get_name(kind.title()))
         return built[id(card), kind]
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from agentmatrix.card import AgentCard
+from agentmatrix.errors import AgentMatrixError, AgentNotFound, HostBusy, HostUnreachable, Unauthenticated
 from agentmatrix.transport import connect
 from agentmatrix.transport.base import Transport
 from agentmatrix.transport.options import ClientOptions
@@ -39,6 +40,7 @@ class AgentConnection:
         self.codec = Codec(allow, unlisted=unlisted)
         self._schemas: set[Hashable] = set()
         self.card: AgentCard | None = None
+        self.card_refused = False
         self._requested = False
         self._transport: Transport | None = None
         self._lock = threading.Lock()
@@ -82,7 +84,7 @@ class AgentConnection:
 
     def prefetch_card(self) -> None:
         """Fetches the card beside the first run, without waiting for it."""
-        if self.card is None and not self._requested:
+        if self.card is None and not self._requested and not self.card_refused:
             self._requested = True
             self.describe()
 
@@ -91,6 +93,12 @@ class AgentConnection:
             self._requested = False
         else:
             self.set_card(future.result())
+
+    def note_card_failed(self, error: AgentMatrixError) -> None:
+        """Raises what ends a run too; a host that does not show its card may run the agent all the same, as it is."""
+        if isinstance(error, (HostUnreachable, Unauthenticated, AgentNotFound)):
+            raise error
+        self.card_refused = not isinstance(error, HostBusy)
 
     def set_card(self, reply: DescribeReply) -> None:
         """Decodes the card in the host's answer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -172,10 +172,6 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         assert card is not None
         return card
 
-    @property
-    def _listed_class(self) -> Callable[[str], type | None]:
-        return self._connection.codec.listed_class
-
     def ping(self, timeout: float = 5.0) -> float:
         """Seconds of a round trip to the host.
 
@@ -211,13 +207,6 @@ class RemoteAgent(NotebookRepr, CardAttributes):
     def __repr__(self) -> str:
         path = "".join(f"|{node}" for node in self._path)
         return f"RemoteAgent({self._connection.target!s}{path!s}, {self._connection.state})"
-
-    def list_types_of(self, annotations: Sequence[object]) -> None:
-        """List the classes that a state with these annotations may hold, besides `allow=`: the host may send them.
-
-        A graph of ours does so when the agent is put into it; in any other, the first run of the agent does.
-        """
-        self._connection.list_types_of(annotations)
 
     # Copies are remote as well and share the connection.
 
@@ -329,7 +318,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         if wants_printing(kwargs):
             return super().invoke(input, config, **kwargs)
         config = ensure_config(self.config, config)
-        _ = self.card  # names the keys of the input
+        self._learn_input_keys()
         return self._call("invoke", input, config=config, is_run=True, **kwargs).result()
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -337,7 +326,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         if wants_printing(kwargs):
             return await super().ainvoke(input, config, **kwargs)
         config = ensure_config(self.config, config)
-        await self.acard()
+        await self._alearn_input_keys()
         return await self._acall("ainvoke", input, config=config, is_run=True, **kwargs).result()
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
@@ -346,7 +335,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         if wants_printing(kwargs):
             yield from printed(partial(self.stream, input, config), kwargs, self.stream_mode)
             return
-        _ = self.card
+        self._learn_input_keys()
         yield from self._call("stream", input, config=config, is_run=True, **kwargs).parts()
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
@@ -356,7 +345,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
             async for part in aprinted(partial(self.astream, input, config), kwargs, self.stream_mode):
                 yield part
             return
-        await self.acard()
+        await self._alearn_input_keys()
         parts = self._acall("astream", input, config=config, is_run=True, **kwargs).parts()
         try:
             async for part in parts:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from agentmatrix import Host, RemoteAgent
-from agentmatrix.errors import EncodeError
+from agentmatrix.errors import EncodeError, HostError
 from agentmatrix.testing import ScriptedChatModel
 
 
@@ -284,3 +284,22 @@ def test_a_functional_graph_is_given_all(hosted: Any) -> None:
         return given
 
     assert hosted(work).invoke({"a": 1, "b": [2]}) == {"a": 1, "b": [2]}
+
+
+async def test_a_host_that_shows_no_card_runs_the_agent_all_the_same(
+    hosted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = hosted(child_of(lambda state: {"log": ["ran"]}))
+    asked: list[str] = []
+
+    def refuse(*args: Any) -> Any:
+        asked.append("")
+        raise HostError("cards are not for everybody")
+
+    monkeypatch.setattr("agentmatrix.host.describe", refuse)
+    for _ in range(2):
+        assert remote.invoke({"log": []})["log"] == ["ran"]
+        assert (await remote.ainvoke({"log": []}))["log"] == ["ran"]
+    assert len(asked) == 1
+    with pytest.raises(HostError, match="not for everybody"):
+        _ = remote.card
