@@ -36,8 +36,8 @@ class AgentCard:
         description: a sentence, from the graph's metadata or docstring; may be empty.
         checkpointer: "own" for a checkpointer of its own, else None, True or False as in `compile(checkpointer=)`.
         saver: the description of its own checkpointer, for the proxy on the other side.
-        schemas: JSON schemas by kind: "input", "output", "context", "config"; "input_model" and "output_model" of the
-            classes that `get_input_schema` and `get_output_schema` return. One that cannot be made is left out.
+        schemas: JSON schemas by kind: "input", "output", "context", "config"; where they differ, "input_model" and
+            "output_model" of what `get_input_schema` and `get_output_schema` return. What cannot be made is left out.
         classes: what makes "input" and "output": "model", "typed_dict", "dataclass"; empty for anything else.
         types: of the classes in these schemas, by name: the name on the wire, "model", "dataclass" or "enum", and the
             members of an enum.
@@ -160,7 +160,7 @@ def _schemas(graph: Any) -> tuple[dict[str, Any], dict[str, str]]:
         for kind in ("input", "output", "context", "config"):
             try:
                 made[kind] = getattr(graph, f"get_{kind}_jsonschema")()
-                if kind in ("input", "output"):
+                if kind == "output" or (kind == "input" and class_kind(graph.InputType) == "dataclass"):
                     made[f"{kind}_model"] = getattr(graph, f"get_{kind}_schema")().model_json_schema()
             except Exception as error:  # a graph without a JSON schema runs all the same
                 unmade[kind] = f"{type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from agentmatrix.card import AgentCard
 from agentmatrix.errors import AgentMatrixError
 from agentmatrix.live.live_run import LiveMixin
 from agentmatrix.remote.connection import AgentConnection
-from agentmatrix.remote.schema_classes import SchemaClasses
+from agentmatrix.remote.schema_classes import SchemaClasses, model_schema
 
 __all__ = ["CardAttributes"]
 
@@ -168,9 +168,10 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
 
     def _model(self, kind: str, make: Callable[[Any], Any]) -> type[BaseModel]:
         """The class that checks an input or an output. Its JSON schema is that of the local graph's, to the letter."""
-        self._schema(kind)  # raises where the host could not make it
-        card = self.card
-        exact = card.schemas.get(f"{kind}_model")
+        schema, card = self._schema(kind), self.card
+        exact: dict[str, Any] = card.schemas.get(f"{kind}_model") or schema or {}
+        if kind == "input" and card.classes.get(kind) == "typed_dict":
+            exact = model_schema(exact, self.get_name("Input"))
         made: Any = make(self)
-        made.model_json_schema = classmethod(lambda cls, *args, **kwargs: dict(exact))  # type: ignore
+        made.model_json_schema = classmethod(lambda cls, *args, **kwargs: dict(exact))
         return cast(type[BaseModel], made)

@@ -24,7 +24,7 @@ try:
 except ImportError:  # before pydantic 2.14
     from pydantic.experimental.missing_sentinel import MISSING
 
-__all__ = ["SchemaClasses", "given"]
+__all__ = ["SchemaClasses", "given", "model_schema"]
 
 _FORMATS: Final[Mapping[str, Any]] = {
     "date-time": datetime.datetime,
@@ -189,6 +189,13 @@ class SchemaClasses:
         said = {key: part[key] for key in ("title", "description", "default", "examples") if key in part}
         annotation = self.annotation(part)
         return Annotated[annotation, Field(**said)] if said.keys() - {"title"} else annotation
+
+
+def model_schema(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The JSON schema of a model around something that is no model itself: it refers to the schema of that."""
+    inside = {key: part for key, part in schema.items() if key != "$defs"}
+    title = str(schema.get("title", name))
+    return {"$defs": {**schema.get("$defs", {}), title: inside}, "$ref": f"#/$defs/{title}", "title": name}
 
 
 def given(value: Any) -> Any:

@@ -24,10 +24,10 @@ def describe_types(graph: Any, schemas: Mapping[str, Any]) -> dict[str, tuple[st
     found: dict[str, tuple[str, str, Mapping[str, Any] | None]] = {}
     for cls in types_of(getattr(graph, "InputType", None), getattr(graph, "OutputType", None)):
         if cls.__name__ in described:
-            members = {name: member.value for name, member in _members(cls).items()}
-            found[cls.__name__] = (wire_name(cls), "enum" if members else class_kind(cls), members or None)
+            if not issubclass(cls, Enum):
+                found[cls.__name__] = (wire_name(cls), class_kind(cls), None)
+                continue
+            members = {name: member.value for name, member in cls.__members__.items()}
+            if all(type(value) in (str, int, float, bool, type(None)) for value in members.values()):
+                found[cls.__name__] = (wire_name(cls), "enum", members)
     return found
-
-
-def _members(cls: type) -> Mapping[str, Any]:
-    return cls.__members__ if issubclass(cls, Enum) else {}
