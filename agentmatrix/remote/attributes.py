@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -101,17 +102,19 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
     def _learn_input_keys(self) -> None:
         """Fetches the card before the first run, for its `input_keys`."""
         if self._known is None and not self._connection.card_refused:
+            began = time.monotonic()
             try:
                 _ = self.card
             except AgentMatrixError as error:
-                self._connection.note_card_failed(error)
+                self._connection.note_card_failed(error, time.monotonic() - began)
 
     async def _alearn_input_keys(self) -> None:
         if self._known is None and not self._connection.card_refused:
+            began = time.monotonic()
             try:
                 await self.acard()
             except AgentMatrixError as error:
-                self._connection.note_card_failed(error)
+                self._connection.note_card_failed(error, time.monotonic() - began)
 
     @property
     def InputType(self) -> Any:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from agentmatrix.card import AgentCard
-from agentmatrix.errors import AgentMatrixError, AgentNotFound, HostBusy, HostUnreachable, Unauthenticated
+from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable
 from agentmatrix.transport import connect
 from agentmatrix.transport.base import Transport
 from agentmatrix.transport.options import ClientOptions
@@ -94,11 +94,19 @@ class AgentConnection:
         else:
             self.set_card(future.result())
 
-    def note_card_failed(self, error: AgentMatrixError) -> None:
-        """Raises what ends a run too; a host that does not show its card may run the agent all the same, as it is."""
-        if isinstance(error, (HostUnreachable, Unauthenticated, AgentNotFound)):
+    def note_card_failed(self, error: AgentMatrixError, seconds: float) -> None:
+        """Notes that the host gave no card, which may run the agent all the same; the run says what is wrong, if it is.
+
+        Args:
+            error: what the host, or the connection, has answered.
+            seconds: how long that took.
+
+        Raises:
+            HostUnreachable: nobody answered in time: a run would wait as long again.
+        """
+        if isinstance(error, HostUnreachable) and seconds >= self.options.connect_timeout:
             raise error
-        self.card_refused = not isinstance(error, HostBusy)
+        self.card_refused = not isinstance(error, (HostBusy, HostUnreachable, HostLost))
 
     def set_card(self, reply: DescribeReply) -> None:
         """Decodes the card in the host's answer."""

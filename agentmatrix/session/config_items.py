@@ -73,13 +73,15 @@ class ContextFields:
         return f"<context {self._type}: {', '.join(name for name in self.__dict__ if name != '_type')}>"
 
 
-def unpack_context(data: bytes, codec: Codec) -> Any:
+def unpack_context(data: bytes | None, codec: Codec) -> Any:
     """The caller's context on the host: of its own class if that is listed, else its fields.
 
     Args:
-        data: from `Codec.encode_partly`.
+        data: from `Codec.encode_partly`; None for no context.
         codec: the codec of the graph.
     """
+    if data is None:
+        return None
     context = codec.for_replies().decode(data, "context")
     if isinstance(context, UnlistedValue):
         for name, value in context.items():
