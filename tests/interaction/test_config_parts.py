@@ -290,16 +290,13 @@ async def test_a_host_that_shows_no_card_runs_the_agent_all_the_same(
     hosted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = hosted(child_of(lambda state: {"log": ["ran"]}))
-    asked: list[str] = []
 
     def refuse(*args: Any) -> Any:
-        asked.append("")
         raise HostError("cards are not for everybody")
 
     monkeypatch.setattr("agentmatrix.host.describe", refuse)
     for _ in range(2):
         assert remote.invoke({"log": []})["log"] == ["ran"]
         assert (await remote.ainvoke({"log": []}))["log"] == ["ran"]
-    assert len(asked) == 1
     with pytest.raises(HostError, match="not for everybody"):
         _ = remote.card
