@@ -6,10 +6,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from langgraph._internal._fields import get_cached_annotated_keys, get_update_as_tuples
 from langgraph.graph import StateGraph
 from langgraph.managed.base import is_managed_value
 from langgraph.types import Command
+from pydantic import BaseModel
 
 __all__ = [
     "add_join",
@@ -86,9 +86,16 @@ def declared_input(value: Any, keys: frozenset[str]) -> Any:
     """
     if isinstance(value, dict):
         return value if value.keys() <= keys else {key: item for key, item in value.items() if key in keys}
-    if value is None or isinstance(value, (Command, list, tuple)) or not get_cached_annotated_keys(type(value)):
+    annotated = any(base.__dict__.get("__annotations__") for base in type(value).__mro__)
+    if value is None or isinstance(value, (Command, list, tuple)) or not annotated:
         return value
-    return dict(get_update_as_tuples(value, sorted(keys)))
+    found = {key: getattr(value, key) for key in sorted(keys) if hasattr(value, key)}
+    if not isinstance(value, BaseModel):
+        return found
+    # As in LangGraph, a None of a model counts unless it is a default that nobody gave.
+    defaults = {key: field.default for key, field in type(value).model_fields.items()}
+    said = value.model_fields_set
+    return {k: v for k, v in found.items() if v is not None or defaults.get(k, ...) is not None or k in said}
 
 
 def schemas_of(graph: Any) -> list[Any]:
