@@ -51,7 +51,8 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         timeout: seconds for a whole run; None is no limit.
         allow: classes, modules or names of modules whose types the host may send.
         forward: the keys of `config["configurable"]` that go along; None for all.
-        store_prefix: the only namespaces of the parent's store that the host may use; None for all.
+        store_prefix: the namespaces of the parent's store that the host may use begin so: `["notes"]`, or `()` for
+            all of it. None, the default, closes the store.
         ssl_ca: PEM of the authorities to trust, bytes or path.
         ssl_certfile: PEM of this caller's certificate (mutual TLS), bytes or path.
         ssl_keyfile: PEM of its key, bytes or path.

@@ -23,11 +23,19 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 
+from agentmatrix.errors import HostError
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.proxies import RpcClient
 
-__all__ = ["CheckpointerProxy", "HostCheckpointerRpc", "checkpointer_proxy", "describe_saver", "plain_config"]
+__all__ = [
+    "CheckpointerProxy",
+    "HostCheckpointerRpc",
+    "checkpointer_proxy",
+    "describe_saver",
+    "own_saver_method",
+    "plain_config",
+]
 
 _OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channel_history")
 """Methods that LangGraph looks for on a saver's class: a proxy has those that the caller's saver has."""
@@ -208,6 +216,25 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
 
     async def adelete_thread(self, thread_id: str) -> None:
         await self.rpc.arequest("saver", "adelete_thread", thread_id)
+
+
+_OWN_METHODS: Final = frozenset(
+    twin
+    for method in ("get_tuple", "list", "put", "put_writes", "delete_thread", *_OPTIONAL)
+    for twin in (method, f"a{method}")
+) | {"get_next_version"}
+"""The methods of its own checkpointer that a host offers to callers."""
+
+
+def own_saver_method(saver: Any, method: str) -> Any:
+    """The method of a checkpointer that a graph on this host was compiled with.
+
+    Raises:
+        HostError: there is none, or it is not offered.
+    """
+    if not isinstance(saver, BaseCheckpointSaver) or method not in _OWN_METHODS:
+        raise HostError(f"the agent has no checkpointer of its own to ask for {method}")
+    return getattr(saver, method)
 
 
 class HostCheckpointerRpc:

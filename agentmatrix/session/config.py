@@ -11,7 +11,7 @@ which proxies are made, "lost" the reasons why values of `configurable` could no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -35,11 +35,16 @@ from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
 from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver
+from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient, encodable_items
-from agentmatrix.session.store import CacheProxy, StoreProxy, only_under
+from agentmatrix.session.saver_scope import LentSaver
+from agentmatrix.session.store import CacheProxy, ClosedStore, LentCache, LentStore, StoreProxy
 from agentmatrix.wire.codec import Codec
 
 __all__ = ["HostRunConfig", "CallerConfig", "UnencodableValue"]
+
+_CACHE_OF_REMOTE_AGENTS: Final = "agentmatrix.remote"
+"""The namespace of a cache that remote agents use, each below it its own."""
 
 
 class UnencodableValue:
@@ -77,7 +82,8 @@ class CallerConfig:
         is_run: whether the verb runs nodes, rather than reading or writing state.
         objects: takes the objects that stay here.
         forward: the keys of `configurable` that go along; None for all.
-        store_prefix: the namespaces of the store that the host may use; None for all.
+        store_prefix: the namespaces of the store that the host may use begin so; None for none.
+        agent: what the namespace of the cache that the host may use is named after.
     """
 
     def __init__(
@@ -90,9 +96,12 @@ class CallerConfig:
         objects: ProxiedObjects,
         forward: Collection[str] | None = None,
         store_prefix: tuple[str, ...] | None = None,
+        agent: str = "",
     ) -> None:
         self.config = config
         self.configurable: dict[str, Any] = dict(config.get("configurable") or {})
+        self.scope = NamespaceScope(granted_namespace(self.configurable, is_run=is_run))
+        self._agent = agent
         self._codec, self._objects = codec, objects
         self._forward, self._store_prefix = forward, store_prefix
         self.callbacks: CallerCallbacks | None = None
@@ -143,11 +152,11 @@ class CallerConfig:
         if key == config_keys.CHECKPOINTER:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
-            self._objects.expose("saver", value)
+            self._objects.expose("saver", LentSaver(value, self.configurable, self.scope, self._forward))
             return describe_saver(value)
         if key == config_keys.CACHE:
             if value is not None:
-                self._objects.expose("cache", value)
+                self._objects.expose("cache", LentCache(value, (_CACHE_OF_REMOTE_AGENTS, self._agent)))
             return {"lent": value is not None}
         if key == config_keys.STREAM:
             return {"modes": sorted(value.modes)}
@@ -171,9 +180,9 @@ class CallerConfig:
             "heartbeat": has_heartbeat(runtime),
         }
         if runtime.store is not None:
-            check = None if self._store_prefix is None else only_under(self._store_prefix)
-            self._objects.expose("store", runtime.store, check)
+            self._objects.expose("store", LentStore(runtime.store, self._store_prefix))
             packed["store"] = {
+                "closed": self._store_prefix is None,
                 "supports_ttl": bool(runtime.store.supports_ttl),
                 "ttl_config": getattr(runtime.store, "ttl_config", None),
             }
@@ -284,7 +293,8 @@ class HostRunConfig:
         if description["heartbeat"]:
             fields["heartbeat"] = lambda: rpc.notify("heartbeat")
         if "store" in description:
-            fields["store"] = StoreProxy(rpc, **description["store"])
+            store = dict(description["store"])
+            fields["store"] = ClosedStore() if store.pop("closed") else StoreProxy(rpc, **store)
         if description.get("drained") is not None:
             set_drained(self.control, description["drained"])
         return Runtime(**fields, control=self.control)

@@ -36,10 +36,10 @@ from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import tracing
 from agentmatrix.session.caller import RESUME_ADVICE
+from agentmatrix.session.checkpointer import own_saver_method
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.protocol import HostProtocol
-from agentmatrix.session.proxies import METHODS
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream
@@ -364,11 +364,11 @@ class HostRun:
             self._send(self.protocol.part(value, more=more))
 
     def _call_checkpointer(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = _saver_method(graph, method)(*args, **kwargs)
+        value = own_saver_method(graph.checkpointer, method)(*args, **kwargs)
         return list(value) if method == "list" else value
 
     async def _acall_checkpointer(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = _saver_method(graph, method)(*args, **kwargs)
+        value = own_saver_method(graph.checkpointer, method)(*args, **kwargs)
         return [item async for item in value] if method == "alist" else await value
 
     def _send(self, frame: pb.Frame | None) -> None:
@@ -441,10 +441,3 @@ class _PartSender:
             return False
         self._sent_since_credit = False
         return True
-
-
-def _saver_method(graph: Any, method: str) -> Any:
-    saver = getattr(graph, "checkpointer", None)
-    if saver in (None, True, False) or method not in METHODS["saver"]:
-        raise HostError(f"the agent has no checkpointer of its own to ask for {method}")
-    return getattr(saver, method)

@@ -46,9 +46,6 @@ SCRIPTS = {
 
 OPEN_GATES = {
     # Confinement: a host may do what a node may do, nothing more.
-    "the saver, outside of the run's thread": "the saver is lent whole; grant only the thread of the run",
-    "the saver, above the node": "the saver is lent whole; grant only namespaces at or below the node's",
-    "the store, without a prefix": "the store is lent whole; close it by default",
     "errors that end a process": "SystemExit, KeyboardInterrupt and GeneratorExit from a host have to be RemoteErrors",
     # Bounds: both directions, both sides, before Start.
     "chunks of runs that never begin": "memory without a bound before Start",
