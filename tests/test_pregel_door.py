@@ -31,7 +31,7 @@ from langgraph.func import task
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph._branch import BranchSpec
 from langgraph.graph._node import StateNodeSpec
-from langgraph.graph.state import CompiledStateGraph
+from langgraph.graph.state import CompiledStateGraph, _control_branch
 from langgraph.managed import RemainingSteps
 from langgraph.pregel import (
     Pregel,
@@ -77,6 +77,7 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (_config.ensure_config, (ANY, ANY), (), "config_values.py"),
     (_config.merge_configs, (ANY, ANY), (), "config_values.py"),
     (_config.recast_checkpoint_ns, (ANY,), (), "task_config.py"),
+    (_control_branch, (ANY,), (), "task_config.py"),
     (_config.get_callback_manager_for_config, (ANY,), (), "callback_handlers.py"),
     (_config.get_async_callback_manager_for_config, (ANY,), (), "callback_handlers.py"),
     (_replay.ReplayState, (ANY,), (), "config_values.py"),
@@ -244,6 +245,22 @@ def test_a_reserved_key_of_a_newer_langgraph_is_dropped_at_the_boundary() -> Non
 
 
 # Values behind the keys.
+
+
+def test_the_declared_targets_of_a_node_are_read_from_its_writers() -> None:
+    seen: dict[str, object] = {}
+
+    def look(name: str) -> Callable[[State, RunnableConfig], State]:
+        def node(state: State, config: RunnableConfig) -> State:
+            seen[name] = task_config.declared_targets(config["configurable"])
+            return {}
+
+        return node
+
+    graph = StateGraph(State).add_node("held", look("held"), destinations=("free", END)).add_node("free", look("free"))
+    graph.add_edge(START, "held").add_conditional_edges("held", lambda state: "free", ["free"]).compile().invoke({})
+    broken = mend("task_config.py", "how a node's writers keep its destinations")
+    assert seen == {"held": {"free", END}, "free": None}, broken
 
 
 def names(cls: Any) -> set[str]:

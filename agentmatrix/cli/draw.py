@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from agentmatrix.cli.host_options import HostOptions, Insecure, SslCa, SslCertfile, SslKeyfile, Target, TokenFile
+from agentmatrix.cli.terminal_text import terminal_text
 
 __all__ = ["draw"]
 
@@ -36,8 +37,9 @@ def draw(
 
     graph = resolve(target, HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure))
     if format is Format.mermaid:
-        print(draw_mermaid(graph))
+        drawn = draw_mermaid(graph)
     elif format is Format.svg:
-        print(draw_svg(graph))
+        drawn = draw_svg(graph)
     else:
-        print(draw_text(graph, ascii=format is Format.ascii))
+        drawn = draw_text(graph, ascii=format is Format.ascii)
+    print(terminal_text(drawn))

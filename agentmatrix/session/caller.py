@@ -17,20 +17,23 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import ParentCommand
 from langgraph.runtime import RunControl
 
-from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, SignalError
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, ProtocolError, SignalError
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
+from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
+from agentmatrix.session.event_scope import check_command
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.transport.base import FrameStream, Transport
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.remote_failures import decode_failure, encode_failure
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
@@ -261,12 +264,23 @@ class CallerRun:
 
     def _result_of(self, end: pb.End) -> Any:
         if end.WhichOneof("outcome") == "failure":
-            raise decode_failure(end.failure, self.codec)
+            error = raisable(decode_failure(end.failure, self.codec))
+            if isinstance(error, ParentCommand):
+                self._check_command(error)
+            raise error
         return self.codec.decode(end.result, "result")
+
+    def _check_command(self, error: ParentCommand) -> None:
+        if self.config is None or not self.spec.is_run:
+            raise ProtocolError(f"the host sent a command in answer to {self.spec.verb}, which runs nothing")
+        check_command(error, self.config.scope, declared_targets(self.config.configurable))
 
     def _decode_part(self, part: pb.Part) -> tuple[Any, ...]:
         """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
         value: tuple[Any, ...] = self.codec.decode(part.value, "part") if part.value else ()
+        if self.spec.kwargs.get("subgraphs") and self.spec.is_run and self.config is not None:
+            for item in value:
+                self.config.events.check_part(_namespace_of(item))
         return value
 
     def _remaining(self) -> float | None:
@@ -280,6 +294,13 @@ class CallerRun:
             f"{self.spec.agent!r} at {self.transport.address} did not finish {self.spec.verb} within "
             f"{self.spec.timeout:g} s; it has been cancelled there. RemoteAgent(timeout=...) sets the limit"
         )
+
+
+def _namespace_of(part: Any) -> object:
+    """The namespace that a part of a stream with subgraphs names."""
+    if isinstance(part, dict):
+        return part.get("ns")
+    return part[0] if isinstance(part, tuple) and part else None
 
 
 def _with_advice(error: AgentMatrixError) -> AgentMatrixError:

@@ -35,6 +35,7 @@ from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
 from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver
+from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient, encodable_items
 from agentmatrix.session.saver_scope import LentSaver
@@ -105,8 +106,9 @@ class CallerConfig:
         self._codec, self._objects = codec, objects
         self._forward, self._store_prefix = forward, store_prefix
         self.callbacks: CallerCallbacks | None = None
+        self.events = EventScope(self.scope)
         if is_run:
-            self.callbacks = CallerCallbacks(config, is_async=is_async, codec=codec)
+            self.callbacks = CallerCallbacks(config, is_async=is_async, codec=codec, scope=self.scope)
             objects.expose("callback", self.callbacks)
         self.control: RunControl | None = None
         self._is_run = is_run
@@ -192,7 +194,12 @@ class CallerConfig:
         return packed
 
     def on_event(self, kind: str, args: tuple[Any, ...]) -> Any:
-        """Passes an event of the host on to the object that it concerns. The result may be an awaitable."""
+        """Passes an event of the host on to the object that it concerns. The result may be an awaitable.
+
+        Raises:
+            ProtocolError: the event is malformed, or not for this host to say.
+        """
+        self.events.check(kind, args, self.configurable)
         if kind in ("callback", "tap", "replica", "seen"):
             return None if self.callbacks is None else self.callbacks.on_event(kind, args)
         if kind == "stream":
@@ -216,7 +223,7 @@ class CallerConfig:
     def _write(self, namespace: str | None, value: Any) -> None:
         runtime: Runtime[Any] = self.configurable[config_keys.RUNTIME]
         config: RunnableConfig = {**self.config, "configurable": self.configurable}
-        in_namespace(config, namespace, runtime.stream_writer, value)
+        in_namespace(config, namespace or self.scope.namespace, runtime.stream_writer, value)
 
 
 class _WrittenKeysProxy(list[frozenset[str]]):

@@ -44,7 +44,7 @@ from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.remote_failures import decode_failure, encode_failure
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "HostRun"]
@@ -224,7 +224,7 @@ class HostRun:
 
     def _result_of(self, target: str, method: str, reply: pb.Reply) -> Any:
         if reply.WhichOneof("outcome") == "failure":
-            raise decode_failure(reply.failure, self.codec)
+            raise raisable(decode_failure(reply.failure, self.codec))
         return self.codec.decode(reply.value, f"reply of {target}.{method}")
 
     def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:

@@ -106,8 +106,9 @@ class RawCaller:
 class Granted:
     """One run on a fake host: what it may say to its caller, and ask of it."""
 
-    def __init__(self, run: int, say: Callable[[bytes], None], inbox: queue.Queue[pb.Frame | None]) -> None:
-        self.run, self._say, self._inbox = run, say, inbox
+    def __init__(self, frame: pb.Frame, say: Callable[[bytes], None], inbox: queue.Queue[pb.Frame | None]) -> None:
+        self.run, self.start = frame.run, frame.start
+        self._say, self._inbox = say, inbox
         self._requests = 0
 
     def say(self, **body: Any) -> None:
@@ -163,7 +164,7 @@ class FakeHost:
             while (frame := inbox.get()) is not None:
                 if frame.HasField("start"):
                     try:
-                        self.behave(Granted(frame.run, outbox.put, inbox))
+                        self.behave(Granted(frame, outbox.put, inbox))
                     except Exception as error:
                         print("fake host:", brief(error), file=sys.stderr)
 

@@ -45,8 +45,6 @@ SCRIPTS = {
 }
 
 OPEN_GATES = {
-    # Confinement: a host may do what a node may do, nothing more.
-    "errors that end a process": "SystemExit, KeyboardInterrupt and GeneratorExit from a host have to be RemoteErrors",
     # Bounds: both directions, both sides, before Start.
     "chunks of runs that never begin": "memory without a bound before Start",
     "a caller that never reads": "memory without a bound towards a peer that never reads",
