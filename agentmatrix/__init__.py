@@ -21,6 +21,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
+    from agentmatrix.transport.identity import Identity
     from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "CyclicGraph",
     "Dag",
     "Host",
+    "Identity",
     "RemoteAgent",
     "after",
     "all_of",
@@ -52,6 +54,7 @@ _HOMES = {
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",
     "Host": "agentmatrix.host",
+    "Identity": "agentmatrix.transport.identity",
     "RemoteAgent": "agentmatrix.remote",
     "after": "agentmatrix.triggers",
     "all_of": "agentmatrix.triggers",

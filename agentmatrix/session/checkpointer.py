@@ -88,7 +88,11 @@ def plain_config(config: RunnableConfig | None) -> Any:
     if not plain["metadata"]:
         del plain["metadata"]
     configurable: Mapping[str, Any] = config.get("configurable", {})
-    plain["configurable"] = {key: value for key, value in configurable.items() if not config_keys.is_reserved(key)}
+    plain["configurable"] = {
+        key: value
+        for key, value in configurable.items()
+        if not config_keys.is_reserved(key) and not config_keys.is_authentication(key)
+    }
     return plain
 
 

@@ -11,11 +11,12 @@ which proxies are made, "lost" the reasons why values of `configurable` could no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.runtime import RunControl, Runtime
+from langgraph.runtime import RunControl, Runtime, ServerInfo
 
 from agentmatrix.errors import EncodeError
 from agentmatrix.pregel import config_keys
@@ -40,6 +41,7 @@ from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespac
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient, encodable_items
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.store import CacheProxy, ClosedStore, LentCache, LentStore, StoreProxy
+from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
 
 __all__ = ["HostRunConfig", "CallerConfig", "UnencodableValue"]
@@ -71,6 +73,20 @@ class UnencodableValue:
 
     def __repr__(self) -> str:
         return f"<not encodable: {object.__getattribute__(self, '_reason')}>"
+
+
+_PLAIN_KEYS: Final = frozenset({"tags", "metadata", "run_name", "max_concurrency", "recursion_limit", "run_id"})
+"""The keys of a config that cross as they are."""
+
+
+def _said_by_the_caller(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller may say in `configurable` or `metadata`: nothing that LangGraph or a host keeps to itself."""
+    kept = values.items() if isinstance(values, Mapping) else ()
+    return {
+        key: value
+        for key, value in kept
+        if isinstance(key, str) and not config_keys.is_reserved(key) and not config_keys.is_authentication(key)
+    }
 
 
 class CallerConfig:
@@ -124,7 +140,7 @@ class CallerConfig:
                     packed["lent"][key] = description
             elif key == WRITTEN_KEYS:
                 packed["lent"][key] = {"lent": True}
-            elif not config_keys.is_reserved(key):
+            elif not config_keys.is_reserved(key) and not config_keys.is_authentication(key):
                 self._put(packed, key, value)
         if self.callbacks is not None:
             packed["callbacks"] = self.callbacks.packed
@@ -177,7 +193,8 @@ class CallerConfig:
             "context": runtime.context,
             "previous": runtime.previous,
             "execution_info": runtime.execution_info,
-            "server_info": runtime.server_info,
+            # Who calls is for each host to find out.
+            "server_info": None if runtime.server_info is None else replace(runtime.server_info, user=None),
             "writer": has_stream_writer(runtime),
             "heartbeat": has_heartbeat(runtime),
         }
@@ -245,21 +262,31 @@ class HostRunConfig:
         rpc: reaches the caller.
         is_async: whether the verb is one of the async ones.
         is_run: whether the verb runs nodes, rather than reading or writing state.
+        user: who calls, as this host has found out; whatever the caller says of it is dropped.
     """
 
-    def __init__(self, packed: dict[str, Any], rpc: RpcClient, *, is_async: bool, is_run: bool) -> None:
-        self.rpc = rpc
+    def __init__(
+        self,
+        packed: Mapping[str, Any],
+        rpc: RpcClient,
+        *,
+        is_async: bool,
+        is_run: bool,
+        user: Identity | None = None,
+    ) -> None:
+        self.rpc, self._user = rpc, user
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
         self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
         self.finish: Callable[[], None] = lambda: None
-        config = dict(packed["config"])
-        configurable = {
-            key: value
-            for key, value in packed["configurable"].items()
-            if not config_keys.is_reserved(key) and key != "langgraph_auth_user"
-        }
-        configurable |= {key: UnencodableValue(reason) for key, reason in packed["lost"].items()}
+        config = {key: value for key, value in packed["config"].items() if key in _PLAIN_KEYS}
+        if "metadata" in config:
+            config["metadata"] = _said_by_the_caller(config["metadata"])
+        configurable = _said_by_the_caller(packed["configurable"])
+        lost = _said_by_the_caller(packed["lost"])
+        configurable |= {key: UnencodableValue(reason) for key, reason in lost.items()}
         configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
+        if user is not None:
+            configurable[config_keys.AUTH_USER] = user
         for key, description in packed["lent"].items():
             if key in config_keys.PROXIED:
                 configurable[key] = self._make_proxy(key, description)
@@ -294,7 +321,8 @@ class HostRunConfig:
 
     def _make_runtime(self, description: dict[str, Any]) -> Runtime[Any]:
         rpc = self.rpc
-        fields = {key: description[key] for key in ("context", "previous", "execution_info", "server_info")}
+        fields = {key: description[key] for key in ("context", "previous", "execution_info")}
+        fields["server_info"] = self._server_info(description["server_info"])
         if description["writer"]:
             fields["stream_writer"] = lambda value: rpc.notify("writer", current_namespace(), value)
         if description["heartbeat"]:
@@ -305,6 +333,12 @@ class HostRunConfig:
         if description.get("drained") is not None:
             set_drained(self.control, description["drained"])
         return Runtime(**fields, control=self.control)
+
+    def _server_info(self, said: Any) -> ServerInfo | None:
+        """The caller's assistant and graph, and the user whom this host knows."""
+        if isinstance(said, ServerInfo):
+            return replace(said, user=cast(Any, self._user))
+        return None if self._user is None else ServerInfo("", "", cast(Any, self._user))
 
     def _make_scratchpad(self, description: dict[str, Any]) -> Any:
         pending = [description["null_resume"]]

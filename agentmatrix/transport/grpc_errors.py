@@ -14,6 +14,7 @@ from agentmatrix.errors import (
     HostError,
     HostLost,
     HostUnreachable,
+    PermissionDenied,
     Unauthenticated,
     VersionMismatch,
 )
@@ -23,6 +24,7 @@ __all__ = ["call_error", "connect_error", "status_code", "timeout_error"]
 _CODES: list[tuple[type[HostError], grpc.StatusCode]] = [
     (AgentNotFound, grpc.StatusCode.NOT_FOUND),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (HostBusy, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (VersionMismatch, grpc.StatusCode.FAILED_PRECONDITION),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
@@ -105,6 +107,8 @@ def call_error(
     match code:
         case grpc.StatusCode.NOT_FOUND:
             return AgentNotFound(details)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return PermissionDenied(details)
         case grpc.StatusCode.FAILED_PRECONDITION:
             return VersionMismatch(details)
         case grpc.StatusCode.DEADLINE_EXCEEDED if connected:

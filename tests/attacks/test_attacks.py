@@ -60,11 +60,7 @@ OPEN_GATES = {
     "one run id on two streams": "a run that is sent twice runs twice",
     "health while a host drains": "health says SERVING while the host drains",
     # Identity.
-    "a spoofed user in the arguments": "the config is cleaned where it is unpacked, not where the verb is called",
-    "a spoofed user in the lent runtime": "the caller says who it is: only the host may",
-    "the threads of another caller": "callers have no identity: each may use the threads of all",
     "the token in a pickle": "a pickled RemoteAgent has its token in it",
-    "a host with an empty token": "a token of spaces, or an empty one, is taken for a token",
     "an expired certificate is called expired": "errors do not tell expired from untrusted",
 }
 """By the name of an attack that succeeds today: what is missing."""
