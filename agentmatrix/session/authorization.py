@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
@@ -31,9 +32,14 @@ class Authorization:
 
     Args:
         rule: see `Authorize`; None allows everything to everyone whom the host admits.
+
+    Raises:
+        TypeError: the function is an async one.
     """
 
     def __init__(self, rule: Authorize | None = None) -> None:
+        if inspect.iscoroutinefunction(rule):
+            raise TypeError("authorize= takes a plain function, or a table: it is asked where nothing can be awaited")
         self._table = _table(rule) if isinstance(rule, Mapping) else None
         self._function = rule if not isinstance(rule, Mapping) else None
 

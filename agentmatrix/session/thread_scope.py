@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -24,7 +25,7 @@ from langgraph.pregel import Pregel
 
 from agentmatrix.transport.identity import Identity
 
-__all__ = ["ThreadScopedSaver", "scoped_graph"]
+__all__ = ["ThreadScopedSaver", "scoped_graph", "scoped_saver"]
 
 _RUNS_OF_ALL: Final = "the runs of a host belong to all of its callers: delete threads, which are your own"
 
@@ -35,8 +36,13 @@ def scoped_graph(graph: Pregel[Any, Any, Any, Any], user: Identity | None) -> Pr
     if user is None or not isinstance(saver, BaseCheckpointSaver):
         return graph
     scoped = copy.copy(graph)
-    scoped.checkpointer = ThreadScopedSaver(saver, user.name)
+    scoped.checkpointer = scoped_saver(saver, user.name)
     return scoped
+
+
+def scoped_saver(saver: BaseCheckpointSaver[Any], name: str) -> ThreadScopedSaver:
+    """The threads of the identity of that name in a checkpointer."""
+    return _class_for(type(saver))(saver, name)
 
 
 class ThreadScopedSaver(BaseCheckpointSaver[Any]):
@@ -58,7 +64,7 @@ class ThreadScopedSaver(BaseCheckpointSaver[Any]):
         return self._saver.config_specs
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> ThreadScopedSaver:
-        return ThreadScopedSaver(self._saver.with_allowlist(extra_allowlist), self._name)
+        return scoped_saver(self._saver.with_allowlist(extra_allowlist), self._name)
 
     def get_next_version(self, current: Any, channel: None) -> Any:
         return self._saver.get_next_version(current, channel)
@@ -107,14 +113,6 @@ class ThreadScopedSaver(BaseCheckpointSaver[Any]):
                         return
                     yield self._shown(found, config)
 
-    def get_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
-        with self._own_words():
-            return self._saver.get_delta_channel_history(config=self._stored(config), channels=channels)
-
-    async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
-        with self._own_words():
-            return await self._saver.aget_delta_channel_history(config=self._stored(config), channels=channels)
-
     # Writing.
 
     def put(
@@ -161,28 +159,6 @@ class ThreadScopedSaver(BaseCheckpointSaver[Any]):
         with self._own_words():
             await self._saver.adelete_thread(self._id(thread_id))
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        with self._own_words():
-            self._saver.copy_thread(self._id(source_thread_id), self._id(target_thread_id))
-
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        with self._own_words():
-            await self._saver.acopy_thread(self._id(source_thread_id), self._id(target_thread_id))
-
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        with self._own_words():
-            self._saver.prune([self._id(thread) for thread in thread_ids], strategy=strategy)
-
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        with self._own_words():
-            await self._saver.aprune([self._id(thread) for thread in thread_ids], strategy=strategy)
-
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        raise PermissionError(_RUNS_OF_ALL)
-
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        raise PermissionError(_RUNS_OF_ALL)
-
     # Ids, there and back.
 
     def _id(self, thread: object) -> str:
@@ -220,6 +196,48 @@ class ThreadScopedSaver(BaseCheckpointSaver[Any]):
         except Exception as error:
             error.args = tuple(arg.replace(self._prefix, "") if isinstance(arg, str) else arg for arg in error.args)
             raise
+
+
+class _OptionalMethods(ThreadScopedSaver):
+    """What not every checkpointer can do. LangGraph asks a saver's class whether it can."""
+
+    def get_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
+        with self._own_words():
+            return self._saver.get_delta_channel_history(config=self._stored(config), channels=channels)
+
+    async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
+        with self._own_words():
+            return await self._saver.aget_delta_channel_history(config=self._stored(config), channels=channels)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        with self._own_words():
+            self._saver.copy_thread(self._id(source_thread_id), self._id(target_thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        with self._own_words():
+            await self._saver.acopy_thread(self._id(source_thread_id), self._id(target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        with self._own_words():
+            self._saver.prune([self._id(thread) for thread in thread_ids], strategy=strategy)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        with self._own_words():
+            await self._saver.aprune([self._id(thread) for thread in thread_ids], strategy=strategy)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        raise PermissionError(_RUNS_OF_ALL)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        raise PermissionError(_RUNS_OF_ALL)
+
+
+@cache
+def _class_for(saver: Any) -> type[ThreadScopedSaver]:
+    """The class with those of the optional methods that a class of savers has of its own."""
+    names = [name for name in vars(_OptionalMethods) if not name.startswith("_")]
+    own = {name for name in names if getattr(saver, name, None) is not getattr(BaseCheckpointSaver, name)}
+    return type("ThreadScopedSaver", (ThreadScopedSaver,), {name: vars(_OptionalMethods)[name] for name in own})
 
 
 class _ListOptions:
