@@ -63,6 +63,7 @@ class Host:
         certificate, private_key, client_ca: the same three, by other names.
         insecure: allow an address that others can reach without TLS and a token.
         allow: classes, modules or names of modules whose types callers may send, besides those of the graphs' schemas.
+        tracebacks: callers get the traceback of an error, with files and source lines of this host, not its text alone.
         max_runs: runs at a time; more are refused with `HostBusy`.
         allow_version_skew: take callers whose langgraph has another minor version.
 
@@ -88,6 +89,7 @@ class Host:
         client_ca: Pem | None = None,
         insecure: bool = False,
         allow: Iterable[object] = (),
+        tracebacks: bool = False,
         max_runs: int = 1000,
         allow_version_skew: bool = False,
     ) -> None:
@@ -104,6 +106,7 @@ class Host:
             insecure=insecure,
         )
         self._authorization, self._share_threads = Authorization(authorize), share_threads
+        self._tracebacks = tracebacks
         self._max_runs, self._skew = max_runs, allow_version_skew
         self._server: Server | None = None
         self._state: HostState | None = None
@@ -141,6 +144,7 @@ class Host:
             allow_version_skew=self._skew,
             authorization=self._authorization,
             share_threads=self._share_threads,
+            tracebacks=self._tracebacks,
         )
         server = listen(self._address, _HostServicer(state), self._options)
         try:
@@ -164,11 +168,12 @@ class Host:
         """
         hosted = self.graphs[name] = _as_graph(graph, name)
         if self._state is not None:
-            self._state.exported[name] = ExportedGraph(hosted, Codec([*graph_types(hosted), *self.allow, *allow]))
+            self._state.exported[name] = self._export(hosted, allow)
         return hosted
 
-    def _export(self, graph: Pregel[Any, Any, Any, Any]) -> ExportedGraph:
-        return ExportedGraph(graph, Codec([*graph_types(graph), *self.allow]))
+    def _export(self, graph: Pregel[Any, Any, Any, Any], allow: Iterable[object] = ()) -> ExportedGraph:
+        types = [*graph_types(graph), *self.allow, *allow]
+        return ExportedGraph(graph, Codec(types, tracebacks=self._tracebacks))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""

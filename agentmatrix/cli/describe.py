@@ -10,6 +10,7 @@ import typer
 from agentmatrix.cli.host_options import (
     HostOptions,
     Insecure,
+    ServerName,
     SslCa,
     SslCertfile,
     SslKeyfile,
@@ -33,6 +34,7 @@ def describe(
     ssl_ca: SslCa = None,
     ssl_certfile: SslCertfile = None,
     ssl_keyfile: SslKeyfile = None,
+    server_name: ServerName = None,
     insecure: Insecure = False,
     timeout: Timeout = None,
 ) -> None:
@@ -43,7 +45,7 @@ def describe(
     from agentmatrix.cli.targets import is_remote
     from agentmatrix.transport import parse_target
 
-    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout)
+    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, timeout)
     if is_remote(target) and not parse_target(target).agent:
         agents = options.agents(target)
         print(json_line(agents) if as_json else "\n".join(_columns(agents.items())))

@@ -30,7 +30,7 @@ class AgentConnection:
 
     def __init__(self, target: Target, options: ClientOptions, allow: tuple[object, ...]) -> None:
         self.target, self.options, self.allow = target, options, allow
-        self.codec = Codec(allow)
+        self.codec = Codec(allow, tracebacks=False)  # what fails here is nothing for the host
         self.card: AgentCard | None = None
         self._requested = False
         self._transport: Transport | None = None

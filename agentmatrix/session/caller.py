@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -97,6 +98,8 @@ class CallerRun:
         self._signals: SignalRouter | None = None
         self._forwarder: SignalForwarder | None = None
         self._unacked: dict[int, PendingSignal] = {}
+        self._raised: deque[BaseException] = deque(maxlen=8)
+        """What objects of the caller have raised lately, with tracebacks, which do not cross."""
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
     def open(self) -> None:
@@ -239,6 +242,7 @@ class CallerRun:
             except EncodeError as error:
                 failure = error
         if failure is not None:
+            self._raised.append(failure)
             reply.failure = encode_failure(failure, self.codec)
         with self._lock:
             self._send(self.protocol.reply(reply))
@@ -267,8 +271,13 @@ class CallerRun:
             error = raisable(decode_failure(end.failure, self.codec))
             if isinstance(error, ParentCommand):
                 self._check_command(error)
-            raise error
+            raise error from self._own_cause(error)
         return self.codec.decode(end.result, "result")
+
+    def _own_cause(self, error: BaseException) -> BaseException | None:
+        """What has been raised here, where that is what the run has ended with; else the cause that came with it."""
+        same = (own for own in self._raised if type(own) is type(error) and str(own) == str(error))
+        return next(same, error.__cause__)
 
     def _check_command(self, error: ParentCommand) -> None:
         if self.config is None or not self.spec.is_run:

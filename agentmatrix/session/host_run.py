@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import threading
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final
 
-from langgraph.errors import GraphDrained
+from langgraph.errors import GraphBubbleUp, GraphDrained
 
 from agentmatrix.errors import (
     AgentMatrixError,
@@ -50,6 +51,8 @@ from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "HostRun"]
 
+_logger = logging.getLogger(__name__)
+
 STOPPING: Final = "the host is stopping"
 """The reason to stop a run by which its caller is told that the host was lost."""
 
@@ -60,7 +63,7 @@ class HostRun:
     def __init__(self, frames: FrameStream, host: HostState, user: Identity | None = None) -> None:
         self.frames, self.host, self.user = frames, host, user
         self.protocol = HostProtocol()
-        self.codec = Codec()
+        self.codec = Codec(tracebacks=host.tracebacks)
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.workers, self._ack_signal)
@@ -386,6 +389,8 @@ class HostRun:
                 encoded = self.codec.encode(encodable_result(result), "result")
             except BaseException as error:
                 failure = error
+        if isinstance(failure, Exception) and not isinstance(failure, GraphBubbleUp):
+            _logger.info("%s failed", self._verb or "a run", exc_info=failure)  # callers may not get the traceback
         broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
         with self._lock:
             self._send(self.protocol.end(result=encoded, failure=broken))

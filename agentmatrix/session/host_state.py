@@ -67,6 +67,7 @@ class HostState:
         allow_version_skew: take callers whose langgraph has another minor version.
         authorization: decides who may call what.
         share_threads: whether callers share the threads of the checkpointers that graphs were compiled with.
+        tracebacks: whether callers get the tracebacks of errors.
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
     """
@@ -79,6 +80,7 @@ class HostState:
     allow_version_skew: bool = False
     authorization: Authorization = field(default_factory=Authorization)
     share_threads: bool = False
+    tracebacks: bool = False
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
 
@@ -108,13 +110,15 @@ class HostState:
     def graph(self, agent: str, user: Identity | None = None) -> ExportedGraph:
         """The exported graph of that name; raises AgentNotFound, which lists what the caller may know of."""
         if agent not in self.exported:
-            known = "" if self.authorization.blocks else f"; it has: {', '.join(self.names_for(user)) or 'none'}"
+            known = (
+                "" if self.authorization.blocks else f"; it has: {', '.join(sorted(self.names_for(user))) or 'none'}"
+            )
             raise AgentNotFound(f"the host has no agent {agent!r}{known}")
         return self.exported[agent]
 
     def names_for(self, user: Identity | None) -> list[str]:
         """The names of the agents that a caller may call. Not on the I/O thread where `authorization.blocks`."""
-        return sorted(name for name in self.exported if self.authorization.allows(user, name, "describe"))
+        return [name for name in self.exported if self.authorization.allows(user, name, "describe")]
 
     def graph_for(self, exported: ExportedGraph, user: Identity | None) -> Pregel[Any, Any, Any, Any]:
         """The graph that runs for a caller: with threads of the caller's own, where it keeps any."""

@@ -10,7 +10,7 @@ import copy
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from langchain_core.runnables import RunnableConfig
@@ -42,7 +42,7 @@ def scoped_graph(graph: Pregel[Any, Any, Any, Any], user: Identity | None) -> Pr
 
 def scoped_saver(saver: BaseCheckpointSaver[Any], name: str) -> ThreadScopedSaver:
     """The threads of the identity of that name in a checkpointer."""
-    return _class_for(type(saver))(saver, name)
+    return _class_for(cast(Any, type(saver)))(saver, name)
 
 
 class ThreadScopedSaver(BaseCheckpointSaver[Any]):

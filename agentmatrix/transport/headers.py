@@ -6,12 +6,9 @@ import os
 from pathlib import Path
 
 from agentmatrix.errors import AddressError
-from agentmatrix.transport.options import ClientOptions
+from agentmatrix.transport.options import ClientOptions, is_secret
 
 __all__ = ["has_secret", "request_metadata"]
-
-_SECRET = ("authorization", "cookie", "key", "password", "secret", "token")
-"""What the names of headers with secrets have in them."""
 
 
 def request_metadata(options: ClientOptions) -> tuple[tuple[str, str], ...]:
@@ -35,8 +32,7 @@ def request_metadata(options: ClientOptions) -> tuple[tuple[str, str], ...]:
 
 def has_secret(options: ClientOptions) -> bool:
     """Whether something among the headers must not be read on the way: the token, or a header named like a secret."""
-    names = [name.lower() for name in options.headers]
-    return options.token is not None or any(word in name for name in names for word in _SECRET)
+    return options.token is not None or any(map(is_secret, options.headers))
 
 
 def _token(token: str | os.PathLike[str]) -> str:

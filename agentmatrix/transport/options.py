@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentmatrix.transport.watched_file import Pem
@@ -12,9 +12,18 @@ from agentmatrix.transport.watched_file import Pem
 if TYPE_CHECKING:
     from agentmatrix.transport.authentication import Authenticate
 
-__all__ = ["ClientOptions", "Pem", "ServerOptions"]
+__all__ = ["ClientOptions", "Pem", "ServerOptions", "is_secret"]
 
 MIB = 1 << 20
+
+
+_SECRET = ("authorization", "cookie", "key", "password", "secret", "token")
+"""What the names of headers with secrets have in them."""
+
+
+def is_secret(header: str) -> bool:
+    """Whether a header of this name has a value that nobody else may read."""
+    return any(word in header.lower() for word in _SECRET)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,16 @@ class ClientOptions:
         values["headers"] = tuple(sorted(self.headers.items()))
         values["credentials"] = id(self.credentials)
         return tuple(values.values())
+
+    def without_secrets(self) -> ClientOptions:
+        """These options as a pickle may keep them: with the paths of files, without tokens, keys and secret headers."""
+        return replace(
+            self,
+            token=None if isinstance(self.token, str) else self.token,
+            headers={name: value for name, value in self.headers.items() if not is_secret(name)},
+            private_key=None if isinstance(self.private_key, bytes) else self.private_key,
+            credentials=None,
+        )
 
     @property
     def secure(self) -> bool:

@@ -41,18 +41,27 @@ class Codec:
             fields come with it. Classes defined in functions are given as objects.
         max_bytes: the most bytes of a message, and the most memory of its value (estimated from above).
         max_depth: how many containers may be nested; at most 240.
+        tracebacks: whether exceptions are encoded with the text of their traceback.
     """
 
-    def __init__(self, allow: Iterable[object] = (), *, max_bytes: int = 1 << 30, max_depth: int = 200) -> None:
+    def __init__(
+        self,
+        allow: Iterable[object] = (),
+        *,
+        max_bytes: int = 1 << 30,
+        max_depth: int = 200,
+        tracebacks: bool = True,
+    ) -> None:
         self._allowed = {**built_in_classes(), **allowed_classes(allow)}
         self._max_bytes = max_bytes
         self._max_depth = min(max_depth, _DEEPEST)
+        self._tracebacks = tracebacks
         self._object_codecs: dict[type, ObjectCodec] = {}
         self._encoders: dict[type, EncodePart] = {**scalars.ENCODERS, **containers.ENCODERS}
 
     def extended(self, allow: Iterable[object]) -> Codec:
         """A codec that allows these classes as well."""
-        codec = Codec((), max_bytes=self._max_bytes, max_depth=self._max_depth)
+        codec = Codec((), max_bytes=self._max_bytes, max_depth=self._max_depth, tracebacks=self._tracebacks)
         codec._allowed = {**self._allowed, **allowed_classes(allow)}
         codec._object_codecs = dict(self._object_codecs)
         return codec
@@ -138,7 +147,7 @@ class Codec:
 
     def _find_encoder(self, cls: type) -> EncodePart:
         if issubclass(cls, BaseException):
-            return exceptions.encode_exception
+            return exceptions.encode_exception if self._tracebacks else exceptions.encode_without_traceback
         if issubclass(cls, type):
             return self._encode_class
         encode = arrays.encoder_of(cls)
