@@ -271,13 +271,15 @@ class CallerRun:
             error = raisable(decode_failure(end.failure, self.codec))
             if isinstance(error, ParentCommand):
                 self._check_command(error)
-            raise error from self._own_cause(error)
+            self._restore_traceback(error)
+            raise error
         return self.codec.decode(end.result, "result")
 
-    def _own_cause(self, error: BaseException) -> BaseException | None:
-        """What has been raised here, where that is what the run has ended with; else the cause that came with it."""
-        same = (own for own in self._raised if type(own) is type(error) and str(own) == str(error))
-        return next(same, error.__cause__)
+    def _restore_traceback(self, error: BaseException) -> None:
+        """Names as the cause what has been raised here, where that is what the run has ended with."""
+        if error.__cause__ is None:
+            same = (own for own in self._raised if type(own) is type(error) and str(own) == str(error))
+            error.__cause__ = next(same, None)
 
     def _check_command(self, error: ParentCommand) -> None:
         if self.config is None or not self.spec.is_run:
