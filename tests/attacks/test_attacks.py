@@ -59,9 +59,6 @@ OPEN_GATES = {
     "one cut under all runs of a connection": "no run of a stream that was cut goes on",
     "one run id on two streams": "a run that is sent twice runs twice",
     "health while a host drains": "health says SERVING while the host drains",
-    # Identity.
-    "the token in a pickle": "a pickled RemoteAgent has its token in it",
-    "an expired certificate is called expired": "errors do not tell expired from untrusted",
 }
 """By the name of an attack that succeeds today: what is missing."""
 

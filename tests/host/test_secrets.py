@@ -12,7 +12,6 @@ from typing import Any, TypedDict
 import pytest
 import trustme
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
@@ -20,6 +19,7 @@ from langgraph.runtime import Runtime
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.errors import AddressError, HostUnreachable, Unauthenticated
 from agentmatrix.transport.watched_file import WatchedFile
+from tests.attacks.internals import recorded_messages
 
 
 class State(TypedDict, total=False):
@@ -258,21 +258,11 @@ class Broken(InMemorySaver):
 
 
 async def test_what_fails_at_the_caller_keeps_its_traceback_there_and_shows_none_to_the_host(verbs: Any) -> None:
-    seen: list[str] = []
-
-    def look(state: State, config: RunnableConfig) -> State:
-        try:
-            config["configurable"]["__pregel_checkpointer"].put({"configurable": {}}, {}, {}, {})
-        except Exception as error:
-            seen.append("".join(traceback.format_exception(error)))
-        return {}
-
-    with Host({"look": one(look)}) as host:
-        remote = RemoteAgent(f"{host.address}/look")
+    with Host({"tell": one(tell)}) as host, recorded_messages() as messages:
+        remote = RemoteAgent(f"{host.address}/tell")
         config: Any = {"configurable": {"__pregel_checkpointer": Broken(), "thread_id": "1"}}
         with pytest.raises(RuntimeError, match="the disk is full") as caught:
             await verbs.invoke(remote, {}, config)
-    assert all("saver_scope.py" not in text for text in seen)
-    assert "in put" in "".join(traceback.format_exception(caught.value)) or "in aput" in "".join(
-        traceback.format_exception(caught.value)
-    )
+    assert ("in aput" if verbs.is_async else "in put") in "".join(traceback.format_exception(caught.value))
+    assert any(b"the disk is full" in message for message in messages)
+    assert not any(b"Traceback (most recent call last)" in message for message in messages)
