@@ -31,9 +31,14 @@ _RUNS_OF_ALL: Final = "the runs of a host belong to all of its callers: delete t
 
 
 def scoped_graph(graph: Pregel[Any, Any, Any, Any], user: Identity | None) -> Pregel[Any, Any, Any, Any]:
-    """The graph for a caller: where it has a checkpointer of its own, a copy whose threads are the caller's."""
+    """The graph for a caller: where it has a checkpointer of its own, a copy whose threads are the caller's.
+
+    A remote agent that this host offers in turn is itself: its threads are told apart where they are kept.
+    """
+    if user is None or getattr(type(graph), "is_remote", False):
+        return graph
     saver = graph.checkpointer
-    if user is None or not isinstance(saver, BaseCheckpointSaver):
+    if not isinstance(saver, BaseCheckpointSaver):
         return graph
     scoped = copy.copy(graph)
     scoped.checkpointer = scoped_saver(saver, user.name)

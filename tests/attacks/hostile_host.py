@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ from tests.attacks.hosted import State, one
 from tests.attacks.internals import decoded, encoded, failure, named_failure, pb, result
 from tests.attacks.kit import Attacks, Figures, Outcome, brief, within
 from tests.attacks.peers import FakeHost, Granted
+from tests.attacks.probing import SLOWEST_S, honest_calls
+from tests.attacks.processes import HostProcess
+from tests.forked import Forked
 
 attacks = Attacks(__doc__)
 MINE: Any = {"configurable": {"thread_id": "mine"}}
@@ -304,6 +308,54 @@ def commands() -> Figures:
         host.stop()
     holds = went.pop("its destination") == "other" and all(end.startswith("refused") for end in went.values())
     return {"holds": holds, "went": went}
+
+
+# Its caller's runs at other hosts
+
+
+def many_frames(run: Granted, number: int) -> None:
+    """Empty frames in one message: 15 kB on the wire are 7.9 million."""
+    run.say(accepted=pb.Accepted())
+    run.say_bytes(b"\x0a\x00" * number)
+
+
+def many_parts(run: Granted, number: int) -> None:
+    """Parts that nobody gave credit for."""
+    run.say(accepted=pb.Accepted())
+    for _ in range(number):
+        run.say(part=pb.Part(value=encoded(("x" * 1000,)), more=True))
+
+
+def large_result(run: Granted, number: int) -> None:
+    """A value of empty maps, which is slow to decode."""
+    run.say(accepted=pb.Accepted())
+    run.say(end=pb.End(result=encoded([{} for _ in range(number)])))
+
+
+def serve_hostile(behave: Callable[[Granted, int], None], number: int, card_items: int) -> None:
+    """A fake host, for a process of its own. It prints its port."""
+    host = FakeHost(compresses=True)
+    host.behave = lambda run: behave(run, number)
+    host.card = encoded([{} for _ in range(card_items)])
+    print(host.port)
+    threading.Event().wait()
+
+
+@attacks.add("runs at an honest host beside those at a hostile one", limit=400)
+def neighbours(frames: int = 7_900_000, parts: int = 20_000, maps: int = 1_000_000) -> Figures:
+    figures: dict[str, Any] = {}
+    for behave, number in ((many_frames, frames), (many_parts, parts), (large_result, maps)):
+        with HostProcess() as honest, honest_calls(honest) as calls:
+            with Forked(serve_hostile, behave, number, maps) as hostile:
+                remote = RemoteAgent(f"127.0.0.1:{hostile.stdout.readline().strip()}/x", timeout=30)
+                ended = within(60, lambda remote=remote: remote.invoke({}))  # type: ignore[misc]
+        figures[behave.__name__] = {
+            "slowest_honest_s": round(calls.slowest, 2),
+            "calls": calls.count,
+            "end": str(ended),
+        }
+    holds = all(figure["slowest_honest_s"] <= SLOWEST_S for figure in figures.values())
+    return {"holds": holds, **figures}
 
 
 if __name__ == "__main__":

@@ -129,6 +129,16 @@ async def test_a_host_that_keeps_nothing_uses_the_parents_thread_as_it_is(verbs:
     assert set(saver.storage) == {"1"}
 
 
+async def test_a_remote_agent_that_is_offered_in_turn_keeps_its_threads_where_it_is(verbs: Any) -> None:
+    saver = InMemorySaver()
+    with Host({"kept": builder().compile(checkpointer=saver)}, tokens={"between": "token-of-between"}) as far:
+        between = RemoteAgent(f"{far.address}/kept", token="token-of-between")
+        between.card  # noqa: B018
+        with Host({"kept": between}, tokens=TOKENS) as near:
+            assert (await verbs.invoke(callers(near)[0], {"log": ["hi"]}, THREAD))["log"] == ["hi", "in 1"]
+    assert set(saver.storage) == {"between/1"}
+
+
 @pytest.mark.parametrize("name", ["a/b", "a%2Fb", "a", "ä ö", "a@b.org"])
 def test_no_name_gets_into_the_threads_of_another(name: str) -> None:
     inner = InMemorySaver()
