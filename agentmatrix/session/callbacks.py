@@ -105,7 +105,8 @@ class CallerCallbacks:
         self._groups: list[list[BaseCallbackHandler]] = []
         self._taps: dict[tuple[int, UUID], tuple[deque[Any], Any]] = {}
         manager = callback_manager(config, is_async=is_async)
-        self._scope = EventScope(scope, manager.parent_run_id)
+        inherited = {**(config.get("metadata") or {}), **manager.metadata, **manager.inheritable_metadata}
+        self._scope = EventScope(scope, manager.parent_run_id, inherited)
         self.packed: dict[str, Any] = {
             "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers),
             "parent_run_id": manager.parent_run_id,

@@ -43,10 +43,13 @@ class EventScope:
     Args:
         scope: the namespaces of the node.
         parent_run: the run, in the sense of LangChain's callbacks, that the node's own runs are children of.
+        metadata: what the node's own runs inherit; LangChain keeps a namespace of a graph further out in it.
     """
 
-    def __init__(self, scope: NamespaceScope, parent_run: UUID | None = None) -> None:
-        self.scope, self._parent_run = scope, parent_run
+    def __init__(
+        self, scope: NamespaceScope, parent_run: UUID | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        self.scope, self._parent_run, self._inherited = scope, parent_run, dict(metadata or {})
 
     def check(self, kind: str, args: Any, configurable: Mapping[str, Any]) -> None:
         """Refuses an event that is malformed, not for the host to say, or for an object that was not lent.
@@ -86,7 +89,7 @@ class EventScope:
         metadata = kwargs.get("metadata")
         if isinstance(metadata, Mapping):
             for key in ("langgraph_checkpoint_ns", "checkpoint_ns"):
-                if metadata.get(key):
+                if metadata.get(key) and metadata[key] != self._inherited.get(key):
                     self._check_namespace(metadata[key])
         for arg in args:
             if hasattr(arg, "checkpoint_ns"):  # an interrupt or a resume of a graph

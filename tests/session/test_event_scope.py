@@ -181,3 +181,26 @@ async def test_no_host_ends_the_process_of_its_caller(hostile: Any, verbs: Any, 
     with pytest.raises(RemoteError, match=name) as caught:
         await verbs.invoke(graph, {})
     assert caught.value.type_name == f"builtins.{name}"
+
+
+async def test_callbacks_of_an_honest_host_arrive_from_two_levels_below(place: Any, verbs: Any) -> None:
+    """LangChain keeps in the metadata of all runs below what it was given first: a namespace further out."""
+
+    class Ends(BaseCallbackHandler):
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def on_chain_start(self, serialized: Any, inputs: Any, *, metadata: Any = None, **kwargs: Any) -> None:
+            self.names.append(str((metadata or {}).get("langgraph_node")))
+
+    def chain(node: Any, name: str) -> Any:
+        return StateGraph(State).add_node(name, node).add_edge(START, name).compile()
+
+    nested = place(chain(lambda state: {"text": "said"}, "inmost"))
+    heard = {}
+    for kind, graph in (("far", nested), ("near", chain(lambda state: {"text": "said"}, "inmost"))):
+        ends = Ends()
+        outer = chain(chain(graph, "inner"), "outer")
+        await verbs.invoke(outer, {}, {"callbacks": [ends], "configurable": {"thread_id": "1"}})
+        heard[kind] = ends.names
+    assert heard["far"] == heard["near"]
