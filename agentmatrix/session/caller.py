@@ -28,7 +28,7 @@ from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
-from agentmatrix.session.event_scope import check_command
+from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.signal_forwarding import SignalForwarder
@@ -273,7 +273,13 @@ class CallerRun:
                 self._check_command(error)
             self._restore_traceback(error)
             raise error
-        return self.codec.decode(end.result, "result")
+        result = self.codec.decode(end.result, "result")
+        self._check_states(result)
+        return result
+
+    def _check_states(self, value: object) -> None:
+        if self.config is not None and not self.spec.is_run:
+            check_states(value, self.config.scope, self.config.configurable.get("thread_id"))
 
     def _restore_traceback(self, error: BaseException) -> None:
         """Names as the cause what has been raised here, where that is what the run has ended with."""
@@ -289,8 +295,9 @@ class CallerRun:
     def _decode_part(self, part: pb.Part) -> tuple[Any, ...]:
         """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
         value: tuple[Any, ...] = self.codec.decode(part.value, "part") if part.value else ()
-        if self.spec.kwargs.get("subgraphs") and self.spec.is_run and self.config is not None:
-            for item in value:
+        for item in value:
+            self._check_states(item)
+            if self.spec.kwargs.get("subgraphs") and self.spec.is_run and self.config is not None:
                 self.config.events.check_part(_namespace_of(item))
         return value
 

@@ -11,14 +11,14 @@ from typing import Any, Final
 from uuid import UUID
 
 from langgraph.errors import InvalidUpdateError, ParentCommand
-from langgraph.types import Command, Send
+from langgraph.types import Command, Send, StateSnapshot
 
 from agentmatrix.errors import ProtocolError
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.namespace_scope import NamespaceScope
 
-__all__ = ["EventScope", "check_command"]
+__all__ = ["EventScope", "check_command", "check_states"]
 
 _EVENTS: Final[Mapping[str, tuple[int, str | None]]] = {
     "stream": (1, config_keys.STREAM),
@@ -76,7 +76,7 @@ class EventScope:
             self._refuse(args[0])
         elif kind in ("node_finished", "drain") and not isinstance(args[0], str):
             raise ProtocolError(f"the host sent an event of the kind {kind!r} without a text")
-        elif kind == "written_keys" and not all(isinstance(key, str) for key in args[0]):
+        elif kind == "written_keys" and not (type(args[0]) is list and all(isinstance(key, str) for key in args[0])):
             raise ProtocolError("the host named keys that it has written by what is no text")
 
     def check_replica(self, chunk: Any) -> None:
@@ -120,6 +120,32 @@ class EventScope:
         raise ProtocolError(
             f"the host spoke for {namespace!r}, and may speak for {self.scope.namespace!r}, its node, and what is below"
         )
+
+
+def check_states(value: object, scope: NamespaceScope, thread: object) -> None:
+    """Refuses states, and configs of states, of another thread or namespace: who reads them may write there next.
+
+    Args:
+        value: what a verb that reads or writes state has returned.
+        scope: the namespace that was asked for.
+        thread: the id of the thread that was asked for.
+
+    Raises:
+        ProtocolError: names the thread or the namespace.
+    """
+    if isinstance(value, StateSnapshot):
+        for config in (value.config, value.parent_config):
+            check_states(config, scope, thread)
+        for task in value.tasks:
+            check_states(task.state, scope, thread)
+    elif isinstance(value, dict) and isinstance(value.get("configurable"), dict):
+        said = value["configurable"]
+        if said.get("thread_id") is not None and str(said["thread_id"]) != str(thread):
+            raise ProtocolError(f"the host sent a state of the thread {said['thread_id']!r}, not of {thread!r}")
+        if said.get("checkpoint_ns") and not scope.covers(said["checkpoint_ns"]):
+            raise ProtocolError(
+                f"the host sent a state of {said['checkpoint_ns']!r}, not of {scope.namespace!r} or what is below"
+            )
 
 
 def check_command(error: ParentCommand, scope: NamespaceScope, targets: Collection[str] | None) -> None:

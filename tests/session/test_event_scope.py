@@ -10,7 +10,7 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.errors import InvalidUpdateError, ParentCommand
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, Send
+from langgraph.types import Command, PregelTask, Send, StateSnapshot
 
 from agentmatrix import RemoteAgent
 from agentmatrix.errors import ProtocolError, RemoteError
@@ -173,6 +173,33 @@ async def test_a_command_in_answer_to_a_state_verb_is_refused(hostile: Any, verb
     remote = hostile(lambda run, start, ns: run.say(**commanded(goto="other")(ns))).nodes["far"].bound
     with pytest.raises(ProtocolError, match="runs nothing"):
         await verbs.call(remote, "get_state", {"configurable": {"thread_id": "1"}})
+
+
+def snapshot(thread: str = "1", namespace: str = "", inner: Any = None) -> StateSnapshot:
+    config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": "x"}}
+    tasks = (PregelTask("t", "n", (), state=inner),) if inner else ()
+    return StateSnapshot({}, (), config, None, None, None, tasks, ())
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (snapshot("victim"), "of the thread 'victim', not of '1'"),
+        (snapshot(namespace="other:1"), "of 'other:1', not of 'far:t' or what is below"),
+        (snapshot(namespace="far:t", inner=snapshot("victim")), "of the thread 'victim', not of '1'"),
+        (snapshot(namespace="far:t", inner=snapshot(namespace="far:t|n:u")), None),
+        (snapshot(namespace="far"), None),
+    ],
+)
+async def test_a_state_of_another_thread_is_refused(hostile: Any, verbs: Any, state: Any, sentence: str | None) -> None:
+    """Who reads a state may write to its config next."""
+    remote = hostile(lambda run, start, ns: run.say(**result(state))).nodes["far"].bound
+    asked: Any = {"configurable": {"thread_id": "1", "checkpoint_ns": "far:t"}}
+    if sentence is None:
+        assert await verbs.call(remote, "get_state", asked) == state
+        return
+    with pytest.raises(ProtocolError, match=sentence):
+        await verbs.call(remote, "get_state", asked)
 
 
 @pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException"])
