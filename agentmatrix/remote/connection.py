@@ -1,18 +1,16 @@
 """The connection that all copies of one remote agent share.
 
 Any thread may use it. `_lock` guards which transport is the current one. The card is set once and then never changes;
-a thread of its own may set it, when the host has answered, so reading it needs no lock.
+the I/O thread may set it, when the host has answered, so reading it needs no lock.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from concurrent.futures import Future
 from typing import Final
 
 from agentmatrix.card import AgentCard
-from agentmatrix.errors import AgentMatrixError, ProtocolError
 from agentmatrix.transport import connect
 from agentmatrix.transport.base import Transport
 from agentmatrix.transport.options import ClientOptions
@@ -64,29 +62,12 @@ class AgentConnection:
         if future.cancelled() or future.exception() is not None:
             self._requested = False
         else:
-            # Not here, on the I/O thread: runs at other hosts would wait for the card of this one.
-            threading.Thread(
-                target=self._take_card, args=(future.result(),), name="agentmatrix-card", daemon=True
-            ).start()
-
-    def _take_card(self, reply: DescribeReply) -> None:
-        with contextlib.suppress(AgentMatrixError):  # whoever asks for the card is told
-            self.set_card(reply)
+            self.set_card(future.result())
 
     def set_card(self, reply: DescribeReply) -> None:
-        """Decodes the card in the host's answer.
-
-        Raises:
-            DecodeError, ProtocolError: it is no card.
-        """
-        if self.card is not None:
-            return
-        details = self.codec.decode(reply.card.details, "card")
-        try:
-            self.card = AgentCard.unpack(details)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            why = f"{type(error).__name__}: {error}"
-            raise ProtocolError(f"the host at {self.target.address} sent a card that cannot be read ({why})") from error
+        """Decodes the card in the host's answer."""
+        if self.card is None:
+            self.card = AgentCard.unpack(self.codec.decode(reply.card.details, "card"))
 
     def close(self) -> None:
         with self._lock:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphInterrupt, ParentCommand
@@ -20,12 +17,9 @@ from langgraph.types import Command, Interrupt, Send
 
 from agentmatrix import RemoteAgent
 from tests.attacks.hosted import State, one
-from tests.attacks.internals import decoded, encoded, failure, named_failure, pb, result
+from tests.attacks.internals import encoded, failure, named_failure, pb, result
 from tests.attacks.kit import Attacks, Figures, Outcome, brief, within
 from tests.attacks.peers import FakeHost, Granted
-from tests.attacks.probing import SLOWEST_S, honest_calls
-from tests.attacks.processes import HostProcess
-from tests.forked import Forked
 
 attacks = Attacks(__doc__)
 MINE: Any = {"configurable": {"thread_id": "mine"}}
@@ -226,136 +220,6 @@ def broken_events() -> Figures:
     outcomes = {name: _ends(event, end) for name, event in events.items()}
     hung = [name for name, outcome in outcomes.items() if outcome.kind == "hung"]
     return {"holds": not hung, "ends": {name: str(outcome) for name, outcome in outcomes.items()}}
-
-
-FORGED = "forged by the host"
-
-
-def _forgeries(namespace: str, parent_run: object, group: int) -> dict[str, dict[str, Any]]:
-    """Events by which a host speaks for others than its node."""
-    token = {"run_id": uuid4(), "metadata": {"langgraph_checkpoint_ns": "other:1", "langgraph_node": "other"}}
-    return {
-        "values of the root": _event("stream", ((), "values", {"text": FORGED})),
-        "updates of another node": _event("stream", (("other:1",), "updates", {"other": {"text": FORGED}})),
-        "a name that begins alike": _event("stream", ((f"{namespace}1",), "values", {"text": FORGED})),
-        "custom parts of the root": _event("writer", "", FORGED),
-        "the end of the caller's run": _event("callback", group, "on_chain_end", (FORGED,), {"run_id": parent_run}),
-        "a token of another node": _event("callback", group, "on_llm_new_token", (FORGED,), token),
-    }
-
-
-class _Heard(BaseCallbackHandler):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
-        self.said.append(str(outputs))
-
-    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
-        self.said.append(token)
-
-
-@attacks.add("forged events", short={})
-def forged_events() -> Figures:
-    reached, ends = [], {}
-    for name in _forgeries("", None, 0):
-        heard, parts = _Heard(), []
-
-        def behave(run: Granted, name: str = name) -> None:
-            run.say(accepted=pb.Accepted())
-            config = decoded(run.start.config)
-            groups = [
-                entry["group"] for entry in config["callbacks"]["handlers"] if "on_chain_end" in entry.get("events", ())
-            ]
-            namespace, parent_run = config["configurable"]["checkpoint_ns"], config["callbacks"]["parent_run_id"]
-            run.say(**_forgeries(namespace, parent_run, groups[0])[name])
-            run.say(**result({"text": "done"}))
-
-        def stream(parts: list[Any] = parts, heard: _Heard = heard, parent: Any = None) -> None:
-            config: Any = {**MINE, "callbacks": [heard]}
-            for part in parent.stream(
-                {"text": "hi"}, config, stream_mode=["values", "updates", "custom"], subgraphs=True
-            ):
-                parts.append(part)
-
-        with _attacked(behave) as parent:
-            ends[name] = str(within(20, lambda parent=parent, stream=stream: stream(parent=parent.graph)))  # type: ignore[misc]
-        if FORGED in str(parts) or FORGED in str(heard.said):
-            reached.append(name)
-    return {"holds": not reached, "reached": reached, "ends": ends}
-
-
-@attacks.add("commands past the parent, and past its destinations", short={})
-def commands() -> Figures:
-    """A graph of two levels, whose inner node may go to `other` alone."""
-    went = {}
-    for name, fields in {
-        "the root": {"graph": "", "goto": "top"},
-        "the parent's parent": {"graph": Command.PARENT, "goto": "top"},
-        "another node": {"graph": "far", "goto": "third"},
-        "its destination": {"graph": "far", "goto": "other"},
-    }.items():
-        host = FakeHost()
-        host.behave = lambda run, fields=fields: run.say(**_parent_command(**fields))  # type: ignore[misc]
-        inner = StateGraph(State).add_node("far", RemoteAgent(f"127.0.0.1:{host.port}/x"), destinations=("other",))
-        for node in ("other", "third"):
-            inner.add_node(node, lambda state, node=node: {"text": node})
-        outer = StateGraph(State).add_node("inner", inner.add_edge(START, "far").compile())
-        outer.add_node("top", lambda state: {"text": "top"})
-        graph = outer.add_edge(START, "inner").compile()
-        outcome = within(20, lambda graph=graph: graph.invoke({})["text"])  # type: ignore[misc]
-        went[name] = outcome.value if outcome.is_value else f"refused: {outcome}"
-        host.stop()
-    holds = went.pop("its destination") == "other" and all(end.startswith("refused") for end in went.values())
-    return {"holds": holds, "went": went}
-
-
-# Its caller's runs at other hosts
-
-
-def many_frames(run: Granted, number: int) -> None:
-    """Empty frames in one message: 15 kB on the wire are 7.9 million."""
-    run.say(accepted=pb.Accepted())
-    run.say_bytes(b"\x0a\x00" * number)
-
-
-def many_parts(run: Granted, number: int) -> None:
-    """Parts that nobody gave credit for."""
-    run.say(accepted=pb.Accepted())
-    for _ in range(number):
-        run.say(part=pb.Part(value=encoded(("x" * 1000,)), more=True))
-
-
-def large_result(run: Granted, number: int) -> None:
-    """A value of empty maps, which is slow to decode."""
-    run.say(accepted=pb.Accepted())
-    run.say(end=pb.End(result=encoded([{} for _ in range(number)])))
-
-
-def serve_hostile(behave: Callable[[Granted, int], None], number: int, card_items: int) -> None:
-    """A fake host, for a process of its own. It prints its port."""
-    host = FakeHost(compresses=True)
-    host.behave = lambda run: behave(run, number)
-    host.card = encoded([{} for _ in range(card_items)])
-    print(host.port)
-    threading.Event().wait()
-
-
-@attacks.add("runs at an honest host beside those at a hostile one", limit=400)
-def neighbours(frames: int = 7_900_000, parts: int = 20_000, maps: int = 1_000_000) -> Figures:
-    figures: dict[str, Any] = {}
-    for behave, number in ((many_frames, frames), (many_parts, parts), (large_result, maps)):
-        with HostProcess() as honest, honest_calls(honest) as calls:
-            with Forked(serve_hostile, behave, number, maps) as hostile:
-                remote = RemoteAgent(f"127.0.0.1:{hostile.stdout.readline().strip()}/x", timeout=30)
-                ended = within(60, lambda remote=remote: remote.invoke({}))  # type: ignore[misc]
-        figures[behave.__name__] = {
-            "slowest_honest_s": round(calls.slowest, 2),
-            "calls": calls.count,
-            "end": str(ended),
-        }
-    holds = all(figure["slowest_honest_s"] <= SLOWEST_S for figure in figures.values())
-    return {"holds": holds, **figures}
 
 
 if __name__ == "__main__":

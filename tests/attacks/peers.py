@@ -115,10 +115,6 @@ class Granted:
         """Send a frame."""
         self._say(message(pb.Frame(run=self.run, **body)))
 
-    def say_bytes(self, data: bytes) -> None:
-        """Send a message as it is."""
-        self._say(data)
-
     def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> tuple[bool, Any]:
         """Ask for what the caller lends. Returns whether it was granted, and the value or the error."""
         self._requests += 1
@@ -131,18 +127,13 @@ class Granted:
 
 
 class FakeHost:
-    """A server that answers each start of a run with `behave`, which may be replaced between runs.
+    """A server that answers each start of a run with `behave`, which may be replaced between runs."""
 
-    Args:
-        compresses: whether its messages are compressed.
-    """
-
-    def __init__(self, *, compresses: bool = False) -> None:
+    def __init__(self) -> None:
         self.behave: Callable[[Granted], None] = lambda run: None
         self.card: Any = None
         sizes = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        compression = grpc.Compression.Gzip if compresses else None
-        self._server = grpc.server(futures.ThreadPoolExecutor(20), options=sizes, compression=compression)
+        self._server = grpc.server(futures.ThreadPoolExecutor(20), options=sizes)
         converse = grpc.stream_stream_rpc_method_handler(self._converse, bytes, bytes)
         describe = grpc.unary_unary_rpc_method_handler(self._describe, bytes, bytes)
         handlers = {"Converse": converse, "Describe": describe}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks import (
+    forging_host,
     hostile_caller,
     hostile_host,
     kill_host,
@@ -38,6 +39,7 @@ SCRIPTS = {
         unauthenticated,
         hostile_caller,
         hostile_host,
+        forging_host,
         secrets_tls,
         live_remote,
         local,
