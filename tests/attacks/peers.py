@@ -126,12 +126,27 @@ class Granted:
         return False, "the stream ended"
 
 
+_CARD = {
+    "name": "x",
+    "subgraphs": {},
+    "channels": {
+        "input_channels": "__start__",
+        "output_channels": ["text"],
+        "stream_channels": None,
+        "stream_mode": "updates",
+        "interrupt_before_nodes": [],
+        "interrupt_after_nodes": [],
+    },
+}
+"""The card of a graph that could be any."""
+
+
 class FakeHost:
     """A server that answers each start of a run with `behave`, which may be replaced between runs."""
 
     def __init__(self) -> None:
         self.behave: Callable[[Granted], None] = lambda run: None
-        self.card: Any = None
+        self.card: Any = encoded(_CARD)
         sizes = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._server = grpc.server(futures.ThreadPoolExecutor(20), options=sizes)
         converse = grpc.stream_stream_rpc_method_handler(self._converse, bytes, bytes)
