@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._config import recast_checkpoint_ns
 from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CALL,
@@ -25,10 +24,9 @@ from langgraph._internal._constants import (
 )
 from langgraph.errors import ParentCommand
 from langgraph.graph import END
-from langgraph.graph.state import _control_branch
 from langgraph.types import Command
 
-from agentmatrix.pregel.execution import branch_target
+from agentmatrix.pregel.compiled_graph import branch_target
 
 __all__ = [
     "command_for_node",
@@ -99,7 +97,7 @@ def command_for_node(error: ParentCommand, config: RunnableConfig) -> Command[An
     for a graph further out."""
     namespace = namespace_of(config)
     command: Command[Any] = error.args[0]
-    here = (namespace, recast_checkpoint_ns(namespace), node_of(config))
+    here = (namespace, _without_tasks(namespace), node_of(config))
     return command if command.graph in here else None
 
 
@@ -119,7 +117,7 @@ def declared_targets(configurable: Mapping[str, Any]) -> frozenset[str] | None:
     found: set[str] = set()
     for writer in getattr(node, "writers", ()):
         for entry in getattr(writer, "writes", ()):
-            if getattr(entry, "mapper", None) is _control_branch:
+            if getattr(getattr(entry, "mapper", None), "__name__", "") == "_control_branch":
                 found.update(branch_target(channel) or channel for channel, *_ in entry.static or ())
     return frozenset({*found, END}) if found else None
 
@@ -161,3 +159,8 @@ def failed_node(config: RunnableConfig) -> str | None:
 def updates_of(command: Command[Any]) -> Sequence[tuple[str, Any]]:
     """The update of a command as pairs of key and value."""
     return command._update_as_tuples()
+
+
+def _without_tasks(namespace: str) -> str:
+    """A checkpoint namespace without the ids of tasks."""
+    return NS_SEP.join(part.split(NS_END)[0] for part in namespace.split(NS_SEP) if not part.isdigit())
