@@ -23,6 +23,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
     from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.wire.unlisted import UnlistedValue
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "Host",
     "Identity",
     "RemoteAgent",
+    "UnlistedValue",
     "after",
     "all_of",
     "any_of",
@@ -56,6 +58,7 @@ _HOMES = {
     "Host": "agentmatrix.host",
     "Identity": "agentmatrix.transport.identity",
     "RemoteAgent": "agentmatrix.remote",
+    "UnlistedValue": "agentmatrix.wire.unlisted",
     "after": "agentmatrix.triggers",
     "all_of": "agentmatrix.triggers",
     "any_of": "agentmatrix.triggers",

@@ -23,13 +23,7 @@ from typing import Any, Final
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
 
-from agentmatrix.errors import (
-    AgentMatrixError,
-    DeadlineExceeded,
-    HostError,
-    HostLost,
-    SignalError,
-)
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, HostError, HostLost, SignalError
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
@@ -39,6 +33,7 @@ from agentmatrix.session.authorization import public_verb
 from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.checkpointer import own_saver_method
 from agentmatrix.session.config import HostRunConfig
+from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.signal_forwarding import IncomingSignals
@@ -63,7 +58,7 @@ class HostRun:
     def __init__(self, frames: FrameStream, host: HostState, user: Identity | None = None) -> None:
         self.frames, self.host, self.user = frames, host, user
         self.protocol = HostProtocol()
-        self.codec = Codec(tracebacks=host.tracebacks)
+        self.codec = self._replies = Codec(tracebacks=host.tracebacks)
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.workers, self._ack_signal)
@@ -125,7 +120,7 @@ class HostRun:
         except AgentMatrixError as error:
             self._end(failure=error)
             return
-        self.codec = exported.codec
+        self.codec, self._replies = exported.codec, exported.codec.for_replies()
         self.host.runs.add(self)
         with self._lock:
             self._send(self.protocol.accept())
@@ -223,7 +218,7 @@ class HostRun:
     def _result_of(self, target: str, method: str, reply: pb.Reply) -> Any:
         if reply.WhichOneof("outcome") == "failure":
             raise raisable(decode_failure(reply.failure, self.codec))
-        return self.codec.decode(reply.value, f"reply of {target}.{method}")
+        return self._replies.decode(reply.value, f"reply of {target}.{method}")
 
     def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._result_of(target, method, self._send_request(target, method, args, kwargs).result())
@@ -308,10 +303,12 @@ class HostRun:
         if host_verbs.takes_config(start.verb):
             packed = self.codec.decode(start.config, "config") if start.config else host_verbs.EMPTY_CONFIG
             is_async, is_run = start.verb.startswith("a"), start.verb in host_verbs.RUNS
-            self.config = HostRunConfig(packed, self, is_async=is_async, is_run=is_run, user=self.user)
+            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user)
             kwargs["config"] = self.config.config
+            if "context" in packed:
+                kwargs["context"] = unpack_context(packed["context"], self.codec)
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
-            if start.verb in host_verbs.RUNS and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
+            if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)

@@ -24,7 +24,7 @@ _POSITIONAL: Final = {"invoke": 1, "stream": 1, "clear_cache": 1, "saver": 3}
 _WITHOUT_CONFIG: Final = frozenset({"clear_cache", "saver"})
 _MADE_BY_THE_HOST: Final = ("config", "control")
 
-EMPTY_CONFIG: Final[dict[str, Any]] = {"config": {}, "configurable": {}, "reserved": {}, "lent": {}, "lost": {}}
+EMPTY_CONFIG: Final[dict[str, Any]] = {"config": {}, "configurable": {}, "reserved": {}, "lent": {}}
 """What a caller that sends no config has sent."""
 
 

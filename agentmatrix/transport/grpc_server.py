@@ -154,7 +154,7 @@ class GrpcServer(Server):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             raise AssertionError("abort raises") from error
 
-    async def _converse(self, _: AsyncIterator[bytes], context: Context) -> None:
+    async def _converse(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         peer = await self._admitted(context)
         await context.send_initial_metadata((ACCEPTED,))
         caller = _CallerStream(context, peer, self._options.max_frame, self._admission)
@@ -163,22 +163,25 @@ class GrpcServer(Server):
             await caller.serve()
         finally:
             self._callers.discard(caller)
+        return
+        yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 
-    async def _describe(self, _: AsyncIterator[bytes], context: Context) -> None:
+    async def _describe(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         peer, data = await self._admitted(context), await context.read()
         try:
             agent = DescribeRequest.FromString(data if isinstance(data, bytes) else b"").agent
         except ProtobufDecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a DescribeRequest")
-        await context.write(await _answer(context, lambda: self._servicer.describe(agent, peer)))
+        yield await _answer(context, lambda: self._servicer.describe(agent, peer))
 
-    async def _list_agents(self, _: AsyncIterator[bytes], context: Context) -> None:
+    async def _list_agents(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         peer = await self._admitted(context)
-        await context.write(await _answer(context, lambda: self._servicer.list_agents(peer)))
+        yield await _answer(context, lambda: self._servicer.list_agents(peer))
 
-    async def _unknown(self, _: AsyncIterator[bytes], context: Context) -> None:
+    async def _unknown(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         await self._admitted(context)
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the host has no such method")
+        yield b""
 
     async def _check(self, data: bytes, context: Context) -> bytes:
         status = self._status(data)
