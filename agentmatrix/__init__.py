@@ -21,6 +21,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
+    from agentmatrix.transport.identity import Identity
     from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
     from agentmatrix.wire.unlisted import UnlistedValue
 
@@ -34,6 +35,7 @@ __all__ = [
     "CyclicGraph",
     "Dag",
     "Host",
+    "Identity",
     "RemoteAgent",
     "UnlistedValue",
     "after",
@@ -54,6 +56,7 @@ _HOMES = {
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",
     "Host": "agentmatrix.host",
+    "Identity": "agentmatrix.transport.identity",
     "RemoteAgent": "agentmatrix.remote",
     "UnlistedValue": "agentmatrix.wire.unlisted",
     "after": "agentmatrix.triggers",

@@ -22,6 +22,7 @@
     │   ├── HostBusy                            it has as many runs as it takes
     │   ├── AgentNotFound (LookupError)         it has no agent of that name
     │   ├── Unauthenticated (PermissionError)   wrong or missing token or certificate
+    │   ├── PermissionDenied (PermissionError)  this caller may not call this agent
     │   ├── VersionMismatch                     it has another version of the wire or of langgraph
     │   └── DeadlineExceeded (TimeoutError)     the run took longer than its timeout
     ├── ProtocolError                   a peer violated the protocol
@@ -131,6 +132,10 @@ class AgentNotFound(HostError, LookupError):
 
 class Unauthenticated(HostError, PermissionError):
     """The host requires a token or a certificate, or rejects the given one."""
+
+
+class PermissionDenied(HostError, PermissionError):
+    """The host knows this caller and does not let it do this. Nothing has been started there."""
 
 
 class VersionMismatch(HostError):

@@ -8,6 +8,7 @@ runs at most, never the frames. `start`, `drain` and `stop` block; any thread bu
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -21,13 +22,16 @@ from agentmatrix.agent import as_agent
 from agentmatrix.card import describe
 from agentmatrix.errors import AddressError, NotAnAgentError
 from agentmatrix.pregel.state_graph import schemas_of
+from agentmatrix.session.authorization import Authorization, Authorize
 from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.host_run import STOPPING, HostRun
 from agentmatrix.session.host_state import ExportedGraph, HostState
 from agentmatrix.session.schema_types import describe_types
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
+from agentmatrix.transport.authentication import Authenticate
 from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
+from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.options import Pem, ServerOptions
 from agentmatrix.wire.codec import Codec, types_of
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
@@ -44,12 +48,23 @@ class Host:
     Args:
         graphs: the graphs by the names that callers use; or one graph, which goes by its own name.
         address: `"127.0.0.1:50051"` (port 0: any free one), `"unix:/path.sock"` or `"inproc://name"`.
-        token: what callers must send; None admits every caller that can connect.
-        certificate: PEM of the host's certificate chain, bytes or path; with `private_key` it turns TLS on.
-        private_key: PEM of its key, bytes or path.
-        client_ca: PEM of the authority that callers' certificates must come from (mutual TLS), bytes or path.
+        token: what callers must send, as text or the path of a file; None admits every caller that can connect.
+        tokens: the token of each caller by its name, or the path of a file with lines of `name:token`. So callers have
+            an identity, which nodes see as `runtime.server_info.user`.
+        authenticate: takes the metadata of a call and its peer, sync or async; returns the identity (a name, or an
+            `agentmatrix.Identity`), or None to refuse. Instead of tokens.
+        authorize: takes identity, agent and verb, and returns whether the call is allowed; or a table of the agents
+            that each identity may call, `{"alice": ["research"], "*": ["hello"]}`. None allows all.
+        share_threads: callers share the threads of a checkpointer that a graph was compiled with. Otherwise each
+            identity has its own: thread "1" of alice is stored as "alice/1".
+        ssl_certfile: PEM of the host's certificate chain, bytes or path; with `ssl_keyfile` it turns TLS on.
+        ssl_keyfile: PEM of its key, bytes or path.
+        ssl_ca: PEM of the authority that callers' certificates must come from (mutual TLS), bytes or path. The name of
+            a caller's certificate is its identity: its first alternative name, else its common name.
+        certificate, private_key, client_ca: the same three, by other names.
         insecure: allow an address that others can reach without TLS and a token.
         allow: classes, modules or names of modules whose types callers may send, besides those of the graphs' schemas.
+        tracebacks: callers get the traceback of an error, with files and source lines of this host, not its text alone.
         max_runs: runs at a time; more are refused with `HostBusy`.
         allow_version_skew: take callers whose langgraph has another minor version.
 
@@ -62,12 +77,20 @@ class Host:
         graphs: Mapping[str, Any] | Any,
         *,
         address: str = "127.0.0.1:0",
-        token: str | None = None,
+        token: str | os.PathLike[str] | None = None,
+        tokens: Mapping[str, str] | str | os.PathLike[str] | None = None,
+        authenticate: Authenticate | None = None,
+        authorize: Authorize | None = None,
+        share_threads: bool = False,
+        ssl_certfile: Pem | None = None,
+        ssl_keyfile: Pem | None = None,
+        ssl_ca: Pem | None = None,
         certificate: Pem | None = None,
         private_key: Pem | None = None,
         client_ca: Pem | None = None,
         insecure: bool = False,
         allow: Iterable[object] = (),
+        tracebacks: bool = False,
         max_runs: int = 1000,
         allow_version_skew: bool = False,
     ) -> None:
@@ -75,8 +98,16 @@ class Host:
         self.allow = tuple(allow)
         self._address = address
         self._options = ServerOptions(
-            token=token, certificate=certificate, private_key=private_key, client_ca=client_ca, insecure=insecure
+            token=token,
+            tokens=tokens,
+            authenticate=authenticate,
+            certificate=_either(ssl_certfile, certificate, "ssl_certfile", "certificate"),
+            private_key=_either(ssl_keyfile, private_key, "ssl_keyfile", "private_key"),
+            client_ca=_either(ssl_ca, client_ca, "ssl_ca", "client_ca"),
+            insecure=insecure,
         )
+        self._authorization, self._share_threads = Authorization(authorize), share_threads
+        self._tracebacks = tracebacks
         self._max_runs, self._skew = max_runs, allow_version_skew
         self._server: Server | None = None
         self._state: HostState | None = None
@@ -112,6 +143,9 @@ class Host:
             loop=loop.loop,
             max_runs=self._max_runs,
             allow_version_skew=self._skew,
+            authorization=self._authorization,
+            share_threads=self._share_threads,
+            tracebacks=self._tracebacks,
         )
         server = listen(self._address, _HostServicer(state), self._options)
         try:
@@ -135,11 +169,12 @@ class Host:
         """
         hosted = self.graphs[name] = _as_graph(graph, name)
         if self._state is not None:
-            self._state.exported[name] = ExportedGraph(hosted, Codec([*graph_types(hosted), *self.allow, *allow]))
+            self._state.exported[name] = self._export(hosted, allow)
         return hosted
 
-    def _export(self, graph: Pregel[Any, Any, Any, Any]) -> ExportedGraph:
-        return ExportedGraph(graph, Codec([*graph_types(graph), *self.allow]))
+    def _export(self, graph: Pregel[Any, Any, Any, Any], allow: Iterable[object] = ()) -> ExportedGraph:
+        types = [*graph_types(graph), *self.allow, *allow]
+        return ExportedGraph(graph, Codec(types, tracebacks=self._tracebacks))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""
@@ -199,24 +234,36 @@ class _HostServicer:
         self._state = state
 
     def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
-        return HostRun(frames, self._state)
+        return HostRun(frames, self._state, peer.user)
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
         # On a worker thread: drawing a large graph takes seconds.
-        return self._state.workers.submit(self._describe, agent)
+        return self._state.workers.submit(self._describe, agent, peer.user)
 
-    def _describe(self, agent: str) -> DescribeReply:
-        exported = self._state.graph(agent)
+    def _describe(self, agent: str, user: Identity | None) -> DescribeReply:
+        self._state.authorization.check(user, agent, "describe")
+        exported = self._state.graph(agent, user)
         card = {**describe(exported.graph, describe_saver, describe_types), "langgraph": self._state.version.langgraph}
         details = exported.codec.encode(card, "card")
         named = Card(name=card["name"], description=card["description"], details=details)
         return DescribeReply(version=self._state.version, card=named)
 
     def list_agents(self, peer: Peer) -> Future[ListAgentsReply]:
+        if self._state.authorization.blocks:
+            return self._state.workers.submit(self._list, peer.user)
         future: Future[ListAgentsReply] = Future()
-        names = [AgentName(name=name) for name in self._state.exported]
-        future.set_result(ListAgentsReply(version=self._state.version, agents=names))
+        future.set_result(self._list(peer.user))
         return future
+
+    def _list(self, user: Identity | None) -> ListAgentsReply:
+        names = [AgentName(name=name) for name in self._state.names_for(user)]
+        return ListAgentsReply(version=self._state.version, agents=names)
+
+
+def _either(value: Pem | None, alias: Pem | None, name: str, alias_name: str) -> Pem | None:
+    if value is not None and alias is not None:
+        raise AddressError(f"{name}= and {alias_name}= are the same option; give one of them")
+    return alias if value is None else value
 
 
 class _UserLoop:

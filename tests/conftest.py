@@ -35,6 +35,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     def put(graph: Any, *, allow: tuple[object, ...] = (), **options: Any) -> Any:
         if request.param == "local":
             return graph
+        options.setdefault("store_prefix", ())
         if request.param == "grpc":
             return loopback(graph, allow=allow, **options)
         host = Host({"agent": graph}, address=f"inproc://test-{next(_numbers)}", allow=allow).start()

@@ -12,6 +12,7 @@ from agentmatrix.cli.host_options import (
     Allow,
     HostOptions,
     Insecure,
+    ServerName,
     SslCa,
     SslCertfile,
     SslKeyfile,
@@ -36,6 +37,7 @@ def chat(
     ssl_ca: SslCa = None,
     ssl_certfile: SslCertfile = None,
     ssl_keyfile: SslKeyfile = None,
+    server_name: ServerName = None,
     insecure: Insecure = False,
     timeout: Timeout = None,
     allow: Allow = None,
@@ -43,7 +45,7 @@ def chat(
     """Talk with a graph that takes messages, and answer its questions in place. Ctrl-D ends."""
     from agentmatrix.cli.resolve import resolve
 
-    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout, allow)
+    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, timeout, allow)
     _chat_with(resolve(target, options), thread)
 
 

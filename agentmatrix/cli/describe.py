@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +10,14 @@ import typer
 from agentmatrix.cli.host_options import (
     HostOptions,
     Insecure,
+    ServerName,
     SslCa,
     SslCertfile,
     SslKeyfile,
     Timeout,
     TokenFile,
 )
+from agentmatrix.cli.terminal_text import json_line, terminal_text
 
 if TYPE_CHECKING:
     from agentmatrix.card import AgentCard
@@ -33,6 +34,7 @@ def describe(
     ssl_ca: SslCa = None,
     ssl_certfile: SslCertfile = None,
     ssl_keyfile: SslKeyfile = None,
+    server_name: ServerName = None,
     insecure: Insecure = False,
     timeout: Timeout = None,
 ) -> None:
@@ -44,10 +46,10 @@ def describe(
     from agentmatrix.session.schema_types import describe_types
     from agentmatrix.transport import parse_target
 
-    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout)
+    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, timeout)
     if is_remote(target) and not parse_target(target).agent:
         agents = options.agents(target)
-        print(json.dumps(agents) if as_json else "\n".join(_columns(agents.items())))
+        print(json_line(agents) if as_json else "\n".join(_columns(agents.items())))
         return
     graph = resolve(target, options)
     remote = is_remote(target)
@@ -55,7 +57,7 @@ def describe(
         graph.card if remote else AgentCard.unpack(describe_graph(graph, lambda saver: "", describe_types))
     )
     where = f"at {parse_target(target).url}" if remote else "in this process"
-    print(json.dumps(_as_json(card, where), indent=2) if as_json else "\n".join(_columns(_rows(card, where))))
+    print(json_line(_as_json(card, where), indent=2) if as_json else "\n".join(_columns(_rows(card, where))))
 
 
 def _as_json(card: AgentCard, where: str) -> dict[str, Any]:
@@ -128,4 +130,4 @@ def _type(schema: dict[str, Any]) -> str:
 def _columns(rows: Iterable[tuple[str, str]]) -> list[str]:
     rows = list(rows)
     width = max((len(name) for name, _ in rows), default=0)
-    return [f"{name:<{width}}  {text}".rstrip() for name, text in rows]
+    return [terminal_text(f"{name:<{width}}  {text}".rstrip()) for name, text in rows]

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from agentmatrix.cli.host_options import HostOptions, Insecure, SslCa, SslCertfile, SslKeyfile, Target, TokenFile
+from agentmatrix.cli.host_options import (
+    HostOptions,
+    Insecure,
+    ServerName,
+    SslCa,
+    SslCertfile,
+    SslKeyfile,
+    Target,
+    TokenFile,
+)
+from agentmatrix.cli.terminal_text import terminal_text
 
 __all__ = ["draw"]
 
@@ -28,16 +38,18 @@ def draw(
     ssl_ca: SslCa = None,
     ssl_certfile: SslCertfile = None,
     ssl_keyfile: SslKeyfile = None,
+    server_name: ServerName = None,
     insecure: Insecure = False,
 ) -> None:
     """Draw a graph, offline; nodes that run on another machine are marked."""
     from agentmatrix.cli.resolve import resolve
     from agentmatrix.display import draw_mermaid, draw_svg, draw_text
 
-    graph = resolve(target, HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure))
+    graph = resolve(target, HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure))
     if format is Format.mermaid:
-        print(draw_mermaid(graph))
+        drawn = draw_mermaid(graph)
     elif format is Format.svg:
-        print(draw_svg(graph))
+        drawn = draw_svg(graph)
     else:
-        print(draw_text(graph, ascii=format is Format.ascii))
+        drawn = draw_text(graph, ascii=format is Format.ascii)
+    print(terminal_text(drawn))

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import typer
 
+from agentmatrix.cli.terminal_text import terminal_text
 from agentmatrix.errors import AgentMatrixError
 
 # Exit codes of the process, as `agentmatrix --help` explains them.
@@ -53,7 +54,7 @@ def error_sentence(error: BaseException) -> str:
 
 def print_error(text: str) -> None:
     """Print an error sentence to stderr."""
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"error: {terminal_text(text)}", file=sys.stderr, flush=True)
 
 
 def exit_with(error: BaseException) -> NoReturn:

@@ -25,6 +25,10 @@ SslCa = Annotated[
 ]
 SslCertfile = Annotated[Path | None, typer.Option(help="Our own certificate, for mutual TLS.", rich_help_panel=REMOTE)]
 SslKeyfile = Annotated[Path | None, typer.Option(help="The key of our own certificate.", rich_help_panel=REMOTE)]
+ServerName = Annotated[
+    str | None,
+    typer.Option(help="Name to expect in the host's certificate, as behind a tunnel.", rich_help_panel=REMOTE),
+]
 Insecure = Annotated[
     bool,
     typer.Option(
@@ -52,6 +56,7 @@ class HostOptions:
     ssl_ca: Path | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
+    server_name: str | None = None
     insecure: bool = False
     timeout: float | None = None
     allow: list[str] | None = None
@@ -62,10 +67,11 @@ class HostOptions:
 
         return RemoteAgent(
             target,
-            api_key=read_token(self.token_file),
+            token=checked_token(self.token_file),
             ssl_ca=self.ssl_ca,
             ssl_certfile=self.ssl_certfile,
             ssl_keyfile=self.ssl_keyfile,
+            server_name=self.server_name,
             insecure=self.insecure,
             timeout=self.timeout,
             allow=self.allow or [],
@@ -80,10 +86,11 @@ class HostOptions:
         from agentmatrix.transport import ClientOptions, connect, parse_target
 
         options = ClientOptions(
-            token=read_token(self.token_file),
+            token=checked_token(self.token_file),
             root_certificates=self.ssl_ca,
             certificate=self.ssl_certfile,
             private_key=self.ssl_keyfile,
+            server_name=self.server_name,
             insecure=self.insecure,
         )
         transport = connect(parse_target(target), options)
@@ -94,8 +101,8 @@ class HostOptions:
         return {agent.name: agent.description for agent in reply.agents}
 
 
-def read_token(path: Path | None) -> str | None:
-    """The token in a file; without a file that in AGENTMATRIX_TOKEN, or None.
+def checked_token(path: Path | None) -> Path | str | None:
+    """A file with a token, which is read again when it changes; without a file the token in AGENTMATRIX_TOKEN, or None.
 
     Raises:
         CommandError: the file cannot be read or is empty.
@@ -109,4 +116,4 @@ def read_token(path: Path | None) -> str | None:
         raise CommandError(f"the token file {path} cannot be read: {reason}") from None
     if not text:
         raise CommandError(f"the token file {path} is empty")
-    return text
+    return path

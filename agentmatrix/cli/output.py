@@ -13,12 +13,13 @@ from langchain_core.messages import BaseMessageChunk
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
+from agentmatrix.cli.terminal_text import json_line, terminal_text
+
 STREAM_MODES = ["updates", "messages", "custom", "values"]
 """The stream modes whose parts an output takes."""
 
 _WIDTH = 200
 _STYLES = ("cyan", "green", "magenta", "yellow", "blue", "red")
-_CONTROL = {code: None for code in range(32) if chr(code) not in "\n\t"} | {127: None}
 
 Namespace = tuple[str, ...]
 
@@ -72,7 +73,7 @@ class JsonOutput:
         self._line(type="error", data=message)
 
     def _line(self, **fields: Any) -> None:
-        print(json.dumps(jsonable(fields), ensure_ascii=False), flush=True)
+        print(json_line(jsonable(fields)), flush=True)
 
 
 @dataclass
@@ -121,7 +122,7 @@ class TextOutput:
         self._finish(self._unfinished.values())
         rest = _without_messages(values) if isinstance(values, dict) else values
         if rest not in ({}, None):
-            self._print(json.dumps(jsonable(rest), ensure_ascii=False, indent=2))
+            self._print(json_line(jsonable(rest), indent=2))
 
     def _on_message(self, namespace: Namespace, message: Any, metadata: dict[str, Any]) -> None:
         key = message.id or str(id(message))
@@ -179,7 +180,7 @@ class TextOutput:
 
     def _print(self, text: str, style: str | None = None, end: str = "\n") -> None:
         """Print text as it is, without the control characters by which an agent could control the terminal."""
-        self._console.out(text.translate(_CONTROL), style=style, highlight=False, end=end)
+        self._console.out(terminal_text(text), style=style, highlight=False, end=end)
         self._console.file.flush()
 
 

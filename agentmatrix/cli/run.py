@@ -13,6 +13,7 @@ from agentmatrix.cli.host_options import (
     Allow,
     HostOptions,
     Insecure,
+    ServerName,
     SslCa,
     SslCertfile,
     SslKeyfile,
@@ -46,6 +47,7 @@ def run(
     ssl_ca: SslCa = None,
     ssl_certfile: SslCertfile = None,
     ssl_keyfile: SslKeyfile = None,
+    server_name: ServerName = None,
     insecure: Insecure = False,
     timeout: Timeout = None,
     allow: Allow = None,
@@ -55,7 +57,7 @@ def run(
 
     if (target is None) == (remote is None):
         raise CommandError("give one graph: module:attribute, or --remote host:port/agent")
-    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout, allow)
+    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, timeout, allow)
     graph = resolve(target or remote or "", options, remote=remote is not None)
     run_graph(graph, target or f"--remote {remote}", input, thread, resume or [], json)
 

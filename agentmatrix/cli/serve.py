@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from agentmatrix.cli.error_report import CommandError
-from agentmatrix.cli.host_options import read_token
+from agentmatrix.cli.host_options import checked_token
 
 __all__ = ["serve"]
 
@@ -47,6 +48,34 @@ def serve(
             help="File with the token that callers must show; or set AGENTMATRIX_TOKEN.", rich_help_panel=_SAFETY
         ),
     ] = None,
+    tokens_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with a line name:token for each caller; nodes see the name, and each has its own threads.",
+            rich_help_panel=_SAFETY,
+        ),
+    ] = None,
+    authorize: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON file of the agents that each caller may call: {"alice": ["research"], "*": ["hello"]}.',
+            rich_help_panel=_SAFETY,
+        ),
+    ] = None,
+    share_threads: Annotated[
+        bool,
+        typer.Option(
+            "--share-threads", help="Callers share the threads that a graph here keeps.", rich_help_panel=_SAFETY
+        ),
+    ] = False,
+    tracebacks: Annotated[
+        bool,
+        typer.Option(
+            "--tracebacks",
+            help="Send callers the traceback of an error, with paths and source lines, not its text alone.",
+            rich_help_panel=_SAFETY,
+        ),
+    ] = False,
     allow: Annotated[
         list[str] | None,
         typer.Option(help="A module whose classes may cross the wire; may be repeated.", rich_help_panel=_SAFETY),
@@ -64,10 +93,15 @@ def serve(
     """Serve graphs over gRPC until Ctrl-C or SIGTERM."""
     options = {
         "address": f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
-        "token": read_token(token_file),
-        "certificate": ssl_certfile,
-        "private_key": ssl_keyfile,
-        "client_ca": ssl_ca,
+        # AGENTMATRIX_TOKEN is for hosts of one token.
+        "token": None if tokens_file and token_file is None else checked_token(token_file),
+        "tokens": tokens_file,
+        "authorize": None if authorize is None else _read_table(authorize),
+        "share_threads": share_threads,
+        "tracebacks": tracebacks,
+        "ssl_certfile": ssl_certfile,
+        "ssl_keyfile": ssl_keyfile,
+        "ssl_ca": ssl_ca,
         "insecure": insecure,
         "allow": allow or [],
         "max_runs": max_runs,
@@ -94,6 +128,24 @@ def _load_graphs(targets: list[str]) -> dict[str, Any]:
             raise CommandError(f"two graphs are named {name!r}; name one of them otherwise: other={target}")
         graphs[name] = load_graph(target)
     return graphs
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """The agents that each caller may call, by its name.
+
+    Raises:
+        CommandError: the file cannot be read, or is no such table.
+    """
+    try:
+        table = json.loads(path.read_text())
+    except OSError as error:
+        raise CommandError(f"the table {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandError(f"the table {path} is not JSON: {error}") from None
+    lists = isinstance(table, dict) and all(isinstance(names, list) for names in table.values())
+    if not lists or not all(isinstance(name, str) for names in table.values() for name in names):
+        raise CommandError(f'the table {path} has to be an object of lists of agents: {{"alice": ["research"]}}')
+    return dict(table)
 
 
 def _serve(graphs: dict[str, Any], grace: float, until_eof: bool, options: dict[str, Any]) -> None:

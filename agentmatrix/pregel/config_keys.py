@@ -12,6 +12,7 @@ from typing import Final
 from langgraph._internal import _constants as constants
 
 __all__ = [
+    "AUTH_USER",
     "BY_VALUE",
     "CACHE",
     "CHECKPOINTER",
@@ -28,6 +29,7 @@ __all__ = [
     "SCRATCHPAD",
     "STREAM",
     "TASK_ID",
+    "is_authentication",
     "is_reserved",
     "reserved_keys",
     "unknown_keys",
@@ -48,6 +50,9 @@ ERROR_SOURCE_NODE: Final[str] = constants.ERROR_SOURCE_NODE
 
 IDENTITY: Final = frozenset({"thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map"})
 """Keys without a prefix that say which checkpoint is meant: plain data that always crosses."""
+
+AUTH_USER: Final = "langgraph_auth_user"
+"""The key under which a server of LangGraph's puts who calls: `runtime.server_info.user` is made of it."""
 
 BY_VALUE: Final = frozenset(
     {
@@ -83,6 +88,11 @@ _PREFIX = "__pregel_"
 def is_reserved(key: str) -> bool:
     """Whether LangGraph keeps a key to itself, whether this release of ours knows it or not."""
     return key.startswith(_PREFIX)
+
+
+def is_authentication(key: object) -> bool:
+    """Whether a key says who calls, which the host alone may say."""
+    return isinstance(key, str) and key.startswith("langgraph_auth")
 
 
 def reserved_keys() -> Mapping[str, str]:

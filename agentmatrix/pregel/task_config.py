@@ -6,7 +6,7 @@ config that a node, a router or a writer is called with, on the thread that runs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -23,10 +23,14 @@ from langgraph._internal._constants import (
     PUSH,
 )
 from langgraph.errors import ParentCommand
+from langgraph.graph import END
 from langgraph.types import Command
+
+from agentmatrix.pregel.compiled_graph import branch_target
 
 __all__ = [
     "command_for_node",
+    "declared_targets",
     "failed_node",
     "is_update",
     "loop_of",
@@ -95,6 +99,27 @@ def command_for_node(error: ParentCommand, config: RunnableConfig) -> Command[An
     command: Command[Any] = error.args[0]
     here = (namespace, _without_tasks(namespace), node_of(config))
     return command if command.graph in here else None
+
+
+def declared_targets(configurable: Mapping[str, Any]) -> frozenset[str] | None:
+    """Where a command of the node of a task may lead, as `destinations=` or its annotation declares, and to the end.
+
+    Args:
+        configurable: of the task's config.
+
+    Returns:
+        Names of nodes; None where nothing is declared, and outside of a task.
+    """
+    if CONFIG_KEY_CALL not in configurable:
+        return None
+    config: RunnableConfig = {CONF: dict(configurable)}
+    node = loop_of(config).nodes.get(node_of(node_config(config)) or "")
+    found: set[str] = set()
+    for writer in getattr(node, "writers", ()):
+        for entry in getattr(writer, "writes", ()):
+            if getattr(getattr(entry, "mapper", None), "__name__", "") == "_control_branch":
+                found.update(branch_target(channel) or channel for channel, *_ in entry.static or ())
+    return frozenset({*found, END}) if found else None
 
 
 def send_writes(config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> None:

@@ -37,7 +37,8 @@ class AgentConnection:
         self, target: Target, options: ClientOptions, allow: tuple[object, ...], unlisted: Unlisted = "dict"
     ) -> None:
         self.target, self.options, self.allow, self.unlisted = target, options, allow, unlisted
-        self.codec = Codec(allow, unlisted=unlisted)
+        # What fails here is nothing for the host: without tracebacks.
+        self.codec = Codec(allow, unlisted=unlisted, tracebacks=False)
         self._schemas: set[Hashable] = set()
         self.card: AgentCard | None = None
         self.card_refused = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -47,7 +48,9 @@ class RemoteAgent(NotebookRepr, CardAttributes):
     Args:
         agent: `"host:port/name"`, or the agent's name when `url` says where.
         url: `"grpc://host:port"`, `"grpcs://..."` (TLS), `"unix:/path.sock"` or `"inproc://name"`.
-        api_key: the host's token; by default the environment variable AGENTMATRIX_TOKEN.
+        token: the host's token, as text or the path of a file that is read for each call; by default the environment
+            variable AGENTMATRIX_TOKEN. A pickle keeps no token, no secret header and no key but the paths of files.
+        api_key: the same, by RemoteGraph's name.
         headers: metadata sent with each call.
         credentials: a `grpc.ChannelCredentials`, instead of the certificates below.
         config: a config that every run begins with, as `with_config` would set it.
@@ -58,10 +61,12 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         unlisted: what an object of another class arrives as: `"dict"` is an `UnlistedValue`, a dict that names the
             class; `"error"` ends the call.
         forward: the keys of `config["configurable"]` that go along; None for all.
-        store_prefix: the only namespaces of the parent's store that the host may use; None for all.
+        store_prefix: the namespaces of the parent's store that the host may use begin so: `["notes"]`, or `()` for
+            all of it. None, the default, closes the store.
         ssl_ca: PEM of the authorities to trust, bytes or path.
         ssl_certfile: PEM of this caller's certificate (mutual TLS), bytes or path.
         ssl_keyfile: PEM of its key, bytes or path.
+        server_name: the name to expect in the host's certificate where it is not that of the address, as in a tunnel.
         insecure: send the token although the connection is plaintext and leaves this machine.
         connect_timeout: seconds until a host that does not answer counts as unreachable; one that does may take six
             times as long for an agent's card, since a large graph is slow to draw.
@@ -79,7 +84,8 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         /,
         *,
         url: str | None = None,
-        api_key: str | None = None,
+        token: str | os.PathLike[str] | None = None,
+        api_key: str | os.PathLike[str] | None = None,
         headers: Mapping[str, str] | None = None,
         credentials: object | None = None,
         config: RunnableConfig | None = None,
@@ -92,14 +98,15 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         ssl_ca: Pem | None = None,
         ssl_certfile: Pem | None = None,
         ssl_keyfile: Pem | None = None,
+        server_name: str | None = None,
         insecure: bool = False,
         connect_timeout: float = 5.0,
     ) -> None:
         target = parse_target(agent, url)
         options = ClientOptions(
-            token=api_key or os.environ.get("AGENTMATRIX_TOKEN"), headers=dict(headers or {}), credentials=credentials,
-            root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, insecure=insecure,
-            connect_timeout=connect_timeout,
+            token=token or api_key or _default_token(), headers=dict(headers or {}), credentials=credentials,
+            root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, server_name=server_name,
+            insecure=insecure, connect_timeout=connect_timeout,
         )  # fmt: skip
         self._connection = AgentConnection(target, options, tuple(allow), unlisted)
         self._path: tuple[str, ...] = ()
@@ -228,8 +235,8 @@ class RemoteAgent(NotebookRepr, CardAttributes):
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
         state = {key: value for key, value in self.__dict__.items() if key not in ("_connection", "_types")}
-        origin = (connection.target, connection.options, connection.allow, connection.unlisted)
-        return (_unpickle, (origin, state))
+        options = connection.options.without_secrets()
+        return (_unpickle, ((connection.target, options, connection.allow, connection.unlisted), state))
 
     # Attributes that LangGraph reads of a graph (more in `CardAttributes`).
 
@@ -412,8 +419,15 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         await self._acall("aclear_cache", nodes).result()
 
 
+def _default_token() -> str | None:
+    return os.environ.get("AGENTMATRIX_TOKEN") or None
+
+
 def _unpickle(origin: tuple[Target, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]) -> RemoteAgent:
+    target, options, allow, unlisted = origin
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)
-    remote._connection = AgentConnection(*origin)
+    if options.token is None:
+        options = replace(options, token=_default_token())
+    remote._connection = AgentConnection(target, options, allow, unlisted)
     return remote

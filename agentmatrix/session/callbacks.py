@@ -27,6 +27,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
 from langgraph.callbacks import GraphCallbackHandler
 
+from agentmatrix.errors import ProtocolError
 from agentmatrix.pregel.callback_handlers import (
     StreamingCallbackHandler,
     TracerBase,
@@ -37,6 +38,8 @@ from agentmatrix.pregel.callback_handlers import (
     stream_handler_kind,
     stream_handler_state,
 )
+from agentmatrix.session.event_scope import EventScope
+from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
 
 __all__ = ["CallerCallbacks", "callback_proxies"]
@@ -102,6 +105,7 @@ class CallerCallbacks:
         config: the run's config with its callbacks.
         is_async: whether the run is one of the async verbs.
         pack_metadata: returns metadata as they cross.
+        scope: the namespaces that the host may speak for.
     """
 
     def __init__(
@@ -110,12 +114,15 @@ class CallerCallbacks:
         *,
         is_async: bool,
         pack_metadata: Callable[[Mapping[str, Any]], dict[str, Any]],
+        scope: NamespaceScope,
     ) -> None:
         self.is_async = is_async
         self._replicas: dict[int, Any] = {}
         self._groups: list[list[BaseCallbackHandler]] = []
         self._taps: dict[tuple[int, UUID], tuple[deque[Any], Any]] = {}
         manager = callback_manager(config, is_async=is_async)
+        inherited = {**(config.get("metadata") or {}), **manager.metadata, **manager.inheritable_metadata}
+        self._scope = EventScope(scope, manager.parent_run_id, inherited)
         self.packed: dict[str, Any] = {
             "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers),
             "parent_run_id": manager.parent_run_id,
@@ -157,17 +164,29 @@ class CallerCallbacks:
             return self._tap(*args)
         if kind == "replica":
             number, chunk = args
-            handler = self._replicas[number]
+            handler = self._replica(number)
+            self._scope.check_replica(chunk)
             if chunk[1] == "messages" and getattr(chunk[2][0], "id", None) is not None:
                 handler.seen.add(chunk[2][0].id)
             handler.stream(chunk)
         elif kind == "seen":
-            self._replicas[args[0]].seen |= args[1]
+            self._replica(args[0]).seen |= set(args[1])
         return None
+
+    def _replica(self, number: Any) -> Any:
+        if number not in self._replicas:
+            raise ProtocolError("the host sent an event for a handler that is not lent to it")
+        return self._replicas[number]
+
+    def _group(self, number: Any) -> list[BaseCallbackHandler]:
+        if type(number) is not int or not 0 <= number < len(self._groups):
+            raise ProtocolError("the host sent an event for handlers that are not lent to it")
+        return self._groups[number]
 
     def call(self, group: int, event: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any] | None:
         """Calls an event of a group of handlers."""
-        handlers = self._groups[group]
+        handlers = self._group(group)
+        self._scope.check_callback(event, args, kwargs)
         if event in _GRAPH_EVENTS:
             return self._graph_event(handlers, event, args)
         if event not in _EVENTS:
@@ -201,9 +220,10 @@ class CallerCallbacks:
                     await result
 
     def _tap(self, group: int, run_id: UUID, chunk: Any) -> Awaitable[Any] | None:
+        self._scope.check_run(run_id)
         if self.is_async:
             return self._atap(group, run_id, chunk)
-        for handler in self._groups[group]:
+        for handler in self._group(group):
             if StreamingCallbackHandler in type(handler).__mro__:
                 source, output = self._tapped(
                     handler, run_id, lambda h, s: iter(h.tap_output_iter(run_id, _consume(s)))
@@ -213,7 +233,7 @@ class CallerCallbacks:
         return None
 
     async def _atap(self, group: int, run_id: UUID, chunk: Any) -> None:
-        for handler in self._groups[group]:
+        for handler in self._group(group):
             if StreamingCallbackHandler in type(handler).__mro__:
                 source, output = self._tapped(
                     handler, run_id, lambda h, s: aiter(h.tap_output_aiter(run_id, _aconsume(s)))

@@ -13,24 +13,28 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import ParentCommand
 from langgraph.runtime import RunControl
 
-from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, SignalError
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, ProtocolError, SignalError
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
+from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
+from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.transport.base import FrameStream, Transport
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.remote_failures import decode_failure, encode_failure
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
@@ -94,6 +98,8 @@ class CallerRun:
         self._signals: SignalRouter | None = None
         self._forwarder: SignalForwarder | None = None
         self._unacked: dict[int, PendingSignal] = {}
+        self._raised: deque[BaseException] = deque(maxlen=8)
+        """What objects of the caller have raised lately, with tracebacks, which do not cross."""
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
     def open(self) -> None:
@@ -121,6 +127,7 @@ class CallerRun:
             self.config = CallerConfig(
                 spec.config, codec=self.codec, is_async=self.is_async, is_run=spec.is_run,
                 objects=self.objects, forward=spec.forward, store_prefix=spec.store_prefix,
+                agent=f"{self.transport.address}/{spec.agent}",
             )  # fmt: skip
             packed = self.config.pack()
             if spec.control is not None:
@@ -245,6 +252,7 @@ class CallerRun:
             except EncodeError as error:
                 failure = error
         if failure is not None:
+            self._raised.append(failure)
             reply.failure = encode_failure(failure, self.codec)
         with self._lock:
             self._send(self.protocol.reply(reply))
@@ -270,12 +278,37 @@ class CallerRun:
 
     def _result_of(self, end: pb.End) -> Any:
         if end.WhichOneof("outcome") == "failure":
-            raise decode_failure(end.failure, self.codec)
-        return self.codec.decode(end.result, "result")
+            error = raisable(decode_failure(end.failure, self.codec))
+            if isinstance(error, ParentCommand):
+                self._check_command(error)
+            self._restore_traceback(error)
+            raise error
+        result = self.codec.decode(end.result, "result")
+        self._check_states(result)
+        return result
+
+    def _check_states(self, value: object) -> None:
+        if self.config is not None and not self.spec.is_run:
+            check_states(value, self.config.scope, self.config.configurable.get("thread_id"))
+
+    def _restore_traceback(self, error: BaseException) -> None:
+        """Names as the cause what has been raised here, where that is what the run has ended with."""
+        if error.__cause__ is None:
+            same = (own for own in self._raised if type(own) is type(error) and str(own) == str(error))
+            error.__cause__ = next(same, None)
+
+    def _check_command(self, error: ParentCommand) -> None:
+        if self.config is None or not self.spec.is_run:
+            raise ProtocolError(f"the host sent a command in answer to {self.spec.verb}, which runs nothing")
+        check_command(error, self.config.scope, declared_targets(self.config.configurable))
 
     def _decode_part(self, part: pb.Part) -> tuple[Any, ...]:
         """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
         value: tuple[Any, ...] = self.codec.decode(part.value, "part") if part.value else ()
+        for item in value:
+            self._check_states(item)
+            if self.spec.kwargs.get("subgraphs") and self.spec.is_run and self.config is not None:
+                self.config.events.check_part(_namespace_of(item))
         return value
 
     def _remaining(self) -> float | None:
@@ -289,6 +322,13 @@ class CallerRun:
             f"{self.spec.agent!r} at {self.transport.address} did not finish {self.spec.verb} within "
             f"{self.spec.timeout:g} s; it has been cancelled there. RemoteAgent(timeout=...) sets the limit"
         )
+
+
+def _namespace_of(part: Any) -> object:
+    """The namespace that a part of a stream with subgraphs names."""
+    if isinstance(part, dict):
+        return part.get("ns")
+    return part[0] if isinstance(part, tuple) and part else None
 
 
 def _with_advice(error: AgentMatrixError) -> AgentMatrixError:

@@ -24,6 +24,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from agentmatrix.errors import HostError
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.proxies import RpcClient
@@ -33,6 +34,7 @@ __all__ = [
     "HostCheckpointerRpc",
     "checkpointer_proxy",
     "describe_saver",
+    "own_saver_method",
     "plain_config",
     "with_listed_types",
 ]
@@ -101,7 +103,11 @@ def plain_config(config: RunnableConfig | None) -> Any:
     if not plain["metadata"]:
         del plain["metadata"]
     configurable: Mapping[str, Any] = config.get("configurable", {})
-    plain["configurable"] = {key: value for key, value in configurable.items() if not config_keys.is_reserved(key)}
+    plain["configurable"] = {
+        key: value
+        for key, value in configurable.items()
+        if not config_keys.is_reserved(key) and not config_keys.is_authentication(key)
+    }
     return plain
 
 
@@ -229,6 +235,25 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
 
     async def adelete_thread(self, thread_id: str) -> None:
         await self.rpc.arequest("saver", "adelete_thread", thread_id)
+
+
+_OWN_METHODS: Final = frozenset(
+    twin
+    for method in ("get_tuple", "list", "put", "put_writes", "delete_thread", *_OPTIONAL)
+    for twin in (method, f"a{method}")
+) | {"get_next_version"}
+"""The methods of its own checkpointer that a host offers to callers."""
+
+
+def own_saver_method(saver: Any, method: str) -> Any:
+    """The method of a checkpointer that a graph on this host was compiled with.
+
+    Raises:
+        HostError: there is none, or it is not offered.
+    """
+    if not isinstance(saver, BaseCheckpointSaver) or method not in _OWN_METHODS:
+        raise HostError(f"the agent has no checkpointer of its own to ask for {method}")
+    return getattr(saver, method)
 
 
 class HostCheckpointerRpc:

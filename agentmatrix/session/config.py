@@ -11,11 +11,12 @@ by value, "lent" the descriptions from which proxies are made, "callbacks" the h
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.runtime import RunControl, Runtime
+from langgraph.runtime import RunControl, Runtime, ServerInfo
 
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import (
@@ -35,14 +36,34 @@ from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
 from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver, with_listed_types
 from agentmatrix.session.config_items import pack_items, unpack_context, unpack_items
+from agentmatrix.session.event_scope import EventScope
+from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient
-from agentmatrix.session.store import CacheProxy, StoreProxy, only_under
+from agentmatrix.session.saver_scope import LentSaver
+from agentmatrix.session.store import CacheProxy, ClosedStore, LentCache, LentStore, StoreProxy
+from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
 
 __all__ = ["CallerConfig", "HostRunConfig"]
 
+_CACHE_OF_REMOTE_AGENTS: Final = "agentmatrix.remote"
+"""The namespace of a cache that remote agents use, each below it its own."""
 _CONFIGURABLE: Final = 'config["configurable"]'
 _METADATA: Final = 'config["metadata"]'
+
+
+_PLAIN_KEYS: Final = frozenset({"tags", "run_name", "max_concurrency", "recursion_limit", "run_id"})
+"""The keys of a config that cross as they are."""
+
+
+def _said_by_the_caller(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller may say in `configurable` or `metadata`: nothing that LangGraph or a host keeps to itself."""
+    kept = values.items() if isinstance(values, Mapping) else ()
+    return {
+        key: value
+        for key, value in kept
+        if isinstance(key, str) and not config_keys.is_reserved(key) and not config_keys.is_authentication(key)
+    }
 
 
 class CallerConfig:
@@ -55,7 +76,8 @@ class CallerConfig:
         is_run: whether the verb runs nodes, rather than reading or writing state.
         objects: takes the objects that stay here.
         forward: the keys of `configurable` that go along; None for all.
-        store_prefix: the namespaces of the store that the host may use; None for all.
+        store_prefix: the namespaces of the store that the host may use begin so; None for none.
+        agent: what the namespace of the cache that the host may use is named after.
 
     Attributes:
         left_out: the parts of the config that could not be encoded, by the sentence of their placeholder on the host.
@@ -71,15 +93,21 @@ class CallerConfig:
         objects: ProxiedObjects,
         forward: Collection[str] | None = None,
         store_prefix: tuple[str, ...] | None = None,
+        agent: str = "",
     ) -> None:
         self.config = config
         self.configurable: dict[str, Any] = dict(config.get("configurable") or {})
+        self.scope = NamespaceScope(granted_namespace(self.configurable, is_run=is_run))
+        self._agent = agent
         self._codec, self._objects = codec, objects
         self._forward, self._store_prefix = forward, store_prefix
         self.callbacks: CallerCallbacks | None = None
         self.left_out: dict[str, Any] = {}
+        self.events = EventScope(self.scope)
         if is_run:
-            self.callbacks = CallerCallbacks(config, is_async=is_async, pack_metadata=self._pack_metadata)
+            self.callbacks = CallerCallbacks(
+                config, is_async=is_async, pack_metadata=self._pack_metadata, scope=self.scope
+            )
             objects.expose("callback", self.callbacks)
         self.control: RunControl | None = None
         self._is_run = is_run
@@ -96,7 +124,7 @@ class CallerConfig:
                     packed["lent"][key] = description
             elif key == WRITTEN_KEYS:
                 packed["lent"][key] = {"lent": True}
-            elif not config_keys.is_reserved(key) and self._is_forwarded(key):
+            elif not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key):
                 own[key] = value
         packed["configurable"] = pack_items(own, _CONFIGURABLE, self._codec, self.left_out)
         if (metadata := self.config.get("metadata")) is not None:
@@ -121,11 +149,12 @@ class CallerConfig:
         if key == config_keys.CHECKPOINTER:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
-            self._objects.expose("saver", with_listed_types(value, self._codec.listed))
+            saver = with_listed_types(value, self._codec.listed)
+            self._objects.expose("saver", LentSaver(saver, self.configurable, self.scope, self._forward))
             return describe_saver(value)
         if key == config_keys.CACHE:
             if value is not None:
-                self._objects.expose("cache", value)
+                self._objects.expose("cache", LentCache(value, (_CACHE_OF_REMOTE_AGENTS, self._agent)))
             return {"lent": value is not None}
         if key == config_keys.STREAM:
             return {"modes": sorted(value.modes)}
@@ -144,14 +173,15 @@ class CallerConfig:
             "context": self._codec.encode_partly(runtime.context, "context", self.left_out),
             "previous": runtime.previous,
             "execution_info": runtime.execution_info,
-            "server_info": runtime.server_info,
+            # Who calls is for each host to find out.
+            "server_info": None if runtime.server_info is None else replace(runtime.server_info, user=None),
             "writer": has_stream_writer(runtime),
             "heartbeat": has_heartbeat(runtime),
         }
         if runtime.store is not None:
-            check = None if self._store_prefix is None else only_under(self._store_prefix)
-            self._objects.expose("store", runtime.store, check)
+            self._objects.expose("store", LentStore(runtime.store, self._store_prefix))
             packed["store"] = {
+                "closed": self._store_prefix is None,
                 "supports_ttl": bool(runtime.store.supports_ttl),
                 "ttl_config": getattr(runtime.store, "ttl_config", None),
             }
@@ -161,7 +191,12 @@ class CallerConfig:
         return packed
 
     def on_event(self, kind: str, args: tuple[Any, ...]) -> Any:
-        """Passes an event of the host on to the object that it concerns. The result may be an awaitable."""
+        """Passes an event of the host on to the object that it concerns. The result may be an awaitable.
+
+        Raises:
+            ProtocolError: the event is malformed, or not for this host to say.
+        """
+        self.events.check(kind, args, self.configurable)
         if kind in ("callback", "tap", "replica", "seen"):
             return None if self.callbacks is None else self.callbacks.on_event(kind, args)
         if kind == "stream":
@@ -185,7 +220,7 @@ class CallerConfig:
     def _write(self, namespace: str | None, value: Any) -> None:
         runtime: Runtime[Any] = self.configurable[config_keys.RUNTIME]
         config: RunnableConfig = {**self.config, "configurable": self.configurable}
-        in_namespace(config, namespace, runtime.stream_writer, value)
+        in_namespace(config, namespace or self.scope.namespace, runtime.stream_writer, value)
 
 
 class _WrittenKeysProxy(list[frozenset[str]]):
@@ -208,20 +243,28 @@ class HostRunConfig:
         codec: decodes the items of the config.
         is_async: whether the verb is one of the async ones.
         is_run: whether the verb runs nodes, rather than reading or writing state.
+        user: who calls, as this host has found out; whatever the caller says of it is dropped.
     """
 
-    def __init__(self, packed: dict[str, Any], rpc: RpcClient, codec: Codec, *, is_async: bool, is_run: bool) -> None:
-        self.rpc, self._codec = rpc, codec
+    def __init__(
+        self,
+        packed: Mapping[str, Any],
+        rpc: RpcClient,
+        codec: Codec,
+        *,
+        is_async: bool,
+        is_run: bool,
+        user: Identity | None = None,
+    ) -> None:
+        self.rpc, self._codec, self._user = rpc, codec, user
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
         self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
         self.finish: Callable[[], None] = lambda: None
-        config = dict(packed["config"])
-        configurable = {
-            key: value
-            for key, value in unpack_items(packed["configurable"], _CONFIGURABLE, codec).items()
-            if not config_keys.is_reserved(key) and key != "langgraph_auth_user"
-        }
+        config = {key: value for key, value in packed["config"].items() if key in _PLAIN_KEYS}
+        configurable = unpack_items(_said_by_the_caller(packed["configurable"]), _CONFIGURABLE, codec)
         configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
+        if user is not None:
+            configurable[config_keys.AUTH_USER] = user
         for key, description in packed["lent"].items():
             if key in config_keys.PROXIED:
                 configurable[key] = self._make_proxy(key, description)
@@ -229,7 +272,7 @@ class HostRunConfig:
                 configurable[key] = _WrittenKeysProxy(rpc)
         config["configurable"] = configurable
         if "metadata" in packed:
-            config["metadata"] = unpack_items(packed["metadata"], _METADATA, codec)
+            config["metadata"] = unpack_items(_said_by_the_caller(packed["metadata"]), _METADATA, codec)
         if "callbacks" in packed:
             callbacks = dict(packed["callbacks"])
             for key in ("metadata", "inheritable_metadata"):
@@ -261,17 +304,25 @@ class HostRunConfig:
 
     def _make_runtime(self, description: dict[str, Any]) -> Runtime[Any]:
         rpc = self.rpc
-        fields = {key: description[key] for key in ("previous", "execution_info", "server_info")}
+        fields = {key: description[key] for key in ("previous", "execution_info")}
         fields["context"] = unpack_context(description["context"], self._codec)
+        fields["server_info"] = self._server_info(description["server_info"])
         if description["writer"]:
             fields["stream_writer"] = lambda value: rpc.notify("writer", current_namespace(), value)
         if description["heartbeat"]:
             fields["heartbeat"] = lambda: rpc.notify("heartbeat")
         if "store" in description:
-            fields["store"] = StoreProxy(rpc, **description["store"])
+            store = dict(description["store"])
+            fields["store"] = ClosedStore() if store.pop("closed") else StoreProxy(rpc, **store)
         if description.get("drained") is not None:
             set_drained(self.control, description["drained"])
         return Runtime(**fields, control=self.control)
+
+    def _server_info(self, said: Any) -> ServerInfo | None:
+        """The caller's assistant and graph, and the user whom this host knows."""
+        if isinstance(said, ServerInfo):
+            return replace(said, user=cast(Any, self._user))
+        return None if self._user is None else ServerInfo("", "", cast(Any, self._user))
 
     def _make_scratchpad(self, description: dict[str, Any]) -> Any:
         pending = [description["null_resume"]]

@@ -15,41 +15,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import threading
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final
 
-from langgraph.errors import GraphDrained
+from langgraph.errors import GraphBubbleUp, GraphDrained
 
-from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, HostError, HostLost, SignalError, VersionMismatch
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, HostError, HostLost, SignalError
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
-from agentmatrix.session import tracing
+from agentmatrix.session import host_verbs, tracing
+from agentmatrix.session.authorization import public_verb
 from agentmatrix.session.caller import RESUME_ADVICE
+from agentmatrix.session.checkpointer import own_saver_method
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.protocol import HostProtocol
-from agentmatrix.session.proxies import METHODS
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream
+from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.remote_failures import decode_failure, encode_failure
+from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "HostRun"]
 
-_UNARY: Final = frozenset(
-    {"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver", "explain"}
-    | {"ainvoke", "aget_state", "abulk_update_state", "aclear_cache", "aget_graph", "asaver", "aexplain"}
-)
-_STREAMS: Final = frozenset({"stream", "astream", "get_state_history", "aget_state_history"})
-_RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
-"""The verbs that run nodes."""
+_logger = logging.getLogger(__name__)
+
 STOPPING: Final = "the host is stopping"
 """The reason to stop a run by which its caller is told that the host was lost."""
 
@@ -57,10 +55,10 @@ STOPPING: Final = "the host is stopping"
 class HostRun:
     """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
-    def __init__(self, frames: FrameStream, host: HostState) -> None:
-        self.frames, self.host = frames, host
+    def __init__(self, frames: FrameStream, host: HostState, user: Identity | None = None) -> None:
+        self.frames, self.host, self.user = frames, host, user
         self.protocol = HostProtocol()
-        self.codec = self._replies = Codec()
+        self.codec = self._replies = Codec(tracebacks=host.tracebacks)
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.workers, self._ack_signal)
@@ -77,6 +75,8 @@ class HostRun:
         self._task: asyncio.Task[Any] | None = None
         self._loop = host.loop
         self._timer: threading.Timer | None = None
+        self._root: Any = None
+        """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
         self._verb = ""
 
@@ -115,9 +115,8 @@ class HostRun:
 
     def _start(self, start: pb.Start) -> None:
         try:
-            exported = self.host.admit(start)
-            if start.verb not in _UNARY and start.verb not in _STREAMS:
-                raise VersionMismatch(f"the host does not know the verb {start.verb!r}")
+            exported = self.host.admit(start, self.user)
+            host_verbs.check_verb(start.verb)
         except AgentMatrixError as error:
             self._end(failure=error)
             return
@@ -182,7 +181,7 @@ class HostRun:
 
     def _encode_event(self, kind: str, args: tuple[Any, ...]) -> bytes:
         try:
-            return self.codec.encode(args, f"event {kind}")
+            return self.codec.encode(self._shown(args) if kind == "stream" else args, f"event {kind}")
         except AgentMatrixError:
             if kind != "callback":
                 raise
@@ -218,7 +217,7 @@ class HostRun:
 
     def _result_of(self, target: str, method: str, reply: pb.Reply) -> Any:
         if reply.WhichOneof("outcome") == "failure":
-            raise decode_failure(reply.failure, self.codec)
+            raise raisable(decode_failure(reply.failure, self.codec))
         return self._replies.decode(reply.value, f"reply of {target}.{method}")
 
     def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -281,28 +280,30 @@ class HostRun:
 
     def _result(self, start: pb.Start, exported: ExportedGraph) -> Any:
         call, args, kwargs = self._prepare(start, exported)
-        if start.verb in _STREAMS:
+        if start.verb in host_verbs.STREAMS:
             return self._stream(call, args, kwargs)
-        return self._call_checkpointer(exported.graph, *args) if start.verb == "saver" else call(*args, **kwargs)
+        return self._call_checkpointer(*args) if start.verb == "saver" else call(*args, **kwargs)
 
     async def _aresult(self, start: pb.Start, exported: ExportedGraph) -> Any:
         call, args, kwargs = self._prepare(start, exported)
-        if start.verb in _STREAMS:
+        if start.verb in host_verbs.STREAMS:
             return await self._astream(call, args, kwargs)
         if start.verb == "asaver":
-            return await self._acall_checkpointer(exported.graph, *args)
+            return await self._acall_checkpointer(*args)
         return await call(*args, **kwargs)
 
     def _prepare(self, start: pb.Start, exported: ExportedGraph) -> tuple[Any, list[Any], dict[str, Any]]:
-        graph: Any = exported.graph
+        self.host.authorization.check(self.user, start.agent, public_verb(start.verb))
+        graph: Any = self.host.graph_for(exported, self.user)
+        self._root = graph
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
         self._graph, self._verb = graph, start.verb
-        args, kwargs = self.codec.decode(start.arguments, "arguments")
-        if start.config:
-            packed = self.codec.decode(start.config, "config")
-            is_async, is_run = start.verb.startswith("a"), start.verb in _RUNS
-            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run)
+        args, kwargs = host_verbs.checked_arguments(start.verb, self.codec.decode(start.arguments, "arguments"))
+        if host_verbs.takes_config(start.verb):
+            packed = self.codec.decode(start.config, "config") if start.config else host_verbs.EMPTY_CONFIG
+            is_async, is_run = start.verb.startswith("a"), start.verb in host_verbs.RUNS
+            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user)
             kwargs["config"] = self.config.config
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], self.codec)
@@ -315,7 +316,7 @@ class HostRun:
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         is_verb = start.verb not in ("saver", "asaver")
-        return getattr(graph, start.verb) if is_verb else None, list(args), kwargs
+        return getattr(graph, start.verb) if is_verb else None, args, kwargs
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
@@ -349,23 +350,26 @@ class HostRun:
 
     def _superstep_boundaries(self, kwargs: dict[str, Any]) -> SuperstepBoundary | None:
         """Finds where the supersteps of a stream begin; None for a history of states."""
-        if self._verb not in _RUNS:
+        if self._verb not in host_verbs.RUNS:
             return None
         nested = config_keys.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
         return SuperstepBoundary(kwargs, "values" if nested else self._graph.stream_mode)
 
     def send_part(self, part: Any, *, more: bool) -> None:
         """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit."""
-        value = b"" if part is None else self.codec.encode((part,), "part")
+        value = b"" if part is None else self.codec.encode(self._shown((part,)), "part")
         with self._lock:
             self._send(self.protocol.part(value, more=more))
 
-    def _call_checkpointer(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = _saver_method(graph, method)(*args, **kwargs)
+    def _shown(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        return parts if self.user is None else host_verbs.without_identity(parts)
+
+    def _call_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
         return list(value) if method == "list" else value
 
-    async def _acall_checkpointer(self, graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = _saver_method(graph, method)(*args, **kwargs)
+    async def _acall_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
         return [item async for item in value] if method == "alist" else await value
 
     def _send(self, frame: pb.Frame | None) -> None:
@@ -382,6 +386,8 @@ class HostRun:
                 encoded = self.codec.encode(encodable_result(result), "result")
             except BaseException as error:
                 failure = error
+        if isinstance(failure, Exception) and not isinstance(failure, GraphBubbleUp):
+            _logger.info("%s failed", self._verb or "a run", exc_info=failure)  # callers may not get the traceback
         broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
         with self._lock:
             self._send(self.protocol.end(result=encoded, failure=broken))
@@ -438,10 +444,3 @@ class _PartSender:
             return False
         self._sent_since_credit = False
         return True
-
-
-def _saver_method(graph: Any, method: str) -> Any:
-    saver = getattr(graph, "checkpointer", None)
-    if saver in (None, True, False) or method not in METHODS["saver"]:
-        raise HostError(f"the agent has no checkpointer of its own to ask for {method}")
-    return getattr(saver, method)

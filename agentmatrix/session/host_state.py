@@ -17,7 +17,10 @@ from langgraph.types import StateSnapshot
 from agentmatrix.card import pack_drawing
 from agentmatrix.errors import AgentNotFound, HostBusy, VersionMismatch
 from agentmatrix.pregel.config_values import event_loop_of
+from agentmatrix.session.authorization import Authorization
 from agentmatrix.session.checkpointer import plain_config
+from agentmatrix.session.thread_scope import scoped_graph
+from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
@@ -62,6 +65,9 @@ class HostState:
         loop: runs the async verbs.
         max_runs: runs at a time; more are refused.
         allow_version_skew: take callers whose langgraph has another minor version.
+        authorization: decides who may call what.
+        share_threads: whether callers share the threads of the checkpointers that graphs were compiled with.
+        tracebacks: whether callers get the tracebacks of errors.
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
     """
@@ -72,11 +78,14 @@ class HostState:
     loop: asyncio.AbstractEventLoop
     max_runs: int = 1000
     allow_version_skew: bool = False
+    authorization: Authorization = field(default_factory=Authorization)
+    share_threads: bool = False
+    tracebacks: bool = False
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
 
-    def admit(self, start: pb.Start) -> ExportedGraph:
-        """The graph for a new run.
+    def admit(self, start: pb.Start, user: Identity | None = None) -> ExportedGraph:
+        """The graph for a new run of a caller.
 
         Raises:
             VersionMismatch, HostBusy, AgentNotFound: the host does not take the run.
@@ -96,14 +105,24 @@ class HostState:
             raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
         if len(self.runs) >= self.max_runs:
             raise HostBusy(f"the host runs {self.max_runs} runs already, as many as it may; see --max-runs")
-        return self.graph(start.agent)
+        return self.graph(start.agent, user)
 
-    def graph(self, agent: str) -> ExportedGraph:
-        """The exported graph of that name; raises AgentNotFound, which lists what there is."""
+    def graph(self, agent: str, user: Identity | None = None) -> ExportedGraph:
+        """The exported graph of that name; raises AgentNotFound, which lists what the caller may know of."""
         if agent not in self.exported:
-            names = ", ".join(sorted(self.exported)) or "none"
-            raise AgentNotFound(f"the host has no agent {agent!r}; it has: {names}")
+            known = (
+                "" if self.authorization.blocks else f"; it has: {', '.join(sorted(self.names_for(user))) or 'none'}"
+            )
+            raise AgentNotFound(f"the host has no agent {agent!r}{known}")
         return self.exported[agent]
+
+    def names_for(self, user: Identity | None) -> list[str]:
+        """The names of the agents that a caller may call. Not on the I/O thread where `authorization.blocks`."""
+        return [name for name in self.exported if self.authorization.allows(user, name, "describe")]
+
+    def graph_for(self, exported: ExportedGraph, user: Identity | None) -> Pregel[Any, Any, Any, Any]:
+        """The graph that runs for a caller: with threads of the caller's own, where it keeps any."""
+        return exported.graph if self.share_threads else scoped_graph(exported.graph, user)
 
 
 def _minor(version: str) -> list[str]:

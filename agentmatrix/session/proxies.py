@@ -17,9 +17,8 @@ __all__ = ["METHODS", "ProxiedObjects", "RpcClient", "is_async_method"]
 
 METHODS: Final[Mapping[str, frozenset[str]]] = {
     "saver": frozenset(
-        {"get_tuple", "list", "put", "put_writes", "delete_thread", "delete_for_runs", "copy_thread", "prune"}
-        | {"aget_tuple", "alist", "aput", "aput_writes", "adelete_thread", "adelete_for_runs", "acopy_thread", "aprune"}
-        | {"get_next_version", "get_delta_channel_history", "aget_delta_channel_history"}
+        {"get_tuple", "list", "put", "put_writes", "get_next_version", "get_delta_channel_history"}
+        | {"aget_tuple", "alist", "aput", "aput_writes", "aget_delta_channel_history"}
     ),
     "store": frozenset({"batch", "abatch"}),
     "cache": frozenset({"get", "set", "clear", "aget", "aset", "aclear"}),
@@ -58,34 +57,29 @@ class ProxiedObjects:
 
     def __init__(self) -> None:
         self._objects: dict[str, Any] = {}
-        self._checks: dict[str, Callable[[str, tuple[Any, ...]], None]] = {}
         self._failed_write: BaseException | None = None
 
-    def expose(self, target: str, obj: object, check: Callable[[str, tuple[Any, ...]], None] | None = None) -> None:
-        """Exposes `obj` under a name of `METHODS`; `check(method, args)` may raise to refuse a call."""
+    def expose(self, target: str, obj: object) -> None:
+        """Exposes `obj` under a name of `METHODS`. It checks for itself what it is asked."""
         self._objects[target] = obj
-        if check is not None:
-            self._checks[target] = check
 
     def call(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls a synchronous method; iterators are read to their end."""
         with self._stop_after_failed_write(target, method):
-            value = self._method(target, method, args)(*args, **kwargs)
+            value = self._method(target, method)(*args, **kwargs)
         return list(value) if method == "list" else value
 
     async def acall(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls an asynchronous method; iterators are read to their end."""
         with self._stop_after_failed_write(target, method):
-            value = self._method(target, method, args)(*args, **kwargs)
+            value = self._method(target, method)(*args, **kwargs)
             if method == "alist":
                 return [item async for item in value]
             return await value if inspect.isawaitable(value) else value
 
-    def _method(self, target: str, method: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+    def _method(self, target: str, method: str) -> Callable[..., Any]:
         if target not in self._objects or method not in METHODS[target]:
             raise ProtocolError(f"the host asked for {target}.{method}, which is not lent to it")
-        if target in self._checks:
-            self._checks[target](method, args)
         function: Callable[..., Any] = getattr(self._objects[target], method)
         return function
 

@@ -24,7 +24,7 @@ def _shared_host() -> Host:
     global _host
     with _lock:
         if _host is None:
-            _host = Host({}).start()
+            _host = Host({}, tracebacks=True).start()
             atexit.register(_host.stop)
         return _host
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from agentmatrix.errors import AgentMatrixError
+from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.v1.run_pb2 import Frame
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, ListAgentsReply
 
@@ -69,11 +70,15 @@ class Peer:
         address: where it connects from, `"127.0.0.1:40112"`, `"unix"` or `"inproc"`.
         identity: the names in its verified certificate; empty without mutual TLS.
         metadata: the headers that it sent, without its token.
+        encrypted: whether the connection is TLS.
+        user: who it is, as the host has found out; None where callers are not told apart.
     """
 
     address: str
     identity: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    encrypted: bool = False
+    user: Identity | None = None
 
 
 class Transport(ABC):

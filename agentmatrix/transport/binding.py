@@ -49,7 +49,7 @@ def check_exposure(host: str, options: ServerOptions) -> None:
         what
         for what, given in (
             ("TLS (a certificate and its key)", options.certificate),
-            ("a token", options.token or options.client_ca),
+            ("a token", options.token or options.tokens or options.authenticate or options.client_ca),
         )
         if not given
     ]

@@ -31,9 +31,9 @@ from agentmatrix.transport.grpc_options import (
     SERVICE,
     channel_credentials,
     channel_options,
-    request_metadata,
     require_fast_protobuf,
 )
+from agentmatrix.transport.headers import has_secret, request_metadata
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.multiplexer import ConnectionLoss, MultiplexedStream, Multiplexer, unconnected_stream
 from agentmatrix.transport.options import ClientOptions
@@ -123,7 +123,7 @@ class _SharedConnection:
         self.references = 0
         self._target = target
         self._options = options
-        self._metadata = request_metadata(options)
+        request_metadata(options)  # what cannot be sent is an error now
         self._credentials = channel_credentials(options, target.scheme == "grpcs")
         self._check_token_is_protected()
         self._lock = threading.Lock()
@@ -150,16 +150,20 @@ class _SharedConnection:
     def _live_channel(self) -> _GrpcChannel:
         with self._lock:
             if self._current is None or self._current.state in ("lost", "closed"):
-                self._current = _GrpcChannel(self._target, self._options, self._metadata, self._credentials)
+                # Each channel reads the files of certificates and keys again.
+                self._credentials = channel_credentials(self._options, self._target.scheme == "grpcs")
+                self._current = _GrpcChannel(self._target, self._options, self._credentials)
             return self._current
 
     def _check_token_is_protected(self) -> None:
-        if self._options.token is None or self._credentials or self._options.insecure or self._target.scheme == "unix":
+        plain = self._credentials is None and self._target.scheme != "unix"
+        if not (plain and has_secret(self._options)) or self._options.insecure:
             return
         host, _ = split_port(self._target.address, self._target.address)
         if not is_loopback(host):
+            what = "secret header" if self._options.token is None else "token"
             raise AddressError(
-                f"the token would go to {self._target.address} in the clear, for anyone on the way to read; "
+                f"the {what} would go to {self._target.address} in the clear, for anyone on the way to read; "
                 "use grpcs://, an ssh tunnel to a loopback port, or insecure=True"
             )
 
@@ -197,7 +201,6 @@ class _GrpcChannel:
         self,
         target: Target,
         options: ClientOptions,
-        metadata: tuple[tuple[str, str], ...],
         credentials: grpc.ChannelCredentials | None,
     ) -> None:
         self.state: ConnectionState = "idle"
@@ -205,7 +208,6 @@ class _GrpcChannel:
         self._address = target.address
         self._target = target
         self._options = options
-        self._metadata = metadata
         self._credentials = credentials
         self._multiplexer = Multiplexer(self._wake, options.max_frame, peer=f"the host at {self._address}")
         self._has_output = asyncio.Event()
@@ -225,7 +227,7 @@ class _GrpcChannel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/{method}")
         began = time.perf_counter()
         try:
-            answer = await call(request, timeout=timeout, metadata=self._metadata)
+            answer = await call(request, timeout=timeout, metadata=request_metadata(self._options))
         except grpc.aio.AioRpcError as error:
             connected = channel.get_state() is grpc.ChannelConnectivity.READY
             if not connected and self._stream_task is None:
@@ -272,7 +274,12 @@ class _GrpcChannel:
         converse: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._open_channel().stream_stream(
             f"/{SERVICE}/Converse"
         )
-        call = converse(metadata=self._metadata)
+        try:
+            metadata = request_metadata(self._options)
+        except AddressError as error:  # the token's file is gone
+            self._lose(error)
+            return
+        call = converse(metadata=metadata)
         try:
             rejection = await self._rejection(call)
             if rejection:

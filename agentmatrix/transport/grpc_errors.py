@@ -14,6 +14,7 @@ from agentmatrix.errors import (
     HostError,
     HostLost,
     HostUnreachable,
+    PermissionDenied,
     Unauthenticated,
     VersionMismatch,
 )
@@ -23,25 +24,39 @@ __all__ = ["call_error", "connect_error", "status_code", "timeout_error"]
 _CODES: list[tuple[type[HostError], grpc.StatusCode]] = [
     (AgentNotFound, grpc.StatusCode.NOT_FOUND),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (HostBusy, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (VersionMismatch, grpc.StatusCode.FAILED_PRECONDITION),
     (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
     (HostUnreachable, grpc.StatusCode.UNAVAILABLE),
 ]
 
+_WANTS_CERTIFICATE = (
+    "does it want a certificate from this caller? It takes one by ssl_certfile= and ssl_keyfile= (--ssl-certfile, "
+    "--ssl-keyfile) that has not expired and is from an authority of the host's"
+)
 _CAUSES = [
     (
         r"WRONG_VERSION_NUMBER|HTTP_REQUEST",
         "the host at {at} does not speak TLS; use grpc:// or give it a certificate",
     ),
     (
+        r"certificate has expired",
+        "the certificate of the host at {at}, or of its authority, has expired; it needs a new one there",
+    ),
+    (
+        r"certificate is not yet valid",
+        "the certificate of the host at {at} is not valid yet; is the clock right, there and here?",
+    ),
+    (
         r"CERTIFICATE_VERIFY_FAILED",
         "the certificate of the host at {at} is not from an authority that is trusted here; "
-        "pass the authority's certificate as root_certificates",
+        "pass the authority's certificate as ssl_ca= (--ssl-ca)",
     ),
     (
         r"Hostname Verification|No match found for server name|not in peer certificate",
-        "the certificate of the host at {at} is for another name; connect by the name in it, or pass server_name",
+        "the certificate of the host at {at} is for another name; connect by the name in it, "
+        "or pass that as server_name= (--server-name)",
     ),
     (
         r"hostname lookup|DNS resolution|Domain name not found|Name or service not known|nodename nor servname",
@@ -105,6 +120,8 @@ def call_error(
     match code:
         case grpc.StatusCode.NOT_FOUND:
             return AgentNotFound(details)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return PermissionDenied(details)
         case grpc.StatusCode.FAILED_PRECONDITION:
             return VersionMismatch(details)
         case grpc.StatusCode.DEADLINE_EXCEEDED if connected:
@@ -121,7 +138,7 @@ def _cause(at: str, details: str, secure: bool) -> str:
         if re.search(pattern, details):
             return sentence.format(at=at)
     if re.search(r"Socket closed|Connection reset|recvmsg", details):
-        hint = "does it want a certificate from this caller?" if secure else "does it want TLS (grpcs://)?"
+        hint = _WANTS_CERTIFICATE if secure else "does it want TLS (grpcs://)?"
         return f"the host at {at} closed the connection at once; {hint}"
     return f"no host answers at {at}: {_plain(details)}"
 

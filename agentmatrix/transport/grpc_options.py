@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import grpc
 from google.protobuf.internal import api_implementation
 
 from agentmatrix.errors import AddressError, MissingExtra
-from agentmatrix.transport.options import ClientOptions, ServerOptions, read_pem
+from agentmatrix.transport.options import ClientOptions, ServerOptions
+from agentmatrix.transport.watched_file import Pem, WatchedFile, read_pem
 
 __all__ = [
     "ACCEPTED",
     "SERVICE",
     "channel_credentials",
     "channel_options",
-    "request_metadata",
     "require_fast_protobuf",
     "server_credentials",
     "server_options",
@@ -114,7 +117,7 @@ def channel_credentials(options: ClientOptions, secure: bool) -> grpc.ChannelCre
 
 
 def server_credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
-    """The TLS credentials of a host; None for plaintext.
+    """The TLS credentials of a host; None for plaintext. Files are read again when they have changed.
 
     Raises:
         AddressError: a certificate cannot be read, or one of certificate and key is missing.
@@ -124,34 +127,43 @@ def server_credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
         if options.client_ca is not None:
             raise AddressError("an authority for callers' certificates needs the host's own certificate and key too")
         return None
-    pair = (read_pem("private key file", options.private_key), read_pem("certificate file", options.certificate))
-    authority = None if options.client_ca is None else read_pem("client authority file", options.client_ca)
-    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
+    key = _source("private key file", options.private_key)
+    certificate = _source("certificate file", options.certificate)
+    authority = None if options.client_ca is None else _source("client authority file", options.client_ca)
+
+    def read() -> tuple[bytes, bytes, bytes | None]:
+        return key(), certificate(), None if authority is None else authority()
+
+    known = [read()]
+
+    def fetch() -> grpc.ServerCertificateConfiguration:
+        # By gRPC, before each handshake. None, which its types do not know, says that nothing has changed.
+        files = read()
+        if files == known[0]:
+            return cast(grpc.ServerCertificateConfiguration, None)
+        known[0] = files
+        return _configuration(*files)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(*known[0]), fetch, require_client_authentication=authority is not None
+    )
+
+
+def _source(what: str, source: Pem) -> Callable[[], bytes]:
+    """A function that returns some bytes, or the content of a file as it is now."""
+    if isinstance(source, bytes):
+        return lambda: source
+    return WatchedFile(what, source).read
+
+
+def _configuration(key: bytes, certificate: bytes, authority: bytes | None) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
 
 def _require_pair(certificate: object, private_key: object) -> None:
     if (certificate is None) != (private_key is None):
         missing = "certificate" if certificate is None else "private key"
         raise AddressError(f"TLS needs a certificate and its private key; the {missing} is missing")
-
-
-def request_metadata(options: ClientOptions) -> tuple[tuple[str, str], ...]:
-    """The headers of each call.
-
-    Raises:
-        AddressError: gRPC cannot send one of them.
-    """
-    headers = [(name.lower(), value) for name, value in options.headers.items()]
-    if options.token is not None:
-        headers.append(("authorization", f"Bearer {options.token}"))
-    for name, value in headers:
-        known = name.replace("-", "").replace("_", "").replace(".", "").isalnum() and name.isascii()
-        if not known or name.startswith("grpc-") or name.endswith("-bin"):
-            raise AddressError(f"{name!r} cannot be the name of a header over gRPC")
-        if not (value.isascii() and value.isprintable()):
-            what = "the token" if name == "authorization" else f"the header {name!r}"
-            raise AddressError(f"{what} has characters that cannot be sent; only printable ASCII can")
-    return tuple(headers)
 
 
 def require_fast_protobuf() -> None:

@@ -10,20 +10,20 @@ import asyncio
 import logging
 import os
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 from google.protobuf.message import Message
 
-from agentmatrix.errors import AddressError, HostError, HostLost, ProtocolError
+from agentmatrix.errors import AddressError, HostError, HostLost, ProtocolError, Unauthenticated
 from agentmatrix.transport import health
 from agentmatrix.transport.admission import AdmissionControl
-from agentmatrix.transport.authentication import token_error
+from agentmatrix.transport.authentication import Authentication
 from agentmatrix.transport.base import Peer, Server, Servicer
 from agentmatrix.transport.binding import binding_error, check_exposure, socket_lock, split_address
 from agentmatrix.transport.grpc_errors import status_code
@@ -71,6 +71,7 @@ class GrpcServer(Server):
         self._server: grpc.aio.Server | None = None
         self._callers: set[_CallerStream] = set()
         self._admission = AdmissionControl(servicer, options.max_runs)
+        self._authentication = Authentication(options)
         self._stopped = asyncio.Event()
 
     def start(self) -> str:
@@ -96,7 +97,6 @@ class GrpcServer(Server):
 
     async def _serve(self) -> str:
         server = grpc.aio.server(
-            interceptors=[_Bearer(self._options.token)] if self._options.token is not None else [],
             options=server_options(self._options),
             maximum_concurrent_rpcs=self._options.max_streams,
         )
@@ -127,23 +127,37 @@ class GrpcServer(Server):
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        admitted = grpc.stream_stream_rpc_method_handler
         return (
             grpc.method_handlers_generic_handler(
                 SERVICE,
                 {
-                    "Converse": grpc.stream_stream_rpc_method_handler(self._converse),
-                    "Describe": unary(self._describe),
-                    "ListAgents": unary(self._list_agents),
+                    "Converse": admitted(self._converse),
+                    "Describe": admitted(self._describe),
+                    "ListAgents": admitted(self._list_agents),
                 },
             ),
             grpc.method_handlers_generic_handler(
                 health.SERVICE, {"Check": unary(self._check), "Watch": stream(self._watch)}
             ),
+            _Unknown(admitted(self._unknown)),
         )
 
+    async def _admitted(self, context: Context) -> Peer:
+        """The caller of a call, admitted. Nothing of the request has been read: so each of these is a stream here."""
+        metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        try:
+            if self._authentication.blocks:
+                return await asyncio.to_thread(self._authentication.admit, metadata, _peer(context))
+            return self._authentication.admit(metadata, _peer(context))
+        except Unauthenticated as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+            raise AssertionError("abort raises") from error
+
     async def _converse(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        peer = await self._admitted(context)
         await context.send_initial_metadata((ACCEPTED,))
-        caller = _CallerStream(context, self._options.max_frame, self._admission)
+        caller = _CallerStream(context, peer, self._options.max_frame, self._admission)
         self._callers.add(caller)
         try:
             await caller.serve()
@@ -152,15 +166,22 @@ class GrpcServer(Server):
         return
         yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 
-    async def _describe(self, data: bytes, context: Context) -> bytes:
+    async def _describe(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        peer, data = await self._admitted(context), await context.read()
         try:
-            agent = DescribeRequest.FromString(data).agent
+            agent = DescribeRequest.FromString(data if isinstance(data, bytes) else b"").agent
         except ProtobufDecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a DescribeRequest")
-        return await _answer(context, lambda: self._servicer.describe(agent, _peer(context)))
+        yield await _answer(context, lambda: self._servicer.describe(agent, peer))
 
-    async def _list_agents(self, data: bytes, context: Context) -> bytes:
-        return await _answer(context, lambda: self._servicer.list_agents(_peer(context)))
+    async def _list_agents(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        peer = await self._admitted(context)
+        yield await _answer(context, lambda: self._servicer.list_agents(peer))
+
+    async def _unknown(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        await self._admitted(context)
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the host has no such method")
+        yield b""
 
     async def _check(self, data: bytes, context: Context) -> bytes:
         status = self._status(data)
@@ -201,10 +222,10 @@ class GrpcServer(Server):
 class _CallerStream:
     """The stream from one calling process."""
 
-    def __init__(self, context: Context, limit: int, admission: AdmissionControl) -> None:
+    def __init__(self, context: Context, peer: Peer, limit: int, admission: AdmissionControl) -> None:
         self._io = io_thread()
         self._context = context
-        self._peer = _peer(context)
+        self._peer = peer
         self._has_output = asyncio.Event()
         self._closing = False
         self._multiplexer = Multiplexer(
@@ -272,32 +293,14 @@ class _CallerStream:
             pass  # the reader learns of it too
 
 
-class _Bearer(grpc.aio.ServerInterceptor):
-    """Rejects every call without the token, except health checks."""
+class _Unknown(grpc.GenericRpcHandler):
+    """Handles calls of methods that do not exist, so that a stranger learns no more of them than of others."""
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    def __init__(self, handler: grpc.RpcMethodHandler[bytes, bytes]) -> None:
+        self._handler = handler
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        if not handler_call_details.method.startswith(f"/{health.SERVICE}/"):
-            given = (value for name, value in handler_call_details.invocation_metadata if name == "authorization")
-            why = token_error(self._token, next(given, None))
-            if why:
-                return _reject(why)
-        return await continuation(handler_call_details)
-
-
-def _reject(why: str) -> grpc.RpcMethodHandler[bytes, bytes]:
-    async def reject(_: object, context: Context) -> AsyncIterator[bytes]:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
-        yield b""
-
-    # A handler of streams never waits for the request, so it answers calls of every kind.
-    return grpc.stream_stream_rpc_method_handler(reject)
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return self._handler
 
 
 async def _answer(context: Context, method: Callable[[], Future[M]]) -> bytes:
@@ -326,4 +329,5 @@ def _peer(context: Context) -> Peer:
         address="unix" if scheme == "unix" else where,
         identity=tuple(dict.fromkeys(n.decode("utf-8", "replace") for n in names)),
         metadata=metadata,
+        encrypted=bool(known.get("transport_security_type")),
     )

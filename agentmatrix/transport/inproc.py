@@ -28,8 +28,9 @@ from agentmatrix.errors import (
     Unauthenticated,
 )
 from agentmatrix.transport.admission import AdmissionControl
-from agentmatrix.transport.authentication import token_error
+from agentmatrix.transport.authentication import Authentication
 from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Peer, Server, Servicer, Transport
+from agentmatrix.transport.headers import request_metadata
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, unconnected_stream
 from agentmatrix.transport.options import ClientOptions, ServerOptions
@@ -56,6 +57,7 @@ class InprocServer(Server):
         self.servicer = servicer
         self.options = options
         self.admission = AdmissionControl(servicer, options.max_runs)
+        self.authentication = Authentication(options)
         self.connections: set[_InprocConnection] = set()
 
     def start(self) -> str:
@@ -100,10 +102,10 @@ class InprocTransport(Transport):
         return stream
 
     def describe(self, agent: str, timeout: float) -> Future[DescribeReply]:
-        return self._call(lambda server: server.servicer.describe(agent, self._peer), DescribeReply, timeout)
+        return self._call(lambda server, peer: server.servicer.describe(agent, peer), DescribeReply, timeout)
 
     def list_agents(self, timeout: float) -> Future[ListAgentsReply]:
-        return self._call(lambda server: server.servicer.list_agents(self._peer), ListAgentsReply, timeout)
+        return self._call(lambda server, peer: server.servicer.list_agents(peer), ListAgentsReply, timeout)
 
     def ping(self, timeout: float) -> Future[float]:
         async def ping() -> float:
@@ -131,7 +133,8 @@ class InprocTransport(Transport):
     def _live_connection(self) -> _InprocConnection:
         with self._lock:
             if self._connection is None or not self._connection.alive or self._closed:
-                self._connection = _InprocConnection(self._find(), self._peer, self._options.max_frame)
+                server = self._find()
+                self._connection = _InprocConnection(server, self._admitted(server), self._options.max_frame)
             return self._connection
 
     def _find(self) -> InprocServer:
@@ -140,15 +143,20 @@ class InprocTransport(Transport):
         server = _servers.get(self._name)
         if server is None:
             raise HostUnreachable(f"no host answers at {self.address}: this process has none of that name")
-        token = self._options.token
-        refused = token_error(server.options.token, None if token is None else f"Bearer {token}")
-        if refused:
-            raise Unauthenticated(f"the host at {self.address} refuses this caller: {refused}")
         return server
 
-    def _call(self, method: Callable[[InprocServer], Future[M]], kind: type[M], timeout: float) -> Future[M]:
+    def _admitted(self, server: InprocServer) -> Peer:
+        try:
+            return server.authentication.admit(dict(request_metadata(self._options)), self._peer)
+        except Unauthenticated as error:
+            raise Unauthenticated(f"the host at {self.address} refuses this caller: {error}") from None
+
+    def _call(self, method: Callable[[InprocServer, Peer], Future[M]], kind: type[M], timeout: float) -> Future[M]:
         async def answer() -> M:
-            future = asyncio.wrap_future(method(self._find()))
+            server = self._find()
+            blocks = server.authentication.blocks
+            peer = await asyncio.to_thread(self._admitted, server) if blocks else self._admitted(server)
+            future = asyncio.wrap_future(method(server, peer))
             done, _ = await asyncio.wait({future}, timeout=timeout)
             if not done:
                 future.cancel()

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from agentmatrix.errors import AddressError
+from agentmatrix.transport.watched_file import Pem
 
-__all__ = ["ClientOptions", "Pem", "ServerOptions", "read_pem"]
+if TYPE_CHECKING:
+    from agentmatrix.transport.authentication import Authenticate
+
+__all__ = ["ClientOptions", "Pem", "ServerOptions", "is_secret"]
 
 MIB = 1 << 20
 
-Pem = bytes | str | os.PathLike[str]
+
+_SECRET = ("authorization", "cookie", "key", "password", "secret", "token")
+"""What the names of headers with secrets have in them."""
 
 
-def read_pem(what: str, source: Pem) -> bytes:
-    """Bytes as they are, or the content of the file that `source` names.
-
-    Raises:
-        AddressError: the file cannot be read.
-    """
-    if isinstance(source, bytes):
-        return source
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        raise AddressError(f"the {what} {os.fspath(source)!r} cannot be read: {error.strerror}") from error
+def is_secret(header: str) -> bool:
+    """Whether a header of this name has a value that nobody else may read."""
+    return any(word in header.lower() for word in _SECRET)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +31,7 @@ class ClientOptions:
     """How a caller connects. Two callers with equal options share one connection to a host.
 
     Attributes:
-        token: sent as `authorization: Bearer <token>`.
+        token: sent as `authorization: Bearer <token>`; or the path of a file with it, which is read for each call.
         headers: sent with each stream and call; the host sees them in `Peer.metadata`.
         root_certificates: PEM of the authorities to trust instead of the system's, bytes or path; implies TLS.
         certificate: PEM of the caller's own certificate (mutual TLS), bytes or path; implies TLS.
@@ -48,7 +44,7 @@ class ClientOptions:
         connect_timeout: seconds until a host that does not answer counts as unreachable.
     """
 
-    token: str | None = field(default=None, repr=False)
+    token: str | os.PathLike[str] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     root_certificates: Pem | None = None
     certificate: Pem | None = None
@@ -67,6 +63,16 @@ class ClientOptions:
         values["credentials"] = id(self.credentials)
         return tuple(values.values())
 
+    def without_secrets(self) -> ClientOptions:
+        """These options as a pickle may keep them: with the paths of files, without tokens, keys and secret headers."""
+        return replace(
+            self,
+            token=None if isinstance(self.token, str) else self.token,
+            headers={name: value for name, value in self.headers.items() if not is_secret(name)},
+            private_key=None if isinstance(self.private_key, bytes) else self.private_key,
+            credentials=None,
+        )
+
     @property
     def secure(self) -> bool:
         """Whether something here asks for TLS, whatever the address says."""
@@ -78,7 +84,9 @@ class ServerOptions:
     """How a host serves.
 
     Attributes:
-        token: what callers must send; None admits every caller that can connect.
+        token: what callers must send, or the path of a file with it; None admits every caller that can connect.
+        tokens: the tokens of callers by their names, or the path of a file with lines of `name:token`.
+        authenticate: takes the headers of a call and its peer, and returns who calls; None refuses.
         certificate: PEM of the host's certificate chain, bytes or path; with `private_key` it turns TLS on.
         private_key: PEM of its key, bytes or path.
         client_ca: PEM of the authority that callers' certificates must come from (mutual TLS), bytes or path.
@@ -89,7 +97,9 @@ class ServerOptions:
         max_message: bytes; the largest gRPC message to accept.
     """
 
-    token: str | None = field(default=None, repr=False)
+    token: str | os.PathLike[str] | None = field(default=None, repr=False)
+    tokens: Mapping[str, str] | str | os.PathLike[str] | None = field(default=None, repr=False)
+    authenticate: Authenticate | None = None
     certificate: Pem | None = None
     private_key: Pem | None = field(default=None, repr=False)
     client_ca: Pem | None = None

@@ -52,6 +52,7 @@ class Codec:
             fields come with it. Classes defined in functions are given as objects.
         max_bytes: the most bytes of a message, and the most memory of its value (estimated from above).
         max_depth: how many containers may be nested; at most 240.
+        tracebacks: whether exceptions are encoded with the text of their traceback.
         unlisted: what an object of another class is decoded to: `"dict"` is an `UnlistedValue`, `"error"` an error.
     """
 
@@ -61,6 +62,7 @@ class Codec:
         *,
         max_bytes: int = 1 << 30,
         max_depth: int = 200,
+        tracebacks: bool = True,
         unlisted: Unlisted = "error",
     ) -> None:
         if unlisted not in get_args(Unlisted):
@@ -68,6 +70,7 @@ class Codec:
         self._allowed: MutableMapping[str, type] = {**built_in_classes(), **allowed_classes(allow)}
         self._max_bytes = max_bytes
         self._max_depth = min(max_depth, _DEEPEST)
+        self._tracebacks = tracebacks
         self._unlisted: Unlisted = unlisted
         self._stored: Literal["", "bytes", "text"] = ""
         self._left_out: Mapping[str, Any] = {}
@@ -82,7 +85,13 @@ class Codec:
 
     def extended(self, allow: Iterable[object]) -> Codec:
         """A codec that allows these classes as well."""
-        codec = Codec((), max_bytes=self._max_bytes, max_depth=self._max_depth, unlisted=self._unlisted)
+        codec = Codec(
+            (),
+            max_bytes=self._max_bytes,
+            max_depth=self._max_depth,
+            tracebacks=self._tracebacks,
+            unlisted=self._unlisted,
+        )
         codec._allowed = {**self._allowed, **allowed_classes(allow)}
         codec._object_codecs = dict(self._object_codecs)
         return codec
@@ -244,7 +253,7 @@ class Codec:
 
     def _find_encoder(self, cls: type) -> EncodePart:
         if issubclass(cls, BaseException):
-            return exceptions.encode_exception
+            return exceptions.encode_exception if self._tracebacks else exceptions.encode_without_traceback
         if issubclass(cls, type):
             return self._encode_class
         encode = arrays.encoder_of(cls) or tensors.encoder_of(cls)

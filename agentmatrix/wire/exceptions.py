@@ -65,6 +65,11 @@ def encode_exception(encoder: PartEncoder, error: BaseException, depth: int) -> 
     return [EXCEPTION.ext, parts]
 
 
+def encode_without_traceback(encoder: PartEncoder, error: BaseException, depth: int) -> list[Any]:
+    """Encode an exception, and nothing of the files and the source of this process."""
+    return [EXCEPTION.ext, _encode_parts(encoder, error, depth, seen=set())]
+
+
 def _encode_parts(encoder: PartEncoder, error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:
     seen.add(id(error))
     parts: dict[str, Any] = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from agentmatrix.errors import DecodeError, EncodeError, RemoteError
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.exceptions import text_of, type_name_of
 
-__all__ = ["decode_failure", "encode_failure"]
+__all__ = ["decode_failure", "encode_failure", "raisable"]
 
 _SHORT_TEXT: Final = 2_000
 
@@ -44,3 +45,16 @@ def decode_failure(data: bytes, codec: Codec) -> BaseException:
     if not isinstance(error, BaseException):
         raise DecodeError(f"error: a {type(error).__name__} where an exception was due")
     return error
+
+
+def raisable(error: BaseException) -> BaseException:
+    """A peer's exception as it may be raised here: what is no `Exception` but a `CancelledError` is a `RemoteError`.
+
+    So no peer raises a SystemExit or a KeyboardInterrupt in this process.
+    """
+    if isinstance(error, (Exception, asyncio.CancelledError)):
+        return error
+    name = type_name_of(error)
+    remote = RemoteError(f"{name.removeprefix('builtins.')}: {text_of(error)}", type_name=name)
+    remote.__cause__, remote.__notes__ = error.__cause__, getattr(error, "__notes__", [])
+    return remote

@@ -106,8 +106,9 @@ class RawCaller:
 class Granted:
     """One run on a fake host: what it may say to its caller, and ask of it."""
 
-    def __init__(self, run: int, say: Callable[[bytes], None], inbox: queue.Queue[pb.Frame | None]) -> None:
-        self.run, self._say, self._inbox = run, say, inbox
+    def __init__(self, frame: pb.Frame, say: Callable[[bytes], None], inbox: queue.Queue[pb.Frame | None]) -> None:
+        self.run, self.start = frame.run, frame.start
+        self._say, self._inbox = say, inbox
         self._requests = 0
 
     def say(self, **body: Any) -> None:
@@ -125,12 +126,27 @@ class Granted:
         return False, "the stream ended"
 
 
+_CARD = {
+    "name": "x",
+    "subgraphs": {},
+    "channels": {
+        "input_channels": "__start__",
+        "output_channels": ["text"],
+        "stream_channels": None,
+        "stream_mode": "updates",
+        "interrupt_before_nodes": [],
+        "interrupt_after_nodes": [],
+    },
+}
+"""The card of a graph that could be any."""
+
+
 class FakeHost:
     """A server that answers each start of a run with `behave`, which may be replaced between runs."""
 
     def __init__(self) -> None:
         self.behave: Callable[[Granted], None] = lambda run: None
-        self.card: Any = None
+        self.card: Any = encoded(_CARD)
         sizes = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._server = grpc.server(futures.ThreadPoolExecutor(20), options=sizes)
         converse = grpc.stream_stream_rpc_method_handler(self._converse, bytes, bytes)
@@ -163,7 +179,7 @@ class FakeHost:
             while (frame := inbox.get()) is not None:
                 if frame.HasField("start"):
                     try:
-                        self.behave(Granted(frame.run, outbox.put, inbox))
+                        self.behave(Granted(frame, outbox.put, inbox))
                     except Exception as error:
                         print("fake host:", brief(error), file=sys.stderr)
 

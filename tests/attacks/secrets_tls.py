@@ -282,7 +282,8 @@ def threads_of_others() -> Figures:
         before = alice.get_state(config).values  # type: ignore[arg-type]
         done = _done_by_another(bob, config)
         after = _tried(lambda: alice.get_state(config).values)  # type: ignore[arg-type]
-    saw = [name for name, said in done.items() if "alice-1" in said or "'text'" in said]
+    # To update a thread of that id is bob's right: it is another one, and his own.
+    saw = [name for name, said in done.items() if "'text'" in said or (name == "list" and "alice-1" in said)]
     return {"holds": not saw and after == brief(before, 110), "saw": saw, "done": done, "alice_afterwards": after}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks import (
+    forging_host,
     hostile_caller,
     hostile_host,
     kill_host,
@@ -38,6 +39,7 @@ SCRIPTS = {
         unauthenticated,
         hostile_caller,
         hostile_host,
+        forging_host,
         secrets_tls,
         live_remote,
         local,
@@ -45,11 +47,6 @@ SCRIPTS = {
 }
 
 OPEN_GATES = {
-    # Confinement: a host may do what a node may do, nothing more.
-    "the saver, outside of the run's thread": "the saver is lent whole; grant only the thread of the run",
-    "the saver, above the node": "the saver is lent whole; grant only namespaces at or below the node's",
-    "the store, without a prefix": "the store is lent whole; close it by default",
-    "errors that end a process": "SystemExit, KeyboardInterrupt and GeneratorExit from a host have to be RemoteErrors",
     # Bounds: both directions, both sides, before Start.
     "chunks of runs that never begin": "memory without a bound before Start",
     "a caller that never reads": "memory without a bound towards a peer that never reads",
@@ -64,13 +61,6 @@ OPEN_GATES = {
     "one cut under all runs of a connection": "no run of a stream that was cut goes on",
     "one run id on two streams": "a run that is sent twice runs twice",
     "health while a host drains": "health says SERVING while the host drains",
-    # Identity.
-    "a spoofed user in the arguments": "the config is cleaned where it is unpacked, not where the verb is called",
-    "a spoofed user in the lent runtime": "the caller says who it is: only the host may",
-    "the threads of another caller": "callers have no identity: each may use the threads of all",
-    "the token in a pickle": "a pickled RemoteAgent has its token in it",
-    "a host with an empty token": "a token of spaces, or an empty one, is taken for a token",
-    "an expired certificate is called expired": "errors do not tell expired from untrusted",
 }
 """By the name of an attack that succeeds today: what is missing."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -132,3 +133,19 @@ async def test_the_loop_has_the_attributes_that_a_task_reads() -> None:
     for found in loops:
         lost = {name for name in read if not hasattr(found, name)}
         assert not lost, mend("virtual_tasks.py", f"{type(found).__name__} has lost {lost}")
+
+
+def test_the_declared_targets_of_a_node_are_read_from_its_writers() -> None:
+    seen: dict[str, object] = {}
+
+    def look(name: str) -> Callable[[State, RunnableConfig], State]:
+        def node(state: State, config: RunnableConfig) -> State:
+            seen[name] = task_config.declared_targets(config["configurable"])
+            return {}
+
+        return node
+
+    graph = StateGraph(State).add_node("held", look("held"), destinations=("free", END)).add_node("free", look("free"))
+    graph.add_edge(START, "held").add_conditional_edges("held", lambda state: "free", ["free"]).compile().invoke({})
+    broken = mend("task_config.py", "how a node's writers keep its destinations")
+    assert seen == {"held": {"free", END}, "free": None}, broken

@@ -55,7 +55,8 @@ def _remote(graph: Pregel[Any, Any, Any, Any]) -> Any:
     global _replaced
     _replaced += 1
     if id(graph) not in _remotes:
-        _remotes[id(graph)] = (graph, loopback(graph, allow=_test_classes(), unlisted="error"))
+        options: dict[str, Any] = {"store_prefix": (), "unlisted": "error"}
+        _remotes[id(graph)] = (graph, loopback(graph, allow=_test_classes(), **options))
     return _remotes[id(graph)][1]
 
 
