@@ -5,30 +5,31 @@ A `Member` has no state of its own. Turns of different members may run at the sa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, convert_to_messages
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.errors import InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
 from agentmatrix.agent import as_agent, messages_in
-from agentmatrix.chat.contribution import AudienceRule, public_messages
+from agentmatrix.chat.authorship import AgentNameMode
+from agentmatrix.chat.contribution import AudienceRule, new_messages, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members
-from agentmatrix.chat.transcript import Transcript
+from agentmatrix.chat.transcript import Transcript, messages_of
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import SpeakerError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable
 from agentmatrix.pregel.task_config import command_for_node, updates_of
-from agentmatrix.pregel.virtual_tasks import reraise_interrupt
+from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt
 
-__all__ = ["GroupSettings", "Member", "Turn", "coerce_state"]
+__all__ = ["Claims", "GroupSettings", "Member", "Turn", "coerce_state"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class GroupSettings:
         keys: the keys of that schema.
         audience_rule: gives the audience of a message that does not name one.
         counts_usage: whether tokens, calls and seconds are counted.
+        names: by member, the name that it has in prompts.
+        modes: by member, how it is told who spoke; for others as their kind wants it.
+        plain_keys: the keys without a reducer, which take one value a step.
+        is_free: whether it is free conversation.
     """
 
     members: tuple[str, ...]
@@ -48,6 +53,13 @@ class GroupSettings:
     keys: frozenset[str]
     audience_rule: AudienceRule
     counts_usage: bool
+    names: Mapping[str, str]
+    modes: Mapping[str, AgentNameMode]
+    plain_keys: frozenset[str]
+    is_free: bool
+
+
+Claims = dict[Hashable, str]
 
 
 class Turn(NamedTuple):
@@ -55,15 +67,19 @@ class Turn(NamedTuple):
 
     Attributes:
         input: the input of the agent.
+        given: the messages that it is given.
         known_ids: the ids of the messages in the transcript.
-        seen_messages: the number of messages that the member is given.
+        claims: what those who speak at the same time have taken: an id, or a key without a reducer.
+        seen_message: the id of the last message of the transcript.
         seen_events: the number of events in the log.
         usage: the counter of the turn, if usage is counted.
     """
 
     input: Any
-    known_ids: Collection[str | None]
-    seen_messages: int
+    given: list[BaseMessage]
+    known_ids: Container[str]
+    claims: Claims
+    seen_message: str | None
     seen_events: int
     usage: UsageCounter | None
 
@@ -93,25 +109,54 @@ class Member:
             self._agent = agent
         else:
             self._agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
+        # A function reads names itself; in whatever else there may be a model.
+        has_model = isinstance(runnable, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
+        self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
 
-    def speak_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Any:
-        """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted."""
+    def speak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
+        """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted.
+
+        Args:
+            state: the state of the group.
+            config: the config of the task.
+            claims: as of `Turn`, where others speak at the same time.
+        """
         config = self._resuming(state, config)
-        transcript = Transcript(state.get("messages", []))
-        return self.speak(self.begin_turn(state, transcript, len(transcript)), config)
+        return self.speak(self._begin_in_task(state, config, claims), config)
 
-    async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Any:
+    async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
         """The same as `speak_in_task`, async."""
         config = self._resuming(state, config)
-        transcript = Transcript(state.get("messages", []))
-        return await self.aspeak(self.begin_turn(state, transcript, len(transcript)), config)
+        return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
-    def begin_turn(self, state: Mapping[str, Any], transcript: Transcript, seen_messages: int) -> Turn:
-        """A turn from the first `seen_messages` messages of the transcript."""
-        seen: Any = transcript.seen_by(self.name, seen_messages)
+    def _begin_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None) -> Turn:
+        transcript = Transcript(messages_of(state), self._settings.names)
+        has_checkpointer = bool(self.graphs) and LoopHandle(config).has_checkpointer
+        return self.begin_turn(state, transcript, len(transcript), {} if claims is None else claims, has_checkpointer)
+
+    def begin_turn(
+        self,
+        state: Mapping[str, Any],
+        transcript: Transcript,
+        until: int,
+        claims: Claims,
+        has_checkpointer: bool,
+    ) -> Turn:
+        """A turn from the first `until` messages of the transcript.
+
+        Args:
+            state: the state of the group.
+            transcript: the transcript.
+            until: the number of messages.
+            claims: as of `Turn`.
+            has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
+        """
+        remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
+        given = transcript.seen_by(self.name, until, self._mode, remembers=remembers)
         usage = UsageCounter() if self._settings.counts_usage else None
-        agent_input = seen if self.is_model else self._state_for_agent(state, seen)
-        return Turn(agent_input, transcript.message_ids, seen_messages, len(state.get(EVENT_LOG, ())), usage)
+        agent_input = given if self.is_model else self._state_for_agent(state, given)
+        seen_events = len(state.get(EVENT_LOG, ()))
+        return Turn(agent_input, given, transcript.positions, claims, transcript.id_before(until), seen_events, usage)
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
         """Take a turn.
@@ -172,23 +217,36 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        said = self._public(_messages(update), turn)
+        added = new_messages(_messages(update), turn.given, is_state=bool(self.graphs))
+        said = self._public(added, turn)
         event = self._event(turn, said)
         # A value that the agent hands back as it got it is no update: a reducer would add it once more.
         given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
         keys = self._settings.keys - {"messages"}
         changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
+        for key in self._settings.plain_keys & changed.keys():
+            writer = turn.claims.setdefault((turn.seen_events, key), self.name)
+            if writer != self.name and not self._settings.is_free:
+                raise _two_writers(key, writer, self.name)
         return {**changed, "messages": said, EVENT_LOG: [self._with_handoff(event, goto)]}
 
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
         group = self._settings
-        return public_messages(answered, turn.known_ids, self.name, group.members, group.audience_rule)
+        taken: set[str] = set()
+
+        def claim_id(id: str) -> bool:
+            if id in taken or id in turn.known_ids or turn.claims.setdefault(id, self.name) != self.name:
+                return False
+            taken.add(id)
+            return True
+
+        return public_messages(answered, self.name, group.members, group.audience_rule, claim_id)
 
     def _event(self, turn: Turn, said: list[BaseMessage]) -> Event:
         event = Event(
             by=self.name,
             message_ids=[str(message.id) for message in said],
-            seen_messages=turn.seen_messages,
+            seen_message=turn.seen_message,
             seen_events=turn.seen_events,
         )
         if turn.usage:
@@ -206,6 +264,14 @@ class Member:
         if END in targets:
             return {**event, "stop_reason": f"{self.name} ended it"}
         return {**event, "goto": [str(target) for target in targets]} if targets else event
+
+
+def _two_writers(key: str, first: str, second: str) -> InvalidUpdateError:
+    """The error for two members who speak at the same time and both write a key that takes one value a step."""
+    return InvalidUpdateError(
+        f"the members {first!r} and {second!r} wrote the key {key!r} in one turn: give it a reducer, as in "
+        f"Annotated[list, operator.add], or let only one of them write it"
+    )
 
 
 def coerce_state(schema: Any, values: dict[str, Any]) -> Any:

@@ -1,0 +1,65 @@
+"""What a group returns: its reply, the keys of its state, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langgraph.types import Overwrite
+from typing_extensions import TypedDict
+
+from agentmatrix.chat.conversation import Conversation
+from agentmatrix.chat.transcript import audience_of
+
+__all__ = ["Reply", "group_output", "reply_update"]
+
+Reply = Literal["last", "transcript"] | Callable[[list[BaseMessage]], Any]
+"""The group's reply to the graph around it: its last message, the whole transcript, or what a function makes of it."""
+
+
+def group_output(hints: dict[str, Any]) -> Any:
+    """The output schema of a group: keys of its state, the reason why it stopped, and the member that spoke last.
+
+    pydantic wants `TypedDict` of typing_extensions before Python 3.12.
+    """
+    return TypedDict("GroupReply", {**hints, "stop_reason": str, "last_speaker": str | None})  # type: ignore[operator]
+
+
+def reply_update(reply: Reply, conversation: Conversation, author: str | None, ends: dict[str, Any]) -> dict[str, Any]:
+    """The update of the state that reduces the messages of a run to the reply. It does so under any reducer.
+
+    Args:
+        reply: as of `ChatGroup`.
+        conversation: the conversation.
+        author: the name of the last message, unless the reply is the transcript.
+        ends: how the group ended.
+    """
+    said = conversation.said
+    kept = _kept(reply, [message for message in said if audience_of(message) is None])
+    if not (said or kept):
+        return ends
+    if kept:
+        name = kept[-1].name if reply == "transcript" else author or kept[-1].name
+        kept[-1] = kept[-1].model_copy(update={"name": name, "response_metadata": _metadata(kept[-1], ends)})
+    replaced = {message.id for message in (*said, *kept)}
+    before = [message for message in conversation.messages if message.id not in replaced]
+    return {"messages": Overwrite([*before, *kept]), **ends}
+
+
+def _kept(reply: Reply, public: Sequence[BaseMessage]) -> list[BaseMessage]:
+    if not callable(reply):
+        return list(public[-1:] if reply == "last" else public)
+    made = reply(list(public))
+    answers = [AIMessage(made)] if isinstance(made, str) else [made] if isinstance(made, BaseMessage) else list(made)
+    messages = convert_to_messages(answers)
+    return [m if m.id else m.model_copy(update={"id": str(uuid4())}) for m in messages]
+
+
+def _metadata(message: BaseMessage, ends: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of the provider, which stay as they are, and how the group ended."""
+    metadata = message.response_metadata
+    # Nobody but a group says who spoke last: a group inside has put its own reason there.
+    is_providers = "stop_reason" in metadata and ("last_speaker" not in metadata or "group_stop_reason" in metadata)
+    return {**metadata, **{f"group_{key}" if is_providers and key == "stop_reason" else key: ends[key] for key in ends}}
