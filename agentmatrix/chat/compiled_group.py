@@ -32,6 +32,9 @@ Supersteps = Sequence[Sequence[StateUpdate]]
 class CompiledChatGroup(ComposedGraph):
     """A compiled `ChatGroup`."""
 
+    speaks_by_reply = True
+    """A member who leaves the group by a command does not pass on what others have said in it."""
+
     def bulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
         """Edit the state, as in LangGraph. The conversation goes on with whoever was to speak next."""
         if _is_edit(config, supersteps) and (edited := self.get_state(config)).next:

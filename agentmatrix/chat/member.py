@@ -25,8 +25,9 @@ from agentmatrix.chat.transcript import Transcript, messages_of
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import SpeakerError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
+from agentmatrix.pregel.handoffs import handoff_of
 from agentmatrix.pregel.runnables import node_runnable
-from agentmatrix.pregel.task_config import command_for_node, updates_of
+from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt
 
 __all__ = ["Claims", "GroupSettings", "Member", "Turn", "coerce_state"]
@@ -164,21 +165,26 @@ class Member:
         Returns:
             An update of the group's state with one event, or a command for a graph further out.
         """
-        config = turn.usage.attach(config) if turn.usage else config
+        config, pushed = self._prepare(turn, config)
         try:
             answer = self._agent.invoke(turn.input, config)
         except ParentCommand as error:
             answer = self._handoff(error, config)
-        return self._update(answer, turn)
+        return self._update(answer, turn, pushed)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
-        config = turn.usage.attach(config) if turn.usage else config
+        config, pushed = self._prepare(turn, config)
         try:
             answer = await self._agent.ainvoke(turn.input, config)
         except ParentCommand as error:
             answer = self._handoff(error, config)
-        return self._update(answer, turn)
+        return self._update(answer, turn, pushed)
+
+    def _prepare(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
+        """The config to ask the agent under, and the messages that it pushes, by `push_message`."""
+        config = turn.usage.attach(config) if turn.usage else config
+        return (config, []) if self.is_model or self.graphs else intercept_writes(config, "messages")
 
     def _resuming(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         """The config to resume an interrupted turn of the member with; the config itself if there is none.
@@ -197,13 +203,25 @@ class Member:
         return shared if self.graphs else coerce_state(self._settings.state_schema, shared)
 
     def _handoff(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
-        """The handoff that a graph inside the member has sent; a command for a graph further out is raised again."""
-        command = command_for_node(error, config)
-        if command is None:
+        """The handoff that a graph inside the member has sent, with what was said beside it; several in one answer are
+        one to several. A command for a graph further out is raised again."""
+        if command_for_node(error, config) is None:
             raise error
-        return Command(goto=command.goto, update=command.update)
+        commands, words = handoff_of(error)
+        goto: list[Any] = []
+        update: dict[str, Any] = {}
+        messages: list[Any] = []
+        for command in commands:
+            goto += [command.goto] if isinstance(command.goto, str | Send) else command.goto
+            values = dict(updates_of(command))
+            messages += messages_in(values.pop("messages", None))
+            update |= values
+        # A tool may pass on the history, words beside the call included.
+        passed_on = {getattr(message, "id", None) for message in messages}
+        beside = [message for message in words if message.id not in passed_on]
+        return Command(goto=goto, update={**update, "messages": [*beside, *messages]})
 
-    def _update(self, answer: Any, turn: Turn) -> Any:
+    def _update(self, answer: Any, turn: Turn, pushed: list[Any]) -> Any:
         if isinstance(answer, BaseMessage):
             return {"messages": (said := self._public([answer], turn)), EVENT_LOG: [self._event(turn, said)]}
         if isinstance(answer, Command):
@@ -217,8 +235,11 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        added = new_messages(_messages(update), turn.given, is_state=bool(self.graphs))
-        said = self._public(added, turn)
+        is_state = bool(self.graphs) and not isinstance(answer, Command)
+        added = new_messages(_messages(update), turn.given, is_state=is_state)
+        # A message that is pushed once more, or returned after all, replaces the one that was pushed.
+        answered = {message.id or id(message): message for message in (*pushed, *added)} if pushed else {}
+        said = self._public(list(answered.values()) or added, turn)
         event = self._event(turn, said)
         # A value that the agent hands back as it got it is no update: a reducer would add it once more.
         given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
