@@ -12,17 +12,23 @@ All that these nodes decide on is in the state: the messages, and the event log 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, TypedDict, get_type_hints
+from datetime import timedelta
+from typing import Annotated, Any, Final, TypedDict, get_type_hints
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMessage
+from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph, add_messages
-from langgraph.types import Checkpointer, Command
+from langgraph.types import Checkpointer, Command, RetryPolicy, TimeoutPolicy
 
+from agentmatrix.agent import AgentSpec
+from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
+from agentmatrix.chat.history import History, HistoryRule
 from agentmatrix.chat.member import GroupSettings, Member, coerce_state
+from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
 from agentmatrix.chat.parallel import ParallelTurns
+from agentmatrix.chat.reply import Reply, check_reply, replied
 from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
 from agentmatrix.chat.transcript import audience_of
@@ -51,7 +57,6 @@ _TOGETHER = "together"
 _OWN_NODES = (_NEXT_TURN, _TOGETHER)
 
 VisibleTo = Mapping[str, Sequence[str] | str] | AudienceRule
-Reply = Literal["last", "transcript"] | Callable[[list[BaseMessage]], Any]
 
 
 class GroupReply(TypedDict):
@@ -75,7 +80,7 @@ class ChatGroup:
     graph or tool inside it sends to its parent.
 
     Args:
-        members: the agents, in order; or a mapping of names to agents.
+        members: the agents, in order; or a mapping of names to agents. `add_node` adds members with options.
         speaker: chooses the next member: one of `agentmatrix.speakers`, or a function `(state) -> name | names | None`.
         stop: ends the conversation: one of `agentmatrix.stops`, also combined by `|` and `&`, or a function of the
             state. It is asked before each turn, the first one included.
@@ -88,6 +93,10 @@ class ChatGroup:
         visible_to: the audience of messages: a mapping of authors to the members that may see their messages, or a
             function of a message that returns names; None is all members. A message may name its own audience in
             `additional_kwargs["visible_to"]`. A message with an audience is not part of the group's reply.
+        history: how much of the transcript a member is given: the last `n` messages, or `("messages", n)`; at most
+            `("tokens", n)`, counted approximately; what a function of the messages returns, or a Runnable such as
+            LangChain's `trim_messages(...)`; or a summary by LangChain's `SummarizationMiddleware`. By default all.
+            Limits and summaries keep the system messages in front, the first words of a user, and the last ones.
 
     The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output.
     """
@@ -104,15 +113,16 @@ class ChatGroup:
         reply: Reply = "last",
         max_turns: int = DEFAULT_TURNS,
         visible_to: VisibleTo | None = None,
+        history: HistoryRule | None = None,
     ) -> None:
         if not isinstance(max_turns, int):
             raise BuildError(f"max_turns={max_turns!r} is no number of turns")
         if max_turns < 1:
             raise BuildError(f"max_turns={max_turns!r} lets nobody speak: to allow for that use stop=max_turns(0)")
-        if not (reply in ("last", "transcript") or callable(reply)):
-            raise BuildError(f"reply={reply!r} is unknown: choose 'last', 'transcript' or a function of the messages")
+        check_reply(reply)
         named = members.items() if isinstance(members, Mapping) else [(name_of(agent), agent) for agent in members]
         self.members: dict[str, Any] = {}
+        self._options: dict[str, MemberOptions] = {}
         for member, agent in named:
             check_name(member, {*self.members, *_OWN_NODES})
             self.members[member] = agent
@@ -126,10 +136,46 @@ class ChatGroup:
         self.reply = reply
         self.max_turns = max_turns
         self.visible_to = visible_to
+        if history is not None:
+            History(history, ())
+        self.history = history
 
-    def add_node(self, name: str, agent: Any) -> ChatGroup:
-        """Add a member."""
+    def add_node(
+        self,
+        name: str,
+        agent: Any,
+        *,
+        history: HistoryRule | None = None,
+        reply: Reply | None = None,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        timeout: float | timedelta | TimeoutPolicy | None = None,
+        on_error: OnError = "raise",
+    ) -> ChatGroup:
+        """Add a member.
+
+        Args:
+            name: the name of the member.
+            agent: whatever `as_agent` takes, or an `AgentSpec`.
+            history: how much of the transcript this member is given, instead of the group's rule.
+            reply: what of its messages it contributes: its `"last"` one, as a supervisor whose own agents talk before
+                it answers; the whole `"transcript"`, which is the default; or the result of a function of them.
+            retry_policy: when its agent is run again in a turn that has failed; as in LangGraph.
+            timeout: the time limit of each attempt, in seconds or as LangGraph's `TimeoutPolicy`; in async runs only.
+            on_error: when the turn has failed for good: `"raise"` ends the run with the error; `"skip"` takes it for
+                silence, with a line in the log; `"say"` has the member say that it cannot answer, and why.
+
+        Returns:
+            This group.
+
+        Raises:
+            BuildError: a duplicate or reserved name, or an option that is none.
+        """
         check_name(name, {*self.members, *_OWN_NODES})
+        if history is not None:
+            History(history, ())
+        self._options[name] = member_options(
+            name, history=history, reply=reply, retry_policy=retry_policy, timeout=timeout, on_error=on_error
+        )
         self.members[name] = agent
         return self
 
@@ -141,6 +187,8 @@ class ChatGroup:
         interrupt_before: Any = None,
         interrupt_after: Any = None,
         barriers: bool = True,
+        models: Models | None = None,
+        tools: Tools | None = None,
         **options: Any,
     ) -> CompiledChatGroup:
         """Compile to a LangGraph graph whose nodes are the members.
@@ -151,6 +199,8 @@ class ChatGroup:
             interrupt_before: members to pause before.
             interrupt_after: members to pause after.
             barriers: as in `Dag.compile`; makes no difference here, since turns follow each other.
+            models: the chat models that an `AgentSpec` among the members may name.
+            tools: the tools that it may name: a mapping, or a sequence of tools that have names.
             options: cache, store, debug, transformers, as in LangGraph.
 
         Raises:
@@ -161,7 +211,8 @@ class ChatGroup:
         if self.speaker.is_free and (interrupt_before or interrupt_after):
             raise BuildError("members who speak freely have no turns: leave out interrupt_before= and interrupt_after=")
         builder = StateGraph(self.state_schema, self.context_schema, output_schema=GroupReply)
-        members = self._wrap_members(frozenset(keys_of_schema(builder, self.state_schema)))
+        made = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
+        members = self._wrap_members(made, frozenset(keys_of_schema(builder, self.state_schema)))
         parallel = self._parallel_turns(members)
         schema = _with_event_log(self.state_schema)
         self._add_nodes(builder, members, parallel, schema)
@@ -196,11 +247,14 @@ class ChatGroup:
                     f"{where}= names {member!r}, who is not in the group{did_you_mean(member, self.members)}"
                 )
 
-    def _wrap_members(self, keys: frozenset[str]) -> dict[str, Member]:
+    def _wrap_members(self, agents: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Member]:
         rule: Any = self.visible_to
         audience_rule = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
-        settings = GroupSettings(tuple(self.members), self.state_schema, keys, audience_rule, self._counts_usage)
-        return {name: Member(name, agent, settings) for name, agent in self.members.items()}
+        names = tuple(agents)
+        history = History(self.history, names) if self.history is not None else None
+        settings = GroupSettings(names, self.state_schema, keys, audience_rule, self._counts_usage, history)
+        options = self._options
+        return {n: Member(n, agent, settings, options.get(n, MemberOptions())) for n, agent in agents.items()}
 
     def _parallel_turns(self, members: Mapping[str, Member]) -> ParallelTurns:
         stop = self.stop or max_turns(self.max_turns)
@@ -336,11 +390,7 @@ def _reply_update(reply: Reply, said: list[BaseMessage], author: str | None, end
         ends: metadata for the last message.
     """
     public = [message for message in said if audience_of(message) is None]
-    if callable(reply):
-        made = reply(public)
-        kept = [AIMessage(made)] if isinstance(made, str) else [made] if isinstance(made, BaseMessage) else list(made)
-    else:
-        kept = public[-1:] if reply == "last" else public
+    kept = replied(reply, public)
     ids = {message.id for message in kept}
     dropped: list[BaseMessage] = [RemoveMessage(id=str(m.id)) for m in said if m.id not in ids]
     if not kept:

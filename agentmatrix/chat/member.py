@@ -5,30 +5,47 @@ A `Member` has no state of its own. Turns of different members may run at the sa
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph.errors import InvalidUpdateError, ParentCommand
+from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
-from agentmatrix.agent import as_agent, messages_in
+from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
 from agentmatrix.chat.contribution import AudienceRule, public_messages
-from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members
+from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_summary
+from agentmatrix.chat.handoff import (
+    GIVEN,
+    MOST_UNKNOWN,
+    chosen_messages,
+    is_known_further_out,
+    note_on_unknown,
+    with_handoff_targets,
+)
+from agentmatrix.chat.history import History, Shortened
+from agentmatrix.chat.member_options import MemberOptions
+from agentmatrix.chat.reply import replied
 from agentmatrix.chat.transcript import Transcript
 from agentmatrix.chat.usage import UsageCounter
-from agentmatrix.errors import SpeakerError
+from agentmatrix.errors import BuildError, SpeakerError
+from agentmatrix.pregel.attempts import arun_attempts, run_attempts
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable
 from agentmatrix.pregel.task_config import command_for_node, updates_of
 from agentmatrix.pregel.virtual_tasks import reraise_interrupt
 
 __all__ = ["GroupSettings", "Member", "Turn", "coerce_state"]
+
+_NO_OPTIONS = MemberOptions()
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,7 @@ class GroupSettings:
         keys: the keys of that schema.
         audience_rule: gives the audience of a message that does not name one.
         counts_usage: whether tokens, calls and seconds are counted.
+        history: how much of the transcript a member is given that has no rule of its own; None for all of it.
     """
 
     members: tuple[str, ...]
@@ -48,6 +66,7 @@ class GroupSettings:
     keys: frozenset[str]
     audience_rule: AudienceRule
     counts_usage: bool
+    history: History | None = None
 
 
 class Turn(NamedTuple):
@@ -59,6 +78,10 @@ class Turn(NamedTuple):
         seen_messages: the number of messages that the member is given.
         seen_events: the number of events in the log.
         usage: the counter of the turn, if usage is counted.
+        seen: the messages of the input.
+        shared: what a summary for all members is made of, if it is to be one.
+        summary: the last summary.
+        unknown: how often in a row the member has handed over to somebody who is not there.
     """
 
     input: Any
@@ -66,6 +89,10 @@ class Turn(NamedTuple):
     seen_messages: int
     seen_events: int
     usage: UsageCounter | None
+    seen: list[BaseMessage]
+    shared: list[BaseMessage] | None
+    summary: Any
+    unknown: int
 
 
 class Member:
@@ -75,15 +102,26 @@ class Member:
         name: the name of the member.
         agent: whatever `as_agent` takes.
         settings: the settings of the group.
+        options: the options of the member.
+
+    Raises:
+        BuildError: the agent is a chat model with tools that nobody would run.
 
     Attributes:
         graphs: the agent, if it is a graph.
         is_model: whether the agent is a bare chat model.
     """
 
-    def __init__(self, name: str, agent: Any, settings: GroupSettings) -> None:
+    def __init__(self, name: str, agent: Any, settings: GroupSettings, options: MemberOptions = _NO_OPTIONS) -> None:
+        if tools := names_of_bound_tools(agent):
+            raise BuildError(
+                f"the member {name!r} is a chat model with the tools {', '.join(map(repr, tools))} bound to it, which "
+                "nobody would run: use as_agent(model, tools=[...])"
+            )
         self.name = name
-        self._settings = settings
+        self._settings, self._options = settings, options
+        own = History(options.history, settings.members) if options.history is not None else None
+        self._history, self._summary_key = own or settings.history, name if own else ""
         runnable = as_agent(agent, name=name)
         self.graphs = [runnable] if isinstance(runnable, PregelProtocol) else []
         self.is_model = isinstance(agent, BaseChatModel)
@@ -108,10 +146,21 @@ class Member:
 
     def begin_turn(self, state: Mapping[str, Any], transcript: Transcript, seen_messages: int) -> Turn:
         """A turn from the first `seen_messages` messages of the transcript."""
-        seen: Any = transcript.seen_by(self.name, seen_messages)
+        events = state.get(EVENT_LOG, ())
+        seen = chosen_messages(
+            transcript.seen_by(self.name, seen_messages), state.get("messages", ()), events, self.name
+        )
+        known_ids: Collection[str | None] = transcript.message_ids
+        note, unknown = note_on_unknown(events, self.name, self._settings.members)
+        if note is not None:
+            seen, known_ids = [*seen, note], {*known_ids, note.id}
         usage = UsageCounter() if self._settings.counts_usage else None
-        agent_input = seen if self.is_model else self._state_for_agent(state, seen)
-        return Turn(agent_input, transcript.message_ids, seen_messages, len(state.get(EVENT_LOG, ())), usage)
+        shared = summary = None
+        if self._history and self._history.sums_up:
+            shared = None if self._summary_key else transcript.seen_by("", seen_messages)
+            summary = last_summary(events, self._summary_key)
+        agent_input: Any = seen if self.is_model else self._state_for_agent(state, seen)
+        return Turn(agent_input, known_ids, seen_messages, len(events), usage, seen, shared, summary, unknown)
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
         """Take a turn.
@@ -119,21 +168,73 @@ class Member:
         Returns:
             An update of the group's state with one event, or a command for a graph further out.
         """
-        config = turn.usage.attach(config) if turn.usage else config
+        config, summary = self._config(turn, config), None
         try:
-            answer = self._agent.invoke(turn.input, config)
+            if self._history:
+                short = self._history.shorten(turn.seen, turn.shared, turn.summary, config)
+                turn, summary = self._with_history(turn, short), short.summary
+            if not self._options.has_attempts:
+                answer = self._agent.invoke(turn.input, config)
+            elif self._options.timeout:
+                raise BuildError(
+                    f"the member {self.name!r} has timeout=, and a sync run cannot cut it off: use ainvoke or astream"
+                )
+            else:
+                answer = run_attempts(self._agent, turn.input, config, self._options.retry_policies)
         except ParentCommand as error:
             answer = self._handoff(error, config)
-        return self._update(answer, turn)
+        except Exception as error:
+            if self._is_raised(error):
+                raise
+            return self._failed(error, turn)
+        return self._update(answer, turn, config, summary)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
-        config = turn.usage.attach(config) if turn.usage else config
+        config, summary = self._config(turn, config), None
         try:
-            answer = await self._agent.ainvoke(turn.input, config)
+            if self._history:
+                short = await self._history.ashorten(turn.seen, turn.shared, turn.summary, config)
+                turn, summary = self._with_history(turn, short), short.summary
+            if not self._options.has_attempts:
+                answer = await self._agent.ainvoke(turn.input, config)
+            else:
+                policies, timeout = self._options.retry_policies, self._options.timeout
+                answer = await arun_attempts(self._agent, turn.input, config, policies, timeout)
         except ParentCommand as error:
             answer = self._handoff(error, config)
-        return self._update(answer, turn)
+        except Exception as error:
+            if self._is_raised(error):
+                raise
+            return self._failed(error, turn)
+        return self._update(answer, turn, config, summary)
+
+    def _config(self, turn: Turn, config: RunnableConfig) -> RunnableConfig:
+        """The config that the agent is called with."""
+        config = turn.usage.attach(config) if turn.usage else config
+        return with_handoff_targets(config, self._settings.members) if self.graphs else config
+
+    def _with_history(self, turn: Turn, short: Shortened) -> Turn:
+        """The turn with the messages that are left of it."""
+        if self.is_model:
+            return turn._replace(input=short.messages)
+        if isinstance(turn.input, Mapping):
+            return turn._replace(input={**turn.input, "messages": short.messages})
+        changed = copy.copy(turn.input)
+        changed.messages = short.messages
+        return turn._replace(input=changed)
+
+    def _is_raised(self, error: Exception) -> bool:
+        """Whether an error of the agent ends the run: also one that says that the group is not built right."""
+        return self._options.on_error == "raise" or isinstance(error, GraphBubbleUp | BuildError | SpeakerError)
+
+    def _failed(self, error: Exception, turn: Turn) -> dict[str, Any]:
+        """The turn of an agent that has failed for good, as silence or as a message that says so."""
+        reason = f"{type(error).__name__}: {error}"
+        _log.warning("the member %r has failed, and the conversation goes on: %s", self.name, reason)
+        words = [AIMessage(f"I cannot answer: {reason}")] if self._options.on_error == "say" else []
+        said = self._public(words, turn)
+        return {"messages": said, EVENT_LOG: [{**self._event(turn, said, None), "error": reason}]}
 
     def _resuming(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         """The config to resume an interrupted turn of the member with; the config itself if there is none.
@@ -158,9 +259,10 @@ class Member:
             raise error
         return Command(goto=command.goto, update=command.update)
 
-    def _update(self, answer: Any, turn: Turn) -> Any:
+    def _update(self, answer: Any, turn: Turn, config: RunnableConfig, summary: Any) -> Any:
         if isinstance(answer, BaseMessage):
-            return {"messages": (said := self._public([answer], turn)), EVENT_LOG: [self._event(turn, said)]}
+            said = self._said([answer], turn)
+            return {"messages": said, EVENT_LOG: [self._event(turn, said, summary)]}
         if isinstance(answer, Command):
             if answer.graph == Command.PARENT:
                 return answer
@@ -172,19 +274,31 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        said = self._public(_messages(update), turn)
-        event = self._event(turn, said)
+        said = self._said(_messages(update), turn)
+        targets = [goto] if isinstance(goto, str | Send) else list(goto)
+        unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
+        if unknown and is_known_further_out(config, unknown):
+            return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})
+        event = self._event(turn, said, summary)
         # A value that the agent hands back as it got it is no update: a reducer would add it once more.
         given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
         keys = self._settings.keys - {"messages"}
         changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
-        return {**changed, "messages": said, EVENT_LOG: [self._with_handoff(event, goto)]}
+        event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
+        return {**changed, "messages": said, EVENT_LOG: [event]}
+
+    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
+        """What the member contributes of its answer."""
+        said = self._public(answered, turn)
+        if self._options.reply is None:
+            return said
+        return self._public(list(replied(self._options.reply, said)), turn)
 
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
         group = self._settings
         return public_messages(answered, turn.known_ids, self.name, group.members, group.audience_rule)
 
-    def _event(self, turn: Turn, said: list[BaseMessage]) -> Event:
+    def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
         event = Event(
             by=self.name,
             message_ids=[str(message.id) for message in said],
@@ -193,19 +307,30 @@ class Member:
         )
         if turn.usage:
             event.update(turn.usage.usage())
+        if summary:
+            event["summaries"] = {self._summary_key: summary}
         return event
 
-    def _with_handoff(self, event: Event, goto: Any) -> Event:
-        targets = [goto] if isinstance(goto, str | Send) else list(goto)
-        for target in targets:
-            if target != END and target not in self._settings.members:
-                raise SpeakerError(
-                    f"the member {self.name!r} hands over to {target!r}, who is not in the group: "
-                    f"go to one of {', '.join(self._settings.members)}, or to END"
-                )
+    def _with_handoff(self, event: Event, targets: list[Any], given: Any) -> Event:
         if END in targets:
             return {**event, "stop_reason": f"{self.name} ended it"}
-        return {**event, "goto": [str(target) for target in targets]} if targets else event
+        if not targets:
+            return event
+        goto = [str(target) for target in targets]
+        return {**event, "goto": goto, "given": dict.fromkeys(goto, given)} if given else {**event, "goto": goto}
+
+    def _told(self, event: Event, unknown: list[str], turn: Turn) -> Event:
+        """The event of a handoff to nobody: an agent that is a graph is told, and asked again.
+
+        Raises:
+            SpeakerError: it is no graph, or it has been told before, several times in a row.
+        """
+        if not self.graphs or turn.unknown >= MOST_UNKNOWN:
+            raise SpeakerError(
+                f"the member {self.name!r} hands over to {unknown[0]!r}, who is not in the group: "
+                f"go to one of {', '.join(self._settings.members)}, or to END"
+            )
+        return {**event, "goto": [self.name], "unknown": unknown}
 
 
 def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
