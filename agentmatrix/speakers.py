@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentmatrix.chat.handoff import create_handoff_tool
+from agentmatrix.chat.handoff_tool import create_handoff_tool
 from agentmatrix.chat.human import human
 from agentmatrix.chat.speaker import (
     Speaker,

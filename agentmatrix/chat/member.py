@@ -168,19 +168,19 @@ class Member:
         Returns:
             An update of the group's state with one event, or a command for a graph further out.
         """
-        config, summary = self._config(turn, config), None
+        inner, summary = self._config(turn, config), None
         try:
             if self._history:
-                short = self._history.shorten(turn.seen, turn.shared, turn.summary, config)
+                short = self._history.shorten(turn.seen, turn.shared, turn.summary, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
-                answer = self._agent.invoke(turn.input, config)
+                answer = self._agent.invoke(turn.input, inner)
             elif self._options.timeout:
                 raise BuildError(
                     f"the member {self.name!r} has timeout=, and a sync run cannot cut it off: use ainvoke or astream"
                 )
             else:
-                answer = run_attempts(self._agent, turn.input, config, self._options.retry_policies)
+                answer = run_attempts(self._agent, turn.input, inner, self._options.retry_policies)
         except ParentCommand as error:
             answer = self._handoff(error, config)
         except Exception as error:
@@ -191,16 +191,16 @@ class Member:
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
-        config, summary = self._config(turn, config), None
+        inner, summary = self._config(turn, config), None
         try:
             if self._history:
-                short = await self._history.ashorten(turn.seen, turn.shared, turn.summary, config)
+                short = await self._history.ashorten(turn.seen, turn.shared, turn.summary, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
-                answer = await self._agent.ainvoke(turn.input, config)
+                answer = await self._agent.ainvoke(turn.input, inner)
             else:
                 policies, timeout = self._options.retry_policies, self._options.timeout
-                answer = await arun_attempts(self._agent, turn.input, config, policies, timeout)
+                answer = await arun_attempts(self._agent, turn.input, inner, policies, timeout)
         except ParentCommand as error:
             answer = self._handoff(error, config)
         except Exception as error:
@@ -317,7 +317,9 @@ class Member:
         if not targets:
             return event
         goto = [str(target) for target in targets]
-        return {**event, "goto": goto, "given": dict.fromkeys(goto, given)} if given else {**event, "goto": goto}
+        if given is None:
+            return {**event, "goto": goto}
+        return {**event, "goto": goto, "given": dict.fromkeys(goto, given)}
 
     def _told(self, event: Event, unknown: list[str], turn: Turn) -> Event:
         """The event of a handoff to nobody: an agent that is a graph is told, and asked again.
