@@ -63,7 +63,9 @@ def member_options(
         raise BuildError(f"on_error={on_error!r} of the member {name!r} is unknown: choose 'raise', 'skip' or 'say'")
     policies: tuple[Any, ...] = ()
     if retry_policy is not None:
-        policies = (retry_policy,) if isinstance(retry_policy, RetryPolicy) else tuple(retry_policy)
+        # A policy is a named tuple, so a sequence too.
+        is_one = isinstance(retry_policy, RetryPolicy) or not isinstance(retry_policy, Sequence)
+        policies = (retry_policy,) if is_one else tuple(retry_policy)
     if wrong := [policy for policy in policies if not isinstance(policy, RetryPolicy)]:
         raise BuildError(f"retry_policy={wrong[0]!r} of the member {name!r} is no RetryPolicy of langgraph.types")
     try:
