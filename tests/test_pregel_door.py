@@ -22,7 +22,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
 from langgraph import runtime
-from langgraph._internal import _cache, _config, _constants, _replay, _runnable, _scratchpad
+from langgraph._internal import _cache, _config, _constants, _replay, _runnable, _scratchpad, _timeout
 from langgraph._internal._typing import MISSING
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config
@@ -40,6 +40,7 @@ from langgraph.pregel import (
     _executor,
     _io,
     _messages,
+    _retry,
     _task_status,
     _tools,
     _utils,
@@ -111,6 +112,9 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (PregelLoop._emit, (SELF, ANY, ANY, ANY), (), "virtual_tasks.py"),
     (Interrupt.from_ns, (ANY,), ("ns",), "virtual_tasks.py"),
     (RunControl.request_drain, (SELF, ANY), (), "run_control.py"),
+    (_timeout.coerce_timeout_policy, (ANY,), (), "attempts.py"),
+    (_retry.run_with_retry, (ANY, ANY), (), "attempts.py"),
+    (_retry.arun_with_retry, (ANY, ANY), (), "attempts.py"),
     # The engine takes these from execution.py.
     (_cache.default_cache_key, (ANY, ANY), (), "execution.py"),
     (_config.patch_configurable, (ANY, ANY), (), "execution.py"),
