@@ -25,6 +25,7 @@ from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
 from agentmatrix.chat.history import History, HistoryRule
+from agentmatrix.chat.live_messages import MESSAGES_SIGNAL, LiveMessages
 from agentmatrix.chat.member import GroupSettings, Member, coerce_state
 from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
 from agentmatrix.chat.parallel import ParallelTurns
@@ -68,7 +69,9 @@ class GroupReply(TypedDict):
 
 
 class CompiledChatGroup(ComposedGraph):
-    """A compiled `ChatGroup`."""
+    """A compiled `ChatGroup`. A live run of it takes the signal `messages`: words into the running conversation."""
+
+    signals = frozenset({MESSAGES_SIGNAL})
 
 
 class ChatGroup:
@@ -291,7 +294,11 @@ class ChatGroup:
         return runnable(together, atogether, name=_TOGETHER)
 
     def _next_turn_node(self, parallel: ParallelTurns) -> Any:
+        live = LiveMessages()
+
         def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
+            if words := live.take(config):
+                return Command(goto=_NEXT_TURN, update={"messages": words})
             conversation = self._conversation(state)
             if command := self._end_or_resume(conversation, config):
                 return command
@@ -301,6 +308,8 @@ class ChatGroup:
             return command or parallel.run(state, conversation, names, config).command(_NEXT_TURN, event)
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
+            if words := await live.atake(config):
+                return Command(goto=_NEXT_TURN, update={"messages": words})
             conversation = self._conversation(state)
             if command := self._end_or_resume(conversation, config):
                 return command
