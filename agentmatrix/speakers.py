@@ -1,7 +1,8 @@
-"""The speakers of chat groups, which choose the next member, and `human`, a person as a member."""
+"""The speakers of chat groups, which choose the next member; `human`, a person as a member; handoff tools."""
 
 from __future__ import annotations
 
+from agentmatrix.chat.handoff_tool import create_handoff_tool
 from agentmatrix.chat.human import human
 from agentmatrix.chat.speaker import (
     Speaker,
@@ -14,4 +15,15 @@ from agentmatrix.chat.speaker import (
     selector,
 )
 
-__all__ = ["Speaker", "broadcast", "free", "handoff", "human", "mention", "random", "round_robin", "selector"]
+__all__ = [
+    "Speaker",
+    "broadcast",
+    "create_handoff_tool",
+    "free",
+    "handoff",
+    "human",
+    "mention",
+    "random",
+    "round_robin",
+    "selector",
+]

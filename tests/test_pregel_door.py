@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import operator
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,7 +23,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
 from langgraph import runtime
-from langgraph._internal import _cache, _config, _constants, _replay, _runnable, _scratchpad
+from langgraph._internal import _cache, _config, _constants, _replay, _runnable, _scratchpad, _timeout
 from langgraph._internal._typing import MISSING
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config
@@ -40,6 +41,7 @@ from langgraph.pregel import (
     _executor,
     _io,
     _messages,
+    _retry,
     _task_status,
     _tools,
     _utils,
@@ -111,6 +113,9 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (PregelLoop._emit, (SELF, ANY, ANY, ANY), (), "virtual_tasks.py"),
     (Interrupt.from_ns, (ANY,), ("ns",), "virtual_tasks.py"),
     (RunControl.request_drain, (SELF, ANY), (), "run_control.py"),
+    (_timeout.coerce_timeout_policy, (ANY,), (), "attempts.py"),
+    (_retry.run_with_retry, (ANY, ANY), (), "attempts.py"),
+    (_retry.arun_with_retry, (ANY, ANY), (), "attempts.py"),
     # The engine takes these from execution.py.
     (_cache.default_cache_key, (ANY, ANY), (), "execution.py"),
     (_config.patch_configurable, (ANY, ANY), (), "execution.py"),
@@ -505,7 +510,7 @@ def test_a_task_stands_for_several_nodes() -> None:
         handle = LoopHandle(config)
         assert handle.has_checkpointer and handle.breakpoints == ["other"] and handle.is_followed, broken
         handle.at_exit(lambda: found.append("exit"))
-        virtual = VirtualTask(handle, "virtual", "id")
+        virtual = VirtualTask(handle, "virtual", "id", deque())
         handle.emit_start(virtual, {"text": "in"})
         handle.save("00000000-0000-0000-0000-000000000001", ["value"])
         inner = virtual.enter()

@@ -15,6 +15,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
 from agentmatrix.chat.conversation import EVENT_LOG, Event, speakers_of
+from agentmatrix.chat.live_messages import MESSAGES_SIGNAL
 from agentmatrix.compose.builder import ComposedGraph
 from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
 from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace
@@ -30,8 +31,9 @@ Supersteps = Sequence[Sequence[StateUpdate]]
 
 
 class CompiledChatGroup(ComposedGraph):
-    """A compiled `ChatGroup`."""
+    """A compiled `ChatGroup`. A live run of it takes the signal `messages`: words into the running conversation."""
 
+    signals = frozenset({MESSAGES_SIGNAL})
     speaks_by_reply = True
     """A member who leaves the group by a command does not pass on what others have said in it."""
 

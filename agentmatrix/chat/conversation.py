@@ -19,9 +19,12 @@ __all__ = [
     "Conversation",
     "Event",
     "append_events",
+    "handoff_to",
     "interrupted_members",
+    "last_summary",
     "saved_results",
     "speakers_of",
+    "unknown_handoffs",
 ]
 
 EVENT_LOG: Final = "conversation"
@@ -44,6 +47,12 @@ class Event(TypedDict, total=False):
         results: by member, finished results of a turn that members take at once, saved because another one of them
             was interrupted or failed.
         interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, and the `values`.
+        unknown: names that the turn hands over to and that nobody has; the member is told so, and asked again.
+        given: by member that the turn hands over to, the ids of the messages that it is given of those so far.
+        summaries: by member, or under "" for all of them, the summary of the transcript that the turn began with.
+        error: how the turn has failed, where the conversation goes on without it.
+        floor: in the event of a new run, the member that took the last turn of the run before, and whom it handed over
+            to: `{"by": "ann", "goto": []}`.
         stop_reason: the reason why the conversation ends.
         tokens: the tokens used; with `calls` of models and `seconds` of work, counted where a stop needs them.
     """
@@ -57,6 +66,11 @@ class Event(TypedDict, total=False):
     goto: list[str]
     results: dict[str, Any]
     interrupts: dict[str, Any]
+    unknown: list[str]
+    given: dict[str, list[str]]
+    summaries: dict[str, Any]
+    error: str
+    floor: dict[str, Any]
     stop_reason: str
     tokens: int
     calls: int
@@ -64,9 +78,26 @@ class Event(TypedDict, total=False):
 
 
 def append_events(events: list[Event], new: list[Event]) -> list[Event]:
-    """The reducer of the event log. A new run starts a new log."""
+    """The reducer of the event log. A new run starts a new log, which knows who had the floor, and the summaries."""
     starts = [index for index, event in enumerate(new) if event.get("new_run")]
-    return new[starts[-1] :] if starts else [*events, *new]
+    if not starts:
+        return [*events, *new]
+    before = [*events, *new[: starts[-1]]]
+    return [{**new[starts[-1]], **_kept_of(before)}, *new[starts[-1] + 1 :]]
+
+
+def _kept_of(events: Sequence[Event]) -> Event:
+    """What the log of a new run knows of the run before."""
+    kept = Event()
+    last = next((event for event in reversed(events) if "by" in event or "floor" in event), Event())
+    if "by" in last:
+        kept["floor"] = {"by": last["by"], "goto": last.get("goto", [])}
+    elif "floor" in last:
+        kept["floor"] = last["floor"]
+    summaries = {key: value for event in events for key, value in event.get("summaries", {}).items()}
+    if summaries:
+        kept["summaries"] = summaries
+    return kept
 
 
 @dataclass(frozen=True)
@@ -101,6 +132,14 @@ class Conversation:
     def last_turn_by(self) -> str | None:
         """The member that has taken the last turn in this run, silent or not."""
         return next((event["by"] for event in reversed(self.events) if "by" in event), None)
+
+    @property
+    def kept_floor(self) -> tuple[str | None, list[str]]:
+        """The member that took the last turn of the run before, and those whom it handed over to. For speakers that
+        keep the floor; both are in the group."""
+        floor: dict[str, Any] = next((event["floor"] for event in self.events if "floor" in event), {})
+        by = floor.get("by")
+        return by if by in self.members else None, [name for name in floor.get("goto", ()) if name in self.members]
 
     @property
     def handoff(self) -> list[str]:
@@ -164,6 +203,27 @@ def interrupted_members(events: Iterable[Event]) -> dict[str, Any]:
             interrupts[member] = {**asked, "ns": interrupts.get(member, asked)["ns"]}
         interrupts.pop(event.get("by", ""), None)
     return interrupts
+
+
+def last_summary(events: Sequence[Event], key: str) -> Any:
+    """The last summary that is kept under this key; None if there is none."""
+    return next((event["summaries"][key] for event in reversed(events) if key in event.get("summaries", ())), None)
+
+
+def handoff_to(events: Sequence[Event], member: str) -> Event:
+    """The event of the last handoff to a member; an empty one if there is none."""
+    return next((event for event in reversed(events) if member in event.get("goto", ())), Event())
+
+
+def unknown_handoffs(events: Sequence[Event], member: str) -> list[str]:
+    """The names that nobody has and that a member has handed over to in its last turns, one after the other."""
+    names: list[str] = []
+    for event in reversed(events):
+        if event.get("by") == member:
+            if not event.get("unknown"):
+                break
+            names += event["unknown"]
+    return names[::-1]
 
 
 def saved_results(events: Sequence[Event]) -> dict[str, Any]:

@@ -12,23 +12,30 @@ All that these nodes decide on is in the state: the messages, and the event log 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Checkpointer, Command
+from langgraph.types import Checkpointer, Command, RetryPolicy, TimeoutPolicy
 from typing_extensions import TypedDict
 
+from agentmatrix.agent import AgentSpec
+from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.chat.authorship import AgentNameMode, provider_names
 from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGroup
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
-from agentmatrix.chat.member import GroupSettings, Member, coerce_state
+from agentmatrix.chat.history import History, HistoryRule
+from agentmatrix.chat.live_messages import LiveMessages
+from agentmatrix.chat.member import Member
+from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
 from agentmatrix.chat.parallel import ParallelTurns
-from agentmatrix.chat.reply import Reply, group_output, reply_update
+from agentmatrix.chat.reply import Reply, check_reply, group_output, reply_update
 from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
 from agentmatrix.chat.transcript import messages_of
+from agentmatrix.chat.turn import GroupSettings, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.compose.builder import check_name, did_you_mean, name_of
 from agentmatrix.errors import BuildError
@@ -64,7 +71,7 @@ class ChatGroup:
     graph or tool inside it sends to its parent.
 
     Args:
-        members: the agents, in order; or a mapping of names to agents.
+        members: the agents, in order; or a mapping of names to agents. `add_node` adds members with options.
         speaker: chooses the next member: one of `agentmatrix.speakers`, or a function `(state) -> name | names | None`.
         stop: ends the conversation: one of `agentmatrix.stops`, also combined by `|` and `&`, or a function of the
             state. It is asked before each turn, the first one included.
@@ -81,6 +88,10 @@ class ChatGroup:
             `<name>ann</name><content>Monday.</content>`, since most models get no names; None: by `message.name` alone;
             `"auto"`: inline, but for functions. An answer in that form is stripped of it.
         output_schema: the keys of the state that the group returns; by default all of them.
+        history: how much of the transcript a member is given: the last `n` messages, or `("messages", n)`; at most
+            `("tokens", n)`, counted approximately; what a function of the messages returns, or a Runnable such as
+            LangChain's `trim_messages(...)`; or a summary by LangChain's `SummarizationMiddleware`. By default all.
+            Limits and summaries keep the system messages in front, the first words of a user, and the last ones.
 
     The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output. Where the
     provider has given a `stop_reason` of its own, that stays, and the group's is `group_stop_reason`.
@@ -100,18 +111,19 @@ class ChatGroup:
         visible_to: VisibleTo | None = None,
         include_agent_name: AgentNames | Mapping[str, AgentNames] = "auto",
         output_schema: Any = None,
+        history: HistoryRule | None = None,
     ) -> None:
         if not isinstance(max_turns, int):
             raise BuildError(f"max_turns={max_turns!r} is no number of turns")
         if max_turns < 1:
             raise BuildError(f"max_turns={max_turns!r} lets nobody speak: to allow for that use stop=max_turns(0)")
-        if not (reply in ("last", "transcript") or callable(reply)):
-            raise BuildError(f"reply={reply!r} is unknown: choose 'last', 'transcript' or a function of the messages")
+        check_reply(reply)
         modes = include_agent_name.values() if isinstance(include_agent_name, Mapping) else [include_agent_name]
         if any(mode not in ("auto", "inline", None) for mode in modes):
             raise BuildError(f"include_agent_name={include_agent_name!r} is unknown: choose 'inline', None or 'auto'")
         named = members.items() if isinstance(members, Mapping) else [(name_of(agent), agent) for agent in members]
         self.members: dict[str, Any] = {}
+        self._options: dict[str, MemberOptions] = {}
         for member, agent in named:
             check_name(member, {*self.members, *_OWN_NODES})
             self.members[member] = agent
@@ -127,10 +139,46 @@ class ChatGroup:
         self.visible_to = visible_to
         self.include_agent_name = include_agent_name
         self.output_schema = output_schema
+        if history is not None:
+            History(history, ())
+        self.history = history
 
-    def add_node(self, name: str, agent: Any) -> ChatGroup:
-        """Add a member."""
+    def add_node(
+        self,
+        name: str,
+        agent: Any,
+        *,
+        history: HistoryRule | None = None,
+        reply: Reply | None = None,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        timeout: float | timedelta | TimeoutPolicy | None = None,
+        on_error: OnError = "raise",
+    ) -> ChatGroup:
+        """Add a member.
+
+        Args:
+            name: the name of the member.
+            agent: whatever `as_agent` takes, or an `AgentSpec`.
+            history: how much of the transcript this member is given, instead of the group's rule.
+            reply: what of its messages it contributes: its `"last"` one, as a supervisor whose own agents talk before
+                it answers; the whole `"transcript"`, which is the default; or the result of a function of them.
+            retry_policy: when its agent is run again in a turn that has failed; as in LangGraph.
+            timeout: the time limit of each attempt, in seconds or as LangGraph's `TimeoutPolicy`; in async runs only.
+            on_error: when the turn has failed for good: `"raise"` ends the run with the error; `"skip"` takes it for
+                silence, with a line in the log; `"say"` has the member say that it cannot answer, and why.
+
+        Returns:
+            This group.
+
+        Raises:
+            BuildError: a duplicate or reserved name, or an option that is none.
+        """
         check_name(name, {*self.members, *_OWN_NODES})
+        if history is not None:
+            History(history, ())
+        self._options[name] = member_options(
+            name, history=history, reply=reply, retry_policy=retry_policy, timeout=timeout, on_error=on_error
+        )
         self.members[name] = agent
         return self
 
@@ -142,6 +190,8 @@ class ChatGroup:
         interrupt_before: Any = None,
         interrupt_after: Any = None,
         barriers: bool = True,
+        models: Models | None = None,
+        tools: Tools | None = None,
         **options: Any,
     ) -> CompiledChatGroup:
         """Compile to a LangGraph graph whose nodes are the members.
@@ -152,6 +202,8 @@ class ChatGroup:
             interrupt_before: members to pause before.
             interrupt_after: members to pause after.
             barriers: as in `Dag.compile`; makes no difference here, since turns follow each other.
+            models: the chat models that an `AgentSpec` among the members may name.
+            tools: the tools that it may name: a mapping, or a sequence of tools that have names.
             options: cache, store, debug, transformers, as in LangGraph.
 
         Raises:
@@ -164,7 +216,8 @@ class ChatGroup:
         hints = _hints(self.state_schema)
         builder = self._builder(hints)
         settings = self._settings(builder)
-        members = {member: Member(member, agent, settings) for member, agent in self.members.items()}
+        made = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
+        members = {n: Member(n, agent, settings, self._options.get(n, MemberOptions())) for n, agent in made.items()}
         stop = self.stop or max_turns(self.max_turns)
         parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings)
         schema = _with_event_log(hints)
@@ -219,13 +272,15 @@ class ChatGroup:
     def _settings(self, builder: AnyBuilder) -> GroupSettings:
         rule: Any = self.visible_to
         audience_rule = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
+        names = provider_names(self.members)
         return GroupSettings(
             members=tuple(self.members),
             state_schema=self.state_schema,
             keys=frozenset(keys_of_schema(builder, self.state_schema)),
             audience_rule=audience_rule,
             counts_usage=self._counts_usage,
-            names=provider_names(self.members),
+            history=History(self.history, tuple(names.values())) if self.history is not None else None,
+            names=names,
             modes=self._modes(),
             plain_keys=frozenset(plain_keys_of(builder)),
             is_free=self.speaker.is_free,
@@ -266,8 +321,12 @@ class ChatGroup:
         return runnable(together, atogether, name=TOGETHER)
 
     def _next_turn_node(self, parallel: ParallelTurns) -> Any:
+        live = LiveMessages()
+
         def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
+            if words := live.take(config):
+                return Command(goto=NEXT_TURN, update={"messages": words})
             conversation = self._conversation(state)
             if command := self._end_or_resume(conversation, config):
                 return command
@@ -278,6 +337,8 @@ class ChatGroup:
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
+            if words := await live.atake(config):
+                return Command(goto=NEXT_TURN, update={"messages": words})
             conversation = self._conversation(state)
             if command := self._end_or_resume(conversation, config):
                 return command

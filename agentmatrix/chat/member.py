@@ -5,84 +5,48 @@ A `Member` has no state of its own. Turns of different members may run at the sa
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Mapping
-from dataclasses import dataclass, is_dataclass
-from typing import Any, NamedTuple
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langgraph.errors import InvalidUpdateError, ParentCommand
+from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
-from pydantic import BaseModel
 
-from agentmatrix.agent import as_agent, messages_in
+from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
 from agentmatrix.chat.authorship import AgentNameMode
-from agentmatrix.chat.contribution import AudienceRule, new_messages, public_messages
-from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members
-from agentmatrix.chat.transcript import Transcript, messages_of
+from agentmatrix.chat.contribution import new_messages, public_messages
+from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_summary
+from agentmatrix.chat.handoff import (
+    GIVEN,
+    MOST_UNKNOWN,
+    is_known_further_out,
+    left_out_of_handoff,
+    note_on_unknown,
+    whole_handoff,
+    with_handoff_targets,
+)
+from agentmatrix.chat.history import History, Shortened
+from agentmatrix.chat.member_options import MemberOptions
+from agentmatrix.chat.reply import replied
+from agentmatrix.chat.transcript import Transcript, messages_of, with_note, with_users_words
+from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
-from agentmatrix.errors import SpeakerError
+from agentmatrix.errors import BuildError, SpeakerError
+from agentmatrix.pregel.attempts import arun_attempts, run_attempts
 from agentmatrix.pregel.compiled_graph import PregelProtocol
-from agentmatrix.pregel.handoffs import handoff_of
-from agentmatrix.pregel.runnables import node_runnable
+from agentmatrix.pregel.runnables import node_runnable, runnable
 from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt
 
-__all__ = ["Claims", "GroupSettings", "Member", "Turn", "coerce_state"]
+__all__ = ["Member"]
 
-
-@dataclass(frozen=True)
-class GroupSettings:
-    """The settings of a group that each member needs.
-
-    Attributes:
-        members: the names of the members.
-        state_schema: the schema of the group's state.
-        keys: the keys of that schema.
-        audience_rule: gives the audience of a message that does not name one.
-        counts_usage: whether tokens, calls and seconds are counted.
-        names: by member, the name that it has in prompts.
-        modes: by member, how it is told who spoke; for others as their kind wants it.
-        plain_keys: the keys without a reducer, which take one value a step.
-        is_free: whether it is free conversation.
-    """
-
-    members: tuple[str, ...]
-    state_schema: Any
-    keys: frozenset[str]
-    audience_rule: AudienceRule
-    counts_usage: bool
-    names: Mapping[str, str]
-    modes: Mapping[str, AgentNameMode]
-    plain_keys: frozenset[str]
-    is_free: bool
-
-
-Claims = dict[Hashable, str]
-
-
-class Turn(NamedTuple):
-    """A turn of a member, as it begins.
-
-    Attributes:
-        input: the input of the agent.
-        given: the messages that it is given.
-        known_ids: the ids of the messages in the transcript.
-        claims: what those who speak at the same time have taken: an id, or a key without a reducer.
-        seen_message: the id of the last message of the transcript.
-        seen_events: the number of events in the log.
-        usage: the counter of the turn, if usage is counted.
-    """
-
-    input: Any
-    given: list[BaseMessage]
-    known_ids: Container[str]
-    claims: Claims
-    seen_message: str | None
-    seen_events: int
-    usage: UsageCounter | None
+_NO_OPTIONS = MemberOptions()
+_log = logging.getLogger(__name__)
 
 
 class Member:
@@ -92,26 +56,38 @@ class Member:
         name: the name of the member.
         agent: whatever `as_agent` takes.
         settings: the settings of the group.
+        options: the options of the member.
+
+    Raises:
+        BuildError: the agent is a chat model with tools that nobody would run.
 
     Attributes:
         graphs: the agent, if it is a graph.
         is_model: whether the agent is a bare chat model.
     """
 
-    def __init__(self, name: str, agent: Any, settings: GroupSettings) -> None:
+    def __init__(self, name: str, agent: Any, settings: GroupSettings, options: MemberOptions = _NO_OPTIONS) -> None:
+        if tools := names_of_bound_tools(agent):
+            raise BuildError(
+                f"the member {name!r} is a chat model with the tools {', '.join(map(repr, tools))} bound to it, which "
+                "nobody would run: use as_agent(model, tools=[...])"
+            )
         self.name = name
-        self._settings = settings
-        runnable = as_agent(agent, name=name)
-        self.graphs = [runnable] if isinstance(runnable, PregelProtocol) else []
+        self._settings, self._options = settings, options
+        own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
+        self._history, self._summary_key = own or settings.history, name if own else ""
+        made = as_agent(agent, name=name)
+        self.graphs = [made] if isinstance(made, PregelProtocol) else []
         self.is_model = isinstance(agent, BaseChatModel)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
         if self.is_model:
             self._agent = agent
         else:
-            self._agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
+            self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
+        self._attempt = runnable(self._ask, self._aask, name=name)
         # A function reads names itself; in whatever else there may be a model.
-        has_model = isinstance(runnable, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
+        has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
 
     def speak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
@@ -152,12 +128,29 @@ class Member:
             claims: as of `Turn`.
             has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
         """
+        events = state.get(EVENT_LOG, ())
         remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
-        given = transcript.seen_by(self.name, until, self._mode, remembers=remembers)
-        usage = UsageCounter() if self._settings.counts_usage else None
-        agent_input = given if self.is_model else self._state_for_agent(state, given)
-        seen_events = len(state.get(EVENT_LOG, ()))
-        return Turn(agent_input, given, transcript.positions, claims, transcript.id_before(until), seen_events, usage)
+        left_out = left_out_of_handoff(transcript, events, self.name)
+        given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
+        note, unknown = note_on_unknown(events, self.name, self._settings.members)
+        if note is not None:
+            given = with_note(given, note)
+        shared = summary = None
+        if self._history and self._history.sums_up:
+            shared = None if self._summary_key else transcript.seen_by(None, until, self._mode)
+            summary = last_summary(events, self._summary_key)
+        return Turn(
+            input=given if self.is_model else self._state_for_agent(state, given),
+            given=given,
+            known_ids=transcript.positions,
+            claims=claims,
+            seen_message=transcript.id_before(until),
+            seen_events=len(events),
+            usage=UsageCounter() if self._settings.counts_usage else None,
+            shared=shared,
+            summary=summary,
+            unknown=unknown,
+        )
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
         """Take a turn.
@@ -165,26 +158,94 @@ class Member:
         Returns:
             An update of the group's state with one event, or a command for a graph further out.
         """
-        config, pushed = self._prepare(turn, config)
+        inner, pushed = self._config(turn, config)
+        summary = None
         try:
-            answer = self._agent.invoke(turn.input, config)
-        except ParentCommand as error:
-            answer = self._handoff(error, config)
-        return self._update(answer, turn, pushed)
+            if self._history:
+                short = self._history.shorten(turn.given, turn.shared, turn.summary, inner)
+                turn, summary = self._with_history(turn, short), short.summary
+            if not self._options.has_attempts:
+                answer = self._ask(turn.input, inner)
+            elif self._options.timeout:
+                raise BuildError(
+                    f"the member {self.name!r} has timeout=, and a sync run cannot cut it off: use ainvoke or astream"
+                )
+            else:
+                answer = run_attempts(self._attempt, turn.input, inner, self._options.retry_policies)
+        except Exception as error:
+            if self._is_raised(error):
+                raise
+            return self._failed(error, turn)
+        return self._update(answer, turn, config, summary, pushed)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
-        config, pushed = self._prepare(turn, config)
+        inner, pushed = self._config(turn, config)
+        summary = None
         try:
-            answer = await self._agent.ainvoke(turn.input, config)
-        except ParentCommand as error:
-            answer = self._handoff(error, config)
-        return self._update(answer, turn, pushed)
+            if self._history:
+                short = await self._history.ashorten(turn.given, turn.shared, turn.summary, inner)
+                turn, summary = self._with_history(turn, short), short.summary
+            if not self._options.has_attempts:
+                answer = await self._aask(turn.input, inner)
+            else:
+                policies, timeout = self._options.retry_policies, self._options.timeout
+                answer = await arun_attempts(self._attempt, turn.input, inner, policies, timeout)
+        except Exception as error:
+            if self._is_raised(error):
+                raise
+            return self._failed(error, turn)
+        return self._update(answer, turn, config, summary, pushed)
 
-    def _prepare(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
-        """The config to ask the agent under, and the messages that it pushes, by `push_message`."""
+    def _ask(self, given: Any, config: RunnableConfig) -> Any:
+        """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
+        try:
+            return self._agent.invoke(given, config)
+        except ParentCommand as error:
+            if command_for_node(error, config) is None:
+                raise
+            return whole_handoff(error)
+
+    async def _aask(self, given: Any, config: RunnableConfig) -> Any:
+        """The same as `_ask`, async."""
+        try:
+            return await self._agent.ainvoke(given, config)
+        except ParentCommand as error:
+            if command_for_node(error, config) is None:
+                raise
+            return whole_handoff(error)
+
+    def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
+        """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
         config = turn.usage.attach(config) if turn.usage else config
-        return (config, []) if self.is_model or self.graphs else intercept_writes(config, "messages")
+        if self.is_model:
+            return config, []
+        if self.graphs:
+            return with_handoff_targets(config, self._settings.members), []
+        return intercept_writes(config, "messages")
+
+    def _with_history(self, turn: Turn, short: Shortened) -> Turn:
+        """The turn with the messages that are left of it."""
+        given = with_users_words(short.messages)
+        if self.is_model:
+            return turn._replace(input=given, given=given)
+        if isinstance(turn.input, Mapping):
+            return turn._replace(input={**turn.input, "messages": given}, given=given)
+        changed = copy.copy(turn.input)
+        changed.messages = given
+        return turn._replace(input=changed, given=given)
+
+    def _is_raised(self, error: Exception) -> bool:
+        """Whether an error of the agent ends the run: also one that says that the group is not built right."""
+        return self._options.on_error == "raise" or isinstance(error, GraphBubbleUp | BuildError | SpeakerError)
+
+    def _failed(self, error: Exception, turn: Turn) -> dict[str, Any]:
+        """The turn of an agent that has failed for good, as silence or as a message that says so."""
+        reason = f"{type(error).__name__}: {error}"
+        _log.warning("the member %r has failed, and the conversation goes on: %s", self.name, reason)
+        words = [AIMessage(f"I cannot answer: {reason}")] if self._options.on_error == "say" else []
+        said = self._public(words, turn)
+        return {"messages": said, EVENT_LOG: [{**self._event(turn, said, None), "error": reason}]}
 
     def _resuming(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         """The config to resume an interrupted turn of the member with; the config itself if there is none.
@@ -202,28 +263,10 @@ class Member:
         shared["messages"] = seen
         return shared if self.graphs else coerce_state(self._settings.state_schema, shared)
 
-    def _handoff(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
-        """The handoff that a graph inside the member has sent, with what was said beside it; several in one answer are
-        one to several. A command for a graph further out is raised again."""
-        if command_for_node(error, config) is None:
-            raise error
-        commands, words = handoff_of(error)
-        goto: list[Any] = []
-        update: dict[str, Any] = {}
-        messages: list[Any] = []
-        for command in commands:
-            goto += [command.goto] if isinstance(command.goto, str | Send) else command.goto
-            values = dict(updates_of(command))
-            messages += messages_in(values.pop("messages", None))
-            update |= values
-        # A tool may pass on the history, words beside the call included.
-        passed_on = {getattr(message, "id", None) for message in messages}
-        beside = [message for message in words if message.id not in passed_on]
-        return Command(goto=goto, update={**update, "messages": [*beside, *messages]})
-
-    def _update(self, answer: Any, turn: Turn, pushed: list[Any]) -> Any:
+    def _update(self, answer: Any, turn: Turn, config: RunnableConfig, summary: Any, pushed: list[Any]) -> Any:
         if isinstance(answer, BaseMessage):
-            return {"messages": (said := self._public([answer], turn)), EVENT_LOG: [self._event(turn, said)]}
+            said = self._said([answer], turn)
+            return {"messages": said, EVENT_LOG: [self._event(turn, said, summary)]}
         if isinstance(answer, Command):
             if answer.graph == Command.PARENT:
                 return answer
@@ -235,12 +278,24 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        is_state = bool(self.graphs) and not isinstance(answer, Command)
-        added = new_messages(_messages(update), turn.given, is_state=is_state)
+        added = new_messages(_messages(update), turn.given, is_state=bool(self.graphs))
         # A message that is pushed once more, or returned after all, replaces the one that was pushed.
         answered = {message.id or id(message): message for message in (*pushed, *added)} if pushed else {}
-        said = self._public(list(answered.values()) or added, turn)
-        event = self._event(turn, said)
+        said = self._said(list(answered.values()) or added, turn)
+        targets = [goto] if isinstance(goto, str | Send) else list(goto)
+        unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
+        if unknown and is_known_further_out(config, unknown):
+            return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})
+        event = self._event(turn, said, summary)
+        event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
+        return {**self._changed(update, turn), "messages": said, EVENT_LOG: [event]}
+
+    def _changed(self, update: Mapping[str, Any], turn: Turn) -> dict[str, Any]:
+        """The keys of the state that the member has written.
+
+        Raises:
+            InvalidUpdateError: another one who speaks at the same time has written a key that takes one value.
+        """
         # A value that the agent hands back as it got it is no update: a reducer would add it once more.
         given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
         keys = self._settings.keys - {"messages"}
@@ -248,8 +303,18 @@ class Member:
         for key in self._settings.plain_keys & changed.keys():
             writer = turn.claims.setdefault((turn.seen_events, key), self.name)
             if writer != self.name and not self._settings.is_free:
-                raise _two_writers(key, writer, self.name)
-        return {**changed, "messages": said, EVENT_LOG: [self._with_handoff(event, goto)]}
+                raise InvalidUpdateError(
+                    f"the members {writer!r} and {self.name!r} wrote the key {key!r} in one turn: give it a reducer, "
+                    "as in Annotated[list, operator.add], or let only one of them write it"
+                )
+        return changed
+
+    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
+        """What the member contributes of its answer."""
+        said = self._public(answered, turn)
+        if self._options.reply is None:
+            return said
+        return self._public(list(replied(self._options.reply, said)), turn)
 
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
         group = self._settings
@@ -263,7 +328,7 @@ class Member:
 
         return public_messages(answered, self.name, group.members, group.audience_rule, claim_id)
 
-    def _event(self, turn: Turn, said: list[BaseMessage]) -> Event:
+    def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
         event = Event(
             by=self.name,
             message_ids=[str(message.id) for message in said],
@@ -272,33 +337,32 @@ class Member:
         )
         if turn.usage:
             event.update(turn.usage.usage())
+        if summary:
+            event["summaries"] = {self._summary_key: summary}
         return event
 
-    def _with_handoff(self, event: Event, goto: Any) -> Event:
-        targets = [goto] if isinstance(goto, str | Send) else list(goto)
-        for target in targets:
-            if target != END and target not in self._settings.members:
-                raise SpeakerError(
-                    f"the member {self.name!r} hands over to {target!r}, who is not in the group: "
-                    f"go to one of {', '.join(self._settings.members)}, or to END"
-                )
+    def _with_handoff(self, event: Event, targets: list[Any], given: Any) -> Event:
         if END in targets:
             return {**event, "stop_reason": f"{self.name} ended it"}
-        return {**event, "goto": [str(target) for target in targets]} if targets else event
+        if not targets:
+            return event
+        goto = [str(target) for target in targets]
+        if given is None:
+            return {**event, "goto": goto}
+        return {**event, "goto": goto, "given": dict.fromkeys(goto, given)}
 
+    def _told(self, event: Event, unknown: list[str], turn: Turn) -> Event:
+        """The event of a handoff to nobody: an agent that is a graph is told, and asked again.
 
-def _two_writers(key: str, first: str, second: str) -> InvalidUpdateError:
-    """The error for two members who speak at the same time and both write a key that takes one value a step."""
-    return InvalidUpdateError(
-        f"the members {first!r} and {second!r} wrote the key {key!r} in one turn: give it a reducer, as in "
-        f"Annotated[list, operator.add], or let only one of them write it"
-    )
-
-
-def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
-    """The state as its schema has it: an object for a pydantic model or a dataclass, otherwise the dict."""
-    is_object = isinstance(schema, type) and (issubclass(schema, BaseModel) or is_dataclass(schema))
-    return schema(**values) if is_object else values
+        Raises:
+            SpeakerError: it is no graph, or it has been told before, several times in a row.
+        """
+        if not self.graphs or turn.unknown >= MOST_UNKNOWN:
+            raise SpeakerError(
+                f"the member {self.name!r} hands over to {unknown[0]!r}, who is not in the group: "
+                f"go to one of {', '.join(self._settings.members)}, or to END"
+            )
+        return {**event, "goto": [self.name], "unknown": unknown}
 
 
 def _messages(update: Mapping[str, Any]) -> list[Any]:

@@ -24,8 +24,9 @@ from langgraph.types import Command
 
 from agentmatrix.agent import messages_in
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results, speakers_of
-from agentmatrix.chat.member import Claims, GroupSettings, Member
+from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
+from agentmatrix.chat.turn import Claims, GroupSettings
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.runnables import runnable

@@ -84,12 +84,21 @@ def _checked(choice: Any, conversation: Conversation, label: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def round_robin() -> Speaker:
-    """The members in order, again and again. After a handoff it goes on behind the member of the last turn."""
+def round_robin(*, keep_floor: bool = False) -> Speaker:
+    """The members in order, again and again. After a handoff it goes on behind the member of the last turn.
 
-    def choose(conversation: Conversation, config: RunnableConfig) -> str:
+    Args:
+        keep_floor: go on, with a user's next words on the same thread, behind the member that took the last turn;
+            otherwise each run begins with the first member.
+    """
+
+    def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
         members = conversation.members
         last = conversation.last_turn_by
+        if keep_floor and not conversation.turns:
+            last, handed_over = conversation.kept_floor
+            if handed_over:
+                return handed_over
         return members[(members.index(last) + 1) % len(members)] if last in members else members[0]
 
     return Speaker(choose, label="round_robin")
@@ -112,15 +121,20 @@ def random(seed: int | str | None = None, *, repeat: bool = False) -> Speaker:
     return Speaker(choose, label="random")
 
 
-def handoff(first: str | None = None) -> Speaker:
+def handoff(first: str | None = None, *, keep_floor: bool = True) -> Speaker:
     """The member that the last one hands over to, by `Command(goto=)`. Without a handoff the conversation ends.
 
     Args:
-        first: the member that begins; by default the first member.
+        first: the member that begins a thread; by default the first member.
+        keep_floor: a user's next words on the same thread go to the member that has the floor, as in a swarm; otherwise
+            each run begins with `first`. Without a checkpointer nothing is known of the run before.
     """
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
-        return None if conversation.turns else first or conversation.members[0]
+        if conversation.turns:
+            return None
+        by, handed_over = conversation.kept_floor if keep_floor else (None, [])
+        return handed_over or by or first or conversation.members[0]
 
     return Speaker(choose, label="handoff", names=[first] if first else ())
 

@@ -26,8 +26,9 @@ from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
 from agentmatrix.chat.conversation import EVENT_LOG, Event
-from agentmatrix.chat.member import Claims, Member, Turn
+from agentmatrix.chat.member import Member
 from agentmatrix.chat.transcript import Transcript
+from agentmatrix.chat.turn import Claims, Turn
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 

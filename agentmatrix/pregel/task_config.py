@@ -39,7 +39,9 @@ __all__ = [
     "namespace_of",
     "node_config",
     "node_of",
+    "parent_namespace_of",
     "parent_node_of",
+    "plain_namespace_of",
     "read_channel",
     "send_index",
     "send_writes",
@@ -51,6 +53,17 @@ __all__ = [
 def namespace_of(config: RunnableConfig) -> str:
     """The checkpoint namespace of the task that `config` belongs to: `"panel:<id>|optimist:<id>"`."""
     return str(config.get(CONF, {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
+
+
+def parent_namespace_of(config: RunnableConfig) -> str | None:
+    """The namespace of the task, in the parent graph, that the graph of this task runs in; None at the top."""
+    above, _, own = plain_namespace_of(config).rpartition(NS_SEP)
+    return above or None
+
+
+def plain_namespace_of(config: RunnableConfig) -> str:
+    """The namespace of the task, without the numbers that tell several graphs of one task apart."""
+    return NS_SEP.join(part for part in namespace_of(config).split(NS_SEP) if not part.isdigit())
 
 
 def _node_at(config: RunnableConfig, depth: int) -> str | None:

@@ -125,6 +125,15 @@ class LoopHandle:
         """
         self.loop.put_writes(id, [(SAVED, value) for value in values])
 
+    def when_saved(self, then: Callable[[], None]) -> None:
+        """Call `then` once the checkpoint that the task started from is saved; at once where nothing is saved before
+        the run ends."""
+        saving = getattr(self.loop, "_put_checkpoint_fut", None)
+        if saving is None or self.loop.durability == "exit":
+            then()
+        else:
+            saving.add_done_callback(lambda done: None if done.cancelled() or done.exception() else then())
+
     def at_exit(self, stop: Callable[[], Any]) -> None:
         """Call `stop` when the run ends, in whatever way; in an async run it is awaited."""
         stack = self.loop.stack

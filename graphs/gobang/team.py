@@ -20,6 +20,7 @@ from agentmatrix import ChatGroup, Dag
 from agentmatrix.errors import BuildError, MissingExtra
 from agentmatrix.speakers import round_robin
 from agentmatrix.stops import max_turns, when
+from agentmatrix.testing import local_model
 
 from .rules import SIDES, Board, moves_in, name_of
 from .search import Found, candidates, forced_win, search
@@ -240,12 +241,14 @@ def _wrong(answer: str, board: Board) -> str:
 
 
 def chat_model(name: str) -> BaseChatModel:
-    """The chat model `"provider:name"`, by LangChain's `init_chat_model`.
+    """The chat model `"provider:name"`, by LangChain's `init_chat_model`; or `"local"`, which needs no key.
 
     Raises:
-        MissingExtra: langchain, or the provider's package, is not installed.
+        MissingExtra: langchain, the provider's package or the extra `local` is not installed.
         BuildError: the model cannot be made, for want of a key for instance.
     """
+    if name == "local":
+        return local_model()
     try:
         from langchain.chat_models import init_chat_model
 
