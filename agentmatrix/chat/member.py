@@ -33,7 +33,7 @@ from agentmatrix.chat.handoff import (
 from agentmatrix.chat.history import History, Shortened
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.reply import replied
-from agentmatrix.chat.transcript import Transcript, messages_of, with_go_on, with_note, with_users_words
+from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
 from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
@@ -132,7 +132,8 @@ class Member:
         remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
         left_out = left_out_of_handoff(transcript, events, self.name)
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
-        if remembers and not transcript.has_any_since(given, last_seen(events, self.name)):
+        if remembers and (is_go_on(given[-1]) or not transcript.has_any_since(given, last_seen(events, self.name))):
+            # A turn that was given up in the middle has left words in its memory which nobody else knows of.
             given = with_go_on(given)
         note, unknown = note_on_unknown(events, self.name, self._settings.members)
         if note is not None:

@@ -224,7 +224,8 @@ async def prompts_of_a_conversation(seed: int) -> list[list[BaseMessage]]:
         if any(m.additional_kwargs.get("visible_to") for m in given_input["messages"]) and "ann" not in names:
             continue
         result = await graph.ainvoke(given_input, THREAD)
-        for _ in range(3):
+        # New words instead of an answer give a turn up, whose words an agent with a memory has and nobody else.
+        for _ in range(20 if "remembers" in kinds else 2):
             if not result.get("__interrupt__"):
                 break
             if draw.random() < 0.5:
