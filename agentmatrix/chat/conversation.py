@@ -41,7 +41,7 @@ class Event(TypedDict, total=False):
         speakers: the members chosen for the next turn; empty in free conversation, where members are not chosen.
         by: the member that has taken a turn.
         message_ids: the ids of the messages of that turn; empty if the member kept silent.
-        seen_messages: the number of messages in the transcript when the turn began.
+        seen_message: the id of the last message in the transcript when the turn began; None if there was none.
         seen_events: the number of events in the log when the turn began.
         goto: the members that the turn hands over to.
         results: by member, finished results of a turn that members take at once, saved because another one of them
@@ -61,7 +61,7 @@ class Event(TypedDict, total=False):
     speakers: list[str]
     by: str
     message_ids: list[str]
-    seen_messages: int
+    seen_message: str | None
     seen_events: int
     goto: list[str]
     results: dict[str, Any]
@@ -198,7 +198,9 @@ def interrupted_members(events: Iterable[Event]) -> dict[str, Any]:
     """The interrupts of a log that wait for a person's answer, by member: a later turn of the member answers them."""
     interrupts: dict[str, Any] = {}
     for event in events:
-        interrupts.update(event.get("interrupts", {}))
+        for member, asked in event.get("interrupts", {}).items():
+            # A graph that asks once more goes on from where it ran at first.
+            interrupts[member] = {**asked, "ns": interrupts.get(member, asked)["ns"]}
         interrupts.pop(event.get("by", ""), None)
     return interrupts
 
@@ -231,5 +233,5 @@ def saved_results(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def speakers_of(events: Sequence[Event]) -> list[str]:
-    """The members chosen for the last turn."""
-    return next(event["speakers"] for event in reversed(events) if event.get("speakers"))
+    """The members chosen for the last turn; none in free conversation."""
+    return next((event["speakers"] for event in reversed(events) if event.get("speakers")), [])

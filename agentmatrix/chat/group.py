@@ -13,28 +13,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Final, TypedDict, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
-from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph import END, START, MessagesState, StateGraph, add_messages
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Checkpointer, Command, RetryPolicy, TimeoutPolicy
+from typing_extensions import TypedDict
 
 from agentmatrix.agent import AgentSpec
 from agentmatrix.agent.agent_spec import Models, Tools
+from agentmatrix.chat.authorship import AgentNameMode, provider_names
+from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGroup
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
 from agentmatrix.chat.history import History, HistoryRule
-from agentmatrix.chat.live_messages import MESSAGES_SIGNAL, LiveMessages
+from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import GroupSettings, Member, coerce_state
 from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
 from agentmatrix.chat.parallel import ParallelTurns
-from agentmatrix.chat.reply import Reply, check_reply, replied
+from agentmatrix.chat.reply import Reply, check_reply, group_output, reply_update
 from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
-from agentmatrix.chat.transcript import audience_of
+from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.usage import UsageCounter
-from agentmatrix.compose.builder import ComposedGraph, check_name, did_you_mean, name_of
+from agentmatrix.compose.builder import check_name, did_you_mean, name_of
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.compiled_graph import (
     Graph,
@@ -46,32 +48,17 @@ from agentmatrix.pregel.compiled_graph import (
     write_channel,
 )
 from agentmatrix.pregel.runnables import runnable
-from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema
+from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
 from agentmatrix.pregel.task_config import parent_node_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle
 
-__all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup", "GroupReply"]
+__all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup"]
 
 DEFAULT_TURNS: Final = 50
-_NEXT_TURN = "next_turn"
-_TOGETHER = "together"
-_OWN_NODES = (_NEXT_TURN, _TOGETHER)
+_OWN_NODES = (NEXT_TURN, TOGETHER)
 
 VisibleTo = Mapping[str, Sequence[str] | str] | AudienceRule
-
-
-class GroupReply(TypedDict):
-    """The output of a group: its reply, the reason why it stopped, and the member that spoke last."""
-
-    messages: Annotated[list[AnyMessage], add_messages]
-    stop_reason: str
-    last_speaker: str | None
-
-
-class CompiledChatGroup(ComposedGraph):
-    """A compiled `ChatGroup`. A live run of it takes the signal `messages`: words into the running conversation."""
-
-    signals = frozenset({MESSAGES_SIGNAL})
+AgentNames = Literal["auto", "inline"] | None
 
 
 class ChatGroup:
@@ -96,12 +83,17 @@ class ChatGroup:
         visible_to: the audience of messages: a mapping of authors to the members that may see their messages, or a
             function of a message that returns names; None is all members. A message may name its own audience in
             `additional_kwargs["visible_to"]`. A message with an audience is not part of the group's reply.
+        include_agent_name: how members are told who spoke, all of them or by name. `"inline"`: in the text too,
+            `<name>ann</name><content>Monday.</content>`, since most models get no names; None: by `message.name` alone;
+            `"auto"`: inline, but for functions. An answer in that form is stripped of it.
+        output_schema: the keys of the state that the group returns; by default all of them.
         history: how much of the transcript a member is given: the last `n` messages, or `("messages", n)`; at most
             `("tokens", n)`, counted approximately; what a function of the messages returns, or a Runnable such as
             LangChain's `trim_messages(...)`; or a summary by LangChain's `SummarizationMiddleware`. By default all.
             Limits and summaries keep the system messages in front, the first words of a user, and the last ones.
 
-    The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output.
+    The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output. Where the
+    provider has given a `stop_reason` of its own, that stays, and the group's is `group_stop_reason`.
     """
 
     def __init__(
@@ -116,6 +108,8 @@ class ChatGroup:
         reply: Reply = "last",
         max_turns: int = DEFAULT_TURNS,
         visible_to: VisibleTo | None = None,
+        include_agent_name: AgentNames | Mapping[str, AgentNames] = "auto",
+        output_schema: Any = None,
         history: HistoryRule | None = None,
     ) -> None:
         if not isinstance(max_turns, int):
@@ -123,6 +117,11 @@ class ChatGroup:
         if max_turns < 1:
             raise BuildError(f"max_turns={max_turns!r} lets nobody speak: to allow for that use stop=max_turns(0)")
         check_reply(reply)
+        if history is not None:
+            History(history, ())
+        modes = include_agent_name.values() if isinstance(include_agent_name, Mapping) else [include_agent_name]
+        if any(mode not in ("auto", "inline", None) for mode in modes):
+            raise BuildError(f"include_agent_name={include_agent_name!r} is unknown: choose 'inline', None or 'auto'")
         named = members.items() if isinstance(members, Mapping) else [(name_of(agent), agent) for agent in members]
         self.members: dict[str, Any] = {}
         self._options: dict[str, MemberOptions] = {}
@@ -139,8 +138,8 @@ class ChatGroup:
         self.reply = reply
         self.max_turns = max_turns
         self.visible_to = visible_to
-        if history is not None:
-            History(history, ())
+        self.include_agent_name = include_agent_name
+        self.output_schema = output_schema
         self.history = history
 
     def add_node(
@@ -174,8 +173,6 @@ class ChatGroup:
             BuildError: a duplicate or reserved name, or an option that is none.
         """
         check_name(name, {*self.members, *_OWN_NODES})
-        if history is not None:
-            History(history, ())
         self._options[name] = member_options(
             name, history=history, reply=reply, retry_policy=retry_policy, timeout=timeout, on_error=on_error
         )
@@ -213,11 +210,14 @@ class ChatGroup:
         self._check_names()
         if self.speaker.is_free and (interrupt_before or interrupt_after):
             raise BuildError("members who speak freely have no turns: leave out interrupt_before= and interrupt_after=")
-        builder = StateGraph(self.state_schema, self.context_schema, output_schema=GroupReply)
-        made = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
-        members = self._wrap_members(made, frozenset(keys_of_schema(builder, self.state_schema)))
-        parallel = self._parallel_turns(members)
-        schema = _with_event_log(self.state_schema)
+        hints = _hints(self.state_schema)
+        builder = self._builder(hints)
+        settings = self._settings(builder)
+        agents = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
+        members = {n: Member(n, a, settings, self._options.get(n, MemberOptions())) for n, a in agents.items()}
+        stop = self.stop or max_turns(self.max_turns)
+        parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings)
+        schema = _with_event_log(hints)
         self._add_nodes(builder, members, parallel, schema)
         native = builder.compile(
             checkpointer,
@@ -230,16 +230,32 @@ class ChatGroup:
         # The drawing is the graph up to here: members, and the node that chooses among them.
         graph = as_class(native, CompiledChatGroup)
         graph._drawing = native
-        hide_node(graph, _NEXT_TURN)
-        add_hidden_node(graph, _TOGETHER, self._together_node(parallel), schema)
+        hide_node(graph, NEXT_TURN)
+        add_hidden_node(graph, TOGETHER, self._together_node(parallel), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
         return graph
 
+    def _builder(self, hints: dict[str, Any]) -> AnyBuilder:
+        """A builder with the schemas of state, context and output."""
+        state = StateGraph(self.state_schema)
+        if "messages" in plain_keys_of(state):
+            raise BuildError(
+                "the key 'messages' of the state_schema has no reducer, so that each turn would replace the "
+                "conversation: write messages: Annotated[list[AnyMessage], add_messages]"
+            )
+        if self.output_schema is None:
+            returned = {key: hint for key, hint in hints.items() if key not in managed_values(state)}
+        else:
+            returned = get_type_hints(self.output_schema, include_extras=True)
+            for key in sorted(returned.keys() - hints.keys()):
+                raise BuildError(f"output_schema= names {key!r}, which the state_schema has not got: add it there")
+        return StateGraph(self.state_schema, self.context_schema, output_schema=group_output(returned))
+
     def _check_names(self) -> None:
         """Raises a BuildError for a name of the speaker, of the stop or of visible_to that is not in the group."""
-        named: dict[str, Iterable[str]] = {"speaker": self.speaker.names}
+        named: dict[str, Iterable[str]] = {"speaker": self.speaker.names, "include_agent_name": self._modes()}
         named["stop"] = self.stop.names if self.stop else ()
         if isinstance(self.visible_to, Mapping):
             audiences = ((names,) if isinstance(names, str) else names for names in self.visible_to.values())
@@ -250,20 +266,28 @@ class ChatGroup:
                     f"{where}= names {member!r}, who is not in the group{did_you_mean(member, self.members)}"
                 )
 
-    def _wrap_members(self, agents: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Member]:
+    def _settings(self, builder: AnyBuilder) -> GroupSettings:
         rule: Any = self.visible_to
         audience_rule = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
-        names = tuple(agents)
-        history = History(self.history, names) if self.history is not None else None
-        settings = GroupSettings(names, self.state_schema, keys, audience_rule, self._counts_usage, history)
-        options = self._options
-        return {n: Member(n, agent, settings, options.get(n, MemberOptions())) for n, agent in agents.items()}
-
-    def _parallel_turns(self, members: Mapping[str, Member]) -> ParallelTurns:
-        stop = self.stop or max_turns(self.max_turns)
-        return ParallelTurns(
-            members, is_free=self.speaker.is_free, seconds_left=stop.left, counts_usage=self._counts_usage
+        names = provider_names(self.members)
+        return GroupSettings(
+            members=tuple(self.members),
+            state_schema=self.state_schema,
+            keys=frozenset(keys_of_schema(builder, self.state_schema)),
+            audience_rule=audience_rule,
+            counts_usage=self._counts_usage,
+            names=names,
+            modes=self._modes(),
+            plain_keys=frozenset(plain_keys_of(builder)),
+            is_free=self.speaker.is_free,
+            history=None if self.history is None else History(self.history, tuple(names.values())),
         )
+
+    def _modes(self) -> dict[str, AgentNameMode]:
+        """By member, how it is told who spoke, where that is said."""
+        given = self.include_agent_name
+        by_member = given if isinstance(given, Mapping) else dict.fromkeys(self.members, given)
+        return {member: mode for member, mode in by_member.items() if mode != "auto"}
 
     @property
     def _counts_usage(self) -> bool:
@@ -274,54 +298,59 @@ class ChatGroup:
     ) -> None:
         """Adds `next_turn` and the members, each with an edge back to it."""
         next_turn = self._next_turn_node(parallel)
-        builder.add_node(_NEXT_TURN, next_turn, input_schema=schema, destinations=(*members, END))
-        builder.add_edge(START, _NEXT_TURN)
+        builder.add_node(NEXT_TURN, next_turn, input_schema=schema, destinations=(*members, END))
+        builder.add_edge(START, NEXT_TURN)
         for name, member in members.items():
             builder.add_node(name, parallel.member_node(member), input_schema=schema)
-            builder.add_edge(name, _NEXT_TURN)
+            builder.add_edge(name, NEXT_TURN)
 
     def _together_node(self, parallel: ParallelTurns) -> Any:
         def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
             conversation = self._conversation(state)
             outcome = parallel.run(state, conversation, speakers_of(conversation.events), config)
-            return outcome.command(_NEXT_TURN)
+            return outcome.command(NEXT_TURN)
 
         async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
             conversation = self._conversation(state)
             outcome = await parallel.arun(state, conversation, speakers_of(conversation.events), config)
-            return outcome.command(_NEXT_TURN)
+            return outcome.command(NEXT_TURN)
 
-        return runnable(together, atogether, name=_TOGETHER)
+        return runnable(together, atogether, name=TOGETHER)
 
     def _next_turn_node(self, parallel: ParallelTurns) -> Any:
         live = LiveMessages()
 
         def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
+            parallel.raise_failure(config)
             if words := live.take(config):
-                return Command(goto=_NEXT_TURN, update={"messages": words})
+                return Command(goto=NEXT_TURN, update={"messages": words})
             conversation = self._conversation(state)
             if command := self._end_or_resume(conversation, config):
                 return command
             counter, counted = self._count_selector(config)
             names = conversation.handoff or self.speaker.next(conversation, counted)
             command, event = self._route(conversation, names, parallel, config, counter)
-            return command or parallel.run(state, conversation, names, config).command(_NEXT_TURN, event)
+            return command or parallel.run(state, conversation, names, config).command(NEXT_TURN, event)
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
+            parallel.raise_failure(config)
             if words := await live.atake(config):
-                return Command(goto=_NEXT_TURN, update={"messages": words})
+                return Command(goto=NEXT_TURN, update={"messages": words})
             conversation = self._conversation(state)
             if command := self._end_or_resume(conversation, config):
                 return command
             counter, counted = self._count_selector(config)
             names = conversation.handoff or await self.speaker.anext(conversation, counted)
             command, event = self._route(conversation, names, parallel, config, counter)
-            return command or (await parallel.arun(state, conversation, names, config)).command(_NEXT_TURN, event)
+            return command or (await parallel.arun(state, conversation, names, config)).command(NEXT_TURN, event)
 
-        return runnable(next_turn, anext_turn, name=_NEXT_TURN)
+        return runnable(next_turn, anext_turn, name=NEXT_TURN)
 
     def _end_or_resume(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
         """The command that ends the conversation or resumes interrupted members; None if a speaker is to be chosen."""
+        if LoopHandle(config).other_tasks & self.members.keys():
+            # After an edit of the state: members of the last turn are still at work in this step, and lead here again.
+            return Command()
         if reason := self._stop_reason(conversation):
             return self._end(conversation, Event(stop_reason=reason), config)
         if interrupted := conversation.interrupted:
@@ -361,22 +390,22 @@ class ChatGroup:
             return Command(goto=list(names), update={EVENT_LOG: [chosen]}), chosen
         # With a checkpointer the choice is saved before the turns begin: they run in a task of their own.
         has_checkpointer = LoopHandle(config).has_checkpointer
-        return Command(goto=_TOGETHER, update={EVENT_LOG: [chosen]}) if has_checkpointer else None, chosen
+        return Command(goto=TOGETHER, update={EVENT_LOG: [chosen]}) if has_checkpointer else None, chosen
 
     def _conversation(self, state: dict[str, Any]) -> Conversation:
         values = {key: value for key, value in state.items() if key != EVENT_LOG}
         return Conversation(
             members=tuple(self.members),
             state=coerce_state(self.state_schema, values),
-            messages=state.get("messages", []),
+            messages=messages_of(state),
             events=state.get(EVENT_LOG, []),
         )
 
     def _end(self, conversation: Conversation, event: Event, config: RunnableConfig) -> Command[Any]:
         ends = {"stop_reason": event["stop_reason"], "last_speaker": conversation.last_speaker}
         author = parent_node_of(config) or self.name
-        messages = _reply_update(self.reply, conversation.said, author, ends)
-        return Command(goto=END, update={"messages": messages, **ends, EVENT_LOG: [event]})
+        update = reply_update(self.reply, conversation, author, ends)
+        return Command(goto=END, update={**update, EVENT_LOG: [event]})
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:
@@ -389,29 +418,13 @@ def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:
             set_subgraphs(graph, name, member.graphs)
 
 
-def _reply_update(reply: Reply, said: list[BaseMessage], author: str | None, ends: dict[str, Any]) -> list[BaseMessage]:
-    """The update of `messages` that reduces the messages of a run to the reply.
-
-    Args:
-        reply: as of `ChatGroup`.
-        said: the messages of the run.
-        author: the name of the last message, unless the reply is the transcript.
-        ends: metadata for the last message.
-    """
-    public = [message for message in said if audience_of(message) is None]
-    kept = replied(reply, public)
-    ids = {message.id for message in kept}
-    dropped: list[BaseMessage] = [RemoveMessage(id=str(m.id)) for m in said if m.id not in ids]
-    if not kept:
-        return dropped
-    name = kept[-1].name if reply == "transcript" else author or kept[-1].name
-    metadata = {**kept[-1].response_metadata, **ends}
-    return [*dropped, *kept[:-1], kept[-1].model_copy(update={"name": name, "response_metadata": metadata})]
-
-
-def _with_event_log(schema: Any) -> Any:
-    """The schema that the nodes of a group read: the keys of the group's state as plain values, and the event log."""
+def _hints(schema: Any) -> dict[str, Any]:
     hints = get_type_hints(schema, include_extras=True)
     if "messages" not in hints:
         raise BuildError(f"a group's state_schema needs the key 'messages': let {schema.__name__} extend MessagesState")
+    return hints
+
+
+def _with_event_log(hints: dict[str, Any]) -> Any:
+    """The schema that the nodes of a group read: the keys of the group's state as plain values, and the event log."""
     return TypedDict("StateWithEventLog", {**hints, EVENT_LOG: Annotated[list[Event], append_events]})  # type: ignore[operator]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
 from agentmatrix.chat.conversation import Event, handoff_to, unknown_handoffs
+from agentmatrix.chat.transcript import transcript_id
 from agentmatrix.pregel.task_config import parent_namespace_of, plain_namespace_of
 
 __all__ = [
@@ -28,13 +29,13 @@ _TARGETS: Final = "__agentmatrix_handoff_targets"
 
 
 def chosen_messages(
-    seen: list[BaseMessage], messages: Sequence[BaseMessage], events: Sequence[Event], member: str
+    seen: list[BaseMessage], positions: Mapping[str, int], events: Sequence[Event], member: str
 ) -> list[BaseMessage]:
     """What a member is given after a handoff that has chosen for it.
 
     Args:
         seen: the messages that it may see, as it sees them.
-        messages: all messages of the group.
+        positions: by id, the positions of all messages in the transcript.
         events: the event log.
         member: the member.
     """
@@ -42,8 +43,9 @@ def chosen_messages(
     chosen = event.get("given", {}).get(member)
     if chosen is None:
         return seen
-    left_out = {message.id for message in messages[: event["seen_messages"]]} - set(chosen)
-    return [message for message in seen if message.id not in left_out] or seen[-1:]
+    last = positions.get(event["seen_message"] or "", -1)
+    left_out = {id for id, position in positions.items() if position <= last} - set(chosen)
+    return [message for message in seen if transcript_id(message.id) not in left_out] or seen[-1:]
 
 
 def with_handoff_targets(config: RunnableConfig, members: Sequence[str]) -> RunnableConfig:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Hashable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
 from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
-from agentmatrix.chat.contribution import AudienceRule, public_messages
+from agentmatrix.chat.authorship import AgentNameMode
+from agentmatrix.chat.contribution import AudienceRule, is_public, new_messages, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_summary
 from agentmatrix.chat.handoff import (
     GIVEN,
@@ -33,16 +34,16 @@ from agentmatrix.chat.handoff import (
 from agentmatrix.chat.history import History, Shortened
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.reply import replied
-from agentmatrix.chat.transcript import Transcript
+from agentmatrix.chat.transcript import Transcript, messages_of, sendable, without_fillers
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.pregel.attempts import arun_attempts, run_attempts
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable
 from agentmatrix.pregel.task_config import command_for_node, updates_of
-from agentmatrix.pregel.virtual_tasks import reraise_interrupt
+from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt
 
-__all__ = ["GroupSettings", "Member", "Turn", "coerce_state"]
+__all__ = ["Claims", "GroupSettings", "Member", "Turn", "coerce_state"]
 
 _NO_OPTIONS = MemberOptions()
 _log = logging.getLogger(__name__)
@@ -58,6 +59,10 @@ class GroupSettings:
         keys: the keys of that schema.
         audience_rule: gives the audience of a message that does not name one.
         counts_usage: whether tokens, calls and seconds are counted.
+        names: by member, the name that it has in prompts.
+        modes: by member, how it is told who spoke; for others as their kind wants it.
+        plain_keys: the keys without a reducer, which take one value a step.
+        is_free: whether it is free conversation.
         history: how much of the transcript a member is given that has no rule of its own; None for all of it.
     """
 
@@ -66,7 +71,14 @@ class GroupSettings:
     keys: frozenset[str]
     audience_rule: AudienceRule
     counts_usage: bool
-    history: History | None = None
+    names: Mapping[str, str]
+    modes: Mapping[str, AgentNameMode]
+    plain_keys: frozenset[str]
+    is_free: bool
+    history: History | None
+
+
+Claims = dict[Hashable, str]
 
 
 class Turn(NamedTuple):
@@ -74,22 +86,24 @@ class Turn(NamedTuple):
 
     Attributes:
         input: the input of the agent.
+        given: the messages that it is given.
         known_ids: the ids of the messages in the transcript.
-        seen_messages: the number of messages that the member is given.
+        claims: what those who speak at the same time have taken: an id, or a key without a reducer.
+        seen_message: the id of the last message of the transcript.
         seen_events: the number of events in the log.
         usage: the counter of the turn, if usage is counted.
-        seen: the messages of the input.
         shared: what a summary for all members is made of, if it is to be one.
         summary: the last summary.
         unknown: how often in a row the member has handed over to somebody who is not there.
     """
 
     input: Any
-    known_ids: Collection[str | None]
-    seen_messages: int
+    given: list[BaseMessage]
+    known_ids: Container[str]
+    claims: Claims
+    seen_message: str | None
     seen_events: int
     usage: UsageCounter | None
-    seen: list[BaseMessage]
     shared: list[BaseMessage] | None
     summary: Any
     unknown: int
@@ -120,7 +134,7 @@ class Member:
             )
         self.name = name
         self._settings, self._options = settings, options
-        own = History(options.history, settings.members) if options.history is not None else None
+        own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
         self._history, self._summary_key = own or settings.history, name if own else ""
         runnable = as_agent(agent, name=name)
         self.graphs = [runnable] if isinstance(runnable, PregelProtocol) else []
@@ -131,36 +145,73 @@ class Member:
             self._agent = agent
         else:
             self._agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
+        # A function reads names itself; in whatever else there may be a model.
+        has_model = isinstance(runnable, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
+        self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
 
-    def speak_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Any:
-        """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted."""
+    def speak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
+        """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted.
+
+        Args:
+            state: the state of the group.
+            config: the config of the task.
+            claims: as of `Turn`, where others speak at the same time.
+        """
         config = self._resuming(state, config)
-        transcript = Transcript(state.get("messages", []))
-        return self.speak(self.begin_turn(state, transcript, len(transcript)), config)
+        return self.speak(self._begin_in_task(state, config, claims), config)
 
-    async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Any:
+    async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
         """The same as `speak_in_task`, async."""
         config = self._resuming(state, config)
-        transcript = Transcript(state.get("messages", []))
-        return await self.aspeak(self.begin_turn(state, transcript, len(transcript)), config)
+        return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
-    def begin_turn(self, state: Mapping[str, Any], transcript: Transcript, seen_messages: int) -> Turn:
-        """A turn from the first `seen_messages` messages of the transcript."""
+    def _begin_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None) -> Turn:
+        transcript = Transcript(messages_of(state), self._settings.names)
+        has_checkpointer = bool(self.graphs) and LoopHandle(config).has_checkpointer
+        return self.begin_turn(state, transcript, len(transcript), {} if claims is None else claims, has_checkpointer)
+
+    def begin_turn(
+        self,
+        state: Mapping[str, Any],
+        transcript: Transcript,
+        until: int,
+        claims: Claims,
+        has_checkpointer: bool,
+    ) -> Turn:
+        """A turn from the first `until` messages of the transcript.
+
+        Args:
+            state: the state of the group.
+            transcript: the transcript.
+            until: the number of messages.
+            claims: as of `Turn`.
+            has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
+        """
+        remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
+        given = transcript.seen_by(self.name, until, self._mode, remembers=remembers)
         events = state.get(EVENT_LOG, ())
-        seen = chosen_messages(
-            transcript.seen_by(self.name, seen_messages), state.get("messages", ()), events, self.name
-        )
-        known_ids: Collection[str | None] = transcript.message_ids
+        if (chosen := chosen_messages(given, transcript.positions, events, self.name)) is not given:
+            given = sendable(chosen)
         note, unknown = note_on_unknown(events, self.name, self._settings.members)
         if note is not None:
-            seen, known_ids = [*seen, note], {*known_ids, note.id}
+            given = [*given, note]
         usage = UsageCounter() if self._settings.counts_usage else None
         shared = summary = None
         if self._history and self._history.sums_up:
-            shared = None if self._summary_key else transcript.seen_by("", seen_messages)
+            shared = None if self._summary_key else without_fillers(transcript.seen_by_all(until))
             summary = last_summary(events, self._summary_key)
-        agent_input: Any = seen if self.is_model else self._state_for_agent(state, seen)
-        return Turn(agent_input, known_ids, seen_messages, len(events), usage, seen, shared, summary, unknown)
+        return Turn(
+            input=given if self.is_model else self._state_for_agent(state, given),
+            given=given,
+            known_ids=transcript.positions,
+            claims=claims,
+            seen_message=transcript.id_before(until),
+            seen_events=len(events),
+            usage=usage,
+            shared=shared,
+            summary=summary,
+            unknown=unknown,
+        )
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
         """Take a turn.
@@ -171,7 +222,7 @@ class Member:
         inner, summary = self._config(turn, config), None
         try:
             if self._history:
-                short = self._history.shorten(turn.seen, turn.shared, turn.summary, inner)
+                short = self._history.shorten(without_fillers(turn.given), turn.shared, turn.summary, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
                 answer = self._agent.invoke(turn.input, inner)
@@ -194,7 +245,7 @@ class Member:
         inner, summary = self._config(turn, config), None
         try:
             if self._history:
-                short = await self._history.ashorten(turn.seen, turn.shared, turn.summary, inner)
+                short = await self._history.ashorten(without_fillers(turn.given), turn.shared, turn.summary, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
                 answer = await self._agent.ainvoke(turn.input, inner)
@@ -216,13 +267,14 @@ class Member:
 
     def _with_history(self, turn: Turn, short: Shortened) -> Turn:
         """The turn with the messages that are left of it."""
+        given = sendable(short.messages)
         if self.is_model:
-            return turn._replace(input=short.messages)
+            return turn._replace(input=given, given=given)
         if isinstance(turn.input, Mapping):
-            return turn._replace(input={**turn.input, "messages": short.messages})
+            return turn._replace(input={**turn.input, "messages": given}, given=given)
         changed = copy.copy(turn.input)
-        changed.messages = short.messages
-        return turn._replace(input=changed)
+        changed.messages = given
+        return turn._replace(input=changed, given=given)
 
     def _is_raised(self, error: Exception) -> bool:
         """Whether an error of the agent ends the run: also one that says that the group is not built right."""
@@ -274,7 +326,7 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        said = self._said(_messages(update), turn)
+        said = self._said(new_messages(_messages(update), turn.given, is_state=bool(self.graphs)), turn)
         targets = [goto] if isinstance(goto, str | Send) else list(goto)
         unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
         if unknown and is_known_further_out(config, unknown):
@@ -284,25 +336,37 @@ class Member:
         given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
         keys = self._settings.keys - {"messages"}
         changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
+        for key in self._settings.plain_keys & changed.keys():
+            writer = turn.claims.setdefault((turn.seen_events, key), self.name)
+            if writer != self.name and not self._settings.is_free:
+                raise _two_writers(key, writer, self.name)
         event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
         return {**changed, "messages": said, EVENT_LOG: [event]}
 
-    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
-        """What the member contributes of its answer."""
-        said = self._public(answered, turn)
+    def _said(self, added: list[Any], turn: Turn) -> list[BaseMessage]:
+        """What the member contributes of the messages that it has added."""
         if self._options.reply is None:
-            return said
-        return self._public(list(replied(self._options.reply, said)), turn)
+            return self._public(added, turn)
+        public = [message for message in added if is_public(message)]
+        return self._public(replied(self._options.reply, public), turn)
 
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
         group = self._settings
-        return public_messages(answered, turn.known_ids, self.name, group.members, group.audience_rule)
+        taken: set[str] = set()
+
+        def claim_id(id: str) -> bool:
+            if id in taken or id in turn.known_ids or turn.claims.setdefault(id, self.name) != self.name:
+                return False
+            taken.add(id)
+            return True
+
+        return public_messages(answered, self.name, group.members, group.audience_rule, claim_id)
 
     def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
         event = Event(
             by=self.name,
             message_ids=[str(message.id) for message in said],
-            seen_messages=turn.seen_messages,
+            seen_message=turn.seen_message,
             seen_events=turn.seen_events,
         )
         if turn.usage:
@@ -333,6 +397,14 @@ class Member:
                 f"go to one of {', '.join(self._settings.members)}, or to END"
             )
         return {**event, "goto": [self.name], "unknown": unknown}
+
+
+def _two_writers(key: str, first: str, second: str) -> InvalidUpdateError:
+    """The error for two members who speak at the same time and both write a key that takes one value a step."""
+    return InvalidUpdateError(
+        f"the members {first!r} and {second!r} wrote the key {key!r} in one turn: give it a reducer, as in "
+        f"Annotated[list, operator.add], or let only one of them write it"
+    )
 
 
 def coerce_state(schema: Any, values: dict[str, Any]) -> Any:

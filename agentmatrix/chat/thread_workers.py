@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Final
 
@@ -43,8 +43,10 @@ class ThreadMemberPool(MemberPool):
     threads is doubled, up to the limit.
     """
 
-    def __init__(self, limit: int | None, *, wait_for_all: bool, has_checkpointer: bool) -> None:
-        super().__init__(limit, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
+    def __init__(
+        self, limit: int | None, names: Mapping[str, str], *, wait_for_all: bool, has_checkpointer: bool
+    ) -> None:
+        super().__init__(limit, names, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
         self._limit = limit
         self._queue: deque[tuple[Context, VirtualTask, Member]] = deque()
         # Entered by `with self._lock`, which is faster than the `with` of a condition, a function in Python.
@@ -60,6 +62,10 @@ class ThreadMemberPool(MemberPool):
     def requeue(self, finished: FinishedTurn) -> None:
         with self._lock:
             super().requeue(finished)
+
+    def take_failed(self) -> list[FinishedTurn]:
+        with self._lock:
+            return super().take_failed()
 
     def restore(self, task: VirtualTask, outcome: dict[str, Any]) -> None:
         with self._lock:
@@ -97,7 +103,7 @@ class ThreadMemberPool(MemberPool):
 
     def _speak(self, task: VirtualTask, member: Member) -> Any:
         with self._lock:
-            turn = member.begin_turn(self._state, self.transcript, len(self.transcript))
+            turn = self._begin_turn(member, len(self.transcript))
         config = task.enter()
         if config["callbacks"] is None:
             return member.speak(turn, config)

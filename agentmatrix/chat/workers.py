@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -25,7 +25,7 @@ from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
 from agentmatrix.chat.conversation import EVENT_LOG, Event
-from agentmatrix.chat.member import Member, Turn
+from agentmatrix.chat.member import Claims, Member, Turn
 from agentmatrix.chat.transcript import Transcript
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
@@ -68,6 +68,7 @@ class MemberPool(ABC):
 
     Args:
         limit: how many turns may run at a time; None is no limit.
+        names: by member, the name that it has in prompts.
         wait_for_all: whether it is a broadcast: all members get the same transcript, and `wait` returns when all have
             spoken. Otherwise it is free conversation, and `wait` returns when one has.
         has_checkpointer: whether the run has a checkpointer.
@@ -76,13 +77,18 @@ class MemberPool(ABC):
         running: by member, its task (async) or None, from its start until it is collected.
         loop: LangGraph's loop, as seen from the current task of the group.
         transcript: the messages that the next turn begins with.
+        claims: as of `Turn`.
         has_failed: whether a finished turn that was not collected has raised.
     """
 
-    def __init__(self, limit: int | None, *, wait_for_all: bool, has_checkpointer: bool) -> None:
+    def __init__(
+        self, limit: int | None, names: Mapping[str, str], *, wait_for_all: bool, has_checkpointer: bool
+    ) -> None:
         self.running: dict[str, Any] = {}
         self.loop: LoopHandle
-        self.transcript = Transcript([])
+        self._names = names
+        self.transcript = Transcript([], names)
+        self.claims: Claims = {}
         self.has_checkpointer = has_checkpointer
         self.has_failed = False
         self._wait_for_all = wait_for_all
@@ -111,7 +117,7 @@ class MemberPool(ABC):
         """
         self._state = state
         if not self.transcript.extend_from(messages):
-            self.transcript = Transcript(messages)
+            self.transcript = Transcript(messages, self._names)
             for finished in self._finished.values():
                 self._append(finished)
 
@@ -119,6 +125,14 @@ class MemberPool(ABC):
         """Puts a collected turn back, for the next `wait`."""
         self.running[finished.task.node] = None
         self._finish(finished.task, finished.outcome)
+
+    def take_failed(self) -> list[FinishedTurn]:
+        """Takes the turns that have raised, and were put back."""
+        failed = [turn for turn in self._finished.values() if turn.failed] if self.has_failed else []
+        for turn in failed:
+            del self._finished[turn.task.node], self.running[turn.task.node]
+        self.has_failed = False
+        return failed
 
     def restore(self, task: VirtualTask, outcome: dict[str, Any]) -> None:
         """Adds a turn that had finished, and was saved, before the run was killed."""
@@ -135,7 +149,7 @@ class MemberPool(ABC):
         finished = FinishedTurn(task, outcome, outcome[EVENT_LOG][-1] if isinstance(outcome, dict) else Event())
         self._has_interrupt |= finished.interrupted
         # A member that kept silent before it had heard the last messages begins again at once.
-        seen = finished.event.get("seen_messages", 0)
+        seen = finished.event.get("seen_message")
         self._has_news |= not finished.is_silent or self.transcript.has_new_messages(task.node, seen)
         self.has_failed |= finished.failed
         self._finished[task.node] = finished
@@ -193,6 +207,9 @@ class MemberPool(ABC):
                 self._emit(finished)
         return sorted(collected, key=lambda finished: finished.task.node) if self._wait_for_all else collected
 
+    def _begin_turn(self, member: Member, until: int) -> Turn:
+        return member.begin_turn(self._state, self.transcript, until, self.claims, self.has_checkpointer)
+
     def _traced(self, member: Member, turn: Turn) -> Runnable[Any, Any]:
         """The turn as a Runnable that callbacks see, as they see a node."""
 
@@ -208,8 +225,10 @@ class MemberPool(ABC):
 class AsyncMemberPool(MemberPool):
     """Turns in tasks of an event loop."""
 
-    def __init__(self, limit: int | None, *, wait_for_all: bool, has_checkpointer: bool) -> None:
-        super().__init__(limit, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
+    def __init__(
+        self, limit: int | None, names: Mapping[str, str], *, wait_for_all: bool, has_checkpointer: bool
+    ) -> None:
+        super().__init__(limit, names, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
         self._semaphore = asyncio.Semaphore(limit) if limit else None
         self._changed = asyncio.Event()
 
@@ -234,7 +253,7 @@ class AsyncMemberPool(MemberPool):
             self._on_done(task, outcome)
 
     async def _speak(self, task: VirtualTask, member: Member, seen_messages: int) -> Any:
-        turn, config = member.begin_turn(self._state, self.transcript, seen_messages), task.enter()
+        turn, config = self._begin_turn(member, seen_messages), task.enter()
         if config["callbacks"] is None:
             return await member.aspeak(turn, config)
         self.loop.emit_start(task, self._state)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from langgraph.channels import EphemeralValue, LastValue, UntrackedValue
 from langgraph.graph import StateGraph
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "joins_of",
     "keys_of_schema",
     "managed_values",
+    "plain_keys_of",
     "routers_of",
     "schemas_of",
     "set_router_path",
@@ -60,6 +62,12 @@ def default_error_handler(builder: AnyBuilder) -> Any:
 def keys_of_schema(builder: AnyBuilder, schema: Any) -> list[str]:
     """The keys of one of the schemas of a graph or of its nodes."""
     return list(builder.schemas[schema])
+
+
+def plain_keys_of(builder: AnyBuilder) -> list[str]:
+    """The keys of the state that take one value a step, since they have no reducer."""
+    plain = (LastValue, UntrackedValue, EphemeralValue)
+    return [key for key, channel in builder.channels.items() if isinstance(channel, plain)]
 
 
 def schemas_of(graph: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CALL,
     CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_CHECKPOINTER,
     CONFIG_KEY_NODE_ERROR,
     CONFIG_KEY_READ,
     CONFIG_KEY_SEND,
@@ -29,6 +30,7 @@ from langgraph.types import Command
 __all__ = [
     "command_for_node",
     "failed_node",
+    "is_for_subgraph",
     "is_update",
     "loop_of",
     "namespace_of",
@@ -40,6 +42,7 @@ __all__ = [
     "read_channel",
     "send_index",
     "send_writes",
+    "task_namespace",
     "updates_of",
 ]
 
@@ -73,6 +76,18 @@ def node_of(config: RunnableConfig) -> str | None:
 def parent_node_of(config: RunnableConfig) -> str | None:
     """The name of the node, in the parent graph, that the graph of this task stands in; None at the top."""
     return _node_at(config, 2)
+
+
+def task_namespace(config: RunnableConfig, node: str, id: str) -> str:
+    """The checkpoint namespace of a task of the graph whose state `config` names."""
+    own = f"{node}{NS_END}{id}"
+    return f"{namespace}{NS_SEP}{own}" if (namespace := str(config[CONF].get("checkpoint_ns", ""))) else own
+
+
+def is_for_subgraph(config: RunnableConfig) -> bool:
+    """Whether a graph that is asked for its state under `config` asks one of the graphs inside it."""
+    configurable = config.get(CONF, {})
+    return bool(configurable.get(CONFIG_KEY_CHECKPOINT_NS)) and CONFIG_KEY_CHECKPOINTER not in configurable
 
 
 def loop_of(config: RunnableConfig) -> Any:

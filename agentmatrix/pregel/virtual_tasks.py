@@ -32,12 +32,11 @@ from langgraph.types import Interrupt
 
 from agentmatrix.pregel.compiled_graph import trigger_of
 from agentmatrix.pregel.config_values import new_scratchpad, set_current_config
+from agentmatrix.pregel.pending_writes import SAVED
 from agentmatrix.pregel.task_config import loop_of, namespace_of
 
 __all__ = ["LoopHandle", "VirtualTask", "reraise_interrupt"]
 
-# No channel of a graph: LangGraph saves and loads what is written to it, and leaves it alone.
-_SAVED = "agentmatrix:kept"
 _PLAIN = frozenset({"values", "updates"})
 
 
@@ -98,9 +97,22 @@ class LoopHandle:
         return frozenset(self.loop.stream.modes if self.loop.stream else ())
 
     @property
+    def pending_writes(self) -> list[tuple[str, str, Any]]:
+        """What finished tasks of the step have written: node, channel and value."""
+        nodes = {id: task.name for id, task in self.loop.tasks.items()}
+        writes = self.loop.checkpoint_pending_writes
+        return [(nodes[id], channel, value) for id, channel, value in writes if id in nodes]
+
+    @property
+    def other_tasks(self) -> set[str]:
+        """The nodes at work in the same step."""
+        own = self._config[CONF][CONFIG_KEY_TASK_ID]
+        return {task.name for task in self.loop.tasks.values() if task.id != own}
+
+    @property
     def saved(self) -> list[Any]:
         """What this task saved before the run was killed, or failed."""
-        return [value for _, channel, value in self.loop.checkpoint_pending_writes if channel == _SAVED]
+        return [value for _, channel, value in self.loop.checkpoint_pending_writes if channel == SAVED]
 
     def save(self, id: str, values: Sequence[Any]) -> None:
         """Save values beside the checkpoint, as results of finished tasks are saved, until the task is over.
@@ -109,7 +121,7 @@ class LoopHandle:
             id: of a virtual task that has saved nothing yet.
             values: values that the checkpointer takes.
         """
-        self.loop.put_writes(id, [(_SAVED, value) for value in values])
+        self.loop.put_writes(id, [(SAVED, value) for value in values])
 
     def when_saved(self, then: Callable[[], None]) -> None:
         """Call `then` once the checkpoint that the task started from is saved; at once where nothing is saved before

@@ -203,7 +203,11 @@ def team(*, budget: int = BUDGET, critic_model: BaseChatModel | None = None) -> 
         critics = {name: seat(critic_model, critic) for name, critic in critics.items()}
     members = {"proposer": proposer(budget), **critics, "captain": captain}
     stop = max_turns(len(members)) | when(nothing_to_say)
-    return ChatGroup(members, speaker=round_robin(), stop=stop, name="team", reply="transcript").compile()
+    # The proposer is a graph of functions, which read the text as it is.
+    group = ChatGroup(
+        members, speaker=round_robin(), stop=stop, name="team", reply="transcript", include_agent_name=None
+    )
+    return group.compile()
 
 
 def nothing_to_say(state: MessagesState) -> bool:

@@ -12,6 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState
 
 from agentmatrix.chat import ChatGroup, live_messages
+from agentmatrix.chat.authorship import without_inline_name
 from agentmatrix.compose import Dag
 from agentmatrix.errors import SignalError
 from agentmatrix.speakers import broadcast, round_robin
@@ -84,7 +85,7 @@ async def test_words_are_heard_from_the_next_turn_on(
                 ann.go_on.set()
                 await sent
             await run.result()
-    assert [m.text for m in bob.prompts[0]] == ["Find a day.", "turn 1", "Not Monday!"]
+    assert [without_inline_name(m.text) for m in bob.prompts[0]] == ["Find a day.", "turn 1", "Not Monday!"]
     assert isinstance(bob.prompts[0][-1], HumanMessage)
     assert ann.heard[1] == ["Find a day.", "turn 1", "Not Monday!", "b1"]
 
