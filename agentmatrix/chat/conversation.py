@@ -53,7 +53,8 @@ class Event(TypedDict, total=False):
         error: how the turn has failed, where the conversation goes on without it.
         floor: in the event of a new run, the member that took the last turn of the run before, and whom it handed over
             to: `{"by": "ann", "goto": []}`.
-        stop_reason: the reason why the conversation ends.
+        heard: the ids of messages that somebody outside has said into the run.
+        stop_reason: the reason why the conversation ends, unless somebody outside says something before it does.
         tokens: the tokens used; with `calls` of models and `seconds` of work, counted where a stop needs them.
     """
 
@@ -71,6 +72,7 @@ class Event(TypedDict, total=False):
     summaries: dict[str, Any]
     error: str
     floor: dict[str, Any]
+    heard: list[str]
     stop_reason: str
     tokens: int
     calls: int
@@ -140,6 +142,18 @@ class Conversation:
         floor: dict[str, Any] = next((event["floor"] for event in self.events if "floor" in event), {})
         by = floor.get("by")
         return by if by in self.members else None, [name for name in floor.get("goto", ()) if name in self.members]
+
+    @property
+    def decided_end(self) -> str | None:
+        """The reason to end that is decided: by a member, by a speaker, or by silence in free conversation."""
+        last = next((event for event in reversed(self.events) if "stop_reason" in event or "heard" in event), Event())
+        return last.get("stop_reason")
+
+    @property
+    def has_new_words(self) -> bool:
+        """Whether somebody outside has said something into the run since the last turn."""
+        last = next((event for event in reversed(self.events) if "by" in event or "heard" in event), Event())
+        return "heard" in last
 
     @property
     def handoff(self) -> list[str]:

@@ -216,7 +216,7 @@ class ChatGroup:
         agents = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
         members = {n: Member(n, a, settings, self._options.get(n, MemberOptions())) for n, a in agents.items()}
         stop = self.stop or max_turns(self.max_turns)
-        parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings)
+        parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings, live=LiveMessages())
         schema = _with_event_log(hints)
         self._add_nodes(builder, members, parallel, schema)
         native = builder.compile(
@@ -318,12 +318,12 @@ class ChatGroup:
         return runnable(together, atogether, name=TOGETHER)
 
     def _next_turn_node(self, parallel: ParallelTurns) -> Any:
-        live = LiveMessages()
+        live = parallel.live
 
         def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
             if words := live.take(config):
-                return Command(goto=NEXT_TURN, update={"messages": words})
+                return Command(goto=NEXT_TURN, update=_heard(words))
             conversation = self._conversation(state)
             if command := self._end_or_resume(conversation, config):
                 return command
@@ -335,7 +335,7 @@ class ChatGroup:
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
             if words := await live.atake(config):
-                return Command(goto=NEXT_TURN, update={"messages": words})
+                return Command(goto=NEXT_TURN, update=_heard(words))
             conversation = self._conversation(state)
             if command := self._end_or_resume(conversation, config):
                 return command
@@ -358,7 +358,7 @@ class ChatGroup:
         return None
 
     def _stop_reason(self, conversation: Conversation) -> str | None:
-        if reason := next((event["stop_reason"] for event in conversation.events if "stop_reason" in event), None):
+        if reason := conversation.decided_end:
             return reason
         if self.stop and (reason := self.stop.reason(conversation)):
             return reason
@@ -406,6 +406,11 @@ class ChatGroup:
         author = parent_node_of(config) or self.name
         update = reply_update(self.reply, conversation, author, ends)
         return Command(goto=END, update={**update, EVENT_LOG: [event]})
+
+
+def _heard(words: list[Any]) -> dict[str, Any]:
+    """The update of the state for words that were said into the run."""
+    return {"messages": words, EVENT_LOG: [Event(heard=[str(message.id) for message in words])]}
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:
