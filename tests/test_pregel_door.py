@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import operator
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -509,7 +510,7 @@ def test_a_task_stands_for_several_nodes() -> None:
         handle = LoopHandle(config)
         assert handle.has_checkpointer and handle.breakpoints == ["other"] and handle.is_followed, broken
         handle.at_exit(lambda: found.append("exit"))
-        virtual = VirtualTask(handle, "virtual", "id")
+        virtual = VirtualTask(handle, "virtual", "id", deque())
         handle.emit_start(virtual, {"text": "in"})
         handle.save("00000000-0000-0000-0000-000000000001", ["value"])
         inner = virtual.enter()

@@ -34,6 +34,8 @@ class CompiledChatGroup(ComposedGraph):
     """A compiled `ChatGroup`. A live run of it takes the signal `messages`: words into the running conversation."""
 
     signals = frozenset({MESSAGES_SIGNAL})
+    speaks_by_reply = True
+    """A member who leaves the group by a command does not pass on what others have said in it."""
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
         """Edit the state, as in LangGraph. The conversation goes on with whoever was to speak next."""

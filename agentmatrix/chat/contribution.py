@@ -26,7 +26,7 @@ from agentmatrix.chat.content import is_speech, map_text, without_tool_parts
 from agentmatrix.chat.transcript import VISIBLE_TO, audience_of
 from agentmatrix.errors import SpeakerError
 
-__all__ = ["AudienceRule", "is_public", "new_messages", "public_messages"]
+__all__ = ["AudienceRule", "new_messages", "public_messages"]
 
 _CALLS: Final = ("tool_calls", "function_call")
 
@@ -53,7 +53,7 @@ def public_messages(
     Raises:
         SpeakerError: the audience of a message has a name that is not in the group.
     """
-    signed = [_signed(message, member, claim_id) for message in answered if is_public(message)]
+    signed = [_signed(message, member, claim_id) for message in answered if _is_public(message)]
     return [_addressed(message, members, audience_rule) for message in signed]
 
 
@@ -73,8 +73,7 @@ def new_messages(answered: Sequence[Any], given: Sequence[Any], *, is_state: boo
     return [message for message, is_known in zip(answered, known, strict=True) if not is_known]
 
 
-def is_public(message: Any) -> bool:
-    """Whether a message of an answer is for others: speech, and no result of a tool."""
+def _is_public(message: Any) -> bool:
     if isinstance(message, ToolMessage | FunctionMessage | SystemMessage | RemoveMessage):
         return False
     return isinstance(message, BaseMessage) and is_speech(message)

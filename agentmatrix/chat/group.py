@@ -28,13 +28,14 @@ from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
 from agentmatrix.chat.history import History, HistoryRule
 from agentmatrix.chat.live_messages import LiveMessages
-from agentmatrix.chat.member import GroupSettings, Member, coerce_state
+from agentmatrix.chat.member import Member
 from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
 from agentmatrix.chat.parallel import ParallelTurns
 from agentmatrix.chat.reply import Reply, check_reply, group_output, reply_update
 from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
 from agentmatrix.chat.transcript import messages_of
+from agentmatrix.chat.turn import GroupSettings, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.compose.builder import check_name, did_you_mean, name_of
 from agentmatrix.errors import BuildError
@@ -117,8 +118,6 @@ class ChatGroup:
         if max_turns < 1:
             raise BuildError(f"max_turns={max_turns!r} lets nobody speak: to allow for that use stop=max_turns(0)")
         check_reply(reply)
-        if history is not None:
-            History(history, ())
         modes = include_agent_name.values() if isinstance(include_agent_name, Mapping) else [include_agent_name]
         if any(mode not in ("auto", "inline", None) for mode in modes):
             raise BuildError(f"include_agent_name={include_agent_name!r} is unknown: choose 'inline', None or 'auto'")
@@ -140,6 +139,8 @@ class ChatGroup:
         self.visible_to = visible_to
         self.include_agent_name = include_agent_name
         self.output_schema = output_schema
+        if history is not None:
+            History(history, ())
         self.history = history
 
     def add_node(
@@ -173,6 +174,8 @@ class ChatGroup:
             BuildError: a duplicate or reserved name, or an option that is none.
         """
         check_name(name, {*self.members, *_OWN_NODES})
+        if history is not None:
+            History(history, ())
         self._options[name] = member_options(
             name, history=history, reply=reply, retry_policy=retry_policy, timeout=timeout, on_error=on_error
         )
@@ -213,8 +216,8 @@ class ChatGroup:
         hints = _hints(self.state_schema)
         builder = self._builder(hints)
         settings = self._settings(builder)
-        agents = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
-        members = {n: Member(n, a, settings, self._options.get(n, MemberOptions())) for n, a in agents.items()}
+        made = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
+        members = {n: Member(n, agent, settings, self._options.get(n, MemberOptions())) for n, agent in made.items()}
         stop = self.stop or max_turns(self.max_turns)
         parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings, live=LiveMessages())
         schema = _with_event_log(hints)
@@ -276,11 +279,11 @@ class ChatGroup:
             keys=frozenset(keys_of_schema(builder, self.state_schema)),
             audience_rule=audience_rule,
             counts_usage=self._counts_usage,
+            history=History(self.history, tuple(names.values())) if self.history is not None else None,
             names=names,
             modes=self._modes(),
             plain_keys=frozenset(plain_keys_of(builder)),
             is_free=self.speaker.is_free,
-            history=None if self.history is None else History(self.history, tuple(names.values())),
         )
 
     def _modes(self) -> dict[str, AgentNameMode]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import ParentCommand
+from langgraph.types import Command, Send
 
+from agentmatrix.agent import messages_in
 from agentmatrix.chat.conversation import Event, handoff_to, unknown_handoffs
-from agentmatrix.chat.transcript import transcript_id
-from agentmatrix.pregel.task_config import parent_namespace_of, plain_namespace_of
+from agentmatrix.chat.transcript import Transcript, id_in_transcript
+from agentmatrix.pregel.handoffs import handoff_of
+from agentmatrix.pregel.task_config import parent_namespace_of, plain_namespace_of, updates_of
 
 __all__ = [
     "GIVEN",
     "MOST_UNKNOWN",
-    "chosen_messages",
     "is_known_further_out",
+    "left_out_of_handoff",
     "note_on_unknown",
+    "whole_handoff",
     "with_handoff_targets",
 ]
 
@@ -28,24 +33,39 @@ MOST_UNKNOWN: Final = 2
 _TARGETS: Final = "__agentmatrix_handoff_targets"
 
 
-def chosen_messages(
-    seen: list[BaseMessage], positions: Mapping[str, int], events: Sequence[Event], member: str
-) -> list[BaseMessage]:
-    """What a member is given after a handoff that has chosen for it.
+def left_out_of_handoff(transcript: Transcript, events: Sequence[Event], member: str) -> list[int]:
+    """The positions of the messages that a member is not given after a handoff that has chosen for it.
 
     Args:
-        seen: the messages that it may see, as it sees them.
-        positions: by id, the positions of all messages in the transcript.
+        transcript: the transcript.
         events: the event log.
         member: the member.
     """
     event = handoff_to(events, member)
     chosen = event.get("given", {}).get(member)
     if chosen is None:
-        return seen
-    last = positions.get(event["seen_message"] or "", -1)
-    left_out = {id for id, position in positions.items() if position <= last} - set(chosen)
-    return [message for message in seen if transcript_id(message.id) not in left_out] or seen[-1:]
+        return []
+    kept = {transcript.positions.get(id_in_transcript(id)) for id in chosen}
+    until = transcript.positions.get(event["seen_message"] or "", -1)
+    return [position for position in range(until + 1) if position not in kept]
+
+
+def whole_handoff(error: ParentCommand) -> Command[Any]:
+    """The handoff that a graph inside a member has sent, with what was said beside it. Several handoffs in one answer
+    are one to several."""
+    commands, words = handoff_of(error)
+    goto: list[Any] = []
+    update: dict[str, Any] = {}
+    messages: list[Any] = []
+    for command in commands:
+        goto += [command.goto] if isinstance(command.goto, str | Send) else command.goto
+        values = dict(updates_of(command))
+        messages += messages_in(values.pop("messages", None))
+        update |= values
+    # A tool may pass on the history, words beside the call included.
+    passed_on = {getattr(message, "id", None) for message in messages}
+    beside = [message for message in words if message.id not in passed_on]
+    return Command(goto=goto, update={**update, "messages": [*beside, *messages]})
 
 
 def with_handoff_targets(config: RunnableConfig, members: Sequence[str]) -> RunnableConfig:

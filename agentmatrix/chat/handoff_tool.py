@@ -13,7 +13,6 @@ from langgraph.types import Command
 
 from agentmatrix.chat.handoff import GIVEN
 from agentmatrix.chat.history import History, HistoryRule
-from agentmatrix.chat.transcript import transcript_id
 from agentmatrix.errors import BuildError
 
 __all__ = ["create_handoff_tool"]
@@ -59,7 +58,7 @@ def create_handoff_tool(
         if rule:
             known = {message.id for message in messages}
             chosen = rule.shorten(list(messages), None, None, config).messages
-            update[GIVEN] = [str(transcript_id(message.id)) for message in chosen if message.id in known]
+            update[GIVEN] = [str(message.id) for message in chosen if message.id in known]
             added = [message for message in chosen if message.id is None or message.id not in known]
         result = ToolMessage(
             f"Successfully transferred to {agent_name}", name=hand_over.name, tool_call_id=tool_call_id

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Container, Hashable, Mapping
-from dataclasses import dataclass, is_dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
@@ -17,96 +16,37 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
-from pydantic import BaseModel
 
 from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
 from agentmatrix.chat.authorship import AgentNameMode
-from agentmatrix.chat.contribution import AudienceRule, is_public, new_messages, public_messages
+from agentmatrix.chat.contribution import new_messages, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_summary
 from agentmatrix.chat.handoff import (
     GIVEN,
     MOST_UNKNOWN,
-    chosen_messages,
     is_known_further_out,
+    left_out_of_handoff,
     note_on_unknown,
+    whole_handoff,
     with_handoff_targets,
 )
 from agentmatrix.chat.history import History, Shortened
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.reply import replied
-from agentmatrix.chat.transcript import Transcript, messages_of, sendable, without_fillers
+from agentmatrix.chat.transcript import Transcript, messages_of, with_note, with_users_words
+from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.pregel.attempts import arun_attempts, run_attempts
 from agentmatrix.pregel.compiled_graph import PregelProtocol
-from agentmatrix.pregel.runnables import node_runnable
-from agentmatrix.pregel.task_config import command_for_node, updates_of
+from agentmatrix.pregel.runnables import node_runnable, runnable
+from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt
 
-__all__ = ["Claims", "GroupSettings", "Member", "Turn", "coerce_state"]
+__all__ = ["Member"]
 
 _NO_OPTIONS = MemberOptions()
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class GroupSettings:
-    """The settings of a group that each member needs.
-
-    Attributes:
-        members: the names of the members.
-        state_schema: the schema of the group's state.
-        keys: the keys of that schema.
-        audience_rule: gives the audience of a message that does not name one.
-        counts_usage: whether tokens, calls and seconds are counted.
-        names: by member, the name that it has in prompts.
-        modes: by member, how it is told who spoke; for others as their kind wants it.
-        plain_keys: the keys without a reducer, which take one value a step.
-        is_free: whether it is free conversation.
-        history: how much of the transcript a member is given that has no rule of its own; None for all of it.
-    """
-
-    members: tuple[str, ...]
-    state_schema: Any
-    keys: frozenset[str]
-    audience_rule: AudienceRule
-    counts_usage: bool
-    names: Mapping[str, str]
-    modes: Mapping[str, AgentNameMode]
-    plain_keys: frozenset[str]
-    is_free: bool
-    history: History | None
-
-
-Claims = dict[Hashable, str]
-
-
-class Turn(NamedTuple):
-    """A turn of a member, as it begins.
-
-    Attributes:
-        input: the input of the agent.
-        given: the messages that it is given.
-        known_ids: the ids of the messages in the transcript.
-        claims: what those who speak at the same time have taken: an id, or a key without a reducer.
-        seen_message: the id of the last message of the transcript.
-        seen_events: the number of events in the log.
-        usage: the counter of the turn, if usage is counted.
-        shared: what a summary for all members is made of, if it is to be one.
-        summary: the last summary.
-        unknown: how often in a row the member has handed over to somebody who is not there.
-    """
-
-    input: Any
-    given: list[BaseMessage]
-    known_ids: Container[str]
-    claims: Claims
-    seen_message: str | None
-    seen_events: int
-    usage: UsageCounter | None
-    shared: list[BaseMessage] | None
-    summary: Any
-    unknown: int
 
 
 class Member:
@@ -136,17 +76,18 @@ class Member:
         self._settings, self._options = settings, options
         own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
         self._history, self._summary_key = own or settings.history, name if own else ""
-        runnable = as_agent(agent, name=name)
-        self.graphs = [runnable] if isinstance(runnable, PregelProtocol) else []
+        made = as_agent(agent, name=name)
+        self.graphs = [made] if isinstance(made, PregelProtocol) else []
         self.is_model = isinstance(agent, BaseChatModel)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
         if self.is_model:
             self._agent = agent
         else:
-            self._agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
+            self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
+        self._attempt = runnable(self._ask, self._aask, name=name)
         # A function reads names itself; in whatever else there may be a model.
-        has_model = isinstance(runnable, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
+        has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
 
     def speak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
@@ -187,18 +128,16 @@ class Member:
             claims: as of `Turn`.
             has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
         """
-        remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
-        given = transcript.seen_by(self.name, until, self._mode, remembers=remembers)
         events = state.get(EVENT_LOG, ())
-        if (chosen := chosen_messages(given, transcript.positions, events, self.name)) is not given:
-            given = sendable(chosen)
+        remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
+        left_out = left_out_of_handoff(transcript, events, self.name)
+        given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
         note, unknown = note_on_unknown(events, self.name, self._settings.members)
         if note is not None:
-            given = [*given, note]
-        usage = UsageCounter() if self._settings.counts_usage else None
+            given = with_note(given, note)
         shared = summary = None
         if self._history and self._history.sums_up:
-            shared = None if self._summary_key else without_fillers(transcript.seen_by_all(until))
+            shared = None if self._summary_key else transcript.seen_by(None, until, self._mode)
             summary = last_summary(events, self._summary_key)
         return Turn(
             input=given if self.is_model else self._state_for_agent(state, given),
@@ -207,7 +146,7 @@ class Member:
             claims=claims,
             seen_message=transcript.id_before(until),
             seen_events=len(events),
-            usage=usage,
+            usage=UsageCounter() if self._settings.counts_usage else None,
             shared=shared,
             summary=summary,
             unknown=unknown,
@@ -219,55 +158,75 @@ class Member:
         Returns:
             An update of the group's state with one event, or a command for a graph further out.
         """
-        inner, summary = self._config(turn, config), None
+        inner, pushed = self._config(turn, config)
+        summary = None
         try:
             if self._history:
-                short = self._history.shorten(without_fillers(turn.given), turn.shared, turn.summary, inner)
+                short = self._history.shorten(turn.given, turn.shared, turn.summary, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
-                answer = self._agent.invoke(turn.input, inner)
+                answer = self._ask(turn.input, inner)
             elif self._options.timeout:
                 raise BuildError(
                     f"the member {self.name!r} has timeout=, and a sync run cannot cut it off: use ainvoke or astream"
                 )
             else:
-                answer = run_attempts(self._agent, turn.input, inner, self._options.retry_policies)
-        except ParentCommand as error:
-            answer = self._handoff(error, config)
+                answer = run_attempts(self._attempt, turn.input, inner, self._options.retry_policies)
         except Exception as error:
             if self._is_raised(error):
                 raise
             return self._failed(error, turn)
-        return self._update(answer, turn, config, summary)
+        return self._update(answer, turn, config, summary, pushed)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
-        inner, summary = self._config(turn, config), None
+        inner, pushed = self._config(turn, config)
+        summary = None
         try:
             if self._history:
-                short = await self._history.ashorten(without_fillers(turn.given), turn.shared, turn.summary, inner)
+                short = await self._history.ashorten(turn.given, turn.shared, turn.summary, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
-                answer = await self._agent.ainvoke(turn.input, inner)
+                answer = await self._aask(turn.input, inner)
             else:
                 policies, timeout = self._options.retry_policies, self._options.timeout
-                answer = await arun_attempts(self._agent, turn.input, inner, policies, timeout)
-        except ParentCommand as error:
-            answer = self._handoff(error, config)
+                answer = await arun_attempts(self._attempt, turn.input, inner, policies, timeout)
         except Exception as error:
             if self._is_raised(error):
                 raise
             return self._failed(error, turn)
-        return self._update(answer, turn, config, summary)
+        return self._update(answer, turn, config, summary, pushed)
 
-    def _config(self, turn: Turn, config: RunnableConfig) -> RunnableConfig:
-        """The config that the agent is called with."""
+    def _ask(self, given: Any, config: RunnableConfig) -> Any:
+        """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
+        try:
+            return self._agent.invoke(given, config)
+        except ParentCommand as error:
+            if command_for_node(error, config) is None:
+                raise
+            return whole_handoff(error)
+
+    async def _aask(self, given: Any, config: RunnableConfig) -> Any:
+        """The same as `_ask`, async."""
+        try:
+            return await self._agent.ainvoke(given, config)
+        except ParentCommand as error:
+            if command_for_node(error, config) is None:
+                raise
+            return whole_handoff(error)
+
+    def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
+        """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
         config = turn.usage.attach(config) if turn.usage else config
-        return with_handoff_targets(config, self._settings.members) if self.graphs else config
+        if self.is_model:
+            return config, []
+        if self.graphs:
+            return with_handoff_targets(config, self._settings.members), []
+        return intercept_writes(config, "messages")
 
     def _with_history(self, turn: Turn, short: Shortened) -> Turn:
         """The turn with the messages that are left of it."""
-        given = sendable(short.messages)
+        given = with_users_words(short.messages)
         if self.is_model:
             return turn._replace(input=given, given=given)
         if isinstance(turn.input, Mapping):
@@ -304,14 +263,7 @@ class Member:
         shared["messages"] = seen
         return shared if self.graphs else coerce_state(self._settings.state_schema, shared)
 
-    def _handoff(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
-        """The handoff that a graph inside the member has sent; a command for a graph further out is raised again."""
-        command = command_for_node(error, config)
-        if command is None:
-            raise error
-        return Command(goto=command.goto, update=command.update)
-
-    def _update(self, answer: Any, turn: Turn, config: RunnableConfig, summary: Any) -> Any:
+    def _update(self, answer: Any, turn: Turn, config: RunnableConfig, summary: Any, pushed: list[Any]) -> Any:
         if isinstance(answer, BaseMessage):
             said = self._said([answer], turn)
             return {"messages": said, EVENT_LOG: [self._event(turn, said, summary)]}
@@ -326,12 +278,24 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        said = self._said(new_messages(_messages(update), turn.given, is_state=bool(self.graphs)), turn)
+        added = new_messages(_messages(update), turn.given, is_state=bool(self.graphs))
+        # A message that is pushed once more, or returned after all, replaces the one that was pushed.
+        answered = {message.id or id(message): message for message in (*pushed, *added)} if pushed else {}
+        said = self._said(list(answered.values()) or added, turn)
         targets = [goto] if isinstance(goto, str | Send) else list(goto)
         unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
         if unknown and is_known_further_out(config, unknown):
             return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})
         event = self._event(turn, said, summary)
+        event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
+        return {**self._changed(update, turn), "messages": said, EVENT_LOG: [event]}
+
+    def _changed(self, update: Mapping[str, Any], turn: Turn) -> dict[str, Any]:
+        """The keys of the state that the member has written.
+
+        Raises:
+            InvalidUpdateError: another one who speaks at the same time has written a key that takes one value.
+        """
         # A value that the agent hands back as it got it is no update: a reducer would add it once more.
         given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
         keys = self._settings.keys - {"messages"}
@@ -339,16 +303,18 @@ class Member:
         for key in self._settings.plain_keys & changed.keys():
             writer = turn.claims.setdefault((turn.seen_events, key), self.name)
             if writer != self.name and not self._settings.is_free:
-                raise _two_writers(key, writer, self.name)
-        event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
-        return {**changed, "messages": said, EVENT_LOG: [event]}
+                raise InvalidUpdateError(
+                    f"the members {writer!r} and {self.name!r} wrote the key {key!r} in one turn: give it a reducer, "
+                    "as in Annotated[list, operator.add], or let only one of them write it"
+                )
+        return changed
 
-    def _said(self, added: list[Any], turn: Turn) -> list[BaseMessage]:
-        """What the member contributes of the messages that it has added."""
+    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
+        """What the member contributes of its answer."""
+        said = self._public(answered, turn)
         if self._options.reply is None:
-            return self._public(added, turn)
-        public = [message for message in added if is_public(message)]
-        return self._public(replied(self._options.reply, public), turn)
+            return said
+        return self._public(list(replied(self._options.reply, said)), turn)
 
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
         group = self._settings
@@ -397,20 +363,6 @@ class Member:
                 f"go to one of {', '.join(self._settings.members)}, or to END"
             )
         return {**event, "goto": [self.name], "unknown": unknown}
-
-
-def _two_writers(key: str, first: str, second: str) -> InvalidUpdateError:
-    """The error for two members who speak at the same time and both write a key that takes one value a step."""
-    return InvalidUpdateError(
-        f"the members {first!r} and {second!r} wrote the key {key!r} in one turn: give it a reducer, as in "
-        f"Annotated[list, operator.add], or let only one of them write it"
-    )
-
-
-def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
-    """The state as its schema has it: an object for a pydantic model or a dataclass, otherwise the dict."""
-    is_object = isinstance(schema, type) and (issubclass(schema, BaseModel) or is_dataclass(schema))
-    return schema(**values) if is_object else values
 
 
 def _messages(update: Mapping[str, Any]) -> list[Any]:

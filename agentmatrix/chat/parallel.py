@@ -13,6 +13,7 @@ pool after a fallback only, when no task of `run` is waiting. The pools have the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,8 +26,9 @@ from langgraph.types import Command
 from agentmatrix.agent import messages_in
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results, speakers_of
 from agentmatrix.chat.live_messages import LiveMessages
-from agentmatrix.chat.member import Claims, GroupSettings, Member
+from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
+from agentmatrix.chat.turn import Claims, GroupSettings
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.runnables import runnable
@@ -197,7 +199,7 @@ class ParallelTurns:
         saved = {} if self._is_free else {update[EVENT_LOG][-1]["by"]: update for update in pool.loop.saved}
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
         for name in () if pool.has_failed else names:
-            task = VirtualTask(pool.loop, name, f"{prefix}{self._numbers[name]:012x}")
+            task = VirtualTask(pool.loop, name, f"{prefix}{self._numbers[name]:012x}", deque())
             if name in saved:
                 pool.restore(task, saved[name])
             else:
@@ -230,6 +232,7 @@ class ParallelTurns:
         updates = [dict(turn.outcome) for turn in ended]
         messages = [message for update in updates for message in update.pop("messages", ())]
         events: list[Event] = [event for update in updates for event in update.pop(EVENT_LOG)]
+        updates += [{key: value} for turn in ended for key, value in turn.task.beside if key in self._settings.keys]
         if self._is_free:
             self._keep_last_values(updates)
             if not (finished or pool.running or pool.is_called()):

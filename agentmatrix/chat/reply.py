@@ -1,4 +1,4 @@
-"""What a group returns: its reply, the keys of its state, and how it ended."""
+"""What a group returns: its reply, the keys of its state, and how it ended; and what a member contributes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,7 @@ from agentmatrix.errors import BuildError
 __all__ = ["Reply", "check_reply", "group_output", "replied", "reply_update"]
 
 Reply = Literal["last", "transcript"] | Callable[[list[BaseMessage]], Any]
-"""A group's reply to the graph around it, or a member's to its group: its last message, all of them, or what a function
-makes of them."""
-
-
-def check_reply(reply: object) -> None:
-    """Raises a BuildError for a `reply=` that is none."""
-    if not (reply in ("last", "transcript") or callable(reply)):
-        raise BuildError(f"reply={reply!r} is unknown: choose 'last', 'transcript' or a function of the messages")
+"""The group's reply to the graph around it: its last message, the whole transcript, or what a function makes of it."""
 
 
 def group_output(hints: dict[str, Any]) -> Any:
@@ -51,21 +44,26 @@ def reply_update(reply: Reply, conversation: Conversation, author: str | None, e
     if kept:
         name = kept[-1].name if reply == "transcript" else author or kept[-1].name
         kept[-1] = kept[-1].model_copy(update={"name": name, "response_metadata": _metadata(kept[-1], ends)})
-    # Each stays in its place: a user may have said something in between.
     left = {message.id: message for message in kept}
     dropped = {message.id for message in said} - left.keys()
-    placed = [left.pop(m.id, m) for m in conversation.messages if m.id not in dropped]
-    return {"messages": Overwrite([*placed, *left.values()]), **ends}
+    messages = [left.pop(message.id, message) for message in conversation.messages if message.id not in dropped]
+    return {"messages": Overwrite([*messages, *left.values()]), **ends}
 
 
-def replied(reply: Reply, public: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The messages that a reply keeps of these, or makes of them, each with an id."""
+def check_reply(reply: Any) -> None:
+    """Raises a BuildError for a `reply=` that is none."""
+    if not (reply in ("last", "transcript") or callable(reply)):
+        raise BuildError(f"reply={reply!r} is unknown: choose 'last', 'transcript' or a function of the messages")
+
+
+def replied(reply: Reply, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages that a reply keeps, or makes, of these: the `"last"`, the whole `"transcript"`, or the result of a
+    function of the list, which is a text, a message or messages."""
     if not callable(reply):
-        return list(public[-1:] if reply == "last" else public)
-    made = reply(list(public))
+        return list(messages[-1:] if reply == "last" else messages)
+    made = reply(list(messages))
     answers = [AIMessage(made)] if isinstance(made, str) else [made] if isinstance(made, BaseMessage) else list(made)
-    messages = convert_to_messages(answers)
-    return [m if m.id else m.model_copy(update={"id": str(uuid4())}) for m in messages]
+    return [m if m.id else m.model_copy(update={"id": str(uuid4())}) for m in convert_to_messages(answers)]
 
 
 def _metadata(message: BaseMessage, ends: dict[str, Any]) -> dict[str, Any]:

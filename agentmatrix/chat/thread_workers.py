@@ -109,7 +109,7 @@ class ThreadMemberPool(MemberPool):
         with self._lock:
             turn = self._begin_turn(member, len(self.transcript))
         config = task.enter()
-        if config["callbacks"] is None:
+        if not config["callbacks"]:
             return member.speak(turn, config)
         self.loop.emit_start(task, self._state)
         return self._traced(member, turn).invoke(self._state, config)

@@ -7,7 +7,7 @@ of assistants. `tests/chat/provider_rules.py` has these rules with their sources
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.messages import (
@@ -38,11 +38,11 @@ __all__ = [
     "VISIBLE_TO",
     "Transcript",
     "audience_of",
+    "id_in_transcript",
+    "is_go_on",
     "messages_of",
-    "is_filler",
-    "sendable",
-    "transcript_id",
-    "without_fillers",
+    "with_note",
+    "with_users_words",
 ]
 
 VISIBLE_TO: Final = "visible_to"
@@ -54,9 +54,7 @@ GO_ON: Final = "Go on."
 
 _SYSTEM = "system"
 _HEARD = "heard:"
-_AFTER = "after:"
-_BEGIN_ID = "begin"
-_NOBODY = "\0"
+_GO_ON_IDS = ("after:", "begin:")
 
 
 class Transcript:
@@ -139,38 +137,44 @@ class Transcript:
         return True
 
     def seen_by(
-        self, member: str, until: int, mode: AgentNameMode = None, *, remembers: bool = False
+        self,
+        member: str | None,
+        until: int,
+        mode: AgentNameMode = None,
+        *,
+        remembers: bool = False,
+        left_out: Collection[int] = (),
     ) -> list[BaseMessage]:
         """The messages that `member` may see among the first `until`, as this member sees them.
 
         Args:
-            member: the name of the member.
+            member: the name of the member; None for nobody, who sees what all members see.
             until: the number of messages.
             mode: how it is told who spoke.
             remembers: whether it has a memory of its own: it is not given again what it has said itself.
+            left_out: positions of messages that it is not given.
         """
         seen: list[BaseMessage | None] = self._heard_until(until, mode)[:until]
         has_gaps, kept_back = self._has_unheard, set[int]()
-        own = [position for position in self._positions_by_author.get(member, ()) if position < until]
+        own = [position for position in self._positions_by_author.get(member or "", ()) if member and position < until]
         for position in own:
             said = self._messages[position]
-            seen[position] = _own(said, position, self._names[member])
+            seen[position] = _own(said, position, self._names[member or ""])
             has_gaps |= seen[position] is None
             if remembers and SAID_BY in said.additional_kwargs:
                 kept_back.add(position)
         for position, audience in self._audiences.items():
             if position < until and member not in audience:
                 seen[position], has_gaps = None, True
+        for position in left_out:
+            if position < until:
+                seen[position], has_gaps = None, True
         if has_gaps or kept_back:
-            return _between_users(seen, kept_back)
+            return with_users_words(seen, kept_back)
         return self._with_users_between(seen, [*own, *(p for p in self._assistants if p < until)])  # type: ignore[arg-type]
 
-    def seen_by_all(self, until: int) -> list[BaseMessage]:
-        """The messages that all members may see among the first `until`, as those of others."""
-        return self.seen_by(_NOBODY, until, "inline")
-
     def _with_users_between(self, seen: list[BaseMessage], assistants: list[int]) -> list[BaseMessage]:
-        """The same as `_between_users`, where all messages are seen: only the assistants' are looked at."""
+        """The same as `with_users_words`, where all messages are seen: only the assistants' are looked at."""
         users_before = {position + 1 for position in assistants} | {self._leading_system}
         added = 0
         for position in sorted(assistants):
@@ -226,26 +230,6 @@ def messages_of(state: Mapping[str, Any]) -> list[BaseMessage]:
     return convert_to_messages(messages)
 
 
-def transcript_id(id: str | None) -> str | None:
-    """The id that a message of a member's view has in the transcript."""
-    return id.removeprefix(_HEARD) if id else id
-
-
-def is_filler(message: BaseMessage) -> bool:
-    """Whether a message of a member's view is in no transcript: a user's word where one was wanted."""
-    return bool(message.id) and (message.id == _BEGIN_ID or str(message.id).startswith(_AFTER))
-
-
-def without_fillers(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The messages of a member's view that are in the transcript."""
-    return [message for message in messages if not is_filler(message)]
-
-
-def sendable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Messages out of a member's view, with a user's word where providers want one."""
-    return _between_users(without_fillers(messages), set())
-
-
 def audience_of(message: BaseMessage) -> frozenset[str] | None:
     """The members that may see a message besides its author; None for all members."""
     names = message.additional_kwargs.get(VISIBLE_TO)
@@ -254,7 +238,17 @@ def audience_of(message: BaseMessage) -> frozenset[str] | None:
     return frozenset((names,) if isinstance(names, str) else names)
 
 
-def _between_users(seen: Sequence[BaseMessage | None], kept_back: set[int]) -> list[BaseMessage]:
+def with_note(given: list[BaseMessage], note: HumanMessage) -> list[BaseMessage]:
+    """The messages that a member is given, and a note to it, which stands for being told to go on."""
+    return [*(given[:-1] if given and is_go_on(given[-1]) else given), note]
+
+
+def is_go_on(message: BaseMessage) -> bool:
+    """Whether a message is no user's, but stands where providers want one."""
+    return isinstance(message, HumanMessage) and str(message.id or "").startswith(_GO_ON_IDS)
+
+
+def with_users_words(seen: Sequence[BaseMessage | None], kept_back: Collection[int] = ()) -> list[BaseMessage]:
     """The messages that are seen, with a user's word where providers want one.
 
     Args:
@@ -279,7 +273,7 @@ def _between_users(seen: Sequence[BaseMessage | None], kept_back: set[int]) -> l
 
 def _users(before: BaseMessage | None) -> BaseMessage:
     """A user's word behind a message of an assistant, or in front of all."""
-    return HumanMessage(GO_ON, id=f"{_AFTER}{before.id}") if before else HumanMessage(BEGIN, id=_BEGIN_ID)
+    return HumanMessage(GO_ON, id=f"after:{before.id}") if before else HumanMessage(BEGIN, id="begin:")
 
 
 def _own(message: BaseMessage, position: int, name: str | None = None) -> BaseMessage | None:
@@ -314,6 +308,11 @@ def _inline(content: Content, name: str) -> Content:
 
 def _changed_id(message: BaseMessage, position: int) -> str:
     return f"{_HEARD}{message.id or position}"
+
+
+def id_in_transcript(id: str) -> str:
+    """The id in the transcript of a message that a member was given under another one."""
+    return id.removeprefix(_HEARD)
 
 
 def _without_own_keys(message: BaseMessage) -> BaseMessage:

@@ -20,13 +20,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
+from langgraph.config import get_config
 from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
 from agentmatrix.chat.conversation import EVENT_LOG, Event
-from agentmatrix.chat.member import Claims, Member, Turn
+from agentmatrix.chat.member import Member
 from agentmatrix.chat.transcript import Transcript
+from agentmatrix.chat.turn import Claims, Turn
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
@@ -223,11 +225,12 @@ class MemberPool(ABC):
     def _traced(self, member: Member, turn: Turn) -> Runnable[Any, Any]:
         """The turn as a Runnable that callbacks see, as they see a node."""
 
-        def speak(state: dict[str, Any], config: RunnableConfig) -> Any:
-            return member.speak(turn, config)
+        # The config of the context has the callbacks for what runs inside, the one that is passed those of the turn.
+        def speak(state: dict[str, Any]) -> Any:
+            return member.speak(turn, get_config())
 
-        async def aspeak(state: dict[str, Any], config: RunnableConfig) -> Any:
-            return await member.aspeak(turn, config)
+        async def aspeak(state: dict[str, Any]) -> Any:
+            return await member.aspeak(turn, get_config())
 
         return runnable(speak, aspeak, name=member.name, trace=True)
 
@@ -268,7 +271,7 @@ class AsyncMemberPool(MemberPool):
 
     async def _speak(self, task: VirtualTask, member: Member, seen_messages: int) -> Any:
         turn, config = self._begin_turn(member, seen_messages), task.enter()
-        if config["callbacks"] is None:
+        if not config["callbacks"]:
             return await member.aspeak(turn, config)
         self.loop.emit_start(task, self._state)
         return await self._traced(member, turn).ainvoke(self._state, config)

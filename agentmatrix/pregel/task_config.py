@@ -27,9 +27,12 @@ from langgraph._internal._constants import (
 from langgraph.errors import ParentCommand
 from langgraph.types import Command
 
+from agentmatrix.pregel.config_values import set_current_config
+
 __all__ = [
     "command_for_node",
     "failed_node",
+    "intercept_writes",
     "is_for_subgraph",
     "is_update",
     "loop_of",
@@ -129,6 +132,21 @@ def command_for_node(error: ParentCommand, config: RunnableConfig) -> Command[An
 def send_writes(config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> None:
     """Write to channels in the name of the task of `config`."""
     config[CONF][CONFIG_KEY_SEND](list(writes))
+
+
+def intercept_writes(config: RunnableConfig, channel: str) -> tuple[RunnableConfig, list[Any]]:
+    """The config to run a function under, which from here on is the context's too, and what it writes to a channel
+    besides what it answers. That is not written; what it writes to others is."""
+    send, written = config[CONF][CONFIG_KEY_SEND], list[Any]()
+
+    def intercept(writes: Sequence[tuple[str, Any]]) -> None:
+        written.extend(value for key, value in writes if key == channel)
+        if others := [(key, value) for key, value in writes if key != channel]:
+            send(others)
+
+    changed: RunnableConfig = {**config, "configurable": {**config[CONF], CONFIG_KEY_SEND: intercept}}
+    set_current_config(changed)
+    return changed, written
 
 
 def send_index(config: RunnableConfig) -> int | None:

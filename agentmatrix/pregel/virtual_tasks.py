@@ -46,6 +46,8 @@ class VirtualTask(NamedTuple):
     run: LoopHandle
     node: str
     id: str
+    beside: deque[tuple[str, Any]]
+    """What the node writes besides what it answers: key and value."""
 
     @property
     def namespace(self) -> str:
@@ -147,7 +149,7 @@ class LoopHandle:
         """What all virtual tasks have in common: config, metadata, runtime, execution info."""
         config, runtime = self._config, self._config[CONF][CONFIG_KEY_RUNTIME]
         tags = [tag for tag in config.get("tags") or () if tag != TAG_HIDDEN]
-        shared: RunnableConfig = {**config, "tags": tags, "callbacks": None}
+        shared: RunnableConfig = {**config, "tags": tags, "callbacks": []}
         shared.pop("run_id", None)
         return shared, config.get("metadata", {}), _fields_of(runtime), _fields_of(runtime.execution_info)
 
@@ -159,7 +161,7 @@ class LoopHandle:
         own = {
             CONFIG_KEY_TASK_ID: task.id,
             CONFIG_KEY_CHECKPOINT_NS: namespace,
-            CONFIG_KEY_SEND: deque[Any]().extend,
+            CONFIG_KEY_SEND: task.beside.extend,
             CONFIG_KEY_SCRATCHPAD: new_scratchpad(loop.step, loop.stop),
             CONFIG_KEY_RUNTIME: Runtime(**{**runtime, "execution_info": ExecutionInfo(**info)}),
         }

@@ -72,7 +72,9 @@ def test_a_tool_chooses_what_the_next_one_is_given(rule: Any) -> None:
     bob = model("b1", "b2", "b3")
     with loopback(ann) as remote:
         for member in (ann, remote):
-            group = ChatGroup({"ann": member, "bob": bob, "eve": model("e1", "e2")}, stop=max_turns(9)).compile()
+            group = ChatGroup(
+                {"ann": member, "bob": bob, "eve": model("e1", "e2")}, include_agent_name=None, stop=max_turns(9)
+            ).compile()
             group.invoke({"messages": "begin"})
             heard = texts(bob.prompts[2])
             assert "one" not in heard and "b1" not in heard
@@ -87,7 +89,9 @@ def test_a_tool_may_say_a_word_of_its_own() -> None:
     tool = create_handoff_tool(agent_name="bob", history=digest)
     bob = model("Thanks.")
     ann = create_agent(model(calls("transfer_to_bob")), [tool])
-    group = ChatGroup({"ann": ann, "bob": bob}, speaker=handoff(), reply="transcript").compile()
+    group = ChatGroup(
+        {"ann": ann, "bob": bob}, include_agent_name=None, speaker=handoff(), reply="transcript"
+    ).compile()
     result = group.invoke({"messages": "begin"})
     assert talk(result) == [(None, "begin"), ("ann", "So far: 2 messages."), ("bob", "Thanks.")]
     assert texts(bob.prompts[0]) == ["So far: 2 messages."]

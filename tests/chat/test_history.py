@@ -48,7 +48,9 @@ def said(*prompts: list[BaseMessage]) -> str:
 @pytest.mark.parametrize("rule", [2, ("messages", 2)])
 def test_the_last_messages_behind_the_rules_and_the_first_words(rule: Any) -> None:
     ann, bob = numbered("a"), numbered("b")
-    ChatGroup({"ann": ann, "bob": bob}, stop=max_turns(6), history=rule).compile().invoke(INPUT)
+    ChatGroup({"ann": ann, "bob": bob}, include_agent_name=None, stop=max_turns(6), history=rule).compile().invoke(
+        INPUT
+    )
     assert texts(ann.prompts[-1]) == ["rules", "begin", "a2", "b2"]
     assert texts(bob.prompts[-1]) == ["rules", "begin", "b2", "a3"]
 
@@ -64,7 +66,7 @@ def test_the_last_words_of_a_user_are_kept_as_the_first_are() -> None:
 
 async def test_a_member_has_a_rule_of_its_own() -> None:
     ann, bob, eve = numbered("a"), numbered("b"), numbered("e")
-    group = ChatGroup({"ann": ann}, stop=max_turns(6), history=1)
+    group = ChatGroup({"ann": ann}, include_agent_name=None, stop=max_turns(6), history=1)
     group.add_node("bob", bob, history=("messages", 3)).add_node("eve", eve, history=lambda messages: messages[:1])
     await group.compile().ainvoke({"messages": "begin"})
     assert texts(ann.prompts[-1]) == ["begin", "e1"]
@@ -154,7 +156,7 @@ def summary(*answers: str) -> tuple[ScriptedChatModel, SummarizationMiddleware]:
 async def test_a_summary_for_all_is_made_once_and_stands_for_what_it_sums_up(sync: bool) -> None:
     ann, bob = numbered("a"), numbered("b")
     writer, rule = summary("FIRST", "SECOND", "THIRD")
-    group = ChatGroup({"ann": ann, "bob": bob}, stop=max_turns(9), history=rule).compile()
+    group = ChatGroup({"ann": ann, "bob": bob}, include_agent_name=None, stop=max_turns(9), history=rule).compile()
     await (asyncio.to_thread(group.invoke, INPUT) if sync else group.ainvoke(INPUT))
     heard = texts(ann.prompts[3])  # the seventh turn: a1 .. b3 have been said
     assert heard[:2] == ["rules", "begin"] and "FIRST" in heard[2] and heard[3:] == ["b2", "a3", "b3"]
@@ -167,7 +169,7 @@ async def test_a_summary_for_all_is_made_once_and_stands_for_what_it_sums_up(syn
 def test_a_member_sums_up_for_itself_and_hears_what_was_for_its_ears() -> None:
     ann, bob = numbered("a"), numbered("b")
     writer, rule = summary("SUMMARY")
-    group = ChatGroup({"ann": ann}, stop=max_turns(7), visible_to={"ann": "bob"})
+    group = ChatGroup({"ann": ann}, include_agent_name=None, stop=max_turns(7), visible_to={"ann": "bob"})
     group.add_node("bob", bob, history=rule).compile().invoke({"messages": "begin"})
     assert "a1" in said(writer.prompts[0]) and "SUMMARY" in said(bob.prompts[-1])
     assert "SUMMARY" not in said(*ann.prompts)
@@ -191,7 +193,13 @@ def test_a_summary_outlives_a_pause_and_a_run() -> None:
 
 async def test_a_history_is_the_same_on_a_host() -> None:
     def run(member: Any) -> Any:
-        group = ChatGroup({"ann": numbered("a"), "bob": member}, stop=max_turns(6), history=2, reply="transcript")
+        group = ChatGroup(
+            {"ann": numbered("a"), "bob": member},
+            include_agent_name=None,
+            stop=max_turns(6),
+            history=2,
+            reply="transcript",
+        )
         return texts(group.compile().invoke({"messages": "begin"})["messages"])
 
     def count(messages: list[BaseMessage]) -> str:
@@ -253,7 +261,9 @@ def test_an_agent_with_tools_remembers_what_it_did(hosted: bool) -> None:
     ann = model(call, "Six.", "As I said: six.")
     agent = create_agent(ann, [look], checkpointer=True, name="ann")
     with loopback(agent) as remote:
-        group = ChatGroup({"ann": remote if hosted else agent, "bob": model("And?")}, stop=max_turns(3))
+        group = ChatGroup(
+            {"ann": remote if hosted else agent, "bob": model("And?")}, include_agent_name=None, stop=max_turns(3)
+        )
         group.compile(InMemorySaver()).invoke({"messages": "How many legs?"}, THREAD)
     kinds = [(type(m).__name__, without_inline_name(m.text)) for m in ann.prompts[-1]]
     assert ("ToolMessage", "bees have six legs") in kinds and kinds[-1] == ("HumanMessage", "And?")

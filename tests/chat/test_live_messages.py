@@ -65,7 +65,9 @@ async def test_words_are_heard_from_the_next_turn_on(
 ) -> None:
     ann = Pauses()
     bob = ScriptedChatModel(["b1", "b2"], cycle=True)
-    group: Any = ChatGroup({"ann": ann, "bob": bob}, stop=max_turns(4), reply="transcript").compile()
+    group: Any = ChatGroup(
+        {"ann": ann, "bob": bob}, include_agent_name=None, stop=max_turns(4), reply="transcript"
+    ).compile()
     address = "messages"
     with loopback(group) as remote:
         if shape.startswith("hosted"):
