@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from agentmatrix.chat.handoff_tool import create_handoff_tool
 from agentmatrix.chat.human import human
-from agentmatrix.chat.speaker import (
-    Speaker,
-    broadcast,
-    free,
-    handoff,
-    mention,
-    random,
-    round_robin,
-    selector,
-)
+from agentmatrix.chat.selector import mention, selector
+from agentmatrix.chat.speaker import Speaker, broadcast, free, handoff, random, round_robin
 
 __all__ = [
     "Speaker",

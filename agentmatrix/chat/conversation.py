@@ -39,6 +39,7 @@ class Event(TypedDict, total=False):
     Attributes:
         new_run: marks the first event of a run.
         speakers: the members chosen for the next turn; empty in free conversation, where members are not chosen.
+        fallback: why the speaker could not choose by itself, and who has.
         by: the member that has taken a turn.
         message_ids: the ids of the messages of that turn; empty if the member kept silent.
         seen_message: the id of the last message in the transcript when the turn began; None if there was none.
@@ -60,6 +61,7 @@ class Event(TypedDict, total=False):
 
     new_run: bool
     speakers: list[str]
+    fallback: str
     by: str
     message_ids: list[str]
     seen_message: str | None

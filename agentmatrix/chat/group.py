@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Checkpointer, Command, RetryPolicy, TimeoutPolicy
 from typing_extensions import TypedDict
@@ -27,12 +28,13 @@ from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGro
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
 from agentmatrix.chat.history import History, HistoryRule
+from agentmatrix.chat.human import addressed, is_person
 from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
 from agentmatrix.chat.parallel import ParallelTurns
 from agentmatrix.chat.reply import Reply, check_reply, group_output, reply_update
-from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
+from agentmatrix.chat.speaker import Selection, Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
 from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.turn import GroupSettings, coerce_state
@@ -217,6 +219,8 @@ class ChatGroup:
         builder = self._builder(hints)
         settings = self._settings(builder)
         made = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
+        if len(people := [n for n, agent in made.items() if is_person(agent)]) > 1:
+            made |= {n: addressed(made[n], n) for n in people}
         members = {n: Member(n, agent, settings, self._options.get(n, MemberOptions())) for n, agent in made.items()}
         stop = self.stop or max_turns(self.max_turns)
         parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings, live=LiveMessages())
@@ -331,9 +335,10 @@ class ChatGroup:
             if command := self._end_or_resume(conversation, config):
                 return command
             counter, counted = self._count_selector(config)
-            names = conversation.handoff or self.speaker.next(conversation, counted)
-            command, event = self._route(conversation, names, parallel, config, counter)
-            return command or parallel.run(state, conversation, names, config).command(NEXT_TURN, event)
+            handed_over = conversation.handoff
+            chosen = Selection(handed_over) if handed_over else self.speaker.next(conversation, counted)
+            command, event = self._route(conversation, chosen, parallel, config, counter)
+            return command or parallel.run(state, conversation, chosen.names, config).command(NEXT_TURN, event)
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
@@ -343,9 +348,10 @@ class ChatGroup:
             if command := self._end_or_resume(conversation, config):
                 return command
             counter, counted = self._count_selector(config)
-            names = conversation.handoff or await self.speaker.anext(conversation, counted)
-            command, event = self._route(conversation, names, parallel, config, counter)
-            return command or (await parallel.arun(state, conversation, names, config)).command(NEXT_TURN, event)
+            handed_over = conversation.handoff
+            chosen = Selection(handed_over) if handed_over else await self.speaker.anext(conversation, counted)
+            command, event = self._route(conversation, chosen, parallel, config, counter)
+            return command or (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
 
         return runnable(next_turn, anext_turn, name=NEXT_TURN)
 
@@ -377,7 +383,7 @@ class ChatGroup:
     def _route(
         self,
         conversation: Conversation,
-        names: Sequence[str],
+        chosen: Selection,
         parallel: ParallelTurns,
         config: RunnableConfig,
         counter: UsageCounter | None,
@@ -386,14 +392,18 @@ class ChatGroup:
         if self.speaker.is_free:
             return None, Event(speakers=[])
         used = counter.usage() if counter else Event()
+        names, fallback = chosen
+        if fallback:
+            used["fallback"] = fallback
+            get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
         if not names:
             return self._end(conversation, {**used, "stop_reason": f"{self.speaker.label} chose nobody"}, config), used
-        chosen: Event = {**used, "speakers": list(names)}
+        event: Event = {**used, "speakers": list(names)}
         if not parallel.can_run(names, config):
-            return Command(goto=list(names), update={EVENT_LOG: [chosen]}), chosen
+            return Command(goto=list(names), update={EVENT_LOG: [event]}), event
         # With a checkpointer the choice is saved before the turns begin: they run in a task of their own.
         has_checkpointer = LoopHandle(config).has_checkpointer
-        return Command(goto=TOGETHER, update={EVENT_LOG: [chosen]}) if has_checkpointer else None, chosen
+        return Command(goto=TOGETHER, update={EVENT_LOG: [event]}) if has_checkpointer else None, event
 
     def _conversation(self, state: dict[str, Any]) -> Conversation:
         values = {key: value for key, value in state.items() if key != EVENT_LOG}
