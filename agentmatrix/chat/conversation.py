@@ -47,7 +47,8 @@ class Event(TypedDict, total=False):
         goto: the members that the turn hands over to.
         results: by member, finished results of a turn that members take at once, saved because another one of them
             was interrupted or failed.
-        interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, and the `values`.
+        interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, the `values`, and
+            the time `at` which they were asked.
         unknown: names that the turn hands over to and that nobody has; the member is told so, and asked again.
         given: by member that the turn hands over to, the ids of the messages that it is given of those so far.
         summaries: by member, or under "" for all of them, the summary of the transcript that the turn began with.

@@ -152,7 +152,8 @@ class MemberPool(ABC):
         """Records the end of a turn: its update, or what it raised."""
         if isinstance(outcome, GraphInterrupt):
             values = [interrupt.value for interrupt in outcome.args[0]]
-            outcome = {EVENT_LOG: [Event(interrupts={task.node: {"ns": task.namespace, "values": values}})]}
+            asked = {"ns": task.namespace, "values": values, "at": time.time()}
+            outcome = {EVENT_LOG: [Event(interrupts={task.node: asked})]}
         elif isinstance(outcome, Command):
             outcome = ParentCommand(outcome)
         finished = FinishedTurn(task, outcome, outcome[EVENT_LOG][-1] if isinstance(outcome, dict) else Event())
