@@ -165,7 +165,8 @@ class ThreadMemberPool(MemberPool):
         wanted = min(wanted, self._threads + len(self._queue), self._limit or wanted)
         for _ in range(wanted - self._threads):
             self._threads += 1
-            threading.Thread(target=self._work, name="chat-member").start()
+            # Python ends without those that a stop has left behind in the call of a model.
+            threading.Thread(target=self._work, name="chat-member", daemon=True).start()
 
     def close(self) -> None:
         """Starts no more turns. Running turns end by themselves; nothing uses their results. Called as the run ends."""

@@ -17,7 +17,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable
@@ -33,6 +33,10 @@ from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
 __all__ = ["AsyncMemberPool", "FinishedTurn", "MemberPool"]
+
+
+_CANCEL_SECONDS: Final = 1.0
+"""How long the end of a run waits for turns that it has cancelled."""
 
 
 class FinishedTurn(NamedTuple):
@@ -310,4 +314,6 @@ class AsyncMemberPool(MemberPool):
         tasks = [task for task in self.running.values() if task]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            # A model that does not let itself be cancelled does not hold up the end of the group.
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
