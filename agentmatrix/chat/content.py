@@ -98,7 +98,7 @@ def as_heard(message: BaseMessage) -> Content:
     parts = _said_parts(message)
     if all(_type(part) == "text" for part in parts):
         return "".join(part["text"] for part in parts)
-    return parts
+    return [part for part in parts if _type(part) != "text" or part["text"].strip()]
 
 
 def as_said(message: BaseMessage) -> str:
