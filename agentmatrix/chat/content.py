@@ -29,6 +29,8 @@ Content = str | list[Any]
 _MEDIA: Final = frozenset({"image", "audio", "video", "file", "text-plain"})
 """The types of LangChain's standard blocks that a person may say, besides text."""
 
+_OF_AN_ANSWER: Final = frozenset({"annotations", "citations", "extras", "id", "index", "phase"})
+
 _THOUGHTS: Final = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
 # The names of tools that run at a provider differ; what they have in common is the end of the name.
 _TOOL_PARTS: Final = frozenset({"function_call", "executable_code", "code_execution_result", "mcp_list_tools"})
@@ -118,8 +120,15 @@ def user_content(content: Content) -> Content:
     """
     if isinstance(content, str):
         return "" if content.isspace() else content
-    kept = [part for part in content if _may_be_a_users(part)]
-    return content if kept and len(kept) == len(content) else kept or ""
+    kept = [_as_users(part) for part in content if _may_be_a_users(part)]
+    return content if kept == content else kept or ""
+
+
+def _as_users(part: Any) -> Any:
+    """A block without what an assistant's text has: citations, and its place in a stream."""
+    if _type(part) != "text" or not part.keys() & _OF_AN_ANSWER:
+        return part
+    return {key: value for key, value in part.items() if key not in _OF_AN_ANSWER}
 
 
 def _may_be_a_users(part: Any) -> bool:

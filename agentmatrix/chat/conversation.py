@@ -21,6 +21,7 @@ __all__ = [
     "append_events",
     "handoff_to",
     "interrupted_members",
+    "last_seen",
     "last_summary",
     "saved_results",
     "speakers_of",
@@ -56,6 +57,7 @@ class Event(TypedDict, total=False):
         floor: in the event of a new run, the member that took the last turn of the run before, and whom it handed over
             to: `{"by": "ann", "goto": []}`.
         heard: the ids of messages that somebody outside has said into the run.
+        seen: in the event of a new run, by member, the `seen_message` of its last turn.
         stop_reason: the reason why the conversation ends, unless somebody outside says something before it does.
         tokens: the tokens used; with `calls` of models and `seconds` of work, counted where a stop needs them.
     """
@@ -76,6 +78,7 @@ class Event(TypedDict, total=False):
     error: str
     floor: dict[str, Any]
     heard: list[str]
+    seen: dict[str, str | None]
     stop_reason: str
     tokens: int
     calls: int
@@ -99,6 +102,10 @@ def _kept_of(events: Sequence[Event]) -> Event:
         kept["floor"] = {"by": last["by"], "goto": last.get("goto", [])}
     elif "floor" in last:
         kept["floor"] = last["floor"]
+    seen = {name: id for event in events for name, id in event.get("seen", {}).items()}
+    seen |= {event["by"]: event["seen_message"] for event in events if "by" in event}
+    if seen:
+        kept["seen"] = seen
     summaries = {key: value for event in events for key, value in event.get("summaries", {}).items()}
     if summaries:
         kept["summaries"] = summaries
@@ -220,6 +227,14 @@ def interrupted_members(events: Iterable[Event]) -> dict[str, Any]:
             interrupts[member] = {**asked, "ns": interrupts.get(member, asked)["ns"]}
         interrupts.pop(event.get("by", ""), None)
     return interrupts
+
+
+def last_seen(events: Sequence[Event], member: str) -> str | None:
+    """The id of the last message that the member had seen when it took its last turn, in this run or before."""
+    seen: str | None = None
+    for event in events:
+        seen = event["seen_message"] if event.get("by") == member else event.get("seen", {}).get(member, seen)
+    return seen
 
 
 def last_summary(events: Sequence[Event], key: str) -> Any:

@@ -21,7 +21,7 @@ from langgraph.types import Command, Send
 from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.contribution import new_messages, public_messages
-from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_summary
+from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_seen, last_summary
 from agentmatrix.chat.handoff import (
     GIVEN,
     MOST_UNKNOWN,
@@ -35,7 +35,7 @@ from agentmatrix.chat.history import History, Shortened
 from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.reply import replied
-from agentmatrix.chat.transcript import Transcript, messages_of, with_note, with_users_words
+from agentmatrix.chat.transcript import Transcript, messages_of, with_go_on, with_note, with_users_words
 from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
@@ -139,6 +139,8 @@ class Member:
         remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
         left_out = left_out_of_handoff(transcript, events, self.name)
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
+        if remembers and not transcript.has_new_messages(self.name, last_seen(events, self.name)):
+            given = with_go_on(given)
         note, unknown = note_on_unknown(events, self.name, self._settings.members)
         if note is not None:
             given = with_note(given, note)
@@ -156,6 +158,7 @@ class Member:
             usage=UsageCounter() if self._settings.counts_usage else None,
             shared=shared,
             summary=summary,
+            remembers=remembers,
             unknown=unknown,
         )
 
@@ -233,7 +236,7 @@ class Member:
 
     def _with_history(self, turn: Turn, short: Shortened) -> Turn:
         """The turn with the messages that are left of it."""
-        given = with_users_words(short.messages)
+        given = with_users_words(short.messages, remembers=turn.remembers)
         if self.is_model:
             return turn._replace(input=given, given=given)
         if isinstance(turn.input, Mapping):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
+from uuid import uuid4
 
 from langchain_core.messages import (
     AIMessage,
@@ -41,6 +42,7 @@ __all__ = [
     "id_in_transcript",
     "is_go_on",
     "messages_of",
+    "with_go_on",
     "with_note",
     "with_users_words",
 ]
@@ -54,7 +56,7 @@ GO_ON: Final = "Go on."
 
 _SYSTEM = "system"
 _HEARD = "heard:"
-_GO_ON_IDS = ("after:", "begin:")
+_GO_ON_IDS = ("after:", "before:", "begin:")
 
 
 class Transcript:
@@ -163,14 +165,19 @@ class Transcript:
             has_gaps |= seen[position] is None
             if remembers and SAID_BY in said.additional_kwargs:
                 kept_back.add(position)
+        if remembers:
+            # Where they come to stand in its memory nobody knows.
+            for position in range(min(self._leading_system, until)):
+                message = self._messages[position]
+                seen[position] = _heard(message, position, user_content(message.content), _SYSTEM, mode)
         for position, audience in self._audiences.items():
             if position < until and member not in audience:
                 seen[position], has_gaps = None, True
         for position in left_out:
             if position < until:
                 seen[position], has_gaps = None, True
-        if has_gaps or kept_back:
-            return with_users_words(seen, kept_back)
+        if has_gaps or remembers:
+            return with_users_words(seen, kept_back, remembers=remembers)
         return self._with_users_between(seen, [*own, *(p for p in self._assistants if p < until)])  # type: ignore[arg-type]
 
     def _with_users_between(self, seen: list[BaseMessage], assistants: list[int]) -> list[BaseMessage]:
@@ -243,17 +250,25 @@ def with_note(given: list[BaseMessage], note: HumanMessage) -> list[BaseMessage]
     return [*(given[:-1] if given and is_go_on(given[-1]) else given), note]
 
 
+def with_go_on(given: list[BaseMessage]) -> list[BaseMessage]:
+    """The messages that a member is given that remembers all of them, and a new one that has it speak."""
+    return with_note(given, HumanMessage(GO_ON, id=f"after:{uuid4()}"))
+
+
 def is_go_on(message: BaseMessage) -> bool:
     """Whether a message is no user's, but stands where providers want one."""
     return isinstance(message, HumanMessage) and str(message.id or "").startswith(_GO_ON_IDS)
 
 
-def with_users_words(seen: Sequence[BaseMessage | None], kept_back: Collection[int] = ()) -> list[BaseMessage]:
+def with_users_words(
+    seen: Sequence[BaseMessage | None], kept_back: Collection[int] = (), *, remembers: bool = False
+) -> list[BaseMessage]:
     """The messages that are seen, with a user's word where providers want one.
 
     Args:
         seen: the messages, None for one that is not seen.
         kept_back: the positions of those that the member remembers. It also remembers what stood between them.
+        remembers: whether it has a memory of its own, in which an assistant's words may come to stand anywhere.
     """
     sendable: list[BaseMessage] = []
     last: BaseMessage | None = None
@@ -261,7 +276,9 @@ def with_users_words(seen: Sequence[BaseMessage | None], kept_back: Collection[i
         if message is None:
             continue
         if position not in kept_back:
-            if isinstance(message, AIMessage) and not isinstance(last, HumanMessage) and not kept_back:
+            if isinstance(message, AIMessage) and remembers and not (last and is_go_on(last)):
+                sendable.append(HumanMessage(GO_ON, id=f"before:{message.id}"))
+            elif isinstance(message, AIMessage) and not isinstance(last, HumanMessage):
                 sendable.append(_users(last))
             sendable.append(message)
         if not isinstance(message, SystemMessage):

@@ -62,6 +62,7 @@ class Turn(NamedTuple):
         usage: the counter of the turn, if usage is counted.
         shared: what a summary for all members is made of, if it is to be one.
         summary: the last summary.
+        remembers: whether the member has a memory of its own.
         unknown: how often in a row the member has handed over to somebody who is not there.
     """
 
@@ -74,6 +75,7 @@ class Turn(NamedTuple):
     usage: UsageCounter | None
     shared: list[BaseMessage] | None
     summary: Any
+    remembers: bool
     unknown: int
 
 

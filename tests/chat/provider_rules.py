@@ -120,7 +120,7 @@ def _in_chat(messages: list[dict[str, Any]]) -> list[str]:
 
 
 def _completed(item: dict[str, Any]) -> dict[str, Any]:
-    """An item of the responses API as the SDK's types want it. langchain-openai leaves out what the API fills in: id and
+    """An item of the responses API as the SDK types want it. langchain-openai leaves out what the API fills in: id and
     status of an assistant's message that is sent again, and the detail of a picture."""
     if item.get("role") == "assistant":
         return {"id": "msg_0", "status": "completed", **item}
