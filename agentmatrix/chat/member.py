@@ -139,7 +139,7 @@ class Member:
         remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
         left_out = left_out_of_handoff(transcript, events, self.name)
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
-        if remembers and not transcript.has_new_messages(self.name, last_seen(events, self.name)):
+        if remembers and not transcript.has_any_since(given, last_seen(events, self.name)):
             given = with_go_on(given)
         note, unknown = note_on_unknown(events, self.name, self._settings.members)
         if note is not None:

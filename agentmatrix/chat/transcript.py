@@ -198,6 +198,11 @@ class Transcript:
         last = self._last_public_by_another if member == self._last_author else self._last_public
         return max(last, self._last_addressed.get(member, -1)) > self.positions.get(since or "", -1)
 
+    def has_any_since(self, given: Sequence[BaseMessage], since: str | None) -> bool:
+        """Whether one of the messages that a member is given stands behind the one with the id `since`."""
+        last = self.positions.get(since or "", -1)
+        return any(self.positions.get(id_in_transcript(str(message.id)), -1) > last for message in given)
+
     def _heard_until(self, until: int, mode: AgentNameMode) -> list[BaseMessage | None]:
         heard = self._heard.setdefault(mode, [])
         for position in range(len(heard), until):
