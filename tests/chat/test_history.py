@@ -20,7 +20,7 @@ from agentmatrix.chat.authorship import without_inline_name
 from agentmatrix.chat.history import History
 from agentmatrix.chat.transcript import BEGIN, GO_ON
 from agentmatrix.errors import BuildError, SpeakerError
-from agentmatrix.speakers import broadcast, round_robin
+from agentmatrix.speakers import broadcast, round_robin, selector
 from agentmatrix.stops import max_turns
 from agentmatrix.testing import ScriptedChatModel, loopback
 
@@ -269,3 +269,20 @@ def test_an_agent_with_tools_remembers_what_it_did(hosted: bool) -> None:
     assert ("ToolMessage", "bees have six legs") in kinds and kinds[-1] == ("HumanMessage", "And?")
     calls = [m for m in ann.prompts[-1] if isinstance(m, AIMessage) and m.tool_calls]
     assert [c.text for c in calls] == ["I look."]
+
+
+# what a selector is given
+
+
+@pytest.mark.parametrize("rule", [2, lambda messages: messages[-2:]], ids=["limit", "function"])
+async def test_a_selector_has_a_history(rule: Any) -> None:
+    for sync in (True, False):
+        chooser = model("ann", "bob")
+        members = {"ann": numbered("a"), "bob": numbered("b")}
+        group = ChatGroup(members, speaker=selector(chooser, history=rule), stop=max_turns(5)).compile()
+        result = group.invoke({"messages": "begin"}) if sync else await group.ainvoke({"messages": "begin"})
+        assert result["stop_reason"] == "max_turns(5)"
+        asked = chooser.prompts[-1][-1].text
+        assert "a2" in asked and "b2" in asked and "a1" not in asked and ("begin" in asked) is isinstance(rule, int)
+    with pytest.raises(BuildError, match="makes no summaries"):
+        selector(chooser, history=summary("x")[1])

@@ -57,7 +57,11 @@ def test_one_message_object_of_two_members(speaker: Any) -> None:
     stop = max_turns(1) if speaker.label == "broadcast" else max_turns(2)
     group = ChatGroup({"ann": ann, "bob": bob}, speaker=speaker, stop=stop, reply="transcript")
     # Who speaks freely speaks in any order.
-    assert sorted(str(name) for name, _ in said(group.compile().invoke({"messages": "Help."}))) == ["None", "ann", "bob"]
+    assert sorted(str(name) for name, _ in said(group.compile().invoke({"messages": "Help."}))) == [
+        "None",
+        "ann",
+        "bob",
+    ]
 
 
 def test_the_same_answer_to_the_users_next_question() -> None:
