@@ -35,7 +35,7 @@ from agentmatrix.chat.history import History, Shortened
 from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.reply import replied
-from agentmatrix.chat.transcript import Transcript, messages_of, with_go_on, with_note, with_users_words
+from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
 from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
@@ -237,6 +237,8 @@ class Member:
     def _with_history(self, turn: Turn, short: Shortened) -> Turn:
         """The turn with the messages that are left of it."""
         given = with_users_words(short.messages, remembers=turn.remembers)
+        if turn.given and is_go_on(turn.given[-1]):
+            given = with_note(given, turn.given[-1])
         if self.is_model:
             return turn._replace(input=given, given=given)
         if isinstance(turn.input, Mapping):
