@@ -38,6 +38,16 @@ class CompiledChatGroup(ComposedGraph):
     speaks_by_reply = True
     """A member who leaves the group by a command does not pass on what others have said in it."""
 
+    _made_by: tuple[Any, dict[str, Any]] | None = None
+
+    def __reduce__(self) -> Any:
+        # LangGraph's writers compare with objects that a pickle would copy: what was compiled is compiled again there.
+        if self._made_by is None:
+            return super().__reduce__()
+        group, options = self._made_by
+        set_since = {key: self.__dict__[key] for key in ("config", "name", "checkpointer", "store", "cache")}
+        return _compiled_again, (group, options, set_since)
+
     def bulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
         """Edit the state, as in LangGraph. The conversation goes on with whoever was to speak next."""
         if _is_edit(config, supersteps) and (edited := self.get_state(config)).next:
@@ -53,6 +63,12 @@ class CompiledChatGroup(ComposedGraph):
             saved = await saver_of(self, config).aget_tuple(edited.config) if is_latest else None
             supersteps = _with_command(supersteps, _going_on(edited, saved))
         return await super().abulk_update_state(config, supersteps)
+
+
+def _compiled_again(group: Any, options: dict[str, Any], set_since: dict[str, Any]) -> CompiledChatGroup:
+    graph: CompiledChatGroup = group.compile(**options)
+    graph.__dict__.update(set_since)
+    return graph
 
 
 def _is_edit(config: RunnableConfig, supersteps: Supersteps) -> bool:

@@ -11,6 +11,7 @@ All that these nodes decide on is in the state: the messages, and the event log 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, get_type_hints
@@ -206,6 +207,8 @@ class ChatGroup:
             BuildError: the group cannot work; the message says why, and what to change.
             NotAnAgentError: a member is no agent.
         """
+        arguments = {"checkpointer": checkpointer, "name": name, "models": models, "tools": tools, **options}
+        breakpoints = {"interrupt_before": interrupt_before, "interrupt_after": interrupt_after}
         self._check_names()
         if self.speaker.is_free and (interrupt_before or interrupt_after):
             raise BuildError("members who speak freely have no turns: leave out interrupt_before= and interrupt_after=")
@@ -224,13 +227,15 @@ class ChatGroup:
         native = builder.compile(
             checkpointer,
             name=name or self.name or "ChatGroup",
-            interrupt_before=interrupt_before,
-            interrupt_after=interrupt_after,
+            **breakpoints,
             **options,
         )
         _declare_subgraphs(native, members)
         # The drawing is the graph up to here: members, and the node that chooses among them.
         graph = as_class(native, CompiledChatGroup)
+        made_by = copy.copy(self)
+        made_by.members = dict(self.members)
+        graph._made_by = (made_by, {**arguments, **breakpoints})
         graph._drawing = native
         hide_node(graph, NEXT_TURN)
         add_hidden_node(graph, TOGETHER, nodes.together(), schema)
