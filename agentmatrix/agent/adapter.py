@@ -69,6 +69,8 @@ def as_agent(
         return agent if key is None else _from_runnable(agent, name, key)
     if callable(agent) and not isinstance(agent, type):
         return agent if key is None else _from_function(agent, name, key)
+    if not isinstance(agent, type) and callable(getattr(agent, "compile", None)):
+        raise NotAnAgentError(f"{agent!r} is not compiled yet: let a builder do it, or call its compile(...) first")
     raise NotAnAgentError(
         f"{agent!r} is no agent: pass a compiled graph, a function of the state, a Runnable or a chat model"
         + (f", not the class {agent.__name__} itself" if isinstance(agent, type) else "")

@@ -7,6 +7,7 @@ person, so that members go on from there.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -115,7 +116,8 @@ def _going_on(edited: StateSnapshot, saved: CheckpointTuple | None) -> Command[A
             results[task.name] = update
         elif task.interrupts:
             namespace = task_namespace(edited.config, task.name, task.id)
-            asked = {"ns": namespace, "values": [interrupt.value for interrupt in task.interrupts]}
+            values = [interrupt.value for interrupt in task.interrupts]
+            asked = {"ns": namespace, "values": values, "at": time.time()}
             event.setdefault("interrupts", {})[task.name] = asked
     if results:
         event["results"] = results

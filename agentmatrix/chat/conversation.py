@@ -48,15 +48,17 @@ class Event(TypedDict, total=False):
         goto: the members that the turn hands over to.
         results: by member, finished results of a turn that members take at once, saved because another one of them
             was interrupted or failed.
-        interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, and the `values`.
+        interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, the `values`, and
+            the time `at` which they were asked.
         unknown: names that the turn hands over to and that nobody has; the member is told so, and asked again.
         given: by member that the turn hands over to, the ids of the messages that it is given of those so far.
         summaries: by member, or under "" for all of them, the summary of the transcript that the turn began with.
         error: how the turn has failed, where the conversation goes on without it.
         floor: in the event of a new run, the member that took the last turn of the run before, and whom it handed over
             to: `{"by": "ann", "goto": []}`.
+        heard: the ids of messages that somebody outside has said into the run.
         seen: in the event of a new run, by member, the `seen_message` of its last turn.
-        stop_reason: the reason why the conversation ends.
+        stop_reason: the reason why the conversation ends, unless somebody outside says something before it does.
         tokens: the tokens used; with `calls` of models and `seconds` of work, counted where a stop needs them.
     """
 
@@ -75,6 +77,7 @@ class Event(TypedDict, total=False):
     summaries: dict[str, Any]
     error: str
     floor: dict[str, Any]
+    heard: list[str]
     seen: dict[str, str | None]
     stop_reason: str
     tokens: int
@@ -149,6 +152,18 @@ class Conversation:
         floor: dict[str, Any] = next((event["floor"] for event in self.events if "floor" in event), {})
         by = floor.get("by")
         return by if by in self.members else None, [name for name in floor.get("goto", ()) if name in self.members]
+
+    @property
+    def decided_end(self) -> str | None:
+        """The reason to end that is decided: by a member, by a speaker, or by silence in free conversation."""
+        last = next((event for event in reversed(self.events) if "stop_reason" in event or "heard" in event), Event())
+        return last.get("stop_reason")
+
+    @property
+    def has_new_words(self) -> bool:
+        """Whether somebody outside has said something into the run since the last turn."""
+        last = next((event for event in reversed(self.events) if "by" in event or "heard" in event), Event())
+        return "heard" in last
 
     @property
     def handoff(self) -> list[str]:

@@ -16,10 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
-from langchain_core.runnables import RunnableConfig
-from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Checkpointer, Command, RetryPolicy, TimeoutPolicy
+from langgraph.types import Checkpointer, RetryPolicy, TimeoutPolicy
 from typing_extensions import TypedDict
 
 from agentmatrix.agent import AgentSpec
@@ -27,19 +25,18 @@ from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.chat.authorship import AgentNameMode, provider_names
 from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGroup
 from agentmatrix.chat.contribution import AudienceRule
-from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
+from agentmatrix.chat.conversation import EVENT_LOG, Event, append_events
+from agentmatrix.chat.group_nodes import GroupNodes
 from agentmatrix.chat.history import History, HistoryRule
 from agentmatrix.chat.human import addressed, is_person
 from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
 from agentmatrix.chat.parallel import ParallelTurns
-from agentmatrix.chat.reply import Reply, check_reply, group_output, reply_update
-from agentmatrix.chat.speaker import Selection, Speaker, as_speaker, round_robin
+from agentmatrix.chat.reply import Reply, check_reply, group_output
+from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
-from agentmatrix.chat.transcript import messages_of
-from agentmatrix.chat.turn import GroupSettings, coerce_state
-from agentmatrix.chat.usage import UsageCounter
+from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.builder import check_name, did_you_mean, name_of
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.compiled_graph import (
@@ -51,10 +48,7 @@ from agentmatrix.pregel.compiled_graph import (
     set_subgraphs,
     write_channel,
 )
-from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
-from agentmatrix.pregel.task_config import parent_node_of
-from agentmatrix.pregel.virtual_tasks import LoopHandle
 
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup"]
 
@@ -226,9 +220,10 @@ class ChatGroup:
             made |= {n: addressed(made[n], n) for n in people}
         members = {n: Member(n, agent, settings, self._options.get(n, MemberOptions())) for n, agent in made.items()}
         stop = self.stop or max_turns(self.max_turns)
-        parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings)
+        parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings, live=LiveMessages())
         schema = _with_event_log(hints)
-        self._add_nodes(builder, members, parallel, schema)
+        nodes = GroupNodes(self.speaker, self.stop, self.max_turns, self.reply, self.name, settings, parallel)
+        self._add_nodes(builder, members, nodes, schema)
         native = builder.compile(
             checkpointer,
             name=name or self.name or "ChatGroup",
@@ -243,7 +238,7 @@ class ChatGroup:
         graph._made_by = (made_by, {**arguments, **breakpoints})
         graph._drawing = native
         hide_node(graph, NEXT_TURN)
-        add_hidden_node(graph, TOGETHER, self._together_node(parallel), schema)
+        add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
@@ -305,125 +300,13 @@ class ChatGroup:
     def _counts_usage(self) -> bool:
         return bool(self.stop and self.stop.metered)
 
-    def _add_nodes(
-        self, builder: AnyBuilder, members: Mapping[str, Member], parallel: ParallelTurns, schema: Any
-    ) -> None:
+    def _add_nodes(self, builder: AnyBuilder, members: Mapping[str, Member], nodes: GroupNodes, schema: Any) -> None:
         """Adds `next_turn` and the members, each with an edge back to it."""
-        next_turn = self._next_turn_node(parallel)
-        builder.add_node(NEXT_TURN, next_turn, input_schema=schema, destinations=(*members, END))
+        builder.add_node(NEXT_TURN, nodes.next_turn(), input_schema=schema, destinations=(*members, END))
         builder.add_edge(START, NEXT_TURN)
         for name, member in members.items():
-            builder.add_node(name, parallel.member_node(member), input_schema=schema)
+            builder.add_node(name, nodes.parallel.member_node(member), input_schema=schema)
             builder.add_edge(name, NEXT_TURN)
-
-    def _together_node(self, parallel: ParallelTurns) -> Any:
-        def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
-            conversation = self._conversation(state)
-            outcome = parallel.run(state, conversation, speakers_of(conversation.events), config)
-            return outcome.command(NEXT_TURN)
-
-        async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
-            conversation = self._conversation(state)
-            outcome = await parallel.arun(state, conversation, speakers_of(conversation.events), config)
-            return outcome.command(NEXT_TURN)
-
-        return runnable(together, atogether, name=TOGETHER)
-
-    def _next_turn_node(self, parallel: ParallelTurns) -> Any:
-        live = LiveMessages()
-
-        def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
-            parallel.raise_failure(config)
-            if words := live.take(config):
-                return Command(goto=NEXT_TURN, update={"messages": words})
-            conversation = self._conversation(state)
-            if command := self._end_or_resume(conversation, config):
-                return command
-            counter, counted = self._count_selector(config)
-            handed_over = conversation.handoff
-            chosen = Selection(handed_over) if handed_over else self.speaker.next(conversation, counted)
-            command, event = self._route(conversation, chosen, parallel, config, counter)
-            return command or parallel.run(state, conversation, chosen.names, config).command(NEXT_TURN, event)
-
-        async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
-            parallel.raise_failure(config)
-            if words := await live.atake(config):
-                return Command(goto=NEXT_TURN, update={"messages": words})
-            conversation = self._conversation(state)
-            if command := self._end_or_resume(conversation, config):
-                return command
-            counter, counted = self._count_selector(config)
-            handed_over = conversation.handoff
-            chosen = Selection(handed_over) if handed_over else await self.speaker.anext(conversation, counted)
-            command, event = self._route(conversation, chosen, parallel, config, counter)
-            return command or (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
-
-        return runnable(next_turn, anext_turn, name=NEXT_TURN)
-
-    def _end_or_resume(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
-        """The command that ends the conversation or resumes interrupted members; None if a speaker is to be chosen."""
-        if LoopHandle(config).other_tasks & self.members.keys():
-            # After an edit of the state: members of the last turn are still at work in this step, and lead here again.
-            return Command()
-        if reason := self._stop_reason(conversation):
-            return self._end(conversation, Event(stop_reason=reason), config)
-        if interrupted := conversation.interrupted:
-            return Command(goto=list(interrupted))
-        return None
-
-    def _stop_reason(self, conversation: Conversation) -> str | None:
-        if reason := next((event["stop_reason"] for event in conversation.events if "stop_reason" in event), None):
-            return reason
-        if self.stop and (reason := self.stop.reason(conversation)):
-            return reason
-        return f"max_turns bound ({self.max_turns})" if conversation.turns >= self.max_turns else None
-
-    def _count_selector(self, config: RunnableConfig) -> tuple[UsageCounter | None, RunnableConfig]:
-        """A counter, and the config to call the speaker with: the budget pays for a model that selects too."""
-        if not self._counts_usage:
-            return None, config
-        counter = UsageCounter()
-        return counter, counter.attach(config)
-
-    def _route(
-        self,
-        conversation: Conversation,
-        chosen: Selection,
-        parallel: ParallelTurns,
-        config: RunnableConfig,
-        counter: UsageCounter | None,
-    ) -> tuple[Command[Any] | None, Event]:
-        """The command that goes to the chosen members, or None if their turns run in this task; and the event."""
-        if self.speaker.is_free:
-            return None, Event(speakers=[])
-        used = counter.usage() if counter else Event()
-        names, fallback = chosen
-        if fallback:
-            used["fallback"] = fallback
-            get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
-        if not names:
-            return self._end(conversation, {**used, "stop_reason": f"{self.speaker.label} chose nobody"}, config), used
-        event: Event = {**used, "speakers": list(names)}
-        if not parallel.can_run(names, config):
-            return Command(goto=list(names), update={EVENT_LOG: [event]}), event
-        # With a checkpointer the choice is saved before the turns begin: they run in a task of their own.
-        has_checkpointer = LoopHandle(config).has_checkpointer
-        return Command(goto=TOGETHER, update={EVENT_LOG: [event]}) if has_checkpointer else None, event
-
-    def _conversation(self, state: dict[str, Any]) -> Conversation:
-        values = {key: value for key, value in state.items() if key != EVENT_LOG}
-        return Conversation(
-            members=tuple(self.members),
-            state=coerce_state(self.state_schema, values),
-            messages=messages_of(state),
-            events=state.get(EVENT_LOG, []),
-        )
-
-    def _end(self, conversation: Conversation, event: Event, config: RunnableConfig) -> Command[Any]:
-        ends = {"stop_reason": event["stop_reason"], "last_speaker": conversation.last_speaker}
-        author = parent_node_of(config) or self.name
-        update = reply_update(self.reply, conversation, author, ends)
-        return Command(goto=END, update={**update, EVENT_LOG: [event]})
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:

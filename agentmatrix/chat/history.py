@@ -23,7 +23,7 @@ from langchain_core.messages import (
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from agentmatrix.chat.transcript import is_go_on
+from agentmatrix.chat.transcript import id_in_transcript, is_go_on
 from agentmatrix.errors import BuildError, SpeakerError
 
 __all__ = ["History", "HistoryRule", "Shortened", "Summarizer", "Summary"]
@@ -110,8 +110,9 @@ class History:
             summary: the last summary.
             config: the config of the turn.
         """
+        seen = _without_go_on(seen)
         if isinstance(self._rule, Summarizer):
-            source = seen if shared is None else shared
+            source = seen if shared is None else _without_go_on(shared)
             given = self._given(source, summary)
             update = self._rule.before_model({"messages": given}, None) if given else None
             return self._summed_up(seen, source, summary, update)
@@ -134,8 +135,9 @@ class History:
         config: RunnableConfig,
     ) -> Shortened:
         """The same as `shorten`, async."""
+        seen = _without_go_on(seen)
         if isinstance(self._rule, Summarizer):
-            source = seen if shared is None else shared
+            source = seen if shared is None else _without_go_on(shared)
             given = self._given(source, summary)
             update = await self._rule.abefore_model({"messages": given}, None) if given else None
             return self._summed_up(seen, source, summary, update)
@@ -173,7 +175,7 @@ class History:
         return [message for message in reversed(messages) if self._is_of_a_user(message)][:1]
 
     def _is_of_a_user(self, message: BaseMessage) -> bool:
-        return isinstance(message, HumanMessage) and message.name not in self._members and not is_go_on(message)
+        return isinstance(message, HumanMessage) and message.name not in self._members
 
     def _given(self, source: Sequence[BaseMessage], summary: Summary | None) -> list[BaseMessage]:
         """What a new summary is made of: the last one, and what came since."""
@@ -202,24 +204,30 @@ class History:
             left = [message for message in update["messages"] if not isinstance(message, RemoveMessage)]
             given, left_ids = self._given(source, summary), {message.id for message in left}
             known = {message.id for message in source}
-            gone = [str(message.id) for message in given if message.id in known - left_ids]
+            gone = [id_in_transcript(str(message.id)) for message in given if message.id in known - left_ids]
             words = [message for message in left if message.id not in known]
             if gone and words:
                 words = [m if m.id else m.model_copy(update={"id": str(uuid4())}) for m in words]
                 new = summary = Summary(until=gone[-1], messages=words)
-        covered = {message.id for message in source[: _last_covered(source, summary) + 1]}
+        covered = {id_in_transcript(str(message.id)) for message in source[: _last_covered(source, summary) + 1]}
         if summary is None or not covered:
             return Shortened(seen)
         front = {message.id for message in self._front(seen)}
         kept = {message.id for message in self._last_words_of_a_user(seen)}
-        rest = [message for message in seen if message.id not in front and message.id not in covered - kept]
+        left_out = {m.id for m in seen if id_in_transcript(str(m.id)) in covered} - kept | front
+        rest = [message for message in seen if message.id not in left_out]
         return Shortened([*(m for m in seen if m.id in front), *summary["messages"], *rest], new)
+
+
+def _without_go_on(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """The messages that are in the transcript; what a provider wants in between is put there again afterwards."""
+    return [message for message in messages if not is_go_on(message)]
 
 
 def _last_covered(messages: Sequence[BaseMessage], summary: Summary | None) -> int:
     """The index of the last message that a summary sums up; -1 if there is none."""
     until = summary["until"] if summary else ""
-    return next((index for index, message in enumerate(messages) if message.id == until), -1)
+    return next((index for index, message in enumerate(messages) if id_in_transcript(str(message.id)) == until), -1)
 
 
 def _checked(chosen: Any, seen: list[BaseMessage]) -> list[BaseMessage]:

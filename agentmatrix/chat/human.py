@@ -9,13 +9,20 @@ from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langgraph.types import interrupt
 
 from agentmatrix.chat.transcript import is_go_on
+from agentmatrix.errors import BuildError
 
-__all__ = ["addressed", "human", "is_person"]
+__all__ = ["addressed", "answer_timeout", "human", "is_person"]
 
 _ADDRESSED: Final = "_agentmatrix_addressed"
+_TIMEOUT: Final = "_agentmatrix_timeout"
 
 
-def human(name: str | None = None, *, prompt: str | Callable[[list[AnyMessage]], Any] | None = None) -> Any:
+def human(
+    name: str | None = None,
+    *,
+    prompt: str | Callable[[list[AnyMessage]], Any] | None = None,
+    timeout: float | None = None,
+) -> Any:
     """A person: each turn is an `interrupt`, answered by `Command(resume=...)`.
 
     The answer, a text or a message, becomes a `HumanMessage` under the member's name. An empty answer is silence.
@@ -25,8 +32,12 @@ def human(name: str | None = None, *, prompt: str | Callable[[list[AnyMessage]],
         name: the person's name, where members are given as a list.
         prompt: the value of the interrupt, or a function that makes it from the transcript; by default the last message
             and its author.
+        timeout: the seconds to answer. A group that goes on without an answer, by `invoke(None)`, waits on until they
+            are over, and then takes the turn for silence. An answer counts whenever it comes.
     """
-    return _person(name, prompt, None)
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+        raise BuildError(f"human(timeout={timeout!r}): name a positive number of seconds")
+    return _person(name, prompt, timeout, None)
 
 
 def is_person(agent: Any) -> bool:
@@ -34,12 +45,23 @@ def is_person(agent: Any) -> bool:
     return hasattr(agent, _ADDRESSED)
 
 
+def answer_timeout(agent: Any) -> float | None:
+    """The seconds that a person has to answer; None for no limit, and for any other agent."""
+    seconds: float | None = getattr(agent, _TIMEOUT, None)
+    return seconds
+
+
 def addressed(person: Any, member: str) -> Any:
     """The same person, whose questions say that they ask `member`."""
     return getattr(person, _ADDRESSED)(member)
 
 
-def _person(name: str | None, prompt: str | Callable[[list[AnyMessage]], Any] | None, member: str | None) -> Any:
+def _person(
+    name: str | None,
+    prompt: str | Callable[[list[AnyMessage]], Any] | None,
+    timeout: float | None,
+    member: str | None,
+) -> Any:
     def person(messages: list[AnyMessage]) -> list[BaseMessage]:
         if callable(prompt):
             question = prompt(messages)
@@ -53,7 +75,8 @@ def _person(name: str | None, prompt: str | Callable[[list[AnyMessage]], Any] | 
         return [HumanMessage(str(answer), name=name)] if answer not in (None, "") else []
 
     person.__name__ = person.__qualname__ = name or "human"
-    setattr(person, _ADDRESSED, lambda member: _person(name, prompt, member))
+    setattr(person, _ADDRESSED, lambda member: _person(name, prompt, timeout, member))
+    setattr(person, _TIMEOUT, timeout)
     return person
 
 

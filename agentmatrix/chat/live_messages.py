@@ -52,10 +52,12 @@ class LiveMessages:
         receiver = self._receivers.get(id(LoopHandle(config).loop)) if self._receivers else None
         return bool(receiver and receiver.queue)
 
-    def on_message(self, config: RunnableConfig, wake: Callable[[], None] | None) -> None:
-        """Has `wake` called, on any thread, when a message has come; None for nothing."""
-        if self._receivers and (receiver := self._receivers.get(id(LoopHandle(config).loop))):
+    def on_message(self, config: RunnableConfig, wake: Callable[[], None]) -> bool:
+        """Has `wake` called, on any thread, when a message has come. Returns whether the run takes signals."""
+        receiver = self._receivers.get(id(LoopHandle(config).loop))
+        if receiver:
             receiver.wake = wake
+        return receiver is not None
 
     def _receiver(
         self, config: RunnableConfig, at_exit: Callable[[Callable[[], None]], Callable[[], Any]]

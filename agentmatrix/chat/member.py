@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ from agentmatrix.chat.handoff import (
     with_handoff_targets,
 )
 from agentmatrix.chat.history import History, Shortened
+from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.reply import replied
 from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
@@ -41,7 +43,7 @@ from agentmatrix.pregel.attempts import arun_attempts, run_attempts
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable, runnable
 from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
-from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt
+from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt, seconds_since_question
 
 __all__ = ["Member"]
 
@@ -75,6 +77,7 @@ class Member:
         self.name = name
         self._settings, self._options = settings, options
         own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
+        self._answer_timeout = answer_timeout(agent)
         self._history, self._summary_key = own or settings.history, name if own else ""
         made = as_agent(agent, name=name)
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
@@ -98,11 +101,15 @@ class Member:
             config: the config of the task.
             claims: as of `Turn`, where others speak at the same time.
         """
+        if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
+            return self._silence(self._begin_in_task(state, config, claims))
         config = self._resuming(state, config)
         return self.speak(self._begin_in_task(state, config, claims), config)
 
     async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
         """The same as `speak_in_task`, async."""
+        if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
+            return self._silence(self._begin_in_task(state, config, claims))
         config = self._resuming(state, config)
         return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
@@ -231,6 +238,8 @@ class Member:
     def _with_history(self, turn: Turn, short: Shortened) -> Turn:
         """The turn with the messages that are left of it."""
         given = with_users_words(short.messages, remembers=turn.remembers)
+        if turn.given and is_go_on(turn.given[-1]):
+            given = with_note(given, turn.given[-1])
         if self.is_model:
             return turn._replace(input=given, given=given)
         if isinstance(turn.input, Mapping):
@@ -250,6 +259,17 @@ class Member:
         words = [AIMessage(f"I cannot answer: {reason}")] if self._options.on_error == "say" else []
         said = self._public(words, turn)
         return {"messages": said, EVENT_LOG: [{**self._event(turn, said, None), "error": reason}]}
+
+    def _is_too_late(self, timeout: float, state: dict[str, Any], config: RunnableConfig) -> bool:
+        """Whether a person was asked longer ago than the limit, and no answer has come."""
+        if (waited := seconds_since_question(config)) is None:
+            return False
+        asked = interrupted_members(state.get(EVENT_LOG, ())).get(self.name)
+        return (time.time() - asked["at"] if asked else waited) >= timeout
+
+    def _silence(self, turn: Turn) -> dict[str, Any]:
+        """A turn in which nothing is said."""
+        return {"messages": [], EVENT_LOG: [self._event(turn, [], None)]}
 
     def _resuming(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         """The config to resume an interrupted turn of the member with; the config itself if there is none.

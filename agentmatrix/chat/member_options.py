@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from langgraph.types import RetryPolicy, TimeoutPolicy
 
-from agentmatrix.chat.history import HistoryRule
+from agentmatrix.chat.history import History, HistoryRule
 from agentmatrix.chat.reply import Reply, check_reply
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.attempts import timeout_policy
@@ -57,6 +57,8 @@ def member_options(
     Raises:
         BuildError: an option that is none.
     """
+    if history is not None:
+        History(history, ())
     if reply is not None:
         check_reply(reply)
     if on_error not in ("raise", "skip", "say"):

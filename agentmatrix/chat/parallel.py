@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 from weakref import WeakKeyDictionary
@@ -24,6 +25,7 @@ from langgraph.types import Command
 
 from agentmatrix.agent import messages_in
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results, speakers_of
+from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
 from agentmatrix.chat.turn import Claims, GroupSettings
@@ -67,6 +69,7 @@ class ParallelTurns:
         members: all members, by name.
         seconds_left: gives the seconds after which the conversation is cut off, or None.
         settings: the settings of the group.
+        live: the words that are said into runs of the group.
     """
 
     def __init__(
@@ -75,11 +78,13 @@ class ParallelTurns:
         *,
         seconds_left: Callable[[Conversation], float | None],
         settings: GroupSettings,
+        live: LiveMessages,
     ) -> None:
         self._members = members
         self._is_free = settings.is_free
         self._seconds_left = seconds_left
         self._settings = settings
+        self.live = live
         self._numbers = {name: number for number, name in enumerate(members)}
         # By id of LangGraph's loop. A pool is removed when its run ends, so an id that Python uses again is free.
         self._pools: dict[int, Any] = {}
@@ -178,6 +183,8 @@ class ParallelTurns:
                 limit, self._settings.names, wait_for_all=broadcast, has_checkpointer=loop.has_checkpointer
             )
             loop.at_exit(lambda: self._pools.pop(key).close())
+            if self._is_free and self.live.on_message(config, self._pools[key].wake):
+                self._pools[key].is_called = partial(self.live.are_waiting, config)
         self._pools[key].loop = loop
         return self._pools[key]
 
@@ -228,7 +235,7 @@ class ParallelTurns:
         updates += [{key: value} for turn in ended for key, value in turn.task.beside if key in self._settings.keys]
         if self._is_free:
             self._keep_last_values(updates)
-            if not finished and not pool.running:
+            if not (finished or pool.running or pool.is_called()):
                 events.append(Event(stop_reason="silence"))
             self._count_seconds(pool, events)
         return TurnsOutcome(updates, messages, events)

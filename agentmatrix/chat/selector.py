@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, create_model
 from agentmatrix.chat.authorship import without_inline_name
 from agentmatrix.chat.content import as_said
 from agentmatrix.chat.conversation import Conversation
+from agentmatrix.chat.history import History, HistoryRule
 from agentmatrix.chat.mentions import mentioned_names, names_in
 from agentmatrix.chat.speaker import Choice, Fallback, Speaker, as_speaker, round_robin
 from agentmatrix.chat.transcript import audience_of
@@ -63,6 +64,7 @@ def selector(
     structured: bool | None = None,
     retries: int = 2,
     fallback: Any = None,
+    history: HistoryRule | None = None,
 ) -> Speaker:
     """The member that a chat model chooses from the transcript.
 
@@ -80,6 +82,7 @@ def selector(
         structured: whether to have the model answer by a schema; by default if its profile says that it can.
         retries: how often the model is asked again after an answer that names no member, or several.
         fallback: the speaker that chooses if none of the answers names one member; by default `round_robin()`.
+        history: how much of the transcript the model is given, in a form of `history=` of a group; no summary.
     """
     if not isinstance(model, Runnable):
         raise BuildError(f"selector({model!r}): give a chat model")
@@ -92,6 +95,23 @@ def selector(
     names = candidates if candidates is not None and not callable(candidates) else ()
     fixed = (names,) if isinstance(names, str) else tuple(names)
     instructions = prompt or (_SELECT_SEVERAL if several else _SELECT)
+    if history is not None and History(history, ()).sums_up:
+        raise BuildError("selector(history=) makes no summaries: give a limit or a function")
+
+    def question_of(conversation: Conversation, names: Sequence[str], config: RunnableConfig) -> list[BaseMessage]:
+        messages = list(conversation.messages)
+        if history is not None:
+            messages = History(history, conversation.members).shorten(messages, None, None, config).messages
+        return _question(messages, names, instructions, descriptions)
+
+    async def aquestion_of(
+        conversation: Conversation, names: Sequence[str], config: RunnableConfig
+    ) -> list[BaseMessage]:
+        messages = list(conversation.messages)
+        if history is not None:
+            short = await History(history, conversation.members).ashorten(messages, None, None, config)
+            messages = short.messages
+        return _question(messages, names, instructions, descriptions)
 
     def open_to(conversation: Conversation) -> list[str]:
         chosen = candidates(conversation.state) if callable(candidates) else fixed or conversation.members
@@ -122,7 +142,7 @@ def selector(
         names = open_to(conversation)
         if len(names) < 2:
             return names
-        chosen_by, question, answers = asked(names), _question(conversation, names, instructions, descriptions), []
+        chosen_by, question, answers = asked(names), question_of(conversation, names, config), []
         for _ in range(retries + 1):
             try:
                 answer = chosen_by.invoke(question, config)
@@ -139,7 +159,7 @@ def selector(
         names = open_to(conversation)
         if len(names) < 2:
             return names
-        chosen_by, question, answers = asked(names), _question(conversation, names, instructions, descriptions), []
+        chosen_by, question, answers = asked(names), await aquestion_of(conversation, names, config), []
         for _ in range(retries + 1):
             try:
                 answer = await chosen_by.ainvoke(question, config)
@@ -194,11 +214,11 @@ def _words(answer: Any) -> str:
 
 
 def _question(
-    conversation: Conversation, names: Sequence[str], prompt: str, descriptions: Mapping[str, str] | None
+    messages: Sequence[BaseMessage], names: Sequence[str], prompt: str, descriptions: Mapping[str, str] | None
 ) -> list[BaseMessage]:
     told = descriptions or {}
     members = "\n".join(f"- {name}: {told[name]}" if name in told else f"- {name}" for name in names)
-    transcript = "\n".join(filter(None, map(_line, conversation.messages)))
+    transcript = "\n".join(filter(None, map(_line, messages)))
     return [SystemMessage(prompt.replace("{members}", members)), HumanMessage(f"{transcript}\n\nWho speaks next?")]
 
 

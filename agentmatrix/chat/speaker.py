@@ -147,7 +147,8 @@ def random(seed: int | str | None = None, *, repeat: bool = False) -> Speaker:
 
 
 def handoff(first: str | None = None, *, keep_floor: bool = True) -> Speaker:
-    """The member that the last one hands over to, by `Command(goto=)`. Without a handoff the conversation ends.
+    """The member that the last one hands over to, by `Command(goto=)`. Without a handoff the conversation ends; words
+    that are said into the run go to the member that has the floor.
 
     Args:
         first: the member that begins a thread; by default the first member.
@@ -157,7 +158,7 @@ def handoff(first: str | None = None, *, keep_floor: bool = True) -> Speaker:
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
         if conversation.turns:
-            return None
+            return conversation.last_turn_by if conversation.has_new_words else None
         by, handed_over = conversation.kept_floor if keep_floor else (None, [])
         return handed_over or by or first or conversation.members[0]
 

@@ -71,6 +71,10 @@ class ThreadMemberPool(MemberPool):
         with self._lock:
             super().restore(task, outcome)
 
+    def wake(self) -> None:
+        with self._lock:
+            self._changed.notify_all()
+
     def start(self, task: VirtualTask, member: Member) -> None:
         with self._lock:
             self.running[task.node] = None

@@ -250,7 +250,7 @@ def audience_of(message: BaseMessage) -> frozenset[str] | None:
     return frozenset((names,) if isinstance(names, str) else names)
 
 
-def with_note(given: list[BaseMessage], note: HumanMessage) -> list[BaseMessage]:
+def with_note(given: list[BaseMessage], note: BaseMessage) -> list[BaseMessage]:
     """The messages that a member is given, and a note to it, which stands for being told to go on."""
     return [*(given[:-1] if given and is_go_on(given[-1]) else given), note]
 

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -85,6 +85,7 @@ class MemberPool(ABC):
         transcript: the messages that the next turn begins with.
         claims: as of `Turn`.
         has_failed: whether a finished turn that was not collected has raised.
+        is_called: says whether somebody outside has said something that the group has not taken yet.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class MemberPool(ABC):
         self.claims: Claims = {}
         self.has_checkpointer = has_checkpointer
         self.has_failed = False
+        self.is_called: Callable[[], bool] = lambda: False
         self._wait_for_all = wait_for_all
         self._state: dict[str, Any] = {}
         self._closed = False
@@ -109,6 +111,10 @@ class MemberPool(ABC):
     @abstractmethod
     def start(self, task: VirtualTask, member: Member) -> None:
         """Start a turn."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Has `wait` look again whether it can return. Called on any thread."""
 
     def elapsed(self) -> float:
         """The seconds since the last call, or since the pool was made."""
@@ -126,6 +132,7 @@ class MemberPool(ABC):
             self.transcript = Transcript(messages, self._names)
             for finished in self._finished.values():
                 self._append(finished)
+        self._has_news |= any(map(self._has_more_to_hear, self._finished.values()))
 
     def requeue(self, finished: FinishedTurn) -> None:
         """Puts a collected turn back, for the next `wait`."""
@@ -149,14 +156,13 @@ class MemberPool(ABC):
         """Records the end of a turn: its update, or what it raised."""
         if isinstance(outcome, GraphInterrupt):
             values = [interrupt.value for interrupt in outcome.args[0]]
-            outcome = {EVENT_LOG: [Event(interrupts={task.node: {"ns": task.namespace, "values": values}})]}
+            asked = {"ns": task.namespace, "values": values, "at": time.time()}
+            outcome = {EVENT_LOG: [Event(interrupts={task.node: asked})]}
         elif isinstance(outcome, Command):
             outcome = ParentCommand(outcome)
         finished = FinishedTurn(task, outcome, outcome[EVENT_LOG][-1] if isinstance(outcome, dict) else Event())
         self._has_interrupt |= finished.interrupted
-        # A member that kept silent before it had heard the last messages begins again at once.
-        seen = finished.event.get("seen_message")
-        self._has_news |= not finished.is_silent or self.transcript.has_new_messages(task.node, seen)
+        self._has_news |= not finished.is_silent or self._has_more_to_hear(finished)
         self.has_failed |= finished.failed
         self._finished[task.node] = finished
         self._append(finished)
@@ -164,6 +170,10 @@ class MemberPool(ABC):
             self._emit(finished)
         elif self._wait_for_all and not (finished.failed or finished.interrupted):
             self._unsaved.append(finished)
+
+    def _has_more_to_hear(self, finished: FinishedTurn) -> bool:
+        """Whether the member has not heard the last messages: it begins again at once, also if it kept silent."""
+        return self.transcript.has_new_messages(finished.task.node, finished.event.get("seen_message"))
 
     def _append(self, finished: FinishedTurn) -> None:
         if not (self._wait_for_all or self.has_checkpointer) and finished.event.get("message_ids"):
@@ -194,13 +204,14 @@ class MemberPool(ABC):
 
         - A broadcast: all turns, or a failure. With a checkpointer an interrupt too, because the turns that still run
           fall back to tasks of their own.
-        - Free conversation: a turn that may give others a reason to begin. After an interrupt: all turns, or a failure.
+        - Free conversation: a turn that may give others a reason to begin, or words from outside. After an interrupt:
+          all turns, or a failure.
         """
         if len(self._finished) == len(self.running):
             return True
         if self._wait_for_all:
             return self.has_failed or (self.has_checkpointer and self._has_interrupt)
-        return self.has_failed if self._has_interrupt else self._has_news
+        return self.has_failed if self._has_interrupt else self._has_news or self.is_called()
 
     def _collect(self) -> list[FinishedTurn]:
         """Takes the finished turns: of a broadcast by name, in free conversation in the order of their ends."""
@@ -238,6 +249,10 @@ class AsyncMemberPool(MemberPool):
         super().__init__(limit, names, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
         self._semaphore = asyncio.Semaphore(limit) if limit else None
         self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._changed.set)
 
     def start(self, task: VirtualTask, member: Member) -> None:
         coroutine = self._run(task, member, len(self.transcript))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from langgraph._internal._constants import (
     CONFIG_KEY_SCRATCHPAD,
     CONFIG_KEY_SEND,
     CONFIG_KEY_TASK_ID,
+    INTERRUPT,
     NS_END,
     NS_SEP,
     PULL,
@@ -35,7 +37,7 @@ from agentmatrix.pregel.config_values import new_scratchpad, set_current_config
 from agentmatrix.pregel.pending_writes import SAVED
 from agentmatrix.pregel.task_config import loop_of, namespace_of
 
-__all__ = ["LoopHandle", "VirtualTask", "reraise_interrupt"]
+__all__ = ["LoopHandle", "VirtualTask", "reraise_interrupt", "seconds_since_question"]
 
 _PLAIN = frozenset({"values", "updates"})
 
@@ -208,6 +210,23 @@ def _fields_of(record: Any) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
+def seconds_since_question(config: RunnableConfig) -> float | None:
+    """How long ago, about, the node of `config` has asked a question that has no answer yet: the time since its
+    checkpoint. None if it asks none, or an answer has come."""
+    if _has_answer(config):
+        return None
+    loop = loop_of(config)
+    own = config[CONF][CONFIG_KEY_TASK_ID]
+    if not any(id == own and channel == INTERRUPT for id, channel, _ in loop.checkpoint_pending_writes):
+        return None
+    return (datetime.now(UTC) - datetime.fromisoformat(loop.checkpoint["ts"])).total_seconds()
+
+
+def _has_answer(config: RunnableConfig) -> bool:
+    scratchpad = config[CONF][CONFIG_KEY_SCRATCHPAD]
+    return bool(scratchpad.resume) or scratchpad.get_null_resume(False) is not None
+
+
 def reraise_interrupt(config: RunnableConfig, namespace: str, values: Sequence[Any], *, inside: bool) -> RunnableConfig:
     """The config to go on under, for a node that was interrupted in another task before.
 
@@ -223,7 +242,6 @@ def reraise_interrupt(config: RunnableConfig, namespace: str, values: Sequence[A
     if inside:
         changed = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_RESUMING: True}
         return {**config, "configurable": {**config[CONF], **changed}}
-    scratchpad = config[CONF][CONFIG_KEY_SCRATCHPAD]
-    if not scratchpad.resume and scratchpad.get_null_resume(False) is None:
+    if not _has_answer(config):
         raise GraphInterrupt([Interrupt.from_ns(value, ns=namespace_of(config)) for value in values])
     return config

@@ -11,7 +11,7 @@ from langgraph.graph import START, MessagesState
 from pydantic import BaseModel, ValidationError
 
 from agentmatrix import AgentSpec, ChatGroup, CyclicGraph, Dag, as_agent
-from agentmatrix.errors import BuildError, MissingExtra
+from agentmatrix.errors import BuildError, MissingExtra, NotAnAgentError
 from agentmatrix.stops import max_turns
 from agentmatrix.testing import ScriptedChatModel, loopback
 
@@ -98,6 +98,11 @@ def test_instructions_are_for_chat_models() -> None:
         as_agent(model("x").bind_tools([look]), tools=[look])
     with pytest.raises(BuildError, match="key=None"):
         as_agent(model("x"), key=None, system_prompt="Be short.")
+
+
+def test_a_spec_alone_is_no_agent_yet() -> None:
+    with pytest.raises(NotAnAgentError, match=r"AgentSpec.*is not compiled yet: .*call its compile"):
+        as_agent(AgentSpec(name="ann"))
 
 
 def test_without_langchain_tools_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

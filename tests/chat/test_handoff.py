@@ -13,6 +13,8 @@ from langgraph.types import Command
 
 from agentmatrix.agent import as_agent
 from agentmatrix.chat import ChatGroup
+from agentmatrix.chat.authorship import without_inline_name
+from agentmatrix.chat.transcript import GO_ON
 from agentmatrix.compose import Dag
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.speakers import create_handoff_tool, free, handoff, round_robin
@@ -35,7 +37,8 @@ def talk(result: Any) -> list[tuple[str | None, str]]:
 
 
 def texts(prompt: list[BaseMessage]) -> list[str]:
-    return [message.text for message in prompt]
+    """The texts of a prompt, without what it says of authors, and without what is there for providers only."""
+    return [without_inline_name(message.text) for message in prompt if message.text != GO_ON]
 
 
 TO_BOB = create_handoff_tool(agent_name="bob", description="Knows the weather.")

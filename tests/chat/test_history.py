@@ -16,9 +16,11 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from agentmatrix.chat import ChatGroup
+from agentmatrix.chat.authorship import without_inline_name
 from agentmatrix.chat.history import History
+from agentmatrix.chat.transcript import BEGIN, GO_ON
 from agentmatrix.errors import BuildError, SpeakerError
-from agentmatrix.speakers import broadcast, round_robin
+from agentmatrix.speakers import broadcast, round_robin, selector
 from agentmatrix.stops import max_turns
 from agentmatrix.testing import ScriptedChatModel, loopback
 
@@ -35,7 +37,12 @@ def numbered(name: str) -> ScriptedChatModel:
 
 
 def texts(prompt: list[BaseMessage]) -> list[str]:
-    return [message.text for message in prompt]
+    """The texts of a prompt, without what it says of authors, and without what is there for providers only."""
+    return [without_inline_name(message.text) for message in prompt if message.text not in (BEGIN, GO_ON)]
+
+
+def said(*prompts: list[BaseMessage]) -> str:
+    return " ".join(text for prompt in prompts for text in texts(prompt))
 
 
 @pytest.mark.parametrize("rule", [2, ("messages", 2)])
@@ -54,7 +61,7 @@ def test_the_last_words_of_a_user_are_kept_as_the_first_are() -> None:
     group.invoke({"messages": "first"}, THREAD)
     group.invoke({"messages": "second"}, THREAD)
     group.invoke({"messages": "third"}, THREAD)
-    assert texts(ann.prompts[-1])[:2] == ["first", "third"] and len(ann.prompts[-1]) == 3
+    assert texts(ann.prompts[-1])[:2] == ["first", "third"] and len(texts(ann.prompts[-1])) == 3
 
 
 async def test_a_member_has_a_rule_of_its_own() -> None:
@@ -79,7 +86,7 @@ async def test_an_async_function_a_runnable_and_a_token_limit(speaker: Any) -> N
         group = ChatGroup(members, speaker=speaker, stop=max_turns(8), history=rule)  # type: ignore[arg-type]
         await group.compile().ainvoke({"messages": "begin"})
         longest = max(members[name].prompts, key=len)
-        assert len(longest) == 1 if name != "tok" else texts(longest)[0] == "begin"
+        assert len(texts(longest)) == 1 if name != "tok" else texts(longest)[0] == "begin"
         if name == "tok":
             assert count_tokens_approximately(longest) <= 40 and 3 <= len(longest) < 9
     group = ChatGroup({"ann": model("x")}, stop=max_turns(1), history=last)
@@ -156,7 +163,7 @@ async def test_a_summary_for_all_is_made_once_and_stands_for_what_it_sums_up(syn
     assert texts(bob.prompts[2])[2] == heard[2]
     assert writer.calls == 2
     # The second one is made of the first, not of all that has been said.
-    assert "FIRST" in str(writer.prompts[1]) and "a1" not in str(writer.prompts[1])
+    assert "FIRST" in said(writer.prompts[1]) and "a1" not in said(writer.prompts[1])
 
 
 def test_a_member_sums_up_for_itself_and_hears_what_was_for_its_ears() -> None:
@@ -164,8 +171,8 @@ def test_a_member_sums_up_for_itself_and_hears_what_was_for_its_ears() -> None:
     writer, rule = summary("SUMMARY")
     group = ChatGroup({"ann": ann}, include_agent_name=None, stop=max_turns(7), visible_to={"ann": "bob"})
     group.add_node("bob", bob, history=rule).compile().invoke({"messages": "begin"})
-    assert "a1" in str(writer.prompts[0]) and "SUMMARY" in str(bob.prompts[-1])
-    assert "SUMMARY" not in str(ann.prompts)
+    assert "a1" in said(writer.prompts[0]) and "SUMMARY" in said(bob.prompts[-1])
+    assert "SUMMARY" not in said(*ann.prompts)
 
 
 def test_a_summary_outlives_a_pause_and_a_run() -> None:
@@ -177,11 +184,11 @@ def test_a_summary_outlives_a_pause_and_a_run() -> None:
     while compiled.get_state(THREAD).next:
         compiled.invoke(None, THREAD)
     made = writer.calls
-    assert made and "SECOND" not in str(ann.prompts[-1]) and "FIRST" in str(ann.prompts[-1])
+    assert made and "SECOND" not in said(ann.prompts[-1]) and "FIRST" in said(ann.prompts[-1])
     compiled.invoke({"messages": "more"}, THREAD)
     compiled.invoke(None, THREAD)
-    assert "FIRST" in str(writer.prompts[-1]) or "FIRST" in str(ann.prompts[-1])
-    assert "a1" not in str(ann.prompts[-1])
+    assert "FIRST" in said(writer.prompts[-1]) or "FIRST" in said(ann.prompts[-1])
+    assert "a1" not in said(ann.prompts[-1])
 
 
 async def test_a_history_is_the_same_on_a_host() -> None:
@@ -258,7 +265,24 @@ def test_an_agent_with_tools_remembers_what_it_did(hosted: bool) -> None:
             {"ann": remote if hosted else agent, "bob": model("And?")}, include_agent_name=None, stop=max_turns(3)
         )
         group.compile(InMemorySaver()).invoke({"messages": "How many legs?"}, THREAD)
-    kinds = [(type(m).__name__, m.text) for m in ann.prompts[-1]]
+    kinds = [(type(m).__name__, without_inline_name(m.text)) for m in ann.prompts[-1]]
     assert ("ToolMessage", "bees have six legs") in kinds and kinds[-1] == ("HumanMessage", "And?")
     calls = [m for m in ann.prompts[-1] if isinstance(m, AIMessage) and m.tool_calls]
     assert [c.text for c in calls] == ["I look."]
+
+
+# what a selector is given
+
+
+@pytest.mark.parametrize("rule", [2, lambda messages: messages[-2:]], ids=["limit", "function"])
+async def test_a_selector_has_a_history(rule: Any) -> None:
+    for sync in (True, False):
+        chooser = model("ann", "bob")
+        members = {"ann": numbered("a"), "bob": numbered("b")}
+        group = ChatGroup(members, speaker=selector(chooser, history=rule), stop=max_turns(5)).compile()
+        result = group.invoke({"messages": "begin"}) if sync else await group.ainvoke({"messages": "begin"})
+        assert result["stop_reason"] == "max_turns(5)"
+        asked = chooser.prompts[-1][-1].text
+        assert "a2" in asked and "b2" in asked and "a1" not in asked and ("begin" in asked) is isinstance(rule, int)
+    with pytest.raises(BuildError, match="makes no summaries"):
+        selector(chooser, history=summary("x")[1])

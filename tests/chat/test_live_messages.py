@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import MessagesState
+from langgraph.graph import END, MessagesState
+from langgraph.types import Command
 
 from agentmatrix.chat import ChatGroup, live_messages
+from agentmatrix.chat.authorship import without_inline_name
 from agentmatrix.compose import Dag
 from agentmatrix.errors import SignalError
-from agentmatrix.speakers import broadcast, round_robin
+from agentmatrix.speakers import broadcast, free, handoff, round_robin
 from agentmatrix.stops import max_turns
 from agentmatrix.testing import ScriptedChatModel, loopback
 
@@ -86,7 +88,7 @@ async def test_words_are_heard_from_the_next_turn_on(
                 ann.go_on.set()
                 await sent
             await run.result()
-    assert [m.text for m in bob.prompts[0]] == ["Find a day.", "turn 1", "Not Monday!"]
+    assert [without_inline_name(m.text) for m in bob.prompts[0]] == ["Find a day.", "turn 1", "Not Monday!"]
     assert isinstance(bob.prompts[0][-1], HumanMessage)
     assert ann.heard[1] == ["Find a day.", "turn 1", "Not Monday!", "b1"]
 
@@ -191,3 +193,66 @@ async def test_many_words_of_several_senders_all_arrive_in_order(speaker: Any) -
         own = [text for name, text in heard if name == f"s{sender}"]
         assert own == [str(number) for number in range(len(own))]
     assert all(error is None or isinstance(error, SignalError) for error in results)
+
+
+@pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["bare", "saved"])
+async def test_in_free_conversation_words_wake_whoever_is_idle(sync: bool, saver: Any) -> None:
+    ann = Pauses()
+    answered = threading.Event()
+
+    def bob(messages: list[BaseMessage]) -> str:
+        if messages[-1].text != "Not Monday!":
+            return ""
+        answered.set()
+        return "Then Tuesday."
+
+    members = {"ann": ann, "bob": bob}
+    group = ChatGroup(members, speaker=free(), reply="transcript").compile(saver and saver())
+
+    def speaks_up(run: Any) -> None:
+        # Ann is at work all the time: bob is woken by the words alone.
+        assert ann.begun.wait(60)
+        future = run._send("messages", "Not Monday!", "one")
+        assert answered.wait(60)
+        ann.go_on.set()
+        future.result(60)
+
+    if sync:
+        with group.live({"messages": "?"}, THREAD) as run:
+            await asyncio.to_thread(speaks_up, run)
+        result = run.result()
+    else:
+        async with group.live({"messages": "?"}, THREAD) as arun:
+            await asyncio.to_thread(speaks_up, arun)
+        result = await arun.result()
+    assert talk(result)[:3] == ["?", "Not Monday!", "Then Tuesday."] and result["stop_reason"] == "silence"
+
+
+def test_words_to_a_swarm_go_to_who_has_the_floor() -> None:
+    ann, bob = Pauses(), ScriptedChatModel("never", cycle=True)
+    group = ChatGroup({"bob": bob, "ann": ann}, speaker=handoff("ann"), reply="transcript").compile()
+    with group.live({"messages": "?"}) as run:
+        assert ann.begun.wait(60)
+        future = run._send("messages", "Not Monday!", "one")
+        ann.go_on.set()
+        future.result(60)
+    assert talk(run.result()) == ["?", "turn 1", "Not Monday!", "turn 2"] and bob.calls == 0
+
+
+def test_words_before_the_end_is_taken_go_on_with_the_conversation() -> None:
+    sent: list[Any] = []
+    entered = threading.Event()
+
+    def ann(messages: list[BaseMessage]) -> Any:
+        assert entered.wait(60)
+        if len(messages) == 1:
+            sent.append(run._send("messages", "Wait!", "one"))
+        return Command(goto=END, update={"messages": [AIMessage(f"Bye {len(messages)}.")]})
+
+    group = ChatGroup({"ann": ann}, reply="transcript").compile()
+    with group.live({"messages": "?"}) as run:
+        entered.set()
+        result = run.result()
+    assert talk(result) == ["?", "Bye 1.", "Wait!", "Bye 3."] and result["stop_reason"] == "ann ended it"
+    assert sent[0].result(60) is None
