@@ -46,6 +46,7 @@ from langgraph.types import Command, Interrupt
 from agentmatrix.pregel import callback_handlers, config_keys, config_values
 from agentmatrix.pregel.execution import MISSING
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained, watch_drain
+from agentmatrix.pregel.state_types import state_types_around
 from agentmatrix.remote import RemoteAgent
 from agentmatrix.testing import loopback
 from tests.pregel.door import State, mend, names
@@ -332,6 +333,20 @@ def test_langchains_hooks_are_found() -> None:
 # What RemoteAgent and the engine take over.
 
 
+def test_a_task_knows_the_state_types_of_its_graph() -> None:
+    found: list[Any] = []
+
+    def node(state: State, config: RunnableConfig) -> State:
+        found.extend(state_types_around(config))
+        return {}
+
+    StateGraph(State).add_node("node", node).add_edge(START, "node").compile().invoke({})
+    channels = StateGraph(State).channels.values()
+    for channel in channels:
+        assert channel.ValueType in found, mend("state_types.py", "the function that reads channels for a task")
+    assert state_types_around({}) == []
+
+
 def test_every_public_method_of_a_graph_is_remote() -> None:
     """What RemoteAgent inherits comes down to methods that it overrides."""
     inherited = {
@@ -342,7 +357,7 @@ def test_every_public_method_of_a_graph_is_remote() -> None:
     assert inherited == {
         *("update_state", "aupdate_state"),  # bulk_update_state
         *("stream_events", "astream_events"),  # stream, astream
-        *("config_schema", "get_config_jsonschema", "validate"),  # deprecated, or of no use to a remote graph
+        *("config_schema", "validate"),  # deprecated, or of no use to a remote graph
     }, "Pregel has new public methods: let remote/remote_agent.py override them, or sort them in here"
 
 

@@ -273,8 +273,7 @@ class ListeningLoop(SuperstepLoop):
         self._on_change()
 
     def _on_change(self) -> None:
-        step, router = self.open_step, self.config[CONF].get(SIGNAL_ROUTER)
-        if step is None or router is None:
+        if (router := self.config[CONF].get(SIGNAL_ROUTER)) is None or (step := self.open_step) is None:
             return
         if self._closed_targets is not None:
             self._closed_targets.update(step.scheduler.closed_targets())

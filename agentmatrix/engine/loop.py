@@ -258,6 +258,11 @@ class SchedulerLoop(RecordedWritesLoop):
         if not self._result_only or writes[0][0] == INTERRUPT:
             super().output_writes(task_id, writes, cached=cached)
 
+    @property
+    def waits_to_start(self) -> bool:
+        """Whether what follows an activation starts only when a saver or a cache has answered."""
+        return self.cache is not None or self._put_futures is not None
+
     def take_saved(self) -> list[Any]:
         """The futures of the saver that keep writes of tasks that have ended; empty where nothing waits for them."""
         with self.lock:

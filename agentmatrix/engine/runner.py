@@ -191,7 +191,8 @@ class Runner(PregelRunner):
         while True:
             if loop.is_listening and not ends.stops:
                 ready += self._drive(self._events(bool(ready or at_work)))
-            self._cancel_given_up(ready, at_work, ends)
+            if loop.given_up:
+                self._cancel_given_up(ready, at_work, ends)
             if not (ready or at_work or self._waits_on(ends)):
                 if ends.is_empty and loop.goes_on():
                     ready += self._drive(self._uncached(loop.next_step() or []))
@@ -255,7 +256,9 @@ class Runner(PregelRunner):
         if error is not None:
             ends.add(task, error)
             return ()
-        return self._drive(self._successors()) if not ends.stops else ()
+        if ends.stops:
+            return ()
+        return self._drive(self._successors()) if self.loop.waits_to_start else self.loop.take_started() or ()
 
     def _drive(self, steps: Generator[Request, Any, Result]) -> Result:
         cache: Any = self.loop.cache
@@ -301,7 +304,8 @@ class Runner(PregelRunner):
             while True:
                 if loop.is_listening and not ends.stops:
                     ready += await self._adrive(self._events(bool(ready or at_work)))
-                self._cancel_given_up(ready, at_work, ends)
+                if loop.given_up:
+                    self._cancel_given_up(ready, at_work, ends)
                 if not (ready or at_work or self._waits_on(ends)):
                     if ends.is_empty and loop.goes_on():
                         ready += await self._adrive(self._uncached(loop.next_step() or []))
@@ -357,7 +361,9 @@ class Runner(PregelRunner):
         if error is not None:
             ends.add(task, error)
             return ()
-        return await self._adrive(self._successors()) if not ends.stops else ()
+        if ends.stops:
+            return ()
+        return await self._adrive(self._successors()) if self.loop.waits_to_start else self.loop.take_started() or ()
 
     async def _adrive(self, steps: Generator[Request, Any, Result]) -> Result:
         cache: Any = self.loop.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import types
@@ -87,6 +88,7 @@ __all__ = [
     "raising",
     "read_task_statuses",
     "saver_and_config",
+    "set_cache_identity",
     "thread_of",
     "unless",
     "with_cache_key",
@@ -150,7 +152,31 @@ def is_triggered(channels: Mapping[str, Any], checkpoint: Any, name: str, node: 
 
 def is_default_key(policy: CachePolicy[Any]) -> bool:
     """Whether a cache policy has no key function of its own."""
-    return policy.key_func is _DEFAULT_KEY
+    return getattr(policy.key_func, "key_func", policy.key_func) is _DEFAULT_KEY
+
+
+class IdentifiedKey:
+    """A key function of a cache policy, whose keys know the agent that they are for.
+
+    Args:
+        identity: the agent's.
+        key_func: the policy's own.
+    """
+
+    def __init__(self, identity: bytes, key_func: Callable[..., str | bytes]) -> None:
+        self.identity, self.key_func = identity, key_func
+
+    def __call__(self, *args: Any, **kwargs: Any) -> bytes:
+        key = self.key_func(*args, **kwargs)
+        return self.identity + (key.encode() if isinstance(key, str) else key)
+
+
+def set_cache_identity(graph: Any, node: str, identity: bytes) -> None:
+    """Let the keys of the results of `node` in a cache know its agent, where its results are kept."""
+    spec = graph.nodes[node]
+    if (policy := spec.cache_policy or graph.cache_policy) is not None:
+        keyed = dataclasses.replace(policy, key_func=IdentifiedKey(identity, policy.key_func))
+        graph.nodes[node] = spec.copy({"cache_policy": keyed})
 
 
 def with_cache_key(task: Task, more: Any) -> Task:

@@ -163,9 +163,10 @@ class State:
         self._reducers.tried = {}
         for key in {key for key, _ in writes}:
             if key in single:
-                for other in entries_of(self._rivals(key, activation)):
-                    raise _conflict(key, activation.node, log.nodes[other])
-                if sum(name == key for name, _ in writes) > 1:
+                if log.writers.get(key, 0) & ~activation.ancestors:
+                    for other in entries_of(self._rivals(key, activation)):
+                        raise _conflict(key, activation.node, log.nodes[other])
+                if len(writes) > 1 and sum(name == key for name, _ in writes) > 1:
                     self._try(key, activation, [value for name, value in writes if name == key], 0)
                 continue
             values = [value for name, value in writes if name == key]

@@ -22,14 +22,7 @@ from typing import Any, Final
 
 from langgraph.errors import GraphDrained
 
-from agentmatrix.errors import (
-    AgentMatrixError,
-    DeadlineExceeded,
-    HostError,
-    HostLost,
-    SignalError,
-    VersionMismatch,
-)
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, HostError, HostLost, SignalError, VersionMismatch
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
@@ -37,6 +30,7 @@ from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import tracing
 from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.config import HostRunConfig
+from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.proxies import METHODS
@@ -66,7 +60,7 @@ class HostRun:
     def __init__(self, frames: FrameStream, host: HostState) -> None:
         self.frames, self.host = frames, host
         self.protocol = HostProtocol()
-        self.codec = Codec()
+        self.codec = self._replies = Codec()
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.workers, self._ack_signal)
@@ -127,7 +121,7 @@ class HostRun:
         except AgentMatrixError as error:
             self._end(failure=error)
             return
-        self.codec = exported.codec
+        self.codec, self._replies = exported.codec, exported.codec.for_replies()
         self.host.runs.add(self)
         with self._lock:
             self._send(self.protocol.accept())
@@ -225,7 +219,7 @@ class HostRun:
     def _result_of(self, target: str, method: str, reply: pb.Reply) -> Any:
         if reply.WhichOneof("outcome") == "failure":
             raise decode_failure(reply.failure, self.codec)
-        return self.codec.decode(reply.value, f"reply of {target}.{method}")
+        return self._replies.decode(reply.value, f"reply of {target}.{method}")
 
     def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._result_of(target, method, self._send_request(target, method, args, kwargs).result())
@@ -307,10 +301,13 @@ class HostRun:
         args, kwargs = self.codec.decode(start.arguments, "arguments")
         if start.config:
             packed = self.codec.decode(start.config, "config")
-            self.config = HostRunConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
+            is_async, is_run = start.verb.startswith("a"), start.verb in _RUNS
+            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run)
             kwargs["config"] = self.config.config
+            if "context" in packed:
+                kwargs["context"] = unpack_context(packed["context"], self.codec)
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
-            if start.verb in _RUNS and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
+            if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)

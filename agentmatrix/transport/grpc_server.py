@@ -141,7 +141,7 @@ class GrpcServer(Server):
             ),
         )
 
-    async def _converse(self, _: AsyncIterator[bytes], context: Context) -> None:
+    async def _converse(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         await context.send_initial_metadata((ACCEPTED,))
         caller = _CallerStream(context, self._options.max_frame, self._admission)
         self._callers.add(caller)
@@ -149,6 +149,8 @@ class GrpcServer(Server):
             await caller.serve()
         finally:
             self._callers.discard(caller)
+        return
+        yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 
     async def _describe(self, data: bytes, context: Context) -> bytes:
         try:
@@ -290,8 +292,9 @@ class _Bearer(grpc.aio.ServerInterceptor):
 
 
 def _reject(why: str) -> grpc.RpcMethodHandler[bytes, bytes]:
-    async def reject(_: object, context: Context) -> None:
+    async def reject(_: object, context: Context) -> AsyncIterator[bytes]:
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+        yield b""
 
     # A handler of streams never waits for the request, so it answers calls of every kind.
     return grpc.stream_stream_rpc_method_handler(reject)
