@@ -1,6 +1,7 @@
 """A member of a chat group: an agent, and what one turn of it means for the group.
 
-A `Member` has no state of its own. Turns of different members may run at the same time, on any thread.
+A `Member` keeps nothing between turns but views of a transcript, by run. Turns of different members may run at the same
+time, on any thread; those of one in a run follow each other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
@@ -88,6 +90,8 @@ class Member:
             self._agent = agent
         else:
             self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
+        # By LangGraph's loop, the transcript that the last turn in a task of its own began with.
+        self._transcripts: WeakKeyDictionary[Any, Transcript] = WeakKeyDictionary()
         self._attempt = runnable(self._ask, self._aask, name=name)
         # A function reads names itself; in whatever else there may be a model.
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
@@ -114,8 +118,11 @@ class Member:
         return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
     def _begin_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None) -> Turn:
-        transcript = Transcript(messages_of(state), self._settings.names)
-        has_checkpointer = bool(self.graphs) and LoopHandle(config).has_checkpointer
+        handle, messages = LoopHandle(config), messages_of(state)
+        transcript = self._transcripts.get(handle.loop)
+        if transcript is None or not transcript.extend_from(messages) or len(transcript) != len(messages):
+            transcript = self._transcripts[handle.loop] = Transcript(messages, self._settings.names)
+        has_checkpointer = bool(self.graphs) and handle.has_checkpointer
         return self.begin_turn(state, transcript, len(transcript), {} if claims is None else claims, has_checkpointer)
 
     def begin_turn(

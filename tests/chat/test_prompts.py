@@ -7,6 +7,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -186,6 +187,8 @@ def a_member(draw: Random, kind: str, heard: Heard) -> Any:
 KINDS = ["model", "model", "model", "function", "group", "agent", "remembers", "person"]
 
 
+# About a minute of the processor, which a busy machine makes more of.
+@pytest.mark.timeout(1500)
 @settings(max_examples=EXAMPLES)
 @given(st.integers(0, 2**48))
 def test_every_prompt_can_be_sent(seed: int) -> None:
