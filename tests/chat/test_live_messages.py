@@ -226,7 +226,9 @@ async def test_in_free_conversation_words_wake_whoever_is_idle(sync: bool, saver
         async with group.live({"messages": "?"}, THREAD) as arun:
             await asyncio.to_thread(speaks_up, arun)
         result = await arun.result()
-    assert talk(result)[:3] == ["?", "Not Monday!", "Then Tuesday."] and result["stop_reason"] == "silence"
+    # Ann may have ended before what bob has said is in the transcript.
+    assert talk(result)[:2] == ["?", "Not Monday!"] and "Then Tuesday." in talk(result)[2:4]
+    assert result["stop_reason"] == "silence"
 
 
 def test_words_to_a_swarm_go_to_who_has_the_floor() -> None:
