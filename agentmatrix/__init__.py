@@ -13,7 +13,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix import speakers as speakers
     from agentmatrix import stops as stops
     from agentmatrix import testing as testing
-    from agentmatrix.agent import as_agent
+    from agentmatrix.agent import AgentSpec, as_agent
     from agentmatrix.card import AgentCard
     from agentmatrix.chat import ChatGroup
     from agentmatrix.compose import CyclicGraph, Dag
@@ -31,6 +31,7 @@ __all__ = [
     "Activation",
     "AgentCard",
     "AgentMatrixError",
+    "AgentSpec",
     "ChatGroup",
     "CyclicGraph",
     "Dag",
@@ -52,6 +53,7 @@ _HOMES = {
     "Activation": "agentmatrix.compose.activation",
     "AgentCard": "agentmatrix.card",
     "AgentMatrixError": "agentmatrix.errors",
+    "AgentSpec": "agentmatrix.agent",
     "ChatGroup": "agentmatrix.chat",
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",

@@ -20,7 +20,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
-from langgraph._internal import _config, _constants, _replay, _runnable, _scratchpad
+from langgraph._internal import _config, _constants, _replay, _runnable, _scratchpad, _timeout
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import (
@@ -29,6 +29,7 @@ from langgraph.pregel import (
     _checkpoint,
     _executor,
     _messages,
+    _retry,
     _task_status,
     _tools,
     _utils,
@@ -94,6 +95,9 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (PregelLoop._emit, (SELF, ANY, ANY, ANY), (), "virtual_tasks.py"),
     (Interrupt.from_ns, (ANY,), ("ns",), "virtual_tasks.py"),
     (RunControl.request_drain, (SELF, ANY), (), "run_control.py"),
+    (_timeout.coerce_timeout_policy, (ANY,), (), "attempts.py"),
+    (_retry.run_with_retry, (ANY, ANY), (), "attempts.py"),
+    (_retry.arun_with_retry, (ANY, ANY), (), "attempts.py"),
     # The engine takes these from execution.py.
     (_algo.apply_writes, (ANY, ANY, ANY, ANY, ANY), (), "execution.py"),
     (_algo.prepare_next_tasks, (ANY,) * 8, ("for_execution", "store", "checkpointer", "manager"), "execution.py"),

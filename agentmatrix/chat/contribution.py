@@ -5,14 +5,15 @@ Tool calls, tool results, system messages and messages that the member was given
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Final
 from uuid import uuid4
 
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     BaseMessageChunk,
+    FunctionMessage,
     HumanMessage,
     RemoveMessage,
     SystemMessage,
@@ -20,10 +21,14 @@ from langchain_core.messages import (
     message_chunk_to_message,
 )
 
+from agentmatrix.chat.authorship import SAID_BY, without_inline_name
+from agentmatrix.chat.content import is_speech, map_text, without_tool_parts
 from agentmatrix.chat.transcript import VISIBLE_TO, audience_of
 from agentmatrix.errors import SpeakerError
 
-__all__ = ["AudienceRule", "public_messages"]
+__all__ = ["AudienceRule", "new_messages", "public_messages"]
+
+_CALLS: Final = ("tool_calls", "function_call")
 
 AudienceRule = Callable[[BaseMessage], Collection[str] | str | None]
 """Gives the names of the members that may see a message which names no audience itself; None for all members."""
@@ -31,66 +36,62 @@ AudienceRule = Callable[[BaseMessage], Collection[str] | str | None]
 
 def public_messages(
     answered: Sequence[Any],
-    known_ids: Collection[str | None],
     member: str,
     members: Collection[str],
     audience_rule: AudienceRule,
+    claim_id: Callable[[str], bool],
 ) -> list[BaseMessage]:
     """The messages that a member adds to the transcript, under its name, each with an id.
 
     Args:
-        answered: the messages of its answer.
-        known_ids: the ids of the messages that it was given; these are left out.
+        answered: the new messages of its answer.
         member: the name of the member.
         members: the names of all members.
         audience_rule: gives the audience of a message that does not name one.
+        claim_id: takes an id for a message, and says whether no other one has it. A message keeps its own if it may.
 
     Raises:
         SpeakerError: the audience of a message has a name that is not in the group.
     """
-    new = [m for m in answered if _is_speech(m) and (m.id is None or m.id not in known_ids)]
-    signed = [_signed(message, member) for message in new]
-    # Without its tool calls a message may be empty.
-    return [_addressed(message, members, audience_rule) for message in signed if message.content]
+    signed = [_signed(message, member, claim_id) for message in answered if _is_public(message)]
+    return [_addressed(message, members, audience_rule) for message in signed]
 
 
-def _is_speech(message: Any) -> bool:
-    if not (isinstance(message, BaseMessage) and message.content):
+def new_messages(answered: Sequence[Any], given: Sequence[Any], *, is_state: bool) -> list[Any]:
+    """What an agent has added to the messages that it was given.
+
+    Args:
+        answered: the messages of its answer.
+        given: the messages that it was given.
+        is_state: whether it answers with all messages of its state, as graphs do. Behind the last one that it was
+            given are the new ones; in front it may have what it remembers, or a summary.
+    """
+    ids = {message.id for message in given}
+    known = [isinstance(message, BaseMessage) and message.id is not None and message.id in ids for message in answered]
+    if is_state and any(known):
+        return list(answered[len(known) - known[::-1].index(True) :])
+    return [message for message, is_known in zip(answered, known, strict=True) if not is_known]
+
+
+def _is_public(message: Any) -> bool:
+    if isinstance(message, ToolMessage | FunctionMessage | SystemMessage | RemoveMessage):
         return False
-    return not isinstance(message, ToolMessage | SystemMessage | RemoveMessage)
+    return isinstance(message, BaseMessage) and is_speech(message)
 
 
-def _signed(message: BaseMessage, member: str) -> BaseMessage:
-    """The message under the member's name, with an id and without tool calls."""
+def _signed(message: BaseMessage, member: str, claim_id: Callable[[str], bool]) -> BaseMessage:
+    """The message under the member's name, with an id of its own and without tool calls."""
     if type(message) not in (AIMessage, HumanMessage) and isinstance(message, BaseMessageChunk):
         message = message_chunk_to_message(message)
-    changes: dict[str, Any] = {}
-    if message.name != member:
-        changes["name"] = member
-    if not message.id:
+    kept = {key: value for key, value in message.additional_kwargs.items() if key not in _CALLS}
+    changes: dict[str, Any] = {"name": member, "additional_kwargs": {**kept, SAID_BY: member}}
+    if not (message.id and claim_id(message.id)):
         changes["id"] = str(uuid4())
     if isinstance(message, AIMessage):
-        changes.update(_without_tool_calls(message))
-    return message.model_copy(update=changes) if changes else message
-
-
-def _without_tool_calls(message: AIMessage) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    if message.tool_calls:
-        changes["tool_calls"] = []
-    if message.invalid_tool_calls:
-        changes["invalid_tool_calls"] = []
-    if "tool_calls" in message.additional_kwargs:
-        changes["additional_kwargs"] = {k: v for k, v in message.additional_kwargs.items() if k != "tool_calls"}
-    if (content := _without_tool_parts(message.content)) != message.content:
-        changes["content"] = content
-    return changes
-
-
-def _without_tool_parts(content: Any) -> Any:
-    if isinstance(content, str):
-        return content
-    return [part for part in content if not (isinstance(part, Mapping) and "tool" in str(part.get("type", "")))]
+        content = without_tool_parts(message.content)
+        changes["content"] = map_text(content, without_inline_name)
+        changes.update({key: [] for key in ("tool_calls", "invalid_tool_calls") if getattr(message, key)})
+    return message.model_copy(update=changes)
 
 
 def _addressed(message: BaseMessage, members: Collection[str], audience_rule: AudienceRule) -> BaseMessage:

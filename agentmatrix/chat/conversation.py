@@ -19,9 +19,13 @@ __all__ = [
     "Conversation",
     "Event",
     "append_events",
+    "handoff_to",
     "interrupted_members",
+    "last_seen",
+    "last_summary",
     "saved_results",
     "speakers_of",
+    "unknown_handoffs",
 ]
 
 EVENT_LOG: Final = "conversation"
@@ -36,27 +40,45 @@ class Event(TypedDict, total=False):
     Attributes:
         new_run: marks the first event of a run.
         speakers: the members chosen for the next turn; empty in free conversation, where members are not chosen.
+        fallback: why the speaker could not choose by itself, and who has.
         by: the member that has taken a turn.
         message_ids: the ids of the messages of that turn; empty if the member kept silent.
-        seen_messages: the number of messages in the transcript when the turn began.
+        seen_message: the id of the last message in the transcript when the turn began; None if there was none.
         seen_events: the number of events in the log when the turn began.
         goto: the members that the turn hands over to.
         results: by member, finished results of a turn that members take at once, saved because another one of them
             was interrupted or failed.
-        interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, and the `values`.
-        stop_reason: the reason why the conversation ends.
+        interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, the `values`, and
+            the time `at` which they were asked.
+        unknown: names that the turn hands over to and that nobody has; the member is told so, and asked again.
+        given: by member that the turn hands over to, the ids of the messages that it is given of those so far.
+        summaries: by member, or under "" for all of them, the summary of the transcript that the turn began with.
+        error: how the turn has failed, where the conversation goes on without it.
+        floor: in the event of a new run, the member that took the last turn of the run before, and whom it handed over
+            to: `{"by": "ann", "goto": []}`.
+        heard: the ids of messages that somebody outside has said into the run.
+        seen: in the event of a new run, by member, the `seen_message` of its last turn.
+        stop_reason: the reason why the conversation ends, unless somebody outside says something before it does.
         tokens: the tokens used; with `calls` of models and `seconds` of work, counted where a stop needs them.
     """
 
     new_run: bool
     speakers: list[str]
+    fallback: str
     by: str
     message_ids: list[str]
-    seen_messages: int
+    seen_message: str | None
     seen_events: int
     goto: list[str]
     results: dict[str, Any]
     interrupts: dict[str, Any]
+    unknown: list[str]
+    given: dict[str, list[str]]
+    summaries: dict[str, Any]
+    error: str
+    floor: dict[str, Any]
+    heard: list[str]
+    seen: dict[str, str | None]
     stop_reason: str
     tokens: int
     calls: int
@@ -64,9 +86,30 @@ class Event(TypedDict, total=False):
 
 
 def append_events(events: list[Event], new: list[Event]) -> list[Event]:
-    """The reducer of the event log. A new run starts a new log."""
+    """The reducer of the event log. A new run starts a new log, which knows who had the floor, and the summaries."""
     starts = [index for index, event in enumerate(new) if event.get("new_run")]
-    return new[starts[-1] :] if starts else [*events, *new]
+    if not starts:
+        return [*events, *new]
+    before = [*events, *new[: starts[-1]]]
+    return [{**new[starts[-1]], **_kept_of(before)}, *new[starts[-1] + 1 :]]
+
+
+def _kept_of(events: Sequence[Event]) -> Event:
+    """What the log of a new run knows of the run before."""
+    kept = Event()
+    last = next((event for event in reversed(events) if "by" in event or "floor" in event), Event())
+    if "by" in last:
+        kept["floor"] = {"by": last["by"], "goto": last.get("goto", [])}
+    elif "floor" in last:
+        kept["floor"] = last["floor"]
+    seen = {name: id for event in events for name, id in event.get("seen", {}).items()}
+    seen |= {event["by"]: event["seen_message"] for event in events if "by" in event}
+    if seen:
+        kept["seen"] = seen
+    summaries = {key: value for event in events for key, value in event.get("summaries", {}).items()}
+    if summaries:
+        kept["summaries"] = summaries
+    return kept
 
 
 @dataclass(frozen=True)
@@ -101,6 +144,26 @@ class Conversation:
     def last_turn_by(self) -> str | None:
         """The member that has taken the last turn in this run, silent or not."""
         return next((event["by"] for event in reversed(self.events) if "by" in event), None)
+
+    @property
+    def kept_floor(self) -> tuple[str | None, list[str]]:
+        """The member that took the last turn of the run before, and those whom it handed over to. For speakers that
+        keep the floor; both are in the group."""
+        floor: dict[str, Any] = next((event["floor"] for event in self.events if "floor" in event), {})
+        by = floor.get("by")
+        return by if by in self.members else None, [name for name in floor.get("goto", ()) if name in self.members]
+
+    @property
+    def decided_end(self) -> str | None:
+        """The reason to end that is decided: by a member, by a speaker, or by silence in free conversation."""
+        last = next((event for event in reversed(self.events) if "stop_reason" in event or "heard" in event), Event())
+        return last.get("stop_reason")
+
+    @property
+    def has_new_words(self) -> bool:
+        """Whether somebody outside has said something into the run since the last turn."""
+        last = next((event for event in reversed(self.events) if "by" in event or "heard" in event), Event())
+        return "heard" in last
 
     @property
     def handoff(self) -> list[str]:
@@ -159,9 +222,40 @@ def interrupted_members(events: Iterable[Event]) -> dict[str, Any]:
     """The interrupts of a log that wait for a person's answer, by member: a later turn of the member answers them."""
     interrupts: dict[str, Any] = {}
     for event in events:
-        interrupts.update(event.get("interrupts", {}))
+        for member, asked in event.get("interrupts", {}).items():
+            # A graph that asks once more goes on from where it ran at first.
+            interrupts[member] = {**asked, "ns": interrupts.get(member, asked)["ns"]}
         interrupts.pop(event.get("by", ""), None)
     return interrupts
+
+
+def last_seen(events: Sequence[Event], member: str) -> str | None:
+    """The id of the last message that the member had seen when it took its last turn, in this run or before."""
+    seen: str | None = None
+    for event in events:
+        seen = event["seen_message"] if event.get("by") == member else event.get("seen", {}).get(member, seen)
+    return seen
+
+
+def last_summary(events: Sequence[Event], key: str) -> Any:
+    """The last summary that is kept under this key; None if there is none."""
+    return next((event["summaries"][key] for event in reversed(events) if key in event.get("summaries", ())), None)
+
+
+def handoff_to(events: Sequence[Event], member: str) -> Event:
+    """The event of the last handoff to a member; an empty one if there is none."""
+    return next((event for event in reversed(events) if member in event.get("goto", ())), Event())
+
+
+def unknown_handoffs(events: Sequence[Event], member: str) -> list[str]:
+    """The names that nobody has and that a member has handed over to in its last turns, one after the other."""
+    names: list[str] = []
+    for event in reversed(events):
+        if event.get("by") == member:
+            if not event.get("unknown"):
+                break
+            names += event["unknown"]
+    return names[::-1]
 
 
 def saved_results(events: Sequence[Event]) -> dict[str, Any]:
@@ -171,5 +265,5 @@ def saved_results(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def speakers_of(events: Sequence[Event]) -> list[str]:
-    """The members chosen for the last turn."""
-    return next(event["speakers"] for event in reversed(events) if event.get("speakers"))
+    """The members chosen for the last turn; none in free conversation."""
+    return next((event["speakers"] for event in reversed(events) if event.get("speakers")), [])

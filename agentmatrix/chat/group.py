@@ -11,23 +11,33 @@ All that these nodes decide on is in the state: the messages, and the event log 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, TypedDict, get_type_hints
+from datetime import timedelta
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMessage
-from langchain_core.runnables import RunnableConfig
-from langgraph.graph import END, START, MessagesState, StateGraph, add_messages
-from langgraph.types import Checkpointer, Command
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Checkpointer, RetryPolicy, TimeoutPolicy
+from typing_extensions import TypedDict
 
+from agentmatrix.agent import AgentSpec
+from agentmatrix.agent.agent_spec import Models, Tools
+from agentmatrix.chat.authorship import AgentNameMode, provider_names
+from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGroup
 from agentmatrix.chat.contribution import AudienceRule
-from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, append_events, speakers_of
-from agentmatrix.chat.member import GroupSettings, Member, coerce_state
+from agentmatrix.chat.conversation import EVENT_LOG, Event, append_events
+from agentmatrix.chat.group_nodes import GroupNodes
+from agentmatrix.chat.history import History, HistoryRule
+from agentmatrix.chat.human import addressed, is_person
+from agentmatrix.chat.live_messages import LiveMessages
+from agentmatrix.chat.member import Member
+from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
 from agentmatrix.chat.parallel import ParallelTurns
+from agentmatrix.chat.reply import Reply, check_reply, group_output
 from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
-from agentmatrix.chat.transcript import audience_of
-from agentmatrix.chat.usage import UsageCounter
-from agentmatrix.compose.builder import ComposedGraph, check_name, did_you_mean, name_of
+from agentmatrix.chat.turn import GroupSettings
+from agentmatrix.compose.builder import check_name, did_you_mean, name_of
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.compiled_graph import (
     Graph,
@@ -38,32 +48,15 @@ from agentmatrix.pregel.compiled_graph import (
     set_subgraphs,
     write_channel,
 )
-from agentmatrix.pregel.runnables import runnable
-from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema
-from agentmatrix.pregel.task_config import parent_node_of
-from agentmatrix.pregel.virtual_tasks import LoopHandle
+from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
 
-__all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup", "GroupReply"]
+__all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup"]
 
 DEFAULT_TURNS: Final = 50
-_NEXT_TURN = "next_turn"
-_TOGETHER = "together"
-_OWN_NODES = (_NEXT_TURN, _TOGETHER)
+_OWN_NODES = (NEXT_TURN, TOGETHER)
 
 VisibleTo = Mapping[str, Sequence[str] | str] | AudienceRule
-Reply = Literal["last", "transcript"] | Callable[[list[BaseMessage]], Any]
-
-
-class GroupReply(TypedDict):
-    """The output of a group: its reply, the reason why it stopped, and the member that spoke last."""
-
-    messages: Annotated[list[AnyMessage], add_messages]
-    stop_reason: str
-    last_speaker: str | None
-
-
-class CompiledChatGroup(ComposedGraph):
-    """A compiled `ChatGroup`."""
+AgentNames = Literal["auto", "inline"] | None
 
 
 class ChatGroup:
@@ -75,7 +68,7 @@ class ChatGroup:
     graph or tool inside it sends to its parent.
 
     Args:
-        members: the agents, in order; or a mapping of names to agents.
+        members: the agents, in order; or a mapping of names to agents. `add_node` adds members with options.
         speaker: chooses the next member: one of `agentmatrix.speakers`, or a function `(state) -> name | names | None`.
         stop: ends the conversation: one of `agentmatrix.stops`, also combined by `|` and `&`, or a function of the
             state. It is asked before each turn, the first one included.
@@ -88,8 +81,17 @@ class ChatGroup:
         visible_to: the audience of messages: a mapping of authors to the members that may see their messages, or a
             function of a message that returns names; None is all members. A message may name its own audience in
             `additional_kwargs["visible_to"]`. A message with an audience is not part of the group's reply.
+        include_agent_name: how members are told who spoke, all of them or by name. `"inline"`: in the text too,
+            `<name>ann</name><content>Monday.</content>`, since most models get no names; None: by `message.name` alone;
+            `"auto"`: inline, but for functions. An answer in that form is stripped of it.
+        output_schema: the keys of the state that the group returns; by default all of them.
+        history: how much of the transcript a member is given: the last `n` messages, or `("messages", n)`; at most
+            `("tokens", n)`, counted approximately; what a function of the messages returns, or a Runnable such as
+            LangChain's `trim_messages(...)`; or a summary by LangChain's `SummarizationMiddleware`. By default all.
+            Limits and summaries keep the system messages in front, the first words of a user, and the last ones.
 
-    The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output.
+    The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output. Where the
+    provider has given a `stop_reason` of its own, that stays, and the group's is `group_stop_reason`.
     """
 
     def __init__(
@@ -104,15 +106,21 @@ class ChatGroup:
         reply: Reply = "last",
         max_turns: int = DEFAULT_TURNS,
         visible_to: VisibleTo | None = None,
+        include_agent_name: AgentNames | Mapping[str, AgentNames] = "auto",
+        output_schema: Any = None,
+        history: HistoryRule | None = None,
     ) -> None:
         if not isinstance(max_turns, int):
             raise BuildError(f"max_turns={max_turns!r} is no number of turns")
         if max_turns < 1:
             raise BuildError(f"max_turns={max_turns!r} lets nobody speak: to allow for that use stop=max_turns(0)")
-        if not (reply in ("last", "transcript") or callable(reply)):
-            raise BuildError(f"reply={reply!r} is unknown: choose 'last', 'transcript' or a function of the messages")
+        check_reply(reply)
+        modes = include_agent_name.values() if isinstance(include_agent_name, Mapping) else [include_agent_name]
+        if any(mode not in ("auto", "inline", None) for mode in modes):
+            raise BuildError(f"include_agent_name={include_agent_name!r} is unknown: choose 'inline', None or 'auto'")
         named = members.items() if isinstance(members, Mapping) else [(name_of(agent), agent) for agent in members]
         self.members: dict[str, Any] = {}
+        self._options: dict[str, MemberOptions] = {}
         for member, agent in named:
             check_name(member, {*self.members, *_OWN_NODES})
             self.members[member] = agent
@@ -126,10 +134,48 @@ class ChatGroup:
         self.reply = reply
         self.max_turns = max_turns
         self.visible_to = visible_to
+        self.include_agent_name = include_agent_name
+        self.output_schema = output_schema
+        if history is not None:
+            History(history, ())
+        self.history = history
 
-    def add_node(self, name: str, agent: Any) -> ChatGroup:
-        """Add a member."""
+    def add_node(
+        self,
+        name: str,
+        agent: Any,
+        *,
+        history: HistoryRule | None = None,
+        reply: Reply | None = None,
+        retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
+        timeout: float | timedelta | TimeoutPolicy | None = None,
+        on_error: OnError = "raise",
+    ) -> ChatGroup:
+        """Add a member.
+
+        Args:
+            name: the name of the member.
+            agent: whatever `as_agent` takes, or an `AgentSpec`.
+            history: how much of the transcript this member is given, instead of the group's rule.
+            reply: what of its messages it contributes: its `"last"` one, as a supervisor whose own agents talk before
+                it answers; the whole `"transcript"`, which is the default; or the result of a function of them.
+            retry_policy: when its agent is run again in a turn that has failed; as in LangGraph.
+            timeout: the time limit of each attempt, in seconds or as LangGraph's `TimeoutPolicy`; in async runs only.
+            on_error: when the turn has failed for good: `"raise"` ends the run with the error; `"skip"` takes it for
+                silence, with a line in the log; `"say"` has the member say that it cannot answer, and why.
+
+        Returns:
+            This group.
+
+        Raises:
+            BuildError: a duplicate or reserved name, or an option that is none.
+        """
         check_name(name, {*self.members, *_OWN_NODES})
+        if history is not None:
+            History(history, ())
+        self._options[name] = member_options(
+            name, history=history, reply=reply, retry_policy=retry_policy, timeout=timeout, on_error=on_error
+        )
         self.members[name] = agent
         return self
 
@@ -141,6 +187,8 @@ class ChatGroup:
         interrupt_before: Any = None,
         interrupt_after: Any = None,
         barriers: bool = True,
+        models: Models | None = None,
+        tools: Tools | None = None,
         **options: Any,
     ) -> CompiledChatGroup:
         """Compile to a LangGraph graph whose nodes are the members.
@@ -151,41 +199,70 @@ class ChatGroup:
             interrupt_before: members to pause before.
             interrupt_after: members to pause after.
             barriers: as in `Dag.compile`; makes no difference here, since turns follow each other.
+            models: the chat models that an `AgentSpec` among the members may name.
+            tools: the tools that it may name: a mapping, or a sequence of tools that have names.
             options: cache, store, debug, transformers, as in LangGraph.
 
         Raises:
             BuildError: the group cannot work; the message says why, and what to change.
             NotAnAgentError: a member is no agent.
         """
+        arguments = {"checkpointer": checkpointer, "name": name, "models": models, "tools": tools, **options}
+        breakpoints = {"interrupt_before": interrupt_before, "interrupt_after": interrupt_after}
         self._check_names()
         if self.speaker.is_free and (interrupt_before or interrupt_after):
             raise BuildError("members who speak freely have no turns: leave out interrupt_before= and interrupt_after=")
-        builder = StateGraph(self.state_schema, self.context_schema, output_schema=GroupReply)
-        members = self._wrap_members(frozenset(keys_of_schema(builder, self.state_schema)))
-        parallel = self._parallel_turns(members)
-        schema = _with_event_log(self.state_schema)
-        self._add_nodes(builder, members, parallel, schema)
+        hints = _hints(self.state_schema)
+        builder = self._builder(hints)
+        settings = self._settings(builder)
+        made = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
+        if len(people := [n for n, agent in made.items() if is_person(agent)]) > 1:
+            made |= {n: addressed(made[n], n) for n in people}
+        members = {n: Member(n, agent, settings, self._options.get(n, MemberOptions())) for n, agent in made.items()}
+        stop = self.stop or max_turns(self.max_turns)
+        parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings, live=LiveMessages())
+        schema = _with_event_log(hints)
+        nodes = GroupNodes(self.speaker, self.stop, self.max_turns, self.reply, self.name, settings, parallel)
+        self._add_nodes(builder, members, nodes, schema)
         native = builder.compile(
             checkpointer,
             name=name or self.name or "ChatGroup",
-            interrupt_before=interrupt_before,
-            interrupt_after=interrupt_after,
+            **breakpoints,
             **options,
         )
         _declare_subgraphs(native, members)
         # The drawing is the graph up to here: members, and the node that chooses among them.
         graph = as_class(native, CompiledChatGroup)
+        made_by = copy.copy(self)
+        made_by.members = dict(self.members)
+        graph._made_by = (made_by, {**arguments, **breakpoints})
         graph._drawing = native
-        hide_node(graph, _NEXT_TURN)
-        add_hidden_node(graph, _TOGETHER, self._together_node(parallel), schema)
+        hide_node(graph, NEXT_TURN)
+        add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
         return graph
 
+    def _builder(self, hints: dict[str, Any]) -> AnyBuilder:
+        """A builder with the schemas of state, context and output."""
+        state = StateGraph(self.state_schema)
+        if "messages" in plain_keys_of(state):
+            raise BuildError(
+                "the key 'messages' of the state_schema has no reducer, so that each turn would replace the "
+                "conversation: write messages: Annotated[list[AnyMessage], add_messages]"
+            )
+        if self.output_schema is None:
+            returned = {key: hint for key, hint in hints.items() if key not in managed_values(state)}
+        else:
+            returned = get_type_hints(self.output_schema, include_extras=True)
+            for key in sorted(returned.keys() - hints.keys()):
+                raise BuildError(f"output_schema= names {key!r}, which the state_schema has not got: add it there")
+        return StateGraph(self.state_schema, self.context_schema, output_schema=group_output(returned))
+
     def _check_names(self) -> None:
         """Raises a BuildError for a name of the speaker, of the stop or of visible_to that is not in the group."""
-        named: dict[str, Iterable[str]] = {"speaker": self.speaker.names}
+        named: dict[str, Iterable[str]] = {"speaker": self.speaker.names, "include_agent_name": self._modes()}
         named["stop"] = self.stop.names if self.stop else ()
         if isinstance(self.visible_to, Mapping):
             audiences = ((names,) if isinstance(names, str) else names for names in self.visible_to.values())
@@ -196,124 +273,40 @@ class ChatGroup:
                     f"{where}= names {member!r}, who is not in the group{did_you_mean(member, self.members)}"
                 )
 
-    def _wrap_members(self, keys: frozenset[str]) -> dict[str, Member]:
+    def _settings(self, builder: AnyBuilder) -> GroupSettings:
         rule: Any = self.visible_to
         audience_rule = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
-        settings = GroupSettings(tuple(self.members), self.state_schema, keys, audience_rule, self._counts_usage)
-        return {name: Member(name, agent, settings) for name, agent in self.members.items()}
-
-    def _parallel_turns(self, members: Mapping[str, Member]) -> ParallelTurns:
-        stop = self.stop or max_turns(self.max_turns)
-        return ParallelTurns(
-            members, is_free=self.speaker.is_free, seconds_left=stop.left, counts_usage=self._counts_usage
+        names = provider_names(self.members)
+        return GroupSettings(
+            members=tuple(self.members),
+            state_schema=self.state_schema,
+            keys=frozenset(keys_of_schema(builder, self.state_schema)),
+            audience_rule=audience_rule,
+            counts_usage=self._counts_usage,
+            history=History(self.history, tuple(names.values())) if self.history is not None else None,
+            names=names,
+            modes=self._modes(),
+            plain_keys=frozenset(plain_keys_of(builder)),
+            is_free=self.speaker.is_free,
         )
+
+    def _modes(self) -> dict[str, AgentNameMode]:
+        """By member, how it is told who spoke, where that is said."""
+        given = self.include_agent_name
+        by_member = given if isinstance(given, Mapping) else dict.fromkeys(self.members, given)
+        return {member: mode for member, mode in by_member.items() if mode != "auto"}
 
     @property
     def _counts_usage(self) -> bool:
         return bool(self.stop and self.stop.metered)
 
-    def _add_nodes(
-        self, builder: AnyBuilder, members: Mapping[str, Member], parallel: ParallelTurns, schema: Any
-    ) -> None:
+    def _add_nodes(self, builder: AnyBuilder, members: Mapping[str, Member], nodes: GroupNodes, schema: Any) -> None:
         """Adds `next_turn` and the members, each with an edge back to it."""
-        next_turn = self._next_turn_node(parallel)
-        builder.add_node(_NEXT_TURN, next_turn, input_schema=schema, destinations=(*members, END))
-        builder.add_edge(START, _NEXT_TURN)
+        builder.add_node(NEXT_TURN, nodes.next_turn(), input_schema=schema, destinations=(*members, END))
+        builder.add_edge(START, NEXT_TURN)
         for name, member in members.items():
-            builder.add_node(name, parallel.member_node(member), input_schema=schema)
-            builder.add_edge(name, _NEXT_TURN)
-
-    def _together_node(self, parallel: ParallelTurns) -> Any:
-        def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
-            conversation = self._conversation(state)
-            outcome = parallel.run(state, conversation, speakers_of(conversation.events), config)
-            return outcome.command(_NEXT_TURN)
-
-        async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
-            conversation = self._conversation(state)
-            outcome = await parallel.arun(state, conversation, speakers_of(conversation.events), config)
-            return outcome.command(_NEXT_TURN)
-
-        return runnable(together, atogether, name=_TOGETHER)
-
-    def _next_turn_node(self, parallel: ParallelTurns) -> Any:
-        def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
-            conversation = self._conversation(state)
-            if command := self._end_or_resume(conversation, config):
-                return command
-            counter, counted = self._count_selector(config)
-            names = conversation.handoff or self.speaker.next(conversation, counted)
-            command, event = self._route(conversation, names, parallel, config, counter)
-            return command or parallel.run(state, conversation, names, config).command(_NEXT_TURN, event)
-
-        async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
-            conversation = self._conversation(state)
-            if command := self._end_or_resume(conversation, config):
-                return command
-            counter, counted = self._count_selector(config)
-            names = conversation.handoff or await self.speaker.anext(conversation, counted)
-            command, event = self._route(conversation, names, parallel, config, counter)
-            return command or (await parallel.arun(state, conversation, names, config)).command(_NEXT_TURN, event)
-
-        return runnable(next_turn, anext_turn, name=_NEXT_TURN)
-
-    def _end_or_resume(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
-        """The command that ends the conversation or resumes interrupted members; None if a speaker is to be chosen."""
-        if reason := self._stop_reason(conversation):
-            return self._end(conversation, Event(stop_reason=reason), config)
-        if interrupted := conversation.interrupted:
-            return Command(goto=list(interrupted))
-        return None
-
-    def _stop_reason(self, conversation: Conversation) -> str | None:
-        if reason := next((event["stop_reason"] for event in conversation.events if "stop_reason" in event), None):
-            return reason
-        if self.stop and (reason := self.stop.reason(conversation)):
-            return reason
-        return f"max_turns bound ({self.max_turns})" if conversation.turns >= self.max_turns else None
-
-    def _count_selector(self, config: RunnableConfig) -> tuple[UsageCounter | None, RunnableConfig]:
-        """A counter, and the config to call the speaker with: the budget pays for a model that selects too."""
-        if not self._counts_usage:
-            return None, config
-        counter = UsageCounter()
-        return counter, counter.attach(config)
-
-    def _route(
-        self,
-        conversation: Conversation,
-        names: Sequence[str],
-        parallel: ParallelTurns,
-        config: RunnableConfig,
-        counter: UsageCounter | None,
-    ) -> tuple[Command[Any] | None, Event]:
-        """The command that goes to the chosen members, or None if their turns run in this task; and the event."""
-        if self.speaker.is_free:
-            return None, Event(speakers=[])
-        used = counter.usage() if counter else Event()
-        if not names:
-            return self._end(conversation, {**used, "stop_reason": f"{self.speaker.label} chose nobody"}, config), used
-        chosen: Event = {**used, "speakers": list(names)}
-        if not parallel.can_run(names, config):
-            return Command(goto=list(names), update={EVENT_LOG: [chosen]}), chosen
-        # With a checkpointer the choice is saved before the turns begin: they run in a task of their own.
-        has_checkpointer = LoopHandle(config).has_checkpointer
-        return Command(goto=_TOGETHER, update={EVENT_LOG: [chosen]}) if has_checkpointer else None, chosen
-
-    def _conversation(self, state: dict[str, Any]) -> Conversation:
-        values = {key: value for key, value in state.items() if key != EVENT_LOG}
-        return Conversation(
-            members=tuple(self.members),
-            state=coerce_state(self.state_schema, values),
-            messages=state.get("messages", []),
-            events=state.get(EVENT_LOG, []),
-        )
-
-    def _end(self, conversation: Conversation, event: Event, config: RunnableConfig) -> Command[Any]:
-        ends = {"stop_reason": event["stop_reason"], "last_speaker": conversation.last_speaker}
-        author = parent_node_of(config) or self.name
-        messages = _reply_update(self.reply, conversation.said, author, ends)
-        return Command(goto=END, update={"messages": messages, **ends, EVENT_LOG: [event]})
+            builder.add_node(name, nodes.parallel.member_node(member), input_schema=schema)
+            builder.add_edge(name, NEXT_TURN)
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:
@@ -326,33 +319,13 @@ def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:
             set_subgraphs(graph, name, member.graphs)
 
 
-def _reply_update(reply: Reply, said: list[BaseMessage], author: str | None, ends: dict[str, Any]) -> list[BaseMessage]:
-    """The update of `messages` that reduces the messages of a run to the reply.
-
-    Args:
-        reply: as of `ChatGroup`.
-        said: the messages of the run.
-        author: the name of the last message, unless the reply is the transcript.
-        ends: metadata for the last message.
-    """
-    public = [message for message in said if audience_of(message) is None]
-    if callable(reply):
-        made = reply(public)
-        kept = [AIMessage(made)] if isinstance(made, str) else [made] if isinstance(made, BaseMessage) else list(made)
-    else:
-        kept = public[-1:] if reply == "last" else public
-    ids = {message.id for message in kept}
-    dropped: list[BaseMessage] = [RemoveMessage(id=str(m.id)) for m in said if m.id not in ids]
-    if not kept:
-        return dropped
-    name = kept[-1].name if reply == "transcript" else author or kept[-1].name
-    metadata = {**kept[-1].response_metadata, **ends}
-    return [*dropped, *kept[:-1], kept[-1].model_copy(update={"name": name, "response_metadata": metadata})]
-
-
-def _with_event_log(schema: Any) -> Any:
-    """The schema that the nodes of a group read: the keys of the group's state as plain values, and the event log."""
+def _hints(schema: Any) -> dict[str, Any]:
     hints = get_type_hints(schema, include_extras=True)
     if "messages" not in hints:
         raise BuildError(f"a group's state_schema needs the key 'messages': let {schema.__name__} extend MessagesState")
+    return hints
+
+
+def _with_event_log(hints: dict[str, Any]) -> Any:
+    """The schema that the nodes of a group read: the keys of the group's state as plain values, and the event log."""
     return TypedDict("StateWithEventLog", {**hints, EVENT_LOG: Annotated[list[Event], append_events]})  # type: ignore[operator]

@@ -1,71 +1,56 @@
 """A member of a chat group: an agent, and what one turn of it means for the group.
 
-A `Member` has no state of its own. Turns of different members may run at the same time, on any thread.
+A `Member` keeps nothing between turns but views of a transcript, by run. Turns of different members may run at the same
+time, on any thread; those of one in a run follow each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, is_dataclass
-from typing import Any, NamedTuple
+import copy
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, convert_to_messages
-from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph.errors import InvalidUpdateError, ParentCommand
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
-from pydantic import BaseModel
 
-from agentmatrix.agent import as_agent, messages_in
-from agentmatrix.chat.contribution import AudienceRule, public_messages
-from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members
-from agentmatrix.chat.transcript import Transcript
+from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
+from agentmatrix.chat.authorship import AgentNameMode
+from agentmatrix.chat.contribution import new_messages, public_messages
+from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_seen, last_summary
+from agentmatrix.chat.handoff import (
+    GIVEN,
+    MOST_UNKNOWN,
+    is_known_further_out,
+    left_out_of_handoff,
+    note_on_unknown,
+    whole_handoff,
+    with_handoff_targets,
+)
+from agentmatrix.chat.history import History, Shortened
+from agentmatrix.chat.human import answer_timeout
+from agentmatrix.chat.member_options import MemberOptions
+from agentmatrix.chat.reply import replied
+from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
+from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
-from agentmatrix.errors import SpeakerError
+from agentmatrix.errors import BuildError, SpeakerError
+from agentmatrix.pregel.attempts import arun_attempts, run_attempts
 from agentmatrix.pregel.compiled_graph import PregelProtocol
-from agentmatrix.pregel.runnables import node_runnable
-from agentmatrix.pregel.task_config import command_for_node, updates_of
-from agentmatrix.pregel.virtual_tasks import reraise_interrupt
+from agentmatrix.pregel.runnables import node_runnable, runnable
+from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
+from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt, seconds_since_question
 
-__all__ = ["GroupSettings", "Member", "Turn", "coerce_state"]
+__all__ = ["Member"]
 
-
-@dataclass(frozen=True)
-class GroupSettings:
-    """The settings of a group that each member needs.
-
-    Attributes:
-        members: the names of the members.
-        state_schema: the schema of the group's state.
-        keys: the keys of that schema.
-        audience_rule: gives the audience of a message that does not name one.
-        counts_usage: whether tokens, calls and seconds are counted.
-    """
-
-    members: tuple[str, ...]
-    state_schema: Any
-    keys: frozenset[str]
-    audience_rule: AudienceRule
-    counts_usage: bool
-
-
-class Turn(NamedTuple):
-    """A turn of a member, as it begins.
-
-    Attributes:
-        input: the input of the agent.
-        known_ids: the ids of the messages in the transcript.
-        seen_messages: the number of messages that the member is given.
-        seen_events: the number of events in the log.
-        usage: the counter of the turn, if usage is counted.
-    """
-
-    input: Any
-    known_ids: Collection[str | None]
-    seen_messages: int
-    seen_events: int
-    usage: UsageCounter | None
+_NO_OPTIONS = MemberOptions()
+_log = logging.getLogger(__name__)
 
 
 class Member:
@@ -75,43 +60,115 @@ class Member:
         name: the name of the member.
         agent: whatever `as_agent` takes.
         settings: the settings of the group.
+        options: the options of the member.
+
+    Raises:
+        BuildError: the agent is a chat model with tools that nobody would run.
 
     Attributes:
         graphs: the agent, if it is a graph.
         is_model: whether the agent is a bare chat model.
     """
 
-    def __init__(self, name: str, agent: Any, settings: GroupSettings) -> None:
+    def __init__(self, name: str, agent: Any, settings: GroupSettings, options: MemberOptions = _NO_OPTIONS) -> None:
+        if tools := names_of_bound_tools(agent):
+            raise BuildError(
+                f"the member {name!r} is a chat model with the tools {', '.join(map(repr, tools))} bound to it, which "
+                "nobody would run: use as_agent(model, tools=[...])"
+            )
         self.name = name
-        self._settings = settings
-        runnable = as_agent(agent, name=name)
-        self.graphs = [runnable] if isinstance(runnable, PregelProtocol) else []
+        self._settings, self._options = settings, options
+        own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
+        self._answer_timeout = answer_timeout(agent)
+        self._history, self._summary_key = own or settings.history, name if own else ""
+        made = as_agent(agent, name=name)
+        self.graphs = [made] if isinstance(made, PregelProtocol) else []
         self.is_model = isinstance(agent, BaseChatModel)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
         if self.is_model:
             self._agent = agent
         else:
-            self._agent = runnable if isinstance(runnable, Runnable) else node_runnable(runnable, name)
+            self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
+        # By LangGraph's loop, the transcript that the last turn in a task of its own began with.
+        self._transcripts: WeakKeyDictionary[Any, Transcript] = WeakKeyDictionary()
+        self._attempt = runnable(self._ask, self._aask, name=name)
+        # A function reads names itself; in whatever else there may be a model.
+        has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
+        self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
 
-    def speak_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Any:
-        """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted."""
+    def speak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
+        """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted.
+
+        Args:
+            state: the state of the group.
+            config: the config of the task.
+            claims: as of `Turn`, where others speak at the same time.
+        """
+        if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
+            return self._silence(self._begin_in_task(state, config, claims))
         config = self._resuming(state, config)
-        transcript = Transcript(state.get("messages", []))
-        return self.speak(self.begin_turn(state, transcript, len(transcript)), config)
+        return self.speak(self._begin_in_task(state, config, claims), config)
 
-    async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Any:
+    async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
         """The same as `speak_in_task`, async."""
+        if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
+            return self._silence(self._begin_in_task(state, config, claims))
         config = self._resuming(state, config)
-        transcript = Transcript(state.get("messages", []))
-        return await self.aspeak(self.begin_turn(state, transcript, len(transcript)), config)
+        return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
-    def begin_turn(self, state: Mapping[str, Any], transcript: Transcript, seen_messages: int) -> Turn:
-        """A turn from the first `seen_messages` messages of the transcript."""
-        seen: Any = transcript.seen_by(self.name, seen_messages)
-        usage = UsageCounter() if self._settings.counts_usage else None
-        agent_input = seen if self.is_model else self._state_for_agent(state, seen)
-        return Turn(agent_input, transcript.message_ids, seen_messages, len(state.get(EVENT_LOG, ())), usage)
+    def _begin_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None) -> Turn:
+        handle, messages = LoopHandle(config), messages_of(state)
+        transcript = self._transcripts.get(handle.loop)
+        if transcript is None or not transcript.extend_from(messages) or len(transcript) != len(messages):
+            transcript = self._transcripts[handle.loop] = Transcript(messages, self._settings.names)
+        has_checkpointer = bool(self.graphs) and handle.has_checkpointer
+        return self.begin_turn(state, transcript, len(transcript), {} if claims is None else claims, has_checkpointer)
+
+    def begin_turn(
+        self,
+        state: Mapping[str, Any],
+        transcript: Transcript,
+        until: int,
+        claims: Claims,
+        has_checkpointer: bool,
+    ) -> Turn:
+        """A turn from the first `until` messages of the transcript.
+
+        Args:
+            state: the state of the group.
+            transcript: the transcript.
+            until: the number of messages.
+            claims: as of `Turn`.
+            has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
+        """
+        events = state.get(EVENT_LOG, ())
+        remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
+        left_out = left_out_of_handoff(transcript, events, self.name)
+        given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
+        if remembers and (is_go_on(given[-1]) or not transcript.has_any_since(given, last_seen(events, self.name))):
+            # A turn that was given up in the middle has left words in its memory which nobody else knows of.
+            given = with_go_on(given)
+        note, unknown = note_on_unknown(events, self.name, self._settings.members)
+        if note is not None:
+            given = with_note(given, note)
+        shared = summary = None
+        if self._history and self._history.sums_up:
+            shared = None if self._summary_key else transcript.seen_by(None, until, self._mode)
+            summary = last_summary(events, self._summary_key)
+        return Turn(
+            input=given if self.is_model else self._state_for_agent(state, given),
+            given=given,
+            known_ids=transcript.positions,
+            claims=claims,
+            seen_message=transcript.id_before(until),
+            seen_events=len(events),
+            usage=UsageCounter() if self._settings.counts_usage else None,
+            shared=shared,
+            summary=summary,
+            remembers=remembers,
+            unknown=unknown,
+        )
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
         """Take a turn.
@@ -119,21 +176,107 @@ class Member:
         Returns:
             An update of the group's state with one event, or a command for a graph further out.
         """
-        config = turn.usage.attach(config) if turn.usage else config
+        inner, pushed = self._config(turn, config)
+        summary = None
         try:
-            answer = self._agent.invoke(turn.input, config)
-        except ParentCommand as error:
-            answer = self._handoff(error, config)
-        return self._update(answer, turn)
+            if self._history:
+                short = self._history.shorten(turn.given, turn.shared, turn.summary, inner)
+                turn, summary = self._with_history(turn, short), short.summary
+            if not self._options.has_attempts:
+                answer = self._ask(turn.input, inner)
+            elif self._options.timeout:
+                raise BuildError(
+                    f"the member {self.name!r} has timeout=, and a sync run cannot cut it off: use ainvoke or astream"
+                )
+            else:
+                answer = run_attempts(self._attempt, turn.input, inner, self._options.retry_policies)
+        except Exception as error:
+            if self._is_raised(error):
+                raise
+            return self._failed(error, turn)
+        return self._update(answer, turn, config, summary, pushed)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
-        config = turn.usage.attach(config) if turn.usage else config
+        inner, pushed = self._config(turn, config)
+        summary = None
         try:
-            answer = await self._agent.ainvoke(turn.input, config)
+            if self._history:
+                short = await self._history.ashorten(turn.given, turn.shared, turn.summary, inner)
+                turn, summary = self._with_history(turn, short), short.summary
+            if not self._options.has_attempts:
+                answer = await self._aask(turn.input, inner)
+            else:
+                policies, timeout = self._options.retry_policies, self._options.timeout
+                answer = await arun_attempts(self._attempt, turn.input, inner, policies, timeout)
+        except Exception as error:
+            if self._is_raised(error):
+                raise
+            return self._failed(error, turn)
+        return self._update(answer, turn, config, summary, pushed)
+
+    def _ask(self, given: Any, config: RunnableConfig) -> Any:
+        """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
+        try:
+            return self._agent.invoke(given, config)
         except ParentCommand as error:
-            answer = self._handoff(error, config)
-        return self._update(answer, turn)
+            if command_for_node(error, config) is None:
+                raise
+            return whole_handoff(error)
+
+    async def _aask(self, given: Any, config: RunnableConfig) -> Any:
+        """The same as `_ask`, async."""
+        try:
+            return await self._agent.ainvoke(given, config)
+        except ParentCommand as error:
+            if command_for_node(error, config) is None:
+                raise
+            return whole_handoff(error)
+
+    def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
+        """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
+        config = turn.usage.attach(config) if turn.usage else config
+        if self.is_model:
+            return config, []
+        if self.graphs:
+            return with_handoff_targets(config, self._settings.members), []
+        return intercept_writes(config, "messages")
+
+    def _with_history(self, turn: Turn, short: Shortened) -> Turn:
+        """The turn with the messages that are left of it."""
+        given = with_users_words(short.messages, remembers=turn.remembers)
+        if turn.given and is_go_on(turn.given[-1]):
+            given = with_note(given, turn.given[-1])
+        if self.is_model:
+            return turn._replace(input=given, given=given)
+        if isinstance(turn.input, Mapping):
+            return turn._replace(input={**turn.input, "messages": given}, given=given)
+        changed = copy.copy(turn.input)
+        changed.messages = given
+        return turn._replace(input=changed, given=given)
+
+    def _is_raised(self, error: Exception) -> bool:
+        """Whether an error of the agent ends the run: also one that says that the group is not built right."""
+        return self._options.on_error == "raise" or isinstance(error, GraphBubbleUp | BuildError | SpeakerError)
+
+    def _failed(self, error: Exception, turn: Turn) -> dict[str, Any]:
+        """The turn of an agent that has failed for good, as silence or as a message that says so."""
+        reason = f"{type(error).__name__}: {error}"
+        _log.warning("the member %r has failed, and the conversation goes on: %s", self.name, reason)
+        words = [AIMessage(f"I cannot answer: {reason}")] if self._options.on_error == "say" else []
+        said = self._public(words, turn)
+        return {"messages": said, EVENT_LOG: [{**self._event(turn, said, None), "error": reason}]}
+
+    def _is_too_late(self, timeout: float, state: dict[str, Any], config: RunnableConfig) -> bool:
+        """Whether a person was asked longer ago than the limit, and no answer has come."""
+        if (waited := seconds_since_question(config)) is None:
+            return False
+        asked = interrupted_members(state.get(EVENT_LOG, ())).get(self.name)
+        return (time.time() - asked["at"] if asked else waited) >= timeout
+
+    def _silence(self, turn: Turn) -> dict[str, Any]:
+        """A turn in which nothing is said."""
+        return {"messages": [], EVENT_LOG: [self._event(turn, [], None)]}
 
     def _resuming(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         """The config to resume an interrupted turn of the member with; the config itself if there is none.
@@ -151,16 +294,10 @@ class Member:
         shared["messages"] = seen
         return shared if self.graphs else coerce_state(self._settings.state_schema, shared)
 
-    def _handoff(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
-        """The handoff that a graph inside the member has sent; a command for a graph further out is raised again."""
-        command = command_for_node(error, config)
-        if command is None:
-            raise error
-        return Command(goto=command.goto, update=command.update)
-
-    def _update(self, answer: Any, turn: Turn) -> Any:
+    def _update(self, answer: Any, turn: Turn, config: RunnableConfig, summary: Any, pushed: list[Any]) -> Any:
         if isinstance(answer, BaseMessage):
-            return {"messages": (said := self._public([answer], turn)), EVENT_LOG: [self._event(turn, said)]}
+            said = self._said([answer], turn)
+            return {"messages": said, EVENT_LOG: [self._event(turn, said, summary)]}
         if isinstance(answer, Command):
             if answer.graph == Command.PARENT:
                 return answer
@@ -172,46 +309,91 @@ class Member:
                 f"the member {self.name!r} answered with a {type(update).__name__}: "
                 "return a text, a message, a list of messages, a dict or a Command"
             )
-        said = self._public(_messages(update), turn)
-        event = self._event(turn, said)
+        added = new_messages(_messages(update), turn.given, is_state=bool(self.graphs))
+        # A message that is pushed once more, or returned after all, replaces the one that was pushed.
+        answered = {message.id or id(message): message for message in (*pushed, *added)} if pushed else {}
+        said = self._said(list(answered.values()) or added, turn)
+        targets = [goto] if isinstance(goto, str | Send) else list(goto)
+        unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
+        if unknown and is_known_further_out(config, unknown):
+            return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})
+        event = self._event(turn, said, summary)
+        event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
+        return {**self._changed(update, turn), "messages": said, EVENT_LOG: [event]}
+
+    def _changed(self, update: Mapping[str, Any], turn: Turn) -> dict[str, Any]:
+        """The keys of the state that the member has written.
+
+        Raises:
+            InvalidUpdateError: another one who speaks at the same time has written a key that takes one value.
+        """
         # A value that the agent hands back as it got it is no update: a reducer would add it once more.
         given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
         keys = self._settings.keys - {"messages"}
         changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
-        return {**changed, "messages": said, EVENT_LOG: [self._with_handoff(event, goto)]}
+        for key in self._settings.plain_keys & changed.keys():
+            writer = turn.claims.setdefault((turn.seen_events, key), self.name)
+            if writer != self.name and not self._settings.is_free:
+                raise InvalidUpdateError(
+                    f"the members {writer!r} and {self.name!r} wrote the key {key!r} in one turn: give it a reducer, "
+                    "as in Annotated[list, operator.add], or let only one of them write it"
+                )
+        return changed
+
+    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
+        """What the member contributes of its answer."""
+        said = self._public(answered, turn)
+        if self._options.reply is None:
+            return said
+        return self._public(list(replied(self._options.reply, said)), turn)
 
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
         group = self._settings
-        return public_messages(answered, turn.known_ids, self.name, group.members, group.audience_rule)
+        taken: set[str] = set()
 
-    def _event(self, turn: Turn, said: list[BaseMessage]) -> Event:
+        def claim_id(id: str) -> bool:
+            if id in taken or id in turn.known_ids or turn.claims.setdefault(id, self.name) != self.name:
+                return False
+            taken.add(id)
+            return True
+
+        return public_messages(answered, self.name, group.members, group.audience_rule, claim_id)
+
+    def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
         event = Event(
             by=self.name,
             message_ids=[str(message.id) for message in said],
-            seen_messages=turn.seen_messages,
+            seen_message=turn.seen_message,
             seen_events=turn.seen_events,
         )
         if turn.usage:
             event.update(turn.usage.usage())
+        if summary:
+            event["summaries"] = {self._summary_key: summary}
         return event
 
-    def _with_handoff(self, event: Event, goto: Any) -> Event:
-        targets = [goto] if isinstance(goto, str | Send) else list(goto)
-        for target in targets:
-            if target != END and target not in self._settings.members:
-                raise SpeakerError(
-                    f"the member {self.name!r} hands over to {target!r}, who is not in the group: "
-                    f"go to one of {', '.join(self._settings.members)}, or to END"
-                )
+    def _with_handoff(self, event: Event, targets: list[Any], given: Any) -> Event:
         if END in targets:
             return {**event, "stop_reason": f"{self.name} ended it"}
-        return {**event, "goto": [str(target) for target in targets]} if targets else event
+        if not targets:
+            return event
+        goto = [str(target) for target in targets]
+        if given is None:
+            return {**event, "goto": goto}
+        return {**event, "goto": goto, "given": dict.fromkeys(goto, given)}
 
+    def _told(self, event: Event, unknown: list[str], turn: Turn) -> Event:
+        """The event of a handoff to nobody: an agent that is a graph is told, and asked again.
 
-def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
-    """The state as its schema has it: an object for a pydantic model or a dataclass, otherwise the dict."""
-    is_object = isinstance(schema, type) and (issubclass(schema, BaseModel) or is_dataclass(schema))
-    return schema(**values) if is_object else values
+        Raises:
+            SpeakerError: it is no graph, or it has been told before, several times in a row.
+        """
+        if not self.graphs or turn.unknown >= MOST_UNKNOWN:
+            raise SpeakerError(
+                f"the member {self.name!r} hands over to {unknown[0]!r}, who is not in the group: "
+                f"go to one of {', '.join(self._settings.members)}, or to END"
+            )
+        return {**event, "goto": [self.name], "unknown": unknown}
 
 
 def _messages(update: Mapping[str, Any]) -> list[Any]:

@@ -13,16 +13,22 @@ pool after a fallback only, when no task of `run` is waiting. The pools have the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
+from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.types import Command
 
-from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results
+from agentmatrix.agent import messages_in
+from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results, speakers_of
+from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
+from agentmatrix.chat.turn import Claims, GroupSettings
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.runnables import runnable
@@ -61,26 +67,29 @@ class ParallelTurns:
 
     Args:
         members: all members, by name.
-        is_free: whether it is free conversation; otherwise broadcast.
         seconds_left: gives the seconds after which the conversation is cut off, or None.
-        counts_usage: whether tokens, calls and seconds are counted.
+        settings: the settings of the group.
+        live: the words that are said into runs of the group.
     """
 
     def __init__(
         self,
         members: Mapping[str, Member],
         *,
-        is_free: bool,
         seconds_left: Callable[[Conversation], float | None],
-        counts_usage: bool,
+        settings: GroupSettings,
+        live: LiveMessages,
     ) -> None:
         self._members = members
-        self._is_free = is_free
+        self._is_free = settings.is_free
         self._seconds_left = seconds_left
-        self._counts_usage = counts_usage
+        self._settings = settings
+        self.live = live
         self._numbers = {name: number for number, name in enumerate(members)}
         # By id of LangGraph's loop. A pool is removed when its run ends, so an id that Python uses again is free.
         self._pools: dict[int, Any] = {}
+        # By LangGraph's loop, for broadcasts in tasks of the members' own.
+        self._claims: WeakKeyDictionary[Any, Claims] = WeakKeyDictionary()
 
     def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
         """Whether a broadcast to these members may run in one task, because that makes no visible difference."""
@@ -91,6 +100,15 @@ class ParallelTurns:
         if loop.has_checkpointer and not all(self._members[name].is_model for name in names):
             return False
         return not (loop.is_followed or loop.breakpoints)
+
+    def raise_failure(self, config: RunnableConfig) -> None:
+        """Raises the failure of a member that was put back until what the others have said was saved.
+
+        Raises:
+            BaseException: what the member has raised.
+        """
+        if self._is_free and (pool := self._pools.get(id(LoopHandle(config).loop))) and (failed := pool.take_failed()):
+            raise _first_failure(failed)
 
     def run(
         self, state: dict[str, Any], conversation: Conversation, speakers: Sequence[str], config: Any
@@ -121,20 +139,39 @@ class ParallelTurns:
         def call(state: dict[str, Any], config: RunnableConfig) -> Any:
             if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
                 return result
-            pool = self._pools.get(id(LoopHandle(config).loop))
-            if pool and not self._is_free and member.name in pool.running:
+            if pool := self._pool_with(member, config):
                 return _result_in_task(pool.join(member.name), config)
-            return member.speak_in_task(state, config)
+            return member.speak_in_task(state, config, self._claims_in_task(state, config))
 
         async def acall(state: dict[str, Any], config: RunnableConfig) -> Any:
             if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
                 return result
-            pool = self._pools.get(id(LoopHandle(config).loop))
-            if pool and not self._is_free and member.name in pool.running:
+            if pool := self._pool_with(member, config):
                 return _result_in_task(await pool.join(member.name), config)
-            return await member.aspeak_in_task(state, config)
+            return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
 
         return runnable(call, acall, name=member.name)
+
+    def _pool_with(self, member: Member, config: RunnableConfig) -> Any:
+        """The pool in which the member's turn has begun, after a fallback."""
+        pool = self._pools.get(id(LoopHandle(config).loop)) if self._pools and not self._is_free else None
+        return pool if pool and member.name in pool.running else None
+
+    def _claims_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Claims | None:
+        """What the members have taken that speak at the same time, each in a task of its own."""
+        if len(speakers_of(state.get(EVENT_LOG, ()))) < 2:
+            return None
+        handle = LoopHandle(config)
+        if (claims := self._claims.get(handle.loop)) is None:
+            made: Claims = {}
+            for node, channel, value in handle.pending_writes:
+                if channel == "messages":
+                    made.update((message.id, node) for message in messages_in(value))
+                elif channel in self._settings.plain_keys:
+                    made[len(state.get(EVENT_LOG, ())), channel] = node
+            # Of two threads that come here at once one makes it.
+            claims = self._claims.setdefault(handle.loop, made)
+        return claims
 
     def _pool(self, config: RunnableConfig, kind: Callable[..., Any]) -> Any:
         """The pool of the run."""
@@ -142,8 +179,12 @@ class ParallelTurns:
         key = id(loop.loop)
         if key not in self._pools:
             limit, broadcast = config.get("max_concurrency"), not self._is_free
-            self._pools[key] = kind(limit, wait_for_all=broadcast, has_checkpointer=loop.has_checkpointer)
+            self._pools[key] = kind(
+                limit, self._settings.names, wait_for_all=broadcast, has_checkpointer=loop.has_checkpointer
+            )
             loop.at_exit(lambda: self._pools.pop(key).close())
+            if self._is_free and self.live.on_message(config, self._pools[key].wake):
+                self._pools[key].is_called = partial(self.live.are_waiting, config)
         self._pools[key].loop = loop
         return self._pools[key]
 
@@ -158,7 +199,7 @@ class ParallelTurns:
         saved = {} if self._is_free else {update[EVENT_LOG][-1]["by"]: update for update in pool.loop.saved}
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
         for name in () if pool.has_failed else names:
-            task = VirtualTask(pool.loop, name, f"{prefix}{self._numbers[name]:012x}")
+            task = VirtualTask(pool.loop, name, f"{prefix}{self._numbers[name]:012x}", deque())
             if name in saved:
                 pool.restore(task, saved[name])
             else:
@@ -169,32 +210,45 @@ class ParallelTurns:
         """Free conversation: the members that are not running and have a new message to see, or a pending handoff."""
         if paused := [name for name in pool.loop.breakpoints if name == "*" or name in self._members]:
             raise BuildError(f"members who speak freely have no turns to pause before or after: leave out {paused}")
-        seen = {event["by"]: event["seen_messages"] for event in conversation.events if "by" in event}
+        seen = {event["by"]: event["seen_message"] for event in conversation.events if "by" in event}
         called, has_new = conversation.pending_handoffs, pool.transcript.has_new_messages
         idle = [name for name in conversation.members if name not in pool.running]
         return [name for name in idle if name not in seen or name in called or has_new(name, seen[name])]
 
     def _outcome(self, pool: MemberPool, finished: list[FinishedTurn]) -> TurnsOutcome:
-        """The outcome of finished turns; raises the first failure.
+        """The outcome of finished turns; raises the first failure, which names its member and the others.
 
         In free conversation a failure is put back while there are other results: they are saved first, and the group's
-        next task raises it.
+        next task raises it, before anything else.
         """
         failed = [turn for turn in finished if turn.failed]
         if not self._is_free and pool.has_checkpointer and any(turn.failed or turn.interrupted for turn in finished):
             return self._fall_back(pool, finished)
         if failed and (len(failed) == len(finished) or not self._is_free):
-            raise failed[0].outcome
+            raise _first_failure(failed)
         for turn in failed:
             pool.requeue(turn)
-        updates = [dict(turn.outcome) for turn in finished if not turn.failed]
+        ended = [turn for turn in finished if not turn.failed]
+        updates = [dict(turn.outcome) for turn in ended]
         messages = [message for update in updates for message in update.pop("messages", ())]
         events: list[Event] = [event for update in updates for event in update.pop(EVENT_LOG)]
+        updates += [{key: value} for turn in ended for key, value in turn.task.beside if key in self._settings.keys]
         if self._is_free:
-            if not finished and not pool.running:
+            self._keep_last_values(updates)
+            if not (finished or pool.running or pool.is_called()):
                 events.append(Event(stop_reason="silence"))
             self._count_seconds(pool, events)
         return TurnsOutcome(updates, messages, events)
+
+    def _keep_last_values(self, updates: list[dict[str, Any]]) -> None:
+        """Leaves one value of each key that takes only one: that of the member who ended last, whether or not others
+        ended in the same moment."""
+        written: set[str] = set()
+        for update in reversed(updates):
+            for key in self._settings.plain_keys & update.keys():
+                if key in written:
+                    del update[key]
+                written.add(key)
 
     def _fall_back(self, pool: MemberPool, finished: list[FinishedTurn]) -> TurnsOutcome:
         """Goes on in the tasks of the members: finished results are in the log, the other turns stay in the pool."""
@@ -208,10 +262,21 @@ class ParallelTurns:
 
     def _count_seconds(self, pool: MemberPool, events: list[Event]) -> None:
         """Replaces the seconds of the turns, which overlap, by the seconds that have passed."""
-        if self._counts_usage:
+        if self._settings.counts_usage:
             for event in events:
                 event.pop("seconds", None)
             events.append(Event(seconds=pool.elapsed()))
+
+
+def _first_failure(failed: Sequence[FinishedTurn]) -> BaseException:
+    """The first failure, with notes as LangGraph makes them: whose it is, and who has failed too."""
+    first: BaseException = failed[0].outcome
+    notes = [f"During task with name {failed[0].task.node!r} and id {failed[0].task.id!r}"]
+    notes += [f"{turn.task.node!r} failed too: {type(turn.outcome).__name__}: {turn.outcome}" for turn in failed[1:]]
+    for note in notes:
+        if note not in getattr(first, "__notes__", ()):
+            first.add_note(note)
+    return first
 
 
 def _result_in_task(finished: FinishedTurn, config: RunnableConfig) -> Any:

@@ -141,7 +141,7 @@ def silence(turns: int | None = None) -> Stop:
         silent: set[str] = set()
         rounds = 0
         for event in reversed(conversation.events):
-            if event.get("message_ids"):
+            if event.get("message_ids") or "heard" in event:
                 break
             silent |= {event["by"]} if "by" in event else set()
             rounds += bool(event.get("speakers"))

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Final
 
@@ -43,8 +43,10 @@ class ThreadMemberPool(MemberPool):
     threads is doubled, up to the limit.
     """
 
-    def __init__(self, limit: int | None, *, wait_for_all: bool, has_checkpointer: bool) -> None:
-        super().__init__(limit, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
+    def __init__(
+        self, limit: int | None, names: Mapping[str, str], *, wait_for_all: bool, has_checkpointer: bool
+    ) -> None:
+        super().__init__(limit, names, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
         self._limit = limit
         self._queue: deque[tuple[Context, VirtualTask, Member]] = deque()
         # Entered by `with self._lock`, which is faster than the `with` of a condition, a function in Python.
@@ -61,9 +63,17 @@ class ThreadMemberPool(MemberPool):
         with self._lock:
             super().requeue(finished)
 
+    def take_failed(self) -> list[FinishedTurn]:
+        with self._lock:
+            return super().take_failed()
+
     def restore(self, task: VirtualTask, outcome: dict[str, Any]) -> None:
         with self._lock:
             super().restore(task, outcome)
+
+    def wake(self) -> None:
+        with self._lock:
+            self._changed.notify_all()
 
     def start(self, task: VirtualTask, member: Member) -> None:
         with self._lock:
@@ -97,9 +107,9 @@ class ThreadMemberPool(MemberPool):
 
     def _speak(self, task: VirtualTask, member: Member) -> Any:
         with self._lock:
-            turn = member.begin_turn(self._state, self.transcript, len(self.transcript))
+            turn = self._begin_turn(member, len(self.transcript))
         config = task.enter()
-        if config["callbacks"] is None:
+        if not config["callbacks"]:
             return member.speak(turn, config)
         self.loop.emit_start(task, self._state)
         return self._traced(member, turn).invoke(self._state, config)
@@ -155,7 +165,8 @@ class ThreadMemberPool(MemberPool):
         wanted = min(wanted, self._threads + len(self._queue), self._limit or wanted)
         for _ in range(wanted - self._threads):
             self._threads += 1
-            threading.Thread(target=self._work, name="chat-member").start()
+            # Python ends without those that a stop has left behind in the call of a model.
+            threading.Thread(target=self._work, name="chat-member", daemon=True).start()
 
     def close(self) -> None:
         """Starts no more turns. Running turns end by themselves; nothing uses their results. Called as the run ends."""

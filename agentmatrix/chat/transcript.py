@@ -1,16 +1,62 @@
-"""The transcript of a chat group as each of its members sees it. No engine, no state of a run."""
+"""The transcript of a chat group as each of its members sees it. No engine, no state of a run.
+
+What a member is given can be sent to any provider: words, pictures, sounds and files, no calls of tools, no thoughts,
+no empty messages; a system message at most at the beginning; a user's message first and last, and between two messages
+of assistants. `tests/chat/provider_rules.py` has these rules with their sources.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+from uuid import uuid4
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    FunctionMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+    convert_to_messages,
+)
 
-__all__ = ["VISIBLE_TO", "Transcript", "audience_of"]
+from agentmatrix.agent import messages_in
+from agentmatrix.chat.authorship import (
+    SAID_BY,
+    AgentNameMode,
+    author_of,
+    provider_name,
+    with_inline_name,
+    without_inline_name,
+)
+from agentmatrix.chat.content import Content, as_heard, as_said, is_text, map_text, user_content
+
+__all__ = [
+    "BEGIN",
+    "GO_ON",
+    "VISIBLE_TO",
+    "Transcript",
+    "audience_of",
+    "id_in_transcript",
+    "is_go_on",
+    "messages_of",
+    "with_go_on",
+    "with_note",
+    "with_users_words",
+]
 
 VISIBLE_TO: Final = "visible_to"
 """The key in a message's `additional_kwargs` that names the members that may see it."""
+BEGIN: Final = "Begin."
+"""What a member is told where nobody has said anything that it may see."""
+GO_ON: Final = "Go on."
+"""What a member is told where nobody else has said anything since its own last words."""
+
+_SYSTEM = "system"
+_HEARD = "heard:"
+_GO_ON_IDS = ("after:", "before:", "begin:")
 
 
 class Transcript:
@@ -19,19 +65,30 @@ class Transcript:
     It grows with the conversation. The view that most members share is converted once, so that a turn costs a copy of a
     list. Not thread-safe: `ThreadMemberPool` uses it under its lock.
 
+    In a member's view each message has an id, which is not the one of the transcript where the message was changed: an
+    agent that answers with an id of the transcript, as canned and cached answers do, replaces nothing in its state.
+
     Args:
         messages: the messages of the state.
+        names: by member, the name that it has in prompts.
 
     Attributes:
-        message_ids: the ids of all messages.
+        positions: by id, the positions of all messages.
     """
 
-    def __init__(self, messages: Sequence[BaseMessage]) -> None:
-        self.message_ids: set[str | None] = set()
+    def __init__(self, messages: Sequence[BaseMessage], names: Mapping[str, str]) -> None:
+        self.positions: dict[str, int] = {}
+        self._names = names
         self._messages: list[BaseMessage] = []
-        self._as_seen_by_others: list[BaseMessage] = []
-        self._indexes_by_author: dict[str, list[int]] = {}
-        # Messages with an audience: by index, the members that may see it, its author included.
+        # By mode, the messages as those see them who have not said them; None for what nobody is given.
+        self._heard: dict[AgentNameMode, list[BaseMessage | None]] = {}
+        self._positions_by_author: dict[str, list[int]] = {}
+        # Words of assistants without a name, which stay an assistant's for everybody.
+        self._assistants: list[int] = []
+        self._has_unheard = False
+        # System messages in front of all others.
+        self._leading_system = 0
+        # Messages with an audience: by position, the members that may see it, its author included.
         self._audiences: dict[int, frozenset[str]] = {}
         # For `has_new_messages`: the last public message, the last one by another author than that one, and for each
         # member the last message with an audience.
@@ -43,21 +100,28 @@ class Transcript:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def id_before(self, position: int) -> str | None:
+        """The id of the message before a position, which `has_new_messages` takes; None at the beginning."""
+        return self._messages[position - 1].id or f"#{position - 1}" if position else None
+
     def append(self, messages: Sequence[BaseMessage]) -> None:
         """Adds messages at the end."""
-        for index, message in enumerate(messages, len(self._messages)):
-            author = message.name or ""
-            self._as_seen_by_others.append(_as_seen_by_others(message))
-            self._indexes_by_author.setdefault(author, []).append(index)
+        for position, message in enumerate(messages, len(self._messages)):
+            author = author_of(message)
+            self._messages.append(message)
+            self.positions[message.id or f"#{position}"] = position
+            self._positions_by_author.setdefault(author, []).append(position)
+            if not author and isinstance(message, AIMessage):
+                self._assistants.append(position)
+            if position == self._leading_system and isinstance(message, SystemMessage):
+                self._leading_system += 1
             if (audience := audience_of(message)) is not None:
-                self._audiences[index] = audience | {author}
-                self._last_addressed.update(dict.fromkeys(audience - {author}, index))
+                self._audiences[position] = audience | {author}
+                self._last_addressed.update(dict.fromkeys(audience - {author}, position))
             else:
                 if author != self._last_author:
                     self._last_public_by_another, self._last_author = self._last_public, author
-                self._last_public = index
-        self._messages.extend(messages)
-        self.message_ids.update(message.id for message in messages)
+                self._last_public = position
 
     def extend_from(self, messages: Sequence[BaseMessage]) -> bool:
         """Appends the messages that it lacks, if one of the two is a prefix of the other.
@@ -74,20 +138,108 @@ class Transcript:
         self.append(messages[common:])
         return True
 
-    def seen_by(self, member: str, until: int) -> list[BaseMessage]:
-        """The messages that `member` may see among the first `until`, as this member sees them."""
-        seen = self._as_seen_by_others[:until]
-        for index in self._indexes_by_author.get(member, ()):
-            if index < until:
-                seen[index] = _as_seen_by_author(self._messages[index])
-        if not self._audiences:
-            return seen
-        return [message for index, message in enumerate(seen) if member in self._audiences.get(index, (member,))]
+    def seen_by(
+        self,
+        member: str | None,
+        until: int,
+        mode: AgentNameMode = None,
+        *,
+        remembers: bool = False,
+        left_out: Collection[int] = (),
+    ) -> list[BaseMessage]:
+        """The messages that `member` may see among the first `until`, as this member sees them.
 
-    def has_new_messages(self, member: str, since: int) -> bool:
-        """Whether `member` may see a message of another author behind the first `since` messages."""
+        Args:
+            member: the name of the member; None for nobody, who sees what all members see.
+            until: the number of messages.
+            mode: how it is told who spoke.
+            remembers: whether it has a memory of its own: it is not given again what it has said itself.
+            left_out: positions of messages that it is not given.
+        """
+        seen: list[BaseMessage | None] = self._heard_until(until, mode)[:until]
+        has_gaps, kept_back = self._has_unheard, set[int]()
+        own = [position for position in self._positions_by_author.get(member or "", ()) if member and position < until]
+        for position in own:
+            said = self._messages[position]
+            seen[position] = _own(said, position, self._names[member or ""])
+            has_gaps |= seen[position] is None
+            if remembers and SAID_BY in said.additional_kwargs:
+                kept_back.add(position)
+        if remembers:
+            # Where they come to stand in its memory nobody knows.
+            for position in range(min(self._leading_system, until)):
+                message = self._messages[position]
+                seen[position] = _heard(message, position, user_content(message.content), _SYSTEM, mode)
+        for position, audience in self._audiences.items():
+            if position < until and member not in audience:
+                seen[position], has_gaps = None, True
+        for position in left_out:
+            if position < until:
+                seen[position], has_gaps = None, True
+        if has_gaps or remembers:
+            return with_users_words(seen, kept_back, remembers=remembers)
+        return self._with_users_between(seen, [*own, *(p for p in self._assistants if p < until)])  # type: ignore[arg-type]
+
+    def _with_users_between(self, seen: list[BaseMessage], assistants: list[int]) -> list[BaseMessage]:
+        """The same as `with_users_words`, where all messages are seen: only the assistants' are looked at."""
+        users_before = {position + 1 for position in assistants} | {self._leading_system}
+        added = 0
+        for position in sorted(assistants):
+            if position in users_before:
+                before = seen[position + added - 1] if position > self._leading_system else None
+                seen.insert(position + added, _users(before))
+                added += 1
+        if len(seen) - added in users_before:
+            seen.append(_users(seen[-1] if len(seen) > self._leading_system else None))
+        return seen
+
+    def has_new_messages(self, member: str, since: str | None) -> bool:
+        """Whether `member` may see a message of another author behind the one with the id `since`."""
         last = self._last_public_by_another if member == self._last_author else self._last_public
-        return max(last, self._last_addressed.get(member, -1)) >= since
+        return max(last, self._last_addressed.get(member, -1)) > self.positions.get(since or "", -1)
+
+    def has_any_since(self, given: Sequence[BaseMessage], since: str | None) -> bool:
+        """Whether one of the messages that a member is given stands behind the one with the id `since`."""
+        last = self.positions.get(since or "", -1)
+        return any(self.positions.get(id_in_transcript(str(message.id)), -1) > last for message in given)
+
+    def _heard_until(self, until: int, mode: AgentNameMode) -> list[BaseMessage | None]:
+        heard = self._heard.setdefault(mode, [])
+        for position in range(len(heard), until):
+            heard.append(view := self._heard_by_others(self._messages[position], position, mode))
+            self._has_unheard |= view is None
+        return heard
+
+    def _heard_by_others(self, message: BaseMessage, position: int, mode: AgentNameMode) -> BaseMessage | None:
+        if isinstance(message, ToolMessage | FunctionMessage | RemoveMessage):
+            return None
+        if isinstance(message, AIMessage):
+            if not message.name:
+                return _own(message, position)
+            return _heard(message, position, as_heard(message), self._name_in_prompts(message), mode)
+        content = user_content(message.content)
+        if isinstance(message, SystemMessage):
+            if position < self._leading_system:
+                return _without_own_keys(message) if content else None
+            return _heard(message, position, content, _SYSTEM, mode)
+        return _heard(message, position, content, self._name_in_prompts(message), mode)
+
+    def _name_in_prompts(self, message: BaseMessage) -> str | None:
+        if author := self._names.get(author_of(message)):
+            return author
+        if not message.name:
+            return None
+        name = provider_name(message.name)
+        # Somebody who has a member's name, and is no member.
+        return f"{name[:56]}_user" if name in self._names.values() else name
+
+
+def messages_of(state: Mapping[str, Any]) -> list[BaseMessage]:
+    """The messages of a group's state. A reducer of one's own may leave texts, pairs and dicts as they are."""
+    messages = messages_in(state.get("messages"))
+    if all(issubclass(kind, BaseMessage) for kind in {type(message) for message in messages}):
+        return messages
+    return convert_to_messages(messages)
 
 
 def audience_of(message: BaseMessage) -> frozenset[str] | None:
@@ -98,21 +250,96 @@ def audience_of(message: BaseMessage) -> frozenset[str] | None:
     return frozenset((names,) if isinstance(names, str) else names)
 
 
-def _as_seen_by_others(message: BaseMessage) -> BaseMessage:
-    if isinstance(message, AIMessage):
-        return HumanMessage(content=message.content, name=message.name, id=message.id)
-    return _without_audience(message)
+def with_note(given: list[BaseMessage], note: BaseMessage) -> list[BaseMessage]:
+    """The messages that a member is given, and a note to it, which stands for being told to go on."""
+    return [*(given[:-1] if given and is_go_on(given[-1]) else given), note]
 
 
-def _as_seen_by_author(message: BaseMessage) -> BaseMessage:
-    if not isinstance(message, AIMessage | SystemMessage):
-        return AIMessage(content=message.content, name=message.name, id=message.id)
-    return _without_audience(message)
+def with_go_on(given: list[BaseMessage]) -> list[BaseMessage]:
+    """The messages that a member is given that remembers all of them, and a new one that has it speak."""
+    return with_note(given, HumanMessage(GO_ON, id=f"after:{uuid4()}"))
 
 
-def _without_audience(message: BaseMessage) -> BaseMessage:
+def is_go_on(message: BaseMessage) -> bool:
+    """Whether a message is no user's, but stands where providers want one."""
+    return isinstance(message, HumanMessage) and str(message.id or "").startswith(_GO_ON_IDS)
+
+
+def with_users_words(
+    seen: Sequence[BaseMessage | None], kept_back: Collection[int] = (), *, remembers: bool = False
+) -> list[BaseMessage]:
+    """The messages that are seen, with a user's word where providers want one.
+
+    Args:
+        seen: the messages, None for one that is not seen.
+        kept_back: the positions of those that the member remembers. It also remembers what stood between them.
+        remembers: whether it has a memory of its own, in which an assistant's words may come to stand anywhere.
+    """
+    sendable: list[BaseMessage] = []
+    last: BaseMessage | None = None
+    for position, message in enumerate(seen):
+        if message is None:
+            continue
+        if position not in kept_back:
+            if isinstance(message, AIMessage) and remembers and not (last and is_go_on(last)):
+                sendable.append(HumanMessage(GO_ON, id=f"before:{message.id}"))
+            elif isinstance(message, AIMessage) and not isinstance(last, HumanMessage):
+                sendable.append(_users(last))
+            sendable.append(message)
+        if not isinstance(message, SystemMessage):
+            last = message
+    if not isinstance(last, HumanMessage):
+        sendable.append(_users(last))
+    return sendable
+
+
+def _users(before: BaseMessage | None) -> BaseMessage:
+    """A user's word behind a message of an assistant, or in front of all."""
+    return HumanMessage(GO_ON, id=f"after:{before.id}") if before else HumanMessage(BEGIN, id="begin:")
+
+
+def _own(message: BaseMessage, position: int, name: str | None = None) -> BaseMessage | None:
+    """A message as its author sees it, and one of an assistant without a name as all see it."""
+    said = as_said(message)
+    return AIMessage(said, name=name, id=_changed_id(message, position)) if said else None
+
+
+def _heard(
+    message: BaseMessage, position: int, content: Content, name: str | None, mode: AgentNameMode
+) -> BaseMessage | None:
+    """A message as a user's, under a name."""
+    if not content:
+        return None
+    if name:
+        # A group in a group is told of authors in the text: who reads names there is not told so again.
+        content = (
+            _inline(content, name) if mode == "inline" else map_text(content, lambda t: without_inline_name(t, name))
+        )
+    if isinstance(message, HumanMessage) and message.name == name and message.content == content and message.id:
+        return _without_own_keys(message)
+    return HumanMessage(content, name=name, id=_changed_id(message, position))
+
+
+def _inline(content: Content, name: str) -> Content:
+    if isinstance(content, str):
+        return with_inline_name(content, name)
+    words = "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in content if is_text(part))
+    others = [part for part in content if not is_text(part)]
+    return [{"type": "text", "text": with_inline_name(words, name)}, *others]
+
+
+def _changed_id(message: BaseMessage, position: int) -> str:
+    return f"{_HEARD}{message.id or position}"
+
+
+def id_in_transcript(id: str) -> str:
+    """The id in the transcript of a message that a member was given under another one."""
+    return id.removeprefix(_HEARD)
+
+
+def _without_own_keys(message: BaseMessage) -> BaseMessage:
     # The audience is no business of a reader, and a group inside a member would take it for its own.
-    if VISIBLE_TO not in message.additional_kwargs:
+    kept = {key: value for key, value in message.additional_kwargs.items() if key not in (VISIBLE_TO, SAID_BY)}
+    if len(kept) == len(message.additional_kwargs):
         return message
-    kept = {key: value for key, value in message.additional_kwargs.items() if key != VISIBLE_TO}
     return message.model_copy(update={"additional_kwargs": kept})

@@ -16,21 +16,27 @@ import asyncio
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
+from langgraph.config import get_config
 from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
 from agentmatrix.chat.conversation import EVENT_LOG, Event
-from agentmatrix.chat.member import Member, Turn
+from agentmatrix.chat.member import Member
 from agentmatrix.chat.transcript import Transcript
+from agentmatrix.chat.turn import Claims, Turn
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
 __all__ = ["AsyncMemberPool", "FinishedTurn", "MemberPool"]
+
+
+_CANCEL_SECONDS: Final = 1.0
+"""How long the end of a run waits for turns that it has cancelled."""
 
 
 class FinishedTurn(NamedTuple):
@@ -68,6 +74,7 @@ class MemberPool(ABC):
 
     Args:
         limit: how many turns may run at a time; None is no limit.
+        names: by member, the name that it has in prompts.
         wait_for_all: whether it is a broadcast: all members get the same transcript, and `wait` returns when all have
             spoken. Otherwise it is free conversation, and `wait` returns when one has.
         has_checkpointer: whether the run has a checkpointer.
@@ -76,15 +83,22 @@ class MemberPool(ABC):
         running: by member, its task (async) or None, from its start until it is collected.
         loop: LangGraph's loop, as seen from the current task of the group.
         transcript: the messages that the next turn begins with.
+        claims: as of `Turn`.
         has_failed: whether a finished turn that was not collected has raised.
+        is_called: says whether somebody outside has said something that the group has not taken yet.
     """
 
-    def __init__(self, limit: int | None, *, wait_for_all: bool, has_checkpointer: bool) -> None:
+    def __init__(
+        self, limit: int | None, names: Mapping[str, str], *, wait_for_all: bool, has_checkpointer: bool
+    ) -> None:
         self.running: dict[str, Any] = {}
         self.loop: LoopHandle
-        self.transcript = Transcript([])
+        self._names = names
+        self.transcript = Transcript([], names)
+        self.claims: Claims = {}
         self.has_checkpointer = has_checkpointer
         self.has_failed = False
+        self.is_called: Callable[[], bool] = lambda: False
         self._wait_for_all = wait_for_all
         self._state: dict[str, Any] = {}
         self._closed = False
@@ -97,6 +111,10 @@ class MemberPool(ABC):
     @abstractmethod
     def start(self, task: VirtualTask, member: Member) -> None:
         """Start a turn."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Has `wait` look again whether it can return. Called on any thread."""
 
     def elapsed(self) -> float:
         """The seconds since the last call, or since the pool was made."""
@@ -111,14 +129,23 @@ class MemberPool(ABC):
         """
         self._state = state
         if not self.transcript.extend_from(messages):
-            self.transcript = Transcript(messages)
+            self.transcript = Transcript(messages, self._names)
             for finished in self._finished.values():
                 self._append(finished)
+        self._has_news |= any(map(self._has_more_to_hear, self._finished.values()))
 
     def requeue(self, finished: FinishedTurn) -> None:
         """Puts a collected turn back, for the next `wait`."""
         self.running[finished.task.node] = None
         self._finish(finished.task, finished.outcome)
+
+    def take_failed(self) -> list[FinishedTurn]:
+        """Takes the turns that have raised, and were put back."""
+        failed = [turn for turn in self._finished.values() if turn.failed] if self.has_failed else []
+        for turn in failed:
+            del self._finished[turn.task.node], self.running[turn.task.node]
+        self.has_failed = False
+        return failed
 
     def restore(self, task: VirtualTask, outcome: dict[str, Any]) -> None:
         """Adds a turn that had finished, and was saved, before the run was killed."""
@@ -129,14 +156,13 @@ class MemberPool(ABC):
         """Records the end of a turn: its update, or what it raised."""
         if isinstance(outcome, GraphInterrupt):
             values = [interrupt.value for interrupt in outcome.args[0]]
-            outcome = {EVENT_LOG: [Event(interrupts={task.node: {"ns": task.namespace, "values": values}})]}
+            asked = {"ns": task.namespace, "values": values, "at": time.time()}
+            outcome = {EVENT_LOG: [Event(interrupts={task.node: asked})]}
         elif isinstance(outcome, Command):
             outcome = ParentCommand(outcome)
         finished = FinishedTurn(task, outcome, outcome[EVENT_LOG][-1] if isinstance(outcome, dict) else Event())
         self._has_interrupt |= finished.interrupted
-        # A member that kept silent before it had heard the last messages begins again at once.
-        seen = finished.event.get("seen_messages", 0)
-        self._has_news |= not finished.is_silent or self.transcript.has_new_messages(task.node, seen)
+        self._has_news |= not finished.is_silent or self._has_more_to_hear(finished)
         self.has_failed |= finished.failed
         self._finished[task.node] = finished
         self._append(finished)
@@ -144,6 +170,10 @@ class MemberPool(ABC):
             self._emit(finished)
         elif self._wait_for_all and not (finished.failed or finished.interrupted):
             self._unsaved.append(finished)
+
+    def _has_more_to_hear(self, finished: FinishedTurn) -> bool:
+        """Whether the member has not heard the last messages: it begins again at once, also if it kept silent."""
+        return self.transcript.has_new_messages(finished.task.node, finished.event.get("seen_message"))
 
     def _append(self, finished: FinishedTurn) -> None:
         if not (self._wait_for_all or self.has_checkpointer) and finished.event.get("message_ids"):
@@ -174,13 +204,14 @@ class MemberPool(ABC):
 
         - A broadcast: all turns, or a failure. With a checkpointer an interrupt too, because the turns that still run
           fall back to tasks of their own.
-        - Free conversation: a turn that may give others a reason to begin. After an interrupt: all turns, or a failure.
+        - Free conversation: a turn that may give others a reason to begin, or words from outside. After an interrupt:
+          all turns, or a failure.
         """
         if len(self._finished) == len(self.running):
             return True
         if self._wait_for_all:
             return self.has_failed or (self.has_checkpointer and self._has_interrupt)
-        return self.has_failed if self._has_interrupt else self._has_news
+        return self.has_failed if self._has_interrupt else self._has_news or self.is_called()
 
     def _collect(self) -> list[FinishedTurn]:
         """Takes the finished turns: of a broadcast by name, in free conversation in the order of their ends."""
@@ -193,14 +224,18 @@ class MemberPool(ABC):
                 self._emit(finished)
         return sorted(collected, key=lambda finished: finished.task.node) if self._wait_for_all else collected
 
+    def _begin_turn(self, member: Member, until: int) -> Turn:
+        return member.begin_turn(self._state, self.transcript, until, self.claims, self.has_checkpointer)
+
     def _traced(self, member: Member, turn: Turn) -> Runnable[Any, Any]:
         """The turn as a Runnable that callbacks see, as they see a node."""
 
-        def speak(state: dict[str, Any], config: RunnableConfig) -> Any:
-            return member.speak(turn, config)
+        # The config of the context has the callbacks for what runs inside, the one that is passed those of the turn.
+        def speak(state: dict[str, Any]) -> Any:
+            return member.speak(turn, get_config())
 
-        async def aspeak(state: dict[str, Any], config: RunnableConfig) -> Any:
-            return await member.aspeak(turn, config)
+        async def aspeak(state: dict[str, Any]) -> Any:
+            return await member.aspeak(turn, get_config())
 
         return runnable(speak, aspeak, name=member.name, trace=True)
 
@@ -208,10 +243,16 @@ class MemberPool(ABC):
 class AsyncMemberPool(MemberPool):
     """Turns in tasks of an event loop."""
 
-    def __init__(self, limit: int | None, *, wait_for_all: bool, has_checkpointer: bool) -> None:
-        super().__init__(limit, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
+    def __init__(
+        self, limit: int | None, names: Mapping[str, str], *, wait_for_all: bool, has_checkpointer: bool
+    ) -> None:
+        super().__init__(limit, names, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
         self._semaphore = asyncio.Semaphore(limit) if limit else None
         self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._changed.set)
 
     def start(self, task: VirtualTask, member: Member) -> None:
         coroutine = self._run(task, member, len(self.transcript))
@@ -234,8 +275,8 @@ class AsyncMemberPool(MemberPool):
             self._on_done(task, outcome)
 
     async def _speak(self, task: VirtualTask, member: Member, seen_messages: int) -> Any:
-        turn, config = member.begin_turn(self._state, self.transcript, seen_messages), task.enter()
-        if config["callbacks"] is None:
+        turn, config = self._begin_turn(member, seen_messages), task.enter()
+        if not config["callbacks"]:
             return await member.aspeak(turn, config)
         self.loop.emit_start(task, self._state)
         return await self._traced(member, turn).ainvoke(self._state, config)
@@ -273,4 +314,6 @@ class AsyncMemberPool(MemberPool):
         tasks = [task for task in self.running.values() if task]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            # A model that does not let itself be cancelled does not hold up the end of the group.
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)

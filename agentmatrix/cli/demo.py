@@ -28,7 +28,10 @@ def demo(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Chat model for the critics, provider:name (needs the extra `models`).", show_default=False),
+        typer.Option(
+            help="Chat model for the critics: provider:name (extra `models`), or local (extra `local`, no key).",
+            show_default=False,
+        ),
     ] = None,
     opponent: Annotated[Opponent, typer.Option(help="Who plays black.")] = Opponent.team,
     no_kill: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -13,7 +14,8 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import CachePolicy, Command, RetryPolicy, TimeoutPolicy, TracePolicy
 
-from agentmatrix.agent import as_agent
+from agentmatrix.agent import AgentSpec, as_agent
+from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.live.live_run import LiveMixin
@@ -90,6 +92,8 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         super().__init__(state_schema, context_schema, input_schema=input_schema, output_schema=output_schema)
         self.name = name
         self._graphs: dict[str, AnyGraph] = {}
+        # By node, the agent as data and the maps around it: `compile` makes the agent.
+        self._agent_specs: dict[str, tuple[AgentSpec, Map | None, Map | None]] = {}
         self._groups: dict[str, tuple[Group, ...]] = {}
         self._concurrent: set[str] = set()
         self._labels: Mapping[tuple[str, str], str] = {}
@@ -118,7 +122,7 @@ class Builder(StateGraph[Any, Any, Any, Any]):
 
         Args:
             node: the name, or the agent itself if it has a name of its own.
-            action: the agent: whatever `as_agent` takes.
+            action: the agent: whatever `as_agent` takes, or an `AgentSpec`.
             input_map: makes the agent's input from the node's input, where their schemas differ.
             output_map: makes the node's update from what the agent returned.
             defer: start only when all else has ended.
@@ -143,11 +147,11 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         name, agent = (node, action) if isinstance(node, str) else (name_of(node), node)
         check_name(name, self.nodes)
         key = "messages" if "messages" in self.channels and "__root__" not in self.channels else None
-        agent = as_agent(agent, name=name, key=key)
-        if isinstance(agent, PregelProtocol):
-            self._graphs[name] = agent
-        if input_map or output_map:
-            agent = _adapted(agent, name, input_map, output_map)
+        if isinstance(agent, AgentSpec):
+            self._agent_specs[name] = (agent, input_map, output_map)
+            agent = _unresolved
+        else:
+            agent = self._node_agent(name, as_agent(agent, name=name, key=key), input_map, output_map)
         super().add_node(
             name,
             agent,
@@ -162,6 +166,27 @@ class Builder(StateGraph[Any, Any, Any, Any]):
             trace_policy=trace_policy,
         )
         return self
+
+    def _node_agent(self, name: str, agent: Any, input_map: Map | None, output_map: Map | None) -> Any:
+        """The agent with its maps; a graph is kept by the name of the node."""
+        if isinstance(agent, PregelProtocol):
+            self._graphs[name] = agent
+        return _adapted(agent, name, input_map, output_map) if input_map or output_map else agent
+
+    def _with_agents(self, models: Models | None, tools: Tools | None) -> Self:
+        """A copy with an agent in place of each `AgentSpec`; this builder itself if it has none.
+
+        Raises:
+            BuildError: a spec names a model or a tool that is not there.
+        """
+        if not self._agent_specs:
+            return self
+        whole = copy_builder(self)
+        whole._graphs, whole._agent_specs = dict(self._graphs), {}
+        for name, (spec, input_map, output_map) in self._agent_specs.items():
+            agent = whole._node_agent(name, spec.compile(models, tools), input_map, output_map)
+            whole.nodes[name] = replace(whole.nodes[name], runnable=node_runnable(agent, name))
+        return whole
 
     def _handled(self, node: str) -> tuple[str, ...]:
         """The nodes that the error handler of `node` says it may go to."""
@@ -400,3 +425,8 @@ def _adapted(agent: Any, name: str, input_map: Map | None, output_map: Map | Non
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _unresolved(state: Any) -> Any:
+    """Stands for an `AgentSpec` until `compile`."""
+    raise BuildError("an AgentSpec runs once compile(models=..., tools=...) has made an agent of it")

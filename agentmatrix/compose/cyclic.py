@@ -8,6 +8,7 @@ from typing import Any
 from langgraph.graph import END, START
 from langgraph.types import Checkpointer
 
+from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.compose.builder import Builder
 from agentmatrix.compose.ends import record_commands_to_end, record_routes_to_end
 from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
@@ -57,6 +58,8 @@ class CyclicGraph(Builder):
         name: str | None = None,
         max_rounds: int | None = None,
         barriers: bool | None = None,
+        models: Models | None = None,
+        tools: Tools | None = None,
         **options: Any,
     ) -> CompiledCyclicGraph:
         """Compile to a LangGraph graph.
@@ -66,11 +69,15 @@ class CyclicGraph(Builder):
             name: the name of the graph.
             max_rounds: rounds a loop may take in one run; by default what the builder was given.
             barriers: whether there are supersteps. Without triggers there always are, with triggers there are none.
+            models: the chat models that an `AgentSpec` among the nodes may name.
+            tools: the tools that it may name: a mapping, or a sequence of tools that have names.
             options: cache, store, interrupt_before, interrupt_after, debug, transformers, as in LangGraph.
 
         Raises:
             BuildError: what cannot work; the message names the node and the mend.
         """
+        if (whole := self._with_agents(models, tools)) is not self:
+            return whole.compile(checkpointer, name=name, max_rounds=max_rounds, barriers=barriers, **options)
         self._check()
         self._check_breakpoints(options.get("interrupt_before"), options.get("interrupt_after"))
         if barriers is not None and barriers is bool(self._groups):

@@ -8,6 +8,7 @@ from typing import Any
 from langgraph.graph import END, START
 from langgraph.types import Checkpointer
 
+from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.compose.builder import Builder
 from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
 from agentmatrix.errors import BuildError, CycleError
@@ -48,6 +49,8 @@ class Dag(Builder):
         *,
         name: str | None = None,
         barriers: bool = False,
+        models: Models | None = None,
+        tools: Tools | None = None,
         **options: Any,
     ) -> CompiledDag:
         """Compile to a LangGraph graph.
@@ -58,11 +61,15 @@ class Dag(Builder):
             barriers: LangGraph's supersteps, with a checkpoint, values and time travel at each. Otherwise a node starts
                 the moment that all which leads to it has settled, values are shown after each node, and there is a
                 checkpoint where a run begins, pauses or ends; what has finished in between lies beside it.
+            models: the chat models that an `AgentSpec` among the nodes may name.
+            tools: the tools that it may name: a mapping, or a sequence of tools that have names.
             options: cache, store, interrupt_before, interrupt_after, debug, transformers, as in LangGraph.
 
         Raises:
             BuildError: what cannot work; the message names the node and the mend. `CycleError` draws a cycle.
         """
+        if (whole := self._with_agents(models, tools)) is not self:
+            return whole.compile(checkpointer, name=name, barriers=barriers, **options)
         self._check()
         self._check_breakpoints(options.get("interrupt_before"), options.get("interrupt_after"))
         topology = self._topology()

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from langgraph.channels import EphemeralValue, LastValue, UntrackedValue
 from langgraph.graph import StateGraph
 from langgraph.managed.base import is_managed_value
 from langgraph.types import Command
@@ -21,6 +22,7 @@ __all__ = [
     "input_keys_of",
     "keys_of_schema",
     "managed_values",
+    "plain_keys_of",
     "routers_of",
     "schemas_of",
     "set_router_path",
@@ -65,6 +67,12 @@ def default_error_handler(builder: AnyBuilder) -> Any:
 def keys_of_schema(builder: AnyBuilder, schema: Any) -> list[str]:
     """The keys of one of the schemas of a graph or of its nodes."""
     return list(builder.schemas[schema])
+
+
+def plain_keys_of(builder: AnyBuilder) -> list[str]:
+    """The keys of the state that take one value a step, since they have no reducer."""
+    plain = (LastValue, UntrackedValue, EphemeralValue)
+    return [key for key, channel in builder.channels.items() if isinstance(channel, plain)]
 
 
 def input_keys_of(graph: Any) -> frozenset[str] | None:

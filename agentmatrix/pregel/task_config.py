@@ -14,6 +14,7 @@ from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CALL,
     CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_CHECKPOINTER,
     CONFIG_KEY_NODE_ERROR,
     CONFIG_KEY_READ,
     CONFIG_KEY_SEND,
@@ -27,20 +28,26 @@ from langgraph.graph import END
 from langgraph.types import Command
 
 from agentmatrix.pregel.compiled_graph import branch_target
+from agentmatrix.pregel.config_values import set_current_config
 
 __all__ = [
     "command_for_node",
     "declared_targets",
     "failed_node",
+    "intercept_writes",
+    "is_for_subgraph",
     "is_update",
     "loop_of",
     "namespace_of",
     "node_config",
     "node_of",
+    "parent_namespace_of",
     "parent_node_of",
+    "plain_namespace_of",
     "read_channel",
     "send_index",
     "send_writes",
+    "task_namespace",
     "updates_of",
 ]
 
@@ -48,6 +55,17 @@ __all__ = [
 def namespace_of(config: RunnableConfig) -> str:
     """The checkpoint namespace of the task that `config` belongs to: `"panel:<id>|optimist:<id>"`."""
     return str(config.get(CONF, {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
+
+
+def parent_namespace_of(config: RunnableConfig) -> str | None:
+    """The namespace of the task, in the parent graph, that the graph of this task runs in; None at the top."""
+    above, _, own = plain_namespace_of(config).rpartition(NS_SEP)
+    return above or None
+
+
+def plain_namespace_of(config: RunnableConfig) -> str:
+    """The namespace of the task, without the numbers that tell several graphs of one task apart."""
+    return NS_SEP.join(part for part in namespace_of(config).split(NS_SEP) if not part.isdigit())
 
 
 def _node_at(config: RunnableConfig, depth: int) -> str | None:
@@ -63,6 +81,18 @@ def node_of(config: RunnableConfig) -> str | None:
 def parent_node_of(config: RunnableConfig) -> str | None:
     """The name of the node, in the parent graph, that the graph of this task stands in; None at the top."""
     return _node_at(config, 2)
+
+
+def task_namespace(config: RunnableConfig, node: str, id: str) -> str:
+    """The checkpoint namespace of a task of the graph whose state `config` names."""
+    own = f"{node}{NS_END}{id}"
+    return f"{namespace}{NS_SEP}{own}" if (namespace := str(config[CONF].get("checkpoint_ns", ""))) else own
+
+
+def is_for_subgraph(config: RunnableConfig) -> bool:
+    """Whether a graph that is asked for its state under `config` asks one of the graphs inside it."""
+    configurable = config.get(CONF, {})
+    return bool(configurable.get(CONFIG_KEY_CHECKPOINT_NS)) and CONFIG_KEY_CHECKPOINTER not in configurable
 
 
 def loop_of(config: RunnableConfig) -> Any:
@@ -125,6 +155,21 @@ def declared_targets(configurable: Mapping[str, Any]) -> frozenset[str] | None:
 def send_writes(config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> None:
     """Write to channels in the name of the task of `config`."""
     config[CONF][CONFIG_KEY_SEND](list(writes))
+
+
+def intercept_writes(config: RunnableConfig, channel: str) -> tuple[RunnableConfig, list[Any]]:
+    """The config to run a function under, which from here on is the context's too, and what it writes to a channel
+    besides what it answers. That is not written; what it writes to others is."""
+    send, written = config[CONF][CONFIG_KEY_SEND], list[Any]()
+
+    def intercept(writes: Sequence[tuple[str, Any]]) -> None:
+        written.extend(value for key, value in writes if key == channel)
+        if others := [(key, value) for key, value in writes if key != channel]:
+            send(others)
+
+    changed: RunnableConfig = {**config, "configurable": {**config[CONF], CONFIG_KEY_SEND: intercept}}
+    set_current_config(changed)
+    return changed, written
 
 
 def send_index(config: RunnableConfig) -> int | None:

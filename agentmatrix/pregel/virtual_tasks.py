@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from langgraph._internal._constants import (
     CONFIG_KEY_SCRATCHPAD,
     CONFIG_KEY_SEND,
     CONFIG_KEY_TASK_ID,
+    INTERRUPT,
     NS_END,
     NS_SEP,
     PULL,
@@ -32,12 +34,11 @@ from langgraph.types import Interrupt
 
 from agentmatrix.pregel.compiled_graph import branch_channel
 from agentmatrix.pregel.config_values import new_scratchpad, set_current_config
+from agentmatrix.pregel.pending_writes import SAVED
 from agentmatrix.pregel.task_config import loop_of, namespace_of
 
-__all__ = ["LoopHandle", "VirtualTask", "reraise_interrupt"]
+__all__ = ["LoopHandle", "VirtualTask", "reraise_interrupt", "seconds_since_question"]
 
-# No channel of a graph: LangGraph saves and loads what is written to it, and leaves it alone.
-_SAVED = "agentmatrix:kept"
 _PLAIN = frozenset({"values", "updates"})
 
 
@@ -47,6 +48,8 @@ class VirtualTask(NamedTuple):
     run: LoopHandle
     node: str
     id: str
+    beside: deque[tuple[str, Any]]
+    """What the node writes besides what it answers: key and value."""
 
     @property
     def namespace(self) -> str:
@@ -98,9 +101,22 @@ class LoopHandle:
         return frozenset(self.loop.stream.modes if self.loop.stream else ())
 
     @property
+    def pending_writes(self) -> list[tuple[str, str, Any]]:
+        """What finished tasks of the step have written: node, channel and value."""
+        nodes = {id: task.name for id, task in self.loop.tasks.items()}
+        writes = self.loop.checkpoint_pending_writes
+        return [(nodes[id], channel, value) for id, channel, value in writes if id in nodes]
+
+    @property
+    def other_tasks(self) -> set[str]:
+        """The nodes at work in the same step."""
+        own = self._config[CONF][CONFIG_KEY_TASK_ID]
+        return {task.name for task in self.loop.tasks.values() if task.id != own}
+
+    @property
     def saved(self) -> list[Any]:
         """What this task saved before the run was killed, or failed."""
-        return [value for _, channel, value in self.loop.checkpoint_pending_writes if channel == _SAVED]
+        return [value for _, channel, value in self.loop.checkpoint_pending_writes if channel == SAVED]
 
     def save(self, id: str, values: Sequence[Any]) -> None:
         """Save values beside the checkpoint, as results of finished tasks are saved, until the task is over.
@@ -109,7 +125,16 @@ class LoopHandle:
             id: of a virtual task that has saved nothing yet.
             values: values that the checkpointer takes.
         """
-        self.loop.put_writes(id, [(_SAVED, value) for value in values])
+        self.loop.put_writes(id, [(SAVED, value) for value in values])
+
+    def when_saved(self, then: Callable[[], None]) -> None:
+        """Call `then` once the checkpoint that the task started from is saved; at once where nothing is saved before
+        the run ends."""
+        saving = getattr(self.loop, "_put_checkpoint_fut", None)
+        if saving is None or self.loop.durability == "exit":
+            then()
+        else:
+            saving.add_done_callback(lambda done: None if done.cancelled() or done.exception() else then())
 
     def at_exit(self, stop: Callable[[], Any]) -> None:
         """Call `stop` when the run ends, in whatever way; in an async run it is awaited."""
@@ -126,7 +151,7 @@ class LoopHandle:
         """What all virtual tasks have in common: config, metadata, runtime, execution info."""
         config, runtime = self._config, self._config[CONF][CONFIG_KEY_RUNTIME]
         tags = [tag for tag in config.get("tags") or () if tag != TAG_HIDDEN]
-        shared: RunnableConfig = {**config, "tags": tags, "callbacks": None}
+        shared: RunnableConfig = {**config, "tags": tags, "callbacks": []}
         shared.pop("run_id", None)
         return shared, config.get("metadata", {}), _fields_of(runtime), _fields_of(runtime.execution_info)
 
@@ -138,7 +163,7 @@ class LoopHandle:
         own = {
             CONFIG_KEY_TASK_ID: task.id,
             CONFIG_KEY_CHECKPOINT_NS: namespace,
-            CONFIG_KEY_SEND: deque[Any]().extend,
+            CONFIG_KEY_SEND: task.beside.extend,
             CONFIG_KEY_SCRATCHPAD: new_scratchpad(loop.step, loop.stop),
             CONFIG_KEY_RUNTIME: Runtime(**{**runtime, "execution_info": ExecutionInfo(**info)}),
         }
@@ -185,6 +210,23 @@ def _fields_of(record: Any) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
+def seconds_since_question(config: RunnableConfig) -> float | None:
+    """How long ago, about, the node of `config` has asked a question that has no answer yet: the time since its
+    checkpoint. None if it asks none, or an answer has come."""
+    if _has_answer(config):
+        return None
+    loop = loop_of(config)
+    own = config[CONF][CONFIG_KEY_TASK_ID]
+    if not any(id == own and channel == INTERRUPT for id, channel, _ in loop.checkpoint_pending_writes):
+        return None
+    return (datetime.now(UTC) - datetime.fromisoformat(loop.checkpoint["ts"])).total_seconds()
+
+
+def _has_answer(config: RunnableConfig) -> bool:
+    scratchpad = config[CONF][CONFIG_KEY_SCRATCHPAD]
+    return bool(scratchpad.resume) or scratchpad.get_null_resume(False) is not None
+
+
 def reraise_interrupt(config: RunnableConfig, namespace: str, values: Sequence[Any], *, inside: bool) -> RunnableConfig:
     """The config to go on under, for a node that was interrupted in another task before.
 
@@ -200,7 +242,6 @@ def reraise_interrupt(config: RunnableConfig, namespace: str, values: Sequence[A
     if inside:
         changed = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_RESUMING: True}
         return {**config, "configurable": {**config[CONF], **changed}}
-    scratchpad = config[CONF][CONFIG_KEY_SCRATCHPAD]
-    if not scratchpad.resume and scratchpad.get_null_resume(False) is None:
+    if not _has_answer(config):
         raise GraphInterrupt([Interrupt.from_ns(value, ns=namespace_of(config)) for value in values])
     return config

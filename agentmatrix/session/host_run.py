@@ -25,7 +25,7 @@ from langgraph.errors import GraphBubbleUp, GraphDrained
 
 from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, HostError, HostLost, SignalError
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
-from agentmatrix.pregel import config_keys
+from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
@@ -395,7 +395,7 @@ class HostRun:
     def _as_reported(self, failure: BaseException) -> BaseException:
         """The failure that the caller is told: where a stop has ended the run, the reason of the stop."""
         if not self.cancelled.is_set() or not isinstance(failure, (asyncio.CancelledError, GraphDrained, HostError)):
-            return failure
+            return handoffs.keep_handoff(failure)
         if self._stop_reason == STOPPING:
             return HostLost(
                 "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. "

@@ -20,6 +20,7 @@ from agentmatrix import ChatGroup, Dag
 from agentmatrix.errors import BuildError, MissingExtra
 from agentmatrix.speakers import round_robin
 from agentmatrix.stops import max_turns, when
+from agentmatrix.testing import local_model
 
 from .rules import SIDES, Board, moves_in, name_of
 from .search import Found, candidates, forced_win, search
@@ -202,7 +203,11 @@ def team(*, budget: int = BUDGET, critic_model: BaseChatModel | None = None) -> 
         critics = {name: seat(critic_model, critic) for name, critic in critics.items()}
     members = {"proposer": proposer(budget), **critics, "captain": captain}
     stop = max_turns(len(members)) | when(nothing_to_say)
-    return ChatGroup(members, speaker=round_robin(), stop=stop, name="team", reply="transcript").compile()
+    # The proposer is a graph of functions, which read the text as it is.
+    group = ChatGroup(
+        members, speaker=round_robin(), stop=stop, name="team", reply="transcript", include_agent_name=None
+    )
+    return group.compile()
 
 
 def nothing_to_say(state: MessagesState) -> bool:
@@ -236,12 +241,14 @@ def _wrong(answer: str, board: Board) -> str:
 
 
 def chat_model(name: str) -> BaseChatModel:
-    """The chat model `"provider:name"`, by LangChain's `init_chat_model`.
+    """The chat model `"provider:name"`, by LangChain's `init_chat_model`; or `"local"`, which needs no key.
 
     Raises:
-        MissingExtra: langchain, or the provider's package, is not installed.
+        MissingExtra: langchain, the provider's package or the extra `local` is not installed.
         BuildError: the model cannot be made, for want of a key for instance.
     """
+    if name == "local":
+        return local_model()
     try:
         from langchain.chat_models import init_chat_model
 

@@ -55,12 +55,12 @@ def speaks(script: Callable[[list[BaseMessage]], str]) -> Any:
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_everybody_hears_everything_until_nobody_has_more_to_say(is_async: bool) -> None:
     members = {name: once(f"I am {name}") for name in ("ann", "bob", "eve")}
-    group = whole(members, speaker=free()).compile()
+    group = whole(members, speaker=free(), include_agent_name=None).compile()
     result = await group.ainvoke({"messages": "hi"}) if is_async else group.invoke({"messages": "hi"})
     assert sorted(talk(result)[1:]) == [(name, f"I am {name}") for name in members]
     assert (result["stop_reason"], result["last_speaker"]) == ("silence", result["messages"][-1].name)
     for name, model in members.items():
-        heard = {text for prompt in model.prompts for text in (message.text for message in prompt)}
+        heard = {message.text for prompt in model.prompts for message in prompt} - {"Go on."}
         assert heard | {f"I am {name}"} == {"hi", *(f"I am {other}" for other in members)}
         assert all(isinstance(m, AIMessage) for m in model.prompts[-1] if m.name == name)
 
@@ -292,8 +292,9 @@ async def test_a_broadcast_in_one_task_is_that_of_many(saver: Any, is_async: boo
     result = await group.ainvoke({"messages": "hi"}, THREAD) if is_async else group.invoke({"messages": "hi"}, THREAD)
     order = [(name, f"said {name[1:]}") for name in sorted(members)]
     assert talk(result)[1:] == order * 2
-    for model in members.values():
-        assert [len(prompt) for prompt in model.prompts] == [1, 13]
+    for name, model in members.items():
+        # Whose own words are the last is told to go on.
+        assert [len(prompt) for prompt in model.prompts] == [1, 14 if name == max(members) else 13]
 
 
 @pytest.mark.parametrize("saver", [None, True])
@@ -412,7 +413,7 @@ def test_a_person_is_a_member_of_any_group() -> None:
     result = compiled.invoke(Command(resume="I think so"), THREAD)
     assert talk(result)[1:] == [("joe", "I think so"), ("ann", "What do you think?")]
     assert isinstance(result["messages"][1], HumanMessage)
-    assert [m.text for m in ann.prompts[0]] == ["go", "I think so"]
+    assert [m.text for m in ann.prompts[0]] == ["go", "<name>joe</name><content>I think so</content>"]
 
 
 @pytest.mark.parametrize("answer", ["", None])

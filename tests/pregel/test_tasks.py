@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_a_task_stands_for_several_nodes() -> None:
         handle = LoopHandle(config)
         assert handle.has_checkpointer and handle.breakpoints == ["other"] and handle.is_followed, broken
         handle.at_exit(lambda: found.append("exit"))
-        virtual = VirtualTask(handle, "virtual", "id")
+        virtual = VirtualTask(handle, "virtual", "id", deque())
         handle.emit_start(virtual, {"text": "in"})
         handle.save("00000000-0000-0000-0000-000000000001", ["value"])
         inner = virtual.enter()

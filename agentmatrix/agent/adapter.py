@@ -1,4 +1,4 @@
-"""Adapters: functions, Runnables and chat models as nodes of a graph."""
+"""Adapters: functions, Runnables and chat models, also with instructions, as nodes of a graph."""
 
 from __future__ import annotations
 
@@ -9,23 +9,34 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from langchain_core.language_models import BaseLanguageModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from agentmatrix.errors import NotAnAgentError
+from agentmatrix.agent.tool_agent import Tool, innermost, tool_agent
+from agentmatrix.errors import BuildError, NotAnAgentError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import wrap_runnable
 
 __all__ = ["as_agent", "as_update", "messages_in"]
 
 
-def as_agent(agent: Any, *, name: str | None = None, key: str | None = "messages") -> Any:
+def as_agent(
+    agent: Any,
+    *,
+    name: str | None = None,
+    key: str | None = "messages",
+    system_prompt: str | SystemMessage | None = None,
+    tools: Sequence[Tool] | None = None,
+    response_format: Any = None,
+) -> Any:
     """Make a node of anything that can act as an agent. LangGraph's `add_node` takes the result too.
 
     - A LangGraph graph, local or remote, stays itself; a builder that is not compiled yet is compiled.
     - A function, sync or async, is called with the state, or with the messages of the state if its first parameter is
       annotated as a list of messages. It keeps the other parameters that LangGraph injects (config, runtime, store).
     - A chat model, also one with tools or fallbacks, is called with the messages.
+    - A chat model with `tools` or a `response_format` becomes LangChain's agent (`create_agent`; extra `models`): a
+      graph that runs the tools that the model calls, until it has an answer.
     - Any other Runnable is called with the state.
 
     The return value becomes an update of the state: a text, a message or a list of messages goes to `key`; a dict, a
@@ -35,13 +46,21 @@ def as_agent(agent: Any, *, name: str | None = None, key: str | None = "messages
         agent: the object.
         name: the author of AI messages that have no name yet.
         key: the key of the state that holds the messages; with None, arguments and return values stay as they are.
+        system_prompt: instructions for a chat model: a system message in front of the messages of each call.
+        tools: tools for a chat model, as of `create_agent`.
+        response_format: the schema of a chat model's answers, as of `create_agent`. The answer is the state's
+            `structured_response`, and as JSON the agent's last message.
 
     Returns:
         A graph, a function or a Runnable.
 
     Raises:
         NotAnAgentError: `agent` is none of these.
+        BuildError: instructions, tools or a schema for something that is no chat model.
+        MissingExtra: tools or a schema, and langchain is not installed.
     """
+    if not (system_prompt is None and tools is None and response_format is None):
+        return _instructed(agent, name, key, system_prompt, tools, response_format)
     if isinstance(agent, PregelProtocol):
         return agent
     if not isinstance(agent, type) and callable(getattr(agent, "compile", None)) and hasattr(agent, "add_node"):
@@ -50,6 +69,8 @@ def as_agent(agent: Any, *, name: str | None = None, key: str | None = "messages
         return agent if key is None else _from_runnable(agent, name, key)
     if callable(agent) and not isinstance(agent, type):
         return agent if key is None else _from_function(agent, name, key)
+    if not isinstance(agent, type) and callable(getattr(agent, "compile", None)):
+        raise NotAnAgentError(f"{agent!r} is not compiled yet: let a builder do it, or call its compile(...) first")
     raise NotAnAgentError(
         f"{agent!r} is no agent: pass a compiled graph, a function of the state, a Runnable or a chat model"
         + (f", not the class {agent.__name__} itself" if isinstance(agent, type) else "")
@@ -87,11 +108,37 @@ def _with_author(message: BaseMessage, name: str | None) -> BaseMessage:
     return message
 
 
-def _from_runnable(runnable: Runnable[Any, Any], name: str | None, key: str) -> Runnable[Any, Any]:
-    takes_messages = isinstance(_innermost(runnable), BaseLanguageModel)
+def _instructed(
+    model: Any,
+    name: str | None,
+    key: str | None,
+    system_prompt: str | SystemMessage | None,
+    tools: Sequence[Tool] | None,
+    response_format: Any,
+) -> Any:
+    """A chat model with instructions as an agent."""
+    if key is None:
+        raise BuildError("instructions, tools and a schema are for agents that answer messages: leave out key=None")
+    if not isinstance(innermost(model), BaseLanguageModel):
+        raise BuildError(
+            f"system_prompt=, tools= and response_format= are for a chat model, not for {type(model).__name__}: "
+            "a graph or a function has instructions of its own"
+        )
+    if tools or response_format is not None:
+        return tool_agent(
+            model, tools=tools or (), system_prompt=system_prompt, response_format=response_format, name=name
+        )
+    prompt = SystemMessage(system_prompt) if isinstance(system_prompt, str) else system_prompt
+    return _from_runnable(model, name, key, [prompt] if prompt is not None and prompt.content else [])
+
+
+def _from_runnable(
+    runnable: Runnable[Any, Any], name: str | None, key: str, in_front: Sequence[BaseMessage] = ()
+) -> Runnable[Any, Any]:
+    takes_messages = isinstance(innermost(runnable), BaseLanguageModel)
 
     def node_input(state: Any) -> Any:
-        return messages_in(state, key) if takes_messages else state
+        return [*in_front, *messages_in(state, key)] if takes_messages else state
 
     def call(state: Any, config: RunnableConfig) -> Any:
         return as_update(runnable.invoke(node_input(state), config), name=name, key=key)
@@ -100,14 +147,6 @@ def _from_runnable(runnable: Runnable[Any, Any], name: str | None, key: str) -> 
         return as_update(await runnable.ainvoke(node_input(state), config), name=name, key=key)
 
     return wrap_runnable(runnable, call, acall, name=name)
-
-
-def _innermost(runnable: Any) -> Any:
-    """The Runnable that takes the input first, inside of bindings, fallbacks and sequences."""
-    for inner in ("bound", "first", "runnable", "default"):
-        if isinstance(runnable, Runnable) and isinstance(getattr(runnable, inner, None), Runnable):
-            return _innermost(getattr(runnable, inner))
-    return runnable
 
 
 def _from_function(function: Callable[..., Any], name: str | None, key: str) -> Callable[..., Any]:

@@ -1,0 +1,129 @@
+"""Chat models with tools, or with a schema for their answers: LangChain's own agent (extra `models`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, SystemMessage
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from pydantic import TypeAdapter
+
+from agentmatrix.errors import BuildError, MissingExtra
+
+__all__ = ["Tool", "innermost", "names_of_bound_tools", "tool_agent"]
+
+Tool = BaseTool | Callable[..., Any] | dict[str, Any]
+
+
+def tool_agent(
+    model: Any,
+    *,
+    tools: Sequence[Tool] = (),
+    system_prompt: str | SystemMessage | None = None,
+    response_format: Any = None,
+    name: str | None = None,
+    max_model_calls: int | None = None,
+    max_tool_calls: int | None = None,
+) -> Any:
+    """LangChain's `create_agent`: a graph that calls the model and its tools until it has an answer.
+
+    A structured answer is in the state's `structured_response`; the agent's last message has it as JSON.
+
+    Args:
+        model: the chat model, without tools.
+        tools: as of `create_agent`.
+        system_prompt: as of `create_agent`.
+        response_format: as of `create_agent`.
+        name: the name of the graph, and of the author of its messages.
+        max_model_calls: after so many calls of the model, a run ends with a message that says so.
+        max_tool_calls: after so many calls of tools in a run, a further one is answered with an error.
+
+    Raises:
+        BuildError: the model is no chat model, or has tools already.
+        MissingExtra: langchain is not installed.
+    """
+    if not isinstance(model, BaseChatModel):
+        inner = "with tools bound to it" if names_of_bound_tools(model) else type(model).__name__
+        raise BuildError(
+            f"tools= and response_format= are for a chat model itself, not one {inner}: give the model, and its tools "
+            "as tools=[...]; fallbacks and retries are middleware of LangChain's create_agent, whose graph is an agent"
+        )
+    try:
+        from langchain.agents import create_agent
+        from langchain.agents.middleware import ModelCallLimitMiddleware, ToolCallLimitMiddleware
+    except ImportError:
+        raise MissingExtra(
+            "tools= and response_format= run LangChain's agent, which is not installed: pip install 'langchain>=1.2,<2'"
+        ) from None
+    middleware: list[Any] = []
+    if max_model_calls is not None:
+        middleware.append(ModelCallLimitMiddleware(run_limit=max_model_calls))
+    if max_tool_calls is not None:
+        middleware.append(ToolCallLimitMiddleware(run_limit=max_tool_calls))
+    if response_format is not None:
+        middleware.append(_words_of_structured_response(name))
+    return create_agent(
+        model,
+        list(tools),
+        system_prompt=system_prompt,
+        response_format=response_format,
+        middleware=middleware,
+        name=name,
+    )
+
+
+def _words_of_structured_response(name: str | None) -> Any:
+    """The middleware that says a structured answer in words: where the model gave it by calling a tool, nobody else
+    would hear it."""
+    from langchain.agents.middleware import after_agent
+
+    def words(state: Any, runtime: Any) -> dict[str, Any] | None:
+        answer = state.get("structured_response")
+        last = state["messages"][-1]
+        if answer is None or (isinstance(last, AIMessage) and last.text.strip()):
+            return None
+        return {"messages": [AIMessage(TypeAdapter(type(answer)).dump_json(answer).decode(), name=name)]}
+
+    return after_agent(name="structured_response_in_words")(words)
+
+
+def names_of_bound_tools(agent: Any) -> list[str]:
+    """The names of the tools that are bound to a chat model and that its caller has to run.
+
+    Tools that the provider runs itself, such as a web search, are not among them; nor are the tools of a Runnable that
+    reads the calls itself, such as `with_structured_output`.
+    """
+    names: list[str] = []
+    while isinstance(agent, Runnable):
+        tools = getattr(agent, "kwargs", None) or {}
+        names += [name for tool in tools.get("tools") or () if (name := _name_if_run_here(tool))]
+        agent = getattr(agent, "bound", None) or getattr(agent, "last", None) or getattr(agent, "runnable", None)
+    return names
+
+
+def _name_if_run_here(tool: Any) -> str | None:
+    """The name of a tool in a provider's form, if it is a function of the caller."""
+    if not isinstance(tool, Mapping):
+        return getattr(tool, "name", None) or getattr(tool, "__name__", None)
+    if declared := tool.get("function_declarations"):
+        return ", ".join(str(_value(function, "name")) for function in declared)
+    function = tool.get("function")
+    if isinstance(function, Mapping):
+        return str(function.get("name"))
+    is_function = tool.get("type") in ("function", "custom") or "input_schema" in tool or "parameters" in tool
+    return str(tool.get("name")) if is_function else None
+
+
+def _value(record: Any, key: str) -> Any:
+    return record.get(key) if isinstance(record, Mapping) else getattr(record, key, None)
+
+
+def innermost(runnable: Any) -> Any:
+    """The Runnable that takes the input first, inside of bindings, fallbacks and sequences."""
+    for inner in ("bound", "first", "runnable", "default"):
+        if isinstance(runnable, Runnable) and isinstance(getattr(runnable, inner, None), Runnable):
+            return innermost(getattr(runnable, inner))
+    return runnable

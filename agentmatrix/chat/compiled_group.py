@@ -1,0 +1,127 @@
+"""A compiled chat group: whoever has the floor keeps it when the state is edited from outside.
+
+The next step of a group is a command of its hidden node. `update_state` knows edges only: with an edit alone the
+conversation would be over. So the edit is written together with the command, and with the questions that wait for a
+person, so that members go on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.types import Command, StateSnapshot, StateUpdate
+
+from agentmatrix.chat.conversation import EVENT_LOG, Event, speakers_of
+from agentmatrix.chat.live_messages import MESSAGES_SIGNAL
+from agentmatrix.compose.builder import ComposedGraph
+from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
+from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace
+
+__all__ = ["NEXT_TURN", "TOGETHER", "CompiledChatGroup"]
+
+NEXT_TURN: Final = "next_turn"
+"""The hidden node that runs before each turn."""
+TOGETHER: Final = "together"
+"""The hidden node that runs a broadcast in one task."""
+
+Supersteps = Sequence[Sequence[StateUpdate]]
+
+
+class CompiledChatGroup(ComposedGraph):
+    """A compiled `ChatGroup`. A live run of it takes the signal `messages`: words into the running conversation."""
+
+    signals = frozenset({MESSAGES_SIGNAL})
+    speaks_by_reply = True
+    """A member who leaves the group by a command does not pass on what others have said in it."""
+
+    _made_by: tuple[Any, dict[str, Any]] | None = None
+
+    def __reduce__(self) -> Any:
+        # LangGraph's writers compare with objects that a pickle would copy: what was compiled is compiled again there.
+        if self._made_by is None:
+            return super().__reduce__()
+        group, options = self._made_by
+        set_since = {key: self.__dict__[key] for key in ("config", "name", "checkpointer", "store", "cache")}
+        return _compiled_again, (group, options, set_since)
+
+    def bulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
+        """Edit the state, as in LangGraph. The conversation goes on with whoever was to speak next."""
+        if _is_edit(config, supersteps) and (edited := self.get_state(config)).next:
+            is_latest = edited.config == self.get_state(_latest(config)).config
+            saved = saver_of(self, config).get_tuple(edited.config) if is_latest else None
+            supersteps = _with_command(supersteps, _going_on(edited, saved))
+        return super().bulk_update_state(config, supersteps)
+
+    async def abulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
+        """Edit the state, as in LangGraph. The conversation goes on with whoever was to speak next."""
+        if _is_edit(config, supersteps) and (edited := await self.aget_state(config)).next:
+            is_latest = edited.config == (await self.aget_state(_latest(config))).config
+            saved = await saver_of(self, config).aget_tuple(edited.config) if is_latest else None
+            supersteps = _with_command(supersteps, _going_on(edited, saved))
+        return await super().abulk_update_state(config, supersteps)
+
+
+def _compiled_again(group: Any, options: dict[str, Any], set_since: dict[str, Any]) -> CompiledChatGroup:
+    graph: CompiledChatGroup = group.compile(**options)
+    graph.__dict__.update(set_since)
+    return graph
+
+
+def _is_edit(config: RunnableConfig, supersteps: Supersteps) -> bool:
+    """Whether there is an edit of this group's own state that names no node."""
+    if is_for_subgraph(config):
+        return False
+    return any(_is_unsigned(update) for updates in supersteps for update in updates)
+
+
+def _is_unsigned(update: StateUpdate) -> bool:
+    return update.as_node in (None, NEXT_TURN) and update.values is not None and not isinstance(update.values, Command)
+
+
+def _latest(config: RunnableConfig) -> RunnableConfig:
+    configurable = {key: value for key, value in config["configurable"].items() if key != "checkpoint_id"}
+    return {**config, "configurable": configurable}
+
+
+def _with_command(supersteps: Supersteps, command: Command[Any]) -> Supersteps:
+    """The edits, each with the command that the conversation goes on with."""
+
+    def replaced(update: StateUpdate) -> StateUpdate:
+        # A node may answer with several commands, which is no dict.
+        answer: Any = [Command(update=update.values), command]
+        return StateUpdate(answer, NEXT_TURN, update.task_id)
+
+    return [[replaced(update) if _is_unsigned(update) else update for update in updates] for updates in supersteps]
+
+
+def _going_on(edited: StateSnapshot, saved: CheckpointTuple | None) -> Command[Any]:
+    """The command that goes on from a state: to the nodes that were to run, with what those at work have done so far.
+
+    Args:
+        edited: the state.
+        saved: the same as the checkpointer has it; None for a state of the past, from which the turn begins anew.
+    """
+    if saved is None:
+        return Command(goto=list(edited.next))
+    events = saved.checkpoint["channel_values"].get(EVENT_LOG, ())
+    written = pending_writes(saved)
+    results: dict[str, Any] = {result[EVENT_LOG][-1]["by"]: result for result in saved_values(saved)}
+    event = Event()
+    for task in edited.tasks:
+        if EVENT_LOG in (update := written.get(task.id, {})):
+            results[task.name] = update
+        elif task.interrupts:
+            namespace = task_namespace(edited.config, task.name, task.id)
+            values = [interrupt.value for interrupt in task.interrupts]
+            asked = {"ns": namespace, "values": values, "at": time.time()}
+            event.setdefault("interrupts", {})[task.name] = asked
+    if results:
+        event["results"] = results
+    goto = [task.name for task in edited.tasks]
+    if TOGETHER in goto and results:
+        goto = speakers_of(events)
+    return Command(goto=goto, update={EVENT_LOG: [event]} if event else None)

@@ -1,0 +1,98 @@
+"""Handoffs: what the next member is given, members of a group further out, and names that nobody has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import ParentCommand
+from langgraph.types import Command, Send
+
+from agentmatrix.agent import messages_in
+from agentmatrix.chat.conversation import Event, handoff_to, unknown_handoffs
+from agentmatrix.chat.transcript import Transcript, id_in_transcript
+from agentmatrix.pregel.handoffs import handoff_of
+from agentmatrix.pregel.task_config import parent_namespace_of, plain_namespace_of, updates_of
+
+__all__ = [
+    "GIVEN",
+    "MOST_UNKNOWN",
+    "is_known_further_out",
+    "left_out_of_handoff",
+    "note_on_unknown",
+    "whole_handoff",
+    "with_handoff_targets",
+]
+
+GIVEN: Final = "handoff_given"
+"""The key in the update of a handoff with the ids of the messages that the next member is given."""
+MOST_UNKNOWN: Final = 2
+"""How often in a row a member is told that it has handed over to nobody; the next time ends the run."""
+_TARGETS: Final = "__agentmatrix_handoff_targets"
+
+
+def left_out_of_handoff(transcript: Transcript, events: Sequence[Event], member: str) -> list[int]:
+    """The positions of the messages that a member is not given after a handoff that has chosen for it.
+
+    Args:
+        transcript: the transcript.
+        events: the event log.
+        member: the member.
+    """
+    event = handoff_to(events, member)
+    chosen = event.get("given", {}).get(member)
+    if chosen is None:
+        return []
+    kept = {transcript.positions.get(id_in_transcript(id)) for id in chosen}
+    until = transcript.positions.get(event["seen_message"] or "", -1)
+    return [position for position in range(until + 1) if position not in kept]
+
+
+def whole_handoff(error: ParentCommand) -> Command[Any]:
+    """The handoff that a graph inside a member has sent, with what was said beside it. Several handoffs in one answer
+    are one to several."""
+    commands, words = handoff_of(error)
+    goto: list[Any] = []
+    update: dict[str, Any] = {}
+    messages: list[Any] = []
+    for command in commands:
+        goto += [command.goto] if isinstance(command.goto, str | Send) else command.goto
+        values = dict(updates_of(command))
+        messages += messages_in(values.pop("messages", None))
+        update |= values
+    # A tool may pass on the history, words beside the call included.
+    passed_on = {getattr(message, "id", None) for message in messages}
+    beside = [message for message in words if message.id not in passed_on]
+    return Command(goto=goto, update={**update, "messages": [*beside, *messages]})
+
+
+def with_handoff_targets(config: RunnableConfig, members: Sequence[str]) -> RunnableConfig:
+    """The config for a graph inside a member, which says to whom a group in its place may hand over."""
+    known = {*members, *_known_further_out(config)}
+    targets = {"namespace": plain_namespace_of(config), "names": sorted(known)}
+    return {**config, "configurable": {**config.get("configurable", {}), _TARGETS: targets}}
+
+
+def is_known_further_out(config: RunnableConfig, names: Sequence[str]) -> bool:
+    """Whether all names are members of groups around this one. A graph of another kind in between stops a handoff."""
+    return set(names) <= set(_known_further_out(config))
+
+
+def _known_further_out(config: RunnableConfig) -> Sequence[str]:
+    targets = config.get("configurable", {}).get(_TARGETS)
+    if not targets or targets["namespace"] != parent_namespace_of(config):
+        return ()
+    names: Sequence[str] = targets["names"]
+    return names
+
+
+def note_on_unknown(events: Sequence[Event], member: str, members: Sequence[str]) -> tuple[HumanMessage | None, int]:
+    """What a member is told after it has handed over to nobody, and how often in a row it has done so."""
+    names = unknown_handoffs(events, member)
+    if not names:
+        return None, 0
+    others = ", ".join(name for name in members if name != member)
+    text = f"There is no {names[-1]!r} to hand over to. Hand over to one of: {others}; or answer yourself."
+    return HumanMessage(text, id=f"no-{member}-{len(events)}"), len(names)

@@ -1,0 +1,85 @@
+"""What a turn of a member begins with, and the settings of the group that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any, NamedTuple
+
+from langchain_core.messages import BaseMessage
+from pydantic import BaseModel
+
+from agentmatrix.chat.authorship import AgentNameMode
+from agentmatrix.chat.contribution import AudienceRule
+from agentmatrix.chat.history import History
+from agentmatrix.chat.usage import UsageCounter
+
+__all__ = ["Claims", "GroupSettings", "Turn", "coerce_state"]
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """The settings of a group that each member needs.
+
+    Attributes:
+        members: the names of the members.
+        state_schema: the schema of the group's state.
+        keys: the keys of that schema.
+        audience_rule: gives the audience of a message that does not name one.
+        counts_usage: whether tokens, calls and seconds are counted.
+        history: how much of the transcript a member is given that has no rule of its own; None for all of it.
+        names: by member, the name that it has in prompts.
+        modes: by member, how it is told who spoke; for others as their kind wants it.
+        plain_keys: the keys without a reducer, which take one value a step.
+        is_free: whether it is free conversation.
+    """
+
+    members: tuple[str, ...]
+    state_schema: Any
+    keys: frozenset[str]
+    audience_rule: AudienceRule
+    counts_usage: bool
+    history: History | None
+    names: Mapping[str, str]
+    modes: Mapping[str, AgentNameMode]
+    plain_keys: frozenset[str]
+    is_free: bool
+
+
+Claims = dict[Hashable, str]
+
+
+class Turn(NamedTuple):
+    """A turn of a member, as it begins.
+
+    Attributes:
+        input: the input of the agent.
+        given: the messages that it is given.
+        known_ids: the ids of the messages in the transcript.
+        claims: what those who speak at the same time have taken: an id, or a key without a reducer.
+        seen_message: the id of the last message of the transcript.
+        seen_events: the number of events in the log.
+        usage: the counter of the turn, if usage is counted.
+        shared: what a summary for all members is made of, if it is to be one.
+        summary: the last summary.
+        remembers: whether the member has a memory of its own.
+        unknown: how often in a row the member has handed over to somebody who is not there.
+    """
+
+    input: Any
+    given: list[BaseMessage]
+    known_ids: Container[str]
+    claims: Claims
+    seen_message: str | None
+    seen_events: int
+    usage: UsageCounter | None
+    shared: list[BaseMessage] | None
+    summary: Any
+    remembers: bool
+    unknown: int
+
+
+def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
+    """The state as its schema has it: an object for a pydantic model or a dataclass, otherwise the dict."""
+    is_object = isinstance(schema, type) and (issubclass(schema, BaseModel) or is_dataclass(schema))
+    return schema(**values) if is_object else values
