@@ -225,6 +225,10 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         Raises:
             BuildError: something that is no group and no source.
         """
+        if not isinstance(node, str):
+            raise BuildError(
+                f"add_trigger takes the name of a node first, then its groups, not a {type(node).__name__}"
+            )
         if not groups:
             raise BuildError(f"add_trigger({node!r}) has no group: add all_of(...), any_of(...) or at_least(k, ...)")
         self._groups[node] = (*self._groups.get(node, ()), *(group_of(node, group) for group in groups))
