@@ -7,7 +7,7 @@ drawings, subgraphs, and the attributes of a graph that LangGraph reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from langchain_core.runnables import Runnable
@@ -15,9 +15,15 @@ from langchain_core.runnables.graph import Edge, Graph, Node
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from pydantic import BaseModel, ConfigDict, create_model
 
-from agentmatrix.errors import HostUnreachable
+from agentmatrix.errors import HostUnreachable, ProtocolError
 
 __all__ = ["AgentCard", "describe", "pack_drawing", "schema_model", "unpack_drawing"]
+
+_KINDS: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("name", "description", "langgraph"), str),
+    **dict.fromkeys(("schemas", "unmade", "drawings", "channels", "subgraphs"), dict),
+}
+"""The types of a card's fields, for a host that is not to be trusted."""
 
 MAX_XRAY: Final = 8
 """Up to which depth a card has a drawing of its own; besides it has the one of all levels."""
@@ -55,10 +61,20 @@ class AgentCard:
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any]) -> AgentCard:
-        """The card of the plain data that `describe` returns."""
-        subgraphs = {name: cls.unpack(card) for name, card in packed["subgraphs"].items()}
-        signals = None if packed.get("signals") is None else frozenset(packed["signals"])
-        return cls(**{**packed, "signals": signals, "subgraphs": subgraphs})
+        """The card of the plain data that `describe` returns. What it does not know comes from a later version.
+
+        Raises:
+            ProtocolError: it is no card.
+        """
+        if not isinstance(packed, Mapping):
+            raise ProtocolError(f"the host's card is no card but a {type(packed).__name__}")
+        known = {field.name: packed[field.name] for field in fields(cls) if field.name in packed}
+        for name, kind in _KINDS.items():
+            if not isinstance(known.get(name, kind()), kind):
+                raise ProtocolError(f"the host's card is no card: its {name} is a {type(known[name]).__name__}")
+        known["subgraphs"] = {str(name): cls.unpack(card) for name, card in known.get("subgraphs", {}).items()}
+        known["signals"] = None if known.get("signals") is None else frozenset(map(str, known["signals"]))
+        return cls(**{"name": "agent", **known})
 
     @property
     def input_schema(self) -> Any:

@@ -33,6 +33,8 @@ from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, List
 
 __all__ = ["Host"]
 
+_SERVICE_THREADS = 4
+
 
 class Host:
     """Offers graphs over gRPC. A context manager, sync and async; or `start()`, `wait()`, `stop()`.
@@ -108,6 +110,7 @@ class Host:
             exported={name: self._export(graph) for name, graph in self.graphs.items()},
             version=spoken_version(),
             workers=ThreadPoolExecutor(self._max_runs, thread_name_prefix="agentmatrix-run"),
+            services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
             loop=loop.loop,
             max_runs=self._max_runs,
             allow_version_skew=self._skew,
@@ -172,6 +175,7 @@ class Host:
             time.sleep(0.005)
         server.stop(grace)
         state.workers.shutdown(wait=False, cancel_futures=True)
+        state.services.shutdown(wait=False, cancel_futures=True)
         loop.stop()
         self._stopped.set()
 
@@ -201,8 +205,8 @@ class _HostServicer:
         return HostRun(frames, self._state)
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
-        # On a worker thread: drawing a large graph takes seconds.
-        return self._state.workers.submit(self._describe, agent)
+        # On a thread of its own: drawing a large graph takes seconds.
+        return self._state.services.submit(self._describe, agent)
 
     def _describe(self, agent: str) -> DescribeReply:
         exported = self._state.graph(agent)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import RunControl
 
-from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, SignalError
+from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostBusy, HostLost, SignalError
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
@@ -28,7 +28,7 @@ from agentmatrix.session.config import CallerConfig
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.signal_forwarding import SignalForwarder
-from agentmatrix.transport.base import FrameStream, Transport
+from agentmatrix.transport.base import FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -193,17 +193,19 @@ class CallerRun:
 
     # FrameReceiver: called on the I/O thread.
 
-    def receive(self, frame: pb.Frame) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
         try:
             with self._lock:
-                kind = self.protocol.receive(frame)
+                kind = self.protocol.receive(received.frame)
         except AgentMatrixError as error:
             self._enqueue("lost", error)
             return
+        if kind not in ("taken", "ignored", "accepted"):
+            self._enqueue(kind, received)
+            return
         if kind == "taken":
-            self._on_signal_acked(frame.taken)
-        elif kind not in ("ignored", "accepted"):
-            self._enqueue(kind, frame)
+            self._on_signal_acked(received.frame.taken)
+        received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
@@ -216,15 +218,17 @@ class CallerRun:
 
         Args:
             kind: as from `CallerProtocol.receive`, or "lost".
-            item: the frame; for "lost", the error.
+            item: the frame's `ReceivedFrame`, to be released when it is consumed; for "lost", the error.
         """
         raise NotImplementedError
 
     # For the drivers.
 
-    def _on_event(self, event: pb.Event) -> Any:
+    def _on_event(self, received: ReceivedFrame) -> Any:
         """Notifies an object of the caller; the result may be an awaitable."""
+        event = received.frame.event
         args = self.codec.decode(event.arguments, f"event {event.kind}")
+        received.release()
         return None if self.config is None else self.config.on_event(event.kind, args)
 
     def _reply(self, number: int, value: Any, failure: BaseException | None) -> None:
@@ -237,19 +241,24 @@ class CallerRun:
         if failure is not None:
             reply.failure = encode_failure(failure, self.codec)
         with self._lock:
-            self._send(self.protocol.reply(reply))
+            frame = self.protocol.reply(reply)
+            try:
+                self._send(frame)
+            except HostBusy as error:
+                self._send(pb.Frame(reply=pb.Reply(id=number, failure=encode_failure(error, self.codec))))
 
-    def _handle_request(self, request: pb.Request) -> None:
-        value, failure = None, None
+    def _handle_request(self, received: ReceivedFrame) -> None:
+        value, failure, request = None, None, received.frame.request
         try:
             args, kwargs = self.codec.decode(request.arguments, f"{request.target}.{request.method}")
             value = self.objects.call(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
         self._reply(request.id, value, failure)
+        received.release()
 
-    async def _ahandle_request(self, request: pb.Request) -> None:
-        value, failure = None, None
+    async def _ahandle_request(self, received: ReceivedFrame) -> None:
+        value, failure, request = None, None, received.frame.request
         try:
             args, kwargs = self.codec.decode(request.arguments, f"{request.target}.{request.method}")
             async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
@@ -257,15 +266,18 @@ class CallerRun:
         except BaseException as error:
             failure = error
         self._reply(request.id, value, failure)
+        received.release()
 
     def _result_of(self, end: pb.End) -> Any:
         if end.WhichOneof("outcome") == "failure":
             raise decode_failure(end.failure, self.codec)
         return self.codec.decode(end.result, "result")
 
-    def _decode_part(self, part: pb.Part) -> tuple[Any, ...]:
+    def _decode_part(self, received: ReceivedFrame) -> tuple[Any, ...]:
         """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
+        part = received.frame.part
         value: tuple[Any, ...] = self.codec.decode(part.value, "part") if part.value else ()
+        received.release()
         return value
 
     def _remaining(self) -> float | None:

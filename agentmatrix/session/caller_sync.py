@@ -73,7 +73,7 @@ class SyncCallerRun(CallerRun):
             while True:
                 kind, item = self._next()
                 if kind == "part":
-                    for value in self._decode_part(item.part):
+                    for value in self._decode_part(item):
                         self._pause_reader()
                         try:
                             yield value
@@ -81,7 +81,7 @@ class SyncCallerRun(CallerRun):
                             self._resume_reader()
                     self.credit()
                 elif kind == "end":
-                    return self._result_of(item.end)
+                    return self._result_of(item.frame.end)
                 else:
                     raise item
         except BaseException as error:
@@ -106,9 +106,9 @@ class SyncCallerRun(CallerRun):
     def _handle(self, kind: str, item: Any) -> None:
         """Handles an event or a request; sets anything else aside for the reader."""
         if kind == "event":
-            self._on_event(item.event)
+            self._on_event(item)
         elif kind == "request":
-            self._handle_request(item.request)
+            self._handle_request(item)
         elif kind != "resumed":
             self._ready.append((kind, item))
 
@@ -128,7 +128,9 @@ class SyncCallerRun(CallerRun):
             if kind in ("end", "lost"):
                 return
             if kind == "request":
-                self._handle_request(item.request)
+                self._handle_request(item)
+            else:
+                item.release()
 
     def _pause_reader(self) -> None:
         self._reader_paused = True

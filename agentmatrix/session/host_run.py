@@ -25,6 +25,7 @@ from langgraph.errors import GraphDrained
 from agentmatrix.errors import (
     AgentMatrixError,
     DeadlineExceeded,
+    HostBusy,
     HostError,
     HostLost,
     SignalError,
@@ -38,11 +39,12 @@ from agentmatrix.session import tracing
 from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
+from agentmatrix.session.part_sender import PartSender, wait_for_room
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.proxies import METHODS
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
-from agentmatrix.transport.base import FrameStream
+from agentmatrix.transport.base import FrameStream, ReceivedFrame
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -69,13 +71,13 @@ class HostRun:
         self.codec = Codec()
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
-        self.signals = IncomingSignals(host.workers, self._ack_signal)
+        self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
         self._stop_reason = ""
         self._lock = threading.Lock()
-        self._pipelined: deque[tuple[str, str, Future[pb.Reply]]] = deque()
+        self._pipelined: deque[tuple[str, str, Future[ReceivedFrame]]] = deque()
         """Requests whose answers are awaited at the run's end."""
-        self._pending: dict[int, Future[pb.Reply]] = {}
+        self._pending: dict[int, Future[ReceivedFrame]] = {}
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
         self._new_task: asyncio.Task[None] | None = None
@@ -88,7 +90,8 @@ class HostRun:
 
     # FrameReceiver: called on the I/O thread.
 
-    def receive(self, frame: pb.Frame) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
+        frame = received.frame
         try:
             with self._lock:
                 kind = self.protocol.receive(frame)
@@ -97,21 +100,23 @@ class HostRun:
             self.stop(str(error))
             return
         if kind == "start":
-            self._start(frame.start)
+            self._start(received)
         elif kind == "reply":
-            with contextlib.suppress(InvalidStateError):  # the awaiting task was cancelled
-                self._pending.pop(frame.reply.id).set_result(frame.reply)
+            try:
+                self._pending.pop(frame.reply.id).set_result(received)
+            except InvalidStateError:  # the awaiting task was cancelled
+                received.release()
         elif kind == "credit":
             self._add_credit()
         elif kind == "cancel":
             self.stop(frame.cancel.reason)
         elif kind == "signal":
-            self.signals.receive(frame.signal)
+            self.signals.receive(received)
         elif kind == "notice" and frame.notice.kind == "drain":
-            (reason,) = self.codec.decode(frame.notice.arguments, "reason")
-            self._drain(reason)
+            self.host.services.submit(self._decode_drain, received)
         elif kind == "notice" and frame.notice.kind == "close":
             self.signals.close()
+            received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
@@ -119,15 +124,18 @@ class HostRun:
         self.stop(str(error))
         self._fail_pending(error)
 
-    def _start(self, start: pb.Start) -> None:
+    def _start(self, received: ReceivedFrame) -> None:
+        start = received.frame.start
         try:
             exported = self.host.admit(start)
             if start.verb not in _UNARY and start.verb not in _STREAMS:
                 raise VersionMismatch(f"the host does not know the verb {start.verb!r}")
         except AgentMatrixError as error:
             self._end(failure=error)
+            self.frames.close()
             return
         self.codec = exported.codec
+        self._start_received = received
         self.host.runs.add(self)
         with self._lock:
             self._send(self.protocol.accept())
@@ -145,6 +153,12 @@ class HostRun:
     def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
         self._acredits = asyncio.Semaphore(0)
         self._new_task = asyncio.get_running_loop().create_task(self._arun(start, exported))
+
+    def _decode_drain(self, received: ReceivedFrame) -> None:
+        with contextlib.suppress(AgentMatrixError):  # a reason that is none stops nothing
+            (reason,) = self.codec.decode(received.frame.notice.arguments, "reason")
+            self._drain(str(reason))
+        received.release()
 
     def _add_credit(self) -> None:
         if self._acredits is not None:
@@ -183,6 +197,7 @@ class HostRun:
 
     def notify(self, kind: str, *args: Any) -> None:
         arguments = self._encode_event(kind, args)
+        wait_for_room(self.frames)
         with self._lock:
             self._send(self.protocol.event(kind, arguments))
 
@@ -211,9 +226,10 @@ class HostRun:
 
     def _send_request(
         self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[pb.Reply]:
+    ) -> Future[ReceivedFrame]:
         arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
-        future: Future[pb.Reply] = Future()
+        wait_for_room(self.frames)
+        future: Future[ReceivedFrame] = Future()
         with self._lock:
             frame = self.protocol.request(target, method, arguments)
             if frame is None:
@@ -222,10 +238,14 @@ class HostRun:
             self._send(frame)
         return future
 
-    def _result_of(self, target: str, method: str, reply: pb.Reply) -> Any:
-        if reply.WhichOneof("outcome") == "failure":
-            raise decode_failure(reply.failure, self.codec)
-        return self.codec.decode(reply.value, f"reply of {target}.{method}")
+    def _result_of(self, target: str, method: str, received: ReceivedFrame) -> Any:
+        reply = received.frame.reply
+        try:
+            if reply.WhichOneof("outcome") == "failure":
+                raise decode_failure(reply.failure, self.codec)
+            return self.codec.decode(reply.value, f"reply of {target}.{method}")
+        finally:
+            received.release()
 
     def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._result_of(target, method, self._send_request(target, method, args, kwargs).result())
@@ -305,8 +325,9 @@ class HostRun:
             graph = dict(graph.get_subgraphs())[name]
         self._graph, self._verb = graph, start.verb
         args, kwargs = self.codec.decode(start.arguments, "arguments")
-        if start.config:
-            packed = self.codec.decode(start.config, "config")
+        packed = self.codec.decode(start.config, "config") if start.config else None
+        self._start_received.release()
+        if packed is not None:
             self.config = HostRunConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
             kwargs["config"] = self.config.config
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
@@ -326,12 +347,13 @@ class HostRun:
         self.signals.open(graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-        sender = _PartSender(self, self._superstep_boundaries(kwargs))
+        sender = PartSender(self, self._superstep_boundaries(kwargs))
         iterator = iter(call(*args, **sender.kwargs(kwargs)))
         try:
             for part in iterator:
                 if sender.send(part):
                     self._credits.acquire()
+                sender.wait()
                 if self.cancelled.is_set():
                     raise HostError("the run was cancelled")
         finally:
@@ -340,12 +362,13 @@ class HostRun:
 
     async def _astream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         assert self._acredits is not None
-        sender = _PartSender(self, self._superstep_boundaries(kwargs))
+        sender = PartSender(self, self._superstep_boundaries(kwargs))
         iterator = aiter(call(*args, **sender.kwargs(kwargs)))
         try:
             async for part in iterator:
                 if sender.send(part):
                     await self._acredits.acquire()
+                await sender.await_room()
         finally:
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
@@ -387,7 +410,10 @@ class HostRun:
                 failure = error
         broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
         with self._lock:
-            self._send(self.protocol.end(result=encoded, failure=broken))
+            try:
+                self._send(self.protocol.end(result=encoded, failure=broken))
+            except HostBusy as error:
+                self.frames.reset("bound", str(error))
 
     def _as_reported(self, failure: BaseException) -> BaseException:
         """The failure that the caller is told: where a stop has ended the run, the reason of the stop."""
@@ -409,38 +435,6 @@ class HostRun:
         self.signals.router.end(SignalError("the run has ended"))
         self.host.runs.discard(self)
         self.frames.close()
-
-
-class _PartSender:
-    """Sends the parts of a stream; says when to wait for a credit of the caller.
-
-    A host sends on within a superstep and waits where the next one begins, as a local generator does (see
-    `SuperstepBoundary`).
-    """
-
-    def __init__(self, run: HostRun, steps: SuperstepBoundary | None) -> None:
-        self.run, self.steps = run, steps
-        self._sent_since_credit = False
-
-    def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The keyword arguments to stream with."""
-        return kwargs if self.steps is None else self.steps.modes.kwargs
-
-    def send(self, part: Any) -> bool:
-        """Sends a part; returns whether to wait for a credit before the next."""
-        if self.steps is None:
-            self.run.send_part(part, more=False)
-            return True
-        part, visible, starts = self.steps.read(part)
-        if visible:
-            self.run.send_part(part, more=not starts)
-            self._sent_since_credit = True
-        elif starts and self._sent_since_credit:
-            self.run.send_part(None, more=False)
-        if not starts or not self._sent_since_credit:
-            return False
-        self._sent_since_credit = False
-        return True
 
 
 def _saver_method(graph: Any, method: str) -> Any:

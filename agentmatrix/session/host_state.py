@@ -59,6 +59,7 @@ class HostState:
         exported: the graphs by name.
         version: what this host speaks.
         workers: runs the sync verbs.
+        services: decodes signals and makes cards, which must not wait for a run to end.
         loop: runs the async verbs.
         max_runs: runs at a time; more are refused.
         allow_version_skew: take callers whose langgraph has another minor version.
@@ -69,6 +70,7 @@ class HostState:
     exported: dict[str, ExportedGraph]
     version: pb.Version
     workers: Executor
+    services: Executor
     loop: asyncio.AbstractEventLoop
     max_runs: int = 1000
     allow_version_skew: bool = False

@@ -35,8 +35,9 @@ from agentmatrix.transport.grpc_options import (
     require_fast_protobuf,
 )
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
-from agentmatrix.transport.multiplexer import ConnectionLoss, MultiplexedStream, Multiplexer, unconnected_stream
+from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, unconnected_stream
 from agentmatrix.transport.options import ClientOptions
+from agentmatrix.transport.stream import MultiplexedStream
 from agentmatrix.transport.target import Target, is_loopback, split_port
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, ListAgentsReply, ListAgentsRequest
 
@@ -322,7 +323,7 @@ class _GrpcChannel:
                 message = self._multiplexer.next_message()
                 if message is not None:
                     await call.write(message)
-                elif self._closing:
+                elif self._closing and self._multiplexer.outbox.empty:
                     await call.done_writing()
                     return
                 else:

@@ -261,7 +261,7 @@ class _CallerStream:
                 message = self._multiplexer.next_message()
                 if message is not None:
                     await self._context.write(message)
-                elif self._closing:
+                elif self._closing and self._multiplexer.outbox.empty:
                     return
                 else:
                     await self._has_output.wait()

@@ -15,7 +15,7 @@ import grpc
 from tests.attacks.internals import (
     CONVERSE,
     SERVICE,
-    Reassembly,
+    BulkFields,
     describe_reply,
     encoded,
     frames_of,
@@ -89,7 +89,7 @@ class RawCaller:
 
     def end_of(self, run: int, timeout: float = 60.0) -> str:
         """What the last frame of a run says, or how the stream ended."""
-        limit, slices = time.monotonic() + timeout, Reassembly(1 << 30)
+        limit, large = time.monotonic() + timeout, None
         while True:
             try:
                 frame = self._inbox.get(timeout=max(0.01, limit - time.monotonic()))
@@ -97,8 +97,11 @@ class RawCaller:
                 return "nothing came"
             if frame is None:
                 return str(self.ended)
-            if frame.run == run and frame.HasField("chunk"):
-                frame = slices.add(frame.chunk.data, frame.chunk.last) or frame
+            if frame.run == run and frame.bulk:
+                large = BulkFields(frame)
+                continue
+            if frame.run == run and large is not None and frame.HasField("chunk") and large.add(frame.chunk.data):
+                frame = large.frame
             if frame.run == run and frame.WhichOneof("body") in ("end", "reset"):
                 return told(frame)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from queue import Queue
 
 from agentmatrix.errors import AgentMatrixError
-from agentmatrix.transport import FrameStream, Transport
+from agentmatrix.transport import FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.v1.run_pb2 import Cancel, Frame, Start
 
 WAIT = 20.0
@@ -14,15 +14,18 @@ WAIT = 20.0
 class Caller:
     """Opens a run at once, with a Start."""
 
-    def __init__(self, transport: Transport, start: bool = True) -> None:
+    def __init__(self, transport: Transport, start: bool = True, consumes: bool = True) -> None:
+        self.consumes = consumes
         self.inbox: Queue[Frame | AgentMatrixError] = Queue()
         self.frames: FrameStream = transport.open(self)
         if start:
             self.frames.send(Frame(start=Start(agent="echo")))
 
-    def receive(self, frame: Frame) -> None:
-        assert frame.run == self.frames.run
-        self.inbox.put(frame)
+    def receive(self, received: ReceivedFrame) -> None:
+        assert received.frame.run == self.frames.run
+        self.inbox.put(received.frame)
+        if self.consumes:
+            received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
         self.inbox.put(error)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from queue import Queue
 
 from agentmatrix.errors import AgentMatrixError, AgentNotFound
-from agentmatrix.transport import FrameReceiver, FrameStream, Peer, ServerOptions, listen
+from agentmatrix.transport import FrameReceiver, FrameStream, Peer, ReceivedFrame, ServerOptions, listen
 from agentmatrix.wire.v1.run_pb2 import End, Frame
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
 
@@ -21,7 +21,9 @@ class EchoRun:
         self.host, self.frames, self.peer = host, frames, peer
         self.got: list[Frame] = []
 
-    def receive(self, frame: Frame) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
+        frame = received.frame
+        received.release()
         match frame.WhichOneof("body"):
             case "start":
                 self.host.started.put(self)
