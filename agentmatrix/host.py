@@ -1,8 +1,9 @@
 """`Host`: offers graphs to callers on other machines.
 
 Threads: frames move on the process's I/O thread (see `transport.iothread`); sync verbs run in a pool of worker threads
-of the host, async verbs on its user loop, an event loop in a thread of its own. So user code that blocks holds up other
-runs at most, never the frames. `start`, `drain` and `stop` block; any thread but the I/O thread may call them.
+of the host, async verbs on one event loop (see `session.user_loop`); a few service threads decode signals and make
+cards. So user code that blocks holds up other runs at most, never the frames, the signals and the cards. `start`,
+`drain` and `stop` block; any thread may call them but the I/O thread, and the one whose loop the host uses.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from langgraph.pregel import Pregel
 from agentmatrix.agent import as_agent
 from agentmatrix.card import describe
 from agentmatrix.errors import AddressError, NotAnAgentError
+from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.pregel.state_graph import schemas_of
 from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.host_run import STOPPING, HostRun
 from agentmatrix.session.host_state import ExportedGraph, HostState
+from agentmatrix.session.places import RunPlaces
+from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
+from agentmatrix.transport.admission import caller_of
 from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
 from agentmatrix.transport.options import Pem, ServerOptions
 from agentmatrix.wire.codec import Codec, types_of
@@ -39,6 +44,9 @@ _SERVICE_THREADS = 4
 class Host:
     """Offers graphs over gRPC. A context manager, sync and async; or `start()`, `wait()`, `stop()`.
 
+    All async code of a host runs on one event loop: its own, or the caller's. `async with Host(...)` takes the loop
+    that runs there, so that in a notebook one model object serves locally and hosted.
+
     A host keeps nothing: a graph compiled without a checkpointer uses its caller's, through the run's stream, as a
     local subgraph uses its parent's. So any replica may serve the next call.
 
@@ -51,7 +59,16 @@ class Host:
         client_ca: PEM of the authority that callers' certificates must come from (mutual TLS), bytes or path.
         insecure: allow an address that others can reach without TLS and a token.
         allow: classes, modules or names of modules whose types callers may send, besides those of the graphs' schemas.
-        max_runs: runs at a time; more are refused with `HostBusy`.
+        loop: the event loop for async code, which has to run as long as the host does; by default one of the host's
+            own, in `async with` the running one.
+        max_runs: runs at a time; more are refused with `HostBusy`. Runs that a run of this host starts here need none.
+        max_caller_runs: runs of one caller at a time; by default as many as the host takes.
+        max_streams: connected callers (processes) at a time.
+        max_value: bytes of one value (an input, a result, a checkpoint) at most.
+        max_bytes: bytes of values on their way in and out that the host holds; by default half of the machine's memory.
+        max_caller_bytes: of them for one connection; by default half of `max_bytes`.
+        start_timeout: seconds in which a new connection has to start its first run.
+        answer_timeout: seconds in which a caller has to answer for its checkpointer, store or cache; None for no limit.
         allow_version_skew: take callers whose langgraph has another minor version.
 
     Raises:
@@ -69,19 +86,31 @@ class Host:
         client_ca: Pem | None = None,
         insecure: bool = False,
         allow: Iterable[object] = (),
+        loop: asyncio.AbstractEventLoop | None = None,
         max_runs: int = 1000,
+        max_caller_runs: int | None = None,
+        max_streams: int = 1000,
+        max_value: int = 1 << 30,
+        max_bytes: int | None = None,
+        max_caller_bytes: int | None = None,
+        start_timeout: float = 10.0,
+        answer_timeout: float | None = 300.0,
         allow_version_skew: bool = False,
     ) -> None:
         self.graphs = _named(graphs)
         self.allow = tuple(allow)
         self._address = address
         self._options = ServerOptions(
-            token=token, certificate=certificate, private_key=private_key, client_ca=client_ca, insecure=insecure
-        )
-        self._max_runs, self._skew = max_runs, allow_version_skew
+            token=token, certificate=certificate, private_key=private_key, client_ca=client_ca, insecure=insecure,
+            max_streams=max_streams, max_frame=max_value, max_bytes=max_bytes, max_caller_bytes=max_caller_bytes,
+            start_timeout=start_timeout,
+        )  # fmt: skip
+        self._max_runs, self._max_caller_runs, self._skew = max_runs, max_caller_runs, allow_version_skew
+        self._answer_timeout = answer_timeout
+        self._user_loop = loop
         self._server: Server | None = None
         self._state: HostState | None = None
-        self._loop: _UserLoop | None = None
+        self._loop: UserLoop | None = None
         self._bound: str | None = None
         self._stopped = threading.Event()
 
@@ -105,14 +134,16 @@ class Host:
         if self._server is not None:
             return self
         self._stopped.clear()
-        loop = _UserLoop()
+        loop, places = UserLoop(self._user_loop), RunPlaces(self._max_runs, self._max_caller_runs)
         state = HostState(
             exported={name: self._export(graph) for name, graph in self.graphs.items()},
             version=spoken_version(),
-            workers=ThreadPoolExecutor(self._max_runs, thread_name_prefix="agentmatrix-run"),
+            workers=ThreadPoolExecutor(places.most_of_all, thread_name_prefix="agentmatrix-run"),
             services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
             loop=loop.loop,
-            max_runs=self._max_runs,
+            watch=loop.watch,
+            places=places,
+            answer_timeout=self._answer_timeout,
             allow_version_skew=self._skew,
         )
         server = listen(self._address, _HostServicer(state), self._options)
@@ -121,6 +152,7 @@ class Host:
         except BaseException:
             loop.stop()
             raise
+        loop.serve(self._bound)
         self._server, self._state, self._loop = server, state, loop
         return self
 
@@ -137,11 +169,11 @@ class Host:
         """
         hosted = self.graphs[name] = _as_graph(graph, name)
         if self._state is not None:
-            self._state.exported[name] = ExportedGraph(hosted, Codec([*graph_types(hosted), *self.allow, *allow]))
+            self._state.exported[name] = self._export(hosted, *allow)
         return hosted
 
-    def _export(self, graph: Pregel[Any, Any, Any, Any]) -> ExportedGraph:
-        return ExportedGraph(graph, Codec([*graph_types(graph), *self.allow]))
+    def _export(self, graph: Pregel[Any, Any, Any, Any], *allow: object) -> ExportedGraph:
+        return ExportedGraph(graph, Codec([*graph_types(graph), *self.allow, *allow]), is_async_only(graph))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""
@@ -186,6 +218,7 @@ class Host:
         self.stop()
 
     async def __aenter__(self) -> Self:
+        self._user_loop = self._user_loop or asyncio.get_running_loop()
         return await asyncio.to_thread(self.start)
 
     async def __aexit__(self, *exc: object) -> None:
@@ -202,7 +235,7 @@ class _HostServicer:
         self._state = state
 
     def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
-        return HostRun(frames, self._state)
+        return HostRun(frames, self._state, caller_of(peer))
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
         # On a thread of its own: drawing a large graph takes seconds.
@@ -220,28 +253,6 @@ class _HostServicer:
         names = [AgentName(name=name) for name in self._state.exported]
         future.set_result(ListAgentsReply(version=self._state.version, agents=names))
         return future
-
-
-class _UserLoop:
-    """The event loop for async user code, in a thread of its own. A SystemExit of user code does not end it."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="agentmatrix-loop", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        while not self._stopping:
-            try:
-                self.loop.run_forever()
-            except BaseException:  # asyncio lets SystemExit and KeyboardInterrupt through
-                continue
-
-    def stop(self) -> None:
-        self._stopping = True
-        self.loop.call_soon_threadsafe(self.loop.stop)
 
 
 def graph_types(graph: Any) -> set[type]:

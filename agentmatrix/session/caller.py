@@ -25,6 +25,7 @@ from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
+from agentmatrix.session.places import TICKETS
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.signal_forwarding import SignalForwarder
@@ -129,6 +130,7 @@ class CallerRun:
             packed["live"] = self._prepare_forwarding(self.config.configurable)
             start.config = self.codec.encode(packed, "config")
         start.trace.update(tracing.outgoing())
+        start.tickets.extend(TICKETS.get())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
         return start
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.errors import DeadlineExceeded
 from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
+from agentmatrix.session.user_loop import check_not_on_own_loop
 from agentmatrix.transport.base import Transport
 from agentmatrix.wire.codec import Codec
 
@@ -66,6 +67,7 @@ class SyncCallerRun(CallerRun):
     def parts(self) -> Generator[Any, None, Any]:
         """Yields the parts of the run; its return value is the verb's result."""
         scope, leave_scope = current_scope.get(), _nothing
+        check_not_on_own_loop(self.transport.address, self.spec.verb)
         try:
             self.open()
             if scope is not None:

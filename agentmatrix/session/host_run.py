@@ -28,6 +28,7 @@ from agentmatrix.errors import (
     HostBusy,
     HostError,
     HostLost,
+    ProtocolError,
     SignalError,
     VersionMismatch,
 )
@@ -38,13 +39,16 @@ from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import tracing
 from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.config import HostRunConfig
-from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
+from agentmatrix.session.event_encoding import encode_event
+from agentmatrix.session.host_state import ExportedGraph, HostState, brief, encodable_result
 from agentmatrix.session.part_sender import PartSender, wait_for_room
+from agentmatrix.session.places import TICKETS, Place
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.proxies import METHODS
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
+from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -60,13 +64,15 @@ _RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
 """The verbs that run nodes."""
 STOPPING: Final = "the host is stopping"
 """The reason to stop a run by which its caller is told that the host was lost."""
+_LONGEST_TIMEOUT: Final = 1e8
+"""Seconds; a longer timeout is none."""
 
 
 class HostRun:
     """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
-    def __init__(self, frames: FrameStream, host: HostState) -> None:
-        self.frames, self.host = frames, host
+    def __init__(self, frames: FrameStream, host: HostState, caller: str = "") -> None:
+        self.frames, self.host, self.caller = frames, host, caller
         self.protocol = HostProtocol()
         self.codec = Codec()
         self.config: HostRunConfig | None = None
@@ -84,7 +90,9 @@ class HostRun:
         """Keeps the task alive until its first step, where it becomes `_task`."""
         self._task: asyncio.Task[Any] | None = None
         self._loop = host.loop
-        self._timer: threading.Timer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._place: Place | None = None
+        self._is_watched = False
         self._graph: Any = None
         self._verb = ""
 
@@ -127,9 +135,11 @@ class HostRun:
     def _start(self, received: ReceivedFrame) -> None:
         start = received.frame.start
         try:
-            exported = self.host.admit(start)
             if start.verb not in _UNARY and start.verb not in _STREAMS:
-                raise VersionMismatch(f"the host does not know the verb {start.verb!r}")
+                raise VersionMismatch(f"the host does not know the verb {brief(start.verb)}")
+            if not start.timeout >= 0.0:
+                raise ProtocolError(f"the timeout of a run is a number of seconds, not {start.timeout}")
+            exported, self._place = self.host.admit(start, self.caller)
         except AgentMatrixError as error:
             self._end(failure=error)
             self.frames.close()
@@ -139,12 +149,15 @@ class HostRun:
         self.host.runs.add(self)
         with self._lock:
             self._send(self.protocol.accept())
-        if start.timeout:
-            self._timer = threading.Timer(start.timeout, self.stop, ("deadline",))
-            self._timer.daemon = True
-            self._timer.start()
+        if 0 < start.timeout < _LONGEST_TIMEOUT:
+            self._timer = io_thread().loop.call_later(start.timeout, self.stop, "deadline")
+        if exported.is_async_only and start.verb in ("invoke", "stream"):
+            start.verb = f"a{start.verb}"
         if start.verb.startswith("a"):
             self._loop = exported.loop(self.host.loop)
+            self._is_watched = self._loop is self.host.loop
+            if self._is_watched:
+                self.host.watch.enter()
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
             self._loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
         else:
@@ -196,33 +209,10 @@ class HostRun:
     # RpcClient: called by the proxies, on the threads of the graph.
 
     def notify(self, kind: str, *args: Any) -> None:
-        arguments = self._encode_event(kind, args)
+        arguments = encode_event(self.codec, kind, args)
         wait_for_room(self.frames)
         with self._lock:
             self._send(self.protocol.event(kind, arguments))
-
-    def _encode_event(self, kind: str, args: tuple[Any, ...]) -> bytes:
-        try:
-            return self.codec.encode(args, f"event {kind}")
-        except AgentMatrixError:
-            if kind != "callback":
-                raise
-        group, event, positional, named = args
-        args = tuple(self._encodable(value) for value in positional)
-        kwargs = {name: self._encodable(value) for name, value in named.items()}
-        return self.codec.encode((group, event, args, kwargs), "callback")
-
-    def _encodable(self, value: Any) -> Any:
-        """A value as a callback of the caller gets it: what cannot be encoded is replaced by its text."""
-        if self.codec.can_encode(value):
-            return value
-        if isinstance(value, BaseException):
-            return decode_failure(encode_failure(value, self.codec), self.codec)
-        if isinstance(value, dict):
-            return {key: self._encodable(item) for key, item in value.items() if isinstance(key, str)}
-        if isinstance(value, list):
-            return [self._encodable(item) for item in value]
-        return repr(value)
 
     def _send_request(
         self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -272,6 +262,7 @@ class HostRun:
 
     def _run(self, start: pb.Start, exported: ExportedGraph) -> None:
         try:
+            self._show_tickets(start)
             with tracing.continued(start.trace):
                 result = self._result(start, exported)
             self._check_not_truncated()
@@ -288,6 +279,7 @@ class HostRun:
         # Only now can `stop` cancel it: a task that is cancelled before its first step would never send End.
         self._task = asyncio.current_task()
         try:
+            self._show_tickets(start)
             with tracing.continued(start.trace):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
@@ -299,6 +291,11 @@ class HostRun:
             self._end(failure=error)
         finally:
             self._close()
+
+    def _show_tickets(self, start: pb.Start) -> None:
+        """Has what the code of the run calls belong to its tree, in this context."""
+        if self._place is not None:
+            TICKETS.set(self._place.tickets(start.tickets))
 
     def _check_not_truncated(self) -> None:
         """Raises where a live run was stopped: that closes its input, and may end it as if all signals had come."""
@@ -430,10 +427,14 @@ class HostRun:
 
     def _close(self) -> None:
         if self._timer is not None:
-            self._timer.cancel()
+            io_thread().call(self._timer.cancel)
         self._fail_pending(HostError("the run has ended"))
         self.signals.router.end(SignalError("the run has ended"))
+        if self._is_watched:
+            self.host.watch.leave()
         self.host.runs.discard(self)
+        if self._place is not None:
+            self._place.leave()
         self.frames.close()
 
 

@@ -18,10 +18,14 @@ from agentmatrix.card import pack_drawing
 from agentmatrix.errors import AgentNotFound, HostBusy, VersionMismatch
 from agentmatrix.pregel.config_values import event_loop_of
 from agentmatrix.session.checkpointer import plain_config
+from agentmatrix.session.places import Place, RunPlaces
+from agentmatrix.session.user_loop import LoopWatch
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["ExportedGraph", "HostState", "encodable_result"]
+__all__ = ["ExportedGraph", "HostState", "brief", "encodable_result"]
+
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class ExportedGraph:
 
     graph: Pregel[Any, Any, Any, Any]
     codec: Codec
+    is_async_only: bool = False
+    """Whether it runs on an event loop alone: then its sync verbs do so too."""
 
     def loop(self, default: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         """The event loop for the graph's async verbs.
@@ -61,7 +67,9 @@ class HostState:
         workers: runs the sync verbs.
         services: decodes signals and makes cards, which must not wait for a run to end.
         loop: runs the async verbs.
-        max_runs: runs at a time; more are refused.
+        watch: logs what blocks the loop.
+        places: counts the runs; more are refused.
+        answer_timeout: seconds in which a caller has to answer a request; None for no limit.
         allow_version_skew: take callers whose langgraph has another minor version.
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
@@ -72,13 +80,15 @@ class HostState:
     workers: Executor
     services: Executor
     loop: asyncio.AbstractEventLoop
-    max_runs: int = 1000
+    watch: LoopWatch
+    places: RunPlaces
+    answer_timeout: float | None = None
     allow_version_skew: bool = False
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
 
-    def admit(self, start: pb.Start) -> ExportedGraph:
-        """The graph for a new run.
+    def admit(self, start: pb.Start, caller: str) -> tuple[ExportedGraph, Place]:
+        """The graph and the place for a new run.
 
         Raises:
             VersionMismatch, HostBusy, AgentNotFound: the host does not take the run.
@@ -87,25 +97,29 @@ class HostState:
         if mine.wire != theirs.wire:
             raise VersionMismatch(
                 f"the host speaks version {mine.wire} of the wire (agentmatrix {mine.agentmatrix}), the caller "
-                f"{theirs.wire} (agentmatrix {theirs.agentmatrix}); install the same version on both"
+                f"{theirs.wire} (agentmatrix {theirs.agentmatrix[:_LONGEST_NAME]}); install the same version on both"
             )
         if _minor(mine.langgraph) != _minor(theirs.langgraph) and not self.allow_version_skew:
             raise VersionMismatch(
-                f"the host runs langgraph {mine.langgraph}, the caller {theirs.langgraph}; install the same minor "
-                "version on both, or start the host with --allow-version-skew"
+                f"the host runs langgraph {mine.langgraph}, the caller {theirs.langgraph[:_LONGEST_NAME]}; install the "
+                "same minor version on both, or start the host with --allow-version-skew"
             )
         if self.stopping:
             raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
-        if len(self.runs) >= self.max_runs:
-            raise HostBusy(f"the host runs {self.max_runs} runs already, as many as it may; see --max-runs")
-        return self.graph(start.agent)
+        graph = self.graph(start.agent)
+        return graph, self.places.enter(caller, start.tickets)
 
     def graph(self, agent: str) -> ExportedGraph:
         """The exported graph of that name; raises AgentNotFound, which lists what there is."""
         if agent not in self.exported:
             names = ", ".join(sorted(self.exported)) or "none"
-            raise AgentNotFound(f"the host has no agent {agent!r}; it has: {names}")
+            raise AgentNotFound(f"the host has no agent {brief(agent)}; it has: {names}")
         return self.exported[agent]
+
+
+def brief(name: str) -> str:
+    """A name that a peer has sent, for an error that goes back to it."""
+    return repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}...")
 
 
 def _minor(version: str) -> list[str]:
