@@ -32,6 +32,7 @@ __all__ = [
     "HEALTH_WATCH",
     "SERVICE",
     "chunks",
+    "credit",
     "decoded",
     "describe_reply",
     "encoded",
@@ -74,6 +75,12 @@ def message(*frames: pb.Frame) -> bytes:
 
 def frames_of(data: bytes) -> list[pb.Frame]:
     return list(pb.Frames.FromString(data).frames)
+
+
+def credit(received: int, *runs: int) -> bytes:
+    """A message that says how much has been read, and lets these runs say whatever they like."""
+    frames = [pb.Frame(run=run, credit_bytes=1 << 40) for run in set(runs)]
+    return pb.Frames(frames=frames, received=received).SerializeToString()
 
 
 def start(run: int = 1, agent: str = "quick", verb: str = "invoke", args: Any = (({},), {}), **fields: Any) -> pb.Frame:

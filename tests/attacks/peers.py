@@ -16,6 +16,7 @@ from tests.attacks.internals import (
     CONVERSE,
     SERVICE,
     BulkFields,
+    credit,
     describe_reply,
     encoded,
     frames_of,
@@ -57,10 +58,14 @@ class RawCaller:
             threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
+        received = 0
         try:
             for data in self._call:
-                for frame in frames_of(data):
+                frames = frames_of(data)
+                for frame in frames:
                     self._inbox.put(frame)
+                received += len(data) if frames else 0
+                self.outbox.put(credit(received, *(frame.run for frame in frames)))
             self.ended = "ended"
         except grpc.RpcError as error:
             self.ended = f"{error.code().name}: {error.details()}"
