@@ -34,6 +34,7 @@ from agentmatrix.errors import (
 )
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import tracing
@@ -155,9 +156,6 @@ class HostRun:
             start.verb = f"a{start.verb}"
         if start.verb.startswith("a"):
             self._loop = exported.loop(self.host.loop)
-            self._is_watched = self._loop is self.host.loop
-            if self._is_watched:
-                self.host.watch.enter()
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
             self._loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
         else:
@@ -278,6 +276,9 @@ class HostRun:
     async def _arun(self, start: pb.Start, exported: ExportedGraph) -> None:
         # Only now can `stop` cancel it: a task that is cancelled before its first step would never send End.
         self._task = asyncio.current_task()
+        self._is_watched = self._loop is self.host.loop
+        if self._is_watched:
+            self.host.watch.enter()
         try:
             self._show_tickets(start)
             with tracing.continued(start.trace):
@@ -332,7 +333,7 @@ class HostRun:
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)
-            graph = observed_if_asked(graph, self.config.config)
+            graph = self._graph = observed_if_asked(graph, self.config.config)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         is_verb = start.verb not in ("saver", "asaver")
@@ -345,15 +346,19 @@ class HostRun:
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         sender = PartSender(self, self._superstep_boundaries(kwargs))
+        gate = StreamGate()
+        call = bounded_stream(self._graph, gate) if self._verb == "stream" else call
         iterator = iter(call(*args, **sender.kwargs(kwargs)))
         try:
             for part in iterator:
-                if sender.send(part):
-                    self._credits.acquire()
-                sender.wait()
+                with gate.paused():
+                    if sender.send(part):
+                        self._credits.acquire()
+                    sender.wait()
                 if self.cancelled.is_set():
                     raise HostError("the run was cancelled")
         finally:
+            gate.open()
             if hasattr(iterator, "close"):
                 iterator.close()
 

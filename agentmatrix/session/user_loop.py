@@ -113,7 +113,8 @@ class LoopWatch:
         self._stopped = False
 
     def enter(self) -> None:
-        """An async run begins."""
+        """An async run begins. On the loop."""
+        self._loop_thread = threading.get_ident()
         with self._changed:
             self._runs += 1
             if self._thread is None:
@@ -149,17 +150,13 @@ class LoopWatch:
     def look(self) -> None:
         """Waits until the loop gets to something new; names the node that does not let it."""
         beaten = threading.Event()
-        self._loop.call_soon_threadsafe(self._beat, beaten)
+        self._loop.call_soon_threadsafe(beaten.set)
         if self._wait(beaten, BLOCKED_SECONDS):
             return
         self._report()
         while not self._wait(beaten, 10 * BLOCKED_SECONDS):
             if self._stopped or self._loop.is_closed():
                 return
-
-    def _beat(self, beaten: threading.Event) -> None:
-        self._loop_thread = threading.get_ident()
-        beaten.set()
 
     def _report(self) -> None:
         found = node_on_stack(self._loop_thread)
