@@ -22,7 +22,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
 from langgraph import runtime
-from langgraph._internal import _cache, _config, _constants, _replay, _runnable, _scratchpad
+from langgraph._internal import _cache, _config, _constants, _queue, _replay, _runnable, _scratchpad
 from langgraph._internal._typing import MISSING
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config
@@ -111,6 +111,11 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (PregelLoop._emit, (SELF, ANY, ANY, ANY), (), "virtual_tasks.py"),
     (Interrupt.from_ns, (ANY,), ("ns",), "virtual_tasks.py"),
     (RunControl.request_drain, (SELF, ANY), (), "run_control.py"),
+    (_queue.SyncQueue, (), (), "bounded_stream.py"),
+    (_queue.SyncQueue.put, (SELF, ANY), (), "bounded_stream.py"),
+    (_queue.SyncQueue.get, (SELF, ANY, ANY), (), "bounded_stream.py"),
+    (_queue.SyncQueue.qsize, (SELF,), (), "bounded_stream.py"),
+    (_runnable.RunnableSeq, (ANY, ANY), (), "node_functions.py"),
     # The engine takes these from execution.py.
     (_cache.default_cache_key, (ANY, ANY), (), "execution.py"),
     (_config.patch_configurable, (ANY, ANY), (), "execution.py"),

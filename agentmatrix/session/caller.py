@@ -229,7 +229,7 @@ class CallerRun:
     def _on_event(self, received: ReceivedFrame) -> Any:
         """Notifies an object of the caller; the result may be an awaitable."""
         event = received.frame.event
-        args = self.codec.decode(event.arguments, f"event {event.kind}")
+        args = self.codec.decode(received.field("arguments"), f"event {event.kind}")
         received.release()
         return None if self.config is None else self.config.on_event(event.kind, args)
 
@@ -252,7 +252,7 @@ class CallerRun:
     def _handle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
         try:
-            args, kwargs = self.codec.decode(request.arguments, f"{request.target}.{request.method}")
+            args, kwargs = self.codec.decode(received.field("arguments"), f"{request.target}.{request.method}")
             value = self.objects.call(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
@@ -262,7 +262,7 @@ class CallerRun:
     async def _ahandle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
         try:
-            args, kwargs = self.codec.decode(request.arguments, f"{request.target}.{request.method}")
+            args, kwargs = self.codec.decode(received.field("arguments"), f"{request.target}.{request.method}")
             async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
                 value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
@@ -270,15 +270,18 @@ class CallerRun:
         self._reply(request.id, value, failure)
         received.release()
 
-    def _result_of(self, end: pb.End) -> Any:
-        if end.WhichOneof("outcome") == "failure":
-            raise decode_failure(end.failure, self.codec)
-        return self.codec.decode(end.result, "result")
+    def _result_of(self, received: ReceivedFrame) -> Any:
+        end = received.frame.end
+        if self.config is not None and end.HasField("written"):
+            self.config.on_written(end.written.keys)
+        if failure := received.field("failure"):
+            raise decode_failure(failure, self.codec)
+        return self.codec.decode(received.field("result"), "result")
 
     def _decode_part(self, received: ReceivedFrame) -> tuple[Any, ...]:
         """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
-        part = received.frame.part
-        value: tuple[Any, ...] = self.codec.decode(part.value, "part") if part.value else ()
+        data = received.field("value")
+        value: tuple[Any, ...] = self.codec.decode(data, "part") if data else ()
         received.release()
         return value
 

@@ -81,7 +81,7 @@ class AsyncCallerRun(CallerRun):
                         yield value
                     self.credit()
                 elif kind == "end":
-                    self._result = self._result_of(item.frame.end)
+                    self._result = self._result_of(item)
                     return
                 else:
                     raise item

@@ -83,7 +83,7 @@ class SyncCallerRun(CallerRun):
                             self._resume_reader()
                     self.credit()
                 elif kind == "end":
-                    return self._result_of(item.frame.end)
+                    return self._result_of(item)
                 else:
                     raise item
         except BaseException as error:

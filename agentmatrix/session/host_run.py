@@ -16,8 +16,6 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections import deque
-from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final
 
 from langgraph.errors import GraphDrained
@@ -43,6 +41,7 @@ from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.event_encoding import encode_event
 from agentmatrix.session.host_state import ExportedGraph, HostState, brief, encodable_result
 from agentmatrix.session.part_sender import PartSender, wait_for_room
+from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.places import TICKETS, Place
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.proxies import METHODS
@@ -82,9 +81,7 @@ class HostRun:
         self.cancelled = threading.Event()
         self._stop_reason = ""
         self._lock = threading.Lock()
-        self._pipelined: deque[tuple[str, str, Future[ReceivedFrame]]] = deque()
-        """Requests whose answers are awaited at the run's end."""
-        self._pending: dict[int, Future[ReceivedFrame]] = {}
+        self._requests = PendingRequests(host.answer_timeout)
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
         self._new_task: asyncio.Task[None] | None = None
@@ -111,10 +108,7 @@ class HostRun:
         if kind == "start":
             self._start(received)
         elif kind == "reply":
-            try:
-                self._pending.pop(frame.reply.id).set_result(received)
-            except InvalidStateError:  # the awaiting task was cancelled
-                received.release()
+            self._requests.answered(received)
         elif kind == "credit":
             self._add_credit()
         elif kind == "cancel":
@@ -131,7 +125,7 @@ class HostRun:
         with self._lock:
             self.protocol.lost()
         self.stop(str(error))
-        self._fail_pending(error)
+        self._requests.fail(error)
 
     def _start(self, received: ReceivedFrame) -> None:
         start = received.frame.start
@@ -167,7 +161,7 @@ class HostRun:
 
     def _decode_drain(self, received: ReceivedFrame) -> None:
         with contextlib.suppress(AgentMatrixError):  # a reason that is none stops nothing
-            (reason,) = self.codec.decode(received.frame.notice.arguments, "reason")
+            (reason,) = self.codec.decode(received.field("arguments"), "reason")
             self._drain(str(reason))
         received.release()
 
@@ -198,12 +192,6 @@ class HostRun:
         with self._lock:
             self._send(self.protocol.ack_signal(number, refused))
 
-    def _fail_pending(self, error: BaseException) -> None:
-        while self._pending:
-            _, future = self._pending.popitem()
-            if not future.done():
-                future.set_exception(error)
-
     # RpcClient: called by the proxies, on the threads of the graph.
 
     def notify(self, kind: str, *args: Any) -> None:
@@ -212,49 +200,46 @@ class HostRun:
         with self._lock:
             self._send(self.protocol.event(kind, arguments))
 
-    def _send_request(
-        self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[ReceivedFrame]:
+    def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
         arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
         wait_for_room(self.frames)
-        future: Future[ReceivedFrame] = Future()
         with self._lock:
             frame = self.protocol.request(target, method, arguments)
             if frame is None:
                 raise HostError("the run has ended; its caller's objects cannot be asked any more")
-            self._pending[frame.request.id] = future
+            request = self._requests.open(frame.request.id, target, method)
             self._send(frame)
-        return future
+        return request
 
-    def _result_of(self, target: str, method: str, received: ReceivedFrame) -> Any:
-        reply = received.frame.reply
+    def _result_of(self, request: PendingRequest, received: ReceivedFrame) -> Any:
         try:
-            if reply.WhichOneof("outcome") == "failure":
-                raise decode_failure(reply.failure, self.codec)
-            return self.codec.decode(reply.value, f"reply of {target}.{method}")
+            if failure := received.field("failure"):
+                raise decode_failure(failure, self.codec)
+            return self.codec.decode(received.field("value"), f"reply of {request.target}.{request.method}")
         finally:
             received.release()
 
     def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._result_of(target, method, self._send_request(target, method, args, kwargs).result())
+        request = self._send_request(target, method, args, kwargs)
+        return self._result_of(request, self._requests.wait(request))
 
     async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        reply = await asyncio.wrap_future(self._send_request(target, method, args, kwargs))
-        return self._result_of(target, method, reply)
+        request = self._send_request(target, method, args, kwargs)
+        return self._result_of(request, await self._requests.await_answer(request))
 
     def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        self._pipelined.append((target, method, self._send_request(target, method, args, kwargs)))
+        self._requests.pipelined.append(self._send_request(target, method, args, kwargs))
 
     def _await_pipelined(self) -> None:
         """Waits for the answers to pipelined requests; raises an exception that one of them has raised."""
-        while self._pipelined:
-            target, method, future = self._pipelined.popleft()
-            self._result_of(target, method, future.result())
+        while self._requests.pipelined:
+            request = self._requests.pipelined.popleft()
+            self._result_of(request, self._requests.wait(request))
 
     async def _aawait_pipelined(self) -> None:
-        while self._pipelined:
-            target, method, future = self._pipelined.popleft()
-            self._result_of(target, method, await asyncio.wrap_future(future))
+        while self._requests.pipelined:
+            request = self._requests.pipelined.popleft()
+            self._result_of(request, await self._requests.await_answer(request))
 
     # The run, on its worker thread or event loop.
 
@@ -322,9 +307,10 @@ class HostRun:
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
         self._graph, self._verb = graph, start.verb
-        args, kwargs = self.codec.decode(start.arguments, "arguments")
-        packed = self.codec.decode(start.config, "config") if start.config else None
-        self._start_received.release()
+        sent = self._start_received
+        args, kwargs = self.codec.decode(sent.field("arguments"), "arguments")
+        packed = self.codec.decode(config, "config") if (config := sent.field("config")) else None
+        sent.release()
         if packed is not None:
             self.config = HostRunConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
             kwargs["config"] = self.config.config
@@ -413,7 +399,8 @@ class HostRun:
         broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
         with self._lock:
             try:
-                self._send(self.protocol.end(result=encoded, failure=broken))
+                written = None if self.config is None else self.config.written
+                self._send(self.protocol.end(result=encoded, failure=broken, written=written))
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
 
@@ -433,7 +420,7 @@ class HostRun:
     def _close(self) -> None:
         if self._timer is not None:
             io_thread().call(self._timer.cancel)
-        self._fail_pending(HostError("the run has ended"))
+        self._requests.fail(HostError("the run has ended"))
         self.signals.router.end(SignalError("the run has ended"))
         if self._is_watched:
             self.host.watch.leave()

@@ -138,12 +138,13 @@ class IncomingSignals:
             if received is None:
                 self.router.close()
             else:
-                self._route(received.frame.signal)
+                self._route(received)
                 received.release()
 
-    def _route(self, signal: pb.Signal) -> None:
+    def _route(self, received: ReceivedFrame) -> None:
+        signal = received.frame.signal
         try:
-            (value,) = self._codec.decode(signal.value, f"signal {signal.address!r}")
+            (value,) = self._codec.decode(received.field("value"), f"signal {signal.address!r}")
             self._check(signal.address)
         except Exception as error:  # a decoder may meet user code: whatever it raises concerns this signal alone
             self._done(signal, str(error))

@@ -38,10 +38,13 @@ class ReceivedFrame(Protocol):
     """A frame that has arrived, and the memory that it takes.
 
     Attributes:
-        frame: the frame, whole.
+        frame: the frame; its large fields are not in it.
     """
 
     frame: Frame
+
+    def field(self, name: str) -> bytes:
+        """A field of bytes of the frame's body, however large; empty where there is none."""
 
     def release(self) -> None:
         """The frame has been consumed, so that the peer may send more. Idempotent; on any thread.

@@ -146,23 +146,26 @@ class BulkFields:
         frame: the frame that announces them.
 
     Attributes:
+        frame: the frame, without them.
         size: bytes of all of them.
+        values: those that are whole, by name.
 
     Raises:
         ProtocolError: the frame has no such fields.
     """
 
-    __slots__ = ("_at", "_fields", "_left", "_whole", "frame", "size")
+    __slots__ = ("_fields", "_left", "_whole", "frame", "size", "values")
 
     def __init__(self, frame: Frame) -> None:
         body = frame.WhichOneof("body")
         known = dict(_bytes_fields(body))
-        self._fields = [(known.get(bulk.field), bulk.size) for bulk in frame.bulk]
-        if len(self._fields) > len(known) or any(not name or not size for name, size in self._fields):
+        self._fields = {known.get(bulk.field, ""): bulk.size for bulk in frame.bulk}
+        if len(self._fields) != len(frame.bulk) or "" in self._fields or 0 in self._fields.values():
             raise ProtocolError(f"a frame of {body or 'no body'} announces large fields that it does not have")
         self.frame = frame
-        self.size = sum(size for _, size in self._fields)
-        self._at, self._left, self._whole = 0, self._fields[0][1], BytesIO()
+        self.size = sum(self._fields.values())
+        self.values: dict[str, bytes] = {}
+        self._left, self._whole = next(iter(self._fields.values())), BytesIO()
         frame.ClearField("bulk")
 
     def add(self, data: bytes) -> bool:
@@ -177,17 +180,14 @@ class BulkFields:
         self._whole.write(data)
         if self._left:
             return False
-        # getvalue hands over the buffer itself, where joining a list would copy all of it.
-        setattr(getattr(self.frame, self.frame.WhichOneof("body") or ""), str(self._name), self._whole.getvalue())
-        self._at, self._whole = self._at + 1, BytesIO()
-        if self._at == len(self._fields):
+        names = [name for name in self._fields if name not in self.values]
+        # getvalue hands over the buffer itself, where joining a list would copy all of it, and so would the frame.
+        self.values[names[0]] = self._whole.getvalue()
+        self._whole = BytesIO()
+        if len(names) == 1:
             return True
-        self._left = self._fields[self._at][1]
+        self._left = self._fields[names[1]]
         return False
-
-    @property
-    def _name(self) -> str | None:
-        return self._fields[self._at][0]
 
 
 @cache

@@ -56,6 +56,7 @@ class InprocServer(Server):
         self.servicer = servicer
         self.options = options
         self.admission = AdmissionControl(servicer, options.max_runs)
+        self.budget = options.budget()
         self.connections: set[_InprocConnection] = set()
 
     def start(self) -> str:
@@ -181,6 +182,7 @@ class _InprocConnection:
             accept=lambda frames: server.admission.accept(frames, peer),
             on_close=server.admission.release,
             peer="the caller",
+            budget=server.options.caller_budget(server.budget),
         )
         server.connections.add(self)
         self._io.call(self._pump, True)

@@ -7,8 +7,8 @@ bytes that are held, and is not held while anything is called.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from agentmatrix.errors import ProtocolError
 from agentmatrix.transport.base import FrameReceiver
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from agentmatrix.transport.multiplexer import Multiplexer
 
 __all__ = ["CreditedFrame", "MultiplexedStream"]
+
+_NONE: Final[Mapping[str, bytes]] = {}
 
 
 class MultiplexedStream:
@@ -102,11 +104,11 @@ class MultiplexedStream:
 
     def received(self, frame: Frame, size: int) -> CreditedFrame:
         """A whole frame as the receiver gets it. `size` is the length of its last piece."""
-        bulk = 0
+        bulk, large = 0, _NONE
         if self.partial is not None and is_counted(frame):
             (fields, size), self.partial = self.partial, None
-            bulk = fields.size
-        return CreditedFrame(self, frame, size if is_counted(frame) else 0, bulk)
+            bulk, large = fields.size, fields.values
+        return CreditedFrame(self, frame, size if is_counted(frame) else 0, bulk, large)
 
     def consumed(self, size: int, bulk: int) -> None:
         """A frame has been consumed. On any thread."""
@@ -137,14 +139,20 @@ class MultiplexedStream:
 class CreditedFrame:
     """A frame that has arrived: a `ReceivedFrame`."""
 
-    __slots__ = ("_bulk", "_size", "_stream", "frame")
+    __slots__ = ("_bulk", "_large", "_size", "_stream", "frame")
 
-    def __init__(self, stream: MultiplexedStream, frame: Frame, size: int, bulk: int) -> None:
-        self.frame = frame
+    def __init__(
+        self, stream: MultiplexedStream, frame: Frame, size: int, bulk: int, large: Mapping[str, bytes]
+    ) -> None:
+        self.frame, self._large = frame, large
         self._stream: MultiplexedStream | None = stream
         self._size, self._bulk = size, bulk
 
+    def field(self, name: str) -> bytes:
+        value = self._large.get(name)
+        return getattr(getattr(self.frame, self.frame.WhichOneof("body") or ""), name) if value is None else value
+
     def release(self) -> None:
-        stream, self._stream = self._stream, None
+        stream, self._stream, self._large = self._stream, None, _NONE
         if stream is not None and self._size:
             stream.consumed(self._size, self._bulk)

@@ -39,6 +39,7 @@ __all__ = [
     "failure",
     "frames_of",
     "io_tasks",
+    "merged",
     "message",
     "named_failure",
     "pb",
@@ -101,6 +102,13 @@ def chunks(frame: pb.Frame, size: int = 128 * 1024) -> Iterator[pb.Frame]:
     yield head
     for begin in range(0, len(data), size):
         yield pb.Frame(run=frame.run, chunk=pb.Chunk(data=data[begin : begin + size]))
+
+
+def merged(fields: BulkFields) -> pb.Frame:
+    """A frame with the large fields that came behind it."""
+    for name, value in fields.values.items():
+        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, value)
+    return fields.frame
 
 
 def told(frame: pb.Frame | str | None, length: int = 300) -> str:

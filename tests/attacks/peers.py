@@ -20,6 +20,7 @@ from tests.attacks.internals import (
     describe_reply,
     encoded,
     frames_of,
+    merged,
     message,
     pb,
     told,
@@ -106,7 +107,7 @@ class RawCaller:
                 large = BulkFields(frame)
                 continue
             if frame.run == run and large is not None and frame.HasField("chunk") and large.add(frame.chunk.data):
-                frame = large.frame
+                frame = merged(large)
             if frame.run == run and frame.WhichOneof("body") in ("end", "reset"):
                 return told(frame)
 

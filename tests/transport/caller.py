@@ -11,6 +11,16 @@ from agentmatrix.wire.v1.run_pb2 import Cancel, Frame, Start
 WAIT = 20.0
 
 
+def whole(received: ReceivedFrame) -> Frame:
+    """The frame with its large fields in it, as it was sent."""
+    frame = received.frame
+    body = frame.WhichOneof("body") or ""
+    for field in Frame.DESCRIPTOR.fields_by_name[body].message_type.fields:
+        if field.type == field.TYPE_BYTES and (value := received.field(field.name)):
+            setattr(getattr(frame, body), field.name, value)
+    return frame
+
+
 class Caller:
     """Opens a run at once, with a Start."""
 
@@ -23,7 +33,7 @@ class Caller:
 
     def receive(self, received: ReceivedFrame) -> None:
         assert received.frame.run == self.frames.run
-        self.inbox.put(received.frame)
+        self.inbox.put(whole(received))
         if self.consumes:
             received.release()
 

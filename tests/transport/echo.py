@@ -12,6 +12,7 @@ from agentmatrix.errors import AgentMatrixError, AgentNotFound
 from agentmatrix.transport import FrameReceiver, FrameStream, Peer, ReceivedFrame, ServerOptions, listen
 from agentmatrix.wire.v1.run_pb2 import End, Frame
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
+from tests.transport.caller import whole
 
 
 class EchoRun:
@@ -22,8 +23,9 @@ class EchoRun:
         self.got: list[Frame] = []
 
     def receive(self, received: ReceivedFrame) -> None:
-        frame = received.frame
-        received.release()
+        frame = whole(received)
+        if self.host.consumes:
+            received.release()
         match frame.WhichOneof("body"):
             case "start":
                 self.host.started.put(self)
@@ -39,7 +41,13 @@ class EchoRun:
 
 
 class EchoHost:
-    """Its only agent is `echo`."""
+    """Its only agent is `echo`.
+
+    Attributes:
+        consumes: whether it tells the transport that it has consumed a frame.
+    """
+
+    consumes = True
 
     def __init__(self) -> None:
         self.started: Queue[EchoRun] = Queue()

@@ -85,6 +85,8 @@ class Reader:
                 if self.partial[run].add(frame.chunk.data):
                     fields = self.partial.pop(run)
                     grant.consume(0, fields.size)
+                    for name, value in fields.values.items():
+                        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, value)
                     self.frames[run].append(fields.frame)
             elif frame.bulk:
                 assert run not in self.partial
