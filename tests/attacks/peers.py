@@ -123,6 +123,10 @@ class Granted:
         """Send a frame."""
         self._say(message(pb.Frame(run=self.run, **body)))
 
+    def say_bytes(self, data: bytes) -> None:
+        """Send a message as it is."""
+        self._say(data)
+
     def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> tuple[bool, Any]:
         """Ask for what the caller lends. Returns whether it was granted, and the value or the error."""
         self._requests += 1
@@ -154,7 +158,7 @@ class FakeHost:
 
     def _converse(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         context.send_initial_metadata((("agentmatrix-wire", "1"),))
-        outbox: queue.Queue[bytes | None] = queue.Queue()
+        outbox: queue.Queue[bytes | None] = queue.Queue(20)  # what it says is not to fill this process
         inbox: queue.Queue[pb.Frame | None] = queue.Queue()
 
         def read() -> None:
