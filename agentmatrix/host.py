@@ -181,9 +181,10 @@ class Host:
 
     def drain(self, grace: float = 30.0) -> None:
         """Takes no more runs, lets those under way go on for up to `grace` seconds, then stops."""
-        state = self._state
-        if state is not None:
+        state, server = self._state, self._server
+        if state is not None and server is not None:
             state.stopping = True
+            server.drain()
             limit = time.monotonic() + grace
             while state.runs and time.monotonic() < limit:
                 self._stopped.wait(0.02)

@@ -189,6 +189,10 @@ class Server(ABC):
         """
 
     @abstractmethod
+    def drain(self) -> None:
+        """Tell whoever asks for the health of the host that it does not serve any more. Runs go on."""
+
+    @abstractmethod
     def stop(self, grace: float) -> None:
         """Refuse new runs, wait until those running have ended, at most `grace` seconds, then close all connections.
 

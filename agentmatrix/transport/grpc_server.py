@@ -70,6 +70,7 @@ class GrpcServer(Server):
         self._budget = options.budget()
         self._admission = AdmissionControl(servicer, options.max_runs)
         self._stopped = asyncio.Event()
+        self._draining = asyncio.Event()
 
     def start(self) -> str:
         if self._server or self._stopped.is_set():
@@ -85,6 +86,9 @@ class GrpcServer(Server):
         except BaseException:
             self._resources.close()
             raise
+
+    def drain(self) -> None:
+        self._io.call(self._draining.set)
 
     def stop(self, grace: float) -> None:
         if self._server is None:
@@ -179,7 +183,7 @@ class GrpcServer(Server):
         self._watches += 1
         try:
             yield health.encode_response(self._status(data))
-            await self._stopped.wait()
+            await self._draining.wait()
             yield health.encode_response(self._status(data))
         finally:
             self._watches -= 1
@@ -191,13 +195,14 @@ class GrpcServer(Server):
             return health.ServingStatus.SERVICE_UNKNOWN
         if service not in ("", SERVICE):
             return health.ServingStatus.SERVICE_UNKNOWN
-        return health.ServingStatus.NOT_SERVING if self._stopped.is_set() else health.ServingStatus.SERVING
+        return health.ServingStatus.NOT_SERVING if self._draining.is_set() else health.ServingStatus.SERVING
 
     async def _stop(self, grace: float) -> None:
         server, self._server = self._server, None
         if server is None:
             return
         self._stopped.set()
+        self._draining.set()
         await self._admission.drain(grace)
         await asyncio.gather(*(caller.close() for caller in self._callers()))
         await server.stop(FLUSH_SECONDS)

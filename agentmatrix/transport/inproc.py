@@ -65,6 +65,9 @@ class InprocServer(Server):
                 raise AddressError(f"inproc://{self.name} is in use by another host of this process")
         return f"inproc://{self.name}"
 
+    def drain(self) -> None:
+        """Nothing here asks for the health of a host."""
+
     def stop(self, grace: float) -> None:
         if _servers.get(self.name) is self:
             io_thread().run(self._stop(grace)).result()

@@ -53,7 +53,6 @@ OPEN_GATES = {
     # Lost connections and runs sent twice: numbers and acknowledgement in every frame.
     "one cut under all runs of a connection": "no run of a stream that was cut goes on",
     "one run id on two streams": "a run that is sent twice runs twice",
-    "health while a host drains": "health says SERVING while the host drains",
     # Identity.
     "a spoofed user in the arguments": "the config is cleaned where it is unpacked, not where the verb is called",
     "a spoofed user in the lent runtime": "the caller says who it is: only the host may",
