@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Self
 
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -20,7 +21,7 @@ from langgraph.pregel import Pregel
 
 from agentmatrix.agent import as_agent
 from agentmatrix.card import describe
-from agentmatrix.errors import AddressError, NotAnAgentError
+from agentmatrix.errors import AddressError, AgentNotFound, HostBusy, NotAnAgentError
 from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.pregel.state_graph import schemas_of
 from agentmatrix.session.checkpointer import describe_saver
@@ -39,6 +40,9 @@ from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, List
 __all__ = ["Host"]
 
 _SERVICE_THREADS = 4
+_CARD_THREADS = 64
+"""A card may need those of agents inside, which this host may have too; one agent has one at a time."""
+_MOST_RUNS = 10_000
 
 
 class Host:
@@ -146,7 +150,9 @@ class Host:
             answer_timeout=self._answer_timeout,
             allow_version_skew=self._skew,
         )
-        server = listen(self._address, _HostServicer(state), self._options)
+        self._servicer = _HostServicer(state)
+        options = replace(self._options, max_runs=max(_MOST_RUNS, places.most_of_all))
+        server = listen(self._address, self._servicer, options)
         try:
             self._bound = server.start()
         except BaseException:
@@ -209,6 +215,7 @@ class Host:
         server.stop(grace)
         state.workers.shutdown(wait=False, cancel_futures=True)
         state.services.shutdown(wait=False, cancel_futures=True)
+        self._servicer.stop()
         loop.stop()
         self._stopped.set()
 
@@ -234,13 +241,29 @@ class _HostServicer:
 
     def __init__(self, state: HostState) -> None:
         self._state = state
+        self._cards = ThreadPoolExecutor(_CARD_THREADS, thread_name_prefix="agentmatrix-card")
+        self._making: dict[str, Future[DescribeReply]] = {}
+
+    def stop(self) -> None:
+        """Ends the threads."""
+        self._cards.shutdown(wait=False, cancel_futures=True)
 
     def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
         return HostRun(frames, self._state, caller_of(peer))
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
-        # On a thread of its own: drawing a large graph takes seconds.
-        return self._state.services.submit(self._describe, agent)
+        # On a thread of its own: drawing a large graph takes seconds. Who asks meanwhile gets the same answer.
+        answer: Future[DescribeReply] = Future()
+        try:
+            self._state.graph(agent)
+        except AgentNotFound as error:
+            answer.set_exception(error)
+            return answer
+        making = self._making.get(agent)
+        if making is None or making.done():
+            making = self._making[agent] = self._cards.submit(self._describe, agent)
+        making.add_done_callback(lambda made: _pass_on(made, answer))
+        return answer
 
     def _describe(self, agent: str) -> DescribeReply:
         exported = self._state.graph(agent)
@@ -254,6 +277,17 @@ class _HostServicer:
         names = [AgentName(name=name) for name in self._state.exported]
         future.set_result(ListAgentsReply(version=self._state.version, agents=names))
         return future
+
+
+def _pass_on(made: Future[DescribeReply], answer: Future[DescribeReply]) -> None:
+    if not answer.set_running_or_notify_cancel():
+        return
+    if made.cancelled():
+        answer.set_exception(HostBusy("the host is stopping"))
+    elif (error := made.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(made.result())
 
 
 def graph_types(graph: Any) -> set[type]:

@@ -65,7 +65,7 @@ class HostState:
         exported: the graphs by name.
         version: what this host speaks.
         workers: runs the sync verbs.
-        services: decodes signals and makes cards, which must not wait for a run to end.
+        services: decodes signals and drains, which must not wait for a run to end.
         loop: runs the async verbs.
         watch: logs what blocks the loop.
         places: counts the runs; more are refused.

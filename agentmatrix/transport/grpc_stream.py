@@ -19,7 +19,7 @@ from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer
 from agentmatrix.transport.caller_streams import StreamTable
 from agentmatrix.transport.flow import ByteBudget
 from agentmatrix.transport.iothread import io_thread
-from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer
+from agentmatrix.transport.multiplexer import STALLED_SECONDS, ConnectionLoss, Multiplexer
 from agentmatrix.transport.options import ServerOptions
 
 __all__ = ["FLUSH_SECONDS", "CallerStream", "Context"]
@@ -102,6 +102,7 @@ class CallerStream:
         """
         self._writing = self._io.task(self._write())
         silent = self._io.loop.call_later(self._start_timeout, self._end_if_silent)
+        sweeping = self._io.task(self._sweep())
         why = "its connection is gone"
         try:
             while isinstance(message := await self._context.read(), bytes):
@@ -116,6 +117,7 @@ class CallerStream:
             _logger.exception("a caller's stream failed")
             self._ended = "broken", f"{type(error).__name__}: {error}"
         silent.cancel()
+        sweeping.cancel()
         self._writing.cancel()
         if self._ended is not None:
             kind, why = self._ended
@@ -123,6 +125,11 @@ class CallerStream:
             self._context.set_details(why)
         lost = HostLost(f"the caller at {self._peer.address} is lost: {why}")
         self._multiplexer.connection_lost(ConnectionLoss(lost, lost))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(STALLED_SECONDS / 4)
+            self._multiplexer.give_up_stalled()
 
     def _wake(self) -> None:
         if self._io.is_current:

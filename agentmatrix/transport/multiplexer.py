@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ _logger = logging.getLogger(__name__)
 
 _MAX_CLOSED = 4096
 """How many closed runs are remembered, so that frames still under way for them start nothing."""
+STALLED_SECONDS = 60.0
+"""How long a frame may be announced while nothing of it comes."""
 MAX_REASON = 1000
 """Characters of a reason that a peer is told: much of it may be the peer's own words."""
 
@@ -74,6 +77,7 @@ class Multiplexer:
         on_close: called when a stream is gone, for whatever reason, from any thread.
         peer: what the other side is called in errors.
         budget: the bytes that may be held for this connection, in both directions.
+        clock: seconds.
 
     Attributes:
         outbox: the frames on their way out.
@@ -87,8 +91,10 @@ class Multiplexer:
         on_close: Callable[[], None] | None = None,
         peer: str = "the host",
         budget: ByteBudget | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.outbox = Outbox(wake, budget)
+        self.outbox = Outbox(wake, budget, clock)
+        self.clock = clock
         self._budget = budget
         self._limit = limit
         self._accept = accept
@@ -187,6 +193,14 @@ class Multiplexer:
                 self._abort(frame.run, "protocol", failure)
         if self.outbox.overfull:
             raise ProtocolError("it sends frames and does not read the answers")
+
+    def give_up_stalled(self) -> None:
+        """Gives up the runs whose large fields were announced, hold memory, and do not come. On the I/O thread."""
+        limit = self.clock() - STALLED_SECONDS
+        for stream in list(self._streams.values()):
+            if stream.partial is not None and stream.partial_since < limit:
+                why = f"a frame was announced, and nothing of it came for {STALLED_SECONDS:g} seconds"
+                self._abort(stream.run, "bound", HostBusy(why))
 
     def connection_lost(self, loss: ConnectionLoss) -> None:
         """Tells every run that the connection is gone. Idempotent."""

@@ -32,12 +32,13 @@ class MultiplexedStream:
         delivered: whether a frame of the run may have reached the peer.
         owner: an object to keep alive as long as the run is open.
         partial: a frame whose large fields are arriving.
+        partial_since: when the last of them came.
         ended: whether the peer has sent the run's last frame, and expects nothing more.
     """
 
     __slots__ = (
         *("_credit", "_held", "_lock", "_multiplexer"),
-        *("delivered", "ended", "owner", "partial", "receiver", "run"),
+        *("delivered", "ended", "owner", "partial", "partial_since", "receiver", "run"),
     )
 
     def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
@@ -47,6 +48,7 @@ class MultiplexedStream:
         self.delivered = self.ended = False
         self.owner: object = None
         self.partial: tuple[BulkFields, int] | None = None
+        self.partial_since = 0.0
         self._credit = CreditGrant()
         self._held = 0
         self._lock = threading.Lock()
@@ -90,7 +92,7 @@ class MultiplexedStream:
         with self._lock:
             self._held += fields.size
             self._credit.announce(fields.size)
-        self.partial = fields, size
+        self.partial, self.partial_since = (fields, size), self._multiplexer.clock()
         self.give_credit()
         return None
 
@@ -98,6 +100,7 @@ class MultiplexedStream:
         if self.partial is None:
             raise ProtocolError("a slice came of no frame")
         fields, _ = self.partial
+        self.partial_since = self._multiplexer.clock()
         with self._lock:
             self._credit.consume(size - len(frame.chunk.data))  # the rest was granted when it was announced
         return fields.frame if fields.add(frame.chunk.data) else None

@@ -15,7 +15,7 @@ from agentmatrix.errors import AgentMatrixError, HostBusy, ProtocolError
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
 from agentmatrix.transport.flow import RUN_CREDIT, ByteBudget
 from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer
-from agentmatrix.wire.v1.run_pb2 import Frame
+from agentmatrix.wire.v1.run_pb2 import Frame, Frames
 from tests.transport.caller import whole
 
 
@@ -189,6 +189,33 @@ def test_recorded_messages_that_were_broken_end_a_run_or_the_connection_alone(
         while end.held:
             end.held.popleft().release()
     assert [budget.held for budget in pair.budgets] == [0, 0]
+
+
+def test_a_frame_that_is_announced_and_does_not_come_is_given_up() -> None:
+    now = [0.0]
+    budget = ByteBudget(10 << 20, "this side holds", "limit")
+    ends: list[End] = []
+
+    def accept(stream: FrameStream) -> End:
+        ends.append(End())
+        return ends[-1]
+
+    host = Multiplexer(lambda: None, 1 << 30, accept=accept, budget=budget, clock=lambda: now[0])
+
+    def receive(frame: Frame) -> None:
+        host.receive_message(Frames(frames=[frame]).SerializeToString())
+
+    receive(Frame(run=1, start={"agent": "x"}, bulk=[{"field": 6, "size": 5 << 20}]))
+    receive(Frame(run=2, start={"agent": "x"}, bulk=[{"field": 6, "size": 5 << 20}]))
+    assert budget.held == 10 << 20
+    now[0] = 50.0
+    receive(Frame(run=2, chunk={"data": b"x"}))
+    now[0] = 61.0
+    host.give_up_stalled()
+    assert isinstance(ends[0].error, HostBusy) and "nothing of it came for 60 seconds" in str(ends[0].error)
+    assert ends[1].error is None and budget.held == 5 << 20
+    told = Frames.FromString(host.next_message() or b"").frames
+    assert [(frame.run, frame.reset.kind) for frame in told if frame.HasField("reset")] == [(1, "bound")]
 
 
 def test_a_run_that_is_over_its_budget_gives_all_back() -> None:
