@@ -17,12 +17,14 @@ def is_async_only(graph: Any) -> bool:
     """Whether a graph, or one inside it, has a node that only runs on an event loop, so that its sync verbs fail."""
     if not isinstance(graph, Pregel) or getattr(type(graph), "is_remote", False):
         return False
-    return any(_lacks_sync(runnable) for node in graph.nodes.values() for runnable in _runnables(node))
+    return any(map(_lacks_sync, _runnables(graph))) or any(is_async_only(inner) for _, inner in graph.get_subgraphs())
 
 
-def _runnables(node: Any) -> Iterator[Any]:
-    yield getattr(node, "bound", node)
-    yield from getattr(node, "writers", None) or ()
+def _runnables(graph: Any) -> Iterator[Any]:
+    """The functions of the nodes and of the routers."""
+    yield from (getattr(node, "bound", node) for node in graph.nodes.values())
+    for routers in getattr(getattr(graph, "builder", None), "branches", {}).values():
+        yield from (router.path for router in routers.values())
 
 
 def _lacks_sync(runnable: Any) -> bool:
