@@ -132,10 +132,10 @@ def test_a_stream_that_starts_no_run_ends_and_says_so(serve: Serve) -> None:
 
 
 def test_a_stream_that_has_started_a_run_stays(serve: Serve, reach: Connect) -> None:
-    transport = reach(serve(start_timeout=0.05))
+    transport = reach(serve(start_timeout=2.0))
     caller = Caller(transport).started()
     caller.finish()
-    threading.Event().wait(0.3)
+    threading.Event().wait(2.5)  # the time that a stream without a run would have
     assert Caller(transport).started().echo(b"x") == b"x" and transport.state == "connected"
 
 
