@@ -22,6 +22,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.wire.unlisted import UnlistedValue
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "Dag",
     "Host",
     "RemoteAgent",
+    "UnlistedValue",
     "after",
     "all_of",
     "any_of",
@@ -53,6 +55,7 @@ _HOMES = {
     "Dag": "agentmatrix.compose",
     "Host": "agentmatrix.host",
     "RemoteAgent": "agentmatrix.remote",
+    "UnlistedValue": "agentmatrix.wire.unlisted",
     "after": "agentmatrix.triggers",
     "all_of": "agentmatrix.triggers",
     "any_of": "agentmatrix.triggers",

@@ -6,18 +6,22 @@ drawings, subgraphs, and the attributes of a graph that LangGraph reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+import typing_extensions
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.graph import Edge, Graph, Node
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel
 
 from agentmatrix.errors import HostUnreachable, ProtocolError
+from agentmatrix.pregel.state_graph import input_keys_of
 
-__all__ = ["AgentCard", "describe", "pack_drawing", "schema_model", "unpack_drawing"]
+__all__ = ["AgentCard", "class_kind", "describe", "pack_drawing", "unpack_drawing"]
 
 _KINDS: Final[Mapping[str, type]] = {
     **dict.fromkeys(("name", "description", "langgraph"), str),
@@ -38,10 +42,15 @@ class AgentCard:
         description: a sentence, from the graph's metadata or docstring; may be empty.
         checkpointer: "own" for a checkpointer of its own, else None, True or False as in `compile(checkpointer=)`.
         saver: the description of its own checkpointer, for the proxy on the other side.
-        schemas: JSON schemas by kind ("input", "output", "context"); a schema that cannot be made is left out.
+        schemas: JSON schemas by kind: "input", "output", "context", "config"; where they differ, "input_model" and
+            "output_model" of what `get_input_schema` and `get_output_schema` return. What cannot be made is left out.
+        classes: what makes "input" and "output": "model", "typed_dict", "dataclass"; empty for anything else.
+        types: of the classes in these schemas, by name: the name on the wire, "model", "dataclass" or "enum", and the
+            members of an enum.
         unmade: the reason, for each schema that was left out.
         drawings: packed drawings by depth of xray; -1 is all levels.
         channels: the graph's attributes that LangGraph reads: input, output and stream channels, modes, breakpoints.
+        input_keys: the keys of the state that it takes of its input; None where its input is no such state.
         signals: the signals that the graph itself declares; None where that is not known.
         subgraphs: the cards of its nested graphs by node.
         langgraph: the version that it runs on.
@@ -52,9 +61,12 @@ class AgentCard:
     checkpointer: Any = None
     saver: Any = None
     schemas: Mapping[str, Any] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, tuple[str, str, Mapping[str, Any] | None]] = field(default_factory=dict)
     unmade: Mapping[str, str] = field(default_factory=dict)
     drawings: Mapping[int, Any] = field(default_factory=dict)
     channels: Mapping[str, Any] = field(default_factory=dict)
+    input_keys: frozenset[str] | None = None
     signals: frozenset[str] | None = None
     subgraphs: Mapping[str, AgentCard] = field(default_factory=dict)
     langgraph: str = ""
@@ -73,7 +85,8 @@ class AgentCard:
             if not isinstance(known.get(name, kind()), kind):
                 raise ProtocolError(f"the host's card is no card: its {name} is a {type(known[name]).__name__}")
         known["subgraphs"] = {str(name): cls.unpack(card) for name, card in known.get("subgraphs", {}).items()}
-        known["signals"] = None if known.get("signals") is None else frozenset(map(str, known["signals"]))
+        for name in ("input_keys", "signals"):
+            known[name] = None if known.get(name) is None else frozenset(map(str, known[name]))
         return cls(**{"name": "agent", **known})
 
     @property
@@ -96,12 +109,17 @@ class AgentCard:
         return unpack_drawing(self.drawings.get(depth) or self.drawings[0])
 
 
-def describe(graph: Any, describe_saver: Callable[[BaseCheckpointSaver[Any]], Any]) -> dict[str, Any]:
+def describe(
+    graph: Any,
+    describe_saver: Callable[[BaseCheckpointSaver[Any]], Any],
+    describe_types: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]],
+) -> dict[str, Any]:
     """The card of a graph as plain data. Never fails for a graph that runs.
 
     Args:
         graph: the exported graph.
         describe_saver: returns the description of a checkpointer, for the proxy on the other side.
+        describe_types: returns what a caller must know of the classes in the schemas of a graph.
     """
     saver = getattr(graph, "checkpointer", None)
     owns = isinstance(saver, BaseCheckpointSaver)
@@ -112,6 +130,8 @@ def describe(graph: Any, describe_saver: Callable[[BaseCheckpointSaver[Any]], An
         "checkpointer": "own" if owns else saver,
         "saver": describe_saver(saver) if isinstance(saver, BaseCheckpointSaver) else None,
         "schemas": schemas,
+        "classes": {kind: class_kind(getattr(graph, f"{kind.title()}Type", None)) for kind in ("input", "output")},
+        "types": describe_types(graph, schemas),
         "unmade": unmade,
         "drawings": _drawings(graph),
         "channels": {
@@ -122,8 +142,9 @@ def describe(graph: Any, describe_saver: Callable[[BaseCheckpointSaver[Any]], An
             "interrupt_before_nodes": _names(graph.interrupt_before_nodes),
             "interrupt_after_nodes": _names(graph.interrupt_after_nodes),
         },
-        "signals": _declared(graph),
-        "subgraphs": {name: describe(nested, describe_saver) for name, nested in _subgraphs(graph)},
+        "input_keys": _sorted(input_keys_of(graph)),
+        "signals": _sorted(getattr(graph, "signals", ())),
+        "subgraphs": {name: describe(nested, describe_saver, describe_types) for name, nested in _subgraphs(graph)},
     }
 
 
@@ -131,9 +152,8 @@ def _names(names: Any) -> Any:
     return names if isinstance(names, str) else list(names)
 
 
-def _declared(graph: Any) -> list[str] | None:
-    signals = getattr(graph, "signals", ())
-    return None if signals is None else sorted(signals)
+def _sorted(names: Iterable[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
 
 
 def _description(graph: Any) -> str:
@@ -152,12 +172,25 @@ def _subgraphs(graph: Any) -> list[tuple[str, Any]]:
 def _schemas(graph: Any) -> tuple[dict[str, Any], dict[str, str]]:
     made: dict[str, Any] = {}
     unmade: dict[str, str] = {}
-    for kind in ("input", "output", "context"):
-        try:
-            made[kind] = getattr(graph, f"get_{kind}_jsonschema")()
-        except Exception as error:  # a graph without a JSON schema runs all the same
-            unmade[kind] = f"{type(error).__name__}: {error}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LangGraph's schema of the config is deprecated
+        for kind in ("input", "output", "context", "config"):
+            try:
+                made[kind] = getattr(graph, f"get_{kind}_jsonschema")()
+                if kind == "output" or (kind == "input" and class_kind(graph.InputType) == "dataclass"):
+                    made[f"{kind}_model"] = getattr(graph, f"get_{kind}_schema")().model_json_schema()
+            except Exception as error:  # a graph without a JSON schema runs all the same
+                unmade[kind] = f"{type(error).__name__}: {error}"
     return made, unmade
+
+
+def class_kind(cls: Any) -> str:
+    """What a class is: `"model"`, `"typed_dict"`, `"dataclass"`; empty for anything else."""
+    if not isinstance(cls, type):
+        return ""
+    if typing_extensions.is_typeddict(cls):
+        return "typed_dict"
+    return "model" if issubclass(cls, BaseModel) else "dataclass" if dataclasses.is_dataclass(cls) else ""
 
 
 def _drawings(graph: Any) -> dict[int, Any]:
@@ -218,15 +251,3 @@ def unpack_drawing(packed: Mapping[str, Any]) -> Graph:
         data: Any = None if drawn is None else _drawn_node((drawn[0], drawn[1]), drawn[2])
         nodes[number] = Node(id=number, name=name, data=data, metadata=metadata)
     return Graph(nodes=nodes, edges=[Edge(*edge) for edge in packed["edges"]])
-
-
-def schema_model(name: str, schema: Mapping[str, Any] | None) -> type[BaseModel]:
-    """A pydantic model with the fields of a JSON schema, of any type, whose own JSON schema is that one."""
-    required = set((schema or {}).get("required", ()))
-    fields: dict[str, Any] = {
-        key: (Any, ... if key in required else None) for key in (schema or {}).get("properties", {})
-    }
-    base = type(name, (BaseModel,), {"__module__": __name__, "model_config": ConfigDict(extra="allow")})
-    model: type[BaseModel] = create_model(name, __base__=base, **fields)
-    model.model_json_schema = classmethod(lambda cls, *args, **kwargs: dict(schema or {}))  # type: ignore
-    return model

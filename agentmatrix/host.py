@@ -28,6 +28,7 @@ from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.host_run import STOPPING, HostRun
 from agentmatrix.session.host_state import ExportedGraph, HostState
 from agentmatrix.session.places import RunPlaces
+from agentmatrix.session.schema_types import describe_types
 from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
@@ -267,7 +268,7 @@ class _HostServicer:
 
     def _describe(self, agent: str) -> DescribeReply:
         exported = self._state.graph(agent)
-        card = {**describe(exported.graph, describe_saver), "langgraph": self._state.version.langgraph}
+        card = {**describe(exported.graph, describe_saver, describe_types), "langgraph": self._state.version.langgraph}
         details = exported.codec.encode(card, "card")
         named = Card(name=card["name"], description=card["description"], details=details)
         return DescribeReply(version=self._state.version, card=named)

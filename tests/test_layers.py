@@ -58,7 +58,7 @@ OWN_ATTRIBUTES = {
     ("remote/attributes.py", "card.schemas"),
 }
 # Classes that extend LangGraph's loop: they use what they inherit (tests/test_pregel_door.py).
-EXEMPT = {"engine/graph.py", "engine/listener.py", "engine/loop.py", "engine/pauses.py"}
+EXEMPT = {f"engine/{name}.py" for name in ("graph", "listener", "loop", "pauses", "recorded_writes", "supersteps")}
 # Of named tuples, enums and protocols: documented, or the language's.
 PYTHON_ATTRIBUTES = {"_asdict", "_fields", "_is_protocol", "_name_", "_replace", "_value_"}
 

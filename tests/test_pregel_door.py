@@ -1,44 +1,33 @@
 """The private side of LangGraph and LangChain that this package leans on, used here as `agentmatrix/pregel` uses it.
 
-Each failure names the file to mend. A new reserved config key is no failure: see `agentmatrix.pregel.config_keys`.
+Each failure names the file to mend. Builders, compiled graphs and tasks have theirs in `tests/pregel`. A new reserved
+config key is no failure: see `agentmatrix.pregel.config_keys`.
 """
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
 import inspect
-import operator
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
-from langgraph import runtime
-from langgraph._internal import _cache, _config, _constants, _queue, _replay, _runnable, _scratchpad
-from langgraph._internal._typing import MISSING
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.config import get_config
-from langgraph.errors import GraphInterrupt, ParentCommand
-from langgraph.func import task
-from langgraph.graph import END, START, StateGraph
-from langgraph.graph._branch import BranchSpec
-from langgraph.graph._node import StateNodeSpec
+from langgraph._internal import _config, _constants, _queue, _replay, _runnable, _scratchpad
+from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.managed import RemainingSteps
 from langgraph.pregel import (
     Pregel,
     _algo,
     _checkpoint,
     _executor,
-    _io,
     _messages,
     _task_status,
     _tools,
@@ -51,20 +40,18 @@ from langgraph.pregel._read import PregelNode
 from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import ExecutionInfo, RunControl, Runtime
-from langgraph.types import Command, Interrupt, Send
+from langgraph.types import Command, Interrupt
 
-from agentmatrix.pregel import callback_handlers, compiled_graph, config_keys, config_values, state_graph, task_config
+from agentmatrix.pregel import callback_handlers, config_keys, config_values
+from agentmatrix.pregel.execution import MISSING
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained, watch_drain
-from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
+from agentmatrix.pregel.state_types import state_types_around
 from agentmatrix.remote import RemoteAgent
 from agentmatrix.testing import loopback
+from tests.pregel.door import State, mend, names
 
 DOOR = Path(config_keys.__file__).parent
 SELF, ANY = object(), object()
-
-
-def mend(file: str, what: str) -> str:
-    return f"LangGraph or LangChain has changed: {what}; mend pregel/{file}"
 
 
 MAKES_A_TASK = (
@@ -76,7 +63,6 @@ MAKES_A_TASK = (
 CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = [
     (_config.ensure_config, (ANY, ANY), (), "config_values.py"),
     (_config.merge_configs, (ANY, ANY), (), "config_values.py"),
-    (_config.recast_checkpoint_ns, (ANY,), (), "task_config.py"),
     (_config.get_callback_manager_for_config, (ANY,), (), "callback_handlers.py"),
     (_config.get_async_callback_manager_for_config, (ANY,), (), "callback_handlers.py"),
     (_replay.ReplayState, (ANY,), (), "config_values.py"),
@@ -88,8 +74,6 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
         "config_values.py",
     ),
     (StreamProtocol, (ANY, ANY), (), "config_values.py"),
-    (runtime._no_op_stream_writer, (ANY,), (), "config_values.py"),
-    (runtime._no_op_heartbeat, (), (), "config_values.py"),
     (_messages.StreamMessagesHandler, (ANY, ANY), ("parent_ns",), "callback_handlers.py"),
     (_messages.StreamMessagesHandlerV2, (ANY, ANY), ("parent_ns",), "callback_handlers.py"),
     (_tools.StreamToolCallHandler, (ANY, ANY), ("parent_ns",), "callback_handlers.py"),
@@ -101,7 +85,6 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (_utils._runnable_has_native_async, (ANY,), (), "runnables.py"),
     (_write.ChannelWrite, (ANY,), (), "compiled_graph.py"),
     (_write.ChannelWrite.register_writer, (ANY,), (), "runnables.py"),
-    (_write.ChannelWriteEntry, (ANY, ANY), (), "compiled_graph.py"),
     (_write.ChannelWriteTupleEntry, (ANY,), (), "compiled_graph.py"),
     (PregelNode.copy, (SELF, ANY), (), "compiled_graph.py"),
     (CompiledStateGraph.attach_node, (SELF, ANY, ANY), (), "compiled_graph.py"),
@@ -115,14 +98,8 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (_queue.SyncQueue.put, (SELF, ANY), (), "bounded_stream.py"),
     (_queue.SyncQueue.get, (SELF, ANY, ANY), (), "bounded_stream.py"),
     (_queue.SyncQueue.qsize, (SELF,), (), "bounded_stream.py"),
-    (_runnable.RunnableSeq, (ANY, ANY), (), "node_functions.py"),
     # The engine takes these from execution.py.
-    (_cache.default_cache_key, (ANY, ANY), (), "execution.py"),
-    (_config.patch_configurable, (ANY, ANY), (), "execution.py"),
-    (_algo._triggers, (ANY, ANY, ANY, ANY, ANY), (), "execution.py"),
     (_algo.apply_writes, (ANY, ANY, ANY, ANY, ANY), (), "execution.py"),
-    (_algo.PregelTaskWrites, (ANY, ANY, ANY, ANY), (), "execution.py"),
-    (_algo.checkpoint_null_version, (ANY,), (), "execution.py"),
     (_algo.prepare_next_tasks, (ANY,) * 8, ("for_execution", "store", "checkpointer", "manager"), "execution.py"),
     (
         _algo.prepare_single_task,
@@ -136,7 +113,6 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
         tuple(n for n in (*MAKES_A_TASK, "handler_node_name", "failed_error") if n != "for_execution"),
         "execution.py",
     ),
-    (_algo.sanitize_untracked_values_in_send, (ANY, ANY), (), "execution.py"),
     (_checkpoint.channels_from_checkpoint, (ANY, ANY), ("saver", "config"), "execution.py"),
     (
         _checkpoint.create_checkpoint,
@@ -146,11 +122,9 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     ),
     (_executor.BackgroundExecutor, (ANY,), (), "execution.py"),
     (_executor.AsyncBackgroundExecutor, (ANY,), (), "execution.py"),
-    (_io.map_output_values, (ANY, ANY, ANY), (), "execution.py"),
     (debug.map_debug_tasks, (ANY,), (), "execution.py"),
     (debug.map_debug_checkpoint, (ANY,) * 8, (), "execution.py"),
     (_task_status.read_task_statuses, (ANY,), (), "execution.py"),
-    (_utils.get_new_channel_versions, (ANY, ANY), (), "execution.py"),
     (PregelRunner.commit, (SELF, ANY, ANY), (), "execution.py"),
     (
         PregelRunner.tick,
@@ -167,8 +141,6 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
 ]
 # Private names that are no calls, with the test that is about them.
 OTHERS = {
-    "_DefaultRecursionLimit": "test_the_recursion_limit_that_langgraph_fills_in_is_told_from_others",
-    "MISSING": "test_a_channel_without_a_value_has_a_mark",
     "CONTROL_WRITES": "test_what_the_engine_replaces_is_looked_up_by_name",
     "_constants": "test_reserved_keys_that_are_not_known_yet_stay_with_the_caller",
 }
@@ -229,11 +201,6 @@ def test_reserved_keys_that_are_not_known_yet_are_listed(monkeypatch: pytest.Mon
     assert config_keys.unknown_keys() - before == {"__pregel_from_the_future"}  # by `make transparency`
 
 
-class State(TypedDict, total=False):
-    text: str
-    texts: Annotated[list[str], operator.add]
-
-
 def test_a_reserved_key_of_a_newer_langgraph_is_dropped_at_the_boundary() -> None:
     seen: list[dict[str, Any]] = []
 
@@ -249,10 +216,6 @@ def test_a_reserved_key_of_a_newer_langgraph_is_dropped_at_the_boundary() -> Non
 
 
 # Values behind the keys.
-
-
-def names(cls: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls)}
 
 
 def test_a_runtime_has_the_fields_that_cross() -> None:
@@ -318,7 +281,7 @@ def test_the_current_config_is_that_of_the_context() -> None:
 def test_a_channel_without_a_value_has_a_mark() -> None:
     graph = StateGraph(State).add_node("node", lambda state: {}).add_edge(START, "node").compile()
     empty = graph.channels["text"].from_checkpoint(MISSING)
-    assert not empty.is_available() and empty.checkpoint() is MISSING, mend("compiled_graph.py", "MISSING")
+    assert not empty.is_available() and empty.checkpoint() is MISSING, mend("execution.py", "MISSING")
 
 
 # Run controls, callbacks.
@@ -367,189 +330,21 @@ def test_langchains_hooks_are_found() -> None:
     assert isinstance(tracing.tracing_v2_callback_var, ContextVar), mend("callback_handlers.py", "tracing's context")
 
 
-# Builders and compiled graphs.
+# What RemoteAgent and the engine take over.
 
 
-class Managed(State):
-    remaining: RemainingSteps
-
-
-def builder() -> Any:
-    made = StateGraph(Managed).add_node("a", lambda state: {"text": "a"}).add_node("b", lambda state: {}, defer=True)
-    made.add_node("c", lambda state: {}, error_handler=lambda state: {})
-    return made.add_edge(START, "a").add_edge(["a", "c"], "b").add_conditional_edges("a", router, ["c", END])
-
-
-def router(state: State) -> str:
-    return "c"
-
-
-def test_a_builder_tells_what_it_has_been_told() -> None:
-    made = builder()
-    broken = mend("state_graph.py", "the attributes of StateGraph")
-    assert state_graph.edges_of(made) == {(START, "a"), ("a", "b"), ("c", "b")}, broken
-    assert state_graph.joins_of(made) == {(("a", "c"), "b")}, broken
-    assert state_graph.default_error_handler(made) is None, broken
-    assert state_graph.keys_of_schema(made, Managed) == ["text", "texts", "remaining"], broken
-    assert list(state_graph.managed_values(made)) == ["remaining"], broken
-    branch = state_graph.routers_of(made)["a"]["router"]
-    assert branch.ends == {"c": "c", END: END} and branch.path.invoke({}) == "c" and branch.input_schema is State, (
-        broken
-    )
-    other = state_graph.copy_builder(made)
-    state_graph.add_join(other, ("b",), "later")
-    other.add_node("d", lambda state: {})
-    assert "d" not in made.nodes and other.compile is not None, broken
-    assert isinstance(branch, BranchSpec)
-
-
-def test_a_node_spec_has_the_fields_that_builders_read() -> None:
-    read = {"runnable", "input_schema", "is_error_handler", "error_handler_node", "ends", "defer"}
-    assert read <= names(StateNodeSpec), f"StateNodeSpec has lost {read - names(StateNodeSpec)}: mend compose/"
-    nodes = builder().nodes
-    assert nodes["b"].defer and nodes[nodes["c"].error_handler_node].is_error_handler
-
-
-def test_a_compiled_graph_is_changed() -> None:
-    graph = compiled_graph.as_class(builder().compile(), CompiledStateGraph)
-    broken = mend("compiled_graph.py", "the attributes of a compiled graph or of PregelNode")
-    assert compiled_graph.trigger_of("a") in graph.channels and compiled_graph.TASKS in graph.channels, broken
-    assert sum(compiled_graph.ERROR_HANDLER in name for name in graph.nodes) == 1, broken
-    compiled_graph.write_channel(graph, "a", "texts", ["written"])
-    compiled_graph.set_node_runnable(graph, "a", RunnableLambda(lambda state: {"text": "other"}))
-    inner = StateGraph(State).add_node("n", lambda state: {}).add_edge(START, "n").compile()
-    compiled_graph.set_subgraphs(graph, "b", [inner])
-    assert [name for name, _ in graph.get_subgraphs()] == ["b"], broken
-    compiled_graph.add_hidden_node(graph, "hidden", RunnableLambda(lambda state: {"texts": ["hidden"]}), State)
-    compiled_graph.set_stream_channels(graph, ["texts"])
-    compiled_graph.set_stream_eager(graph)
-    update, control = compiled_graph.answer_mappers(graph, "b")
-    assert update({"text": "x"}) == [("text", "x")] and control(Command(goto="a")), broken
-    assert State in compiled_graph.coercions_of(graph), broken
-    values = [chunk for mode, chunk in graph.stream({}, stream_mode=["values", "updates"]) if mode == "values"]
-    assert values[-1] == {"texts": ["written"]}, broken
-
-
-# A task's config and the loop that it runs in.
-
-
-def test_a_task_tells_where_it_stands() -> None:
-    found: dict[str, Any] = {}
-    broken = mend("task_config.py", "what the config of a task has")
-
-    @task
-    def called() -> str:
-        return str(task_config.node_of(task_config.node_config(get_config())))
-
-    def start(state: State, config: RunnableConfig) -> Any:
-        found["node"] = task_config.node_of(config)
-        found["namespace"] = task_config.namespace_of(config)
-        found["parent"] = task_config.parent_node_of(config)
-        found["index"] = task_config.send_index(config)
-        found["update"] = task_config.is_update(config)
-        found["read"] = task_config.read_channel(config, "text")
-        found["loop"] = task_config.loop_of(config)
-        found["called"] = called().result()
-        task_config.send_writes(config, [("texts", ["sent"])])
-        return Command(goto=[Send("packet", {}), Send("packet", {})])
-
-    def packet(state: State, config: RunnableConfig) -> State:
-        return {"texts": [str(task_config.send_index(config))]}
-
-    def fails(state: State, config: RunnableConfig) -> State:
-        assert task_config.failed_node(config) is None
-        raise ValueError
-
-    def handler(state: State, config: RunnableConfig) -> State:
-        return {"texts": [str(task_config.failed_node(config))]}
-
-    made = StateGraph(State).add_node("start", start).add_node("packet", packet).add_edge(START, "start")
-    made.add_node("fails", fails, error_handler=handler).add_edge("start", "fails")
-    graph = made.compile()
-    outer = StateGraph(State).add_node("outer", graph).add_edge(START, "outer").compile()
-    result = outer.invoke({"text": "given"})
-    assert sorted(result["texts"]) == ["0", "1", "fails", "sent"], broken
-    assert isinstance(found.pop("loop"), PregelLoop), broken
-    namespace = found.pop("namespace")
-    assert [part.split(":")[0] for part in namespace.split("|")] == ["outer", "start"], broken
-    assert found == {
-        "node": "start",
-        "parent": "outer",
-        "index": None,
-        "update": False,
-        "read": "given",
-        "called": "start",
-    }, broken
-    config: RunnableConfig = {"configurable": {"checkpoint_ns": namespace}}
-    for goal, expected in (("outer", None), (namespace, True), ("start", True)):
-        command: Command[Any] = Command(graph=goal, update={"text": "x"})
-        assert (task_config.command_for_node(ParentCommand(command), config) is not None) == bool(expected), broken
-    assert list(task_config.updates_of(Command(update={"text": "x"}))) == [("text", "x")], broken
-
-
-def test_a_writer_knows_an_update_from_a_task() -> None:
-    found: list[bool] = []
-
-    def router(state: State, config: RunnableConfig) -> str:
-        found.append(task_config.is_update(config))
-        return END
-
-    made = StateGraph(State).add_node("node", lambda state: {"text": "x"}).add_edge(START, "node")
-    graph = made.add_conditional_edges("node", router, [END]).compile(InMemorySaver())
-    config: RunnableConfig = {"configurable": {"thread_id": "1"}}
-    graph.invoke({}, config)
-    graph.update_state(config, {"text": "y"}, as_node="node")
-    assert found == [False, True], mend("task_config.py", "the path of the task that update_state makes")
-
-
-def test_a_task_stands_for_several_nodes() -> None:
-    broken = mend("virtual_tasks.py", "the attributes of PregelLoop")
+def test_a_task_knows_the_state_types_of_its_graph() -> None:
     found: list[Any] = []
 
     def node(state: State, config: RunnableConfig) -> State:
-        handle = LoopHandle(config)
-        assert handle.has_checkpointer and handle.breakpoints == ["other"] and handle.is_followed, broken
-        handle.at_exit(lambda: found.append("exit"))
-        virtual = VirtualTask(handle, "virtual", "id")
-        handle.emit_start(virtual, {"text": "in"})
-        handle.save("00000000-0000-0000-0000-000000000001", ["value"])
-        inner = virtual.enter()
-        found.append((task_config.node_of(inner), task_config.namespace_of(inner), handle.saved))
-        handle.emit_end(virtual, {"text": "out"})
+        found.extend(state_types_around(config))
         return {}
 
-    made = StateGraph(State).add_node("node", node).add_node("other", lambda state: {}).add_edge(START, "node")
-    graph = made.compile(InMemorySaver(), interrupt_before=["other"])
-    config: RunnableConfig = {"configurable": {"thread_id": "1"}}
-    chunks = list(graph.stream({}, config, stream_mode=["updates", "tasks"]))
-    assert found == [("virtual", "virtual:id", ["value"]), "exit"], broken
-    ours = [(mode, chunk) for mode, chunk in chunks if chunk.get("name") == "virtual" or "virtual" in chunk]
-    assert [mode for mode, _ in ours] == ["tasks", "updates", "tasks"] and ours[1][1] == {"virtual": {"text": "out"}}, (
-        broken
-    )
-    assert GraphInterrupt([Interrupt.from_ns("asked", ns="ns")]).args[0][0].value == "asked", broken
-
-
-async def test_the_loop_has_the_attributes_that_a_task_reads() -> None:
-    read = {
-        *("checkpointer", "interrupt_before", "interrupt_after", "manager", "stream", "checkpoint_pending_writes"),
-        *("stack", "step", "stop", "tasks", "output_keys", "checkpoint_ns"),
-    }
-    loops: list[Any] = []
-
-    def node(state: State, config: RunnableConfig) -> State:
-        loops.append(LoopHandle(config).loop)
-        return {}
-
-    graph = StateGraph(State).add_node("node", node).add_edge(START, "node").compile()
-    graph.invoke({})
-    await graph.ainvoke({})
-    for found in loops:
-        lost = {name for name in read if not hasattr(found, name)}
-        assert not lost, mend("virtual_tasks.py", f"{type(found).__name__} has lost {lost}")
-
-
-# What RemoteAgent and the engine take over.
+    StateGraph(State).add_node("node", node).add_edge(START, "node").compile().invoke({})
+    channels = StateGraph(State).channels.values()
+    for channel in channels:
+        assert channel.ValueType in found, mend("state_types.py", "the function that reads channels for a task")
+    assert state_types_around({}) == []
 
 
 def test_every_public_method_of_a_graph_is_remote() -> None:
@@ -562,7 +357,7 @@ def test_every_public_method_of_a_graph_is_remote() -> None:
     assert inherited == {
         *("update_state", "aupdate_state"),  # bulk_update_state
         *("stream_events", "astream_events"),  # stream, astream
-        *("config_schema", "get_config_jsonschema", "validate"),  # deprecated, or of no use to a remote graph
+        *("config_schema", "validate"),  # deprecated, or of no use to a remote graph
     }, "Pregel has new public methods: let remote/remote_agent.py override them, or sort them in here"
 
 
@@ -574,8 +369,8 @@ def test_what_the_engine_replaces_is_looked_up_by_name() -> None:
         Pregel._prepare_state_snapshot: {"prepare_next_tasks"},
         Pregel._aprepare_state_snapshot: {"prepare_next_tasks"},
     }
-    for function, names in looked_up.items():
-        assert names <= set(function.__code__.co_names), mend("execution.py", function.__name__)
+    for function, globals_ in looked_up.items():
+        assert globals_ <= set(function.__code__.co_names), mend("execution.py", function.__name__)
     for function in (Pregel.bulk_update_state, Pregel.abulk_update_state):
         inner = [code for code in function.__code__.co_consts if inspect.iscode(code)]
         assert any("apply_writes" in code.co_names for code in inner), mend("execution.py", function.__name__)

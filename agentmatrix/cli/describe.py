@@ -41,6 +41,7 @@ def describe(
     from agentmatrix.card import describe as describe_graph
     from agentmatrix.cli.resolve import resolve
     from agentmatrix.cli.targets import is_remote
+    from agentmatrix.session.schema_types import describe_types
     from agentmatrix.transport import parse_target
 
     options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, insecure, timeout)
@@ -50,7 +51,9 @@ def describe(
         return
     graph = resolve(target, options)
     remote = is_remote(target)
-    card: AgentCard = graph.card if remote else AgentCard.unpack(describe_graph(graph, lambda saver: ""))
+    card: AgentCard = (
+        graph.card if remote else AgentCard.unpack(describe_graph(graph, lambda saver: "", describe_types))
+    )
     where = f"at {parse_target(target).url}" if remote else "in this process"
     print(json.dumps(_as_json(card, where), indent=2) if as_json else "\n".join(_columns(_rows(card, where))))
 

@@ -26,7 +26,14 @@ from agentmatrix.pregel.compiled_graph import (
     set_subgraphs,
 )
 from agentmatrix.pregel.runnables import node_runnable, wrap_runnable
-from agentmatrix.pregel.state_graph import add_join, copy_builder, default_error_handler, edges_of, routers_of
+from agentmatrix.pregel.state_graph import (
+    add_join,
+    copy_builder,
+    default_error_handler,
+    edges_of,
+    routers_of,
+    schemas_of,
+)
 from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import Group, Source, group_of, label_of
 
@@ -318,6 +325,10 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         """What LangGraph makes of this graph, as an object of our class that remembers how to draw itself."""
         native = StateGraph.compile(self, name=name or self.name, **options)
         self._restore_subgraphs(native)
+        for inner in self._graphs.values():
+            remote: Any = inner
+            if getattr(type(inner), "is_remote", False):
+                remote.list_types_of(schemas_of(native))  # also for states that are read before the first run
         graph = as_class(native, kind)
         graph._drawing = native
         graph._labels = self._labels

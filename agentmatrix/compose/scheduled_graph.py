@@ -9,14 +9,16 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateUpdate
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
+from agentmatrix.compose.cache_identity import identity_of
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
 from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of, reopened
 from agentmatrix.explanation import Explanation
-from agentmatrix.pregel.compiled_graph import remove_edges, set_node_runnable
-from agentmatrix.pregel.execution import branch_channel, saver_and_config, thread_of
+from agentmatrix.pregel.compiled_graph import branch_channel, remove_edges, set_node_runnable
+from agentmatrix.pregel.execution import saver_and_config, set_cache_identity, thread_of
 from agentmatrix.pregel.runnables import wrap_runnable
+from agentmatrix.pregel.untraced import untraced_node
 from agentmatrix.pregel.written_keys import observed, only_written, with_written_keys
 from agentmatrix.scheduling.explain import explain
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
@@ -91,6 +93,9 @@ def schedule(
         rules: makes the rules that start its nodes.
         barriers: whether it runs in supersteps.
     """
+    for name, node in graph.nodes.items():
+        if (node.cache_policy or graph.cache_policy) is not None and (identity := identity_of(node.bound)) is not None:
+            set_cache_identity(graph, name, identity)
     for name, inner in builder.graphs.items():
         _write_only_what_is_written(graph, name, inner)
     remove_edges(graph, builder.drawn_only)
@@ -98,7 +103,8 @@ def schedule(
         name: node for node in topology.nodes for name in graph.nodes[node].triggers if name != branch_channel(node)
     }
     keys = StateKeys(builder.channels)
-    channel = RunChannel(Schedule(topology, keys, rules, joins, barriers))
+    untraced = {name: untraced_node(node) for name, node in graph.nodes.items()}
+    channel = RunChannel(Schedule(topology, keys, rules, joins, barriers, untraced))
     graph.channels = {**graph.channels, RUN: channel}
     graph.signals = frozenset() if topology.deaf else topology.signals
     return graph

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from langgraph.channels.base import BaseChannel
@@ -38,6 +38,7 @@ class Schedule:
         rules: makes the rules that start its nodes.
         joins: by channel of a join (an edge from several nodes), the node that it leads to.
         barriers: whether all that becomes ready in a step waits for the step to end.
+        untraced: by name, its nodes for a run that nobody watches.
     """
 
     topology: Topology
@@ -45,6 +46,7 @@ class Schedule:
     rules: RulesFactory
     joins: Mapping[str, str]
     barriers: bool = False
+    untraced: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RunChannel(BaseChannel[Any, Any, Any]):

@@ -18,17 +18,16 @@ from langgraph.types import Send
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule, is_record
 from agentmatrix.engine.step import result_of
 from agentmatrix.engine.tasks import TaskIds
+from agentmatrix.pregel.compiled_graph import branch_channel, branch_target
 from agentmatrix.pregel.execution import (
     INTERRUPT,
     MISSING,
     NULL_TASK_ID,
     TASKS,
-    branch_channel,
-    branch_target,
     is_triggered,
-    sanitize_untracked_values_in_send,
 )
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler
+from agentmatrix.scheduling.paused import tracked
 from agentmatrix.scheduling.rules import Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
@@ -295,7 +294,6 @@ def _paused(
     run = scheduler.pause(unfinished)
     # Where each level is a step, versions tell what has run.
     done = frozenset[str]() if told else scheduler.done() - {activation.node for activation in unfinished}
-    base = scheduler.state.base
     return {
         "run": run,
         "kind": kind,
@@ -304,7 +302,7 @@ def _paused(
         "versions": {key: versions.get(key) for key in run["keys"]},
         "seen": {a.node: _seen(nodes[a.node], seen.get(a.node, {})) for a in unfinished if a.send is None},
         "sends": [
-            [a.send.node, sanitize_untracked_values_in_send(a.send, base).arg] for a in unfinished if a.send is not None
+            [a.send.node, tracked(a.send.arg, scheduler.state.keys.untracked)] for a in unfinished if a.send is not None
         ],
         "sent": versions.get(TASKS),
         "version": following,

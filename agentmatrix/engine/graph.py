@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
-from agentmatrix.engine.loop import LAST_VALUES_ONLY
+from agentmatrix.engine.loop import RESULT_ONLY
 from agentmatrix.engine.pauses import PausingLoop
 from agentmatrix.engine.runner import Runner
 from agentmatrix.engine.snapshot import arecord_snapshot, asnapshot, for_snapshot, record_snapshot, snapshot
@@ -107,7 +107,9 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
         cancelled: set[str] = set()
         token = cancelled_interrupts.set(cancelled)
         try:
-            return remaining_interrupts(super().invoke(input, _of_invoke(config, kwargs), **kwargs), cancelled)
+            return remaining_interrupts(
+                super().invoke(input, _of_invoke(config, self.debug, kwargs), **kwargs), cancelled
+            )
         finally:
             cancelled_interrupts.reset(token)
 
@@ -116,7 +118,9 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
         cancelled: set[str] = set()
         token = cancelled_interrupts.set(cancelled)
         try:
-            return remaining_interrupts(await super().ainvoke(input, _of_invoke(config, kwargs), **kwargs), cancelled)
+            return remaining_interrupts(
+                await super().ainvoke(input, _of_invoke(config, self.debug, kwargs), **kwargs), cancelled
+            )
         finally:
             cancelled_interrupts.reset(token)
 
@@ -129,8 +133,9 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
         return cast(StateSnapshot, await make(self, config, for_snapshot(saved), **options))
 
 
-def _of_invoke(config: RunnableConfig | None, options: Mapping[str, Any]) -> RunnableConfig | None:
-    """The config of a run of which only the last values are read: those after each node are left out."""
-    if options.get("stream_mode", "values") != "values":
+def _of_invoke(config: RunnableConfig | None, debug: bool, options: Mapping[str, Any]) -> RunnableConfig | None:
+    """The config of a run of which only the result is read, unless all of it is printed."""
+    prints = options.get("print_mode") or options.get("debug", debug)
+    if prints or options.get("stream_mode", "values") != "values":
         return config
-    return {**(config or {}), CONF: {**(config or {}).get(CONF, {}), LAST_VALUES_ONLY: True}}
+    return {**(config or {}), CONF: {**(config or {}).get(CONF, {}), RESULT_ONLY: True}}

@@ -19,7 +19,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.engine.channels import RUN
-from agentmatrix.engine.loop import SchedulerLoop
+from agentmatrix.engine.supersteps import SuperstepLoop
 from agentmatrix.errors import SignalError
 from agentmatrix.live.signal_router import (
     SIGNAL_ROUTER,
@@ -29,7 +29,7 @@ from agentmatrix.live.signal_router import (
     SignalRouter,
     node_path,
 )
-from agentmatrix.pregel.execution import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, patch_configurable
+from agentmatrix.pregel.execution import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, with_configurable
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.scheduling.graph_scheduler import Record
 from agentmatrix.triggers import Every
@@ -118,7 +118,7 @@ class SignalListener:
         return [(label, due) for label, due in self._due.items() if self.ticking or not self._timers[label][1]]
 
 
-class ListeningLoop(SchedulerLoop):
+class ListeningLoop(SuperstepLoop):
     """What a loop without barriers does about signals and timers."""
 
     stack: Any
@@ -307,7 +307,7 @@ class ListeningLoop(SchedulerLoop):
             return None
         namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
         here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}
-        arguments: list[Any] = [patch_configurable(self.checkpoint_config, here), [(RUN, record)], task_id]
+        arguments: list[Any] = [with_configurable(self.checkpoint_config, here), [(RUN, record)], task_id]
         if self.checkpointer_put_writes_accepts_task_path:
             arguments.append(SIGNAL_TASK_PATH)
         future = self.submit(self.checkpointer_put_writes, *arguments)

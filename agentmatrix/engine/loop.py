@@ -14,39 +14,39 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from langgraph.errors import GraphInterrupt
 from langgraph.types import Interrupt
 
 from agentmatrix.engine.channels import RUN, RunChannel
-from agentmatrix.engine.checkpoint import close, is_branch, is_open, levels_of, opened, schedule_of
+from agentmatrix.engine.checkpoint import is_branch, is_open, levels_of, opened, schedule_of
+from agentmatrix.engine.recorded_writes import RecordedWritesLoop, with_message_ids
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskFactory, TaskIds
 from agentmatrix.interrupts import cancelled_interrupts
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
-    CONFIG_KEY_RESUMING,
+    CONFIG_KEY_STREAM,
     INTERRUPT,
     NULL_TASK_ID,
     PregelLoop,
     Task,
     map_debug_checkpoint,
     map_debug_tasks,
-    map_output_values,
-    patch_configurable,
+    output_values,
+    with_configurable,
 )
-from agentmatrix.pregel.written_keys import WrittenKeysLoop
+from agentmatrix.pregel.untraced import is_watched
 from agentmatrix.scheduling.graph_scheduler import Record
-from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
-__all__ = ["LAST_VALUES_ONLY", "SchedulerLoop"]
+__all__ = ["RESULT_ONLY", "SchedulerLoop"]
 
-LAST_VALUES_ONLY = "__pregel_agentmatrix_last_values_only"
-"""The key in `config["configurable"]` by which `invoke` says that it reads no values but the last ones. With
-LangGraph's own prefix it stays out of metadata, savers and the wire."""
+RESULT_ONLY = "__pregel_agentmatrix_result_only"
+"""The key in `config["configurable"]` by which `invoke` says that it reads the last values and the interrupts, and
+nothing else. With LangGraph's own prefix it stays out of metadata, savers and the wire."""
 
 
-class SchedulerLoop(WrittenKeysLoop):
+class SchedulerLoop(RecordedWritesLoop):
     """What the sync and the async loop have in common.
 
     Attributes:
@@ -62,12 +62,14 @@ class SchedulerLoop(WrittenKeysLoop):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._last_values_only = bool(self.config[CONF].get(LAST_VALUES_ONLY))
-        if LAST_VALUES_ONLY in self.config[CONF]:
+        # Somebody who streams this graph as a part of his own reads everything.
+        self._result_only = bool(self.config[CONF].get(RESULT_ONLY)) and CONFIG_KEY_STREAM not in self.config[CONF]
+        if RESULT_ONLY in self.config[CONF]:
             # It is said to this run alone, not to graphs inside.
-            configurable = {key: value for key, value in self.config[CONF].items() if key != LAST_VALUES_ONLY}
+            configurable = {key: value for key, value in self.config[CONF].items() if key != RESULT_ONLY}
             self.config = {**self.config, CONF: configurable}
         self.schedule = schedule_of(self.specs)
+        self._task_nodes: Mapping[str, Any] = self.nodes if is_watched(self.manager) else self.schedule.untraced
         self.open_step: OpenStep | None = None
         self.lock = threading.RLock()
         self.saved: dict[str, Any] = {}
@@ -83,6 +85,7 @@ class SchedulerLoop(WrittenKeysLoop):
         self._wrote: set[str] = set()
         self._is_live_values = self.stream is not None and "values" in self.stream.modes
         self._breaks = bool(self.interrupt_before or self.interrupt_after)
+        self._level_writes: list[Write] = []
 
     def _set_executors(self, unlimited: Any, calls: Any) -> None:
         """Called when LangGraph has entered its own executor."""
@@ -147,7 +150,7 @@ class SchedulerLoop(WrittenKeysLoop):
             ids,
             self.checkpoint,
             self.checkpoint_pending_writes,
-            self.nodes,
+            self._task_nodes,
             self.managed,
             self.config,
             self.stop,
@@ -169,7 +172,7 @@ class SchedulerLoop(WrittenKeysLoop):
         self._emit(
             "checkpoints",
             map_debug_checkpoint,
-            patch_configurable(self.checkpoint_config, {CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}),
+            with_configurable(self.checkpoint_config, {CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}),
             self.channels,
             self.stream_keys,
             self.checkpoint_metadata,
@@ -193,11 +196,18 @@ class SchedulerLoop(WrittenKeysLoop):
         """
         assert self.open_step is not None
         step = self.open_step
-        step.finish(task, task.writes)
+        # A cached message gets an id of its own in each run.
+        copies = task.cache_key is not None
+        recorded = with_message_ids(task.writes, self.schedule.keys.reducers, copies=copies)
+        step.finish(task, task.writes if recorded is None else recorded)
+        if recorded is not None:
+            self._recorded[task.id] = recorded
         self._accepted.append(task)
         if (record := step.scheduler.take_record()) is not None:
             # What was decided because of it is saved with it, before anything that follows starts.
             task.writes.append((RUN, record))
+            if recorded is not None:
+                recorded.append((RUN, record))
         self.give_up(step.scheduler.take_cancelled())
         self._on_change()
 
@@ -244,6 +254,10 @@ class SchedulerLoop(WrittenKeysLoop):
             if self._put_futures is not None:
                 self.saved[task_id] = self._put_futures.last
 
+    def output_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
+        if not self._result_only or writes[0][0] == INTERRUPT:
+            super().output_writes(task_id, writes, cached=cached)
+
     def take_saved(self) -> list[Any]:
         """The futures of the saver that keep writes of tasks that have ended; empty where nothing waits for them."""
         with self.lock:
@@ -272,15 +286,23 @@ class SchedulerLoop(WrittenKeysLoop):
             accepted, self._accepted = self._accepted, []
             for task in accepted:
                 self.tasks.pop(task.id, None)
-            if accepted and self._is_live_values and not self._last_values_only and not self.schedule.barriers:
-                self._emit_values(accepted)
+            if accepted and self._is_live_values and not self._result_only:
+                writes = [write for task in accepted for write in task.writes]
+                if self.schedule.barriers:
+                    self._level_writes += writes
+                else:
+                    self._emit_values(writes)
             return self._start_ready()
 
-    def _emit_values(self, accepted: Sequence[Task]) -> None:
+    @property
+    def _outputs(self) -> Sequence[str]:
+        return (self.output_keys,) if isinstance(self.output_keys, str) else self.output_keys
+
+    def _emit_values(self, writes: Sequence[Write]) -> None:
         assert self.open_step is not None
-        writes = [write for task in accepted for write in task.writes]
         final = {**self.channels, **self.open_step.scheduler.state.final()}
-        self._emit("values", map_output_values, self.output_keys, writes, final)
+        if any(key in self._outputs for key, _ in writes):
+            self._emit("values", output_values, self.output_keys, final)
 
     def _start_ready(self) -> list[Task]:
         step = self.open_step
@@ -348,67 +370,6 @@ class SchedulerLoop(WrittenKeysLoop):
         for key, writes in found.items():
             keys[key].writes.extend(writes)
         return [keys[key] for key in found]
-
-    # the end of a step
-
-    def after_tick(self) -> None:
-        step = self.open_step
-        if step is None:
-            super().after_tick()
-            return
-        self.updated_channels = updated = self._close(step, step.held, rests=self._is_resting)
-        if (
-            self._is_live_values
-            and (self._last_values_only or self.schedule.barriers)
-            and not updated.isdisjoint(self._outputs)
-        ):
-            self._emit("values", map_output_values, self.output_keys, True, self.channels)
-        self.checkpoint_pending_writes.clear()
-        self.is_replaying = False
-        if not self.schedule.barriers:
-            self.step += max(0, step.scheduler.levels() - 1)
-        self.open_step = None
-        self._has_ended = not step.held and not self._is_resting
-        self._continued = step if self._is_resting or (self.schedule.barriers and step.held) else None
-        self._put_checkpoint({"source": "loop"})
-        if self._is_resting:
-            # A checkpoint for its own sake is no step of the run's, whose number is limited.
-            self._is_resting = False
-            self.stop += 1
-        self.config[CONF].pop(CONFIG_KEY_RESUMING, None)
-        after = self.interrupt_after
-        ran = step.finished.values()
-        if after and step.held and any(after == "*" or node in after for node in ran):
-            self.status = "interrupt_after"
-            self._prepare_tasks_and_emit_checkpoint()
-            self.open_step = None
-            raise GraphInterrupt()
-
-    @property
-    def _outputs(self) -> Sequence[str]:
-        return (self.output_keys,) if isinstance(self.output_keys, str) else self.output_keys
-
-    def _close(
-        self,
-        step: OpenStep,
-        unfinished: Sequence[ScheduledActivation],
-        ids: TaskIds | None = None,
-        *,
-        rests: bool = False,
-    ) -> set[str]:
-        self._delta_channels_forced_snapshot.update(
-            name for name in self._delta_channel_names if name in step.scheduler.log.writers
-        )
-        return close(
-            step.scheduler,
-            unfinished,
-            self.checkpoint,
-            self.channels,  # type: ignore[arg-type]
-            self.nodes,
-            self._next_version(),
-            ids,
-            rests=rests,
-        )
 
 
 class FutureRecorder:

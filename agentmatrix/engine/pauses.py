@@ -25,8 +25,8 @@ from agentmatrix.pregel.execution import (
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_RESUMING,
     NULL_TASK_ID,
-    map_output_values,
-    patch_configurable,
+    output_values,
+    with_configurable,
 )
 
 __all__ = ["PausingLoop"]
@@ -47,12 +47,12 @@ class PausingLoop(ListeningLoop):
 
     def _pause(self, step: OpenStep) -> None:
         """A checkpoint of its own: what has finished is in the state, what has not is to run from there."""
-        if not (step.finished or step.factory.answer_taken):
+        if not (step.finished or step.factory.answer_taken or self._has_gone_on):
             return
         pending = self.checkpoint_pending_writes
         self.updated_channels = updated = self._close(step, step.unfinished(), step.factory.ids)
-        if self._is_live_values and self._last_values_only and not updated.isdisjoint(self._outputs):
-            self._emit("values", map_output_values, self.output_keys, True, self.channels)
+        if self._is_live_values and self._result_only and not updated.isdisjoint(self._outputs):
+            self._emit("values", output_values, self.output_keys, self.channels)
         # A local function in a thread runs out: what it writes is kept beside the pause, and taken at the resume.
         self.tasks = {id: replace(task, writes=deque()) for id, task in self.tasks.items()}
         self.open_step = None
@@ -74,7 +74,7 @@ class PausingLoop(ListeningLoop):
             return
         namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
         here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}
-        config = patch_configurable(self.checkpoint_config, here)
+        config = with_configurable(self.checkpoint_config, here)
         by_task: dict[str, list[tuple[str, Any]]] = {}
         for task_id, channel, value in pending:
             by_task.setdefault(task_id, []).append((channel, value))

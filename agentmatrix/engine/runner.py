@@ -18,11 +18,12 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
+from langgraph.errors import GraphInterrupt
 
 from agentmatrix.cancel_scope import CancelScope, current_scope
 from agentmatrix.engine.channels import is_record
 from agentmatrix.engine.listener import ListeningLoop
+from agentmatrix.engine.run_ends import Ends, each_once
 from agentmatrix.errors import BoundError
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
@@ -54,6 +55,10 @@ class Runner(PregelRunner):
         super().__init__(put_writes=put_writes, **options)
         self.loop: ListeningLoop = put_writes().__self__
         self._scopes: dict[str, CancelScope] = {}
+        # Of what was not accepted, by activation: LangGraph commits some tasks in the callback of a future, which
+        # swallows exceptions, and all others at the end of `tick`, from where it raises.
+        self._refused: dict[ScheduledActivation, tuple[Task, Exception]] = {}
+        self._inline: set[str] = set()
         if (submit := self.loop.submit_call) is not None:
             self.submit = lambda: submit  # type: ignore[assignment]
 
@@ -68,14 +73,39 @@ class Runner(PregelRunner):
                 if not loop.is_given_up(task):
                     super().commit(task, exception)
             elif exception is None:
-                loop.accept(task)
-                super().commit(task, None)
+                activation = step.activations[task.id]
+                try:
+                    loop.accept(task)
+                except Exception as error:
+                    if task.id in self._inline:
+                        raise
+                    self._refused[activation] = task, error
+                    self._commit_failed(task, error)
+                else:
+                    super().commit(task, None)
             else:
-                # What was not accepted is not to be kept beside the error.
-                kept = [write for write in task.writes if write[0] in CONTROL_WRITES]
-                task.writes.clear()
-                task.writes.extend(kept)
-                super().commit(task, exception)
+                if isinstance(exception, GraphInterrupt) and exception.args:
+                    exception.args = (each_once(exception.args[0]),)
+                self._commit_failed(task, exception)
+
+    def _commit_failed(self, task: Task, error: BaseException) -> None:
+        # What was not accepted is not to be kept beside the error.
+        kept = [write for write in task.writes if write[0] in CONTROL_WRITES]
+        task.writes.clear()
+        task.writes.extend(kept)
+        super().commit(task, error)
+
+    def _activation_of(self, task: Task, options: Mapping[str, Any]) -> ScheduledActivation | None:
+        """The activation of a task that is about to run."""
+        if options["timeout"] is None:
+            self._inline.add(task.id)
+        step = self.loop.open_step
+        return step.activations.get(task.id) if step is not None else None
+
+    def _take_refused(self, task: Task, activation: ScheduledActivation | None) -> tuple[Task, Exception] | None:
+        """The task of an activation that was not accepted, itself or its error handler, and why."""
+        self._inline.discard(task.id)
+        return self._refused.pop(activation, None) if activation is not None else None
 
     def _should_route_to_error_handler(self, task: Task) -> bool:
         # A loop without an end would go on for ever through its error handler.
@@ -148,7 +178,10 @@ class Runner(PregelRunner):
             yield from super().tick(
                 tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
             )
-            return
+            following = loop.next_step() if loop.goes_on() else None
+            if following is None:
+                return
+            tasks = following
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: queue.SimpleQueue[tuple[Task, BaseException | None] | None] = queue.SimpleQueue()
         ends, at_work, waiter = Ends(loop), dict[str, Any](), None
@@ -160,6 +193,9 @@ class Runner(PregelRunner):
                 ready += self._drive(self._events(bool(ready or at_work)))
             self._cancel_given_up(ready, at_work, ends)
             if not (ready or at_work or self._waits_on(ends)):
+                if ends.is_empty and loop.goes_on():
+                    ready += self._drive(self._uncached(loop.next_step() or []))
+                    continue
                 break
             if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                 task = ready.popleft()
@@ -203,12 +239,17 @@ class Runner(PregelRunner):
 
     def _run(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         """Run one task as LangGraph does. Returns what it has raised."""
+        activation = self._activation_of(task, options)
         try:
             for _ in super().tick((task,), reraise=True, get_waiter=None, **options):
                 pass
         except Exception as error:
             return error
-        return None
+        if (refused := self._take_refused(task, activation)) is None:
+            return None
+        routed = self._should_route_to_error_handler(refused[0])
+        handler = self.loop.schedule_error_handler(*refused) if routed else None
+        return self._run(handler, options) if handler is not None else refused[1]
 
     def _end(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
         if error is not None:
@@ -246,7 +287,10 @@ class Runner(PregelRunner):
                 tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
             ):
                 yield
-            return
+            following = loop.next_step() if loop.goes_on() else None
+            if following is None:
+                return
+            tasks = following
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: asyncio.Queue[tuple[Task, BaseException | None] | None] = asyncio.Queue()
         ends, at_work, waiter = Ends(loop), dict[str, Any](), None
@@ -259,6 +303,9 @@ class Runner(PregelRunner):
                     ready += await self._adrive(self._events(bool(ready or at_work)))
                 self._cancel_given_up(ready, at_work, ends)
                 if not (ready or at_work or self._waits_on(ends)):
+                    if ends.is_empty and loop.goes_on():
+                        ready += await self._adrive(self._uncached(loop.next_step() or []))
+                        continue
                     break
                 if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                     task = ready.popleft()
@@ -294,12 +341,17 @@ class Runner(PregelRunner):
         ends.raise_first()
 
     async def _arun(self, task: Task, options: dict[str, Any]) -> BaseException | None:
+        activation = self._activation_of(task, options)
         try:
             async for _ in super().atick((task,), reraise=True, get_waiter=None, **options):
                 pass
         except Exception as error:
             return error
-        return None
+        if (refused := self._take_refused(task, activation)) is None:
+            return None
+        routed = self._should_route_to_error_handler(refused[0])
+        handler = await self.loop.aschedule_error_handler(*refused) if routed else None
+        return await self._arun(handler, options) if handler is not None else refused[1]
 
     async def _aend(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
         if error is not None:
@@ -337,73 +389,3 @@ def _tell(ended: queue.SimpleQueue[Any], task: Task, future: concurrent.futures.
 def _tell_async(ended: asyncio.Queue[Any], task: Task, future: asyncio.Future[BaseException | None]) -> None:
     error = future.exception() if not future.cancelled() else asyncio.CancelledError()
     ended.put_nowait((task, error or future.result()))
-
-
-class Ends:
-    """What has ended a run: errors, commands to the parent graph, questions.
-
-    Of several that meet the first in canonical order counts.
-
-    Args:
-        loop: the loop whose step the activations belong to.
-
-    Attributes:
-        stops: whether nothing new is to start.
-    """
-
-    def __init__(self, loop: ListeningLoop) -> None:
-        self._loop = loop
-        self._ends: list[tuple[Any, Task, BaseException]] = []
-        self.stops = False
-
-    def add(self, task: Task, error: BaseException) -> None:
-        """A task has ended with an exception."""
-        self._ends.append((self._place(task), task, error))
-        self._ends.sort(key=lambda end: end[0])
-        self.stops = self.stops or not isinstance(error, GraphInterrupt)
-
-    def remove(self, task_id: str) -> None:
-        """A task was cancelled after it had ended."""
-        self._ends = [end for end in self._ends if end[1].id != task_id]
-
-    def _place(self, task: Task) -> Any:
-        step = self._loop.open_step
-        activation: ScheduledActivation | None = step.activations.get(task.id) if step else None
-        if activation is None and step is not None:
-            # An error handler has taken its place.
-            activation = next((a for a in step.activations.values() if a.node == task.name), None)
-        return (activation.depth, activation.order) if activation else (0, (0, task.name))
-
-    def waits_for(self, at_work: Mapping[str, Any]) -> bool:
-        """Whether to wait for more ends before the run ends.
-
-        An error ends it at once, as in LangGraph. Of commands to the parent graph each would be lost beside another,
-        so all that is at work is waited for.
-
-        Args:
-            at_work: by id of a task that is at work, its future.
-        """
-        commands = all(isinstance(end[2], GraphInterrupt | ParentCommand) for end in self._ends)
-        return bool(at_work) if commands else any(future.done() for future in at_work.values())
-
-    def raise_first(self) -> None:
-        """Raise what counts: the first error, else the first command to the parent, else all questions together."""
-        errors = [(t, e) for _, t, e in self._ends if not isinstance(e, GraphInterrupt | ParentCommand)]
-        commands = [(t, e) for _, t, e in self._ends if isinstance(e, ParentCommand)]
-        if errors:
-            (_, first), *others = errors
-            names = [task.name for task, _ in (*others, *commands)]
-            if names:
-                first.add_note(f"at the same time ended: {', '.join(map(repr, names))}")
-            raise first
-        if len(commands) > 1:
-            names = [task.name for task, _ in commands]
-            raise InvalidUpdateError(
-                f"the nodes {' and '.join(map(repr, names))} both go to the parent graph with a Command, and neither "
-                "comes after the other: one of the two would be lost; let one node collect what they found and go there"
-            )
-        if commands:
-            raise commands[0][1]
-        if self._ends:
-            asked = [question for _, _, error in self._ends for question in (error.args[0] if error.args else ())]
-            raise GraphInterrupt(tuple(asked))

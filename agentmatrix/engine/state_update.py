@@ -25,7 +25,7 @@ from agentmatrix.pregel.execution import (
     apply_writes,
     channels_from_checkpoint,
     create_checkpoint,
-    new_versions,
+    newer_versions,
     nodes_by_trigger,
     with_globals,
 )
@@ -108,7 +108,7 @@ def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | N
     for task_id, channel, value in pending:
         if task_id not in running.finished and task_id != NULL_TASK_ID and channel != RUN:
             writes.setdefault(task_id, []).append((channel, value))
-    return Pause(saved.config, put, metadata, new_versions(before, put["channel_versions"]), writes)
+    return Pause(saved.config, put, metadata, newer_versions(before, put["channel_versions"]), writes)
 
 
 def apply_update(checkpoint: Any, channels: Any, tasks: Iterable[Any], *given: Any) -> set[str]:

@@ -10,11 +10,11 @@ from langgraph.types import Send
 
 from agentmatrix.engine.channels import REACHED_END, RUN, Schedule, is_record
 from agentmatrix.engine.tasks import PendingWrites, TaskFactory
+from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.execution import (
     ERROR_SOURCE_NODE,
     TASKS,
     Task,
-    branch_target,
     read_task_statuses,
 )
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler, Record

@@ -23,8 +23,8 @@ from agentmatrix.pregel.execution import (
     RESUME,
     TASKS,
     Task,
-    checkpoint_null_version,
     is_default_key,
+    null_version,
     prepare_node_error_handler_task,
     prepare_single_task,
     raising,
@@ -98,7 +98,7 @@ class TaskFactory:
             "processes": nodes,
             "stop": stop,
         }
-        self._null_version = checkpoint_null_version(checkpoint)  # type: ignore[arg-type]
+        self._null_version = null_version(checkpoint)
 
     def task(self, activation: ScheduledActivation) -> Task:
         """The task of an activation, as LangGraph makes it."""

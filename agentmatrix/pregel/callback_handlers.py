@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -18,6 +18,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import context as tracing
 from langchain_core.tracers._streaming import _StreamingCallbackHandler as StreamingCallbackHandler
 from langchain_core.tracers._streaming import _V2StreamingCallbackHandler as V2StreamingCallbackHandler
+from langchain_core.tracers.base import BaseTracer
 from langchain_core.utils.env import env_var_is_set
 from langgraph._internal._config import get_async_callback_manager_for_config, get_callback_manager_for_config
 from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
@@ -26,6 +27,7 @@ from langsmith.utils import tracing_is_enabled
 
 __all__ = [
     "StreamingCallbackHandler",
+    "TracerBase",
     "V2StreamingCallbackHandler",
     "callback_manager",
     "inherited_callbacks",
@@ -55,6 +57,24 @@ def callback_manager(config: RunnableConfig, *, is_async: bool) -> BaseCallbackM
 def new_callback_manager(is_async: bool, **fields: Any) -> CallbackManager | AsyncCallbackManager:
     """A callback manager of the kind that sync or async runs use, with exactly these fields."""
     return AsyncCallbackManager(**fields) if is_async else CallbackManager(**fields)
+
+
+class TracerBase(BaseTracer):
+    """A tracer without runs of its own, for subclasses that do not call its constructor nor that of LangChain's tracer.
+
+    LangChain notes the runs of an outer trace in a tracer, asks it for the current one, and for copies.
+    """
+
+    def prepare(self) -> None:
+        """Set the attributes that LangChain looks at."""
+        self.run_map, self.order_map, self._external_run_ids = {}, {}, {}
+
+    def _persist_run(self, run: Any) -> None:
+        """Nothing is kept."""
+
+    def copy_with_metadata_defaults(self, **defaults: Any) -> Self:
+        """The tracer itself: defaults for its runs are the concern of whoever keeps them."""
+        return self
 
 
 def stream_handler_kind(handler: BaseCallbackHandler) -> str | None:

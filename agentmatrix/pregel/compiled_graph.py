@@ -7,17 +7,14 @@ from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable
 from langgraph._internal._constants import NS_END, NS_SEP, TASKS
-from langgraph._internal._typing import MISSING
-from langgraph.channels.base import BaseChannel
 from langgraph.constants import TAG_HIDDEN
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
-from langgraph.pregel._write import ChannelWrite, ChannelWriteEntry, ChannelWriteTupleEntry
+from langgraph.pregel._write import ChannelWrite, ChannelWriteTupleEntry
 from langgraph.pregel.protocol import PregelProtocol
 
 __all__ = [
     "ERROR_HANDLER",
-    "MISSING",
     "RESERVED_CHARACTERS",
     "TASKS",
     "AnyGraph",
@@ -27,10 +24,11 @@ __all__ = [
     "Mapper",
     "PregelProtocol",
     "add_answer_mapper",
-    "add_channel",
     "add_hidden_node",
     "answer_mappers",
     "as_class",
+    "branch_channel",
+    "branch_target",
     "coercions_of",
     "hide_node",
     "remove_edges",
@@ -38,7 +36,6 @@ __all__ = [
     "set_stream_channels",
     "set_stream_eager",
     "set_subgraphs",
-    "trigger_of",
     "write_channel",
 ]
 
@@ -52,6 +49,18 @@ Compiled = TypeVar("Compiled", bound=Graph)
 ERROR_HANDLER = "error_handler__"
 RESERVED_CHARACTERS = (NS_SEP, NS_END)
 
+_BRANCH = "branch:to:"
+
+
+def branch_channel(node: str) -> str:
+    """The channel by which an edge, a router or a command starts a node."""
+    return _BRANCH + node
+
+
+def branch_target(channel: str) -> str | None:
+    """The node that a write to this channel starts, or None for any other channel."""
+    return channel[len(_BRANCH) :] if channel.startswith(_BRANCH) else None
+
 
 def as_class(graph: Graph, kind: type[Compiled]) -> Compiled:
     """The same compiled graph as an object of another class, with nodes and channels of its own."""
@@ -62,14 +71,9 @@ def as_class(graph: Graph, kind: type[Compiled]) -> Compiled:
     return other
 
 
-def add_channel(graph: Graph, name: str, channel: BaseChannel[Any, Any, Any]) -> None:
-    """Give the compiled graph a channel that no schema, stream, snapshot or drawing shows."""
-    graph.channels = {name: channel, **graph.channels}
-
-
 def write_channel(graph: Graph, node: str, channel: str, value: Any) -> None:
     """Let `node` write `value` to `channel` each time it runs, besides its own writes."""
-    writer = ChannelWrite((ChannelWriteEntry(channel, value),))
+    writer = ChannelWrite((ChannelWriteTupleEntry(lambda _: ((channel, value),)),))
     graph.nodes[node] = graph.nodes[node].copy({"writers": [writer, *graph.nodes[node].writers]})
 
 
@@ -136,20 +140,15 @@ def answer_mappers(graph: Graph, node: str) -> tuple[Mapper, Mapper]:
     return update, control
 
 
-def trigger_of(node: str) -> str:
-    """The channel that LangGraph calls a node by."""
-    return f"branch:to:{node}"
-
-
 def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:
     """Take these edges out of a compiled graph, not out of its drawing: their sources start their targets no more."""
     for source, target in edges:
-        node, channel = graph.nodes[source], trigger_of(target)
+        node, channel = graph.nodes[source], branch_channel(target)
         writers = [writer for writer in node.writers if not _writes_only(writer, channel)]
         graph.nodes[source] = node.copy({"writers": writers})
 
 
 def _writes_only(writer: Any, channel: str) -> bool:
     return isinstance(writer, ChannelWrite) and all(
-        isinstance(entry, ChannelWriteEntry) and entry.channel == channel for entry in writer.writes
+        getattr(entry, "channel", None) == channel for entry in writer.writes
     )

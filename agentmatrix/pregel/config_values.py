@@ -10,13 +10,13 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
-from langgraph._internal._config import _DefaultRecursionLimit, ensure_config, merge_configs
+from langgraph._internal._config import ensure_config, merge_configs
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS
 from langgraph._internal._replay import ReplayState
 from langgraph._internal._scratchpad import PregelScratchpad
 from langgraph.config import get_config
 from langgraph.pregel.protocol import StreamProtocol
-from langgraph.runtime import Runtime, _no_op_heartbeat, _no_op_stream_writer
+from langgraph.runtime import Runtime
 
 __all__ = [
     "ReplayState",
@@ -38,14 +38,19 @@ __all__ = [
 ]
 
 
+_UNUSED: Runtime[Any] = Runtime()
+# LangGraph fills it in as a class of its own, which tells it from the same number that somebody has set.
+_DEFAULT_LIMIT = type(contextvars.Context().run(ensure_config)["recursion_limit"])
+
+
 def is_default_recursion_limit(limit: object) -> bool:
     """Whether a recursion limit is the one that LangGraph fills in, which yields to the graph's own config."""
-    return isinstance(limit, _DefaultRecursionLimit)
+    return isinstance(limit, _DEFAULT_LIMIT)
 
 
 def has_stream_writer(runtime: Runtime[Any]) -> bool:
     """Whether something reads the custom stream that nodes write to."""
-    return runtime.stream_writer is not _no_op_stream_writer
+    return runtime.stream_writer is not _UNUSED.stream_writer
 
 
 def event_loop_of(resource: object) -> asyncio.AbstractEventLoop | None:
@@ -56,7 +61,7 @@ def event_loop_of(resource: object) -> asyncio.AbstractEventLoop | None:
 
 def has_heartbeat(runtime: Runtime[Any]) -> bool:
     """Whether an idle timeout listens for heartbeats."""
-    return runtime.heartbeat is not _no_op_heartbeat
+    return runtime.heartbeat is not _UNUSED.heartbeat
 
 
 def new_scratchpad(step: int, stop: int) -> PregelScratchpad:

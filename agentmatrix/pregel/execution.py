@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import types
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._cache import default_cache_key
-from langgraph._internal._config import ensure_config, patch_configurable
+from langgraph._internal._config import ensure_config
 from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_CHECKPOINT_MAP,
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_RESUMING,
+    CONFIG_KEY_STREAM,
     ERROR_SOURCE_NODE,
     INPUT,
     INTERRUPT,
@@ -28,24 +30,18 @@ from langgraph._internal._constants import (
     TASKS,
 )
 from langgraph._internal._runnable import RunnableCallable
-from langgraph._internal._typing import MISSING
+from langgraph.channels import LastValue
 from langgraph.pregel._algo import (
-    PregelTaskWrites,
-    _triggers,
     apply_writes,
-    checkpoint_null_version,
     prepare_next_tasks,
     prepare_node_error_handler_task,
     prepare_single_task,
-    sanitize_untracked_values_in_send,
 )
 from langgraph.pregel._checkpoint import channels_from_checkpoint, create_checkpoint
 from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
-from langgraph.pregel._io import map_output_values
 from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
-from langgraph.pregel._utils import get_new_channel_versions as new_versions
 from langgraph.pregel.debug import map_debug_checkpoint, map_debug_tasks
 from langgraph.types import CachePolicy, PregelExecutableTask
 
@@ -53,8 +49,10 @@ __all__ = [
     "CONF",
     "INPUT",
     "CONFIG_KEY_CHECKPOINT_ID",
+    "CONFIG_KEY_CHECKPOINT_MAP",
     "CONFIG_KEY_CHECKPOINT_NS",
     "CONFIG_KEY_RESUMING",
+    "CONFIG_KEY_STREAM",
     "CONTROL_WRITES",
     "ERROR_SOURCE_NODE",
     "INPUT",
@@ -74,64 +72,117 @@ __all__ = [
     "Task",
     "apply_input_writes",
     "apply_writes",
-    "branch_channel",
-    "branch_target",
     "channels_from_checkpoint",
-    "checkpoint_null_version",
     "create_checkpoint",
     "is_default_key",
     "is_triggered",
     "map_debug_checkpoint",
     "map_debug_tasks",
-    "map_output_values",
-    "new_versions",
+    "newer_versions",
     "nodes_by_trigger",
-    "patch_configurable",
+    "null_version",
+    "output_values",
     "prepare_next_tasks",
     "prepare_node_error_handler_task",
     "prepare_single_task",
     "raising",
     "read_task_statuses",
     "saver_and_config",
-    "sanitize_untracked_values_in_send",
+    "set_cache_identity",
     "thread_of",
     "unless",
     "with_cache_key",
+    "with_configurable",
     "with_globals",
 ]
+
+MISSING: Any = LastValue(object).value
+"""What a channel holds that is empty."""
 
 Task = PregelExecutableTask
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_BRANCH = "branch:to:"
+_DEFAULT_KEY: Callable[..., str | bytes] = CachePolicy().key_func
 
 
-def branch_channel(node: str) -> str:
-    """The channel by which an edge, a router or a command starts a node."""
-    return _BRANCH + node
+class _InputWrites(NamedTuple):
+    """What LangGraph's `apply_writes` reads of a task."""
+
+    path: tuple[Any, ...]
+    name: str
+    writes: Sequence[tuple[str, Any]]
+    triggers: Sequence[str]
 
 
-def branch_target(channel: str) -> str | None:
-    """The node that a write to this channel starts, or None for any other channel."""
-    return channel[len(_BRANCH) :] if channel.startswith(_BRANCH) else None
+def with_configurable(config: RunnableConfig, values: Mapping[str, Any]) -> RunnableConfig:
+    """The config with these values among those of `configurable`."""
+    return {**config, CONF: {**config.get(CONF, {}), **values}}
+
+
+def null_version(checkpoint: Mapping[str, Any]) -> Any:
+    """The version that comes before those of a checkpoint's channels; None where it has none."""
+    return next((type(version)() for version in checkpoint["channel_versions"].values()), None)
+
+
+def newer_versions(before: Mapping[str, Any], versions: Mapping[str, Any]) -> dict[str, Any]:
+    """The versions of channels that have changed."""
+    return {name: version for name, version in versions.items() if version != before.get(name)}
+
+
+def output_values(keys: str | Sequence[str], channels: Mapping[str, Any]) -> Iterator[Any]:
+    """The part of the stream mode "values" that shows these keys, or the value of this one key."""
+    if isinstance(keys, str):
+        yield channels[keys].get() if channels[keys].is_available() else None
+    else:
+        yield {key: channels[key].get() for key in keys if channels[key].is_available()}
 
 
 def is_triggered(channels: Mapping[str, Any], checkpoint: Any, name: str, node: Any) -> bool:
     """Whether LangGraph would run a node in the step that follows a checkpoint."""
-    null = checkpoint_null_version(checkpoint)
-    seen = checkpoint["versions_seen"].get(name)
-    return null is not None and _triggers(channels, checkpoint["channel_versions"], seen, null, node)
+    null, versions, seen = (
+        null_version(checkpoint),
+        checkpoint["channel_versions"],
+        checkpoint["versions_seen"].get(name),
+    )
+    if null is None:
+        return False
+    available = (trigger for trigger in node.triggers if channels[trigger].is_available())
+    return any(seen is None or versions.get(trigger, null) > seen.get(trigger, null) for trigger in available)
 
 
 def is_default_key(policy: CachePolicy[Any]) -> bool:
     """Whether a cache policy has no key function of its own."""
-    return policy.key_func is default_cache_key
+    return getattr(policy.key_func, "key_func", policy.key_func) is _DEFAULT_KEY
+
+
+class IdentifiedKey:
+    """A key function of a cache policy, whose keys know the agent that they are for.
+
+    Args:
+        identity: the agent's.
+        key_func: the policy's own.
+    """
+
+    def __init__(self, identity: bytes, key_func: Callable[..., str | bytes]) -> None:
+        self.identity, self.key_func = identity, key_func
+
+    def __call__(self, *args: Any, **kwargs: Any) -> bytes:
+        key = self.key_func(*args, **kwargs)
+        return self.identity + (key.encode() if isinstance(key, str) else key)
+
+
+def set_cache_identity(graph: Any, node: str, identity: bytes) -> None:
+    """Let the keys of the results of `node` in a cache know its agent, where its results are kept."""
+    spec = graph.nodes[node]
+    if (policy := spec.cache_policy or graph.cache_policy) is not None:
+        keyed = dataclasses.replace(policy, key_func=IdentifiedKey(identity, policy.key_func))
+        graph.nodes[node] = spec.copy({"cache_policy": keyed})
 
 
 def with_cache_key(task: Task, more: Any) -> Task:
     """The task with a cache key that depends on something more than its input."""
     assert task.cache_key is not None
-    said = default_cache_key(task.cache_key.key, more)
+    said = _DEFAULT_KEY(task.cache_key.key, more)
     digest = hashlib.sha256(said if isinstance(said, bytes) else said.encode()).hexdigest()
     return replace(task, cache_key=task.cache_key._replace(key=digest))
 
@@ -160,7 +211,7 @@ def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_versio
     """Apply what a command from outside has written beside a checkpoint."""
     writes = [write[1:] for write in pending if write[0] == NULL_TASK_ID and write[1] not in CONTROL_WRITES]
     if writes:
-        apply_writes(checkpoint, channels, [PregelTaskWrites((), INPUT, writes, [])], next_version, {})
+        apply_writes(checkpoint, channels, [_InputWrites((), INPUT, writes, ())], next_version, {})
 
 
 def nodes_by_trigger(graph: Any) -> Mapping[str, Any]:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from langchain_core.runnables import RunnableLambda, RunnableSequence
-from langgraph._internal._runnable import RunnableCallable, RunnableSeq
+from langchain_core.runnables import RunnableLambda
+from langgraph._internal._runnable import RunnableCallable
 from langgraph.pregel import Pregel
 
 __all__ = ["is_async_only", "node_on_stack"]
@@ -28,8 +28,9 @@ def _runnables(graph: Any) -> Iterator[Any]:
 
 
 def _lacks_sync(runnable: Any) -> bool:
-    if isinstance(runnable, (RunnableSeq, RunnableSequence)):
-        return any(map(_lacks_sync, runnable.steps))
+    steps = getattr(runnable, "steps", None)
+    if isinstance(steps, (list, tuple)):  # a sequence, LangChain's or LangGraph's
+        return any(map(_lacks_sync, steps))
     if isinstance(runnable, RunnableCallable):
         return runnable.func is None and runnable.afunc is not None
     if isinstance(runnable, RunnableLambda):

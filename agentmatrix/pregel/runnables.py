@@ -10,7 +10,7 @@ from langgraph._internal._runnable import RunnableCallable, coerce_to_runnable
 from langgraph.pregel._utils import _runnable_has_native_async
 from langgraph.pregel._write import ChannelWrite
 
-__all__ = ["is_native_async", "node_runnable", "register_writer", "runnable", "wrap_runnable"]
+__all__ = ["function_of", "is_native_async", "node_runnable", "register_writer", "runnable", "wrap_runnable"]
 
 
 def runnable(
@@ -40,6 +40,11 @@ def wrap_runnable(
     if not is_native_async(agent):
         return node_runnable(call, name or agent.get_name())
     return runnable(call, acall, name=name or agent.get_name())
+
+
+def function_of(agent: Any) -> Any:
+    """The function, or other callable, that LangGraph has made a node's Runnable of; any other Runnable itself."""
+    return agent.func or agent.afunc if isinstance(agent, RunnableCallable) else agent
 
 
 def node_runnable(agent: Any, name: str) -> Runnable[Any, Any]:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from langgraph.graph import StateGraph
+from langgraph.managed.base import is_managed_value
+from langgraph.types import Command
+from pydantic import BaseModel
 
 __all__ = [
     "add_join",
@@ -14,6 +17,8 @@ __all__ = [
     "default_error_handler",
     "edges_of",
     "joins_of",
+    "declared_input",
+    "input_keys_of",
     "keys_of_schema",
     "managed_values",
     "routers_of",
@@ -60,6 +65,37 @@ def default_error_handler(builder: AnyBuilder) -> Any:
 def keys_of_schema(builder: AnyBuilder, schema: Any) -> list[str]:
     """The keys of one of the schemas of a graph or of its nodes."""
     return list(builder.schemas[schema])
+
+
+def input_keys_of(graph: Any) -> frozenset[str] | None:
+    """The keys of the state that a compiled graph takes of its input; None where its input is no such state."""
+    builder = getattr(graph, "builder", None)
+    if builder is None:
+        known: frozenset[str] | None = getattr(graph, "input_keys", None)  # a remote agent, hosted in turn
+        return known
+    keys = [key for key, channel in builder.schemas[builder.input_schema].items() if not is_managed_value(channel)]
+    return None if keys == ["__root__"] else frozenset(keys)
+
+
+def declared_input(value: Any, keys: frozenset[str]) -> Any:
+    """What a graph with these input keys takes of an input: of a state, the values of its keys.
+
+    Args:
+        value: the input; the state of a graph around it is a dict, or an object of that graph's own class.
+        keys: from `input_keys_of`.
+    """
+    if isinstance(value, dict):
+        return value if value.keys() <= keys else {key: item for key, item in value.items() if key in keys}
+    annotated = any(base.__dict__.get("__annotations__") for base in type(value).__mro__)
+    if value is None or isinstance(value, (Command, list, tuple)) or not annotated:
+        return value
+    found = {key: getattr(value, key) for key in sorted(keys) if hasattr(value, key)}
+    if not isinstance(value, BaseModel):
+        return found
+    # As in LangGraph, a None of a model counts unless it is a default that nobody gave.
+    defaults = {key: field.default for key, field in type(value).model_fields.items()}
+    said = value.model_fields_set
+    return {k: v for k, v in found.items() if v is not None or defaults.get(k, ...) is not None or k in said}
 
 
 def schemas_of(graph: Any) -> list[Any]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._config import recast_checkpoint_ns
 from langgraph._internal._constants import (
     CONF,
     CONFIG_KEY_CALL,
@@ -94,7 +93,7 @@ def command_for_node(error: ParentCommand, config: RunnableConfig) -> Command[An
     for a graph further out."""
     namespace = namespace_of(config)
     command: Command[Any] = error.args[0]
-    here = (namespace, recast_checkpoint_ns(namespace), node_of(config))
+    here = (namespace, _without_tasks(namespace), node_of(config))
     return command if command.graph in here else None
 
 
@@ -135,3 +134,8 @@ def failed_node(config: RunnableConfig) -> str | None:
 def updates_of(command: Command[Any]) -> Sequence[tuple[str, Any]]:
     """The update of a command as pairs of key and value."""
     return command._update_as_tuples()
+
+
+def _without_tasks(namespace: str) -> str:
+    """A checkpoint namespace without the ids of tasks."""
+    return NS_SEP.join(part.split(NS_END)[0] for part in namespace.split(NS_SEP) if not part.isdigit())

@@ -30,7 +30,7 @@ from langgraph.errors import GraphInterrupt
 from langgraph.runtime import ExecutionInfo, Runtime
 from langgraph.types import Interrupt
 
-from agentmatrix.pregel.compiled_graph import trigger_of
+from agentmatrix.pregel.compiled_graph import branch_channel
 from agentmatrix.pregel.config_values import new_scratchpad, set_current_config
 from agentmatrix.pregel.task_config import loop_of, namespace_of
 
@@ -144,7 +144,7 @@ class LoopHandle:
         }
         told = {
             "langgraph_node": node,
-            "langgraph_triggers": (trigger_of(node),),
+            "langgraph_triggers": (branch_channel(node),),
             "langgraph_path": (PULL, node),
             "langgraph_checkpoint_ns": namespace,
         }
@@ -156,7 +156,7 @@ class LoopHandle:
 
     def emit_start(self, task: VirtualTask, given: Any) -> None:
         """Stream that a node has started with the input `given`."""
-        started = {"id": task.id, "name": task.node, "input": given, "triggers": (trigger_of(task.node),)}
+        started = {"id": task.id, "name": task.node, "input": given, "triggers": (branch_channel(task.node),)}
         self._emit_task(started)
 
     def emit_end(self, task: VirtualTask, update: Mapping[str, Any]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
-from agentmatrix.card import AgentCard, schema_model
+from agentmatrix.card import AgentCard
+from agentmatrix.errors import AgentMatrixError
 from agentmatrix.live.live_run import LiveMixin
+from agentmatrix.remote.connection import AgentConnection
+from agentmatrix.remote.schema_classes import SchemaClasses, model_schema
 
 __all__ = ["CardAttributes"]
 
@@ -20,6 +25,8 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
     Reading an attribute never touches the network; asking for a schema fetches the card when it is not known yet.
     """
 
+    _connection: AgentConnection
+
     @property
     def agent(self) -> str:
         """Its name on the host."""
@@ -28,6 +35,10 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
     @property
     def card(self) -> AgentCard:
         """Its card; fetched when it is not known yet."""
+        raise NotImplementedError
+
+    async def acard(self) -> AgentCard:
+        """Its card, awaited."""
         raise NotImplementedError
 
     @property
@@ -75,12 +86,56 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
         return None if card is None else card.signals
 
     @property
+    def input_keys(self) -> frozenset[str] | None:
+        """The keys of its input, if that is a state: of the state around it no others are sent. None until the host was
+        reached."""
+        card = self._known
+        return None if card is None else card.input_keys
+
+    def list_types_of(self, annotations: Sequence[object]) -> None:
+        """List the classes that a state with these annotations may hold, besides `allow=`: the host may send them.
+
+        A graph of ours does so when the agent is put into it; in any other, the first run of the agent does.
+        """
+        self._connection.list_types_of(annotations)
+
+    def _learn_input_keys(self) -> None:
+        """Fetches the card before the first run, for its `input_keys`."""
+        if self._known is None and not self._connection.card_refused:
+            began = time.monotonic()
+            try:
+                _ = self.card
+            except AgentMatrixError as error:
+                self._connection.note_card_failed(error, time.monotonic() - began)
+
+    async def _alearn_input_keys(self) -> None:
+        if self._known is None and not self._connection.card_refused:
+            began = time.monotonic()
+            try:
+                await self.acard()
+            except AgentMatrixError as error:
+                self._connection.note_card_failed(error, time.monotonic() - began)
+
+    @property
     def InputType(self) -> Any:
-        return Any
+        """The type of the input, made of its JSON schema; Any until the host was reached."""
+        return self._type("input")
 
     @property
     def OutputType(self) -> Any:
-        return Any
+        """The type of the output, made of its JSON schema; Any until the host was reached."""
+        return self._type("output")
+
+    def _type(self, kind: str) -> Any:
+        card = self._known
+        schema = None if card is None else card.schemas.get(kind)
+        if card is None or not schema:
+            return Any
+        built: dict[tuple[int, str], Any] = self.__dict__.setdefault("_types", {})
+        if (id(card), kind) not in built:
+            classes = SchemaClasses(schema, card.types, self._connection.codec.listed_class)
+            built[id(card), kind] = classes.whole(card.classes.get(kind, ""), self.get_name(kind.title()))
+        return built[id(card), kind]
 
     def _schema(self, kind: str) -> Any:
         card = self.card
@@ -100,8 +155,26 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
         schema: dict[str, Any] | None = self._schema("context")
         return schema
 
+    def get_config_jsonschema(self, *, include: Sequence[str] | None = None) -> dict[str, Any]:
+        own, more = self._schema("config"), super().get_config_jsonschema(include=include)
+        merged: dict[str, Any] = {**more, **own}
+        for key in ("properties", "$defs"):
+            if key in more or key in own:
+                merged[key] = {**own.get(key, {}), **more.get(key, {})}
+        return merged
+
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return schema_model(self.get_name("Input"), self._schema("input"))
+        return self._model("input", Runnable.get_input_schema)
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        return schema_model(self.get_name("Output"), self._schema("output"))
+        return self._model("output", Runnable.get_output_schema)
+
+    def _model(self, kind: str, make: Callable[[Any], Any]) -> type[BaseModel]:
+        """The class that checks an input or an output. Its JSON schema is that of the local graph's, to the letter."""
+        schema, card = self._schema(kind), self.card
+        exact: dict[str, Any] = card.schemas.get(f"{kind}_model") or schema or {}
+        if kind == "input" and card.classes.get(kind) == "typed_dict":
+            exact = model_schema(exact, self.get_name("Input"))
+        made: Any = make(self)
+        made.model_json_schema = classmethod(lambda cls, *args, **kwargs: dict(exact))
+        return cast(type[BaseModel], made)

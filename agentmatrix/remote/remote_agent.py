@@ -17,9 +17,12 @@ from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.live.signal_router import new_id
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config, merge_configs
+from agentmatrix.pregel.state_graph import declared_input
+from agentmatrix.pregel.state_types import state_types_around
 from agentmatrix.remote.attributes import CardAttributes
 from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.printing import aprinted, printed, wants_printing
+from agentmatrix.remote.schema_classes import given
 from agentmatrix.session.caller import CallSpec
 from agentmatrix.session.caller_async import AsyncCallerRun
 from agentmatrix.session.caller_sync import SyncCallerRun
@@ -27,6 +30,7 @@ from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_p
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.transport.target import Target, parse_target
+from agentmatrix.wire.codec import Unlisted
 
 if TYPE_CHECKING:
     from agentmatrix.explanation import Explanation
@@ -49,7 +53,10 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         config: a config that every run begins with, as `with_config` would set it.
         name: the node's and the run's name; by default the agent's.
         timeout: seconds for a whole run; None is no limit.
-        allow: classes, modules or names of modules whose types the host may send.
+        allow: classes, modules or names of modules whose types the host may send, besides those of the state of the
+            graph that the agent stands in.
+        unlisted: what an object of another class arrives as: `"dict"` is an `UnlistedValue`, a dict that names the
+            class; `"error"` ends the call.
         forward: the keys of `config["configurable"]` that go along; None for all.
         store_prefix: the only namespaces of the parent's store that the host may use; None for all.
         ssl_ca: PEM of the authorities to trust, bytes or path.
@@ -79,6 +86,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         name: str | None = None,
         timeout: float | None = None,
         allow: Iterable[object] = (),
+        unlisted: Unlisted = "dict",
         forward: Collection[str] | None = None,
         store_prefix: Sequence[str] | None = None,
         ssl_ca: Pem | None = None,
@@ -93,7 +101,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
             root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, insecure=insecure,
             connect_timeout=connect_timeout,
         )  # fmt: skip
-        self._connection = AgentConnection(target, options, tuple(allow))
+        self._connection = AgentConnection(target, options, tuple(allow), unlisted)
         self._path: tuple[str, ...] = ()
         self._nested: AgentCard | None = None
         self.name = name or target.agent
@@ -109,6 +117,11 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         self.store = self.cache = self.context_schema = None
         self.stream_transformers = ()
         self.debug = False
+        self._set_identity()
+
+    def _set_identity(self) -> None:
+        # By this name LangGraph tells the agents in nodes of one name apart, in the keys of a cache.
+        self.__qualname__ = f"RemoteAgent({self.url}/{'/'.join((self.agent, *self._path))})"
 
     # Address and card.
 
@@ -202,6 +215,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         new: Self = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
         new.__dict__.update(update or {})
+        new._set_identity()
         return new
 
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self:
@@ -213,8 +227,9 @@ class RemoteAgent(NotebookRepr, CardAttributes):
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
-        state = {key: value for key, value in self.__dict__.items() if key not in ("_connection",)}
-        return (_unpickle, (connection.target, connection.options, connection.allow, state))
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_connection", "_types")}
+        origin = (connection.target, connection.options, connection.allow, connection.unlisted)
+        return (_unpickle, (origin, state))
 
     # Attributes that LangGraph reads of a graph (more in `CardAttributes`).
 
@@ -280,6 +295,10 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         **kwargs: Any,
     ) -> CallSpec:
         self._connection.prefetch_card()
+        if is_run and self.input_keys is not None:
+            args = (given(declared_input(args[0], self.input_keys)), *args[1:])
+        if config is not None:
+            self._connection.list_types_of(state_types_around(config))
         return CallSpec(
             agent=self.agent, verb=verb, version=spoken_version(), run_id=new_id(),
             path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
@@ -287,16 +306,19 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         )  # fmt: skip
 
     def _call(self, verb: str, *args: Any, **options: Any) -> SyncCallerRun:
-        return SyncCallerRun(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
+        spec = self._spec(verb, *args, **options)
+        return SyncCallerRun(self._connection.transport, self._connection.codec, spec)
 
     def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCallerRun:
-        return AsyncCallerRun(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
+        spec = self._spec(verb, *args, **options)
+        return AsyncCallerRun(self._connection.transport, self._connection.codec, spec)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the agent to its end. Arguments, result and errors as of a local graph's `invoke`."""
         if wants_printing(kwargs):
             return super().invoke(input, config, **kwargs)
         config = ensure_config(self.config, config)
+        self._learn_input_keys()
         return self._call("invoke", input, config=config, is_run=True, **kwargs).result()
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -304,6 +326,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         if wants_printing(kwargs):
             return await super().ainvoke(input, config, **kwargs)
         config = ensure_config(self.config, config)
+        await self._alearn_input_keys()
         return await self._acall("ainvoke", input, config=config, is_run=True, **kwargs).result()
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
@@ -312,6 +335,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         if wants_printing(kwargs):
             yield from printed(partial(self.stream, input, config), kwargs, self.stream_mode)
             return
+        self._learn_input_keys()
         yield from self._call("stream", input, config=config, is_run=True, **kwargs).parts()
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
@@ -321,6 +345,7 @@ class RemoteAgent(NotebookRepr, CardAttributes):
             async for part in aprinted(partial(self.astream, input, config), kwargs, self.stream_mode):
                 yield part
             return
+        await self._alearn_input_keys()
         parts = self._acall("astream", input, config=config, is_run=True, **kwargs).parts()
         try:
             async for part in parts:
@@ -387,8 +412,8 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         await self._acall("aclear_cache", nodes).result()
 
 
-def _unpickle(target: Target, options: ClientOptions, allow: tuple[object, ...], state: dict[str, Any]) -> RemoteAgent:
+def _unpickle(origin: tuple[Target, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]) -> RemoteAgent:
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)
-    remote._connection = AgentConnection(target, options, allow)
+    remote._connection = AgentConnection(*origin)
     return remote

@@ -11,6 +11,7 @@ from langgraph.types import Send
 from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.rules import ChoiceFreeRules, Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
+from agentmatrix.scheduling.sends import numbered_sends
 from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["DagRules", "check_declared", "skip_reason"]
@@ -38,13 +39,15 @@ class DagRules(ChoiceFreeRules):
         self._led_by: dict[str, list[str]] = {}
         self._at_work: dict[str, int] = {}
         self._deferred: list[str] = []
-        # By node: the number of its last activation. By sender, what is to be repeated of them.
-        self._numbers: dict[str, int] = {}
+        # By node, the number of an activation that goes on after a pause; by sender, those that are to be repeated.
+        self._resumed: dict[str, int] = {}
         self._recorded_sends: dict[str, Mapping[str, int]] = {}
 
     def open(self, opening: Opening) -> None:
+        self.numbers = dict(opening.numbers)
+        self._resumed = {activation.node: activation.number for activation in opening.resumed}
         for activation in opening.sends:
-            self._numbers[activation.node] = max(activation.number, self._numbers.get(activation.node, 0))
+            self.numbers[activation.node] = max(activation.number, self.numbers.get(activation.node, 0))
             self._begin_send(activation)
         roots = {*opening.ready, *self._at_work}
         open_nodes = roots | self.topology.descendants(roots) | {*opening.waiting}
@@ -83,28 +86,28 @@ class DagRules(ChoiceFreeRules):
         self._start_deferred()
 
     def _send(self, sender: ScheduledActivation, sends: Sequence[Send], ancestors: int) -> None:
-        recorded = self._recorded_sends.get(sender.key, {})
-        first: dict[str, int] = {}
-        counts: dict[str, int] = {}
-        for position, send in enumerate(sends):
-            if (node := send.node) not in self.topology.follow:
-                continue
-            activation = sender.sent(send, position, ancestors)
-            first.setdefault(node, recorded.get(node, self._numbers.get(node, 0) + 1))
-            activation.number = first[node] + counts.get(node, 0)
-            counts[node] = counts.get(node, 0) + 1
-            self._numbers[node] = max(activation.number, self._numbers.get(node, 0))
+        if not sends:
+            return
+        activations, first = numbered_sends(
+            sender,
+            sends,
+            ancestors,
+            nodes=self.topology.follow,
+            numbers=self.numbers,
+            recorded=self._recorded_sends.get(sender.key, {}),
+        )
+        for activation in activations:
             self._begin_send(activation)
         # Of several senders the order of ending says whose Sends are numbered first.
         if several := {node: n for node, n in first.items() if len(self.topology.edge_sources[node]) > 1}:
             self.choices.append({"sends": sender.key, "to": several})
 
     def _next_number(self, node: str) -> int:
-        self._numbers[node] = number = self._numbers.get(node, 0) + 1
+        self.numbers[node] = number = self.numbers.get(node, 0) + 1
         return number
 
     def remember(self, choices: Iterable[Any]) -> None:
-        self._recorded_sends = {choice["sends"]: choice["to"] for choice in choices}
+        self._recorded_sends = {choice["sends"]: choice["to"] for choice in choices if "sends" in choice}
 
     def end_replay(self) -> bool:
         self.choices.clear()
@@ -128,7 +131,7 @@ class DagRules(ChoiceFreeRules):
 
     def _start(self, node: str) -> None:
         ancestors, depth = self._delivered[node]
-        number, after = self._next_number(node), tuple(self._led_by.get(node, ()))
+        number, after = self._resumed.pop(node, 0) or self._next_number(node), tuple(self._led_by.get(node, ()))
         self._begin(ScheduledActivation(node, ancestors, depth, number=number, after=after))
 
     def _begin(self, activation: ScheduledActivation) -> None:

@@ -136,6 +136,7 @@ class GraphScheduler:
             self.state.check(activation, result.writes)
         self._levels = max(self._levels, self.level(activation) + 1)
         bit = self.log.append(activation, result.writes)
+        self.state.record(activation, bit)
         self.rules.finish(activation, bit, result)
         if len(self.log) >= self._compact_at:
             self._compact()
@@ -297,10 +298,6 @@ class GraphScheduler:
         """How many signals or ticks of this name some node has not consumed."""
         return self.rules.unread(name)
 
-    def knows(self, id: str) -> bool:
-        """Whether a signal of this id has come before."""
-        return self.inputs.knows(id)
-
     def closed_targets(self) -> Mapping[str, str]:
         """The nodes and signals for which no signal is taken any more, and why."""
         return self.rules.closed_targets()
@@ -377,6 +374,7 @@ class GraphScheduler:
             "floor": log.floor,
             "heard": self.heard,
             "updated": [numbers(self._updated[0]), self._updated[1]],
+            "numbers": dict(self.rules.numbers),
             "rules": rules,
         }
 
@@ -446,5 +444,6 @@ class GraphScheduler:
                 resumed=resumed,
                 updated=updated,
                 saved=kept.get("rules"),
+                numbers=kept.get("numbers", {}),
             )
         )

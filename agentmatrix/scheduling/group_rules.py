@@ -10,6 +10,7 @@ from typing import Any
 from agentmatrix.errors import TriggerError
 from agentmatrix.scheduling.external_inputs import ExternalInputs
 from agentmatrix.scheduling.log import ActivationLog, Rebase
+from agentmatrix.scheduling.rules import NodeResult
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, SourceQueues
 from agentmatrix.scheduling.topology import Topology
@@ -42,7 +43,7 @@ class GroupRules:
         log: what has run.
 
     Attributes:
-        ready, cancelled, choices, inputs: as in `Rules`.
+        ready, cancelled, choices, inputs, numbers: as in `Rules`.
         queues: what signals and timers, and in loops nodes, have delivered and nobody has used.
         at_work: the activations that have started and not finished, in the order of starting.
         failed: by node, the activation that raises in its place.
@@ -55,6 +56,7 @@ class GroupRules:
         self.cancelled: list[ScheduledActivation] = []
         self.choices: list[Any] = []
         self.inputs = ExternalInputs(topology)
+        self.numbers: dict[str, int] = {}
         self.queues = SourceQueues(topology.groups)
         self.at_work: dict[ScheduledActivation, None] = {}
         self.failed: dict[str, ScheduledActivation] = {}
@@ -63,13 +65,14 @@ class GroupRules:
         self._is_quiet = False
         self._looks: set[str] = set()
         self._groups_of: dict[str, str] = {}
-        self._numbers: dict[str, int] = {}
+        self._times: dict[str, int] = {}
         self._places = {node: place for place, node in enumerate(topology.nodes)}
         # What is to be repeated: by key of an activation its choice, by label and id the deliveries that it may name.
         self._recorded: dict[str, Mapping[str, Any]] = {}
         self._is_repeating = False
         self._heard = 0.0
         self._recorded_sends: dict[str, Mapping[str, Any]] = {}
+        self._recorded_failures: list[Mapping[str, Any]] = []
         self._known: dict[tuple[str, str], Delivery] = {}
 
     def _wave(self) -> None:
@@ -82,6 +85,8 @@ class GroupRules:
         for choice in choices:
             if "start" in choice:
                 self._recorded[choice["start"]] = choice
+            elif "fail" in choice:
+                self._recorded_failures.append(choice)
             else:
                 self._recorded_sends[choice["sends"]] = choice["to"]
 
@@ -106,8 +111,18 @@ class GroupRules:
         self._recorded.clear()
         self._recorded_sends.clear()
         self._known.clear()
+        self._fail_again()
         self._looks.update(self.topology.nodes)
         self._wave()
+
+    def _fail_again(self) -> None:
+        """Nodes that waited in vain before a crash do so again, beside what started with them."""
+        failures, self._recorded_failures = self._recorded_failures, []
+        for choice in failures:
+            node = choice["fail"]
+            named = (group for group in self.topology.groups.get(node, ()) if group.name == choice["group"])
+            if (group := next(named, None)) is not None and node not in self.failed:
+                self._fail(node, group, choice["gone"])
 
     def end_replay(self) -> bool:
         if self.phase is ReplayPhase.REPEATING:
@@ -199,7 +214,7 @@ class GroupRules:
             group.name,
             skipped,
         )
-        number = self._numbers.get(node, 0) + 1
+        number = self.numbers.get(node, 0) + 1
         key = self._next_key(node)
         name = "" if key == node else key
         failed = ScheduledActivation(node, self.log.all, len(self.log.levels), name=name, number=number)
@@ -207,6 +222,7 @@ class GroupRules:
         failed.error = error
         self.failed[node] = failed
         self.ready.append(failed)
+        self.choices.append({"fail": node, "group": group.name, "gone": sorted(lost)})
 
     def _next_key(self, node: str) -> str:
         """The key of the next activation of the node, other than by a `Send`."""
@@ -272,10 +288,27 @@ class GroupRules:
             else:
                 self.cancelled.append(loser)
 
+    def _delivery_of(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> Delivery:
+        """Count an activation that has ended; its node is looked at again. Returns what it delivers."""
+        node = activation.node
+        self._times[node] = self._times.get(node, 0) + 1
+        self._looks.add(node)
+        return Delivery(
+            activation.key,
+            node,
+            activation.ancestors | bit,
+            activation.depth + 1,
+            dict(result.writes),
+            order=activation.order,
+            is_sent=activation.send is not None,
+            rounds=activation.rounds,
+            is_ticked=activation.is_ticked,
+        )
+
     def _numbered(self, node: str, recorded: int = 0, count: int = 1) -> int:
         """Which of the node's activations the next one is, of several that Sends start the first."""
-        number = recorded or self._numbers.get(node, 0) + 1
-        self._numbers[node] = max(self._numbers.get(node, 0), number + count - 1)
+        number = recorded or self.numbers.get(node, 0) + 1
+        self.numbers[node] = max(self.numbers.get(node, 0), number + count - 1)
         return number
 
     # the log
@@ -293,6 +326,9 @@ class GroupRules:
             activation.depth = rebase.depth(activation.depth)
 
     # explanations
+
+    def times(self, node: str) -> int:
+        return self._times.get(node, 0)
 
     def started_by(self, node: str) -> str:
         return self._groups_of.get(node, "")

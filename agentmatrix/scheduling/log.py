@@ -125,6 +125,12 @@ class ActivationLog:
         inner = self.all & ~self.outside
         return [entry for entry, name in enumerate(self.nodes) if name == node and inner >> entry & 1]
 
+    def nodes_by_key(self) -> dict[str, list[str]]:
+        """By key, the nodes that have written it, by name."""
+        return {
+            key: sorted({self.nodes[entry] for entry in entries_of(bits)}) for key, bits in self.writers.items() if bits
+        }
+
     def in_order(self, bits: int) -> list[int]:
         """The entries of a bit set in canonical order: by depth, then by their place in it."""
         return sorted(entries_of(bits), key=lambda entry: (self.depths[entry], self.orders[entry]))

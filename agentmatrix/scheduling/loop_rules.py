@@ -35,6 +35,7 @@ class LoopRules(LoopState):
     # opening
 
     def open(self, opening: Opening) -> None:
+        self.numbers = dict(opening.numbers)
         saved = opening.saved
         if saved is not None:
             self._restore(saved)
@@ -79,29 +80,16 @@ class LoopRules(LoopState):
         self._wave()
 
     def _done(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
-        node = activation.node
-        self._times[node] = self._times.get(node, 0) + 1
+        node, delivery = activation.node, self._delivery_of(activation, bit, result)
         if result.ends or (result.delivers and node in self.topology.ends):
             self.inputs.end()
             self.queues.drop(self.inputs.labels())
-        delivery = Delivery(
-            activation.key,
-            node,
-            activation.ancestors | bit,
-            activation.depth + 1,
-            dict(result.writes),
-            order=activation.order,
-            is_sent=activation.send is not None,
-            rounds=activation.rounds,
-            is_ticked=activation.is_ticked,
-        )
         self._send(activation, result.sends, delivery.ancestors)
         if activation.send is None:
             self._pasts[node] = self._past(delivery.id, delivery)
             self._lead([(delivery, result)])
         else:
             self._deliver_batch(activation, delivery, result)
-        self._looks.add(node)
 
     def _past(self, key: str, delivery: Delivery) -> LastActivation:
         past = LastActivation(key, delivery.ancestors, delivery.depth)

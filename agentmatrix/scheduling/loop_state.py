@@ -42,7 +42,6 @@ class LoopState(GroupRules):
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         super().__init__(topology, log)
         self._indices: dict[str, int] = {}
-        self._times: dict[str, int] = {}
         self._busy: dict[str, int] = {}
         # By node: its last activation that no Send has started, and its last batch.
         self._pasts: dict[str, LastActivation] = {}
@@ -55,9 +54,6 @@ class LoopState(GroupRules):
         self._unsent: list[tuple[ScheduledActivation, Sequence[Send], int]] = []
         self._lost: set[str] = set()
         self._dropped: set[tuple[str, str, str]] = set()
-
-    def times(self, node: str) -> int:
-        return self._times.get(node, 0)
 
     def skip_reason(self, node: str) -> str | None:
         return None
@@ -111,7 +107,6 @@ class LoopState(GroupRules):
 
         return {
             "failed": sorted(self.failed),
-            "numbers": dict(self._numbers),
             "indices": dict(self._indices),
             "times": dict(self._times),
             "groups": dict(self._groups_of),
@@ -126,7 +121,7 @@ class LoopState(GroupRules):
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        self._numbers, self._indices = dict(saved["numbers"]), dict(saved["indices"])
+        self._indices = dict(saved["indices"])
         self._times, self._groups_of = dict(saved["times"]), dict(saved["groups"])
         for pasts, kept in ((self._pasts, saved["pasts"]), (self._batch_pasts, saved["batch_pasts"])):
             pasts.update(

@@ -20,6 +20,7 @@ __all__ = [
     "restored_activation",
     "resume_send",
     "resumed_activations",
+    "tracked",
 ]
 
 
@@ -161,6 +162,13 @@ def resume_send(activation: ScheduledActivation, kept: ScheduledActivation) -> N
     activation.ancestors, activation.depth, activation.order = kept.ancestors, kept.depth, kept.order
     activation.name, activation.position, activation.number = kept.name, kept.position, kept.number
     activation.rounds, activation.after = kept.rounds, kept.after
+
+
+def tracked(arg: Any, untracked: frozenset[str]) -> Any:
+    """What a `Send` carries, without the keys whose values are never stored."""
+    if isinstance(arg, dict) and untracked:
+        return {key: value for key, value in arg.items() if key not in untracked}
+    return arg
 
 
 def ordered(plain: Any) -> Any:

@@ -58,6 +58,7 @@ class Opening:
         updated: activations that were unfinished at a pause, with what somebody has written in their name since; what
             comes after them sees it in any case.
         saved: what the rules have kept at a pause, or None.
+        numbers: by node, the number of its last activation.
     """
 
     ready: Mapping[str, ScheduledActivation]
@@ -70,6 +71,7 @@ class Opening:
     resumed: Sequence[ScheduledActivation] = ()
     updated: Sequence[tuple[ScheduledActivation, NodeResult]] = ()
     saved: Mapping[str, Any] | None = None
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 class Rules(Protocol):
@@ -81,12 +83,14 @@ class Rules(Protocol):
         choices: what was decided since the last look that might have been decided otherwise at another time, as plain
             values.
         inputs: what may come from outside.
+        numbers: by node, the number of its last activation.
     """
 
     ready: list[ScheduledActivation]
     cancelled: list[ScheduledActivation]
     choices: list[Any]
     inputs: ExternalInputs
+    numbers: dict[str, int]
 
     def open(self, opening: Opening) -> None:
         """Begin where a checkpoint is. Called once."""
@@ -184,6 +188,7 @@ class ChoiceFreeRules:
         self.cancelled: list[ScheduledActivation] = []
         self.choices: list[Any] = []
         self.inputs = ExternalInputs(topology)
+        self.numbers: dict[str, int] = {}
 
     def joined(self) -> Mapping[str, frozenset[str]]:
         return {}

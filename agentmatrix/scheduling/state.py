@@ -7,7 +7,6 @@ common ancestors.
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from langgraph.errors import InvalidUpdateError
 from langgraph.types import Overwrite
 
 from agentmatrix.scheduling.log import ActivationLog, entries_of
+from agentmatrix.scheduling.reducer_checks import ReducerChecks, reducers_of, updated
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
 __all__ = ["Channels", "State", "StateKeys"]
@@ -39,12 +39,14 @@ class StateKeys:
 
     Attributes:
         all: the keys.
+        reducers: by key, its reducer.
         single: the keys that hold one value and have no reducer: unrelated nodes must not both write them.
         stepwise: the keys whose channels hear of each step in which nobody wrote them.
     """
 
     def __init__(self, channels: Mapping[str, Channel]) -> None:
         self.all = frozenset(channels)
+        self.reducers = reducers_of(channels)
         self.single = frozenset(key for key, channel in channels.items() if _is_single(channel))
         reduced = (BinaryOperatorAggregate, Topic)
         self.tolerant = frozenset(key for key, channel in channels.items() if isinstance(channel, reduced))
@@ -71,10 +73,16 @@ class State:
         self.log, self.keys, self.base = log, keys, base
         self._views: dict[int, Channels] = {}
         self._folds: dict[str, dict[int, Channel]] = {}
+        self._reducers = ReducerChecks(log, keys.reducers)
+        # By key that holds one value, and by the events from outside that an entry knows: the entries that wrote it.
+        self._writers_by_events: dict[str, dict[int, int]] = {}
+        self._indexed = 0
 
     def rebase(self, base: Channels) -> None:
         """The beginning of the log has been folded for good into `base`, and its entries are renumbered."""
         self.base, self._views, self._folds = base, {}, {}
+        self._reducers.rebase()
+        self._writers_by_events, self._indexed = {}, 0
 
     def fold(self, entries: int, below: int | None = None) -> Channels:
         """The channels after these entries.
@@ -136,7 +144,12 @@ class State:
         if not values:
             return updated(before, _NO_WRITES) if before.is_available() else before
         # Several nodes may write one value where something from outside has come between them: the last one counts.
-        return updated(before, values[-1:] if key in self.keys.single else values)
+        try:
+            return updated(before, values[-1:] if key in self.keys.single else values)
+        except Exception as error:
+            nodes = sorted({log.nodes[entry] for entry in entries_of(level)})
+            error.add_note(f"At key {key!r}, written by {' and '.join(map(repr, nodes))}")
+            raise
 
     def check(self, activation: ScheduledActivation, writes: Sequence[Write]) -> None:
         """Whether these writes can be recorded.
@@ -144,13 +157,14 @@ class State:
         Raises:
             InvalidUpdateError: two nodes of which neither comes after the other write a key that holds one value; or
                 the channel does not take what the nodes of this depth write to it. The message names key and nodes.
+            Exception: what a reducer has raised, with a note that names them.
         """
         log, single = self.log, self.keys.single
+        self._reducers.tried = {}
         for key in {key for key, _ in writes}:
             if key in single:
-                for other in entries_of(log.writers.get(key, 0) & ~activation.ancestors & ~log.earlier):
-                    if log.ancestors[other] & log.outside == activation.ancestors & log.outside:
-                        raise _conflict(key, activation.node, log.nodes[other])
+                for other in entries_of(self._rivals(key, activation)):
+                    raise _conflict(key, activation.node, log.nodes[other])
                 if sum(name == key for name, _ in writes) > 1:
                     self._try(key, activation, [value for name, value in writes if name == key], 0)
                 continue
@@ -166,6 +180,38 @@ class State:
                 for other in entries_of(beside):
                     if any(name == key and _is_overwrite(value) for name, value in log.writes[other]):
                         raise _conflict(key, activation.node, log.nodes[other], "Overwrite")
+            if self._reducers.needs(key, values):
+                self._check_reducer(key, activation, values)
+
+    def _rivals(self, key: str, activation: ScheduledActivation) -> int:
+        """The entries that wrote a key, know the same events from outside, and are no ancestors of the activation."""
+        log = self.log
+        for entry in range(self._indexed, len(log)):
+            events = log.ancestors[entry] & log.outside
+            for name in {name for name, _ in log.writes[entry]} if not log.outside >> entry & 1 else ():
+                if name in self.keys.single:
+                    known = self._writers_by_events.setdefault(name, {})
+                    known[events] = known.get(events, 0) | 1 << entry
+        self._indexed = len(log)
+        events = activation.ancestors & log.outside
+        return self._writers_by_events.get(key, {}).get(events, 0) & ~activation.ancestors & ~log.earlier
+
+    def _check_reducer(self, key: str, activation: ScheduledActivation, values: Sequence[Any]) -> None:
+        log = self.log
+        writers, depths = log.writers.get(key, 0), log.written.get(key, ())
+        seen = self._fold_key(key, activation.ancestors & writers, activation.depth, depths)
+
+        def fold() -> Channel:
+            return self._fold_key(key, writers, None, depths)
+
+        self._reducers.check(key, activation, values, seen, fold, self.base[key])
+
+    def record(self, activation: ScheduledActivation, bit: int) -> None:
+        """The writes that were checked last are recorded as the entry `bit`."""
+        for key, (entries, channel) in self._reducers.recorded(activation, bit).items() if self._reducers.tried else ():
+            folds = self._folds.setdefault(key, {0: self.base[key]})
+            if len(folds) < _KEPT_FOLDS:
+                folds[entries] = channel
 
     def _try(self, key: str, activation: ScheduledActivation, values: list[Any], beside: int) -> None:
         others = [value for e in entries_of(beside) for name, value in self.log.writes[e] if name == key]
@@ -177,18 +223,11 @@ class State:
             raise
 
 
-def updated(channel: Channel, values: Sequence[Any]) -> Channel:
-    """A copy of a channel that has taken these writes of one step."""
-    other = channel.copy()
-    if isinstance(other, BinaryOperatorAggregate) and isinstance(other.value, list | dict | set):
-        # A reducer may change its left side in place.
-        other.value = copy.copy(other.value)
-    other.update(values)
-    return other
-
-
 def _is_overwrite(value: Any) -> bool:
-    return isinstance(value, Overwrite) or (isinstance(value, dict) and value.keys() == {"__overwrite__"})
+    if not isinstance(value, dict):
+        return isinstance(value, Overwrite)
+    # As LangGraph has it, also where JSON has made a dict of it.
+    return value.keys() == {"__overwrite__"} or (value.get("type") == "__overwrite__" and "value" in value)
 
 
 def _conflict(key: str, node: str, other: str, what: str = "value") -> InvalidUpdateError:

@@ -13,7 +13,7 @@ from langgraph.types import Send
 
 from agentmatrix.scheduling.bounds import bound_error
 from agentmatrix.scheduling.log import ActivationLog
-from agentmatrix.scheduling.paused import ordered
+from agentmatrix.scheduling.paused import ordered, tracked
 from agentmatrix.scheduling.rules import ChoiceFreeRules, Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Numbers
@@ -28,7 +28,6 @@ class SuperstepRules(ChoiceFreeRules):
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         super().__init__(topology, log)
         self._at_work: dict[ScheduledActivation, None] = {}
-        self._numbers: dict[str, int] = {}
         self._times: dict[str, int] = {}
         # The nodes that have run in this step, how often each has before it; a fan-out counts once.
         self._ran: set[str] = set()
@@ -44,7 +43,7 @@ class SuperstepRules(ChoiceFreeRules):
 
     def open(self, opening: Opening) -> None:
         if (saved := opening.saved) is not None:
-            self._rounds, self._numbers = dict(saved["rounds"]), dict(saved["numbers"])
+            self._rounds, self.numbers = dict(saved["rounds"]), dict(saved["numbers"])
             self._times, self._ran = dict(saved["times"]), {*saved["ran"]}
             self._targets = {node: list(after) for node, after in saved["targets"].items()}
             self._sends = [(ordered(order), Send(node, arg), after) for order, node, arg, after in saved["sends"]]
@@ -59,7 +58,7 @@ class SuperstepRules(ChoiceFreeRules):
 
     def _begin(self, activation: ScheduledActivation) -> None:
         node = activation.node
-        self._numbers[node] = activation.number = self._numbers.get(node, 0) + 1
+        self.numbers[node] = activation.number = self.numbers.get(node, 0) + 1
         mend = "its router a way to '__end__' that it takes"
         activation.error = bound_error(self.topology, node, self._rounds, mend)
         self._at_work[activation] = None
@@ -138,13 +137,13 @@ class SuperstepRules(ChoiceFreeRules):
             again[activation.node] = again.get(activation.node, 0) + 1
         return {
             "rounds": dict(self._rounds),
-            "numbers": {node: count - again.get(node, 0) for node, count in self._numbers.items()},
+            "numbers": {node: count - again.get(node, 0) for node, count in self.numbers.items()},
             "times": dict(self._times),
             "ran": sorted(self._ran),
             "joined": {key: sorted(nodes) for key, nodes in self._arrived.items()},
             "targets": {node: list(after) for node, after in self._targets.items()},
             "sends": [
-                [_listed(order), send.node, _tracked(send.arg, untracked), after] for order, send, after in self._sends
+                [_listed(order), send.node, tracked(send.arg, untracked), after] for order, send, after in self._sends
             ],
         }
 
@@ -170,9 +169,3 @@ class SuperstepRules(ChoiceFreeRules):
 
 def _listed(order: Any) -> Any:
     return [_listed(part) for part in order] if isinstance(order, tuple) else order
-
-
-def _tracked(arg: Any, untracked: frozenset[str]) -> Any:
-    if isinstance(arg, dict) and untracked:
-        return {key: value for key, value in arg.items() if key not in untracked}
-    return arg

@@ -12,6 +12,7 @@ from typing import Any
 from agentmatrix.scheduling.dag_rules import check_declared, skip_reason
 from agentmatrix.scheduling.rules import NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
+from agentmatrix.scheduling.sends import numbered_sends
 from agentmatrix.scheduling.source_queues import Delivery, merged
 from agentmatrix.scheduling.trigger_state import TriggeredDagState
 from agentmatrix.triggers import Every, Group, GroupState, Source
@@ -25,6 +26,7 @@ class TriggeredDagRules(TriggeredDagState):
     # opening
 
     def open(self, opening: Opening) -> None:
+        self.numbers = dict(opening.numbers)
         self._ran_before = opening.done
         if opening.saved is not None:
             self._restore(opening.saved)
@@ -70,17 +72,7 @@ class TriggeredDagRules(TriggeredDagState):
         self._wave()
 
     def _done(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
-        node = activation.node
-        self._times[node] = self._times.get(node, 0) + 1
-        delivery = Delivery(
-            activation.key,
-            node,
-            activation.ancestors | bit,
-            activation.depth + 1,
-            dict(result.writes),
-            order=activation.order,
-            is_sent=activation.send is not None,
-        )
+        node, delivery = activation.node, self._delivery_of(activation, bit, result)
         for target in (*result.targets, *(target for _, target in result.joins)):
             if target in self._places:
                 self._lead(target, delivery)
@@ -89,26 +81,26 @@ class TriggeredDagRules(TriggeredDagState):
             if node in self.settled:
                 self._deliver(node)
         self._send(activation, result, delivery.ancestors)
-        self._looks.add(node)
 
     def _lead(self, target: str, delivery: Delivery) -> None:
         self._led.setdefault(target, {}).setdefault(delivery.source, []).append(delivery)
         self._looks.add(target)
 
     def _send(self, sender: ScheduledActivation, result: NodeResult, ancestors: int) -> None:
-        recorded = self._recorded_sends.get(sender.key, {})
-        chosen: dict[str, int] = {}
-        for position, send in enumerate(result.sends):
-            if send.node in self._places and send.node not in self.lost:
-                if send.node not in chosen:
-                    count = sum(other.node == send.node for other in result.sends)
-                    chosen[send.node] = self._numbered(send.node, recorded.get(send.node, 0), count)
-                activation = sender.sent(send, position, ancestors)
-                number = chosen[send.node] + sum(other.node == send.node for other in result.sends[:position])
-                activation.number = number
-                self._begin(activation)
-        if chosen:
-            self.choices.append({"sends": sender.key, "to": chosen})
+        if not result.sends:
+            return
+        activations, first = numbered_sends(
+            sender,
+            result.sends,
+            ancestors,
+            nodes=self._places.keys() - self.lost,
+            numbers=self.numbers,
+            recorded=self._recorded_sends.get(sender.key, {}),
+        )
+        for activation in activations:
+            self._begin(activation)
+        if first:
+            self.choices.append({"sends": sender.key, "to": first})
 
     # what starts
 
@@ -304,9 +296,6 @@ class TriggeredDagRules(TriggeredDagState):
         return any(map(self._may_start, self.topology.listeners[label]))
 
     # explanations
-
-    def times(self, node: str) -> int:
-        return self._times.get(node, 0)
 
     def skip_reason(self, node: str) -> str | None:
         return None if node not in self.settled or self._times.get(node) else self.blame_node(node)

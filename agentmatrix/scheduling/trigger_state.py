@@ -44,7 +44,6 @@ class TriggeredDagState(GroupRules):
         self._outcomes: dict[str, list[Delivery]] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._deferred: dict[str, ScheduledActivation] = {}
-        self._times: dict[str, int] = {}
         self._ran_before: Collection[str] = frozenset()
 
     def _may_start(self, node: str) -> bool:
@@ -108,7 +107,6 @@ class TriggeredDagState(GroupRules):
             "started": sorted(self.started),
             "lost": sorted(self.lost),
             "failed": sorted(self.failed),
-            "numbers": dict(self._numbers),
             "times": dict(self._times),
             "groups": dict(self._groups_of),
             "led": {n: {s: list(map(plain, parts)) for s, parts in sources.items()} for n, sources in led.items()},
@@ -121,7 +119,7 @@ class TriggeredDagState(GroupRules):
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self.settled, self.started, self.lost = {*saved["settled"]}, {*saved["started"]}, {*saved["lost"]}
-        self._numbers, self._times = dict(saved["numbers"]), dict(saved["times"])
+        self._times = dict(saved["times"])
         self._groups_of = dict(saved["groups"])
         self._led = {
             node: {source: list(map(Delivery.of, parts)) for source, parts in sources.items()}

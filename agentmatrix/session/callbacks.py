@@ -1,7 +1,9 @@
 """Callback handlers of a caller, and their proxies on the host.
 
 A handler's type changes what LangChain and LangGraph send it and how models run, so the host gets one proxy for all
-handlers of a kind. LangGraph's own stream handlers set message ids in place, which no proxy can do from afar: the host
+handlers of a kind. The proxy of a tracer is of the tracer's own class where the host has that class too: tracing that
+is turned on at both ends looks whether a tracer of its class is there already, so that remote runs are counted once,
+by the caller's. LangGraph's own stream handlers set message ids in place, which no proxy can do from afar: the host
 gets replicas of them, of the same class, next to the model.
 
 Order: events are notifications, and reach the handlers in the order in which the host made them. A handler that may
@@ -13,12 +15,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from typing import Any, Final, cast
 from uuid import UUID
 
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, CallbackManager
 from langchain_core.callbacks.manager import ahandle_event, handle_event
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
@@ -26,6 +29,7 @@ from langgraph.callbacks import GraphCallbackHandler
 
 from agentmatrix.pregel.callback_handlers import (
     StreamingCallbackHandler,
+    TracerBase,
     V2StreamingCallbackHandler,
     callback_manager,
     new_callback_manager,
@@ -33,8 +37,7 @@ from agentmatrix.pregel.callback_handlers import (
     stream_handler_kind,
     stream_handler_state,
 )
-from agentmatrix.session.proxies import RpcClient, encodable_items
-from agentmatrix.wire.codec import Codec
+from agentmatrix.session.proxies import RpcClient
 
 __all__ = ["CallerCallbacks", "callback_proxies"]
 
@@ -86,16 +89,28 @@ def _traits(handler: BaseCallbackHandler) -> frozenset[str]:
     return frozenset(kind for kind, holds in kinds.items() if holds)
 
 
+def _class_path(handler: BaseCallbackHandler, instrumented: Collection[type]) -> str:
+    """The class of a tracer, `"module:name"`, and of a handler that instrumentation gives to every manager; else ""."""
+    cls = type(handler)
+    return f"{cls.__module__}:{cls.__qualname__}" if isinstance(handler, BaseTracer) or cls in instrumented else ""
+
+
 class CallerCallbacks:
     """The caller's handlers for one run, in groups of one kind.
 
     Args:
         config: the run's config with its callbacks.
         is_async: whether the run is one of the async verbs.
-        codec: decides which metadata can be encoded.
+        pack_metadata: returns metadata as they cross.
     """
 
-    def __init__(self, config: RunnableConfig, *, is_async: bool, codec: Codec) -> None:
+    def __init__(
+        self,
+        config: RunnableConfig,
+        *,
+        is_async: bool,
+        pack_metadata: Callable[[Mapping[str, Any]], dict[str, Any]],
+    ) -> None:
         self.is_async = is_async
         self._replicas: dict[int, Any] = {}
         self._groups: list[list[BaseCallbackHandler]] = []
@@ -106,15 +121,16 @@ class CallerCallbacks:
             "parent_run_id": manager.parent_run_id,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),
-            "metadata": encodable_items(manager.metadata, codec),
-            "inheritable_metadata": encodable_items(manager.inheritable_metadata, codec),
+            "metadata": pack_metadata(manager.metadata),
+            "inheritable_metadata": pack_metadata(manager.inheritable_metadata),
         }
 
     def _pack_handlers(
         self, handlers: list[BaseCallbackHandler], inheritable: list[BaseCallbackHandler]
     ) -> list[dict[str, Any]]:
         packed: list[dict[str, Any]] = []
-        groups: dict[tuple[bool, bool, frozenset[str]], dict[str, Any]] = {}
+        groups: dict[tuple[bool, bool, frozenset[str], str], dict[str, Any]] = {}
+        instrumented = {type(handler) for handler in CallbackManager([]).handlers}
         for number, handler in enumerate(dict.fromkeys([*handlers, *inheritable])):
             here, below = handler in handlers, handler in inheritable
             kind = stream_handler_kind(handler)
@@ -123,9 +139,10 @@ class CallerCallbacks:
                 state = stream_handler_state(handler)
                 packed.append({"replica": number, "kind": kind, "here": here, "below": below, **state})
                 continue
-            key = (here, below, _traits(handler))
+            key = (here, below, _traits(handler), _class_path(handler, instrumented))
             if key not in groups:
                 groups[key] = {"group": len(self._groups), "traits": key[2], "here": here, "below": below, "events": ()}
+                groups[key]["class"] = key[3]
                 packed.append(groups[key])
                 self._groups.append([])
             self._groups[groups[key]["group"]].append(handler)
@@ -259,11 +276,13 @@ class _TapProxy(StreamingCallbackHandler):  # type: ignore[type-arg]
             yield chunk
 
 
-class _TracerProxy(BaseTracer):
-    """Gives a proxy the type of a tracer, to which LangGraph sends a reduced payload."""
-
-    def _persist_run(self, run: Any) -> None:
-        """The caller's tracer does."""
+def _own_class(path: str) -> type | None:
+    """A class of handlers that is known here, by `_class_path`. Nothing is imported for it, and none is constructed."""
+    module, _, qualname = path.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):  # through __dict__: getattr could run a module's __getattr__
+        found = getattr(found, "__dict__", {}).get(part)
+    return found if isinstance(found, type) and issubclass(found, BaseCallbackHandler) else None
 
 
 def _forwarding_method(event: str, *, waits: bool, is_async: bool) -> Callable[..., Any]:
@@ -287,16 +306,21 @@ def _handler_proxy(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) ->
     bases += [GraphCallbackHandler] if "graph" in traits else []
     bases += [_TapProxy] if "tap" in traits else []
     bases += [V2StreamingCallbackHandler] if "v2" in traits else []
-    bases += [_TracerProxy] if "tracer" in traits else []
+    bases += [TracerBase] if "tracer" in traits else []
     events = {*packed["events"], *(_GRAPH_EVENTS if "graph" in traits else ())}
-    methods = {
+    methods: dict[str, Any] = {
         event: _forwarding_method(event, waits="raises" in traits, is_async=is_async)
         for event in events
         if event in _EVENTS or event in _GRAPH_EVENTS
     }
+    if (own := _own_class(packed["class"])) is not None:
+        bases.append(own)
+        methods |= {flag: False for _, flag in _IGNORE}  # the class may ask its instance
     cls: Any = type("HandlerProxy", tuple(bases), methods)
-    handler: BaseCallbackHandler = cls(rpc, packed["group"], raises="raises" in traits)
-    return handler
+    handler: Any = cls(rpc, packed["group"], raises="raises" in traits)
+    if "tracer" in traits:
+        handler.prepare()
+    return cast(BaseCallbackHandler, handler)
 
 
 def _replica(rpc: RpcClient, packed: dict[str, Any]) -> Any:

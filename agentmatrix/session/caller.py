@@ -127,8 +127,12 @@ class CallerRun:
             if spec.control is not None:
                 self.config.control = spec.control
                 packed["control"] = {"drained": spec.control.drain_reason}
+            if (context := kwargs.pop("context", None)) is not None:
+                packed["context"] = self.codec.encode_partly(context, "context", self.config.left_out)
             packed["live"] = self._prepare_forwarding(self.config.configurable)
             start.config = self.codec.encode(packed, "config")
+            if self.config.left_out:
+                self.codec = self.codec.with_left_out(self.config.left_out)
         start.trace.update(tracing.outgoing())
         start.tickets.extend(TICKETS.get())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
@@ -233,11 +237,17 @@ class CallerRun:
         received.release()
         return None if self.config is None else self.config.on_event(event.kind, args)
 
-    def _reply(self, number: int, value: Any, failure: BaseException | None) -> None:
-        reply = pb.Reply(id=number)
+    def _codec_for(self, request: pb.Request) -> Codec:
+        """The codec for the arguments and the answer of a request: what is stored returns to the host as it was."""
+        if request.target == "callback":
+            return self.codec
+        return self.codec.for_storage(text=request.target == "store")
+
+    def _reply(self, request: pb.Request, value: Any, failure: BaseException | None) -> None:
+        reply = pb.Reply(id=request.id)
         if failure is None:
             try:
-                reply.value = self.codec.encode(value, "reply")
+                reply.value = self._codec_for(request).encode(value, "reply")
             except EncodeError as error:
                 failure = error
         if failure is not None:
@@ -247,27 +257,31 @@ class CallerRun:
             try:
                 self._send(frame)
             except HostBusy as error:
-                self._send(pb.Frame(reply=pb.Reply(id=number, failure=encode_failure(error, self.codec))))
+                self._send(pb.Frame(reply=pb.Reply(id=request.id, failure=encode_failure(error, self.codec))))
 
     def _handle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
         try:
-            args, kwargs = self.codec.decode(received.field("arguments"), f"{request.target}.{request.method}")
+            args, kwargs = self._codec_for(request).decode(
+                received.field("arguments"), f"{request.target}.{request.method}"
+            )
             value = self.objects.call(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
-        self._reply(request.id, value, failure)
+        self._reply(request, value, failure)
         received.release()
 
     async def _ahandle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
         try:
-            args, kwargs = self.codec.decode(received.field("arguments"), f"{request.target}.{request.method}")
+            args, kwargs = self._codec_for(request).decode(
+                received.field("arguments"), f"{request.target}.{request.method}"
+            )
             async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
                 value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
-        self._reply(request.id, value, failure)
+        self._reply(request, value, failure)
         received.release()
 
     def _result_of(self, received: ReceivedFrame) -> Any:

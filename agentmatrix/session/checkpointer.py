@@ -22,12 +22,20 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
 )
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.proxies import RpcClient
 
-__all__ = ["CheckpointerProxy", "HostCheckpointerRpc", "checkpointer_proxy", "describe_saver", "plain_config"]
+__all__ = [
+    "CheckpointerProxy",
+    "HostCheckpointerRpc",
+    "checkpointer_proxy",
+    "describe_saver",
+    "plain_config",
+    "with_listed_types",
+]
 
 _OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channel_history")
 """Methods that LangGraph looks for on a saver's class: a proxy has those that the caller's saver has."""
@@ -38,6 +46,19 @@ def describe_saver(saver: BaseCheckpointSaver[Any]) -> dict[str, Any]:
     names = [name for method in _OPTIONAL for name in (method, f"a{method}")]
     own = [name for name in names if getattr(type(saver), name, None) is not getattr(BaseCheckpointSaver, name, None)]
     return {"scheme": _version_scheme(saver), "supports": own}
+
+
+def with_listed_types(saver: BaseCheckpointSaver[Any], names: Collection[tuple[str, ...]]) -> BaseCheckpointSaver[Any]:
+    """The saver, or a copy whose serializer rebuilds these classes too where it rebuilds listed ones only.
+
+    LangGraph does so for the schemas of a local graph (`LANGGRAPH_STRICT_MSGPACK`).
+
+    Args:
+        saver: the caller's checkpointer.
+        names: modules and names of classes.
+    """
+    serializer = getattr(saver.serde, "serde", saver.serde)  # without its encryption
+    return saver.with_allowlist(names) if isinstance(serializer, JsonPlusSerializer) else saver
 
 
 def checkpointer_proxy(rpc: RpcClient, description: Mapping[str, Any], *, pipelined: bool = False) -> CheckpointerProxy:

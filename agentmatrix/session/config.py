@@ -4,20 +4,19 @@ What makes a graph run as nested lives under reserved keys (see `agentmatrix.pre
 value; objects stay with the caller and get proxies on the host; the rest means something only inside the parent's task,
 or is a key of a newer LangGraph that is not known here.
 
-The packed form is a dict: "config" and "configurable" as they are, "reserved" by value, "lent" the descriptions from
-which proxies are made, "lost" the reasons why values of `configurable` could not be encoded, "callbacks" the handlers.
+The packed form is a dict: "config" as it is, "configurable" and "metadata" key by key (see `config_items`), "reserved"
+by value, "lent" the descriptions from which proxies are made, "callbacks" the handlers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.runtime import RunControl, Runtime
 
-from agentmatrix.errors import EncodeError
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import (
     ReplayStateProxy,
@@ -34,37 +33,16 @@ from agentmatrix.pregel.config_values import (
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
-from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver
-from agentmatrix.session.proxies import ProxiedObjects, RpcClient, encodable_items
+from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver, with_listed_types
+from agentmatrix.session.config_items import pack_items, unpack_context, unpack_items
+from agentmatrix.session.proxies import ProxiedObjects, RpcClient
 from agentmatrix.session.store import CacheProxy, StoreProxy, only_under
 from agentmatrix.wire.codec import Codec
 
-__all__ = ["HostRunConfig", "CallerConfig", "UnencodableValue"]
+__all__ = ["CallerConfig", "HostRunConfig"]
 
-
-class UnencodableValue:
-    """Placeholder on the host for a value of the caller's config that cannot be encoded: any use of it raises.
-
-    Args:
-        reason: the sentence to raise with.
-    """
-
-    def __init__(self, reason: str) -> None:
-        object.__setattr__(self, "_reason", reason)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise EncodeError(object.__getattribute__(self, "_reason"))
-
-    def _refuse(self, *args: object, **kwargs: object) -> Any:
-        raise EncodeError(object.__getattribute__(self, "_reason"))
-
-    __call__ = __iter__ = __getitem__ = __len__ = __bool__ = __str__ = _refuse
-    __enter__ = __exit__ = __aenter__ = __aexit__ = __contains__ = _refuse
-
-    def __repr__(self) -> str:
-        return f"<not encodable: {object.__getattribute__(self, '_reason')}>"
+_CONFIGURABLE: Final = 'config["configurable"]'
+_METADATA: Final = 'config["metadata"]'
 
 
 class CallerConfig:
@@ -78,6 +56,9 @@ class CallerConfig:
         objects: takes the objects that stay here.
         forward: the keys of `configurable` that go along; None for all.
         store_prefix: the namespaces of the store that the host may use; None for all.
+
+    Attributes:
+        left_out: the parts of the config that could not be encoded, by the sentence of their placeholder on the host.
     """
 
     def __init__(
@@ -96,15 +77,17 @@ class CallerConfig:
         self._codec, self._objects = codec, objects
         self._forward, self._store_prefix = forward, store_prefix
         self.callbacks: CallerCallbacks | None = None
+        self.left_out: dict[str, Any] = {}
         if is_run:
-            self.callbacks = CallerCallbacks(config, is_async=is_async, codec=codec)
+            self.callbacks = CallerCallbacks(config, is_async=is_async, pack_metadata=self._pack_metadata)
             objects.expose("callback", self.callbacks)
         self.control: RunControl | None = None
         self._is_run = is_run
 
     def pack(self) -> dict[str, Any]:
         """The packed form for the host."""
-        packed: dict[str, Any] = {"config": self._plain(), "configurable": {}, "reserved": {}, "lent": {}, "lost": {}}
+        packed: dict[str, Any] = {"config": self._plain(), "reserved": {}, "lent": {}}
+        own: dict[str, Any] = {}
         for key, value in self.configurable.items():
             if key in config_keys.BY_VALUE:
                 packed["reserved"][key] = value
@@ -113,8 +96,11 @@ class CallerConfig:
                     packed["lent"][key] = description
             elif key == WRITTEN_KEYS:
                 packed["lent"][key] = {"lent": True}
-            elif not config_keys.is_reserved(key):
-                self._put(packed, key, value)
+            elif not config_keys.is_reserved(key) and self._is_forwarded(key):
+                own[key] = value
+        packed["configurable"] = pack_items(own, _CONFIGURABLE, self._codec, self.left_out)
+        if (metadata := self.config.get("metadata")) is not None:
+            packed["metadata"] = self._pack_metadata(metadata)
         if self.callbacks is not None:
             packed["callbacks"] = self.callbacks.packed
         return packed
@@ -123,27 +109,19 @@ class CallerConfig:
         plain = {k: v for k, v in self.config.items() if k not in ("callbacks", "configurable", "metadata")}
         if is_default_recursion_limit(plain.get("recursion_limit")):
             del plain["recursion_limit"]
-        metadata: Mapping[str, Any] | None = self.config.get("metadata")
-        if metadata is not None:
-            plain["metadata"] = encodable_items(metadata, self._codec)
         return plain
 
-    def _put(self, packed: dict[str, Any], key: str, value: Any) -> None:
-        if self._forward is not None and key not in self._forward and key not in config_keys.IDENTITY:
-            return
-        if self._codec.can_encode(value):
-            packed["configurable"][key] = value
-        else:
-            packed["lost"][key] = (
-                f'config["configurable"]["{key}"] is a {type(value).__module__}.{type(value).__qualname__}, which '
-                "cannot cross to a remote agent; make it on the host, or leave it out with RemoteAgent(forward=[...])"
-            )
+    def _is_forwarded(self, key: str) -> bool:
+        return self._forward is None or key in self._forward or key in config_keys.IDENTITY
+
+    def _pack_metadata(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        return pack_items(metadata, _METADATA, self._codec, self.left_out)
 
     def _describe(self, key: str, value: Any) -> Any:
         if key == config_keys.CHECKPOINTER:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
-            self._objects.expose("saver", value)
+            self._objects.expose("saver", with_listed_types(value, self._codec.listed))
             return describe_saver(value)
         if key == config_keys.CACHE:
             if value is not None:
@@ -163,7 +141,7 @@ class CallerConfig:
 
     def _describe_runtime(self, runtime: Runtime[Any]) -> dict[str, Any]:
         packed = {
-            "context": runtime.context,
+            "context": self._codec.encode_partly(runtime.context, "context", self.left_out),
             "previous": runtime.previous,
             "execution_info": runtime.execution_info,
             "server_info": runtime.server_info,
@@ -219,12 +197,13 @@ class HostRunConfig:
     Args:
         packed: from the caller's `CallerConfig`.
         rpc: reaches the caller.
+        codec: decodes the items of the config.
         is_async: whether the verb is one of the async ones.
         is_run: whether the verb runs nodes, rather than reading or writing state.
     """
 
-    def __init__(self, packed: dict[str, Any], rpc: RpcClient, *, is_async: bool, is_run: bool) -> None:
-        self.rpc = rpc
+    def __init__(self, packed: dict[str, Any], rpc: RpcClient, codec: Codec, *, is_async: bool, is_run: bool) -> None:
+        self.rpc, self._codec = rpc, codec
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
         self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
         self.finish: Callable[[], None] = lambda: None
@@ -232,10 +211,9 @@ class HostRunConfig:
         config = dict(packed["config"])
         configurable = {
             key: value
-            for key, value in packed["configurable"].items()
+            for key, value in unpack_items(packed["configurable"], _CONFIGURABLE, codec).items()
             if not config_keys.is_reserved(key) and key != "langgraph_auth_user"
         }
-        configurable |= {key: UnencodableValue(reason) for key, reason in packed["lost"].items()}
         configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
         for key, description in packed["lent"].items():
             if key in config_keys.PROXIED:
@@ -243,8 +221,13 @@ class HostRunConfig:
             elif key == WRITTEN_KEYS:
                 configurable[key] = self._written
         config["configurable"] = configurable
+        if "metadata" in packed:
+            config["metadata"] = unpack_items(packed["metadata"], _METADATA, codec)
         if "callbacks" in packed:
-            config["callbacks"], self.finish = callback_proxies(rpc, packed["callbacks"], is_async=is_async)
+            callbacks = dict(packed["callbacks"])
+            for key in ("metadata", "inheritable_metadata"):
+                callbacks[key] = unpack_items(callbacks[key], _METADATA, codec)
+            config["callbacks"], self.finish = callback_proxies(rpc, callbacks, is_async=is_async)
         self.config: RunnableConfig = config  # type: ignore[assignment]
 
     @property
@@ -276,7 +259,8 @@ class HostRunConfig:
 
     def _make_runtime(self, description: dict[str, Any]) -> Runtime[Any]:
         rpc = self.rpc
-        fields = {key: description[key] for key in ("context", "previous", "execution_info", "server_info")}
+        fields = {key: description[key] for key in ("previous", "execution_info", "server_info")}
+        fields["context"] = unpack_context(description["context"], self._codec)
         if description["writer"]:
             fields["stream_writer"] = lambda value: rpc.notify("writer", current_namespace(), value)
         if description["heartbeat"]:

@@ -38,6 +38,7 @@ from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import tracing
 from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.config import HostRunConfig
+from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.event_encoding import encode_event
 from agentmatrix.session.host_state import ExportedGraph, HostState, brief, encodable_result
 from agentmatrix.session.part_sender import PartSender, wait_for_room
@@ -74,7 +75,7 @@ class HostRun:
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "") -> None:
         self.frames, self.host, self.caller = frames, host, caller
         self.protocol = HostProtocol()
-        self.codec = Codec()
+        self.codec = self._replies = Codec()
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
@@ -139,7 +140,7 @@ class HostRun:
             self._end(failure=error)
             self.frames.close()
             return
-        self.codec = exported.codec
+        self.codec, self._replies = exported.codec, exported.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
@@ -215,7 +216,7 @@ class HostRun:
         try:
             if failure := received.field("failure"):
                 raise decode_failure(failure, self.codec)
-            return self.codec.decode(received.field("value"), f"reply of {request.target}.{request.method}")
+            return self._replies.decode(received.field("value"), f"reply of {request.target}.{request.method}")
         finally:
             received.release()
 
@@ -307,15 +308,17 @@ class HostRun:
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
         self._graph, self._verb = graph, start.verb
-        sent = self._start_received
+        sent, is_async, is_run = self._start_received, start.verb.startswith("a"), start.verb in _RUNS
         args, kwargs = self.codec.decode(sent.field("arguments"), "arguments")
         packed = self.codec.decode(config, "config") if (config := sent.field("config")) else None
         sent.release()
         if packed is not None:
-            self.config = HostRunConfig(packed, self, is_async=start.verb.startswith("a"), is_run=start.verb in _RUNS)
+            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run)
             kwargs["config"] = self.config.config
+            if "context" in packed:
+                kwargs["context"] = unpack_context(packed["context"], self.codec)
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
-            if start.verb in _RUNS and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
+            if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)

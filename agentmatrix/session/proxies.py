@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from agentmatrix.errors import ProtocolError
-from agentmatrix.wire.codec import Codec
 
-__all__ = ["METHODS", "ProxiedObjects", "RpcClient", "encodable_items", "is_async_method"]
+__all__ = ["METHODS", "ProxiedObjects", "RpcClient", "is_async_method"]
 
 METHODS: Final[Mapping[str, frozenset[str]]] = {
     "saver": frozenset(
@@ -32,15 +31,6 @@ METHODS: Final[Mapping[str, frozenset[str]]] = {
 def is_async_method(target: str, method: str) -> bool:
     """Whether this method of an object is awaited (or iterated asynchronously) by the caller."""
     return method.startswith("a") and method[1:] in METHODS.get(target, ())
-
-
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
-
-
-def encodable_items(values: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
-    """The items of a mapping whose values the codec can encode."""
-    # Nearly all are plain, and need no trial.
-    return {key: value for key, value in values.items() if type(value) in _PLAIN or codec.can_encode(value)}
 
 
 class RpcClient(Protocol):

@@ -146,7 +146,7 @@ class GrpcServer(Server):
             ),
         )
 
-    async def _converse(self, _: AsyncIterator[bytes], context: Context) -> None:
+    async def _converse(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         caller = CallerStream(context, _peer(context), self._options, self._admission, self._streams, self._budget)
         try:
             self._streams.add(caller)
@@ -157,6 +157,8 @@ class GrpcServer(Server):
             await caller.serve()
         finally:
             self._streams.remove(caller)
+        return
+        yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 
     async def _describe(self, data: bytes, context: Context) -> bytes:
         try:
@@ -237,8 +239,9 @@ class _Bearer(grpc.aio.ServerInterceptor):
 
 
 def _reject(why: str) -> grpc.RpcMethodHandler[bytes, bytes]:
-    async def reject(_: object, context: Context) -> None:
+    async def reject(_: object, context: Context) -> AsyncIterator[bytes]:
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+        yield b""
 
     # A handler of streams never waits for the request, so it answers calls of every kind.
     return grpc.stream_stream_rpc_method_handler(reject)

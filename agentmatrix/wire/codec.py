@@ -11,23 +11,34 @@ another thread makes, and each call has an `Encoder` or a `Decoder` of its own.
 
 from __future__ import annotations
 
+import copy
+import functools
 import types
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
-from agentmatrix.wire import arrays, containers, exceptions, scalars
+from agentmatrix.wire import arrays, containers, exceptions, scalars, tensors
 from agentmatrix.wire.allowlist import allowed_classes, built_in_classes, is_data_class, types_of
-from agentmatrix.wire.decoding import Decoder, not_allowed
-from agentmatrix.wire.encoding import Encoder, pack
+from agentmatrix.wire.decoding import Decoder, PartUnlisted
+from agentmatrix.wire.encoding import Encoder, PartialEncoder, pack
 from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
 from agentmatrix.wire.objects import ObjectCodec, PlainObjectCodec, class_ext, wire_name
 from agentmatrix.wire.pydantic_models import object_codec_of
+from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
+from agentmatrix.wire.unlisted import UnlistedValue, encode_unlisted, not_allowed
+from agentmatrix.wire.unlisted import stored as stored_form
 
-__all__ = ["Codec", "types_of"]
+__all__ = ["Codec", "Unlisted", "types_of"]
 
 _DEEPEST: Final = 240  # ormsgpack writes 254 levels
+_MOST_CLASSES_GIVEN_UP: Final = 8
+"""How many listed classes may count as unlisted in one message; each means to decode it again."""
+
+Unlisted = Literal["error", "dict"]
+"""What becomes of an object of a class that is not in the allow-list: an error, or an `UnlistedValue`."""
 
 
 class Codec:
@@ -41,21 +52,81 @@ class Codec:
             fields come with it. Classes defined in functions are given as objects.
         max_bytes: the most bytes of a message, and the most memory of its value (estimated from above).
         max_depth: how many containers may be nested; at most 240.
+        unlisted: what an object of another class is decoded to: `"dict"` is an `UnlistedValue`, `"error"` an error.
     """
 
-    def __init__(self, allow: Iterable[object] = (), *, max_bytes: int = 1 << 30, max_depth: int = 200) -> None:
-        self._allowed = {**built_in_classes(), **allowed_classes(allow)}
+    def __init__(
+        self,
+        allow: Iterable[object] = (),
+        *,
+        max_bytes: int = 1 << 30,
+        max_depth: int = 200,
+        unlisted: Unlisted = "error",
+    ) -> None:
+        if unlisted not in get_args(Unlisted):
+            raise ValueError(f"unlisted={unlisted!r}: it is one of {', '.join(map(repr, get_args(Unlisted)))}")
+        self._allowed: MutableMapping[str, type] = {**built_in_classes(), **allowed_classes(allow)}
         self._max_bytes = max_bytes
         self._max_depth = min(max_depth, _DEEPEST)
+        self._unlisted: Unlisted = unlisted
+        self._stored: Literal["", "bytes", "text"] = ""
+        self._left_out: Mapping[str, Any] = {}
+        self._sent: dict[str, type] = {}
         self._object_codecs: dict[type, ObjectCodec] = {}
-        self._encoders: dict[type, EncodePart] = {**scalars.ENCODERS, **containers.ENCODERS}
+        self._encoders: dict[type, EncodePart] = {
+            **scalars.ENCODERS,
+            **containers.ENCODERS,
+            UnencodableValue: encode_unencodable,
+            UnlistedValue: encode_unlisted,
+        }
 
     def extended(self, allow: Iterable[object]) -> Codec:
         """A codec that allows these classes as well."""
-        codec = Codec((), max_bytes=self._max_bytes, max_depth=self._max_depth)
+        codec = Codec((), max_bytes=self._max_bytes, max_depth=self._max_depth, unlisted=self._unlisted)
         codec._allowed = {**self._allowed, **allowed_classes(allow)}
         codec._object_codecs = dict(self._object_codecs)
         return codec
+
+    def for_storage(self, *, text: bool = False) -> Codec:
+        """The codec for values of a caller's checkpointer or cache; as `text`, of its store, which may keep JSON alone.
+
+        It decodes an object of an unlisted class to a dict with the object's bytes, and encodes that as the object. It
+        is this one, where an unlisted class is an error.
+        """
+        if self._unlisted == "error":
+            return self
+        codec = copy.copy(self)
+        codec._stored = "text" if text else "bytes"
+        return codec
+
+    def for_replies(self) -> Codec:
+        """The codec by which a host reads what a caller's checkpointer, cache and store have kept for it.
+
+        It knows the classes of the objects that this codec has encoded, listed or not: they are the graph's own. An
+        object of another class, which came from a host further on, is an `UnlistedValue` again.
+        """
+        codec = copy.copy(self)
+        codec._allowed, codec._unlisted = ChainMap(self._sent, self._allowed), "dict"
+        return codec
+
+    def with_left_out(self, parts: Mapping[str, Any]) -> Codec:
+        """The codec for what comes back of a config that was encoded in part: what had to stay is itself again.
+
+        Args:
+            parts: what `encode_partly` has left out.
+        """
+        codec = copy.copy(self)
+        codec._left_out = parts
+        return codec
+
+    @functools.cached_property
+    def listed(self) -> frozenset[tuple[str, ...]]:
+        """The module and the name of each class of the allow-list, as LangGraph's serializer lists them."""
+        return frozenset((cls.__module__, cls.__name__) for cls in self._allowed.values())
+
+    def listed_class(self, name: str) -> type | None:
+        """The class of the allow-list with this wire name, `"module:qualname"`; None without one."""
+        return self._allowed.get(name)
 
     def allows(self, cls: type) -> bool:
         """Whether values of the class, or the class itself, can be decoded."""
@@ -90,6 +161,25 @@ class Codec:
             raise EncodeError(f"{where}: {len(data):,} bytes, more than max_bytes={self._max_bytes:,}")
         return data
 
+    def encode_partly(self, value: object, where: str, left_out: dict[str, Any]) -> bytes:
+        """The bytes of a value, with an `UnencodableValue` for each part that cannot be encoded.
+
+        Args:
+            value: the value.
+            where: the name of the value in the placeholders' sentences.
+            left_out: takes the parts that cannot be encoded, by sentence.
+        """
+        limits = self._encoder_of, self._max_bytes, self._max_depth
+        try:
+            try:
+                return pack(PartialEncoder(where, left_out, *limits).encode_whole(value))
+            except TypeError:
+                return pack(PartialEncoder(where, left_out, *limits, False).encode_whole(value))
+        except (RecursionError, TypeError) as error:
+            reason = f"{where} cannot cross to a remote agent: {error}"
+            left_out[reason] = value
+            return self.encode(UnencodableValue(reason))
+
     def decode(self, data: bytes | memoryview, where: str = "value") -> Any:
         """The value of some bytes.
 
@@ -109,11 +199,27 @@ class Codec:
             raise DecodeError(f"{where}: too large or too deep for this process ({type(error).__name__})") from None
 
     def _decode(self, data: bytes | memoryview) -> Any:
-        return Decoder(self._allowed.get, self._object_codec_of, self._max_bytes, self._max_depth).decode(data)
+        allowed, limits = self._allowed, (self._max_bytes, self._max_depth)
+        unlisted = None if self._unlisted == "error" else self._keep if self._stored else _itself
+        for _ in range(_MOST_CLASSES_GIVEN_UP):
+            try:
+                return Decoder(
+                    allowed.get, self._object_codec_of, *limits, unlisted, bool(self._stored), self._left_out
+                ).decode(data)
+            except PartUnlisted as error:
+                if unlisted is None:
+                    raise error.__cause__ or error from None
+                allowed = {name: cls for name, cls in allowed.items() if cls is not error.cls}
+                last = error
+        raise last.__cause__ or last
 
-    def _encode(self, value: object) -> bytes:
+    def _keep(self, value: UnlistedValue) -> Any:
+        return stored_form(value, self._encode(value, stored=False), text=self._stored == "text")
+
+    def _encode(self, value: object, *, stored: bool | None = None) -> bytes:
+        stored = bool(self._stored) if stored is None else stored
         for plain_strings in (True, False):
-            encoder = Encoder(self._encoder_of, self._max_bytes, self._max_depth, plain_strings)
+            encoder = Encoder(self._encoder_of, self._max_bytes, self._max_depth, plain_strings, stored)
             try:
                 return pack(encoder.encode_part(value, 0))
             except TypeError as error:
@@ -141,13 +247,15 @@ class Codec:
             return exceptions.encode_exception
         if issubclass(cls, type):
             return self._encode_class
-        encode = arrays.encoder_of(cls)
+        encode = arrays.encoder_of(cls) or tensors.encoder_of(cls)
         if encode is not None:
             return encode
+        tensors.refuse_table(cls)
         self._refuse_resource(cls)
         codec = self._object_codec_of(cls)
         if isinstance(codec, PlainObjectCodec) and not self.allows(cls):
-            raise InvalidPart(not_allowed(wire_name(cls)))
+            return functools.partial(_refuse_ordinary, codec)
+        self._sent[wire_name(cls)] = cls
         return codec.encode
 
     def _encode_class(self, encoder: PartEncoder, value: type, depth: int) -> Any:
@@ -165,6 +273,21 @@ class Codec:
             f"a {cls.__module__}.{cls.__qualname__} belongs to this process and cannot cross; send data that it can "
             "be made from, or keep it out of the state"
         )
+
+
+def _refuse_ordinary(codec: PlainObjectCodec, encoder: PartEncoder, value: Any, depth: int) -> Any:
+    """Refuse an object of an ordinary class that is not listed, and say how to admit it where that would help."""
+    name = wire_name(codec.cls)
+    try:
+        codec.encode(encoder, value, depth)
+    except InvalidPart as inside:
+        if not inside.reason.startswith("the type "):
+            raise InvalidPart(f"a {name.replace(':', '.')} cannot cross, listed or not: {inside.at('it')}") from None
+    raise InvalidPart(not_allowed(name))
+
+
+def _itself(value: UnlistedValue) -> UnlistedValue:
+    return value
 
 
 def _on_fresh_stack(work: Callable[[Any], Any], value: Any) -> Any:

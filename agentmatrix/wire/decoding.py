@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ormsgpack
 
 from agentmatrix.wire import scalars
 from agentmatrix.wire.extensions import CLASS, NATIVE, OBJECT, TAG, InvalidPart, Marker, Tag, Undecodable, key_step
+from agentmatrix.wire.objects import ObjectCodec
 from agentmatrix.wire.size import decoded_size
+from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedClass, UnlistedMarker, UnlistedValue, escaped, not_allowed
+
+
+class PartUnlisted(Exception):
+    """An object of a listed class cannot be made, since a part of it is of an unlisted one: it counts as unlisted too.
+
+    Args:
+        cls: the listed class.
+    """
+
+    def __init__(self, cls: type) -> None:
+        super().__init__(cls)
+        self.cls = cls
 
 
 class Decoder:
@@ -20,9 +35,24 @@ class Decoder:
         object_codec_of: returns the codec of an allowed class, or raises `InvalidPart`.
         max_bytes: the most memory that the value may take, in bytes, estimated from above.
         max_depth: how many containers may be nested.
+        unlisted: what becomes of an object of another class; None where it is an error.
+        stored: the value goes to a checkpointer, cache or store, which keeps objects of other classes in dicts.
+        left_out: the parts that stayed here when a config was encoded, by the sentence of their placeholder.
     """
 
-    __slots__ = ("_budget", "_max_bytes", "_max_depth", "_object_codec_of", "allowed_class")
+    __slots__ = (
+        "_budget",
+        "_max_bytes",
+        "_max_depth",
+        "_object_codec_of",
+        "_inside_unlisted",
+        "_kept",
+        "_left_out",
+        "_stored",
+        "_unlisted",
+        "_unlisted_made",
+        "allowed_class",
+    )
 
     def __init__(
         self,
@@ -30,7 +60,14 @@ class Decoder:
         object_codec_of: Callable[[type], Marker],
         max_bytes: int,
         max_depth: int,
+        unlisted: Callable[[UnlistedValue], Any] | None = None,
+        stored: bool = False,
+        left_out: Mapping[str, Any] | None = None,
     ) -> None:
+        self._left_out = left_out or {}
+        self._unlisted, self._stored = unlisted, stored
+        self._unlisted_made = self._inside_unlisted = 0
+        self._kept: Any = None
         self.allowed_class = allowed_class
         self._object_codec_of = object_codec_of
         self._max_bytes = max_bytes
@@ -42,6 +79,7 @@ class Decoder:
 
         Raises:
             InvalidPart: they are no value, or too large, too deep, or name a class that is not in the allow-list.
+            PartUnlisted: see there.
         """
         self.charge(len(data))
         self.charge(decoded_size(data, self._budget))
@@ -65,26 +103,70 @@ class Decoder:
         if depth > self._max_depth:
             raise InvalidPart(f"nested deeper than {self._max_depth} (max_depth)")
         if NATIVE.issuperset(map(type, value if cls is list else value.values())):
-            return value
+            return self._own(value)
         marker = _marker(value[0] if cls is list else value.get(""))
         if marker is None:
-            return self._decode_in_place(value, enumerate(value) if cls is list else value.items(), depth)
+            return self._own(self._decode_in_place(value, enumerate(value) if cls is list else value.items(), depth))
+        before = self._unlisted_made
         try:
-            return marker.from_list(self, value, depth) if cls is list else marker.from_map(self, value, depth)
-        except (InvalidPart, RecursionError):
+            made = marker.from_list(self, value, depth) if cls is list else marker.from_map(self, value, depth)
+        except (PartUnlisted, RecursionError):
+            raise
+        except InvalidPart as invalid:
+            if isinstance(marker, ObjectCodec) and not invalid.in_object:
+                invalid.in_object = True
+                if self._unlisted_made > before:
+                    raise PartUnlisted(marker.cls) from invalid
             raise
         except Exception as error:
             raise InvalidPart(f"not a value of its type ({type(error).__name__}: {error})") from error
+        return self._own(made) if type(marker) is Tag and made is not self._kept else made
+
+    def _own(self, value: Any) -> Any:
+        """The value itself; to be stored, a dict that could be taken for an object is wrapped."""
+        wrap = self._stored and type(value) is dict and STORED_TYPE in value and not self._inside_unlisted
+        return escaped(value) if wrap else value
 
     def _single(self, value: Any) -> Any:
         if type(value) in NATIVE:
             return value
         if type(value) is Undecodable:
             raise InvalidPart(value.reason, not_allowed=value.not_allowed)
+        if type(value) is UnlistedClass:
+            self.charge(600)
+            return self.unlisted(value.value())
         if isinstance(value, Marker):
             raise InvalidPart("a mark out of its place")
         self.charge(200)
         return value
+
+    @contextlib.contextmanager
+    def inside_unlisted(self) -> Iterator[None]:
+        """Around the decoding of the parts of an object of an unlisted class."""
+        self._inside_unlisted += 1
+        try:
+            yield
+        finally:
+            self._inside_unlisted -= 1
+
+    def unlisted(self, value: UnlistedValue) -> Any:
+        """What becomes of an object of an unlisted class. It is stored with all of its parts."""
+        self._unlisted_made += 1
+        if self._unlisted is None or self._inside_unlisted:
+            return value
+        self._kept = self._unlisted(value)
+        return self._kept
+
+    def unlisted_or(self, value: UnlistedValue, reason: str) -> Any:
+        """The same, or `InvalidPart` with the reason where an unlisted class is an error."""
+        if self._unlisted is None:
+            raise InvalidPart(reason)
+        return self.unlisted(value)
+
+    def unencodable(self, value: Any, reason: str) -> Any:
+        """The part that a placeholder stands for where it was left out, elsewhere the placeholder."""
+        self._unlisted_made += 1  # An object that this makes invalid is as one with an unlisted part.
+        return self._left_out.get(reason, value)
 
     def decode_field(self, value: Any, step: str, depth: int) -> Any:
         """Decode a part of a container that is at `depth`; `step` is its place in a path."""
@@ -137,17 +219,11 @@ class Decoder:
 
     def _class(self, code: int, name: str) -> Any:
         cls = self.allowed_class(name)
-        if cls is None:
+        if cls is None and self._unlisted is None:
             return Undecodable(not_allowed(name), not_allowed=True)
+        if cls is None:
+            return UnlistedMarker(name) if code == OBJECT else UnlistedClass(name)
         return self._object_codec_of(cls) if code == OBJECT else cls
-
-
-def not_allowed(name: str) -> str:
-    """The error text for a class, `"module:qualname"`, that is not in the allow-list."""
-    module, _, qualname = name.partition(":")
-    short = qualname.rpartition(".")[2]
-    option = f"allow=[{short}]" if "<locals>" in qualname else f'allow=["{module}"] or allow=[{short}]'
-    return f"the type {module}.{qualname} is not listed; admit it with {option}"
 
 
 def _marker(first: Any) -> Marker | None:

@@ -10,6 +10,8 @@ import ormsgpack
 from agentmatrix.wire.containers import encode_pairs
 from agentmatrix.wire.extensions import NATIVE, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
+from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
+from agentmatrix.wire.unlisted import STORED_TYPE, encode_stored
 
 _STR_KEYS: Final = frozenset({str})
 _OPTIONS: Final = (
@@ -32,9 +34,11 @@ class Encoder:
         max_depth: how many containers may be nested.
         plain_strings: write strings as they are. The caller tries this first, since the check of each string costs
             time, and passes False when msgpack has found a string with lone surrogates.
+        stored: the value comes from a caller's checkpointer, cache or store, where plain data stands for objects of
+            unlisted classes (see `unlisted`).
     """
 
-    __slots__ = ("_encoder_of", "_max_depth", "_native", "_plain_strings", "max_bytes")
+    __slots__ = ("_encoder_of", "_max_depth", "_native", "_plain_strings", "_stored", "max_bytes")
 
     def __init__(
         self,
@@ -42,7 +46,9 @@ class Encoder:
         max_bytes: int,
         max_depth: int,
         plain_strings: bool = True,
+        stored: bool = False,
     ) -> None:
+        self._stored = stored
         self._encoder_of = encoder_of
         self.max_bytes = max_bytes
         self._max_depth = max_depth
@@ -95,8 +101,10 @@ class Encoder:
             raise
         return out
 
-    def encode_mapping(self, values: Any, depth: int) -> Any:
-        """Encode a dict that is at `depth`."""
+    def encode_mapping(self, values: Any, depth: int, *, itself: bool = False) -> Any:
+        """Encode a dict that is at `depth`: what it stands for where it was stored, unless `itself` is meant."""
+        if self._stored and not itself and STORED_TYPE in values:
+            return encode_stored(self, values, depth)
         if not self._plain_strings or not _STR_KEYS.issuperset(map(type, values)):
             return encode_pairs(self, values, depth)
         native = self._native
@@ -118,6 +126,53 @@ class Encoder:
         except UnicodeEncodeError:
             return surrogates(value)
         return value
+
+
+class PartialEncoder(Encoder):
+    """Encodes what can be encoded of a value; each other part becomes an `UnencodableValue` that names it.
+
+    Args:
+        where: the name of the value.
+        lost: takes the parts that were left out, by the sentence of their placeholder.
+        options: as for `Encoder`.
+    """
+
+    __slots__ = ("_lost", "_path")
+
+    def __init__(self, where: str, lost: dict[str, Any], *options: Any) -> None:
+        super().__init__(*options)
+        self._path, self._lost = [where], lost
+
+    def encode_whole(self, value: Any) -> Any:
+        """Encode the value, or its placeholder."""
+        return self._encode_or_leave(value, 0)
+
+    def encode_field(self, value: Any, step: str, depth: int) -> Any:
+        self._path.append(step)
+        try:
+            return self._encode_or_leave(value, depth + 1)
+        finally:
+            self._path.pop()
+
+    def encode_items(self, values: Any, depth: int) -> list[Any]:
+        return [self.encode_field(value, f"[{number}]", depth) for number, value in enumerate(values)]
+
+    def encode_mapping(self, values: Any, depth: int, *, itself: bool = False) -> Any:
+        if not self._plain_strings or not _STR_KEYS.issuperset(map(type, values)):
+            return encode_pairs(self, values, depth)
+        return {key: self.encode_field(value, key_step(key), depth) for key, value in values.items()}
+
+    def _encode_or_leave(self, value: Any, depth: int) -> Any:
+        try:
+            return self.encode_part(value, depth)
+        except InvalidPart as invalid:
+            cls, steps = type(value), "".join(reversed(invalid.steps))
+            reason = (
+                f"{''.join(self._path)}{steps} is a {cls.__module__}.{cls.__qualname__}, which cannot cross to a "
+                f"remote agent: {invalid.reason}; make it on the host, or leave it out with RemoteAgent(forward=[...])"
+            )
+            self._lost[reason] = value
+            return encode_unencodable(self, UnencodableValue(reason), depth)
 
 
 def pack(encoded: Any) -> bytes:

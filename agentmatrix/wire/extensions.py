@@ -14,6 +14,7 @@ twice.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 import ormsgpack
@@ -33,6 +34,7 @@ class InvalidPart(Exception):
         reason: what is wrong with the part.
         not_allowed: the part is of a class that is not in the allow-list.
         steps: the path to the part, innermost step first: each level of the recursion appends its own.
+        in_object: an object of a listed class was being decoded, and the innermost has been asked why it failed.
     """
 
     def __init__(self, reason: str, *, not_allowed: bool = False) -> None:
@@ -40,6 +42,7 @@ class InvalidPart(Exception):
         self.reason = reason
         self.not_allowed = not_allowed
         self.steps: list[str] = []
+        self.in_object = False
 
     def at(self, where: str) -> str:
         """The reason after the path to the part; `where` is the name of the whole value."""
@@ -60,7 +63,7 @@ class PartEncoder(Protocol):
     def encode_part(self, value: Any, depth: int) -> Any: ...
     def encode_field(self, value: Any, step: str, depth: int) -> Any: ...
     def encode_items(self, values: Any, depth: int) -> list[Any]: ...
-    def encode_mapping(self, values: Any, depth: int) -> Any: ...
+    def encode_mapping(self, values: Any, depth: int, *, itself: bool = False) -> Any: ...
 
 
 class PartDecoder(Protocol):
@@ -71,6 +74,10 @@ class PartDecoder(Protocol):
     def decode_rest(self, payload: list[Any], depth: int) -> list[Any]: ...
     def charge(self, cost: int) -> None: ...
     def allowed_class(self, name: str) -> type | None: ...
+    def inside_unlisted(self) -> AbstractContextManager[None]: ...
+    def unlisted(self, value: Any) -> Any: ...
+    def unlisted_or(self, value: Any, reason: str) -> Any: ...
+    def unencodable(self, value: Any, reason: str) -> Any: ...
 
 
 EncodePart = Callable[[PartEncoder, Any, int], Any]
@@ -101,7 +108,7 @@ class Tag(Marker):
         decode: returns the value of `[tag, part, ...]`.
     """
 
-    __slots__ = ("ext", "from_list")
+    __slots__ = ("ext", "from_list", "number")
 
     registry: Final[dict[bytes, Tag]] = {}
 
@@ -109,7 +116,7 @@ class Tag(Marker):
         code = bytes([number])
         if code in self.registry:
             raise ValueError(f"tag {number} is taken")
-        self.ext = ormsgpack.Ext(TAG, code)
+        self.ext, self.number = ormsgpack.Ext(TAG, code), number
         # An attribute and no method that calls `decode`: each call takes a frame of the stack at each level of nesting.
         self.from_list = decode  # type: ignore[method-assign, assignment]
         self.registry[code] = self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import struct
@@ -53,16 +54,17 @@ def expect_dict(payload: Any, what: str) -> dict[str, Any]:
 class DataclassCodec(ObjectCodec):
     """Dataclasses: their fields, and the other attributes of the instance under the key `"+"`."""
 
-    __slots__ = ("_check", "_fields")
+    __slots__ = ("_check", "_fields", "_names")
 
     def __init__(self, cls: Any) -> None:
         super().__init__(cls)
-        self._fields = frozenset(field.name for field in dataclasses.fields(cls))
+        self._names = tuple(field.name for field in dataclasses.fields(cls))
+        self._fields = frozenset(self._names)
         self._check = validation.check_of(cls)
 
     def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
         out: dict[str, Any] = {"": self.ext}
-        for name in self._fields:
+        for name in self._names:
             try:
                 item = getattr(value, name)
             except AttributeError:
@@ -122,42 +124,48 @@ def _restore(instance: Any, attributes: Any) -> None:
 
 
 class EnumCodec(ObjectCodec):
-    """Enum members, by name; combined flags by value."""
+    """Enum members, by name; combined flags by value. The value of a member is for those who do not have the class."""
 
     __slots__ = ()
 
     def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
-        if not isinstance(value, Flag) and value._name_ in self.cls.__members__:  # type: ignore[attr-defined]
-            return [self.ext, value._name_]
-        return [self.ext, None, encoder.encode_field(value._value_, ".value", depth)]
+        if isinstance(value, Flag) or value._name_ not in self.cls.__members__:  # type: ignore[attr-defined]
+            return {"": self.ext, "name": None, "value": encoder.encode_field(value._value_, ".value", depth)}
+        out = {"": self.ext, "name": value._name_}
+        with contextlib.suppress(InvalidPart):
+            out["value"] = encoder.encode_field(value._value_, ".value", depth)
+        return out
 
-    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
-        name, *values = decoder.decode_rest(payload, depth)
-        if name is not None:
+    def from_map(self, decoder: PartDecoder, payload: dict[str, Any], depth: int) -> Any:
+        decoder.charge(300)
+        if (name := payload["name"]) is not None:
             return self.cls.__members__[name]  # type: ignore[attr-defined]
-        (value,) = values  # with more arguments an enum class makes a new class
-        return self.cls(value)
+        make: Any = self.cls
+        return make(decoder.decode_field(payload["value"], ".value", depth))
 
 
 class NamedTupleCodec(ObjectCodec):
-    """Named tuples, by position."""
+    """Named tuples: their fields."""
 
-    __slots__ = ("_arity",)
+    __slots__ = ("_fields",)
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: Any) -> None:
         super().__init__(cls)
-        self._arity = len(cls._fields)  # type: ignore[attr-defined]
+        self._fields: tuple[str, ...] = cls._fields
 
     def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
-        fields = zip(self.cls._fields, value, strict=True)  # type: ignore[attr-defined]
-        return [self.ext, *(encoder.encode_field(item, f".{name}", depth) for name, item in fields)]
+        fields = zip(self._fields, value, strict=True)
+        return {"": self.ext} | {name: encoder.encode_field(item, f".{name}", depth) for name, item in fields}
 
-    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
-        items = decoder.decode_rest(payload, depth)
-        if len(items) != self._arity:
-            raise InvalidPart(f"{len(items)} values for the {self._arity} fields of {self.cls.__qualname__}")
+    def from_map(self, decoder: PartDecoder, payload: dict[str, Any], depth: int) -> Any:
+        decoder.charge(300 + 16 * len(payload))
+        del payload[""]
+        if payload.keys() != {*self._fields}:
+            name = min({*self._fields} ^ payload.keys())
+            lacks = "lacks its" if name in self._fields else "has no"
+            raise InvalidPart(f"{self.cls.__qualname__} {lacks} field {name!r}")
         make: Any = tuple.__new__
-        return make(self.cls, items)
+        return make(self.cls, [decoder.decode_field(payload[name], f".{name}", depth) for name in self._fields])
 
 
 _IMMUTABLE: Final = (str, bytes, int, float, complex, tuple, frozenset)

@@ -115,26 +115,33 @@ def _default(attribute: ModelPrivateAttr) -> Any:
 
 
 class V1ModelCodec(ObjectCodec):
-    """Models of pydantic's version 1 interface: fields and extra fields, which were set, private attributes."""
+    """Models of pydantic's version 1 interface: their parts have the keys that they have in `ModelCodec`."""
 
     __slots__ = ()
 
     def encode(self, encoder: PartEncoder, value: Any, depth: int) -> Any:
-        private = {name: getattr(value, name) for name in self.cls.__private_attributes__ if hasattr(value, name)}  # type: ignore[attr-defined]
-        return [
-            self.ext,
-            encode_attributes(encoder, value.__dict__, depth),
-            list(value.__fields_set__),
-            encode_attributes(encoder, private, depth),
-        ]
+        cls: Any = self.cls
+        private = {name: getattr(value, name) for name in cls.__private_attributes__ if hasattr(value, name)}
+        fields = {name: item for name, item in value.__dict__.items() if name in cls.__fields__}
+        extra = {name: item for name, item in value.__dict__.items() if name not in cls.__fields__}
+        out = {"": self.ext, "=": list(value.__fields_set__)}
+        out |= {name: encoder.encode_field(item, f".{name}", depth) for name, item in fields.items()}
+        for key, attributes in (("+", extra), ("_", private)):
+            if attributes:
+                out[key] = encode_attributes(encoder, attributes, depth)
+        return out
 
-    def from_list(self, decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
-        fields, fields_set, private = decoder.decode_rest(payload, depth)
-        validation.check_v1_model(self.cls, expect_dict(fields, "fields"))
+    def from_map(self, decoder: PartDecoder, payload: dict[str, Any], depth: int) -> Any:
+        decoder.charge(600)
+        del payload[""]
+        parts = {key: decoder.decode_field(payload.pop(key, None), "", depth) for key in ("=", "+", "_")}
+        fields = {name: decoder.decode_field(item, f".{name}", depth) for name, item in payload.items()}
+        fields |= expect_dict(parts["+"] or {}, "extra fields")
+        validation.check_v1_model(self.cls, fields)
         model: Any = object.__new__(self.cls)
         set_attribute(model, "__dict__", fields)
-        set_attribute(model, "__fields_set__", set(fields_set))
-        for name, item in private.items():
+        set_attribute(model, "__fields_set__", set(parts["="] or ()))
+        for name, item in expect_dict(parts["_"] or {}, "private attributes").items():
             if name not in model.__private_attributes__:
                 raise InvalidPart(f"{self.cls.__qualname__} has no private attribute {name!r}")
             set_attribute(model, name, item)

@@ -9,6 +9,10 @@ those of a validated model, so they are checked against what the schema says of 
    own validator in its ordinary mode returns the same value (enum values, lax types).
 
 Then the model's own `after` validators are called with a copy of the instance.
+
+LangChain's and LangGraph's own classes, messages above all, are often changed after they were validated, by LangChain
+itself and by integrations: the dicts in them may lack keys or hold None, a count may be no int (see `_as_taken`), and
+their `after` validators, which complete what has just been parsed, are left out.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined, SchemaValidator
 
 from agentmatrix.wire.extensions import InvalidPart
+from agentmatrix.wire.unencodable import UnencodableValue
 
 _PARSER_KINDS: Final = frozenset({"function-before", "json"})
 _DROPPED_KEYS: Final = frozenset(
@@ -29,6 +34,8 @@ _DROPPED_KEYS: Final = frozenset(
 _COPIED_KEYS: Final = frozenset(
     {"default", "default_factory", "function", "expected", "members", "cls", "config", "ref"}
 )
+
+_LIBRARIES: Final = frozenset({"langchain_core", "langgraph"})
 
 
 class SchemaCheck:
@@ -45,6 +52,8 @@ class SchemaCheck:
         self._fields = cls.__pydantic_fields__
         self._root = bool(getattr(cls, "__pydantic_root_model__", False))
         schema, config, wrappers = _fields_schema(cls.__pydantic_core_schema__)
+        if cls.__module__.partition(".")[0] in _LIBRARIES:
+            schema, wrappers = _as_taken(schema), []
         self._strict = SchemaValidator(schema, config)
         self._after = [SchemaValidator(_around_instance(wrapper, cls)) for wrapper in wrappers]
 
@@ -69,6 +78,7 @@ class SchemaCheck:
             failed = set(fields)
         else:
             failed = {str(e["loc"][0]) if e["loc"] and not self._root else "root" for e in _errors(first)}
+        failed = {name for name in failed if type(fields.get(name)) is not UnencodableValue}
         failed = {name for name in failed if name not in fields or not self._is_default(name, fields[name])}
         if failed and not self._validates_unchanged(fields, failed):
             raise _invalid(self._cls, first) from first
@@ -205,4 +215,27 @@ def _validated_schema(node: Any) -> Any:
         key: value if key in _COPIED_KEYS else _validated_schema(value)
         for key, value in node.items()
         if key not in _DROPPED_KEYS
+    }
+
+
+def _as_taken(node: Any, *, in_dict: bool = False) -> Any:
+    """A copy of a schema of validated values that takes what libraries make of their own messages.
+
+    Any field may be None. The keys of a typed dict may be missing, and its numbers and words are not looked at.
+    """
+    if isinstance(node, (list, tuple)):
+        return type(node)(_as_taken(part, in_dict=in_dict) for part in node)
+    if not isinstance(node, dict):
+        return node
+    kind = node.get("type")
+    if in_dict and kind in ("int", "float", "literal"):
+        return {"type": "any"}
+    if kind in ("model-field", "typed-dict-field"):
+        return {**node, "schema": {"type": "nullable", "schema": _as_taken(node["schema"], in_dict=in_dict)}} | (
+            {"required": False} if kind == "typed-dict-field" else {}
+        )
+    in_dict = in_dict or kind == "typed-dict"
+    return {
+        key: value if isinstance(kind, str) and key in _COPIED_KEYS else _as_taken(value, in_dict=in_dict)
+        for key, value in node.items()
     }

@@ -150,13 +150,19 @@ def test_the_order_of_completion_changes_nothing(plot: Plot, data: st.DataObject
     seen: dict[str, list[list[str]]] = {}
     expected, _ = interpret(plot)
     waiting: dict[str, asyncio.Event] = {}
+    at_work: set[str] = set()
 
     def held(name: str, agent: Any) -> Any:
         async def run(state: Any, config: RunnableConfig) -> Any:
             turn = f"{name} {sorted(state['log'])}"
             waiting[turn] = asyncio.Event()
             await waiting[turn].wait()
-            return await agent.ainvoke(state, config)
+            # A function that is not async takes its time in a thread.
+            at_work.add(turn)
+            try:
+                return await agent.ainvoke(state, config)
+            finally:
+                at_work.discard(turn)
 
         return RunnableLambda(run)
 
@@ -167,9 +173,11 @@ def test_the_order_of_completion_changes_nothing(plot: Plot, data: st.DataObject
         graph = dag.compile(barriers=False)
         run = asyncio.ensure_future(graph.ainvoke({"log": ["in"]}))
         while not run.done():
+            while at_work:
+                await asyncio.sleep(0)
             for _ in range(30):
                 await asyncio.sleep(0)
-            if waiting:
+            if waiting and not at_work:
                 waiting.pop(data.draw(st.sampled_from(sorted(waiting)))).set()
         return await run
 

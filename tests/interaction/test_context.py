@@ -287,7 +287,8 @@ def test_ping_card_and_close() -> None:
 
 
 def test_spans_inside_a_remote_are_children_of_the_callers() -> None:
-    trace = pytest.importorskip("opentelemetry.sdk.trace")
+    from opentelemetry.sdk import trace
+
     tracer = trace.TracerProvider().get_tracer("test")
     seen: list[int] = []
 

@@ -178,7 +178,8 @@ def test_a_type_that_was_not_admitted() -> None:
 
     with Host({"a": graph_of(lambda state: {"text": Secret("x")})}) as host:
         with pytest.raises(TypeNotAllowed, match="allow="):
-            RemoteAgent(f"{host.address}/a").invoke({"text": "x"})
+            RemoteAgent(f"{host.address}/a", unlisted="error").invoke({"text": "x"})
+        assert RemoteAgent(f"{host.address}/a").invoke({"text": "x"}) == {"text": {"word": "x"}}
         assert RemoteAgent(f"{host.address}/a", allow=[Secret]).invoke({"text": 1}) == {"text": Secret("x")}
 
 

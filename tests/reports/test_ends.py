@@ -79,14 +79,14 @@ async def test_time_limit_of_a_step_async():
     for name in "abcd":
 
         async def node(state, name=name):
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
             return {"log": [name]}
 
         graph.add_node(name, node)
     for before, after in zip("abc", "bcd", strict=True):
         graph.add_edge(before, after)
     graph = graph.compile()
-    graph.step_timeout = 0.5
+    graph.step_timeout = 1.5
     assert (await graph.ainvoke({"log": []}))["log"] == list("abcd")
 
 

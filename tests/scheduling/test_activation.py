@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import task
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send
@@ -13,6 +14,8 @@ from langgraph.types import Command, Send
 from agentmatrix import CyclicGraph, Dag, all_of, get_activation, signal
 from agentmatrix.testing import loopback
 from tests.scheduling.stage import State
+
+THREAD: Any = {"configurable": {"thread_id": "1"}}
 
 
 @task
@@ -110,3 +113,31 @@ def test_a_graph_that_stands_in_the_node_is_told_by_its_input() -> None:
 def test_outside_of_any_graph() -> None:
     with pytest.raises(RuntimeError, match="works only in"):
         get_activation()
+
+
+@pytest.mark.parametrize("kind", ["edges", "triggers", "barriers"])
+def test_sends_go_on_being_numbered_after_a_pause(kind: str) -> None:
+    """Also where all that the first sender has started had ended by then: with barriers it waits as well."""
+    numbers: list[tuple[str, int]] = []
+
+    def sends(name: str) -> Any:
+        def node(state: State) -> Command[Literal["work"]]:
+            return Command(update={"log": [name]}, goto=[Send("work", {"log": [f"{name}{i}"]}) for i in (1, 2)])
+
+        return node
+
+    def work(state: State) -> None:
+        numbers.append((state["log"][0], get_activation().number))
+
+    dag: Any = Dag(State).add_node("first", sends("first")).add_node("late", sends("late")).add_node("work", work)
+    dag.add_edge("first", "late")
+    if kind == "triggers":
+        dag.add_node("t", lambda state: None)
+        dag.add_trigger("t", "late")
+    options = {"barriers": True} if kind == "barriers" else {}
+    graph = dag.compile(checkpointer=InMemorySaver(), interrupt_before=["late"], **options)
+    graph.invoke({"log": []}, THREAD)
+    if kind != "barriers":
+        assert sorted(numbers) == [("first1", 1), ("first2", 2)]
+    graph.invoke(None, THREAD)
+    assert sorted(numbers) == [("first1", 1), ("first2", 2), ("late1", 3), ("late2", 4)]

@@ -179,13 +179,20 @@ async def test_what_was_read_or_let_through_is_seen(kind: str) -> None:
 
 
 async def test_a_writer_after_a_consumed_source_may_overwrite_it_and_one_beside_it_may_not() -> None:
+    # A sync node would run in a thread, which `play` does not wait for.
+    async def late(state: State) -> State:
+        return {"x": "late"}
+
+    async def t(state: State) -> State:
+        return {"x": f"t after {state.get('x')}"}
+
     for order in ("ab", "ba"):
         stage, dag = Stage(), Dag(State)
         for name in "ab":
             stage.add_participant(dag, name)
-        dag.add_node("late", lambda state: {"x": "late"})
+        dag.add_node("late", late)
         dag.add_edge("b", "late")
-        dag.add_node("t", lambda state: {"x": f"t after {state.get('x')}"})
+        dag.add_node("t", t)
         dag.add_trigger("t", any_of("a", "late"))
         played = await play(dag.compile(), stage, [(label, True) for label in order])
         if order == "ba":

@@ -354,3 +354,26 @@ def test_a_pydantic_dataclass_is_checked_as_a_model_is() -> None:
         setattr(wrong, name, value)
         with pytest.raises(DecodeError, match="not a valid Checked"):
             CODEC.decode(CODEC.encode(wrong))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"usage_metadata": {"total_cost": 0}},  # of a cached answer
+        {"usage_metadata": {"input_tokens": 1.5, "output_tokens": None, "input_token_details": {"audio": None}}},
+        {"usage_metadata": {}},
+        {"tool_calls": [{"name": "f", "args": {}}]},
+        {"tool_calls": [{"name": "f", "args": {}, "id": None, "type": "function", "extra": 1}]},
+        {"invalid_tool_calls": [{"error": "bad"}]},
+        {"content": None},
+        {"additional_kwargs": None, "response_metadata": None},
+        {"content": ["a", {"type": "text", "text": "b"}, {"type": "new", "n": [1]}]},
+    ],
+)
+@pytest.mark.parametrize("cls", [AIMessage, AIMessageChunk])
+def test_a_message_is_taken_as_a_library_left_it(cls: Any, changes: dict[str, Any]) -> None:
+    message = cls("x", id="1")
+    for name, value in changes.items():
+        setattr(message, name, value)
+    back = CODEC.decode(CODEC.encode(message))
+    assert type(back) is cls and back.__dict__ == message.__dict__

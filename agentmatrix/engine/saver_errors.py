@@ -1,0 +1,120 @@
+"""Failures of a checkpointer, told with what it was to keep: the node, the keys, and the value that it cannot keep.
+
+The exception stays what the checkpointer has raised, with a note. LangGraph calls a checkpointer in threads, or in
+asyncio tasks, of its own: what is here runs there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from langgraph.checkpoint.memory import InMemorySaver
+
+from agentmatrix.engine.channels import RUN
+from agentmatrix.pregel.compiled_graph import branch_target
+from agentmatrix.pregel.execution import CONTROL_WRITES
+
+__all__ = ["explained_put", "explained_put_writes"]
+
+Write = tuple[str, Any]
+_GO_ON = "The thread stands as it was last kept: once that is mended, invoke(None, config) goes on from there"
+
+
+def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) -> Any:
+    """A saver's `put_writes` or `aput_writes` whose failures name node and keys.
+
+    Args:
+        saver: the checkpointer.
+        put_writes: its method.
+        names: by id of a task, its node; read when something has failed.
+    """
+    # This one takes the writes of a task one by one: the first ones would stay where a later one fails.
+    takes_parts = isinstance(saver, InMemorySaver)
+
+    @contextmanager
+    def explaining(writes: Sequence[Write], task_id: str) -> Iterator[None]:
+        try:
+            if takes_parts:
+                for _, value in writes:
+                    saver.serde.dumps_typed(value)
+            yield
+        except Exception as error:
+            error.add_note(f"{_writes_not_kept(saver, names.get(task_id), writes)}. {_GO_ON}")
+            raise
+
+    def put(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> Any:
+        with explaining(writes, task_id):
+            return put_writes(config, writes, task_id, *path)
+
+    async def aput(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> None:
+        with explaining(writes, task_id):
+            await put_writes(config, writes, task_id, *path)
+
+    return aput if inspect.iscoroutinefunction(put_writes) else put
+
+
+def explained_put(saver: Any, put: Any, writers: Callable[[], Mapping[str, Sequence[str]]]) -> Any:
+    """LangGraph's way to put a checkpoint after the one before, whose failures name the keys.
+
+    Args:
+        saver: the checkpointer.
+        put: the method of LangGraph's loop; its fourth argument is the checkpoint.
+        writers: gives, by key of the state, the nodes that have written it; called when something has failed.
+    """
+
+    @contextmanager
+    def explaining(checkpoint: Any) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not getattr(error, "__notes__", ()):
+                error.add_note(f"{_checkpoint_not_kept(saver, checkpoint, writers())}. {_GO_ON}")
+            raise
+
+    def put_after(*given: Any) -> Any:
+        with explaining(given[3]):
+            return put(*given)
+
+    async def aput_after(*given: Any) -> Any:
+        with explaining(given[3]):
+            return await put(*given)
+
+    return aput_after if inspect.iscoroutinefunction(put) else put_after
+
+
+def _writes_not_kept(saver: Any, node: str | None, writes: Sequence[Write]) -> str:
+    who = f"the node {node!r}" if node is not None else "a command or an event from outside"
+    if unkept := _unkept(saver, writes):
+        return f"The checkpointer cannot keep what {who} wrote: {unkept}"
+    keys = ", ".join(dict.fromkeys(repr(key) for key, _ in writes if _is_key(key)))
+    return f"The checkpointer failed to keep what {who} wrote" + (f" ({keys})" if keys else "")
+
+
+def _checkpoint_not_kept(saver: Any, checkpoint: Any, writers: Mapping[str, Sequence[str]]) -> str:
+    values = [(key, value) for key, value in checkpoint["channel_values"].items() if _is_key(key)]
+    if unkept := _unkept(saver, values, writers):
+        return f"The checkpointer cannot keep the state: {unkept}"
+    return "The checkpointer failed to keep the state"
+
+
+def _unkept(saver: Any, writes: Iterable[Write], writers: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The writes whose values the saver's serializer refuses, and what to do; "" where there is none."""
+    serde: Any = getattr(saver, "serde", None)
+    found: list[str] = []
+    for key, value in writes if serde is not None else ():
+        try:
+            serde.dumps_typed(value)
+        except Exception as error:
+            nodes = (writers or {}).get(key, ())
+            by = f", written by {' and '.join(map(repr, nodes))}," if nodes else ""
+            found.append(f"the key {key!r}{by} holds a value of type {type(value).__name__} ({error})")
+    mend = "; write data that can be serialized, or annotate the key with UntrackedValue, whose values are not kept"
+    return " and ".join(found) + mend if found else ""
+
+
+def _is_key(channel: str) -> bool:
+    """Whether a channel is a key of the state, or LangGraph's list of Sends, and none that only the engine reads."""
+    return channel != RUN and channel not in CONTROL_WRITES and branch_target(channel) is None

@@ -1,0 +1,146 @@
+"""How a superstep ends, and how the next one begins: through LangGraph, with a checkpoint in between, or at once where
+nobody would see that checkpoint.
+
+A checkpoint hands the folded state to LangGraph's channels. It is needed where a saver keeps it, where a stream shows
+it and where a breakpoint may stand. Everywhere else the runner goes on by itself: from START to the first nodes, and,
+with barriers, from each level to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langgraph.errors import GraphInterrupt
+
+from agentmatrix.engine.checkpoint import close
+from agentmatrix.engine.loop import SchedulerLoop
+from agentmatrix.engine.step import OpenStep
+from agentmatrix.engine.tasks import TaskIds
+from agentmatrix.pregel.execution import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_MAP,
+    CONFIG_KEY_RESUMING,
+    Task,
+    map_debug_tasks,
+    output_values,
+)
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
+
+__all__ = ["SuperstepLoop"]
+
+
+class SuperstepLoop(SchedulerLoop):
+    """Ends supersteps."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        saves = self.checkpointer is not None and self.durability != "exit"
+        shows = self.stream is not None and not self.stream.modes.isdisjoint(("checkpoints", "debug"))
+        self._shows_checkpoints = saves or shows or self._breaks
+        self._is_between = self._is_over = self._has_gone_on = False
+
+    # at once
+
+    def goes_on(self) -> bool:
+        """Whether the next superstep is to begin without a checkpoint. Called by the runner when all of one has
+        finished, before LangGraph hears of that."""
+        if self._shows_checkpoints or self.step + 1 > self.stop:
+            return False
+        if self.control is not None and self.control.drain_requested:
+            return False
+        return self.open_step is None or (self.schedule.barriers and bool(self.open_step.held))
+
+    def next_step(self) -> list[Task] | None:
+        """Begin the next superstep without a checkpoint. Returns its tasks, or None where the run is over."""
+        with self.lock:
+            if self.open_step is not None:
+                return self._next_level(self.open_step)
+            self._is_between = True
+            self.after_tick()
+            self._is_between = False
+            self._is_over = not self.tick()
+            return None if self._is_over else list(self.tasks.values())
+
+    def _next_level(self, step: OpenStep) -> list[Task]:
+        if self._is_live_values and not self._result_only:
+            self._emit_values(self._level_writes)
+        self._level_writes = []
+        self._has_gone_on = True
+        self.checkpoint_pending_writes.clear()
+        self._wrote.clear()
+        self.is_replaying = False
+        self.config[CONF].pop(CONFIG_KEY_RESUMING, None)
+        self.step += 1
+        self.tasks = step.go_on(self._factory(step.scheduler, TaskIds(self.checkpoint["id"], self.step)))
+        self._emit("tasks", map_debug_tasks, self.tasks.values())
+        return list(self.tasks.values())
+
+    def tick(self) -> bool:
+        return not self._is_over and super().tick()
+
+    def _put_checkpoint(self, metadata: Any) -> None:
+        if not self._is_between:
+            super()._put_checkpoint(metadata)
+            return
+        metadata |= {"step": self.step, "parents": self.config[CONF].get(CONFIG_KEY_CHECKPOINT_MAP, {})}
+        self.checkpoint_metadata = metadata
+        self.step += 1
+
+    # through LangGraph
+
+    def after_tick(self) -> None:
+        step = self.open_step
+        if self._is_over:
+            return
+        if step is None:
+            super().after_tick()
+            return
+        self.updated_channels = updated = self._close(step, step.held, rests=self._is_resting)
+        if (
+            self._is_live_values
+            and (self._result_only or self.schedule.barriers)
+            and not updated.isdisjoint(self._outputs)
+        ):
+            self._emit("values", output_values, self.output_keys, self.channels)
+        self.checkpoint_pending_writes.clear()
+        self.is_replaying = False
+        if not self.schedule.barriers:
+            self.step += max(0, step.scheduler.levels() - 1)
+        self.open_step = None
+        self._has_ended = not step.held and not self._is_resting
+        self._continued = step if self._is_resting or (self.schedule.barriers and step.held) else None
+        self._put_checkpoint({"source": "loop"})
+        if self._is_resting:
+            # A checkpoint for its own sake is no step of the run's, whose number is limited.
+            self._is_resting = False
+            self.stop += 1
+        self.config[CONF].pop(CONFIG_KEY_RESUMING, None)
+        after = self.interrupt_after
+        ran = step.finished.values()
+        if after and step.held and any(after == "*" or node in after for node in ran):
+            self.status = "interrupt_after"
+            self._prepare_tasks_and_emit_checkpoint()
+            self.open_step = None
+            raise GraphInterrupt()
+
+    def _close(
+        self,
+        step: OpenStep,
+        unfinished: Sequence[ScheduledActivation],
+        ids: TaskIds | None = None,
+        *,
+        rests: bool = False,
+    ) -> set[str]:
+        self._log = log = step.scheduler.log
+        self._delta_channels_forced_snapshot.update(name for name in self._delta_channel_names if name in log.writers)
+        return close(
+            step.scheduler,
+            unfinished,
+            self.checkpoint,
+            self.channels,  # type: ignore[arg-type]
+            self.nodes,
+            self._next_version(),
+            ids,
+            rests=rests,
+        )

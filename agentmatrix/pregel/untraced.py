@@ -1,0 +1,76 @@
+"""What a node does where nobody watches: the same steps as LangGraph's, without a run of their own for callbacks.
+
+LangGraph configures a callback manager for each node and tells it of the node's begin and end. Where the run has no
+handler, nobody hears of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Sequence
+from contextvars import copy_context
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
+
+__all__ = ["UntracedSequence", "is_watched", "untraced_node"]
+
+
+class UntracedSequence(Runnable[Any, Any]):
+    """Runs a node and, with what it returns, its writers.
+
+    Args:
+        bound: the node's own work. It runs in a context of its own, as in LangGraph.
+        writers: what writes its output to channels.
+    """
+
+    def __init__(self, bound: Runnable[Any, Any], writers: Sequence[Runnable[Any, Any]]) -> None:
+        self._bound, self._writers = bound, tuple(writers)
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        own = _without_run(config)
+        context = copy_context()
+        context.run(var_child_runnable_config.set, own)
+        output = context.run(self._bound.invoke, input, own)
+        for writer in self._writers:
+            writer.invoke(output, own)
+        return output
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        own = _without_run(config)
+        context = copy_context()
+        context.run(var_child_runnable_config.set, own)
+        output = await asyncio.create_task(self._bound.ainvoke(input, own), context=context)
+        for writer in self._writers:
+            await writer.ainvoke(output, own)
+        return output
+
+
+def _without_run(config: RunnableConfig | None) -> RunnableConfig:
+    """The name and the id are those of the node's run, not of those inside."""
+    own: RunnableConfig = {**(config or {})}
+    own.pop("run_name", None)
+    own.pop("run_id", None)
+    return own
+
+
+def is_watched(manager: Any) -> bool:
+    """Whether a run has a handler of callbacks, of its own or for its nodes."""
+    return manager is None or bool(manager.handlers or manager.inheritable_handlers)
+
+
+def untraced_node(node: Any) -> Any:
+    """A copy of a node of a compiled graph that runs without callbacks.
+
+    Args:
+        node: the node. One that is nothing but a writer, or has no writers, is returned as it is.
+    """
+    writers = node.flat_writers
+    if not writers or node.node in writers or node.node is node.bound:
+        return node
+    # A node of its own: LangGraph's stays what it is.
+    plain = copy.copy(node)
+    plain.node = UntracedSequence(node.bound, writers)
+    return plain

@@ -1,0 +1,117 @@
+"""The items of a config on the wire: each by itself, so that one which cannot cross does no harm to the others.
+
+A value that msgpack has is sent as it is, any other as the codec's bytes. What cannot be encoded here, or decoded
+there, is an `UnencodableValue` on the host, which raises when a node uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agentmatrix.errors import DecodeError
+from agentmatrix.wire.codec import Codec
+from agentmatrix.wire.objects import instance_state, set_attribute
+from agentmatrix.wire.unencodable import UnencodableValue
+from agentmatrix.wire.unlisted import UnlistedValue, not_allowed
+
+__all__ = ["ContextFields", "pack_items", "unpack_context", "unpack_items"]
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def pack_items(values: Mapping[str, Any], where: str, codec: Codec, left_out: dict[str, Any]) -> dict[str, Any]:
+    """The items for the host.
+
+    Args:
+        values: the items; their keys are strings.
+        where: the name of the mapping in errors.
+        codec: encodes them.
+        left_out: takes the parts that cannot be encoded, see `Codec.encode_partly`.
+    """
+    packed: dict[str, Any] = {}
+    for key, value in values.items():
+        plain = type(value) in _PLAIN and (type(value) is not int or -(1 << 63) <= value < 1 << 63)
+        packed[key] = value if plain else codec.encode_partly(value, f'{where}["{key}"]', left_out)
+    return packed
+
+
+def unpack_items(packed: Mapping[str, Any], where: str, codec: Codec) -> dict[str, Any]:
+    """The items on the host."""
+    return {
+        key: _decoded(value, f'{where}["{key}"]', codec) if type(value) is bytes else value
+        for key, value in packed.items()
+    }
+
+
+def _decoded(data: bytes, where: str, codec: Codec) -> Any:
+    try:
+        return codec.decode(data, where)
+    except DecodeError as error:
+        return UnencodableValue(f"{error} on the host: Host(allow=[...])")
+
+
+class ContextFields:
+    """On the host, the fields of a caller's context whose class the host does not have: they read as attributes."""
+
+    def __init__(self, value: UnlistedValue) -> None:
+        self._type = value.type
+        self.__dict__.update((str(name), item) for name, item in value.items())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"the caller's context is a {self._type}, which the host has not listed: it has come with its fields, and "
+            f"{name!r} is none of them; list the class with Host(allow=[...])"
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__dict__[name]
+
+    def __repr__(self) -> str:
+        return f"<context {self._type}: {', '.join(name for name in self.__dict__ if name != '_type')}>"
+
+
+def unpack_context(data: bytes | None, codec: Codec) -> Any:
+    """The caller's context on the host: of its own class if that is listed, else its fields.
+
+    Args:
+        data: from `Codec.encode_partly`; None for no context.
+        codec: the codec of the graph.
+    """
+    if data is None:
+        return None
+    context = codec.for_replies().decode(data, "context")
+    if isinstance(context, UnlistedValue):
+        for name, value in context.items():
+            context[name] = _or_refused(value, name)
+        return ContextFields(context)
+    if isinstance(context, dict):
+        return {name: _or_refused(value, name) for name, value in context.items()}
+    for name, value in _fields_of(context).items():
+        if (refused := _or_refused(value, name)) is not value:
+            set_attribute(context, name, refused)
+    return context
+
+
+def _fields_of(context: Any) -> dict[str, Any]:
+    return {} if type(context) is UnencodableValue or isinstance(context, tuple) else instance_state(context)
+
+
+def _or_refused(value: Any, name: str) -> Any:
+    """The value of a field; an `UnencodableValue` where the host has not listed its class, or that of a part of it."""
+    found = _first_unlisted(value)
+    return (
+        value
+        if found is None
+        else UnencodableValue(f"context.{name}: {not_allowed(found)} on the host: Host(allow=...)")
+    )
+
+
+def _first_unlisted(value: Any) -> str | None:
+    if isinstance(value, UnlistedValue):
+        return value.wire_name
+    if type(value) in (list, tuple, dict, set):
+        return next(filter(None, map(_first_unlisted, value.values() if type(value) is dict else value)), None)
+    return None
