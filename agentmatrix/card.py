@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import typing_extensions
@@ -18,10 +18,16 @@ from langchain_core.runnables.graph import Edge, Graph, Node
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from pydantic import BaseModel
 
-from agentmatrix.errors import HostUnreachable
+from agentmatrix.errors import HostUnreachable, ProtocolError
 from agentmatrix.pregel.state_graph import input_keys_of
 
 __all__ = ["AgentCard", "class_kind", "describe", "pack_drawing", "unpack_drawing"]
+
+_KINDS: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("name", "description", "langgraph"), str),
+    **dict.fromkeys(("schemas", "classes", "types", "unmade", "drawings", "channels", "subgraphs"), dict),
+}
+"""The types of a card's fields, for a host that is not to be trusted."""
 
 MAX_XRAY: Final = 8
 """Up to which depth a card has a drawing of its own; besides it has the one of all levels."""
@@ -67,10 +73,21 @@ class AgentCard:
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any]) -> AgentCard:
-        """The card of the plain data that `describe` returns."""
-        subgraphs = {name: cls.unpack(card) for name, card in packed["subgraphs"].items()}
-        sets = {key: frozenset(packed[key]) for key in ("input_keys", "signals") if packed.get(key) is not None}
-        return cls(**{**packed, **sets, "subgraphs": subgraphs})
+        """The card of the plain data that `describe` returns. What it does not know comes from a later version.
+
+        Raises:
+            ProtocolError: it is no card.
+        """
+        if not isinstance(packed, Mapping):
+            raise ProtocolError(f"the host's card is no card but a {type(packed).__name__}")
+        known = {field.name: packed[field.name] for field in fields(cls) if field.name in packed}
+        for name, kind in _KINDS.items():
+            if not isinstance(known.get(name, kind()), kind):
+                raise ProtocolError(f"the host's card is no card: its {name} is a {type(known[name]).__name__}")
+        known["subgraphs"] = {str(name): cls.unpack(card) for name, card in known.get("subgraphs", {}).items()}
+        for name in ("input_keys", "signals"):
+            known[name] = None if known.get(name) is None else frozenset(map(str, known[name]))
+        return cls(**{"name": "agent", **known})
 
     @property
     def input_schema(self) -> Any:

@@ -1,8 +1,9 @@
 """`Host`: offers graphs to callers on other machines.
 
 Threads: frames move on the process's I/O thread (see `transport.iothread`); sync verbs run in a pool of worker threads
-of the host, async verbs on its user loop, an event loop in a thread of its own. So user code that blocks holds up other
-runs at most, never the frames. `start`, `drain` and `stop` block; any thread but the I/O thread may call them.
+of the host, async verbs on one event loop (see `session.user_loop`); a few service threads decode signals and make
+cards. So user code that blocks holds up other runs at most, never the frames, the signals and the cards. `start`,
+`drain` and `stop` block; any thread may call them but the I/O thread, and the one whose loop the host uses.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Self
 
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -20,15 +22,19 @@ from langgraph.pregel import Pregel
 
 from agentmatrix.agent import as_agent
 from agentmatrix.card import describe
-from agentmatrix.errors import AddressError, NotAnAgentError
+from agentmatrix.errors import AddressError, HostBusy, NotAnAgentError
+from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.pregel.state_graph import schemas_of
 from agentmatrix.session.authorization import Authorization, Authorize
 from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.host_run import STOPPING, HostRun
 from agentmatrix.session.host_state import ExportedGraph, HostState
+from agentmatrix.session.places import RunPlaces
 from agentmatrix.session.schema_types import describe_types
+from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
+from agentmatrix.transport.admission import caller_of
 from agentmatrix.transport.authentication import Authenticate
 from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
 from agentmatrix.transport.identity import Identity
@@ -38,9 +44,17 @@ from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, List
 
 __all__ = ["Host"]
 
+_SERVICE_THREADS = 4
+_CARD_THREADS = 64
+"""A card may need those of agents inside, which this host may have too; one agent has one at a time."""
+_MOST_RUNS = 10_000
+
 
 class Host:
     """Offers graphs over gRPC. A context manager, sync and async; or `start()`, `wait()`, `stop()`.
+
+    All async code of a host runs on one event loop: its own, or the caller's. `async with Host(...)` takes the loop
+    that runs there, so that in a notebook one model object serves locally and hosted.
 
     A host keeps nothing: a graph compiled without a checkpointer uses its caller's, through the run's stream, as a
     local subgraph uses its parent's. So any replica may serve the next call.
@@ -65,7 +79,16 @@ class Host:
         insecure: allow an address that others can reach without TLS and a token.
         allow: classes, modules or names of modules whose types callers may send, besides those of the graphs' schemas.
         tracebacks: callers get the traceback of an error, with files and source lines of this host, not its text alone.
-        max_runs: runs at a time; more are refused with `HostBusy`.
+        loop: the event loop for async code, which has to run as long as the host does; by default one of the host's
+            own, in `async with` the running one.
+        max_runs: runs at a time; more are refused with `HostBusy`. Runs that a run of this host starts here need none.
+        max_caller_runs: runs of one caller at a time; by default as many as the host takes.
+        max_streams: connected callers (processes) at a time.
+        max_value: bytes of one value (an input, a result, a checkpoint) at most.
+        max_bytes: bytes of values on their way in and out that the host holds; by default half of the machine's memory.
+        max_caller_bytes: of them for one connection; by default half of `max_bytes`.
+        start_timeout: seconds in which a new connection has to start its first run.
+        answer_timeout: seconds in which a caller has to answer for its checkpointer, store or cache; None for no limit.
         allow_version_skew: take callers whose langgraph has another minor version.
 
     Raises:
@@ -91,27 +114,35 @@ class Host:
         insecure: bool = False,
         allow: Iterable[object] = (),
         tracebacks: bool = False,
+        loop: asyncio.AbstractEventLoop | None = None,
         max_runs: int = 1000,
+        max_caller_runs: int | None = None,
+        max_streams: int = 1000,
+        max_value: int = 1 << 30,
+        max_bytes: int | None = None,
+        max_caller_bytes: int | None = None,
+        start_timeout: float = 10.0,
+        answer_timeout: float | None = 300.0,
         allow_version_skew: bool = False,
     ) -> None:
         self.graphs = _named(graphs)
         self.allow = tuple(allow)
         self._address = address
         self._options = ServerOptions(
-            token=token,
-            tokens=tokens,
-            authenticate=authenticate,
+            token=token, tokens=tokens, authenticate=authenticate, insecure=insecure,
             certificate=_either(ssl_certfile, certificate, "ssl_certfile", "certificate"),
             private_key=_either(ssl_keyfile, private_key, "ssl_keyfile", "private_key"),
             client_ca=_either(ssl_ca, client_ca, "ssl_ca", "client_ca"),
-            insecure=insecure,
-        )
-        self._authorization, self._share_threads = Authorization(authorize), share_threads
-        self._tracebacks = tracebacks
-        self._max_runs, self._skew = max_runs, allow_version_skew
+            max_streams=max_streams, max_frame=max_value, max_bytes=max_bytes, max_caller_bytes=max_caller_bytes,
+            start_timeout=start_timeout,
+        )  # fmt: skip
+        self._authorization, self._share_threads, self._tracebacks = Authorization(authorize), share_threads, tracebacks
+        self._max_runs, self._max_caller_runs, self._skew = max_runs, max_caller_runs, allow_version_skew
+        self._answer_timeout = answer_timeout
+        self._user_loop = loop
         self._server: Server | None = None
         self._state: HostState | None = None
-        self._loop: _UserLoop | None = None
+        self._loop: UserLoop | None = None
         self._bound: str | None = None
         self._stopped = threading.Event()
 
@@ -135,24 +166,30 @@ class Host:
         if self._server is not None:
             return self
         self._stopped.clear()
-        loop = _UserLoop()
+        loop, places = UserLoop(self._user_loop), RunPlaces(self._max_runs, self._max_caller_runs)
         state = HostState(
             exported={name: self._export(graph) for name, graph in self.graphs.items()},
             version=spoken_version(),
-            workers=ThreadPoolExecutor(self._max_runs, thread_name_prefix="agentmatrix-run"),
+            workers=ThreadPoolExecutor(places.most_of_all, thread_name_prefix="agentmatrix-run"),
+            services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
             loop=loop.loop,
-            max_runs=self._max_runs,
+            watch=loop.watch,
+            places=places,
+            answer_timeout=self._answer_timeout,
             allow_version_skew=self._skew,
             authorization=self._authorization,
             share_threads=self._share_threads,
             tracebacks=self._tracebacks,
         )
-        server = listen(self._address, _HostServicer(state), self._options)
+        self._servicer = _HostServicer(state)
+        options = replace(self._options, max_runs=max(_MOST_RUNS, places.most_of_all))
+        server = listen(self._address, self._servicer, options)
         try:
             self._bound = server.start()
         except BaseException:
             loop.stop()
             raise
+        loop.serve(self._bound)
         self._server, self._state, self._loop = server, state, loop
         return self
 
@@ -169,12 +206,12 @@ class Host:
         """
         hosted = self.graphs[name] = _as_graph(graph, name)
         if self._state is not None:
-            self._state.exported[name] = self._export(hosted, allow)
+            self._state.exported[name] = self._export(hosted, *allow)
         return hosted
 
-    def _export(self, graph: Pregel[Any, Any, Any, Any], allow: Iterable[object] = ()) -> ExportedGraph:
-        types = [*graph_types(graph), *self.allow, *allow]
-        return ExportedGraph(graph, Codec(types, tracebacks=self._tracebacks))
+    def _export(self, graph: Pregel[Any, Any, Any, Any], *allow: object) -> ExportedGraph:
+        codec = Codec([*graph_types(graph), *self.allow, *allow], tracebacks=self._tracebacks)
+        return ExportedGraph(graph, codec, is_async_only(graph))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""
@@ -182,9 +219,10 @@ class Host:
 
     def drain(self, grace: float = 30.0) -> None:
         """Takes no more runs, lets those under way go on for up to `grace` seconds, then stops."""
-        state = self._state
-        if state is not None:
+        state, server = self._state, self._server
+        if state is not None and server is not None:
             state.stopping = True
+            server.drain()
             limit = time.monotonic() + grace
             while state.runs and time.monotonic() < limit:
                 self._stopped.wait(0.02)
@@ -208,6 +246,8 @@ class Host:
             time.sleep(0.005)
         server.stop(grace)
         state.workers.shutdown(wait=False, cancel_futures=True)
+        state.services.shutdown(wait=False, cancel_futures=True)
+        self._servicer.stop()
         loop.stop()
         self._stopped.set()
 
@@ -218,6 +258,7 @@ class Host:
         self.stop()
 
     async def __aenter__(self) -> Self:
+        self._user_loop = self._user_loop or asyncio.get_running_loop()
         return await asyncio.to_thread(self.start)
 
     async def __aexit__(self, *exc: object) -> None:
@@ -232,17 +273,44 @@ class _HostServicer:
 
     def __init__(self, state: HostState) -> None:
         self._state = state
+        self._cards = ThreadPoolExecutor(_CARD_THREADS, thread_name_prefix="agentmatrix-card")
+        self._making: dict[str, Future[DescribeReply]] = {}
+
+    def stop(self) -> None:
+        """Ends the threads."""
+        self._cards.shutdown(wait=False, cancel_futures=True)
 
     def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
-        return HostRun(frames, self._state, peer.user)
+        return HostRun(frames, self._state, caller_of(peer), peer.user)
 
     def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
-        # On a worker thread: drawing a large graph takes seconds.
-        return self._state.workers.submit(self._describe, agent, peer.user)
+        # On threads of their own: a function that authorizes may block, and drawing a large graph takes seconds.
+        answer: Future[DescribeReply] = Future()
+        if self._state.authorization.blocks:
+            asked = self._state.services.submit(self._give_card, agent, peer.user, answer)
+            asked.add_done_callback(lambda done: done.cancelled() and answer.cancel())
+        else:
+            self._give_card(agent, peer.user, answer)
+        return answer
 
-    def _describe(self, agent: str, user: Identity | None) -> DescribeReply:
-        self._state.authorization.check(user, agent, "describe")
-        exported = self._state.graph(agent, user)
+    def _give_card(self, agent: str, user: Identity | None, answer: Future[DescribeReply]) -> None:
+        """Gives the card to who may have it. Who asks while it is made gets the same: it is the same for all callers.
+
+        Two threads may come here at once; then the card is made twice.
+        """
+        try:
+            self._state.authorization.check(user, agent, "describe")
+            exported = self._state.graph(agent, user)
+            making = self._making.get(agent)
+            if making is None or making.done():
+                making = self._making[agent] = self._cards.submit(self._describe, exported)
+        except Exception as error:
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(error)
+            return
+        making.add_done_callback(lambda made: _pass_on(made, answer))
+
+    def _describe(self, exported: ExportedGraph) -> DescribeReply:
         card = {**describe(exported.graph, describe_saver, describe_types), "langgraph": self._state.version.langgraph}
         details = exported.codec.encode(card, "card")
         named = Card(name=card["name"], description=card["description"], details=details)
@@ -250,7 +318,7 @@ class _HostServicer:
 
     def list_agents(self, peer: Peer) -> Future[ListAgentsReply]:
         if self._state.authorization.blocks:
-            return self._state.workers.submit(self._list, peer.user)
+            return self._state.services.submit(self._list, peer.user)
         future: Future[ListAgentsReply] = Future()
         future.set_result(self._list(peer.user))
         return future
@@ -266,26 +334,15 @@ def _either(value: Pem | None, alias: Pem | None, name: str, alias_name: str) ->
     return alias if value is None else value
 
 
-class _UserLoop:
-    """The event loop for async user code, in a thread of its own. A SystemExit of user code does not end it."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="agentmatrix-loop", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        while not self._stopping:
-            try:
-                self.loop.run_forever()
-            except BaseException:  # asyncio lets SystemExit and KeyboardInterrupt through
-                continue
-
-    def stop(self) -> None:
-        self._stopping = True
-        self.loop.call_soon_threadsafe(self.loop.stop)
+def _pass_on(made: Future[DescribeReply], answer: Future[DescribeReply]) -> None:
+    if not answer.set_running_or_notify_cancel():
+        return
+    if made.cancelled():
+        answer.set_exception(HostBusy("the host is stopping"))
+    elif (error := made.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(made.result())
 
 
 def graph_types(graph: Any) -> set[type]:

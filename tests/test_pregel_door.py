@@ -20,7 +20,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import _streaming
 from langchain_core.tracers import context as tracing
-from langgraph._internal import _config, _constants, _replay, _runnable, _scratchpad, _timeout
+from langgraph._internal import _config, _constants, _queue, _replay, _runnable, _scratchpad, _timeout
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import (
@@ -98,6 +98,10 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (_timeout.coerce_timeout_policy, (ANY,), (), "attempts.py"),
     (_retry.run_with_retry, (ANY, ANY), (), "attempts.py"),
     (_retry.arun_with_retry, (ANY, ANY), (), "attempts.py"),
+    (_queue.SyncQueue, (), (), "bounded_stream.py"),
+    (_queue.SyncQueue.put, (SELF, ANY), (), "bounded_stream.py"),
+    (_queue.SyncQueue.get, (SELF, ANY, ANY), (), "bounded_stream.py"),
+    (_queue.SyncQueue.qsize, (SELF,), (), "bounded_stream.py"),
     # The engine takes these from execution.py.
     (_algo.apply_writes, (ANY, ANY, ANY, ANY, ANY), (), "execution.py"),
     (_algo.prepare_next_tasks, (ANY,) * 8, ("for_execution", "store", "checkpointer", "manager"), "execution.py"),

@@ -19,6 +19,7 @@ from agentmatrix.cli.host_options import checked_token
 __all__ = ["serve"]
 
 _SAFETY = "Safety"
+_LIMITS = "Limits"
 
 
 def serve(
@@ -80,7 +81,43 @@ def serve(
         list[str] | None,
         typer.Option(help="A module whose classes may cross the wire; may be repeated.", rich_help_panel=_SAFETY),
     ] = None,
-    max_runs: Annotated[int, typer.Option(min=1, help="Most runs at once; further ones are refused.")] = 1000,
+    max_runs: Annotated[
+        int, typer.Option(min=1, help="Most runs at once; further ones are refused.", rich_help_panel=_LIMITS)
+    ] = 1000,
+    max_caller_runs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most runs of one caller at once; by default all.", rich_help_panel=_LIMITS),
+    ] = None,
+    max_streams: Annotated[
+        int, typer.Option(min=1, help="Most calling processes at once.", rich_help_panel=_LIMITS)
+    ] = 1000,
+    max_value: Annotated[
+        int, typer.Option(min=1, help="Largest input, result or checkpoint, in MiB.", rich_help_panel=_LIMITS)
+    ] = 1024,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most values on their way in and out, in MiB; by default half of the machine's memory.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    max_caller_memory: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of them for one caller, in MiB; by default half.", rich_help_panel=_LIMITS),
+    ] = None,
+    start_timeout: Annotated[
+        float,
+        typer.Option(min=0.1, help="Seconds in which a new connection has to start a run.", rich_help_panel=_LIMITS),
+    ] = 10.0,
+    answer_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Seconds in which a caller has to answer for its checkpointer or store; 0 for no limit.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 300.0,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that runs may go on after SIGTERM or Ctrl-C.")] = 10.0,
     allow_version_skew: Annotated[
         bool,
@@ -105,6 +142,13 @@ def serve(
         "insecure": insecure,
         "allow": allow or [],
         "max_runs": max_runs,
+        "max_caller_runs": max_caller_runs,
+        "max_streams": max_streams,
+        "max_value": max_value << 20,
+        "max_bytes": None if max_memory is None else max_memory << 20,
+        "max_caller_bytes": None if max_caller_memory is None else max_caller_memory << 20,
+        "start_timeout": start_timeout,
+        "answer_timeout": answer_timeout or None,
         "allow_version_skew": allow_version_skew,
     }
     _serve(_load_graphs(targets or []), grace, until_eof, options)

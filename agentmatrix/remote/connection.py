@@ -1,12 +1,14 @@
 """The connection that all copies of one remote agent share.
 
-Any thread may use it. `_lock` guards which transport is the current one. The card is set once and then never changes;
-the I/O thread may set it, when the host has answered, so reading it needs no lock. The codec is replaced by one that
-lists more classes, under the lock; a run keeps the one that it began with.
+Any thread may use it. `_lock` guards which transport is the current one. The card is set once and then never changes,
+so reading it needs no lock. The I/O thread keeps the host's answer as it is; the thread that first needs the card
+decodes it. The codec is replaced by one that lists more classes, under the lock; a run keeps the one that it began
+with.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
@@ -23,6 +25,7 @@ from agentmatrix.wire.v1.service_pb2 import DescribeReply
 
 __all__ = ["AgentConnection"]
 
+_logger = logging.getLogger(__name__)
 
 MOST_SCHEMAS: Final = 256
 """Graphs around the agent that are remembered: a process may build a new one for each of its runs."""
@@ -40,7 +43,8 @@ class AgentConnection:
         # What fails here is nothing for the host: without tracebacks.
         self.codec = Codec(allow, unlisted=unlisted, tracebacks=False)
         self._schemas: set[Hashable] = set()
-        self.card: AgentCard | None = None
+        self._card: AgentCard | None = None
+        self._answer: DescribeReply | None = None
         self.card_refused = False
         self._requested = False
         self._transport: Transport | None = None
@@ -75,6 +79,20 @@ class AgentConnection:
             return self._transport
 
     @property
+    def card(self) -> AgentCard | None:
+        """The card; None while it is not known, or where the host's answer cannot be read."""
+        answer = self._answer
+        if self._card is None and answer is not None:
+            self._answer = None
+            try:
+                self.set_card(answer)
+            except AgentMatrixError as error:
+                # LangGraph reads the attributes of a graph while it is built, where nothing may raise.
+                _logger.warning("the card of %s cannot be read: %s", self.target, error)
+                self.card_refused = True
+        return self._card
+
+    @property
     def state(self) -> str:
         return "idle" if self._transport is None else self._transport.state
 
@@ -85,7 +103,7 @@ class AgentConnection:
 
     def prefetch_card(self) -> None:
         """Fetches the card beside the first run, without waiting for it."""
-        if self.card is None and not self._requested and not self.card_refused:
+        if self._card is None and not self._requested and not self.card_refused:
             self._requested = True
             self.describe()
 
@@ -93,7 +111,7 @@ class AgentConnection:
         if future.cancelled() or future.exception() is not None:
             self._requested = False
         else:
-            self.set_card(future.result())
+            self._answer = future.result()
 
     def note_card_failed(self, error: AgentMatrixError, seconds: float) -> None:
         """Notes that the host gave no card, which may run the agent all the same; the run says what is wrong, if it is.
@@ -110,9 +128,13 @@ class AgentConnection:
         self.card_refused = not isinstance(error, (HostBusy, HostUnreachable, HostLost))
 
     def set_card(self, reply: DescribeReply) -> None:
-        """Decodes the card in the host's answer."""
-        if self.card is None:
-            self.card = AgentCard.unpack(self.codec.decode(reply.card.details, "card"))
+        """Decodes the card in the host's answer.
+
+        Raises:
+            DecodeError, ProtocolError: it is none.
+        """
+        if self._card is None:
+            self._card = AgentCard.unpack(self.codec.decode(reply.card.details, "card"))
 
     def close(self) -> None:
         with self._lock:

@@ -21,7 +21,15 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import ParentCommand
 from langgraph.runtime import RunControl
 
-from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, EncodeError, HostLost, ProtocolError, SignalError
+from agentmatrix.errors import (
+    AgentMatrixError,
+    DeadlineExceeded,
+    EncodeError,
+    HostBusy,
+    HostLost,
+    ProtocolError,
+    SignalError,
+)
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
@@ -29,10 +37,11 @@ from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
 from agentmatrix.session.event_scope import check_command, check_states
+from agentmatrix.session.places import TICKETS
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.signal_forwarding import SignalForwarder
-from agentmatrix.transport.base import FrameStream, Transport
+from agentmatrix.transport.base import FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -140,6 +149,7 @@ class CallerRun:
             if self.config.left_out:
                 self.codec = self.codec.with_left_out(self.config.left_out)
         start.trace.update(tracing.outgoing())
+        start.tickets.extend(TICKETS.get())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
         return start
 
@@ -204,17 +214,19 @@ class CallerRun:
 
     # FrameReceiver: called on the I/O thread.
 
-    def receive(self, frame: pb.Frame) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
         try:
             with self._lock:
-                kind = self.protocol.receive(frame)
+                kind = self.protocol.receive(received.frame)
         except AgentMatrixError as error:
             self._enqueue("lost", error)
             return
+        if kind not in ("taken", "ignored", "accepted"):
+            self._enqueue(kind, received)
+            return
         if kind == "taken":
-            self._on_signal_acked(frame.taken)
-        elif kind not in ("ignored", "accepted"):
-            self._enqueue(kind, frame)
+            self._on_signal_acked(received.frame.taken)
+        received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
@@ -227,15 +239,17 @@ class CallerRun:
 
         Args:
             kind: as from `CallerProtocol.receive`, or "lost".
-            item: the frame; for "lost", the error.
+            item: the frame's `ReceivedFrame`, to be released when it is consumed; for "lost", the error.
         """
         raise NotImplementedError
 
     # For the drivers.
 
-    def _on_event(self, event: pb.Event) -> Any:
+    def _on_event(self, received: ReceivedFrame) -> Any:
         """Notifies an object of the caller; the result may be an awaitable."""
-        args = self.codec.decode(event.arguments, f"event {event.kind}")
+        event = received.frame.event
+        args = self.codec.decode(received.field("arguments"), f"event {event.kind}")
+        received.release()
         return None if self.config is None else self.config.on_event(event.kind, args)
 
     def _codec_for(self, request: pb.Request) -> Codec:
@@ -255,35 +269,46 @@ class CallerRun:
             self._raised.append(failure)
             reply.failure = encode_failure(failure, self.codec)
         with self._lock:
-            self._send(self.protocol.reply(reply))
+            frame = self.protocol.reply(reply)
+            try:
+                self._send(frame)
+            except HostBusy as error:
+                self._send(pb.Frame(reply=pb.Reply(id=request.id, failure=encode_failure(error, self.codec))))
 
-    def _handle_request(self, request: pb.Request) -> None:
-        value, failure = None, None
+    def _handle_request(self, received: ReceivedFrame) -> None:
+        value, failure, request = None, None, received.frame.request
         try:
-            args, kwargs = self._codec_for(request).decode(request.arguments, f"{request.target}.{request.method}")
+            arguments = received.field("arguments")
+            args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
             value = self.objects.call(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
         self._reply(request, value, failure)
+        received.release()
 
-    async def _ahandle_request(self, request: pb.Request) -> None:
-        value, failure = None, None
+    async def _ahandle_request(self, received: ReceivedFrame) -> None:
+        value, failure, request = None, None, received.frame.request
         try:
-            args, kwargs = self._codec_for(request).decode(request.arguments, f"{request.target}.{request.method}")
+            arguments = received.field("arguments")
+            args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
             async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
                 value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
         self._reply(request, value, failure)
+        received.release()
 
-    def _result_of(self, end: pb.End) -> Any:
-        if end.WhichOneof("outcome") == "failure":
-            error = raisable(decode_failure(end.failure, self.codec))
+    def _result_of(self, received: ReceivedFrame) -> Any:
+        end = received.frame.end
+        if self.config is not None and end.HasField("written"):
+            self.config.on_written(end.written.keys)
+        if failure := received.field("failure"):
+            error = raisable(decode_failure(failure, self.codec))
             if isinstance(error, ParentCommand):
                 self._check_command(error)
             self._restore_traceback(error)
             raise error
-        result = self.codec.decode(end.result, "result")
+        result = self.codec.decode(received.field("result"), "result")
         self._check_states(result)
         return result
 
@@ -302,9 +327,11 @@ class CallerRun:
             raise ProtocolError(f"the host sent a command in answer to {self.spec.verb}, which runs nothing")
         check_command(error, self.config.scope, declared_targets(self.config.configurable))
 
-    def _decode_part(self, part: pb.Part) -> tuple[Any, ...]:
+    def _decode_part(self, received: ReceivedFrame) -> tuple[Any, ...]:
         """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
-        value: tuple[Any, ...] = self.codec.decode(part.value, "part") if part.value else ()
+        data = received.field("value")
+        value: tuple[Any, ...] = self.codec.decode(data, "part") if data else ()
+        received.release()
         for item in value:
             self._check_states(item)
             if self.spec.kwargs.get("subgraphs") and self.spec.is_run and self.config is not None:

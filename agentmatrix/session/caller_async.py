@@ -3,22 +3,22 @@
 Threads and locks. The I/O thread puts what the host sends into `_queue`, under `_lock`, and wakes the event loop once
 for all that comes before the loop looks again. On the loop, a pump task handles events in order, starts a task for each
 request, and passes parts and the end on to the consumer: so the host is served also while the consumer holds a part.
-Sync methods of proxied objects are called on a helper thread each.
+Sync methods of proxied objects are called on a few threads of the run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import threading
 from collections import deque
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from agentmatrix.errors import DeadlineExceeded
 from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
 from agentmatrix.session.proxies import is_async_method
+from agentmatrix.session.request_threads import RequestThreads
 from agentmatrix.transport.base import Transport
 from agentmatrix.wire.codec import Codec
 
@@ -37,19 +37,14 @@ class AsyncCallerRun(CallerRun):
         self._has_items: asyncio.Event = asyncio.Event()
         self._woken = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._context = contextvars.copy_context()
+        self._threads = RequestThreads()
         self._result: Any = None
 
     def _enqueue(self, kind: str, item: Any) -> None:
-        if kind == "request" and not is_async_method(item.request.target, item.request.method):
+        if kind == "request" and not is_async_method(item.frame.request.target, item.frame.request.method):
             # A sync method was called in a coroutine on the host, whose event loop stands still until the answer comes.
             # That loop may be this one, where both are in one process: so the method cannot wait for it.
-            threading.Thread(
-                target=self._context.copy().run,
-                args=(self._handle_request, item.request),
-                name="agentmatrix-caller",
-                daemon=True,
-            ).start()
+            self._threads.call(partial(self._handle_request, item))
             return
         with self._lock:
             self._queue.append((kind, item))
@@ -82,11 +77,11 @@ class AsyncCallerRun(CallerRun):
                 except TimeoutError:
                     raise self._deadline_exceeded() from None
                 if kind == "part":
-                    for value in self._decode_part(item.part):
+                    for value in self._decode_part(item):
                         yield value
                     self.credit()
                 elif kind == "end":
-                    self._result = self._result_of(item.end)
+                    self._result = self._result_of(item)
                     return
                 else:
                     raise item
@@ -105,11 +100,11 @@ class AsyncCallerRun(CallerRun):
             while True:
                 kind, item = await self._next()
                 if kind == "event":
-                    waiting = self._on_event(item.event)
+                    waiting = self._on_event(item)
                     if inspect.isawaitable(waiting):
                         await waiting
                 elif kind == "request":
-                    self._spawn(self._ahandle_request(item.request))
+                    self._spawn(self._ahandle_request(item))
                 else:
                     outbox.put_nowait((kind, item))
                     if kind != "part":

@@ -21,6 +21,7 @@ from typing import Any, Final
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.errors import DeadlineExceeded
 from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
+from agentmatrix.session.user_loop import check_not_on_own_loop
 from agentmatrix.transport.base import Transport
 from agentmatrix.wire.codec import Codec
 
@@ -66,6 +67,7 @@ class SyncCallerRun(CallerRun):
     def parts(self) -> Generator[Any, None, Any]:
         """Yields the parts of the run; its return value is the verb's result."""
         scope, leave_scope = current_scope.get(), _nothing
+        check_not_on_own_loop(self.transport.address, self.spec.verb)
         try:
             self.open()
             if scope is not None:
@@ -73,7 +75,7 @@ class SyncCallerRun(CallerRun):
             while True:
                 kind, item = self._next()
                 if kind == "part":
-                    for value in self._decode_part(item.part):
+                    for value in self._decode_part(item):
                         self._pause_reader()
                         try:
                             yield value
@@ -81,7 +83,7 @@ class SyncCallerRun(CallerRun):
                             self._resume_reader()
                     self.credit()
                 elif kind == "end":
-                    return self._result_of(item.end)
+                    return self._result_of(item)
                 else:
                     raise item
         except BaseException as error:
@@ -106,9 +108,9 @@ class SyncCallerRun(CallerRun):
     def _handle(self, kind: str, item: Any) -> None:
         """Handles an event or a request; sets anything else aside for the reader."""
         if kind == "event":
-            self._on_event(item.event)
+            self._on_event(item)
         elif kind == "request":
-            self._handle_request(item.request)
+            self._handle_request(item)
         elif kind != "resumed":
             self._ready.append((kind, item))
 
@@ -128,7 +130,9 @@ class SyncCallerRun(CallerRun):
             if kind in ("end", "lost"):
                 return
             if kind == "request":
-                self._handle_request(item.request)
+                self._handle_request(item)
+            else:
+                item.release()
 
     def _pause_reader(self) -> None:
         self._reader_paused = True

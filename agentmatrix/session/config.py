@@ -10,7 +10,7 @@ by value, "lent" the descriptions from which proxies are made, "callbacks" the h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -211,27 +211,19 @@ class CallerConfig:
             self.configurable[config_keys.SCRATCHPAD].get_null_resume(True)
         elif kind == "visited":
             visited_namespaces(self.configurable[config_keys.REPLAY_STATE]).add(args[0])
-        elif kind == "written_keys":
-            self.configurable[WRITTEN_KEYS].append(frozenset(args[0]))
         elif kind == "drain" and self.control is not None:
             self.control.request_drain(args[0])
         return None
+
+    def on_written(self, keys: Iterable[str]) -> None:
+        """The host says which keys its graph has written."""
+        if WRITTEN_KEYS in self.configurable:
+            self.configurable[WRITTEN_KEYS].append(frozenset(keys))
 
     def _write(self, namespace: str | None, value: Any) -> None:
         runtime: Runtime[Any] = self.configurable[config_keys.RUNTIME]
         config: RunnableConfig = {**self.config, "configurable": self.configurable}
         in_namespace(config, namespace or self.scope.namespace, runtime.stream_writer, value)
-
-
-class _WrittenKeysProxy(list[frozenset[str]]):
-    """On the host, the caller's list of the keys that the graph has written."""
-
-    def __init__(self, rpc: RpcClient) -> None:
-        super().__init__()
-        self._rpc = rpc
-
-    def append(self, keys: frozenset[str]) -> None:
-        self._rpc.notify("written_keys", sorted(keys))
 
 
 class HostRunConfig:
@@ -260,6 +252,7 @@ class HostRunConfig:
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
         self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
         self.finish: Callable[[], None] = lambda: None
+        self._written: list[frozenset[str]] = []
         config = {key: value for key, value in packed["config"].items() if key in _PLAIN_KEYS}
         configurable = unpack_items(_said_by_the_caller(packed["configurable"]), _CONFIGURABLE, codec)
         configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
@@ -269,7 +262,7 @@ class HostRunConfig:
             if key in config_keys.PROXIED:
                 configurable[key] = self._make_proxy(key, description)
             elif key == WRITTEN_KEYS:
-                configurable[key] = _WrittenKeysProxy(rpc)
+                configurable[key] = self._written
         config["configurable"] = configurable
         if "metadata" in packed:
             config["metadata"] = unpack_items(_said_by_the_caller(packed["metadata"]), _METADATA, codec)
@@ -279,6 +272,11 @@ class HostRunConfig:
                 callbacks[key] = unpack_items(callbacks[key], _METADATA, codec)
             config["callbacks"], self.finish = callback_proxies(rpc, callbacks, is_async=is_async)
         self.config: RunnableConfig = config  # type: ignore[assignment]
+
+    @property
+    def written(self) -> frozenset[str] | None:
+        """The keys that the graph has written, for the last frame; None where it was not asked, or cannot tell."""
+        return self._written[-1] if self._written else None
 
     def _make_proxy(self, key: str, description: dict[str, Any]) -> Any:
         rpc = self.rpc

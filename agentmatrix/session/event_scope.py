@@ -15,7 +15,6 @@ from langgraph.types import Command, Send, StateSnapshot
 
 from agentmatrix.errors import ProtocolError
 from agentmatrix.pregel import config_keys
-from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.namespace_scope import NamespaceScope
 
 __all__ = ["EventScope", "check_command", "check_states"]
@@ -27,7 +26,6 @@ _EVENTS: Final[Mapping[str, tuple[int, str | None]]] = {
     "node_finished": (1, config_keys.NODE_FINISHED),
     "null_resume": (0, config_keys.SCRATCHPAD),
     "visited": (1, config_keys.REPLAY_STATE),
-    "written_keys": (1, WRITTEN_KEYS),
     "drain": (1, None),
     "callback": (4, None),
     "tap": (3, None),
@@ -76,8 +74,6 @@ class EventScope:
             self._refuse(args[0])
         elif kind in ("node_finished", "drain") and not isinstance(args[0], str):
             raise ProtocolError(f"the host sent an event of the kind {kind!r} without a text")
-        elif kind == "written_keys" and not (type(args[0]) is list and all(isinstance(key, str) for key in args[0])):
-            raise ProtocolError("the host named keys that it has written by what is no text")
 
     def check_replica(self, chunk: Any) -> None:
         """Refuses a part of a stream handler's twin that is for another namespace, or another mode than theirs."""

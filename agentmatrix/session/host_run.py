@@ -17,15 +17,22 @@ import contextlib
 import contextvars
 import logging
 import threading
-from collections import deque
-from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
 
-from agentmatrix.errors import AgentMatrixError, DeadlineExceeded, HostError, HostLost, SignalError
+from agentmatrix.errors import (
+    AgentMatrixError,
+    DeadlineExceeded,
+    HostBusy,
+    HostError,
+    HostLost,
+    ProtocolError,
+    SignalError,
+)
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
+from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
@@ -34,12 +41,17 @@ from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.checkpointer import own_saver_method
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.config_items import unpack_context
+from agentmatrix.session.event_encoding import encode_event
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
+from agentmatrix.session.part_sender import PartSender, wait_for_room
+from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
+from agentmatrix.session.places import TICKETS, Place
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
-from agentmatrix.transport.base import FrameStream
+from agentmatrix.transport.base import FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
+from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -50,31 +62,33 @@ _logger = logging.getLogger(__name__)
 
 STOPPING: Final = "the host is stopping"
 """The reason to stop a run by which its caller is told that the host was lost."""
+_LONGEST_TIMEOUT: Final = 1e8
+"""Seconds; a longer timeout is none."""
 
 
 class HostRun:
     """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
-    def __init__(self, frames: FrameStream, host: HostState, user: Identity | None = None) -> None:
-        self.frames, self.host, self.user = frames, host, user
+    def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
+        self.frames, self.host, self.caller, self.user = frames, host, caller, user
         self.protocol = HostProtocol()
         self.codec = self._replies = Codec(tracebacks=host.tracebacks)
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
-        self.signals = IncomingSignals(host.workers, self._ack_signal)
+        self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
         self._stop_reason = ""
         self._lock = threading.Lock()
-        self._pipelined: deque[tuple[str, str, Future[pb.Reply]]] = deque()
-        """Requests whose answers are awaited at the run's end."""
-        self._pending: dict[int, Future[pb.Reply]] = {}
+        self._requests = PendingRequests(host.answer_timeout)
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
         self._new_task: asyncio.Task[None] | None = None
         """Keeps the task alive until its first step, where it becomes `_task`."""
         self._task: asyncio.Task[Any] | None = None
         self._loop = host.loop
-        self._timer: threading.Timer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._place: Place | None = None
+        self._is_watched = False
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
@@ -82,7 +96,8 @@ class HostRun:
 
     # FrameReceiver: called on the I/O thread.
 
-    def receive(self, frame: pb.Frame) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
+        frame = received.frame
         try:
             with self._lock:
                 kind = self.protocol.receive(frame)
@@ -91,43 +106,47 @@ class HostRun:
             self.stop(str(error))
             return
         if kind == "start":
-            self._start(frame.start)
+            self._start(received)
         elif kind == "reply":
-            with contextlib.suppress(InvalidStateError):  # the awaiting task was cancelled
-                self._pending.pop(frame.reply.id).set_result(frame.reply)
+            self._requests.answered(received)
         elif kind == "credit":
             self._add_credit()
         elif kind == "cancel":
             self.stop(frame.cancel.reason)
         elif kind == "signal":
-            self.signals.receive(frame.signal)
+            self.signals.receive(received)
         elif kind == "notice" and frame.notice.kind == "drain":
-            (reason,) = self.codec.decode(frame.notice.arguments, "reason")
-            self._drain(reason)
+            self.host.services.submit(self._decode_drain, received)
         elif kind == "notice" and frame.notice.kind == "close":
             self.signals.close()
+            received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
             self.protocol.lost()
         self.stop(str(error))
-        self._fail_pending(error)
+        self._requests.fail(error)
 
-    def _start(self, start: pb.Start) -> None:
+    def _start(self, received: ReceivedFrame) -> None:
+        start = received.frame.start
         try:
-            exported = self.host.admit(start, self.user)
             host_verbs.check_verb(start.verb)
+            if not start.timeout >= 0.0:
+                raise ProtocolError(f"the timeout of a run is a number of seconds, not {start.timeout}")
+            exported, self._place = self.host.admit(start, self.caller, self.user)
         except AgentMatrixError as error:
             self._end(failure=error)
+            self.frames.close()
             return
         self.codec, self._replies = exported.codec, exported.codec.for_replies()
+        self._start_received = received
         self.host.runs.add(self)
         with self._lock:
             self._send(self.protocol.accept())
-        if start.timeout:
-            self._timer = threading.Timer(start.timeout, self.stop, ("deadline",))
-            self._timer.daemon = True
-            self._timer.start()
+        if 0 < start.timeout < _LONGEST_TIMEOUT:
+            self._timer = io_thread().loop.call_later(start.timeout, self.stop, "deadline")
+        if exported.is_async_only and start.verb in ("invoke", "stream"):
+            start.verb = f"a{start.verb}"
         if start.verb.startswith("a"):
             self._loop = exported.loop(self.host.loop)
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
@@ -138,6 +157,12 @@ class HostRun:
     def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
         self._acredits = asyncio.Semaphore(0)
         self._new_task = asyncio.get_running_loop().create_task(self._arun(start, exported))
+
+    def _decode_drain(self, received: ReceivedFrame) -> None:
+        with contextlib.suppress(AgentMatrixError):  # a reason that is none stops nothing
+            (reason,) = self.codec.decode(received.field("arguments"), "reason")
+            self._drain(str(reason))
+        received.release()
 
     def _add_credit(self) -> None:
         if self._acredits is not None:
@@ -166,85 +191,60 @@ class HostRun:
         with self._lock:
             self._send(self.protocol.ack_signal(number, refused))
 
-    def _fail_pending(self, error: BaseException) -> None:
-        while self._pending:
-            _, future = self._pending.popitem()
-            if not future.done():
-                future.set_exception(error)
-
     # RpcClient: called by the proxies, on the threads of the graph.
 
     def notify(self, kind: str, *args: Any) -> None:
-        arguments = self._encode_event(kind, args)
+        arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
+        wait_for_room(self.frames)
         with self._lock:
             self._send(self.protocol.event(kind, arguments))
 
-    def _encode_event(self, kind: str, args: tuple[Any, ...]) -> bytes:
-        try:
-            return self.codec.encode(self._shown(args) if kind == "stream" else args, f"event {kind}")
-        except AgentMatrixError:
-            if kind != "callback":
-                raise
-        group, event, positional, named = args
-        args = tuple(self._encodable(value) for value in positional)
-        kwargs = {name: self._encodable(value) for name, value in named.items()}
-        return self.codec.encode((group, event, args, kwargs), "callback")
-
-    def _encodable(self, value: Any) -> Any:
-        """A value as a callback of the caller gets it: what cannot be encoded is replaced by its text."""
-        if self.codec.can_encode(value):
-            return value
-        if isinstance(value, BaseException):
-            return decode_failure(encode_failure(value, self.codec), self.codec)
-        if isinstance(value, dict):
-            return {key: self._encodable(item) for key, item in value.items() if isinstance(key, str)}
-        if isinstance(value, list):
-            return [self._encodable(item) for item in value]
-        return repr(value)
-
-    def _send_request(
-        self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[pb.Reply]:
+    def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
         arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
-        future: Future[pb.Reply] = Future()
+        wait_for_room(self.frames)
         with self._lock:
             frame = self.protocol.request(target, method, arguments)
             if frame is None:
                 raise HostError("the run has ended; its caller's objects cannot be asked any more")
-            self._pending[frame.request.id] = future
+            request = self._requests.open(frame.request.id, target, method)
             self._send(frame)
-        return future
+        return request
 
-    def _result_of(self, target: str, method: str, reply: pb.Reply) -> Any:
-        if reply.WhichOneof("outcome") == "failure":
-            raise raisable(decode_failure(reply.failure, self.codec))
-        return self._replies.decode(reply.value, f"reply of {target}.{method}")
+    def _result_of(self, request: PendingRequest, received: ReceivedFrame) -> Any:
+        try:
+            if failure := received.field("failure"):
+                raise raisable(decode_failure(failure, self.codec))
+            return self._replies.decode(received.field("value"), f"reply of {request.target}.{request.method}")
+        finally:
+            received.release()
 
     def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._result_of(target, method, self._send_request(target, method, args, kwargs).result())
+        request = self._send_request(target, method, args, kwargs)
+        return self._result_of(request, self._requests.wait(request))
 
     async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        reply = await asyncio.wrap_future(self._send_request(target, method, args, kwargs))
-        return self._result_of(target, method, reply)
+        request = self._send_request(target, method, args, kwargs)
+        return self._result_of(request, await self._requests.await_answer(request))
 
     def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        self._pipelined.append((target, method, self._send_request(target, method, args, kwargs)))
+        self._requests.pipelined.append(self._send_request(target, method, args, kwargs))
 
     def _await_pipelined(self) -> None:
         """Waits for the answers to pipelined requests; raises an exception that one of them has raised."""
-        while self._pipelined:
-            target, method, future = self._pipelined.popleft()
-            self._result_of(target, method, future.result())
+        while self._requests.pipelined:
+            request = self._requests.pipelined.popleft()
+            self._result_of(request, self._requests.wait(request))
 
     async def _aawait_pipelined(self) -> None:
-        while self._pipelined:
-            target, method, future = self._pipelined.popleft()
-            self._result_of(target, method, await asyncio.wrap_future(future))
+        while self._requests.pipelined:
+            request = self._requests.pipelined.popleft()
+            self._result_of(request, await self._requests.await_answer(request))
 
     # The run, on its worker thread or event loop.
 
     def _run(self, start: pb.Start, exported: ExportedGraph) -> None:
         try:
+            self._show_tickets(start)
             with tracing.continued(start.trace):
                 result = self._result(start, exported)
             self._check_not_truncated()
@@ -260,7 +260,11 @@ class HostRun:
     async def _arun(self, start: pb.Start, exported: ExportedGraph) -> None:
         # Only now can `stop` cancel it: a task that is cancelled before its first step would never send End.
         self._task = asyncio.current_task()
+        self._is_watched = self._loop is self.host.loop
+        if self._is_watched:
+            self.host.watch.enter()
         try:
+            self._show_tickets(start)
             with tracing.continued(start.trace):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
@@ -272,6 +276,11 @@ class HostRun:
             self._end(failure=error)
         finally:
             self._close()
+
+    def _show_tickets(self, start: pb.Start) -> None:
+        """Has what the code of the run calls belong to its tree, in this context."""
+        if self._place is not None:
+            TICKETS.set(self._place.tickets(start.tickets))
 
     def _check_not_truncated(self) -> None:
         """Raises where a live run was stopped: that closes its input, and may end it as if all signals had come."""
@@ -299,9 +308,11 @@ class HostRun:
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
         self._graph, self._verb = graph, start.verb
-        args, kwargs = host_verbs.checked_arguments(start.verb, self.codec.decode(start.arguments, "arguments"))
+        sent = self._start_received
+        args, kwargs = host_verbs.checked_arguments(start.verb, self.codec.decode(sent.field("arguments"), "arguments"))
+        packed = self.codec.decode(config, "config") if (config := sent.field("config")) else host_verbs.EMPTY_CONFIG
+        sent.release()
         if host_verbs.takes_config(start.verb):
-            packed = self.codec.decode(start.config, "config") if start.config else host_verbs.EMPTY_CONFIG
             is_async, is_run = start.verb.startswith("a"), start.verb in host_verbs.RUNS
             self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user)
             kwargs["config"] = self.config.config
@@ -312,7 +323,7 @@ class HostRun:
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)
-            graph = observed_if_asked(graph, self.config.config)
+            graph = self._graph = observed_if_asked(graph, self.config.config)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         is_verb = start.verb not in ("saver", "asaver")
@@ -324,26 +335,32 @@ class HostRun:
         self.signals.open(graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
 
     def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-        sender = _PartSender(self, self._superstep_boundaries(kwargs))
+        sender = PartSender(self, self._superstep_boundaries(kwargs))
+        gate = StreamGate()
+        call = bounded_stream(self._graph, gate) if self._verb == "stream" else call
         iterator = iter(call(*args, **sender.kwargs(kwargs)))
         try:
             for part in iterator:
-                if sender.send(part):
-                    self._credits.acquire()
+                with gate.paused():
+                    if sender.send(part):
+                        self._credits.acquire()
+                    sender.wait()
                 if self.cancelled.is_set():
                     raise HostError("the run was cancelled")
         finally:
+            gate.open()
             if hasattr(iterator, "close"):
                 iterator.close()
 
     async def _astream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         assert self._acredits is not None
-        sender = _PartSender(self, self._superstep_boundaries(kwargs))
+        sender = PartSender(self, self._superstep_boundaries(kwargs))
         iterator = aiter(call(*args, **sender.kwargs(kwargs)))
         try:
             async for part in iterator:
                 if sender.send(part):
                     await self._acredits.acquire()
+                await sender.await_room()
         finally:
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
@@ -390,7 +407,11 @@ class HostRun:
             _logger.info("%s failed", self._verb or "a run", exc_info=failure)  # callers may not get the traceback
         broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
         with self._lock:
-            self._send(self.protocol.end(result=encoded, failure=broken))
+            try:
+                written = None if self.config is None else self.config.written
+                self._send(self.protocol.end(result=encoded, failure=broken, written=written))
+            except HostBusy as error:
+                self.frames.reset("bound", str(error))
 
     def _as_reported(self, failure: BaseException) -> BaseException:
         """The failure that the caller is told: where a stop has ended the run, the reason of the stop."""
@@ -407,40 +428,12 @@ class HostRun:
 
     def _close(self) -> None:
         if self._timer is not None:
-            self._timer.cancel()
-        self._fail_pending(HostError("the run has ended"))
+            io_thread().call(self._timer.cancel)
+        self._requests.fail(HostError("the run has ended"))
         self.signals.router.end(SignalError("the run has ended"))
+        if self._is_watched:
+            self.host.watch.leave()
         self.host.runs.discard(self)
+        if self._place is not None:
+            self._place.leave()
         self.frames.close()
-
-
-class _PartSender:
-    """Sends the parts of a stream; says when to wait for a credit of the caller.
-
-    A host sends on within a superstep and waits where the next one begins, as a local generator does (see
-    `SuperstepBoundary`).
-    """
-
-    def __init__(self, run: HostRun, steps: SuperstepBoundary | None) -> None:
-        self.run, self.steps = run, steps
-        self._sent_since_credit = False
-
-    def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The keyword arguments to stream with."""
-        return kwargs if self.steps is None else self.steps.modes.kwargs
-
-    def send(self, part: Any) -> bool:
-        """Sends a part; returns whether to wait for a credit before the next."""
-        if self.steps is None:
-            self.run.send_part(part, more=False)
-            return True
-        part, visible, starts = self.steps.read(part)
-        if visible:
-            self.run.send_part(part, more=not starts)
-            self._sent_since_credit = True
-        elif starts and self._sent_since_credit:
-            self.run.send_part(None, more=False)
-        if not starts or not self._sent_since_credit:
-            return False
-        self._sent_since_credit = False
-        return True

@@ -19,12 +19,16 @@ from agentmatrix.errors import AgentNotFound, HostBusy, VersionMismatch
 from agentmatrix.pregel.config_values import event_loop_of
 from agentmatrix.session.authorization import Authorization
 from agentmatrix.session.checkpointer import plain_config
+from agentmatrix.session.places import Place, RunPlaces
 from agentmatrix.session.thread_scope import scoped_graph
+from agentmatrix.session.user_loop import LoopWatch
 from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["ExportedGraph", "HostState", "encodable_result"]
+__all__ = ["ExportedGraph", "HostState", "brief", "encodable_result"]
+
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class ExportedGraph:
 
     graph: Pregel[Any, Any, Any, Any]
     codec: Codec
+    is_async_only: bool = False
+    """Whether it runs on an event loop alone: then its sync verbs do so too."""
 
     def loop(self, default: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         """The event loop for the graph's async verbs.
@@ -62,8 +68,11 @@ class HostState:
         exported: the graphs by name.
         version: what this host speaks.
         workers: runs the sync verbs.
+        services: decodes signals and drains, which must not wait for a run to end.
         loop: runs the async verbs.
-        max_runs: runs at a time; more are refused.
+        watch: logs what blocks the loop.
+        places: counts the runs; more are refused.
+        answer_timeout: seconds in which a caller has to answer a request; None for no limit.
         allow_version_skew: take callers whose langgraph has another minor version.
         authorization: decides who may call what.
         share_threads: whether callers share the threads of the checkpointers that graphs were compiled with.
@@ -75,8 +84,11 @@ class HostState:
     exported: dict[str, ExportedGraph]
     version: pb.Version
     workers: Executor
+    services: Executor
     loop: asyncio.AbstractEventLoop
-    max_runs: int = 1000
+    watch: LoopWatch
+    places: RunPlaces
+    answer_timeout: float | None = None
     allow_version_skew: bool = False
     authorization: Authorization = field(default_factory=Authorization)
     share_threads: bool = False
@@ -84,8 +96,8 @@ class HostState:
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
 
-    def admit(self, start: pb.Start, user: Identity | None = None) -> ExportedGraph:
-        """The graph for a new run of a caller.
+    def admit(self, start: pb.Start, caller: str, user: Identity | None = None) -> tuple[ExportedGraph, Place]:
+        """The graph and the place for a new run of a caller.
 
         Raises:
             VersionMismatch, HostBusy, AgentNotFound: the host does not take the run.
@@ -94,26 +106,25 @@ class HostState:
         if mine.wire != theirs.wire:
             raise VersionMismatch(
                 f"the host speaks version {mine.wire} of the wire (agentmatrix {mine.agentmatrix}), the caller "
-                f"{theirs.wire} (agentmatrix {theirs.agentmatrix}); install the same version on both"
+                f"{theirs.wire} (agentmatrix {theirs.agentmatrix[:_LONGEST_NAME]}); install the same version on both"
             )
         if _minor(mine.langgraph) != _minor(theirs.langgraph) and not self.allow_version_skew:
             raise VersionMismatch(
-                f"the host runs langgraph {mine.langgraph}, the caller {theirs.langgraph}; install the same minor "
-                "version on both, or start the host with --allow-version-skew"
+                f"the host runs langgraph {mine.langgraph}, the caller {theirs.langgraph[:_LONGEST_NAME]}; install the "
+                "same minor version on both, or start the host with --allow-version-skew"
             )
         if self.stopping:
             raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
-        if len(self.runs) >= self.max_runs:
-            raise HostBusy(f"the host runs {self.max_runs} runs already, as many as it may; see --max-runs")
-        return self.graph(start.agent, user)
+        graph = self.graph(start.agent, user)
+        return graph, self.places.enter(caller, start.tickets)
 
     def graph(self, agent: str, user: Identity | None = None) -> ExportedGraph:
         """The exported graph of that name; raises AgentNotFound, which lists what the caller may know of."""
         if agent not in self.exported:
-            known = (
-                "" if self.authorization.blocks else f"; it has: {', '.join(sorted(self.names_for(user))) or 'none'}"
-            )
-            raise AgentNotFound(f"the host has no agent {agent!r}{known}")
+            if self.authorization.blocks:
+                raise AgentNotFound(f"the host has no agent {brief(agent)}")
+            names = ", ".join(sorted(self.names_for(user))) or "none"
+            raise AgentNotFound(f"the host has no agent {brief(agent)}; it has: {names}")
         return self.exported[agent]
 
     def names_for(self, user: Identity | None) -> list[str]:
@@ -123,6 +134,11 @@ class HostState:
     def graph_for(self, exported: ExportedGraph, user: Identity | None) -> Pregel[Any, Any, Any, Any]:
         """The graph that runs for a caller: with threads of the caller's own, where it keeps any."""
         return exported.graph if self.share_threads else scoped_graph(exported.graph, user)
+
+
+def brief(name: str) -> str:
+    """A name that a peer has sent, for an error that goes back to it."""
+    return repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}...")
 
 
 def _minor(version: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from agentmatrix.errors import DecodeError, ProtocolError, VersionMismatch
 from agentmatrix.pregel import config_keys
+from agentmatrix.session.host_state import brief
 
 __all__ = ["EMPTY_CONFIG", "RUNS", "STREAMS", "check_verb", "checked_arguments", "takes_config", "without_identity"]
 
@@ -39,7 +40,7 @@ def check_verb(verb: str) -> None:
         VersionMismatch: names it.
     """
     if _sync(verb) not in _UNARY | _ITERATED:
-        raise VersionMismatch(f"the host does not know the verb {verb!r}")
+        raise VersionMismatch(f"the host does not know the verb {brief(verb)}")
 
 
 def takes_config(verb: str) -> bool:

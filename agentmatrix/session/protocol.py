@@ -20,6 +20,7 @@ A method that makes a frame returns None where the run has ended meanwhile: what
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -219,12 +220,18 @@ class HostProtocol:
         self._unacked.discard(number)
         return pb.Frame(taken={"number": number, "refused": refused})
 
-    def end(self, *, result: bytes | None = None, failure: bytes | None = None) -> pb.Frame | None:
-        """The last frame; None when there was one."""
+    def end(
+        self, *, result: bytes | None = None, failure: bytes | None = None, written: Iterable[str] | None = None
+    ) -> pb.Frame | None:
+        """The last frame, with the keys that the run has written; None when there was one."""
         if self.phase is Phase.ENDED:
             return None
         self.phase = Phase.ENDED
-        return pb.Frame(end={"failure": failure} if failure is not None else {"result": result or b""})
+        frame = pb.Frame(end={"failure": failure} if failure is not None else {"result": result or b""})
+        if written is not None:
+            frame.end.written.keys.extend(sorted(written))
+            frame.end.written.SetInParent()
+        return frame
 
     def lost(self) -> bool:
         """Ends the run since the connection is gone. Returns whether it was still open."""

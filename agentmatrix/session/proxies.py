@@ -64,7 +64,12 @@ class ProxiedObjects:
         self._objects[target] = obj
 
     def call(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Calls a synchronous method; iterators are read to their end."""
+        """Calls a synchronous method; iterators are read to their end.
+
+        Where the host runs a sync verb on its event loop, since the graph has nothing but async nodes, it asks for the
+        async method and gets the sync one.
+        """
+        method = method[1:] if is_async_method(target, method) else method
         with self._stop_after_failed_write(target, method):
             value = self._method(target, method)(*args, **kwargs)
         return list(value) if method == "list" else value

@@ -20,6 +20,7 @@ from typing import Any, Final
 from agentmatrix.errors import AgentMatrixError, SignalError
 from agentmatrix.live.address import check_address
 from agentmatrix.live.signal_router import PendingSignal, SignalRouter
+from agentmatrix.transport.base import ReceivedFrame
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
@@ -75,7 +76,7 @@ class IncomingSignals:
         self.router = SignalRouter()
         self._workers, self._ack = workers, ack
         self._lock = threading.Lock()
-        self._queue: deque[pb.Signal | None] = deque()
+        self._queue: deque[ReceivedFrame | None] = deque()
         """None stands for the end of the input."""
         self._unacked = 0
         self._busy = True  # until `open`: the graph is not known before
@@ -101,16 +102,17 @@ class IncomingSignals:
         """Whether the run takes signals."""
         return self._graph is not None
 
-    def receive(self, signal: pb.Signal) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
         """Queues a signal. On the I/O thread."""
         with self._lock:
             self._unacked += 1
             full = self._unacked > MAX_UNACKED
             if not full:
-                self._queue.append(signal)
+                self._queue.append(received)
         if full:
             why = f"the host holds {MAX_UNACKED} signals of this run already; wait for their acknowledgement"
-            self._done(signal, why)
+            self._done(received.frame.signal, why)
+            received.release()
         self._schedule()
 
     def close(self) -> None:
@@ -132,15 +134,17 @@ class IncomingSignals:
                 if not self._queue:
                     self._busy = False
                     return
-                signal = self._queue.popleft()
-            if signal is None:
+                received = self._queue.popleft()
+            if received is None:
                 self.router.close()
             else:
-                self._route(signal)
+                self._route(received)
+                received.release()
 
-    def _route(self, signal: pb.Signal) -> None:
+    def _route(self, received: ReceivedFrame) -> None:
+        signal = received.frame.signal
         try:
-            (value,) = self._codec.decode(signal.value, f"signal {signal.address!r}")
+            (value,) = self._codec.decode(received.field("value"), f"signal {signal.address!r}")
             self._check(signal.address)
         except Exception as error:  # a decoder may meet user code: whatever it raises concerns this signal alone
             self._done(signal, str(error))

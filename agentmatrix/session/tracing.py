@@ -42,14 +42,17 @@ def continued(headers: Mapping[str, str]) -> Iterator[None]:
         if "traceparent" in headers and _has_opentelemetry():
             from opentelemetry import context, propagate
 
-            token = context.attach(propagate.extract(dict(headers)))
-            stack.callback(context.detach, token)
+            with contextlib.suppress(Exception):
+                token = context.attach(propagate.extract(dict(headers)))
+                stack.callback(context.detach, token)
         if "langsmith-trace" in headers:
             from langsmith.run_helpers import tracing_context
             from langsmith.utils import tracing_is_enabled
 
             # A parent alone would turn tracing on; whether this host reports to LangSmith is its own setting.
-            stack.enter_context(tracing_context(parent=dict(headers), enabled=tracing_is_enabled()))
+            # A header that cannot be read is no reason not to run: the run then begins a trace of its own.
+            with contextlib.suppress(Exception):
+                stack.enter_context(tracing_context(parent=dict(headers), enabled=tracing_is_enabled()))
         yield
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Peer, Server, Servicer, Transport
+from agentmatrix.transport.base import (
+    ConnectionState,
+    FrameReceiver,
+    FrameStream,
+    Peer,
+    ReceivedFrame,
+    Server,
+    Servicer,
+    Transport,
+)
 from agentmatrix.transport.connect import connect, listen
 from agentmatrix.transport.options import ClientOptions, ServerOptions
 from agentmatrix.transport.target import Target, parse_target
 
 __all__ = [
     "ClientOptions",
+    "ReceivedFrame",
     "FrameReceiver",
     "FrameStream",
     "Peer",

@@ -14,9 +14,14 @@ from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Service
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.transport.multiplexer import RunRejected
 
-__all__ = ["AdmissionControl"]
+__all__ = ["AdmissionControl", "caller_of"]
 
 _logger = logging.getLogger(__name__)
+
+
+def caller_of(peer: Peer) -> str:
+    """By what a host tells a peer from others when it counts what each one has."""
+    return peer.user.name if peer.user else " ".join(peer.identity) or peer.address
 
 
 class AdmissionControl:

@@ -11,7 +11,7 @@ must return at once: every run of this process waits for them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -21,15 +21,43 @@ from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.v1.run_pb2 import Frame
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, ListAgentsReply
 
-__all__ = ["FrameReceiver", "FrameStream", "Peer", "Server", "Servicer", "ConnectionState", "Transport"]
+__all__ = [
+    "ReceivedFrame",
+    "FrameReceiver",
+    "FrameStream",
+    "Peer",
+    "Server",
+    "Servicer",
+    "ConnectionState",
+    "Transport",
+]
 
 ConnectionState = Literal["idle", "connected", "lost", "closed"]
+
+
+class ReceivedFrame(Protocol):
+    """A frame that has arrived, and the memory that it takes.
+
+    Attributes:
+        frame: the frame; its large fields are not in it.
+    """
+
+    frame: Frame
+
+    def field(self, name: str) -> bytes:
+        """A field of bytes of the frame's body, however large; empty where there is none."""
+
+    def release(self) -> None:
+        """The frame has been consumed, so that the peer may send more. Idempotent; on any thread.
+
+        A receiver that keeps a frame for later calls this when it has done with it, and bounds its peer by that.
+        """
 
 
 class FrameReceiver(Protocol):
     """Gets the frames of a run. Called on the I/O thread; returns at once and never raises."""
 
-    def receive(self, frame: Frame) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
         """Take the next frame of this run; frames come in the order in which the peer sent them."""
 
     def lost(self, error: AgentMatrixError) -> None:
@@ -56,7 +84,24 @@ class FrameStream(Protocol):
 
         Callable from any thread; never blocks. The frame is used up: a large value in it is moved out. Dropped silently
         once the run is lost or closed.
+
+        Raises:
+            HostBusy: it is large, and this process holds as many bytes as it may.
         """
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be sent before the peer has to consume some; negative for those that wait already.
+
+        `send` takes frames beyond it. Who sends without an end waits for room in between.
+        """
+
+    def on_room(self, least: int, call: Callable[[], None]) -> None:
+        """Has something called once, on any thread, when there is room for `least` bytes, or never will be since the
+        stream is closed."""
+
+    def reset(self, kind: str, reason: str) -> None:
+        """Give up the run: nothing more of it goes out but the reason. Kinds as in the wire's `Reset`. Idempotent."""
 
     def close(self) -> None:
         """Close the stream: frames already sent still go out, frames that arrive are dropped. Idempotent."""
@@ -147,6 +192,10 @@ class Server(ABC):
         Raises:
             AddressError: in one sentence why it cannot or may not be bound.
         """
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Tell whoever asks for the health of the host that it does not serve any more. Runs go on."""
 
     @abstractmethod
     def stop(self, grace: float) -> None:

@@ -1,41 +1,58 @@
-"""Frames to messages and back, free of I/O: coalescing, slicing, fairness, reassembly.
+"""Frames to messages and back, free of I/O and of state: the encoding of a frame, its large fields in slices.
 
 What leaves here is the wire encoding of `Frames`. It is put together from frames that were serialised one by one in the
 threads that sent them, since the encoding of a repeated field is the concatenation of its elements.
-
-Any thread may put frames into an `Outbox`; the I/O thread takes messages out of it. Frames are encoded before its lock
-is taken, which therefore covers only the moving of references and, in `take`, the choice of what goes next.
 """
 
 from __future__ import annotations
 
 import struct
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
+from typing import Final
 
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 
 from agentmatrix.errors import ProtocolError
-from agentmatrix.wire.v1.run_pb2 import Frame, Frames
+from agentmatrix.wire.v1.run_pb2 import Bulk, Frame, Frames
 
-__all__ = ["CHUNK_BYTES", "MESSAGE_BYTES", "Outbox", "Reassembly", "decode"]
+__all__ = [
+    "CHUNK_BYTES",
+    "FRAMES_OF_A_MESSAGE",
+    "BulkFields",
+    "EncodedFrame",
+    "Message",
+    "decode",
+    "encode",
+    "encoded_credit",
+    "encoded_received",
+    "encoded_run",
+    "encoded_slice",
+    "in_message",
+    "is_counted",
+    "slices",
+    "varint",
+]
 
-CHUNK_BYTES = 256 * 1024
-"""Bytes of a slice; a frame up to this size goes as it is."""
+CHUNK_BYTES: Final = 128 * 1024
+"""Bytes of a slice; a field up to this size goes in its frame."""
+FRAMES_OF_A_MESSAGE: Final = 4096
+"""How many frames a message may have: the I/O thread handles them without a pause."""
 
-MESSAGE_BYTES = 1024 * 1024
-"""Bytes after which a message is full; it may exceed this by less than one frame or slice."""
+_UNCOUNTED: Final = frozenset({"credit", "cancel", "reset", "resume", None})
+"""The bodies of frames that no credit bounds, so that they never wait for one."""
 
-_RUN_TAG = Frame.RUN_FIELD_NUMBER << 3 | 1
-_CHUNK_TAG = Frame.CHUNK_FIELD_NUMBER << 3 | 2
-_FRAMES_TAG = Frames.FRAMES_FIELD_NUMBER << 3 | 2
-_RUN = struct.Struct("<BQ")
-_LAST = b"\x10\x01"
+_RUN_TAG: Final = Frame.RUN_FIELD_NUMBER << 3 | 1
+_CHUNK_TAG: Final = Frame.CHUNK_FIELD_NUMBER << 3 | 2
+_FRAMES_TAG: Final = Frames.FRAMES_FIELD_NUMBER << 3 | 2
+_RECEIVED_TAG: Final = Frames.RECEIVED_FIELD_NUMBER << 3
+_RUN: Final = struct.Struct("<BQ")
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number as protobuf writes it."""
     if number < 128:
         return bytes((number,))
     out = bytearray()
@@ -46,214 +63,212 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _slice_headers(run: int, size: int, last: bool) -> bytes:
-    """All of an encoded chunk frame that precedes its data; `_LAST` follows the data of the last one."""
-    data = b"\x0a" + _varint(size)
-    tail = len(_LAST) if last else 0
-    chunk = bytes((_CHUNK_TAG,)) + _varint(len(data) + size + tail) + data
-    frame = _RUN.pack(_RUN_TAG, run) + chunk
-    return bytes((_FRAMES_TAG,)) + _varint(len(frame) + size + tail) + frame
+_CREDIT_TAG: Final = varint(Frame.CREDIT_BYTES_FIELD_NUMBER << 3)
 
 
-_BULK = {
-    "start": "arguments",
-    "reply": "value",
-    "signal": "value",
-    "notice": "arguments",
-    "part": "value",
-    "event": "arguments",
-    "request": "arguments",
-    "end": "result",
-}
-"""The field of each body that may be large."""
+@dataclass(slots=True)
+class EncodedFrame:
+    """A frame on its way out.
+
+    Attributes:
+        data: its encoding, without its large fields.
+        bulk: the large fields.
+        counted: whether it needs credit.
+    """
+
+    data: bytes
+    bulk: list[bytes]
+    counted: bool
+
+    @property
+    def size(self) -> int:
+        """About the bytes of memory that it takes."""
+        return len(self.data) + sum(map(len, self.bulk))
 
 
-def _prefix(body: str) -> tuple[str, bytes, bytes]:
-    descriptor = Frame.DESCRIPTOR.fields_by_name[body]
-    content = descriptor.message_type
-    assert content is not None
-    field = content.fields_by_name[_BULK[body]]
-    return field.name, bytes((descriptor.number << 3 | 2,)), bytes((field.number << 3 | 2,))
-
-
-_PREFIXES = {body: _prefix(body) for body in _BULK}
-
-
-def _encode(frame: Frame) -> bytes | deque[bytes | memoryview]:
-    """The frame's encoding, whole or in slices."""
+def encode(frame: Frame) -> EncodedFrame:
+    """The encoding of a frame. The frame is used up: large fields are moved out."""
     body = frame.WhichOneof("body")
-    if body in _PREFIXES:
-        name, body_tag, field_tag = _PREFIXES[body]
-        content = getattr(frame, body)
+    bulk: list[bytes] = []
+    for number, name in _bytes_fields(body):
+        content = getattr(frame, body or "")
         value: bytes = getattr(content, name)
         if len(value) > CHUNK_BYTES:
-            # Parsers merge what is said of a message in two places. So a large value need not pass through the
-            # serialiser, which takes four times as long as to copy it.
             content.ClearField(name)
-            inner = field_tag + _varint(len(value))
-            head = frame.SerializeToString() + body_tag + _varint(len(inner) + len(value)) + inner
-            return deque((head, *_slices(value)))
-    data = frame.SerializeToString()
-    return deque(_slices(data)) if len(data) > CHUNK_BYTES else data
+            content.SetInParent()
+            frame.bulk.append(Bulk(field=number, size=len(value)))
+            bulk.append(value)
+    return EncodedFrame(frame.SerializeToString(), bulk, body not in _UNCOUNTED)
 
 
-def _slices(data: bytes) -> Iterator[memoryview]:
-    view = memoryview(data)
-    return (view[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
+def is_counted(frame: Frame) -> bool:
+    """Whether a frame that arrives needs credit."""
+    return frame.WhichOneof("body") not in _UNCOUNTED
 
 
-class _RunQueue:
-    """The frames that one run has still to send, encoded; of a frame in slices, the slices that are left."""
-
-    __slots__ = ("frames", "run")
-
-    def __init__(self, run: int) -> None:
-        self.run = run
-        self.frames: deque[bytes | deque[bytes | memoryview]] = deque()
-
-    def next_small(self) -> bytes | None:
-        if self.frames and isinstance(frame := self.frames[0], bytes):
-            del self.frames[0]
-            return frame
-        return None
-
-    def next_slice(self) -> Iterator[bytes | memoryview]:
-        slices = self.frames[0]
-        assert not isinstance(slices, bytes)
-        piece = slices.popleft()
-        yield _slice_headers(self.run, len(piece), last=not slices)
-        yield piece
-        if not slices:
-            yield _LAST
-            del self.frames[0]
+def slices(values: Iterable[bytes]) -> Iterator[memoryview]:
+    """Large fields in slices; none holds bytes of two fields."""
+    for value in values:
+        view = memoryview(value)
+        yield from (view[start : start + CHUNK_BYTES] for start in range(0, len(value), CHUNK_BYTES))
 
 
-class Outbox:
-    """Frames of many runs on their way out, in order within each run. Thread-safe.
-
-    Each message takes all small frames that are waiting and then slices of large ones, run after run, so that a large
-    frame delays the others by at most one message, and small frames do not keep a large one for ever.
-
-    Args:
-        wake: called, from the thread that sends, when `take` found nothing before and there is something now.
-    """
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._lock = threading.Lock()
-        self._queues: dict[int, _RunQueue] = {}
-        self._small: deque[_RunQueue] = deque()
-        self._bulky: deque[_RunQueue] = deque()
-        self._waiting = False
-
-    def put(self, frame: Frame) -> None:
-        """Adds a frame behind the earlier ones of its run. The frame is used up."""
-        run = frame.run
-        data = _encode(frame)
-        with self._lock:
-            queue = self._queues.get(run)
-            if queue is None:
-                queue = self._queues[run] = _RunQueue(run)
-                queue.frames.append(data)
-                self._put_back(queue)
-            else:
-                queue.frames.append(data)
-            wake, self._waiting = self._waiting, False  # one wake-up for all frames until the next take
-        if wake:
-            self._wake()
-
-    def take(self) -> tuple[bytes, list[int]] | None:
-        """The next message with the runs whose frames are in it; None, and a `wake` to come, when there is nothing."""
-        with self._lock:
-            if not self._queues:
-                self._waiting = True
-                return None
-            parts: list[bytes | memoryview] = []
-            runs: list[int] = []
-            self._take_bulky(parts, runs, self._take_small(parts, runs))
-        return b"".join(parts), runs
-
-    def clear(self) -> None:
-        """Drops everything."""
-        with self._lock:
-            self._queues.clear()
-            self._small.clear()
-            self._bulky.clear()
-
-    def _take_small(self, parts: list[bytes | memoryview], runs: list[int]) -> int:
-        size = 0
-        while self._small and size < MESSAGE_BYTES:
-            queue = self._small.popleft()
-            runs.append(queue.run)
-            while size < MESSAGE_BYTES and (frame := queue.next_small()) is not None:
-                parts += (bytes((_FRAMES_TAG,)), _varint(len(frame)), frame)
-                size += len(frame)
-            self._put_back(queue)
-        return size
-
-    def _take_bulky(self, parts: list[bytes | memoryview], runs: list[int], size: int) -> None:
-        while self._bulky:
-            queue = self._bulky.popleft()
-            runs.append(queue.run)
-            parts += queue.next_slice()
-            self._put_back(queue)
-            size += CHUNK_BYTES
-            if size >= MESSAGE_BYTES:
-                return
-
-    def _put_back(self, queue: _RunQueue) -> None:
-        if not queue.frames:
-            del self._queues[queue.run]
-        elif isinstance(queue.frames[0], bytes):
-            self._small.append(queue)
-        else:
-            self._bulky.append(queue)
+def in_message(frame_size: int) -> bytes:
+    """What precedes a frame of this size in a message."""
+    return bytes((_FRAMES_TAG,)) + varint(frame_size)
 
 
-class Reassembly:
-    """The slices of one run's large frame, until it is whole.
+def encoded_credit(credit: int) -> bytes:
+    """What is added to the encoding of a frame to give the peer credit."""
+    return _CREDIT_TAG + varint(credit)
+
+
+def encoded_received(received: int) -> bytes:
+    """What is added to a message to say how much of the peer's has been read."""
+    return bytes((_RECEIVED_TAG,)) + varint(received)
+
+
+def encoded_run(run: int) -> bytes:
+    """The encoding of a frame without a body."""
+    return _RUN.pack(_RUN_TAG, run)
+
+
+def encoded_slice(run: int, piece: memoryview) -> bytes:
+    """The encoding of a slice's frame up to its data, which follows as it is."""
+    data = b"\x0a" + varint(len(piece))
+    return _RUN.pack(_RUN_TAG, run) + bytes((_CHUNK_TAG,)) + varint(len(data) + len(piece)) + data
+
+
+class BulkFields:
+    """The large fields of one frame while they arrive.
 
     Args:
-        limit: bytes of the largest frame to accept.
-    """
+        frame: the frame that announces them.
 
-    __slots__ = ("_limit", "_whole")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._whole = BytesIO()
-
-    def add(self, data: bytes, last: bool) -> Frame | None:
-        """The frame, once its last slice is here.
-
-        Raises:
-            ProtocolError: it is larger than the limit, or no frame.
-        """
-        size = self._whole.tell() + len(data)
-        if size > self._limit:
-            raise ProtocolError(f"a frame is larger than the {self._limit:,} bytes that this side accepts")
-        self._whole.write(data)
-        if not last:
-            return None
-        # getvalue hands over the buffer itself, where joining a list would copy all of it.
-        whole = self._whole.getvalue()
-        self._whole = BytesIO()
-        try:
-            frame = Frame.FromString(whole)
-        except ProtobufDecodeError as error:
-            raise ProtocolError("the slices of a frame do not make a frame") from error
-        if frame.HasField("chunk"):
-            raise ProtocolError("a sliced frame holds a slice again")
-        return frame
-
-
-def decode(message: bytes) -> Iterator[Frame]:
-    """The frames and slices of one message, in order.
+    Attributes:
+        frame: the frame, without them.
+        size: bytes of all of them.
+        values: those that are whole, by name.
 
     Raises:
-        ProtocolError: these bytes are no message.
+        ProtocolError: the frame has no such fields.
     """
+
+    __slots__ = ("_fields", "_left", "_whole", "frame", "size", "values")
+
+    def __init__(self, frame: Frame) -> None:
+        body = frame.WhichOneof("body")
+        known = dict(_bytes_fields(body))
+        self._fields = {known.get(bulk.field, ""): bulk.size for bulk in frame.bulk}
+        if len(self._fields) != len(frame.bulk) or "" in self._fields or 0 in self._fields.values():
+            raise ProtocolError(f"a frame of {body or 'no body'} announces large fields that it does not have")
+        self.frame = frame
+        self.size = sum(self._fields.values())
+        self.values: dict[str, bytes] = {}
+        self._left, self._whole = next(iter(self._fields.values())), BytesIO()
+        frame.ClearField("bulk")
+
+    def add(self, data: bytes) -> bool:
+        """Adds a slice; returns whether the frame is whole.
+
+        Raises:
+            ProtocolError: it is empty, or longer than what is missing of its field.
+        """
+        self._left -= len(data)
+        if not data or self._left < 0:
+            raise ProtocolError("a slice of a frame is empty, or longer than was announced")
+        self._whole.write(data)
+        if self._left:
+            return False
+        names = [name for name in self._fields if name not in self.values]
+        # getvalue hands over the buffer itself, where joining a list would copy all of it, and so would the frame.
+        self.values[names[0]] = self._whole.getvalue()
+        self._whole = BytesIO()
+        if len(names) == 1:
+            return True
+        self._left = self._fields[names[1]]
+        return False
+
+
+@cache
+def _bytes_fields(body: str | None) -> tuple[tuple[int, str], ...]:
+    """The fields of a body that may be large: number and name."""
+    content = Frame.DESCRIPTOR.fields_by_name[body].message_type if body and body != "chunk" else None
+    fields = content.fields if content else ()
+    return tuple((field.number, field.name) for field in fields if field.type == field.TYPE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a message holds.
+
+    Attributes:
+        frames: the frames, each with the length of its encoding.
+        received: how much the peer has read of this side's messages; 0 says nothing.
+    """
+
+    frames: list[tuple[Frame, int]]
+    received: int
+
+
+def decode(message: bytes) -> Message:
+    """The content of a message.
+
+    Raises:
+        ProtocolError: these bytes are no message, or hold more frames than one may have.
+    """
+    view, frames, received = memoryview(message), list[tuple[Frame, int]](), 0
     try:
-        return iter(Frames.FromString(message).frames)
-    except ProtobufDecodeError as error:
+        # Protobuf itself would build every frame before one could count them.
+        for number, (tag, content) in enumerate(_fields(view)):
+            if number >= FRAMES_OF_A_MESSAGE + 1:
+                raise ProtocolError(f"a message has more than {FRAMES_OF_A_MESSAGE:,} frames")
+            if tag == _FRAMES_TAG and isinstance(content, memoryview) and content:
+                frames.append((Frame.FromString(content), len(content)))  # type: ignore[arg-type]
+            elif tag == _RECEIVED_TAG and isinstance(content, int):
+                received = content
+    except (ProtobufDecodeError, IndexError) as error:
         raise ProtocolError("a message holds no frames") from error
+    return Message(frames, received)
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """The fields of a message: tag, and content of variable length or number; of other kinds an empty content.
+
+    Raises:
+        IndexError: the bytes end in the middle of a field.
+        ProtocolError: they are no fields.
+    """
+    at, end = 0, len(view)
+    while at < end:
+        tag, at = _varint_at(view, at)
+        content: memoryview | int = view[:0]
+        kind = tag & 7
+        if kind == 0:
+            content, at = _varint_at(view, at)
+        elif kind == 2:
+            size, at = _varint_at(view, at)
+            content, at = view[at : at + size], at + size
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ProtocolError("a message holds no frames")
+        if at > end:
+            raise IndexError
+        yield tag, content
+
+
+def _varint_at(view: memoryview, at: int) -> tuple[int, int]:
+    first: int = view[at]
+    if first < 128:
+        return first, at + 1
+    number, shift = first & 127, 7
+    while True:
+        at += 1
+        byte: int = view[at]
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number & 0xFFFFFFFFFFFFFFFF, at + 1
+        shift += 7
+        if shift > 63:
+            raise ProtocolError("a message holds no frames")

@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from functools import cache
 from typing import TypeVar
 
 import grpc
@@ -25,6 +26,7 @@ import grpc.aio
 
 from agentmatrix.errors import AddressError, AgentMatrixError, HostLost, HostUnreachable, ProtocolError
 from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Transport
+from agentmatrix.transport.flow import ByteBudget
 from agentmatrix.transport.grpc_errors import call_error, connect_error, timeout_error
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
@@ -35,8 +37,9 @@ from agentmatrix.transport.grpc_options import (
 )
 from agentmatrix.transport.headers import has_secret, request_metadata
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
-from agentmatrix.transport.multiplexer import ConnectionLoss, MultiplexedStream, Multiplexer, unconnected_stream
-from agentmatrix.transport.options import ClientOptions
+from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, unconnected_stream
+from agentmatrix.transport.options import ClientOptions, memory_budget
+from agentmatrix.transport.stream import MultiplexedStream
 from agentmatrix.transport.target import Target, is_loopback, split_port
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, ListAgentsReply, ListAgentsRequest
 
@@ -168,6 +171,11 @@ class _SharedConnection:
             )
 
 
+@cache
+def _process_budget() -> ByteBudget:
+    return ByteBudget(memory_budget(), "this process holds for all hosts", "half of the machine's memory")
+
+
 _registry_lock = threading.Lock()
 _registry: dict[Hashable, _SharedConnection] = {}
 
@@ -209,7 +217,10 @@ class _GrpcChannel:
         self._target = target
         self._options = options
         self._credentials = credentials
-        self._multiplexer = Multiplexer(self._wake, options.max_frame, peer=f"the host at {self._address}")
+        budget = ByteBudget(memory_budget() // 2, "this process holds for one host", "max_bytes", _process_budget())
+        self._multiplexer = Multiplexer(
+            self._wake, options.max_frame, peer=f"the host at {self._address}", budget=budget
+        )
         self._has_output = asyncio.Event()
         self._stream_task: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
@@ -329,7 +340,7 @@ class _GrpcChannel:
                 message = self._multiplexer.next_message()
                 if message is not None:
                     await call.write(message)
-                elif self._closing:
+                elif self._closing and self._multiplexer.outbox.empty:
                     await call.done_writing()
                     return
                 else:

@@ -1,7 +1,6 @@
 """The host's side over gRPC: one stream from each calling process carries all of its runs.
 
-Everything here runs on the I/O thread, but `start` and `stop`, which any thread may call and which wait for it, and
-`_CallerStream._wake`, which the threads of runs call when they have queued a frame.
+Everything here runs on the I/O thread, but `start` and `stop`, which any thread may call and which wait for it.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ import grpc.aio
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 from google.protobuf.message import Message
 
-from agentmatrix.errors import AddressError, HostError, HostLost, ProtocolError, Unauthenticated
+from agentmatrix.errors import AddressError, HostBusy, HostError, ProtocolError, Unauthenticated
 from agentmatrix.transport import health
 from agentmatrix.transport.admission import AdmissionControl
 from agentmatrix.transport.authentication import Authentication
 from agentmatrix.transport.base import Peer, Server, Servicer
 from agentmatrix.transport.binding import binding_error, check_exposure, socket_lock, split_address
+from agentmatrix.transport.caller_streams import StreamTable
 from agentmatrix.transport.grpc_errors import status_code
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
@@ -34,8 +34,8 @@ from agentmatrix.transport.grpc_options import (
     server_credentials,
     server_options,
 )
+from agentmatrix.transport.grpc_stream import FLUSH_SECONDS, CallerStream, Context
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
-from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer
 from agentmatrix.transport.options import ServerOptions
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
@@ -47,10 +47,6 @@ _logger = logging.getLogger(__name__)
 
 _MAX_DETAILS = 2000
 """Characters of an error's text: gRPC sends it as a header, whose size is limited."""
-_FLUSH_SECONDS = 1.0
-"""How long a stopping host may go on writing what is queued for a caller."""
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class GrpcServer(Server):
@@ -69,10 +65,13 @@ class GrpcServer(Server):
         self._io = io_thread()
         self._resources = ExitStack()
         self._server: grpc.aio.Server | None = None
-        self._callers: set[_CallerStream] = set()
+        self._streams = StreamTable(options.max_streams, options.max_caller_streams)
+        self._watches = 0
+        self._budget = options.budget()
         self._admission = AdmissionControl(servicer, options.max_runs)
         self._authentication = Authentication(options)
         self._stopped = asyncio.Event()
+        self._draining = asyncio.Event()
 
     def start(self) -> str:
         if self._server or self._stopped.is_set():
@@ -89,6 +88,9 @@ class GrpcServer(Server):
             self._resources.close()
             raise
 
+    def drain(self) -> None:
+        self._io.call(self._draining.set)
+
     def stop(self, grace: float) -> None:
         if self._server is None:
             return
@@ -98,13 +100,12 @@ class GrpcServer(Server):
     async def _serve(self) -> str:
         server = grpc.aio.server(
             options=server_options(self._options),
-            maximum_concurrent_rpcs=self._options.max_streams,
+            # Every kind of call has a limit of its own; this one is for what is refused before it is any.
+            maximum_concurrent_rpcs=4 * self._options.max_streams + self._options.max_watches,
         )
         server.add_generic_rpc_handlers(self._handlers())
         address = self._bind(server)
         await server.start()
-        if not isinstance(self._bind_to, tuple):
-            os.chmod(self._bind_to, 0o600)
         self._server = server
         self._unregister_exit = self._io.at_exit(self._exit)
         return address
@@ -115,6 +116,7 @@ class GrpcServer(Server):
             name = f"[{host}]" if ":" in host else host
         else:
             name, port = f"unix:{self._bind_to}", 0
+        before = os.umask(0o177) if isinstance(self._bind_to, str) else None  # of the socket that bind makes
         try:
             text = f"{name}:{port}" if isinstance(self._bind_to, tuple) else name
             if self._credentials is None:
@@ -123,6 +125,9 @@ class GrpcServer(Server):
                 bound = server.add_secure_port(text, self._credentials)
         except RuntimeError:
             raise binding_error(self._bind_to, tls=self._credentials is not None) from None
+        finally:
+            if before is not None:
+                os.umask(before)
         return f"{name}:{bound}" if isinstance(self._bind_to, tuple) else name
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -156,13 +161,16 @@ class GrpcServer(Server):
 
     async def _converse(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         peer = await self._admitted(context)
+        caller = CallerStream(context, peer, self._options, self._admission, self._streams, self._budget)
+        try:
+            self._streams.add(caller)
+        except HostBusy as busy:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(busy))
         await context.send_initial_metadata((ACCEPTED,))
-        caller = _CallerStream(context, peer, self._options.max_frame, self._admission)
-        self._callers.add(caller)
         try:
             await caller.serve()
         finally:
-            self._callers.discard(caller)
+            self._streams.remove(caller)
         return
         yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 
@@ -190,9 +198,18 @@ class GrpcServer(Server):
         return health.encode_response(status)
 
     async def _watch(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
-        yield health.encode_response(self._status(data))
-        await self._stopped.wait()
-        yield health.encode_response(self._status(data))
+        if self._watches >= self._options.max_watches:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{self._watches} callers watch the health of this host already, as many as may; use Check",
+            )
+        self._watches += 1
+        try:
+            yield health.encode_response(self._status(data))
+            await self._draining.wait()
+            yield health.encode_response(self._status(data))
+        finally:
+            self._watches -= 1
 
     def _status(self, data: bytes) -> health.ServingStatus:
         try:
@@ -201,96 +218,26 @@ class GrpcServer(Server):
             return health.ServingStatus.SERVICE_UNKNOWN
         if service not in ("", SERVICE):
             return health.ServingStatus.SERVICE_UNKNOWN
-        return health.ServingStatus.NOT_SERVING if self._stopped.is_set() else health.ServingStatus.SERVING
+        return health.ServingStatus.NOT_SERVING if self._draining.is_set() else health.ServingStatus.SERVING
 
     async def _stop(self, grace: float) -> None:
         server, self._server = self._server, None
         if server is None:
             return
         self._stopped.set()
+        self._draining.set()
         await self._admission.drain(grace)
-        await asyncio.gather(*(caller.close() for caller in list(self._callers)))
-        await server.stop(_FLUSH_SECONDS)
+        await asyncio.gather(*(caller.close() for caller in self._callers()))
+        await server.stop(FLUSH_SECONDS)
         self._unregister_exit()
 
     async def _exit(self) -> None:
-        for caller in self._callers:
+        for caller in self._callers():
             caller.abandon()
         await self._stop(0)
 
-
-class _CallerStream:
-    """The stream from one calling process."""
-
-    def __init__(self, context: Context, peer: Peer, limit: int, admission: AdmissionControl) -> None:
-        self._io = io_thread()
-        self._context = context
-        self._peer = peer
-        self._has_output = asyncio.Event()
-        self._closing = False
-        self._multiplexer = Multiplexer(
-            self._wake,
-            limit,
-            accept=lambda frames: admission.accept(frames, self._peer),
-            on_close=admission.release,
-            peer=f"the caller at {self._peer.address}",
-        )
-        self._handler = asyncio.current_task()
-        self._writing = self._io.task(self._write())
-
-    async def serve(self) -> None:
-        """Reads until the caller or the host ends the stream.
-
-        Returns, whatever happens: an exception that escapes a handler of gRPC leaves the caller waiting for ever.
-        """
-        why = "its connection is gone"
-        try:
-            while isinstance(message := await self._context.read(), bytes):
-                self._multiplexer.receive_message(message)
-        except asyncio.CancelledError:
-            why = "the host is stopping" if self._closing else why
-        except ProtocolError as error:
-            why = str(error)
-        except grpc.aio.BaseError:
-            pass
-        except Exception as error:
-            _logger.exception("a caller's stream failed")
-            why = f"{type(error).__name__}: {error}"
-        self._writing.cancel()
-        lost = HostLost(f"the caller at {self._peer.address} is lost: {why}")
-        self._multiplexer.connection_lost(ConnectionLoss(lost, lost))
-
-    def _wake(self) -> None:
-        if self._io.is_current:
-            self._has_output.set()
-        else:
-            self._io.call(self._has_output.set)
-
-    def abandon(self) -> None:
-        """Drops the runs without a word: the interpreter exits."""
-        self._multiplexer.abandon()
-
-    async def close(self) -> None:
-        """Writes what is queued, then ends the stream."""
-        self._closing = True
-        self._has_output.set()
-        await asyncio.wait({self._writing}, timeout=_FLUSH_SECONDS)
-        if self._handler:
-            self._handler.cancel()
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                message = self._multiplexer.next_message()
-                if message is not None:
-                    await self._context.write(message)
-                elif self._closing:
-                    return
-                else:
-                    await self._has_output.wait()
-                    self._has_output.clear()
-        except (grpc.aio.BaseError, grpc.aio.UsageError, asyncio.InvalidStateError):
-            pass  # the reader learns of it too
+    def _callers(self) -> list[CallerStream]:
+        return [stream for stream in self._streams if isinstance(stream, CallerStream)]
 
 
 class _Unknown(grpc.GenericRpcHandler):

@@ -58,6 +58,7 @@ class InprocServer(Server):
         self.options = options
         self.admission = AdmissionControl(servicer, options.max_runs)
         self.authentication = Authentication(options)
+        self.budget = options.budget()
         self.connections: set[_InprocConnection] = set()
 
     def start(self) -> str:
@@ -65,6 +66,9 @@ class InprocServer(Server):
             if _servers.setdefault(self.name, self) is not self:
                 raise AddressError(f"inproc://{self.name} is in use by another host of this process")
         return f"inproc://{self.name}"
+
+    def drain(self) -> None:
+        """Nothing here asks for the health of a host."""
 
     def stop(self, grace: float) -> None:
         if _servers.get(self.name) is self:
@@ -189,6 +193,7 @@ class _InprocConnection:
             accept=lambda frames: server.admission.accept(frames, peer),
             on_close=server.admission.release,
             peer="the caller",
+            budget=server.options.caller_budget(server.budget),
         )
         server.connections.add(self)
         self._io.call(self._pump, True)

@@ -6,27 +6,38 @@ connection use the same class; only a host's accepts runs that it does not know.
 Threads and locks. Any thread may send a frame, open or close a stream. Messages arrive, receivers are called and losses
 are announced on the I/O thread alone, so a run's frames reach its receiver in order without a lock around the call.
 `_lock` guards the tables of streams. It is never held while a receiver or a callback runs, since both may come back
-here; the outbox has a lock of its own, and neither is taken under the other.
+here; the outbox has a lock of its own, and so has the credit of each stream, and none is taken under another.
+
+Bounds: see `flow`. A peer that breaks one of its run's bounds loses that run; a message that is broken, or a peer that
+asks for answers and does not read them, ends the connection.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agentmatrix.errors import AgentMatrixError, HostBusy, HostUnreachable, ProtocolError
-from agentmatrix.transport.base import FrameReceiver, FrameStream
-from agentmatrix.transport.framing import Outbox, Reassembly, decode
+from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable, ProtocolError
+from agentmatrix.transport.base import FrameReceiver, FrameStream, ReceivedFrame
+from agentmatrix.transport.flow import ByteBudget, OverBudget
+from agentmatrix.transport.framing import decode
+from agentmatrix.transport.outbox import Outbox
+from agentmatrix.transport.stream import MultiplexedStream
 from agentmatrix.wire.v1.run_pb2 import Frame, Reset
 
-__all__ = ["ConnectionLoss", "MultiplexedStream", "Multiplexer", "RunRejected", "unconnected_stream"]
+__all__ = ["ConnectionLoss", "Multiplexer", "RunRejected", "unconnected_stream"]
 
 _logger = logging.getLogger(__name__)
 
 _MAX_CLOSED = 4096
 """How many closed runs are remembered, so that frames still under way for them start nothing."""
+STALLED_SECONDS = 60.0
+"""How long a frame may be announced while nothing of it comes."""
+MAX_REASON = 1000
+"""Characters of a reason that a peer is told: much of it may be the peer's own words."""
 
 
 class RunRejected(Exception):
@@ -38,34 +49,6 @@ class RunRejected(Exception):
 
 
 Accept = Callable[[FrameStream], FrameReceiver]
-
-
-class MultiplexedStream:
-    """The frames of one run in a `Multiplexer`: a `FrameStream`.
-
-    Attributes:
-        receiver: gets the frames that arrive.
-        delivered: whether a frame of the run may have reached the peer.
-        owner: an object to keep alive as long as the run is open.
-        partial: the slices so far of a large frame that is arriving.
-    """
-
-    __slots__ = ("_multiplexer", "delivered", "owner", "partial", "receiver", "run")
-
-    def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
-        self._multiplexer = multiplexer
-        self.run = run
-        self.receiver = receiver
-        self.delivered = False
-        self.owner: object = None
-        self.partial: Reassembly | None = None
-
-    def send(self, frame: Frame) -> None:
-        frame.run = self.run
-        self._multiplexer.send(frame)
-
-    def close(self) -> None:
-        self._multiplexer.close(self.run)
 
 
 @dataclass(frozen=True)
@@ -84,8 +67,8 @@ class ConnectionLoss:
 class Multiplexer:
     """The streams of one connection.
 
-    `open`, `send`, `close` and `next_message` may be called from any thread; `receive_message` and `connection_lost`
-    from the I/O thread only.
+    `open`, `send`, `close`, `reset` and `next_message` may be called from any thread; `receive_message` and
+    `connection_lost` from the I/O thread only.
 
     Args:
         wake: called, from the thread that sends, when `next_message` has something again.
@@ -93,6 +76,11 @@ class Multiplexer:
         accept: on a host, makes the receiver of a new run, or raises `RunRejected`.
         on_close: called when a stream is gone, for whatever reason, from any thread.
         peer: what the other side is called in errors.
+        budget: the bytes that may be held for this connection, in both directions.
+        clock: seconds.
+
+    Attributes:
+        outbox: the frames on their way out.
     """
 
     def __init__(
@@ -102,15 +90,18 @@ class Multiplexer:
         accept: Accept | None = None,
         on_close: Callable[[], None] | None = None,
         peer: str = "the host",
+        budget: ByteBudget | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._outbox = Outbox(wake)
+        self.outbox = Outbox(wake, budget, clock)
+        self.clock = clock
+        self._budget = budget
         self._limit = limit
         self._accept = accept
         self._on_close = on_close
         self._peer = peer
         self._lock = threading.Lock()
         self._streams: dict[int, MultiplexedStream] = {}
-        self._unknown: dict[int, Reassembly] = {}
         self._closed: dict[int, None] = {}
         self._lost = False
 
@@ -123,27 +114,51 @@ class Multiplexer:
             if self._lost:
                 return None
             stream = self._streams[run] = MultiplexedStream(self, run, receiver)
-            return stream
+        self.outbox.open(run)
+        return stream
 
     def send(self, frame: Frame) -> None:
         """Queues a frame; drops it when its run is closed."""
         if frame.run in self._streams:
-            self._outbox.put(frame)
+            self.outbox.put(frame)
 
     def close(self, run: int) -> None:
         """Closes a run's stream: queued frames still go out, frames that arrive are dropped. Idempotent."""
+        stream = self._remove(run)
+        if stream is None:
+            return
+        if self._accept is None and stream.delivered and not stream.ended:
+            # A host that goes on would wait for credit that nobody gives.
+            self._put_reset(run, "closed", "the caller has left the run")
+        self.outbox.close(run)
+
+    def reset(self, run: int, kind: str, reason: str, retry_after: float = 0.0) -> None:
+        """Gives up a run: what is queued of it is dropped, and the peer is told why."""
+        self._remove(run)
         with self._lock:
-            stream = self._streams.pop(run, None)
-            if stream is None:
-                return
             self._remember_closed(run)
-        stream.partial = stream.owner = None
-        if self._on_close:
-            self._on_close()
+        self._put_reset(run, kind, reason, retry_after)
+
+    def hold(self, size: int) -> None:
+        """Bytes of a frame are to arrive.
+
+        Raises:
+            ProtocolError: they are more than a frame may have.
+            OverBudget: they are more than may be held.
+        """
+        if size > self._limit:
+            raise ProtocolError(f"a frame is larger than the {self._limit:,} bytes that this side accepts")
+        if self._budget is not None:
+            self._budget.take(size)
+
+    def release(self, size: int) -> None:
+        """Bytes of frames are held no more."""
+        if self._budget is not None:
+            self._budget.give(size)
 
     def next_message(self) -> bytes | None:
         """The next message to write; None when there is nothing. Its runs count as delivered from here on."""
-        queued = self._outbox.take()
+        queued = self.outbox.take()
         if queued is None:
             return None
         message, runs = queued
@@ -157,16 +172,35 @@ class Multiplexer:
         """Gives the frames of a message to their receivers.
 
         Raises:
-            ProtocolError: the message is broken, and so is the connection. A broken frame ends its run alone.
+            ProtocolError: the message is broken, or the peer does not read, and the connection is to be ended. A broken
+                frame ends its run alone.
         """
-        for frame in decode(message):
+        content = decode(message)
+        if content.received:
+            self.outbox.acknowledged(content.received)
+        if content.frames:
+            self.outbox.acknowledge(len(message))
+        for frame, size in content.frames:
             try:
-                self._receive(frame)
+                self._receive(frame, size)
             except ProtocolError as error:
-                self._abort(frame.run, error)
+                self._abort(frame.run, "protocol", error)
+            except OverBudget as over:
+                self._abort(frame.run, "bound", HostBusy(str(over)))
             except Exception as error:
                 _logger.exception("a run failed to take a frame")
-                self._abort(frame.run, ProtocolError(f"a frame could not be taken ({type(error).__name__}: {error})"))
+                failure = ProtocolError(f"a frame could not be taken ({type(error).__name__}: {error})")
+                self._abort(frame.run, "protocol", failure)
+        if self.outbox.overfull:
+            raise ProtocolError("it sends frames and does not read the answers")
+
+    def give_up_stalled(self) -> None:
+        """Gives up the runs whose large fields were announced, hold memory, and do not come. On the I/O thread."""
+        limit = self.clock() - STALLED_SECONDS
+        for stream in list(self._streams.values()):
+            if stream.partial is not None and stream.partial_since < limit:
+                why = f"a frame was announced, and nothing of it came for {STALLED_SECONDS:g} seconds"
+                self._abort(stream.run, "bound", HostBusy(why))
 
     def connection_lost(self, loss: ConnectionLoss) -> None:
         """Tells every run that the connection is gone. Idempotent."""
@@ -174,10 +208,9 @@ class Multiplexer:
             # In one step: `open` either put its stream into the table that is emptied here, or returns None.
             self._lost = True
             streams, self._streams = self._streams, {}
-            self._unknown.clear()
-        self._outbox.clear()
+        self.outbox.clear()
         for stream in streams.values():
-            stream.owner = None
+            stream.forget()
             _notify_lost(stream, loss.after_send if stream.delivered else loss.before_send)
             if self._on_close:
                 self._on_close()
@@ -188,72 +221,81 @@ class Multiplexer:
             self._lost = True
             self._streams = {}
 
-    def _receive(self, frame: Frame) -> None:
-        stream = self._streams.get(frame.run)
-        if stream is None:
-            self._receive_unknown(frame)
-            return
-        body = frame.WhichOneof("body")
-        if body == "chunk":
-            if stream.partial is None:
-                stream.partial = Reassembly(self._limit)
-            whole = stream.partial.add(frame.chunk.data, frame.chunk.last)
-            if whole is None:
-                return
-            stream.partial = None
-            frame = whole
-            frame.run = stream.run
-        elif body == "reset":
-            self._end(frame.run, _reset_error(frame.reset, self._peer))
-            return
-        stream.receiver.receive(frame)
-
-    def _receive_unknown(self, frame: Frame) -> None:
+    def _receive(self, frame: Frame, size: int) -> None:
         run = frame.run
-        if self._accept is None or run in self._closed:
-            return
-        if frame.HasField("chunk"):
-            partial = self._unknown.setdefault(run, Reassembly(self._limit))
-            whole = partial.add(frame.chunk.data, frame.chunk.last)
-            if whole is None:
-                return
-            del self._unknown[run]
-            frame = whole
-        if frame.HasField("start"):
-            self._accept_run(run, frame)
+        if frame.credit_bytes:
+            self.outbox.credited(run, frame.credit_bytes)
+        body = frame.WhichOneof("body")
+        if body is None:
+            return  # it gave credit, or has a body that is not known yet
+        stream = self._streams.get(run)
+        if stream is None:
+            self._receive_unknown(frame, size)
+        elif body == "reset":
+            self.outbox.drop(run)
+            stream.ended = True
+            self._end(run, _reset_error(frame.reset, self._peer))
+        elif (whole := stream.arrived(frame, size)) is not None:
+            stream.ended = stream.ended or whole.HasField("end")
+            stream.receiver.receive(stream.received(whole, size))
 
-    def _accept_run(self, run: int, start: Frame) -> None:
+    def _receive_unknown(self, frame: Frame, size: int) -> None:
+        run = frame.run
+        if frame.HasField("reset"):
+            self.outbox.drop(run)  # the end of a run waits there for credit that will not come
+        elif self._accept is None or run in self._closed:
+            return
+        elif frame.HasField("start"):
+            self._accept_run(run, frame, size)
+        else:
+            raise ProtocolError(f"a run begins with start, not with {frame.WhichOneof('body')}")
+
+    def _accept_run(self, run: int, start: Frame, size: int) -> None:
         assert self._accept is not None
         # The stream is in the table before the receiver exists, so that what the run sends at once is not dropped.
         stream = MultiplexedStream(self, run, _NullReceiver())
         stream.delivered = True
         with self._lock:
             self._streams[run] = stream
+        self.outbox.open(run)
         try:
             stream.receiver = self._accept(stream)
         except RunRejected as rejected:
             with self._lock:
                 self._streams.pop(run, None)  # without on_close: a run that was not admitted is not counted
-            self._reset(run, rejected)
+            self.reset(run, rejected.kind, str(rejected))
             return
-        stream.receiver.receive(start)
+        whole = stream.arrived(start, size)
+        if whole is not None:
+            stream.receiver.receive(stream.received(whole, size))
+
+    def _remove(self, run: int) -> MultiplexedStream | None:
+        """Takes a stream out of the table."""
+        with self._lock:
+            stream = self._streams.pop(run, None)
+            if stream is None:
+                return None
+            self._remember_closed(run)
+        stream.forget()
+        if self._on_close:
+            self._on_close()
+        return stream
 
     def _end(self, run: int, error: AgentMatrixError) -> None:
-        stream = self._streams.get(run)
-        self.close(run)
+        stream = self._remove(run)
         if stream is not None:
             _notify_lost(stream, error)
 
-    def _abort(self, run: int, error: ProtocolError) -> None:
-        self._reset(run, RunRejected("protocol", str(error)))
-        self._end(run, error)
+    def _abort(self, run: int, kind: str, error: AgentMatrixError) -> None:
+        stream = self._streams.get(run)
+        self.reset(run, kind, str(error))
+        if stream is not None:
+            _notify_lost(stream, error)
 
-    def _reset(self, run: int, rejected: RunRejected) -> None:
-        """Tells the peer that this side gives up the run."""
-        self._unknown.pop(run, None)
-        with self._lock:
-            self._remember_closed(run)
-        self._outbox.put(Frame(run=run, reset=Reset(kind=rejected.kind, reason=str(rejected))))
+    def _put_reset(self, run: int, kind: str, reason: str, retry_after: float = 0.0) -> None:
+        self.outbox.drop(run)
+        if not self._lost:
+            self.outbox.put(Frame(run=run, reset=Reset(kind=kind, reason=reason[:MAX_REASON], retry_after=retry_after)))
 
     def _remember_closed(self, run: int) -> None:
         self._closed[run] = None
@@ -264,7 +306,7 @@ class Multiplexer:
 class _NullReceiver:
     """Placeholder while the host is still making the receiver of a new run."""
 
-    def receive(self, frame: Frame) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
         pass
 
     def lost(self, error: AgentMatrixError) -> None:
@@ -284,8 +326,14 @@ def _notify_lost(stream: MultiplexedStream, error: AgentMatrixError) -> None:
 
 
 def _reset_error(reset: Reset, peer: str) -> AgentMatrixError:
-    if reset.kind == "busy":
-        return HostBusy(f"{peer} is busy: {reset.reason}")
-    if reset.kind == "stopping":
-        return HostUnreachable(f"{peer} is stopping and takes no new runs; nothing has been started there")
-    return ProtocolError(f"{peer} ended the run: {reset.reason}")
+    reason = "".join(character if character.isprintable() else " " for character in reset.reason[:MAX_REASON])
+    match reset.kind:
+        case "busy":
+            return HostBusy(f"{peer} is busy: {reason}")
+        case "stopping":
+            return HostUnreachable(f"{peer} is stopping and takes no new runs; nothing has been started there")
+        case "bound":
+            return HostBusy(f"{peer} ended the run: {reason}")
+        case "closed":
+            return HostLost(f"{peer} has left the run")
+    return ProtocolError(f"{peer} ended the run: {reason}")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
+from agentmatrix.transport.flow import ByteBudget
 from agentmatrix.transport.watched_file import Pem
 
 if TYPE_CHECKING:
     from agentmatrix.transport.authentication import Authenticate
 
-__all__ = ["ClientOptions", "Pem", "ServerOptions", "is_secret"]
+__all__ = ["ClientOptions", "Pem", "ServerOptions", "is_secret", "memory_budget"]
 
 MIB = 1 << 20
 
@@ -24,6 +26,19 @@ _SECRET = ("authorization", "cookie", "key", "password", "secret", "token")
 def is_secret(header: str) -> bool:
     """Whether a header of this name has a value that nobody else may read."""
     return any(word in header.lower() for word in _SECRET)
+
+
+_LEAST_BUDGET = 2560 * MIB
+
+
+@cache
+def memory_budget() -> int:
+    """Half of the machine's memory in bytes; at least what lets a value of 1 GiB pass."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on every system
+        memory = 0
+    return max(_LEAST_BUDGET, memory // 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +107,14 @@ class ServerOptions:
         client_ca: PEM of the authority that callers' certificates must come from (mutual TLS), bytes or path.
         insecure: allow an address that others can reach without TLS and a token.
         max_runs: runs at a time, over all callers; more get `HostBusy`.
-        max_streams: gRPC calls at a time, over all callers (a caller's process holds one); more get `HostBusy`.
+        max_streams: streams at a time, over all callers (a caller's process holds one); more get `HostBusy`, but one
+            that has never started a run makes room for them.
+        max_caller_streams: streams at a time over one connection.
+        max_watches: callers that may watch the health of the host at a time; they need no token.
+        start_timeout: seconds in which a new stream has to start a run.
         max_frame: bytes; a larger frame from a caller ends its run.
+        max_bytes: bytes of large frames that are held, in both directions; None for half of the machine's memory.
+        max_caller_bytes: of them for one stream; None for half of `max_bytes`.
         max_message: bytes; the largest gRPC message to accept.
     """
 
@@ -106,5 +127,19 @@ class ServerOptions:
     insecure: bool = False
     max_runs: int = 10_000
     max_streams: int = 1_000
+    max_caller_streams: int = 16
+    max_watches: int = 100
+    start_timeout: float = 10.0
     max_frame: int = 1024 * MIB
     max_message: int = 16 * MIB
+    max_bytes: int | None = None
+    max_caller_bytes: int | None = None
+
+    def budget(self) -> ByteBudget:
+        """The budget of a host."""
+        return ByteBudget(self.max_bytes or memory_budget(), "the host holds", "max_bytes")
+
+    def caller_budget(self, host: ByteBudget) -> ByteBudget:
+        """The budget of one stream to a host."""
+        limit = self.max_caller_bytes or (self.max_bytes or memory_budget()) // 2
+        return ByteBudget(limit, "the host holds for this caller", "max_caller_bytes", host)

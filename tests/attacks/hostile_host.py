@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +18,10 @@ from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp,
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, Interrupt, Send
 
-from agentmatrix import RemoteAgent
+from agentmatrix import Host, RemoteAgent
 from tests.attacks.hosted import State, one
 from tests.attacks.internals import encoded, failure, named_failure, pb, result
-from tests.attacks.kit import Attacks, Figures, Outcome, brief, within
+from tests.attacks.kit import Attacks, Figures, Outcome, brief, in_background, rss, within
 from tests.attacks.peers import FakeHost, Granted
 
 attacks = Attacks(__doc__)
@@ -220,6 +223,92 @@ def broken_events() -> Figures:
     outcomes = {name: _ends(event, end) for name, event in events.items()}
     hung = [name for name, outcome in outcomes.items() if outcome.kind == "hung"]
     return {"holds": not hung, "ends": {name: str(outcome) for name, outcome in outcomes.items()}}
+
+
+def _flooding(run: Granted, frames: Callable[[int], dict[str, Any]], count: int) -> None:
+    """Says more than the caller has given it credit for, and ends."""
+    run.say(accepted=pb.Accepted())
+    for number in range(count):
+        run.say(**frames(number))
+    run.say(**result({"text": "done"}))
+
+
+@contextlib.contextmanager
+def _flooded(frames: Callable[[int], dict[str, Any]], count: int) -> Iterator[RemoteAgent]:
+    host = FakeHost()
+    host.behave = lambda run: _flooding(run, frames, count)
+    try:
+        yield RemoteAgent(f"127.0.0.1:{host.port}/x")
+    finally:
+        host.stop()
+
+
+@attacks.add("endless parts", limit=200, short={"parts": 300})
+def endless_parts(parts: int = 6000) -> Figures:
+    """Of 100 kB each, to a reader that takes one and then stops."""
+    value = encoded(("x" * 100_000,))
+    ended = threading.Event()
+
+    def read() -> str:
+        stream = remote.stream({}, stream_mode="custom")
+        try:
+            next(stream)
+            ended.wait(60)
+            return str(sum(1 for _ in stream))
+        except Exception as error:
+            return brief(error)
+
+    before = rss()
+    with _flooded(lambda number: {"part": pb.Part(value=value, more=True)}, parts) as remote:
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(read)
+            honest = _honest_calls(50)
+            grown = rss() - before
+            ended.set()
+            outcome = reading.result(60)
+    return {"holds": grown <= 64 and honest["errors"] == 0, "grown_mb": grown, "outcome_of_call": outcome, **honest}
+
+
+@attacks.add("3,000 requests at once to an async caller", short={"requests": 1000})
+def many_requests(requests: int = 3000) -> Figures:
+    most = [threading.active_count()]
+    before = threading.active_count()
+    arguments = encoded((([GetOp(("team",), "key")],), {}))
+
+    def ask(number: int) -> dict[str, Any]:
+        return {"request": pb.Request(id=number + 1, target="store", method="batch", arguments=arguments)}
+
+    with _flooded(ask, requests) as remote, in_background(lambda: most.append(threading.active_count()), 0.005):
+        graph = StateGraph(State).add_node("far", remote).add_edge(START, "far").compile(store=InMemoryStore())
+        outcome = within(60, lambda: asyncio.run(graph.ainvoke({"text": "hi"})))
+    more = max(most) - before
+    return {"holds": outcome.kind != "hung" and more < 40, "threads_more": more, "run": str(outcome)}
+
+
+def _honest_calls(count: int) -> dict[str, Any]:
+    """Calls at an honest host of this process, meanwhile."""
+    slowest, errors = 0.0, 0
+    with Host({"quick": one(lambda state: {"text": "ok"})}) as host:
+        remote = RemoteAgent(f"{host.address}/quick")
+        for _ in range(count):
+            outcome = within(60, lambda: remote.invoke({}))
+            slowest, errors = max(slowest, outcome.seconds), errors + (not outcome.is_value)
+    return {"slowest_honest_s": round(slowest, 2), "errors": errors}
+
+
+@attacks.add("7.9 million empty frames from a host", limit=200, short={"frames": 790_000})
+def empty_frames(frames: int = 7_900_000) -> Figures:
+    """They stop no run at another host."""
+    host = FakeHost()
+    host.behave = lambda run: run.say_bytes(b"\x0a\x00" * frames)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            hostile = pool.submit(within, 60, lambda: RemoteAgent(f"127.0.0.1:{host.port}/x").invoke({}))
+            honest = _honest_calls(100)
+            outcome = hostile.result()
+    finally:
+        host.stop()
+    return {"holds": honest["errors"] == 0 and outcome.kind == "error", "outcome_of_call": str(outcome), **honest}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from langgraph.runtime import ServerInfo
 
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.session.version import spoken_version
-from agentmatrix.transport.framing import Reassembly
+from agentmatrix.transport.framing import BulkFields
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.transport.multiplexer import Multiplexer
 from agentmatrix.wire.codec import Codec
@@ -25,19 +25,21 @@ from agentmatrix.wire.v1 import run_pb2 as pb
 from agentmatrix.wire.v1.service_pb2 import Card, DescribeReply
 
 __all__ = [
+    "BulkFields",
     "CONVERSE",
     "DESCRIBE",
     "HEALTH_CHECK",
     "HEALTH_WATCH",
     "SERVICE",
-    "Reassembly",
     "chunks",
+    "credit",
     "decoded",
     "describe_reply",
     "encoded",
     "failure",
     "frames_of",
     "io_tasks",
+    "merged",
     "message",
     "named_failure",
     "pb",
@@ -76,6 +78,12 @@ def frames_of(data: bytes) -> list[pb.Frame]:
     return list(pb.Frames.FromString(data).frames)
 
 
+def credit(received: int, *runs: int) -> bytes:
+    """A message that says how much has been read, and lets these runs say whatever they like."""
+    frames = [pb.Frame(run=run, credit_bytes=1 << 40) for run in set(runs)]
+    return pb.Frames(frames=frames, received=received).SerializeToString()
+
+
 def start(run: int = 1, agent: str = "quick", verb: str = "invoke", args: Any = (({},), {}), **fields: Any) -> pb.Frame:
     """The first frame of a run; `fields` replace those of the frame."""
     given = {"agent": agent, "verb": verb, "version": spoken_version(), **fields}
@@ -84,12 +92,23 @@ def start(run: int = 1, agent: str = "quick", verb: str = "invoke", args: Any = 
     return pb.Frame(run=run, start=pb.Start(**given))
 
 
-def chunks(frame: pb.Frame, size: int = 256 * 1024) -> Iterator[pb.Frame]:
-    """A large frame in slices."""
-    data = frame.SerializeToString()
+def chunks(frame: pb.Frame, size: int = 128 * 1024) -> Iterator[pb.Frame]:
+    """The start of a run, with its arguments in slices behind it."""
+    data = frame.start.arguments
+    head = pb.Frame()
+    head.CopyFrom(frame)
+    head.start.ClearField("arguments")
+    head.bulk.add(field=pb.Start.ARGUMENTS_FIELD_NUMBER, size=len(data))
+    yield head
     for begin in range(0, len(data), size):
-        last = begin + size >= len(data)
-        yield pb.Frame(run=frame.run, chunk=pb.Chunk(data=data[begin : begin + size], last=last))
+        yield pb.Frame(run=frame.run, chunk=pb.Chunk(data=data[begin : begin + size]))
+
+
+def merged(fields: BulkFields) -> pb.Frame:
+    """A frame with the large fields that came behind it."""
+    for name, value in fields.values.items():
+        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, value)
+    return fields.frame
 
 
 def told(frame: pb.Frame | str | None, length: int = 300) -> str:

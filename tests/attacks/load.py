@@ -14,6 +14,7 @@ from typing import Any
 from langgraph.graph import START, StateGraph
 
 from agentmatrix import Host, RemoteAgent
+from agentmatrix.live import LiveRun
 from tests.attacks.hosted import State, one, process_stats, released
 from tests.attacks.kit import (
     Attacks,
@@ -27,6 +28,7 @@ from tests.attacks.kit import (
     within,
     workplace,
 )
+from tests.attacks.live_processes import listener
 from tests.attacks.processes import HostProcess
 from tests.forked import Forked
 
@@ -80,6 +82,27 @@ def card_while_busy(patience: float = 5.0) -> Figures:
         Path(released(log)).touch()
         ends = tally(holder.exception(60) or "ok" for holder in holders)
     return {"holds": card.is_value, "card": card.kind, "card_s": round(card.seconds, 2), "ends": ends}
+
+
+@attacks.add("sync live runs take every worker", short={})
+def live_runs_at_the_limit(runs: int = 2) -> Figures:
+    """As many as the host takes; the signals that they wait for come all the same."""
+    began = threading.Barrier(runs)
+
+    def listen(number: int) -> Any:
+        with LiveRun(StateGraph(State).add_node("far", remote).add_edge(START, "far").compile(), {"done": []}) as run:
+            run.signal("far/audio", number)
+            began.wait(60)  # all of them hold a worker now
+            run.signal("far/audio", number)
+            run.close_input()
+            return run.result()["done"]
+
+    with Host({"listener": listener()}, max_runs=runs) as host, ThreadPoolExecutor(runs) as pool:
+        remote = RemoteAgent(f"{host.address}/listener")
+        remote.card  # noqa: B018  (which says that it takes signals)
+        heard = list(pool.map(lambda number: within(80, lambda: listen(number)), range(runs)))
+    holds = [outcome.value for outcome in heard] == [[number] * 2 for number in range(runs)]
+    return {"holds": holds, "heard": [str(outcome) for outcome in heard]}
 
 
 def call_often(address: str, threads: int, calls: int) -> None:

@@ -116,13 +116,13 @@ def cut_under_many(runs: int = 20) -> Figures:
     return {"holds": ended and ends == {"ok": runs}, "ends": ends, "runs_ended_on_host": ended}
 
 
-@attacks.add("a large value over a slow link", limit=200)
+@attacks.add("a large value over a slow link", limit=300)
 def slow_link(size: int = 10_000_000, rate: int = 100_000) -> Figures:
     with HostProcess() as host, FaultyProxy(host.port) as proxy:
         remote = RemoteAgent(f"127.0.0.1:{proxy.port}/echo")
         remote.invoke({"text": ""})
         proxy.rate = rate
-        outcome = within(180, lambda: len(remote.invoke({"text": "x" * size})["text"]))
+        outcome = within(280, lambda: len(remote.invoke({"text": "x" * size})["text"]))
     return {"holds": outcome.value == size, "outcome_of_call": str(outcome)}
 
 

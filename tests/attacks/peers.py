@@ -15,10 +15,12 @@ import grpc
 from tests.attacks.internals import (
     CONVERSE,
     SERVICE,
-    Reassembly,
+    BulkFields,
+    credit,
     describe_reply,
     encoded,
     frames_of,
+    merged,
     message,
     pb,
     told,
@@ -57,10 +59,14 @@ class RawCaller:
             threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
+        received = 0
         try:
             for data in self._call:
-                for frame in frames_of(data):
+                frames = frames_of(data)
+                for frame in frames:
                     self._inbox.put(frame)
+                received += len(data) if frames else 0
+                self.outbox.put(credit(received, *(frame.run for frame in frames)))
             self.ended = "ended"
         except grpc.RpcError as error:
             self.ended = f"{error.code().name}: {error.details()}"
@@ -89,7 +95,7 @@ class RawCaller:
 
     def end_of(self, run: int, timeout: float = 60.0) -> str:
         """What the last frame of a run says, or how the stream ended."""
-        limit, slices = time.monotonic() + timeout, Reassembly(1 << 30)
+        limit, large = time.monotonic() + timeout, None
         while True:
             try:
                 frame = self._inbox.get(timeout=max(0.01, limit - time.monotonic()))
@@ -97,8 +103,11 @@ class RawCaller:
                 return "nothing came"
             if frame is None:
                 return str(self.ended)
-            if frame.run == run and frame.HasField("chunk"):
-                frame = slices.add(frame.chunk.data, frame.chunk.last) or frame
+            if frame.run == run and frame.bulk:
+                large = BulkFields(frame)
+                continue
+            if frame.run == run and large is not None and frame.HasField("chunk") and large.add(frame.chunk.data):
+                frame = merged(large)
             if frame.run == run and frame.WhichOneof("body") in ("end", "reset"):
                 return told(frame)
 
@@ -114,6 +123,10 @@ class Granted:
     def say(self, **body: Any) -> None:
         """Send a frame."""
         self._say(message(pb.Frame(run=self.run, **body)))
+
+    def say_bytes(self, data: bytes) -> None:
+        """Send a message as it is."""
+        self._say(data)
 
     def ask(self, target: str, method: str, *args: Any, **kwargs: Any) -> tuple[bool, Any]:
         """Ask for what the caller lends. Returns whether it was granted, and the value or the error."""
@@ -161,7 +174,7 @@ class FakeHost:
 
     def _converse(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         context.send_initial_metadata((("agentmatrix-wire", "1"),))
-        outbox: queue.Queue[bytes | None] = queue.Queue()
+        outbox: queue.Queue[bytes | None] = queue.Queue(20)  # what it says is not to fill this process
         inbox: queue.Queue[pb.Frame | None] = queue.Queue()
 
         def read() -> None:

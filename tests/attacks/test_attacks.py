@@ -47,20 +47,9 @@ SCRIPTS = {
 }
 
 OPEN_GATES = {
-    # Bounds: both directions, both sides, before Start.
-    "chunks of runs that never begin": "memory without a bound before Start",
-    "a caller that never reads": "memory without a bound towards a peer that never reads",
-    "1,000 health watches without a token": "health and calls without a token have no budget of their own",
-    "1,000 streams that never start a run": "no bound on the time to Start",
-    "threads for runs with a timeout": "a thread for each run with a timeout",
-    "a card while runs hold every worker": "signals, cards, cancels and health wait for a worker of a run",
-    "nested runs on one host, more than it takes": "a tree of runs does not hold its places: trees starve each other",
-    "a malformed message ends its stream with a status": "a broken message ends the stream with status OK",
-    "a malformed LangSmith header": "a header of a trace that cannot be read fails the run",
     # Lost connections and runs sent twice: numbers and acknowledgement in every frame.
     "one cut under all runs of a connection": "no run of a stream that was cut goes on",
     "one run id on two streams": "a run that is sent twice runs twice",
-    "health while a host drains": "health says SERVING while the host drains",
 }
 """By the name of an attack that succeeds today: what is missing."""
 

@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 
 from agentmatrix.errors import AgentMatrixError
-from agentmatrix.transport import ServerOptions, Transport, connect, listen, parse_target
+from agentmatrix.transport import ReceivedFrame, ServerOptions, Transport, connect, listen, parse_target
 from agentmatrix.wire.v1.run_pb2 import Frame
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -40,8 +40,9 @@ class SyncCaller:
         self.frames.send(Frame(start={"agent": "echo"}))
         self.inbox.get()
 
-    def receive(self, frame: Frame) -> None:
-        self.inbox.put(frame)
+    def receive(self, received: ReceivedFrame) -> None:
+        self.inbox.put(received.frame)
+        received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
         self.inbox.put(error)
@@ -67,8 +68,9 @@ class AsyncCaller:
         await self.answer
         return self
 
-    def receive(self, frame: Frame) -> None:
-        self.loop.call_soon_threadsafe(self.answer.set_result, frame)
+    def receive(self, received: ReceivedFrame) -> None:
+        self.loop.call_soon_threadsafe(self.answer.set_result, received.frame)
+        received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
         if not self.loop.is_closed():

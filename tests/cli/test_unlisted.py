@@ -169,7 +169,7 @@ SAVERS: dict[str, Callable[[], Any]] = {
 def test_what_it_has_checkpointed_returns_to_it_as_its_own(address: str, saver: str) -> None:
     made = SAVERS[saver]()
     with made if saver == "sqlite" else _nothing(made) as checkpointer:
-        builder = StateGraph(MessagesState).add_node("far", RemoteAgent(f"{address}/asking", store_prefix=()))
+        builder = StateGraph(MessagesState).add_node("far", RemoteAgent(f"{address}/asking", store_prefix=["reports"]))
         builder.add_node("read", lambda state: None).add_edge(START, "far").add_edge("far", "read")
         graph = builder.compile(checkpointer=checkpointer, store=InMemoryStore())
         thread: Any = {"configurable": {"thread_id": "1"}}
@@ -184,7 +184,7 @@ def test_what_it_has_checkpointed_returns_to_it_as_its_own(address: str, saver: 
 async def test_what_it_has_cached_and_stored_returns_to_it_as_its_own(address: str) -> None:
     from langgraph.cache.memory import InMemoryCache
 
-    builder = StateGraph(MessagesState).add_node("far", RemoteAgent(f"{address}/cached", store_prefix=()))
+    builder = StateGraph(MessagesState).add_node("far", RemoteAgent(f"{address}/cached", store_prefix=["reports"]))
     graph = builder.add_edge(START, "far").compile(cache=InMemoryCache(), store=InMemoryStore())
     for _ in range(2):
         message = {"messages": [AIMessage("hi", id="1")]}

@@ -58,7 +58,7 @@ def test_what_is_nested_on_the_host_is_not_marked_again(reached: RemoteAgent) ->
 
 def test_a_host_that_tells_nonsense_does_not_break_the_drawing(unreached: RemoteAgent) -> None:
     nonsense = {0: {"nodes": [], "edges": [("no", "where", None, False)]}}
-    unreached._connection.card = AgentCard("expert", drawings=nonsense)
+    unreached._connection._card = AgentCard("expert", drawings=nonsense)
     assert "expert @gpu-box:50051 (not drawn)" in draw_text(report(unreached))
 
 

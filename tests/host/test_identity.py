@@ -232,6 +232,33 @@ async def test_who_may_call_what(hosted: Any, verbs: Any, authorize: Any) -> Non
     assert "tell" not in str(caught.value)
 
 
+@pytest.mark.parametrize("authorize", [TABLE, rule], ids=["table", "function"])
+def test_a_card_that_is_made_for_one_caller_is_not_given_to_another_who_may_not_have_it(
+    hosted: Any, authorize: Any
+) -> None:
+    graph, begun, go_on = one(tell), threading.Event(), threading.Event()
+    draw, drawings = graph.get_graph, []
+
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        drawings.append(kwargs)
+        return draw(*args, **kwargs)
+
+    graph.get_graph = drawn
+    host = hosted(graph, tokens=TOKENS, authorize=authorize)
+    alice = [host.remote(TOKENS["alice"])._connection.transport for _ in range(2)]
+    answers = [transport.describe("tell", 60) for transport in alice]
+    assert begun.wait(60)
+    try:
+        with pytest.raises(PermissionDenied, match="'bob' may not describe"):
+            host.remote(TOKENS["bob"])._connection.transport.describe("tell", 60).result(60)
+        assert not drawings
+    finally:
+        go_on.set()
+    assert [answer.result(60).card.name for answer in answers]
+
+
 async def test_a_verb_may_be_forbidden(hosted: Any, verbs: Any) -> None:
     remote = hosted(authorize=lambda user, agent, verb: verb in ("describe", "stream")).remote()
     assert await verbs.listed(remote, "stream", {})

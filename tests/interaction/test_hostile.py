@@ -13,7 +13,7 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.errors import AgentMatrixError, DecodeError, TypeNotAllowed
 from agentmatrix.session.version import spoken_version
-from agentmatrix.transport import connect, parse_target
+from agentmatrix.transport import ReceivedFrame, connect, parse_target
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -30,8 +30,8 @@ class Raw:
         self.inbox: SimpleQueue[pb.Frame | AgentMatrixError] = SimpleQueue()
         self.frames = connect(parse_target(address)).open(self)
 
-    def receive(self, frame: pb.Frame) -> None:
-        self.inbox.put(frame)
+    def receive(self, received: ReceivedFrame) -> None:
+        self.inbox.put(received.frame)
 
     def lost(self, error: AgentMatrixError) -> None:
         self.inbox.put(error)

@@ -5,24 +5,37 @@ from __future__ import annotations
 from queue import Queue
 
 from agentmatrix.errors import AgentMatrixError
-from agentmatrix.transport import FrameStream, Transport
+from agentmatrix.transport import FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.v1.run_pb2 import Cancel, Frame, Start
 
 WAIT = 20.0
 
 
+def whole(received: ReceivedFrame) -> Frame:
+    """The frame with its large fields in it, as it was sent."""
+    frame = received.frame
+    body = frame.WhichOneof("body") or ""
+    for field in Frame.DESCRIPTOR.fields_by_name[body].message_type.fields:
+        if field.type == field.TYPE_BYTES and (value := received.field(field.name)):
+            setattr(getattr(frame, body), field.name, value)
+    return frame
+
+
 class Caller:
     """Opens a run at once, with a Start."""
 
-    def __init__(self, transport: Transport, start: bool = True) -> None:
+    def __init__(self, transport: Transport, start: bool = True, consumes: bool = True) -> None:
+        self.consumes = consumes
         self.inbox: Queue[Frame | AgentMatrixError] = Queue()
         self.frames: FrameStream = transport.open(self)
         if start:
             self.frames.send(Frame(start=Start(agent="echo")))
 
-    def receive(self, frame: Frame) -> None:
-        assert frame.run == self.frames.run
-        self.inbox.put(frame)
+    def receive(self, received: ReceivedFrame) -> None:
+        assert received.frame.run == self.frames.run
+        self.inbox.put(whole(received))
+        if self.consumes:
+            received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
         self.inbox.put(error)

@@ -9,9 +9,10 @@ from concurrent.futures import Future
 from queue import Queue
 
 from agentmatrix.errors import AgentMatrixError, AgentNotFound
-from agentmatrix.transport import FrameReceiver, FrameStream, Peer, ServerOptions, listen
+from agentmatrix.transport import FrameReceiver, FrameStream, Peer, ReceivedFrame, ServerOptions, listen
 from agentmatrix.wire.v1.run_pb2 import End, Frame
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
+from tests.transport.caller import whole
 
 
 class EchoRun:
@@ -21,7 +22,10 @@ class EchoRun:
         self.host, self.frames, self.peer = host, frames, peer
         self.got: list[Frame] = []
 
-    def receive(self, frame: Frame) -> None:
+    def receive(self, received: ReceivedFrame) -> None:
+        frame = whole(received)
+        if self.host.consumes:
+            received.release()
         match frame.WhichOneof("body"):
             case "start":
                 self.host.started.put(self)
@@ -37,7 +41,13 @@ class EchoRun:
 
 
 class EchoHost:
-    """Its only agent is `echo`."""
+    """Its only agent is `echo`.
+
+    Attributes:
+        consumes: whether it tells the transport that it has consumed a frame.
+    """
+
+    consumes = True
 
     def __init__(self) -> None:
         self.started: Queue[EchoRun] = Queue()

@@ -19,7 +19,7 @@ from agentmatrix.errors import (
     ProtocolError,
     Unauthenticated,
 )
-from agentmatrix.transport import ServerOptions, listen
+from agentmatrix.transport import ReceivedFrame, ServerOptions, listen
 from agentmatrix.wire.v1.run_pb2 import Frame
 from tests.transport.caller import WAIT, Caller
 from tests.transport.conftest import Connect, Serve
@@ -149,10 +149,10 @@ def test_a_frame_beyond_the_limit_ends_its_run_alone(new_address: str, serve: Se
 
 def test_a_run_that_fails_to_take_a_frame_is_ended_alone(new_address: str, serve: Serve, reach: Connect) -> None:
     class Clumsy(EchoRun):
-        def receive(self, frame: Frame) -> None:
-            if frame.HasField("signal"):
+        def receive(self, received: ReceivedFrame) -> None:
+            if received.frame.HasField("signal"):
                 raise KeyError("dropped it")
-            super().receive(frame)
+            super().receive(received)
 
     class ClumsyHost(EchoHost):
         def accept(self, frames, peer):  # type: ignore[no-untyped-def]
@@ -192,6 +192,8 @@ def test_frames_for_a_run_that_is_closed_are_dropped(new_address: str, serve: Se
     host_run.frames.send(Frame(part={"value": b"too late"}))
     assert other.echo(b"y") == b"y"
     assert caller.inbox.qsize() == before
+    run, error = host.lost.get(timeout=WAIT)
+    assert run is host_run and isinstance(error, HostLost)
     host_run.frames.close()
     assert other.echo(b"z") == b"z"
     assert host.lost.empty()
@@ -273,9 +275,9 @@ def test_receivers_are_called_on_one_thread(new_address: str, serve: Serve, reac
     threads: Queue[int] = Queue()
 
     class Watching(Caller):
-        def receive(self, frame: Frame) -> None:
+        def receive(self, received: ReceivedFrame) -> None:
             threads.put(threading.get_ident())
-            super().receive(frame)
+            super().receive(received)
 
     transport = reach(serve(new_address))
     callers = [Watching(transport).started() for _ in range(5)]

@@ -8,6 +8,7 @@ import enum
 import subprocess
 import sys
 import threading
+import tracemalloc
 from typing import Any
 
 import ormsgpack
@@ -333,3 +334,25 @@ def test_a_message_larger_than_the_cap_is_refused_on_both_sides() -> None:
         small.encode("x" * 2000)
     with pytest.raises(DecodeError, match="max_bytes"):
         small.decode(CODEC.encode("x" * 2000))
+
+
+BOMBS = {
+    "one list": b"\xdd\xff\xff\xff\xff",
+    "lists in lists": b"\xdd\x01\xff\xff\xff" * 150,
+    "one map": b"\xdf\xff\xff\xff\xff",
+    "bytes": b"\xc6\xff\xff\xff\xff",
+    "lists beside each other": b"\x9f" + b"\xdd\x00\x00\x00\x00" * 14 + b"\xdd\x0f\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("max_bytes", [1 << 30, 4000])  # the fast look, and the scan
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
+def test_what_is_announced_and_not_there_costs_no_memory(bomb: bytes, max_bytes: int) -> None:
+    codec = Codec(max_bytes=max_bytes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError):
+            codec.decode(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()

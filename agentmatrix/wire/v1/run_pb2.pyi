@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("run", "start", "reply", "credit", "cancel", "signal", "notice", "accepted", "part", "event", "request", "end", "chunk", "reset", "taken")
+    __slots__ = ("run", "start", "reply", "credit", "cancel", "signal", "notice", "accepted", "part", "event", "request", "end", "chunk", "reset", "taken", "resume", "number", "acknowledged", "credit_bytes", "bulk")
     RUN_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,11 @@ class Frame(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     TAKEN_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BULK_FIELD_NUMBER: _ClassVar[int]
     run: int
     start: Start
     reply: Reply
@@ -38,16 +43,31 @@ class Frame(_message.Message):
     chunk: Chunk
     reset: Reset
     taken: Taken
-    def __init__(self, run: _Optional[int] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ...) -> None: ...
+    resume: Resume
+    number: int
+    acknowledged: int
+    credit_bytes: int
+    bulk: _containers.RepeatedCompositeFieldContainer[Bulk]
+    def __init__(self, run: _Optional[int] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., number: _Optional[int] = ..., acknowledged: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., bulk: _Optional[_Iterable[_Union[Bulk, _Mapping]]] = ...) -> None: ...
+
+class Bulk(_message.Message):
+    __slots__ = ("field", "size")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    field: int
+    size: int
+    def __init__(self, field: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Frames(_message.Message):
-    __slots__ = ("frames",)
+    __slots__ = ("frames", "received")
     FRAMES_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
     frames: _containers.RepeatedCompositeFieldContainer[Frame]
-    def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ...) -> None: ...
+    received: int
+    def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ..., received: _Optional[int] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "trace")
+    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "trace", "tickets", "checkpoint_id", "checkpoint", "contents")
     class TraceEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +84,10 @@ class Start(_message.Message):
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
+    TICKETS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     version: Version
     agent: str
@@ -73,7 +97,27 @@ class Start(_message.Message):
     config: bytes
     timeout: float
     trace: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., trace: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    tickets: _containers.RepeatedScalarFieldContainer[str]
+    checkpoint_id: str
+    checkpoint: bytes
+    contents: _containers.RepeatedCompositeFieldContainer[Content]
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., trace: _Optional[_Mapping[str, str]] = ..., tickets: _Optional[_Iterable[str]] = ..., checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[bytes] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ...) -> None: ...
+
+class Content(_message.Message):
+    __slots__ = ("id", "data")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    id: bytes
+    data: bytes
+    def __init__(self, id: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Resume(_message.Message):
+    __slots__ = ("id", "version")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    version: Version
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("wire", "langgraph", "agentmatrix")
@@ -86,16 +130,20 @@ class Version(_message.Message):
     def __init__(self, wire: _Optional[int] = ..., langgraph: _Optional[str] = ..., agentmatrix: _Optional[str] = ...) -> None: ...
 
 class Accepted(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("linger",)
+    LINGER_FIELD_NUMBER: _ClassVar[int]
+    linger: float
+    def __init__(self, linger: _Optional[float] = ...) -> None: ...
 
 class Part(_message.Message):
-    __slots__ = ("value", "more")
+    __slots__ = ("value", "more", "contents")
     VALUE_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     value: bytes
     more: bool
-    def __init__(self, value: _Optional[bytes] = ..., more: bool = ...) -> None: ...
+    contents: _containers.RepeatedCompositeFieldContainer[Content]
+    def __init__(self, value: _Optional[bytes] = ..., more: bool = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("parts",)
@@ -112,26 +160,34 @@ class Event(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "target", "method", "arguments")
+    __slots__ = ("id", "target", "method", "arguments", "contents", "pipelined")
     ID_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
+    PIPELINED_FIELD_NUMBER: _ClassVar[int]
     id: int
     target: str
     method: str
     arguments: bytes
-    def __init__(self, id: _Optional[int] = ..., target: _Optional[str] = ..., method: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
+    contents: _containers.RepeatedCompositeFieldContainer[Content]
+    pipelined: bool
+    def __init__(self, id: _Optional[int] = ..., target: _Optional[str] = ..., method: _Optional[str] = ..., arguments: _Optional[bytes] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ..., pipelined: bool = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "value", "failure")
+    __slots__ = ("id", "value", "failure", "contents", "through")
     ID_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_FIELD_NUMBER: _ClassVar[int]
     id: int
     value: bytes
     failure: bytes
-    def __init__(self, id: _Optional[int] = ..., value: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
+    contents: _containers.RepeatedCompositeFieldContainer[Content]
+    through: int
+    def __init__(self, id: _Optional[int] = ..., value: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ..., through: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("reason",)
@@ -168,25 +224,37 @@ class Notice(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
 
 class End(_message.Message):
-    __slots__ = ("result", "failure")
+    __slots__ = ("result", "failure", "written", "checkpoint_id", "contents")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     result: bytes
     failure: bytes
-    def __init__(self, result: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
+    written: WrittenKeys
+    checkpoint_id: str
+    contents: _containers.RepeatedCompositeFieldContainer[Content]
+    def __init__(self, result: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., written: _Optional[_Union[WrittenKeys, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ...) -> None: ...
+
+class WrittenKeys(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("data", "last")
+    __slots__ = ("data",)
     DATA_FIELD_NUMBER: _ClassVar[int]
-    LAST_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    last: bool
-    def __init__(self, data: _Optional[bytes] = ..., last: bool = ...) -> None: ...
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class Reset(_message.Message):
-    __slots__ = ("kind", "reason")
+    __slots__ = ("kind", "reason", "retry_after")
     KIND_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
     kind: str
     reason: str
-    def __init__(self, kind: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    retry_after: float
+    def __init__(self, kind: _Optional[str] = ..., reason: _Optional[str] = ..., retry_after: _Optional[float] = ...) -> None: ...

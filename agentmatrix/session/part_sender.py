@@ -1,0 +1,102 @@
+"""The parts of a stream on their way from a host to its caller: when to go on, and when to wait.
+
+Two things make a host wait. Where a superstep begins it waits until the caller has taken the parts before, as a local
+generator does (see `SuperstepBoundary`). Within a superstep it goes on, until half of the run's credit is used up by
+parts that nobody takes; the other half is left for the requests and events of nodes at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from agentmatrix.errors import HostBusy
+from agentmatrix.stream_modes import SuperstepBoundary
+from agentmatrix.transport.base import FrameStream
+from agentmatrix.transport.flow import RUN_CREDIT
+
+if TYPE_CHECKING:
+    from agentmatrix.session.host_run import HostRun
+
+__all__ = ["PartSender", "async_room", "wait_for_room"]
+
+_FOR_PARTS: Final = RUN_CREDIT // 2
+_MOST_BACKLOG: Final = 64 << 20
+"""Bytes of a run that may wait for its caller where the code that sends them runs on an event loop and cannot wait."""
+
+
+def wait_for_room(frames: FrameStream, least: int = 1) -> None:
+    """Waits until a run may send, or until its stream is closed. On an event loop, where nothing may wait, it returns.
+
+    Raises:
+        HostBusy: on an event loop, when too much waits already.
+    """
+    if frames.room >= least:
+        return
+    if _on_event_loop():
+        if frames.room < -_MOST_BACKLOG:
+            raise HostBusy(f"the caller of this run reads too slowly: more than {_MOST_BACKLOG >> 20} MiB wait for it")
+        return
+    has_room = threading.Event()
+    frames.on_room(least, has_room.set)
+    has_room.wait()
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def async_room(frames: FrameStream, least: int) -> None:
+    """Waits until a run may send `least` bytes, or until its stream is closed."""
+    if frames.room >= least:
+        return
+    loop, has_room = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the task with it
+            loop.call_soon_threadsafe(has_room.set)
+
+    frames.on_room(least, wake)
+    await has_room.wait()
+
+
+class PartSender:
+    """Sends the parts of a stream; says when to wait for a credit of the caller."""
+
+    def __init__(self, run: HostRun, steps: SuperstepBoundary | None) -> None:
+        self.run, self.steps = run, steps
+        self._sent_since_credit = False
+
+    def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments to stream with."""
+        return kwargs if self.steps is None else self.steps.modes.kwargs
+
+    def wait(self) -> None:
+        """Waits until there is room for parts."""
+        wait_for_room(self.run.frames, _FOR_PARTS)
+
+    async def await_room(self) -> None:
+        """The same, awaited."""
+        await async_room(self.run.frames, _FOR_PARTS)
+
+    def send(self, part: Any) -> bool:
+        """Sends a part; returns whether to wait for a credit before the next."""
+        if self.steps is None:
+            self.run.send_part(part, more=False)
+            return True
+        part, visible, starts = self.steps.read(part)
+        if visible:
+            self.run.send_part(part, more=not starts)
+            self._sent_since_credit = True
+        elif starts and self._sent_since_credit:
+            self.run.send_part(None, more=False)
+        if not starts or not self._sent_since_credit:
+            return False
+        self._sent_since_credit = False
+        return True

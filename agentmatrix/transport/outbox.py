@@ -1,0 +1,370 @@
+"""The frames of many runs on their way out of a connection: order, fairness, credit of the peer, bytes under way.
+
+Any thread may put frames; the I/O thread takes messages. Frames are encoded before the lock is taken, which therefore
+covers only the moving of references and, in `take`, the choice of what goes next. Callbacks are called without it.
+
+A run whose peer gives no more credit is in none of the lines until there is more. Control frames of a run that has
+begun, which no credit bounds, go before its other frames: a cancel must not wait behind what the peer does not take.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from agentmatrix.errors import HostBusy
+from agentmatrix.transport.flow import RUN_CREDIT, ByteBudget, InFlight, OverBudget
+from agentmatrix.transport.framing import (
+    FRAMES_OF_A_MESSAGE,
+    EncodedFrame,
+    encode,
+    encoded_credit,
+    encoded_received,
+    encoded_run,
+    encoded_slice,
+    in_message,
+    slices,
+)
+from agentmatrix.wire.v1.run_pb2 import Frame
+
+__all__ = ["MESSAGE_BYTES", "Outbox"]
+
+MESSAGE_BYTES: Final = 1024 * 1024
+"""Bytes after which a message is full; it may exceed this by less than one frame or slice."""
+_ACKNOWLEDGE_EVERY: Final = 32 * 1024
+"""Bytes that are read before the peer is told of it in a message of its own. Less than what may always be under way."""
+_SMALL: Final = 4096
+"""Bytes of a frame that no budget counts."""
+_MOST_UNCOUNTED: Final = 20_000
+"""Frames without credit that may wait: a peer that asks for more answers than this does not read."""
+
+
+class _Queue:
+    """The frames that one run has still to send.
+
+    Attributes:
+        run: its number.
+        frames: encoded frames that need credit, and control frames of a run that has not begun, in order.
+        urgent: control frames, which need no credit.
+        slices: what is left of the large fields of the frame before.
+        sent: bytes that were sent and needed credit.
+        limit: the peer's credit.
+        queued: bytes in `frames` and `slices`.
+        budgeted: those of them that a budget counts.
+        credit: this side's credit to tell the peer; 0 when there is nothing to tell.
+        listed: whether it is in one of the outbox's lines.
+        closed: whether it goes when it is empty.
+        waiting: what to call when there is so much room.
+    """
+
+    __slots__ = (
+        *("budgeted", "closed", "credit", "frames", "limit", "listed", "queued"),
+        *("run", "sent", "slices", "urgent", "waiting"),
+    )
+
+    def __init__(self, run: int) -> None:
+        self.run = run
+        self.frames: deque[EncodedFrame] = deque()
+        self.urgent: deque[bytes] = deque()
+        self.slices: deque[memoryview] = deque()
+        self.sent, self.limit, self.queued, self.credit, self.budgeted = 0, RUN_CREDIT, 0, 0, 0
+        self.listed = self.closed = False
+        self.waiting: list[tuple[int, Callable[[], None]]] = []
+
+    @property
+    def room(self) -> int:
+        return self.limit - self.sent - self.queued
+
+    @property
+    def empty(self) -> bool:
+        return not (self.frames or self.urgent or self.slices or self.credit)
+
+    @property
+    def may_send(self) -> bool:
+        if self.urgent or self.credit:
+            return True
+        if not self.slices and not (self.frames and self.frames[0].counted):
+            return bool(self.frames)
+        return self.sent < self.limit
+
+
+class Outbox:
+    """Frames of many runs on their way out, in order within each run. Thread-safe.
+
+    Each message takes all small frames that are waiting and then slices of large ones, run after run, so that a large
+    frame delays the others by at most one message, and small frames do not keep a large one for ever.
+
+    Args:
+        wake: called, from the thread that sends, when `take` found nothing before and there is something now.
+        budget: the bytes that may wait here.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        budget: ByteBudget | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wake, self._budget, self._clock = wake, budget, clock
+        self._lock = threading.Lock()
+        self._queues: dict[int, _Queue] = {}
+        self._small: deque[_Queue] = deque()
+        self._bulky: deque[_Queue] = deque()
+        self._in_flight = InFlight()
+        self._waiting = False
+        self._received = self._told = 0
+        self._uncounted = 0
+
+    @property
+    def overfull(self) -> bool:
+        """Whether the peer asks for answers and does not read them."""
+        return self._uncounted > _MOST_UNCOUNTED
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits, not even for credit."""
+        with self._lock:
+            return all(queue.empty for queue in self._queues.values())
+
+    def open(self, run: int) -> None:
+        """A run begins."""
+        with self._lock:
+            self._queues.setdefault(run, _Queue(run))
+
+    def close(self, run: int) -> None:
+        """A run sends nothing more. What waits still goes out."""
+        with self._lock:
+            queue = self._queues.get(run)
+            if queue is None:
+                return
+            queue.closed = True
+            waiting, queue.waiting = queue.waiting, []
+            self._forget_if_done(queue)
+        _call(call for _, call in waiting)
+
+    def drop(self, run: int) -> None:
+        """What waits of a run goes out no more: its peer has left it."""
+        with self._lock:
+            queue = self._queues.pop(run, None)
+            if queue is None:
+                return
+            self._give(queue.budgeted)
+            self._uncounted -= len(queue.urgent) + sum(not frame.counted for frame in queue.frames)
+            queue.frames.clear()
+            queue.slices.clear()
+            queue.urgent.clear()
+            queue.queued = queue.budgeted = queue.credit = 0
+            waiting, queue.waiting = queue.waiting, []
+        _call(call for _, call in waiting)
+
+    def put(self, frame: Frame) -> None:
+        """Adds a frame behind the earlier ones of its run. The frame is used up.
+
+        Raises:
+            HostBusy: there is no room for it in the budget.
+        """
+        run, encoded = frame.run, encode(frame)
+        budgeted = self._take(encoded.size)
+        with self._lock:
+            queue = self._queues.get(run)
+            if queue is None:
+                queue = self._queues[run] = _Queue(run)
+                queue.closed = True  # a frame about a run that is not open, such as a refusal
+            queue.budgeted += budgeted
+            if encoded.counted or not queue.sent:
+                queue.frames.append(encoded)
+                queue.queued += encoded.size
+            else:
+                queue.urgent.append(encoded.data)
+            if not encoded.counted:
+                self._uncounted += 1
+            wake = self._list(queue)
+        if wake:
+            self._wake()
+
+    def give_credit(self, run: int, credit: int) -> None:
+        """Tells the peer how many bytes of a run it may have sent in all."""
+        with self._lock:
+            queue = self._queues.get(run)
+            if queue is None or credit <= queue.credit:
+                return
+            queue.credit = credit
+            wake = self._list(queue)
+        if wake:
+            self._wake()
+
+    def credited(self, run: int, credit: int) -> None:
+        """The peer gives credit."""
+        with self._lock:
+            queue = self._queues.get(run)
+            if queue is None or credit <= queue.limit:
+                return
+            queue.limit = credit
+            waiting = [call for least, call in queue.waiting if queue.room >= least]
+            queue.waiting = [(least, call) for least, call in queue.waiting if queue.room < least]
+            wake = self._list(queue)
+        _call(waiting)
+        if wake:
+            self._wake()
+
+    def acknowledge(self, size: int) -> None:
+        """This side has read so many more bytes of messages."""
+        with self._lock:
+            self._received += size
+            wake = self._waiting and self._received - self._told >= _ACKNOWLEDGE_EVERY
+            self._waiting = self._waiting and not wake
+        if wake:
+            self._wake()
+
+    def acknowledged(self, received: int) -> None:
+        """The peer has read so many bytes of messages in all."""
+        with self._lock:
+            self._in_flight.read(received, self._clock())
+            wake, self._waiting = self._waiting, False
+        if wake:
+            self._wake()
+
+    def room(self, run: int) -> int:
+        """Bytes that a run may send before it has to wait for its peer; negative for those that wait already."""
+        with self._lock:
+            queue = self._queues.get(run)
+            return RUN_CREDIT if queue is None or queue.closed else queue.room
+
+    def on_room(self, run: int, least: int, call: Callable[[], None]) -> None:
+        """Has something called once, from any thread, when the run may send `least` bytes, or never will."""
+        with self._lock:
+            queue = self._queues.get(run)
+            if queue is not None and not queue.closed and queue.room < least:
+                queue.waiting.append((least, call))
+                return
+        call()
+
+    def take(self) -> tuple[bytes, list[int]] | None:
+        """The next message with the runs whose frames are in it; None, and a `wake` to come, when nothing may go."""
+        with self._lock:
+            parts: list[bytes | memoryview] = []
+            runs: list[int] = []
+            if self._in_flight.room > 0 or self._in_flight.idle:
+                room = min(MESSAGE_BYTES, max(1, self._in_flight.room))
+                self._take_bulky(parts, runs, self._take_small(parts, runs, room), room)
+            if not parts and self._received - self._told < _ACKNOWLEDGE_EVERY:
+                self._waiting = True
+                return None
+            if self._received > self._told:
+                self._told = self._received
+                parts.append(encoded_received(self._received))
+            message = b"".join(parts)
+            if runs:
+                self._in_flight.write(len(message), self._clock())
+        return message, runs
+
+    def clear(self) -> None:
+        """Drops everything: the connection is lost."""
+        with self._lock:
+            runs = list(self._queues)
+        for run in runs:
+            self.drop(run)
+
+    # Under the lock.
+
+    def _take_small(self, parts: list[bytes | memoryview], runs: list[int], room: int) -> int:
+        size = 0
+        while self._small and size < room and len(runs) < FRAMES_OF_A_MESSAGE // 2:
+            queue = self._small.popleft()
+            queue.listed = False
+            while size < room and len(runs) < FRAMES_OF_A_MESSAGE // 2:
+                data = self._next_small(queue)
+                if data is None:
+                    break
+                runs.append(queue.run)
+                parts += (in_message(len(data)), data)
+                size += len(data)
+            self._list(queue)
+            self._forget_if_done(queue)
+        return size
+
+    def _next_small(self, queue: _Queue) -> bytes | None:
+        credit = encoded_credit(queue.credit) if queue.credit else b""
+        if queue.urgent:
+            data = queue.urgent.popleft()
+            self._uncounted -= 1
+        elif queue.frames and not queue.slices and (queue.sent < queue.limit or not queue.frames[0].counted):
+            frame = queue.frames.popleft()
+            data = frame.data
+            queue.queued -= len(data)
+            if frame.size > _SMALL:
+                self._give_sent(queue, len(data))
+            queue.slices.extend(slices(frame.bulk))
+            if frame.counted:
+                queue.sent += len(data) + len(credit)
+            else:
+                self._uncounted -= 1
+        elif credit:
+            data = encoded_run(queue.run)
+        else:
+            return None
+        queue.credit = 0
+        return data + credit
+
+    def _take_bulky(self, parts: list[bytes | memoryview], runs: list[int], size: int, room: int) -> None:
+        taken = 0  # one at least, however many small frames there are
+        while self._bulky and (size < room or not taken):
+            queue = self._bulky.popleft()
+            queue.listed = False
+            if not queue.slices or queue.sent >= queue.limit:
+                self._list(queue)
+                continue
+            piece = queue.slices.popleft()
+            head = encoded_slice(queue.run, piece)
+            runs.append(queue.run)
+            parts += (in_message(len(head) + len(piece)), head, piece)
+            queue.sent += len(head) + len(piece)
+            queue.queued -= len(piece)
+            self._give_sent(queue, len(piece))
+            self._list(queue)
+            self._forget_if_done(queue)
+            size, taken = size + len(piece), taken + 1
+
+    def _list(self, queue: _Queue) -> bool:
+        """Puts a queue into the line where it belongs; returns whether to wake the carrier."""
+        if not queue.listed and not queue.empty:
+            if queue.may_send:
+                queue.listed = True
+                bulky = queue.slices and not queue.urgent and not queue.credit
+                (self._bulky if bulky else self._small).append(queue)
+        wake = self._waiting and queue.listed
+        self._waiting = self._waiting and not wake
+        return wake
+
+    def _forget_if_done(self, queue: _Queue) -> None:
+        if queue.closed and queue.empty and self._queues.get(queue.run) is queue:
+            del self._queues[queue.run]
+
+    # The budget counts what is large; of small frames there are as many as credit allows.
+
+    def _take(self, size: int) -> int:
+        if self._budget is None or size <= _SMALL:
+            return 0
+        try:
+            self._budget.take(size)
+        except OverBudget as over:
+            raise HostBusy(f"a frame could not be sent: {over}") from None
+        return size
+
+    def _give(self, size: int) -> None:
+        if self._budget is not None and size:
+            self._budget.give(size)
+
+    def _give_sent(self, queue: _Queue, size: int) -> None:
+        size = min(size, queue.budgeted)
+        queue.budgeted -= size
+        self._give(size)
+
+
+def _call(waiting: Iterable[Callable[[], None]]) -> None:
+    for call in waiting:
+        call()

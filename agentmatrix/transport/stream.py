@@ -1,0 +1,161 @@
+"""One run of a connection: its frames both ways, the credit of its peer, and the memory of what has arrived.
+
+Threads: frames arrive on the I/O thread; a session sends and consumes on any thread. `_lock` guards the credit and the
+bytes that are held, and is not held while anything is called.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from agentmatrix.errors import ProtocolError
+from agentmatrix.transport.base import FrameReceiver
+from agentmatrix.transport.flow import CreditGrant
+from agentmatrix.transport.framing import BulkFields, is_counted
+from agentmatrix.wire.v1.run_pb2 import Frame
+
+if TYPE_CHECKING:
+    from agentmatrix.transport.multiplexer import Multiplexer
+
+__all__ = ["CreditedFrame", "MultiplexedStream"]
+
+_NONE: Final[Mapping[str, bytes]] = {}
+
+
+class MultiplexedStream:
+    """The frames of one run in a `Multiplexer`: a `FrameStream`.
+
+    Attributes:
+        receiver: gets the frames that arrive.
+        delivered: whether a frame of the run may have reached the peer.
+        owner: an object to keep alive as long as the run is open.
+        partial: a frame whose large fields are arriving.
+        partial_since: when the last of them came.
+        ended: whether the peer has sent the run's last frame, and expects nothing more.
+    """
+
+    __slots__ = (
+        *("_credit", "_held", "_lock", "_multiplexer"),
+        *("delivered", "ended", "owner", "partial", "partial_since", "receiver", "run"),
+    )
+
+    def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
+        self._multiplexer = multiplexer
+        self.run = run
+        self.receiver = receiver
+        self.delivered = self.ended = False
+        self.owner: object = None
+        self.partial: tuple[BulkFields, int] | None = None
+        self.partial_since = 0.0
+        self._credit = CreditGrant()
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def send(self, frame: Frame) -> None:
+        frame.run = self.run
+        self._multiplexer.send(frame)
+
+    @property
+    def room(self) -> int:
+        return self._multiplexer.outbox.room(self.run)
+
+    def on_room(self, least: int, call: Callable[[], None]) -> None:
+        self._multiplexer.outbox.on_room(self.run, least, call)
+
+    def reset(self, kind: str, reason: str) -> None:
+        self._multiplexer.reset(self.run, kind, reason)
+
+    def close(self) -> None:
+        self._multiplexer.close(self.run)
+
+    def arrived(self, frame: Frame, size: int) -> Frame | None:
+        """Takes a frame of the peer; returns the one that is whole now. On the I/O thread.
+
+        Raises:
+            ProtocolError: the peer had no credit for it, or it comes in the middle of another.
+            OverBudget: it announces more bytes than this side may hold.
+        """
+        counted = is_counted(frame)
+        with self._lock:
+            if counted and not self._credit.receive(size):
+                raise ProtocolError(f"the peer has sent more than the {self._credit.granted:,} bytes of its credit")
+        if frame.WhichOneof("body") == "chunk":
+            return self._add_slice(frame, size)
+        if counted and self.partial is not None:
+            raise ProtocolError("a frame came in the middle of another one's large fields")
+        if not frame.bulk:
+            return frame
+        fields = BulkFields(frame)
+        self._multiplexer.hold(fields.size)
+        with self._lock:
+            self._held += fields.size
+            self._credit.announce(fields.size)
+        self.partial, self.partial_since = (fields, size), self._multiplexer.clock()
+        self.give_credit()
+        return None
+
+    def _add_slice(self, frame: Frame, size: int) -> Frame | None:
+        if self.partial is None:
+            raise ProtocolError("a slice came of no frame")
+        fields, _ = self.partial
+        self.partial_since = self._multiplexer.clock()
+        with self._lock:
+            self._credit.consume(size - len(frame.chunk.data))  # the rest was granted when it was announced
+        return fields.frame if fields.add(frame.chunk.data) else None
+
+    def received(self, frame: Frame, size: int) -> CreditedFrame:
+        """A whole frame as the receiver gets it. `size` is the length of its last piece."""
+        bulk, large = 0, _NONE
+        if self.partial is not None and is_counted(frame):
+            (fields, size), self.partial = self.partial, None
+            bulk, large = fields.size, fields.values
+        return CreditedFrame(self, frame, size if is_counted(frame) else 0, bulk, large)
+
+    def consumed(self, size: int, bulk: int) -> None:
+        """A frame has been consumed. On any thread."""
+        with self._lock:
+            self._credit.consume(size, bulk)
+            held = min(bulk, self._held)  # 0 once the stream is gone
+            self._held -= held
+        if held:
+            self._multiplexer.release(held)
+        self.give_credit()
+
+    def give_credit(self) -> None:
+        """Tells the peer of its credit, when it is due."""
+        with self._lock:
+            credit = 0 if self.ended else self._credit.due()
+        if credit:
+            self._multiplexer.outbox.give_credit(self.run, credit)
+
+    def forget(self) -> None:
+        """The stream is gone: what is held for it is held no more."""
+        with self._lock:
+            held, self._held = self._held, 0
+        self.partial = self.owner = None
+        if held > 0:
+            self._multiplexer.release(held)
+
+
+class CreditedFrame:
+    """A frame that has arrived: a `ReceivedFrame`."""
+
+    __slots__ = ("_bulk", "_large", "_size", "_stream", "frame")
+
+    def __init__(
+        self, stream: MultiplexedStream, frame: Frame, size: int, bulk: int, large: Mapping[str, bytes]
+    ) -> None:
+        self.frame, self._large = frame, large
+        self._stream: MultiplexedStream | None = stream
+        self._size, self._bulk = size, bulk
+
+    def field(self, name: str) -> bytes:
+        value = self._large.get(name)
+        return getattr(getattr(self.frame, self.frame.WhichOneof("body") or ""), name) if value is None else value
+
+    def release(self) -> None:
+        stream, self._stream, self._large = self._stream, None, _NONE
+        if stream is not None and self._size:
+            stream.consumed(self._size, self._bulk)
