@@ -163,10 +163,18 @@ CALLS: list[tuple[Any, dict[str, Any]]] = [
 ]
 
 
+def answered(graph: Any, arguments: dict[str, Any]) -> Any:
+    """What the graph as a tool returns. Older releases of LangChain's tools take no state that is an object."""
+    try:
+        return graph.as_tool(name="s", description="S").invoke(arguments)
+    except AttributeError as error:
+        return type(error)
+
+
 @pytest.mark.parametrize(("schema", "arguments"), CALLS)
 def test_the_graph_is_given_the_same(hosted: Any, schema: Any, arguments: dict[str, Any]) -> None:
     local = graph_of(schema)
-    results = [graph.as_tool(name="s", description="S").invoke(arguments) for graph in (local, hosted(local))]
+    results = [answered(graph, arguments) for graph in (local, hosted(local))]
     assert results[1] == results[0]
 
 
