@@ -29,7 +29,7 @@ from agentmatrix.session.authorization import Authorization, Authorize
 from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.host_run import STOPPING, HostRun
 from agentmatrix.session.host_state import ExportedGraph, HostState
-from agentmatrix.session.places import RunPlaces
+from agentmatrix.session.run_limiter import RunLimiter
 from agentmatrix.session.schema_types import describe_types
 from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.session.version import spoken_version
@@ -166,7 +166,7 @@ class Host:
         if self._server is not None:
             return self
         self._stopped.clear()
-        loop, places = UserLoop(self._user_loop), RunPlaces(self._max_runs, self._max_caller_runs)
+        loop, places = UserLoop(self._user_loop), RunLimiter(self._max_runs, self._max_caller_runs)
         state = HostState(
             exported={name: self._export(graph) for name, graph in self.graphs.items()},
             version=spoken_version(),

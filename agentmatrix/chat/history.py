@@ -26,7 +26,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from agentmatrix.chat.transcript import id_in_transcript, is_go_on
 from agentmatrix.errors import BuildError, SpeakerError
 
-__all__ = ["History", "HistoryRule", "Shortened", "Summarizer", "Summary"]
+__all__ = ["History", "HistoryRule", "ShortenedHistory", "Summarizer", "Summary"]
 
 
 @runtime_checkable
@@ -62,7 +62,7 @@ class Summary(TypedDict):
     messages: list[Any]
 
 
-class Shortened(NamedTuple):
+class ShortenedHistory(NamedTuple):
     """The messages that are left, and the new summary among them, if one was made."""
 
     messages: list[BaseMessage]
@@ -101,7 +101,7 @@ class History:
         shared: list[BaseMessage] | None,
         summary: Summary | None,
         config: RunnableConfig,
-    ) -> Shortened:
+    ) -> ShortenedHistory:
         """The messages that a member is given.
 
         Args:
@@ -117,15 +117,15 @@ class History:
             update = self._rule.before_model({"messages": given}, None) if given else None
             return self._summed_up(seen, source, summary, update)
         if self._limit is not None:
-            return Shortened(self._trimmed(seen))
+            return ShortenedHistory(self._trimmed(seen))
         if isinstance(self._rule, Runnable):
-            return Shortened(_checked(self._rule.invoke(list(seen), config), seen))
+            return ShortenedHistory(_checked(self._rule.invoke(list(seen), config), seen))
         chosen: Any = self._rule(list(seen))  # type: ignore[operator]
         if inspect.isawaitable(chosen):
             if inspect.iscoroutine(chosen):
                 chosen.close()
             raise TypeError("history= is an async function: run this group with ainvoke or astream")
-        return Shortened(_checked(chosen, seen))
+        return ShortenedHistory(_checked(chosen, seen))
 
     async def ashorten(
         self,
@@ -133,7 +133,7 @@ class History:
         shared: list[BaseMessage] | None,
         summary: Summary | None,
         config: RunnableConfig,
-    ) -> Shortened:
+    ) -> ShortenedHistory:
         """The same as `shorten`, async."""
         seen = _without_go_on(seen)
         if isinstance(self._rule, Summarizer):
@@ -142,10 +142,10 @@ class History:
             update = await self._rule.abefore_model({"messages": given}, None) if given else None
             return self._summed_up(seen, source, summary, update)
         if isinstance(self._rule, Runnable):
-            return Shortened(_checked(await self._rule.ainvoke(list(seen), config), seen))
+            return ShortenedHistory(_checked(await self._rule.ainvoke(list(seen), config), seen))
         if self._limit is None and callable(self._rule):
             chosen: Any = self._rule(list(seen))
-            return Shortened(_checked(await chosen if inspect.isawaitable(chosen) else chosen, seen))
+            return ShortenedHistory(_checked(await chosen if inspect.isawaitable(chosen) else chosen, seen))
         return self.shorten(seen, shared, summary, config)
 
     def _trimmed(self, seen: list[BaseMessage]) -> list[BaseMessage]:
@@ -190,7 +190,7 @@ class History:
         source: Sequence[BaseMessage],
         summary: Summary | None,
         update: Mapping[str, Any] | None,
-    ) -> Shortened:
+    ) -> ShortenedHistory:
         """The messages with a summary in place of what it sums up.
 
         Args:
@@ -211,12 +211,12 @@ class History:
                 new = summary = Summary(until=gone[-1], messages=words)
         covered = {id_in_transcript(str(message.id)) for message in source[: _last_covered(source, summary) + 1]}
         if summary is None or not covered:
-            return Shortened(seen)
+            return ShortenedHistory(seen)
         front = {message.id for message in self._front(seen)}
         kept = {message.id for message in self._last_words_of_a_user(seen)}
         left_out = {m.id for m in seen if id_in_transcript(str(m.id)) in covered} - kept | front
         rest = [message for message in seen if message.id not in left_out]
-        return Shortened([*(m for m in seen if m.id in front), *summary["messages"], *rest], new)
+        return ShortenedHistory([*(m for m in seen if m.id in front), *summary["messages"], *rest], new)
 
 
 def _without_go_on(messages: list[BaseMessage]) -> list[BaseMessage]:

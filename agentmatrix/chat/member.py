@@ -33,7 +33,7 @@ from agentmatrix.chat.handoff import (
     whole_handoff,
     with_handoff_targets,
 )
-from agentmatrix.chat.history import History, Shortened
+from agentmatrix.chat.history import History, ShortenedHistory
 from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.reply import replied
@@ -242,7 +242,7 @@ class Member:
             return with_handoff_targets(config, self._settings.members), []
         return intercept_writes(config, "messages")
 
-    def _with_history(self, turn: Turn, short: Shortened) -> Turn:
+    def _with_history(self, turn: Turn, short: ShortenedHistory) -> Turn:
         """The turn with the messages that are left of it."""
         given = with_users_words(short.messages, remembers=turn.remembers)
         if turn.given and is_go_on(turn.given[-1]):

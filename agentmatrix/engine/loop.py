@@ -305,8 +305,8 @@ class SchedulerLoop(RecordedWritesLoop):
 
     def _emit_values(self, writes: Sequence[Write]) -> None:
         assert self.open_step is not None
-        final = {**self.channels, **self.open_step.scheduler.state.final()}
         if any(key in self._outputs for key, _ in writes):
+            final = {**self.channels, **self.open_step.scheduler.state.final()}
             self._emit("values", output_values, self.output_keys, final)
 
     def _start_ready(self) -> list[Task]:

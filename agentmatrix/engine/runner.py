@@ -23,7 +23,7 @@ from langgraph.errors import GraphInterrupt
 from agentmatrix.cancel_scope import CancelScope, current_scope
 from agentmatrix.engine.channels import is_record
 from agentmatrix.engine.listener import ListeningLoop
-from agentmatrix.engine.run_ends import Ends, each_once
+from agentmatrix.engine.task_exceptions import TaskExceptions, each_once
 from agentmatrix.errors import BoundError
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
@@ -149,10 +149,10 @@ class Runner(PregelRunner):
             started += yield from self._successors()
         return started
 
-    def _cancel_given_up(self, ready: deque[Task], at_work: dict[str, Any], ends: Ends) -> None:
+    def _cancel_given_up(self, ready: deque[Task], at_work: dict[str, Any], ended_with: TaskExceptions) -> None:
         """Cancel the tasks of losers. A local function in a thread runs out, and its result is dropped."""
         for id in self.loop.take_given_up():
-            ends.remove(id)
+            ended_with.remove(id)
             if (future := at_work.pop(id, None)) is not None:
                 future.cancel()
             if (scope := self._scopes.pop(id, None)) is not None:
@@ -184,32 +184,32 @@ class Runner(PregelRunner):
             tasks = following
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: queue.SimpleQueue[tuple[Task, BaseException | None] | None] = queue.SimpleQueue()
-        ends, at_work, waiter = Ends(loop), dict[str, Any](), None
+        ended_with, at_work, waiter = TaskExceptions(loop), dict[str, Any](), None
         ready = deque(self._drive(self._uncached(list(tasks))))
         loop.start_listening(lambda: ended.put(None))
         yield
         while True:
-            if loop.is_listening and not ends.stops:
+            if loop.is_listening and not ended_with.stops:
                 ready += self._drive(self._events(bool(ready or at_work)))
             if loop.given_up:
-                self._cancel_given_up(ready, at_work, ends)
-            if not (ready or at_work or self._waits_on(ends)):
-                if ends.is_empty and loop.goes_on():
+                self._cancel_given_up(ready, at_work, ended_with)
+            if not (ready or at_work or self._waits_on(ended_with)):
+                if ended_with.is_empty and loop.goes_on():
                     ready += self._drive(self._uncached(loop.next_step() or []))
                     continue
                 break
             if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                 task = ready.popleft()
-                ready += self._end(task, self._run(task, options), ends)
+                ready += self._end(task, self._run(task, options), ended_with)
                 yield
                 continue
-            while ready and not ends.stops:
+            while ready and not ended_with.stops:
                 task = ready.popleft()
                 at_work[task.id] = future = loop.submit_activation(
                     self._run_in_scope, task, options, __reraise_on_exit__=False
                 )
                 future.add_done_callback(functools.partial(_tell, ended, task))
-            if ends.stops and not ends.waits_for(at_work):
+            if ended_with.stops and not ended_with.waits_for(at_work):
                 break
             if get_waiter is not None and (waiter is None or waiter.done()):
                 waiter = get_waiter()
@@ -217,14 +217,14 @@ class Runner(PregelRunner):
             with contextlib.suppress(queue.Empty):
                 end = ended.get(timeout=loop.seconds_to_timer())
                 if end is not None and at_work.pop(end[0].id, None) is not None:
-                    ready += self._end(*end, ends)
+                    ready += self._end(*end, ended_with)
             yield
         yield
-        ends.raise_first()
+        ended_with.raise_first()
 
-    def _waits_on(self, ends: Ends) -> bool:
+    def _waits_on(self, ended_with: TaskExceptions) -> bool:
         """Whether to wait for something from outside, though nothing is at work."""
-        return not ends.stops and not self.loop.rests() and self.loop.awaits_event(at_work=False)
+        return not ended_with.stops and not self.loop.rests() and self.loop.awaits_event(at_work=False)
 
     def _run_in_scope(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         """Run one task in a thread of its own, where what it waits for can be cancelled."""
@@ -252,11 +252,11 @@ class Runner(PregelRunner):
         handler = self.loop.schedule_error_handler(*refused) if routed else None
         return self._run(handler, options) if handler is not None else refused[1]
 
-    def _end(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
+    def _end(self, task: Task, error: BaseException | None, ended_with: TaskExceptions) -> Sequence[Task]:
         if error is not None:
-            ends.add(task, error)
+            ended_with.add(task, error)
             return ()
-        if ends.stops:
+        if ended_with.stops:
             return ()
         return self._drive(self._successors()) if self.loop.waits_to_start else self.loop.take_started() or ()
 
@@ -296,27 +296,27 @@ class Runner(PregelRunner):
             tasks = following
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: asyncio.Queue[tuple[Task, BaseException | None] | None] = asyncio.Queue()
-        ends, at_work, waiter = Ends(loop), dict[str, Any](), None
+        ended_with, at_work, waiter = TaskExceptions(loop), dict[str, Any](), None
         ready = deque(await self._adrive(self._uncached(list(tasks))))
         loop.start_listening(_waker(ended))
         yield
         try:
             while True:
-                if loop.is_listening and not ends.stops:
+                if loop.is_listening and not ended_with.stops:
                     ready += await self._adrive(self._events(bool(ready or at_work)))
                 if loop.given_up:
-                    self._cancel_given_up(ready, at_work, ends)
-                if not (ready or at_work or self._waits_on(ends)):
-                    if ends.is_empty and loop.goes_on():
+                    self._cancel_given_up(ready, at_work, ended_with)
+                if not (ready or at_work or self._waits_on(ended_with)):
+                    if ended_with.is_empty and loop.goes_on():
                         ready += await self._adrive(self._uncached(loop.next_step() or []))
                         continue
                     break
                 if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                     task = ready.popleft()
-                    ready += await self._aend(task, await self._arun(task, options), ends)
+                    ready += await self._aend(task, await self._arun(task, options), ended_with)
                     yield
                     continue
-                while ready and not ends.stops:
+                while ready and not ended_with.stops:
                     task = ready.popleft()
                     at_work[task.id] = future = loop.submit_activation(
                         self._arun,
@@ -327,7 +327,7 @@ class Runner(PregelRunner):
                         __reraise_on_exit__=False,
                     )
                     future.add_done_callback(functools.partial(_tell_async, ended, task))
-                if ends.stops and not ends.waits_for(at_work):
+                if ended_with.stops and not ended_with.waits_for(at_work):
                     break
                 if get_waiter is not None and (waiter is None or waiter.done()):
                     waiter = get_waiter()
@@ -336,13 +336,13 @@ class Runner(PregelRunner):
                     async with asyncio.timeout(loop.seconds_to_timer()):
                         end = await ended.get()
                     if end is not None and at_work.pop(end[0].id, None) is not None:
-                        ready += await self._aend(*end, ends)
+                        ready += await self._aend(*end, ended_with)
                 yield
         finally:
             for future in at_work.values():
                 future.cancel()
         yield
-        ends.raise_first()
+        ended_with.raise_first()
 
     async def _arun(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         activation = self._activation_of(task, options)
@@ -357,11 +357,11 @@ class Runner(PregelRunner):
         handler = await self.loop.aschedule_error_handler(*refused) if routed else None
         return await self._arun(handler, options) if handler is not None else refused[1]
 
-    async def _aend(self, task: Task, error: BaseException | None, ends: Ends) -> Sequence[Task]:
+    async def _aend(self, task: Task, error: BaseException | None, ended_with: TaskExceptions) -> Sequence[Task]:
         if error is not None:
-            ends.add(task, error)
+            ended_with.add(task, error)
             return ()
-        if ends.stops:
+        if ended_with.stops:
             return ()
         return await self._adrive(self._successors()) if self.loop.waits_to_start else self.loop.take_started() or ()
 

@@ -16,10 +16,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from agentmatrix.engine.channels import RUN
 from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.execution import CONTROL_WRITES
+from agentmatrix.scheduling.scheduled_activation import Write
 
 __all__ = ["explained_put", "explained_put_writes"]
 
-Write = tuple[str, Any]
 _GO_ON = "The thread stands as it was last kept: once that is mended, invoke(None, config) goes on from there"
 
 

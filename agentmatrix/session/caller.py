@@ -37,9 +37,9 @@ from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
 from agentmatrix.session.event_scope import check_command, check_states
-from agentmatrix.session.places import TICKETS
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
+from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.transport.base import FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec

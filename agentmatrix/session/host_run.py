@@ -45,8 +45,8 @@ from agentmatrix.session.event_encoding import encode_event
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.part_sender import PartSender, wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
-from agentmatrix.session.places import TICKETS, Place
 from agentmatrix.session.protocol import HostProtocol
+from agentmatrix.session.run_limiter import TICKETS, RunSlot
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
@@ -87,7 +87,7 @@ class HostRun:
         self._task: asyncio.Task[Any] | None = None
         self._loop = host.loop
         self._timer: asyncio.TimerHandle | None = None
-        self._place: Place | None = None
+        self._place: RunSlot | None = None
         self._is_watched = False
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""

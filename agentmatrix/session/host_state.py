@@ -19,9 +19,9 @@ from agentmatrix.errors import AgentNotFound, HostBusy, VersionMismatch
 from agentmatrix.pregel.config_values import event_loop_of
 from agentmatrix.session.authorization import Authorization
 from agentmatrix.session.checkpointer import plain_config
-from agentmatrix.session.places import Place, RunPlaces
+from agentmatrix.session.run_limiter import RunLimiter, RunSlot
 from agentmatrix.session.thread_scope import scoped_graph
-from agentmatrix.session.user_loop import LoopWatch
+from agentmatrix.session.user_loop import LoopMonitor
 from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -86,8 +86,8 @@ class HostState:
     workers: Executor
     services: Executor
     loop: asyncio.AbstractEventLoop
-    watch: LoopWatch
-    places: RunPlaces
+    watch: LoopMonitor
+    places: RunLimiter
     answer_timeout: float | None = None
     allow_version_skew: bool = False
     authorization: Authorization = field(default_factory=Authorization)
@@ -96,7 +96,7 @@ class HostState:
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
 
-    def admit(self, start: pb.Start, caller: str, user: Identity | None = None) -> tuple[ExportedGraph, Place]:
+    def admit(self, start: pb.Start, caller: str, user: Identity | None = None) -> tuple[ExportedGraph, RunSlot]:
         """The graph and the place for a new run of a caller.
 
         Raises:

@@ -1,7 +1,7 @@
 """The event loop on which a host runs async code: its own, in a thread of its own, or one of its user.
 
 All async code of a host runs on one loop, so that one client of a model, which belongs to the loop that it was made on,
-serves all graphs. A node that blocks the loop holds up all async runs: `LoopWatch` names it in a log line.
+serves all graphs. A node that blocks the loop holds up all async runs: `LoopMonitor` names it in a log line.
 
 Threads: the watch has a thread of its own, which sleeps while no async run is at work. `_SERVED` is changed by atomic
 operations only.
@@ -18,7 +18,7 @@ from typing import Final
 from agentmatrix.errors import HostError
 from agentmatrix.pregel.node_functions import node_on_stack
 
-__all__ = ["LoopWatch", "UserLoop", "check_not_on_own_loop"]
+__all__ = ["LoopMonitor", "UserLoop", "check_not_on_own_loop"]
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class UserLoop:
         self.loop = loop or asyncio.new_event_loop()
         self._address: str | None = None
         self._stopping = False
-        self.watch = LoopWatch(self.loop)
+        self.watch = LoopMonitor(self.loop)
         if self._is_own:
             threading.Thread(target=self._run, name="agentmatrix-loop", daemon=True).start()
 
@@ -92,7 +92,7 @@ def _plain(address: str) -> str:
     return address.replace("localhost:", "127.0.0.1:").removeprefix("inproc://")
 
 
-class LoopWatch:
+class LoopMonitor:
     """Logs which node blocks an event loop.
 
     Args:

@@ -1,7 +1,7 @@
 """How much may be under way, and how much may be held: the bounds of a connection in bytes, free of I/O.
 
-Three bounds, since each protects something else. `InFlight` bounds what was written and not yet read by the peer, by
-the time that it takes: so pings pass on a slow link. `CreditGrant` bounds what a peer may send in one run and the
+Three bounds, since each protects something else. `BytesInFlight` bounds what was written and not yet read by the peer,
+by the time that it takes: so pings pass on a slow link. `CreditGrant` bounds what a peer may send in one run and the
 session has not consumed: so a slow reader slows its run, and no other. `ByteBudget` bounds what a run, a caller and a
 process hold in all, whatever peers announce.
 """
@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from typing import Final
 
-__all__ = ["RUN_CREDIT", "ByteBudget", "CreditGrant", "InFlight", "OverBudget"]
+__all__ = ["RUN_CREDIT", "ByteBudget", "CreditGrant", "BytesInFlight", "BudgetExceeded"]
 
 MIB: Final = 1 << 20
 
@@ -27,7 +27,7 @@ _QUICK, _SLOW = 0.25, 1.0
 """Seconds until written bytes have been read, below which more, above which fewer may be under way."""
 
 
-class InFlight:
+class BytesInFlight:
     """How many bytes of messages may be under way. Grows while they are read quickly, shrinks when they are not.
 
     Not thread-safe: the outbox that uses it has a lock.
@@ -123,7 +123,7 @@ class CreditGrant:
         self._ahead = kept
 
 
-class OverBudget(Exception):
+class BudgetExceeded(Exception):
     """Bytes that a budget does not allow; the text says which budget."""
 
 
@@ -148,18 +148,18 @@ class ByteBudget:
         """Bytes are to be held.
 
         Raises:
-            OverBudget: there is no room for them, here or in a wider budget; nothing was taken.
+            BudgetExceeded: there is no room for them, here or in a wider budget; nothing was taken.
         """
         with self._lock:
             if self.held + size > self._limit:
-                raise OverBudget(
+                raise BudgetExceeded(
                     f"{self._what} {self.held:,} bytes, and {size:,} more are over its {self._limit:,} ({self._option})"
                 )
             self.held += size
         if self._within is not None:
             try:
                 self._within.take(size)
-            except OverBudget:
+            except BudgetExceeded:
                 self._give_back(size)
                 raise
 

@@ -32,8 +32,8 @@ ACCEPTED = ("agentmatrix-wire", "1")
 _METADATA_BYTES = 16 * 1024
 
 # Pings find a dead peer within 13 seconds. They pass on a slow link, since the bytes under way are bounded by the time
-# that they take (`flow.InFlight`). Both ends have to agree: a server that does not expect them cuts silent streams with
-# "too many pings".
+# that they take (`flow.BytesInFlight`). Both ends have to agree: a server that does not expect them cuts silent
+# streams with "too many pings".
 _PING_EVERY_MS = 5_000
 _PING_ANSWER_MS = 8_000
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable, ProtocolError
 from agentmatrix.transport.base import FrameReceiver, FrameStream, ReceivedFrame
-from agentmatrix.transport.flow import ByteBudget, OverBudget
+from agentmatrix.transport.flow import BudgetExceeded, ByteBudget
 from agentmatrix.transport.framing import decode
 from agentmatrix.transport.outbox import Outbox
 from agentmatrix.transport.stream import MultiplexedStream
@@ -144,7 +144,7 @@ class Multiplexer:
 
         Raises:
             ProtocolError: they are more than a frame may have.
-            OverBudget: they are more than may be held.
+            BudgetExceeded: they are more than may be held.
         """
         if size > self._limit:
             raise ProtocolError(f"a frame is larger than the {self._limit:,} bytes that this side accepts")
@@ -185,7 +185,7 @@ class Multiplexer:
                 self._receive(frame, size)
             except ProtocolError as error:
                 self._abort(frame.run, "protocol", error)
-            except OverBudget as over:
+            except BudgetExceeded as over:
                 self._abort(frame.run, "bound", HostBusy(str(over)))
             except Exception as error:
                 _logger.exception("a run failed to take a frame")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from agentmatrix.errors import HostBusy
-from agentmatrix.transport.flow import RUN_CREDIT, ByteBudget, InFlight, OverBudget
+from agentmatrix.transport.flow import RUN_CREDIT, BudgetExceeded, ByteBudget, BytesInFlight
 from agentmatrix.transport.framing import (
     FRAMES_OF_A_MESSAGE,
     EncodedFrame,
@@ -114,7 +114,7 @@ class Outbox:
         self._queues: dict[int, _Queue] = {}
         self._small: deque[_Queue] = deque()
         self._bulky: deque[_Queue] = deque()
-        self._in_flight = InFlight()
+        self._in_flight = BytesInFlight()
         self._waiting = False
         self._received = self._told = 0
         self._uncounted = 0
@@ -351,7 +351,7 @@ class Outbox:
             return 0
         try:
             self._budget.take(size)
-        except OverBudget as over:
+        except BudgetExceeded as over:
             raise HostBusy(f"a frame could not be sent: {over}") from None
         return size
 

@@ -75,7 +75,7 @@ class MultiplexedStream:
 
         Raises:
             ProtocolError: the peer had no credit for it, or it comes in the middle of another.
-            OverBudget: it announces more bytes than this side may hold.
+            BudgetExceeded: it announces more bytes than this side may hold.
         """
         counted = is_counted(frame)
         with self._lock:

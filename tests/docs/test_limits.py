@@ -11,7 +11,7 @@ import typer
 
 from agentmatrix import Host
 from agentmatrix.cli.serve import serve
-from agentmatrix.session.places import RunPlaces
+from agentmatrix.session.run_limiter import RunLimiter
 from agentmatrix.transport.framing import FRAMES_OF_A_MESSAGE
 from agentmatrix.transport.options import ServerOptions
 
@@ -42,7 +42,7 @@ def test_the_defaults_are_those_of_the_page() -> None:
     said = {row[0]: row[1] for row in ROWS}
     host, server = inspect.signature(Host).parameters, ServerOptions()
     assert said["runs at a time, of all callers"] == f"{default_of(host, 'max_runs'):,}"
-    assert said["runs that a run of this host starts here"] == f"{RunPlaces(1).most_of_all - 1} times `max_runs`"
+    assert said["runs that a run of this host starts here"] == f"{RunLimiter(1).most_of_all - 1} times `max_runs`"
     assert said["callers (processes) connected"] == f"{default_of(host, 'max_streams'):,}"
     assert said["streams over one connection"] == str(server.max_caller_streams)
     assert said["seconds until a new connection starts a run"] == f"{default_of(host, 'start_timeout'):g}"

@@ -14,7 +14,7 @@ from langgraph.types import Command, interrupt
 
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.errors import HostError
-from agentmatrix.session.user_loop import LoopWatch
+from agentmatrix.session.user_loop import LoopMonitor
 
 
 class Text(TypedDict, total=False):
@@ -141,7 +141,7 @@ def test_a_loop_that_is_only_slow_to_wake_names_nobody(caplog: pytest.LogCapture
         waits.append(seconds)
         return len(waits) > 1
 
-    watch = LoopWatch(loop, wait)
+    watch = LoopMonitor(loop, wait)
     watch.look()  # the loop does not run: nothing holds it
     assert len(waits) == 2 and not caplog.records
     loop.close()

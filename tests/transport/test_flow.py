@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentmatrix.errors import HostBusy
-from agentmatrix.transport.flow import RUN_CREDIT, ByteBudget, CreditGrant, InFlight, OverBudget
+from agentmatrix.transport.flow import RUN_CREDIT, BudgetExceeded, ByteBudget, BytesInFlight, CreditGrant
 from agentmatrix.transport.framing import decode
 from agentmatrix.transport.outbox import Outbox
 from agentmatrix.wire.v1.run_pb2 import Frame
@@ -103,7 +103,7 @@ def test_bytes_under_way_are_few_on_a_slow_link_and_many_on_a_quick_one() -> Non
 
 
 def test_a_peer_cannot_claim_to_have_read_what_was_not_written() -> None:
-    flight = InFlight()
+    flight = BytesInFlight()
     flight.write(100, 0.0)
     for claimed in (101, 2**63, 0):
         flight.read(claimed, 1.0)
@@ -179,9 +179,9 @@ def test_a_budget_counts_in_the_wider_ones_and_says_which_is_used_up() -> None:
     caller = ByteBudget(800, "the host holds for this caller", "max_caller_bytes", process)
     other = ByteBudget(800, "the host holds for this caller", "max_caller_bytes", process)
     caller.take(700)
-    with pytest.raises(OverBudget, match=r"caller 700 bytes, and 101 more are over its 800 \(max_caller_bytes\)"):
+    with pytest.raises(BudgetExceeded, match=r"caller 700 bytes, and 101 more are over its 800 \(max_caller_bytes\)"):
         caller.take(101)
-    with pytest.raises(OverBudget, match=r"max_bytes\)"):
+    with pytest.raises(BudgetExceeded, match=r"max_bytes\)"):
         other.take(301)
     assert (process.held, caller.held, other.held) == (700, 700, 0)
     caller.give(700)

@@ -19,7 +19,7 @@ from typing import Final
 
 from agentmatrix.errors import HostBusy
 
-__all__ = ["TICKETS", "Place", "RunPlaces"]
+__all__ = ["TICKETS", "RunSlot", "RunLimiter"]
 
 TICKETS: ContextVar[tuple[str, ...]] = ContextVar("agentmatrix_tickets", default=())
 """The tickets of the runs that the code of this context runs in, outermost first."""
@@ -29,7 +29,7 @@ _NESTED: Final = 8
 _MOST_TICKETS: Final = 64
 
 
-class Place:
+class RunSlot:
     """The place of a run, alone or with the other runs of its tree.
 
     Args:
@@ -41,7 +41,7 @@ class Place:
 
     __slots__ = ("_caller", "_is_root", "_left", "_places", "ticket")
 
-    def __init__(self, places: RunPlaces, caller: str, ticket: str, *, is_root: bool) -> None:
+    def __init__(self, places: RunLimiter, caller: str, ticket: str, *, is_root: bool) -> None:
         self._places, self._caller, self.ticket, self._is_root = places, caller, ticket, is_root
         self._left = False
 
@@ -56,7 +56,7 @@ class Place:
             self._places._leave(self._caller, self.ticket, self._is_root)
 
 
-class RunPlaces:
+class RunLimiter:
     """Gives places to runs.
 
     Args:
@@ -76,7 +76,7 @@ class RunPlaces:
         """Runs at a time with those that are nested in others."""
         return self.most * (1 + _NESTED)
 
-    def enter(self, caller: str, shown: Iterable[str] = ()) -> Place:
+    def enter(self, caller: str, shown: Iterable[str] = ()) -> RunSlot:
         """The place for a new run.
 
         Args:
@@ -90,7 +90,7 @@ class RunPlaces:
             ticket = next((ticket for ticket in shown if ticket in self._trees), None)
             if ticket is not None:
                 self._enter_tree()
-                return Place(self, caller, ticket, is_root=False)
+                return RunSlot(self, caller, ticket, is_root=False)
             if self._callers.total() >= self.most:
                 raise HostBusy(f"the host runs {self.most} runs already, as many as it may; see --max-runs")
             if self._callers[caller] >= self.most_of_a_caller:
@@ -101,7 +101,7 @@ class RunPlaces:
             self._callers[caller] += 1
             ticket = secrets.token_hex(16)
             self._trees.add(ticket)
-        return Place(self, caller, ticket, is_root=True)
+        return RunSlot(self, caller, ticket, is_root=True)
 
     def _enter_tree(self) -> None:
         if self._nested >= self.most * _NESTED:

@@ -12,10 +12,10 @@ from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.pregel.execution import Task
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
-__all__ = ["Ends", "each_once"]
+__all__ = ["TaskExceptions", "each_once"]
 
 
-class Ends:
+class TaskExceptions:
     """What has ended a run: errors, commands to the parent graph, questions.
 
     Of several that meet the first in canonical order counts.

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentmatrix.errors import HostBusy
-from agentmatrix.session.places import Place, RunPlaces
+from agentmatrix.session.run_limiter import RunLimiter, RunSlot
 
 
 def test_more_runs_than_there_are_places_are_refused_until_one_leaves() -> None:
-    places = RunPlaces(2)
+    places = RunLimiter(2)
     first = places.enter("a")
     places.enter("b")
     with pytest.raises(HostBusy, match="runs 2 runs already.*--max-runs"):
@@ -24,7 +24,7 @@ def test_more_runs_than_there_are_places_are_refused_until_one_leaves() -> None:
 
 
 def test_one_caller_does_not_take_all() -> None:
-    places = RunPlaces(10, 3)
+    places = RunLimiter(10, 3)
     held = [places.enter("greedy") for _ in range(3)]
     with pytest.raises(HostBusy, match="3 runs of this caller.*--max-caller-runs"):
         places.enter("greedy")
@@ -34,7 +34,7 @@ def test_one_caller_does_not_take_all() -> None:
 
 
 def test_a_tree_holds_its_place_at_any_depth() -> None:
-    places = RunPlaces(2)
+    places = RunLimiter(2)
     roots = [places.enter("caller"), places.enter("caller")]
     for root in roots:
         shown = root.tickets(())
@@ -47,7 +47,7 @@ def test_a_tree_holds_its_place_at_any_depth() -> None:
 
 
 def test_a_ticket_is_of_one_host_and_lasts_as_long_as_its_tree() -> None:
-    here, there = RunPlaces(1), RunPlaces(1)
+    here, there = RunLimiter(1), RunLimiter(1)
     root = here.enter("caller")
     far = there.enter("here", root.tickets(()))
     back = here.enter("there", far.tickets(root.tickets(())))  # over another host, and back
@@ -62,7 +62,7 @@ def test_a_ticket_is_of_one_host_and_lasts_as_long_as_its_tree() -> None:
 
 
 def test_trees_have_a_bound_too() -> None:
-    places = RunPlaces(1)
+    places = RunLimiter(1)
     shown = places.enter("caller").tickets(())
     for _ in range(8):
         places.enter("caller", shown)
@@ -73,7 +73,7 @@ def test_trees_have_a_bound_too() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "nest", "leave"]), st.integers(0, 9)), max_size=60))
 def test_places_are_neither_lost_nor_made(script: list[tuple[str, int]]) -> None:
-    places, held = RunPlaces(3, 2), list[tuple[Place, bool]]()
+    places, held = RunLimiter(3, 2), list[tuple[RunSlot, bool]]()
     for step, number in script:
         try:
             if step == "enter":
