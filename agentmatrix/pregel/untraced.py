@@ -15,6 +15,8 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
+from agentmatrix.pregel.token_usage import without_token_usage
+
 __all__ = ["UntracedSequence", "is_watched", "untraced_node"]
 
 
@@ -57,8 +59,8 @@ def _without_run(config: RunnableConfig | None) -> RunnableConfig:
 
 
 def is_watched(manager: Any) -> bool:
-    """Whether a run has a handler of callbacks, of its own or for its nodes."""
-    return manager is None or bool(manager.handlers or manager.inheritable_handlers)
+    """Whether a run has a handler of callbacks that hears of nodes, of its own or for them."""
+    return manager is None or bool(without_token_usage([*manager.handlers, *manager.inheritable_handlers]))
 
 
 def untraced_node(node: Any) -> Any:

@@ -36,6 +36,7 @@ from agentmatrix.pregel.compiled_graph import branch_channel
 from agentmatrix.pregel.config_values import new_scratchpad, set_current_config
 from agentmatrix.pregel.pending_writes import SAVED
 from agentmatrix.pregel.task_config import loop_of, namespace_of
+from agentmatrix.pregel.untraced import is_watched
 
 __all__ = ["LoopHandle", "VirtualTask", "reraise_interrupt", "seconds_since_question"]
 
@@ -88,7 +89,7 @@ class LoopHandle:
     def is_watched(self) -> bool:
         """Whether callbacks or a stream follow each run of a node."""
         modes = self._modes
-        return bool(self.loop.manager and self.loop.manager.handlers) or not modes <= _PLAIN
+        return bool(self.loop.manager and is_watched(self.loop.manager)) or not modes <= _PLAIN
 
     @property
     def is_followed(self) -> bool:

@@ -38,6 +38,7 @@ from agentmatrix.pregel.callback_handlers import (
     stream_handler_kind,
     stream_handler_state,
 )
+from agentmatrix.pregel.token_usage import without_token_usage
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
@@ -124,7 +125,7 @@ class CallerCallbacks:
         inherited = {**(config.get("metadata") or {}), **manager.metadata, **manager.inheritable_metadata}
         self._scope = EventScope(scope, manager.parent_run_id, inherited)
         self.packed: dict[str, Any] = {
-            "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers),
+            "handlers": self._pack_handlers(without_token_usage(manager.handlers), manager.inheritable_handlers),
             "parent_run_id": manager.parent_run_id,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),

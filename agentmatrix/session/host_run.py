@@ -15,11 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import threading
 from typing import Any, Final
 
-from langgraph.errors import GraphBubbleUp, GraphDrained
+from langgraph.errors import GraphDrained
 
 from agentmatrix.errors import (
     AgentMatrixError,
@@ -34,6 +33,7 @@ from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
+from agentmatrix.pregel.token_usage import counting_tokens
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
 from agentmatrix.session.authorization import public_verb
@@ -47,6 +47,7 @@ from agentmatrix.session.part_sender import PartSender, wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.run_limiter import TICKETS, RunSlot
+from agentmatrix.session.run_record import CALLER_LOST, DEADLINE, STOPPING, RunRecord, outcome_of
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
@@ -58,10 +59,6 @@ from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "HostRun"]
 
-_logger = logging.getLogger(__name__)
-
-STOPPING: Final = "the host is stopping"
-"""The reason to stop a run by which its caller is told that the host was lost."""
 _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
 
@@ -93,6 +90,7 @@ class HostRun:
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
         self._verb = ""
+        self.record = RunRecord("", "", "", caller)
 
     # FrameReceiver: called on the I/O thread.
 
@@ -114,6 +112,7 @@ class HostRun:
         elif kind == "cancel":
             self.stop(frame.cancel.reason)
         elif kind == "signal":
+            self.record.signals += 1
             self.signals.receive(received)
         elif kind == "notice" and frame.notice.kind == "drain":
             self.host.services.submit(self._decode_drain, received)
@@ -124,11 +123,12 @@ class HostRun:
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
             self.protocol.lost()
-        self.stop(str(error))
+        self.stop(CALLER_LOST)
         self._requests.fail(error)
 
     def _start(self, received: ReceivedFrame) -> None:
-        start = received.frame.start
+        start, record = received.frame.start, self.record
+        record.agent, record.verb, record.run_id = start.agent, public_verb(start.verb), start.id
         try:
             host_verbs.check_verb(start.verb)
             if not start.timeout >= 0.0:
@@ -137,14 +137,17 @@ class HostRun:
         except AgentMatrixError as error:
             self._end(failure=error)
             self.frames.close()
+            record.end("refused", error)
+            self.host.observers.on_end(record)
             return
         self.codec, self._replies = exported.codec, exported.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
             self._send(self.protocol.accept())
+        self.host.observers.on_begin(record)
         if 0 < start.timeout < _LONGEST_TIMEOUT:
-            self._timer = io_thread().loop.call_later(start.timeout, self.stop, "deadline")
+            self._timer = io_thread().loop.call_later(start.timeout, self.stop, DEADLINE)
         if exported.is_async_only and start.verb in ("invoke", "stream"):
             start.verb = f"a{start.verb}"
         if start.verb.startswith("a"):
@@ -245,7 +248,7 @@ class HostRun:
     def _run(self, start: pb.Start, exported: ExportedGraph) -> None:
         try:
             self._show_tickets(start)
-            with tracing.continued(start.trace):
+            with tracing.continued(start.trace), counting_tokens(self.record.usage):
                 result = self._result(start, exported)
             self._check_not_truncated()
             self._await_pipelined()
@@ -265,7 +268,7 @@ class HostRun:
             self.host.watch.enter()
         try:
             self._show_tickets(start)
-            with tracing.continued(start.trace):
+            with tracing.continued(start.trace), counting_tokens(self.record.usage):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
             await self._aawait_pipelined()
@@ -318,6 +321,7 @@ class HostRun:
             kwargs["config"] = self.config.config
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], self.codec)
+            self.record.name(self.config.config)
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
             if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
@@ -403,8 +407,8 @@ class HostRun:
                 encoded = self.codec.encode(encodable_result(result), "result")
             except BaseException as error:
                 failure = error
-        if isinstance(failure, Exception) and not isinstance(failure, GraphBubbleUp):
-            _logger.info("%s failed", self._verb or "a run", exc_info=failure)  # callers may not get the traceback
+        if self._place is not None:
+            self.record.end(outcome_of(failure, result, self._stop_reason), failure)
         broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
         with self._lock:
             try:
@@ -422,7 +426,7 @@ class HostRun:
                 "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. "
                 + RESUME_ADVICE
             )
-        if self._stop_reason == "deadline":
+        if self._stop_reason == DEADLINE:
             return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")
         return failure
 
@@ -437,3 +441,5 @@ class HostRun:
         if self._place is not None:
             self._place.leave()
         self.frames.close()
+        self.record.bytes_in, self.record.bytes_out = self.frames.bytes_in, self.frames.bytes_out
+        self.host.observers.on_end(self.record)

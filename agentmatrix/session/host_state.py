@@ -20,6 +20,7 @@ from agentmatrix.pregel.config_values import event_loop_of
 from agentmatrix.session.authorization import Authorization
 from agentmatrix.session.checkpointer import plain_config
 from agentmatrix.session.run_limiter import RunLimiter, RunSlot
+from agentmatrix.session.run_record import RunObservers
 from agentmatrix.session.thread_scope import scoped_graph
 from agentmatrix.session.user_loop import LoopMonitor
 from agentmatrix.transport.identity import Identity
@@ -77,6 +78,7 @@ class HostState:
         authorization: decides who may call what.
         share_threads: whether callers share the threads of the checkpointers that graphs were compiled with.
         tracebacks: whether callers get the tracebacks of errors.
+        observers: are told of the runs.
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
     """
@@ -93,6 +95,7 @@ class HostState:
     authorization: Authorization = field(default_factory=Authorization)
     share_threads: bool = False
     tracebacks: bool = False
+    observers: RunObservers = field(default_factory=RunObservers)
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
 

@@ -75,9 +75,13 @@ class FrameStream(Protocol):
 
     Attributes:
         run: the number of the run on its connection.
+        bytes_in: of the frames that have come from the peer.
+        bytes_out: of the frames that were sent to it.
     """
 
     run: int
+    bytes_in: int
+    bytes_out: int
 
     def send(self, frame: Frame) -> None:
         """Send a frame after those sent before.

@@ -37,6 +37,7 @@ from agentmatrix.transport.grpc_options import (
 from agentmatrix.transport.grpc_stream import FLUSH_SECONDS, CallerStream, Context
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.options import ServerOptions
+from agentmatrix.transport.refusal_log import RefusalLog
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
 __all__ = ["GrpcServer"]
@@ -70,6 +71,7 @@ class GrpcServer(Server):
         self._budget = options.budget()
         self._admission = AdmissionControl(servicer, options.max_runs)
         self._authentication = Authentication(options)
+        self._refusals = RefusalLog(_logger)
         self._stopped = asyncio.Event()
         self._draining = asyncio.Event()
 
@@ -156,6 +158,7 @@ class GrpcServer(Server):
                 return await asyncio.to_thread(self._authentication.admit, metadata, _peer(context))
             return self._authentication.admit(metadata, _peer(context))
         except Unauthenticated as error:
+            self._refusals.refused(_peer(context).address, error)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             raise AssertionError("abort raises") from error
 
@@ -165,12 +168,15 @@ class GrpcServer(Server):
         try:
             self._streams.add(caller)
         except HostBusy as busy:
+            self._refusals.refused(_peer(context).address, busy)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(busy))
         await context.send_initial_metadata((ACCEPTED,))
+        _logger.info("%s has connected from %s", *caller.names)
         try:
             await caller.serve()
         finally:
             self._streams.remove(caller)
+            _logger.info("%s has disconnected from %s", *caller.names)
         return
         yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from agentmatrix.errors import HostLost, ProtocolError
-from agentmatrix.transport.admission import AdmissionControl
+from agentmatrix.transport.admission import AdmissionControl, caller_of
 from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer
 from agentmatrix.transport.caller_streams import StreamTable
 from agentmatrix.transport.flow import ByteBudget
@@ -78,6 +78,11 @@ class CallerStream:
             budget=options.caller_budget(budget),
         )
         self._handler = asyncio.current_task()
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Who calls, and from where."""
+        return caller_of(self._peer), self._peer.address
 
     def _accept(self, frames: FrameStream) -> FrameReceiver:
         if not self.began:

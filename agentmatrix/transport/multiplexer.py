@@ -117,10 +117,9 @@ class Multiplexer:
         self.outbox.open(run)
         return stream
 
-    def send(self, frame: Frame) -> None:
-        """Queues a frame; drops it when its run is closed."""
-        if frame.run in self._streams:
-            self.outbox.put(frame)
+    def send(self, frame: Frame) -> int:
+        """Queues a frame; drops it when its run is closed. Returns its size in bytes."""
+        return self.outbox.put(frame) if frame.run in self._streams else 0
 
     def close(self, run: int) -> None:
         """Closes a run's stream: queued frames still go out, frames that arrive are dropped. Idempotent."""

@@ -161,8 +161,8 @@ class Outbox:
             waiting, queue.waiting = queue.waiting, []
         _call(call for _, call in waiting)
 
-    def put(self, frame: Frame) -> None:
-        """Adds a frame behind the earlier ones of its run. The frame is used up.
+    def put(self, frame: Frame) -> int:
+        """Adds a frame behind the earlier ones of its run. The frame is used up. Returns its size in bytes.
 
         Raises:
             HostBusy: there is no room for it in the budget.
@@ -185,6 +185,7 @@ class Outbox:
             wake = self._list(queue)
         if wake:
             self._wake()
+        return encoded.size
 
     def give_credit(self, run: int, credit: int) -> None:
         """Tells the peer how many bytes of a run it may have sent in all."""

@@ -13,40 +13,32 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Self
 
-from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.pregel import Pregel
 
-from agentmatrix.agent import as_agent
-from agentmatrix.card import describe
-from agentmatrix.errors import AddressError, HostBusy, NotAnAgentError
+from agentmatrix.errors import AddressError
+from agentmatrix.host.hosted_graph import as_graph, graph_types, named_graphs
+from agentmatrix.host.run_log import RunLog
+from agentmatrix.host.servicer import HostServicer
 from agentmatrix.pregel.node_functions import is_async_only
-from agentmatrix.pregel.state_graph import schemas_of
 from agentmatrix.session.authorization import Authorization, Authorize
-from agentmatrix.session.checkpointer import describe_saver
-from agentmatrix.session.host_run import STOPPING, HostRun
 from agentmatrix.session.host_state import ExportedGraph, HostState
 from agentmatrix.session.run_limiter import RunLimiter
-from agentmatrix.session.schema_types import describe_types
+from agentmatrix.session.run_record import STOPPING, RunObservers
 from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
-from agentmatrix.transport.admission import caller_of
 from agentmatrix.transport.authentication import Authenticate
-from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
-from agentmatrix.transport.identity import Identity
+from agentmatrix.transport.base import Server
 from agentmatrix.transport.options import Pem, ServerOptions
-from agentmatrix.wire.codec import Codec, types_of
-from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
+from agentmatrix.wire.codec import Codec
 
 __all__ = ["Host"]
 
 _SERVICE_THREADS = 4
-_CARD_THREADS = 64
-"""A card may need those of agents inside, which this host may have too; one agent has one at a time."""
 _MOST_RUNS = 10_000
 
 
@@ -125,7 +117,7 @@ class Host:
         answer_timeout: float | None = 300.0,
         allow_version_skew: bool = False,
     ) -> None:
-        self.graphs = _named(graphs)
+        self.graphs = named_graphs(graphs)
         self.allow = tuple(allow)
         self._address = address
         self._options = ServerOptions(
@@ -180,8 +172,9 @@ class Host:
             authorization=self._authorization,
             share_threads=self._share_threads,
             tracebacks=self._tracebacks,
+            observers=RunObservers([RunLog()]),
         )
-        self._servicer = _HostServicer(state)
+        self._servicer = HostServicer(state)
         options = replace(self._options, max_runs=max(_MOST_RUNS, places.most_of_all))
         server = listen(self._address, self._servicer, options)
         try:
@@ -204,7 +197,7 @@ class Host:
         Returns:
             The graph as it is hosted.
         """
-        hosted = self.graphs[name] = _as_graph(graph, name)
+        hosted = self.graphs[name] = as_graph(graph, name)
         if self._state is not None:
             self._state.exported[name] = self._export(hosted, *allow)
         return hosted
@@ -268,109 +261,7 @@ class Host:
         return f"Host({', '.join(self.graphs)}; {self._bound or 'not started'})"
 
 
-class _HostServicer:
-    """The host, as a server of the transport calls it: on the I/O thread."""
-
-    def __init__(self, state: HostState) -> None:
-        self._state = state
-        self._cards = ThreadPoolExecutor(_CARD_THREADS, thread_name_prefix="agentmatrix-card")
-        self._making: dict[str, Future[DescribeReply]] = {}
-
-    def stop(self) -> None:
-        """Ends the threads."""
-        self._cards.shutdown(wait=False, cancel_futures=True)
-
-    def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
-        return HostRun(frames, self._state, caller_of(peer), peer.user)
-
-    def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
-        # On threads of their own: a function that authorizes may block, and drawing a large graph takes seconds.
-        answer: Future[DescribeReply] = Future()
-        if self._state.authorization.blocks:
-            asked = self._state.services.submit(self._give_card, agent, peer.user, answer)
-            asked.add_done_callback(lambda done: done.cancelled() and answer.cancel())
-        else:
-            self._give_card(agent, peer.user, answer)
-        return answer
-
-    def _give_card(self, agent: str, user: Identity | None, answer: Future[DescribeReply]) -> None:
-        """Gives the card to who may have it. Who asks while it is made gets the same: it is the same for all callers.
-
-        Two threads may come here at once; then the card is made twice.
-        """
-        try:
-            self._state.authorization.check(user, agent, "describe")
-            exported = self._state.graph(agent, user)
-            making = self._making.get(agent)
-            if making is None or making.done():
-                making = self._making[agent] = self._cards.submit(self._describe, exported)
-        except Exception as error:
-            if answer.set_running_or_notify_cancel():
-                answer.set_exception(error)
-            return
-        making.add_done_callback(lambda made: _pass_on(made, answer))
-
-    def _describe(self, exported: ExportedGraph) -> DescribeReply:
-        card = {**describe(exported.graph, describe_saver, describe_types), "langgraph": self._state.version.langgraph}
-        details = exported.codec.encode(card, "card")
-        named = Card(name=card["name"], description=card["description"], details=details)
-        return DescribeReply(version=self._state.version, card=named)
-
-    def list_agents(self, peer: Peer) -> Future[ListAgentsReply]:
-        if self._state.authorization.blocks:
-            return self._state.services.submit(self._list, peer.user)
-        future: Future[ListAgentsReply] = Future()
-        future.set_result(self._list(peer.user))
-        return future
-
-    def _list(self, user: Identity | None) -> ListAgentsReply:
-        names = [AgentName(name=name) for name in self._state.names_for(user)]
-        return ListAgentsReply(version=self._state.version, agents=names)
-
-
 def _either(value: Pem | None, alias: Pem | None, name: str, alias_name: str) -> Pem | None:
     if value is not None and alias is not None:
         raise AddressError(f"{name}= and {alias_name}= are the same option; give one of them")
     return alias if value is None else value
-
-
-def _pass_on(made: Future[DescribeReply], answer: Future[DescribeReply]) -> None:
-    if not answer.set_running_or_notify_cancel():
-        return
-    if made.cancelled():
-        answer.set_exception(HostBusy("the host is stopping"))
-    elif (error := made.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(made.result())
-
-
-def graph_types(graph: Any) -> set[type]:
-    """The classes in the schemas of a graph and of its nested graphs: the types that callers may send it."""
-    found = types_of(*schemas_of(graph))
-    for _, nested in graph.get_subgraphs():
-        if not getattr(type(nested), "is_remote", False):
-            found |= graph_types(nested)
-    return found
-
-
-def _named(graphs: Mapping[str, Any] | Any) -> dict[str, Pregel[Any, Any, Any, Any]]:
-    if not isinstance(graphs, Mapping):
-        graph = _as_graph(graphs, None)
-        return {graph.get_name(): graph}
-    return {name: _as_graph(graph, name) for name, graph in graphs.items()}
-
-
-def _as_graph(obj: Any, name: str | None) -> Pregel[Any, Any, Any, Any]:
-    """A graph of anything that is an agent: a function or a model becomes the one node of a graph of messages."""
-    agent = as_agent(obj, name=name)
-    if isinstance(agent, Pregel):
-        return agent
-    builder: Any = StateGraph(MessagesState)
-    node = name or getattr(obj, "__name__", None) or "agent"
-    try:
-        builder.add_node(node, agent).add_edge(START, node).add_edge(node, END)
-    except (TypeError, ValueError) as error:
-        raise NotAnAgentError(f"{obj!r} cannot be hosted: {error}") from error
-    graph: Pregel[Any, Any, Any, Any] = builder.compile(name=node)
-    return graph
