@@ -9,6 +9,7 @@ cards. So user code that blocks holds up other runs at most, never the frames, t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -19,15 +20,19 @@ from typing import Any, Self
 
 from langgraph.pregel import Pregel
 
-from agentmatrix.errors import AddressError
-from agentmatrix.host.hosted_graph import as_graph, graph_types, named_graphs
+from agentmatrix.errors import AddressError, HostError
+from agentmatrix.host.context_task import ContextTask
+from agentmatrix.host.graph_factory import GraphFactory, hosted, named_graphs
+from agentmatrix.host.hosted_graph import graph_types, with_resources
+from agentmatrix.host.resources import Checkpointer, Lifespan, Resources, Store
 from agentmatrix.host.run_log import RunLog
 from agentmatrix.host.servicer import HostServicer
 from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.session.authorization import Authorization, Authorize
 from agentmatrix.session.host_state import ExportedGraph, HostState
 from agentmatrix.session.run_limiter import RunLimiter
-from agentmatrix.session.run_record import STOPPING, RunObservers
+from agentmatrix.session.run_record import RunObservers
+from agentmatrix.session.stop_reasons import DRAINING, STOPPING
 from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
@@ -38,7 +43,13 @@ from agentmatrix.wire.codec import Codec
 
 __all__ = ["Host"]
 
+_logger = logging.getLogger("agentmatrix.host")
+
+Graph = Pregel[Any, Any, Any, Any]
+
 _SERVICE_THREADS = 4
+_CLOSING_SECONDS = 30.0
+"""How long a lifespan may take at its end."""
 _MOST_RUNS = 10_000
 
 
@@ -82,6 +93,12 @@ class Host:
         start_timeout: seconds in which a new connection has to start its first run.
         answer_timeout: seconds in which a caller has to answer for its checkpointer, store or cache; None for no limit.
         allow_version_skew: take callers whose langgraph has another minor version.
+        checkpointer: for the graphs that were compiled without one: an object, `"sqlite:///runs.db"`,
+            `"postgresql://..."`, or a function that makes one. Without it they use their callers'.
+        store: likewise; an object, or a function that makes one.
+        lifespan: takes the host and returns an async context manager: what it does first, such as loading a model, is
+            done before the host serves; the rest after its last run.
+        descriptions: sentences that say what the agents are for, by their names; by default the graphs' own.
 
     Raises:
         NotAnAgentError: something that is no graph and cannot be made one.
@@ -116,9 +133,15 @@ class Host:
         start_timeout: float = 10.0,
         answer_timeout: float | None = 300.0,
         allow_version_skew: bool = False,
+        checkpointer: Checkpointer | None = None,
+        store: Store | None = None,
+        lifespan: Lifespan | None = None,
+        descriptions: Mapping[str, str] | None = None,
     ) -> None:
         self.graphs = named_graphs(graphs)
         self.allow = tuple(allow)
+        self.descriptions = dict(descriptions or {})
+        self._allowed: dict[str, tuple[object, ...]] = {}
         self._address = address
         self._options = ServerOptions(
             token=token, tokens=tokens, authenticate=authenticate, insecure=insecure,
@@ -132,6 +155,9 @@ class Host:
         self._max_runs, self._max_caller_runs, self._skew = max_runs, max_caller_runs, allow_version_skew
         self._answer_timeout = answer_timeout
         self._user_loop = loop
+        self._sources = checkpointer, store, lifespan
+        self._resources: Resources | None = None
+        self._opened: ContextTask[None] | None = None
         self._server: Server | None = None
         self._state: HostState | None = None
         self._loop: UserLoop | None = None
@@ -160,7 +186,7 @@ class Host:
         self._stopped.clear()
         loop, places = UserLoop(self._user_loop), RunLimiter(self._max_runs, self._max_caller_runs)
         state = HostState(
-            exported={name: self._export(graph) for name, graph in self.graphs.items()},
+            exported={},
             version=spoken_version(),
             workers=ThreadPoolExecutor(places.most_of_all, thread_name_prefix="agentmatrix-run"),
             services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
@@ -173,8 +199,9 @@ class Host:
             share_threads=self._share_threads,
             tracebacks=self._tracebacks,
             observers=RunObservers([RunLog()]),
+            starting=True,
         )
-        self._servicer = HostServicer(state)
+        self._servicer = HostServicer(state, self.descriptions)
         options = replace(self._options, max_runs=max(_MOST_RUNS, places.most_of_all))
         server = listen(self._address, self._servicer, options)
         try:
@@ -184,42 +211,93 @@ class Host:
             raise
         loop.serve(self._bound)
         self._server, self._state, self._loop = server, state, loop
+        try:
+            self._open(state, loop.loop)
+        except BaseException:
+            self.stop()
+            raise
+        if self._server is not server:
+            raise HostError("the host was stopped while it was starting")
+        state.starting = False
+        server.ready()
+        _logger.info("serving %s at %s, %s", ", ".join(state.exported), self._bound, self._options.protection)
         return self
 
-    def add(self, name: str, graph: Any, *, allow: Iterable[object] = ()) -> Pregel[Any, Any, Any, Any]:
-        """Offers one more graph, also while the host serves.
+    def _open(self, state: HostState, loop: asyncio.AbstractEventLoop) -> None:
+        """Does what comes before the first run: the checkpointer, the store, the lifespan; then the graphs."""
+        resources = Resources(self, *self._sources)
+        if any(source is not None for source in self._sources):
+            self._opened = ContextTask(loop, resources.opened)
+            try:
+                self._opened.enter()
+            except asyncio.CancelledError:
+                raise HostError("the host was stopped while it was starting") from None
+        self._resources = resources
+        for name, graph in list(self.graphs.items()):
+            state.exported[name] = self._export(graph, loop, *self._allowed.get(name, ()))
+
+    def add(self, name: str, graph: Any, *, allow: Iterable[object] = ()) -> Graph | GraphFactory:
+        """Offers one more graph, also while the host serves, or in its lifespan.
 
         Args:
             name: what callers call it; a graph of that name is replaced.
-            graph: a graph, or anything that `as_agent` takes.
+            graph: a graph, anything that `as_agent` takes, or a function that makes graphs.
             allow: as for the host, for this graph alone.
 
         Returns:
             The graph as it is hosted.
         """
-        hosted = self.graphs[name] = as_graph(graph, name)
-        if self._state is not None:
-            self._state.exported[name] = self._export(hosted, *allow)
-        return hosted
+        added = self.graphs[name] = hosted(graph, name)
+        self._allowed[name] = tuple(allow)
+        if self._state is not None and not self._state.starting:
+            self._state.exported[name] = self._export(added, self._state.loop, *self._allowed[name])
+        return added
 
-    def _export(self, graph: Pregel[Any, Any, Any, Any], *allow: object) -> ExportedGraph:
+    def _export(self, graph: Graph | GraphFactory, loop: asyncio.AbstractEventLoop, *allow: object) -> ExportedGraph:
+        resources = self._resources or Resources(self, None, None, None)
+
+        def finish(graph: Graph) -> Graph:
+            return with_resources(graph, resources.checkpointer, resources.store)
+
+        factory = graph if isinstance(graph, GraphFactory) else None
+        if isinstance(graph, GraphFactory):
+            graph.finish = finish
+            graph = graph.example(loop)
+        else:
+            graph = finish(graph)
         codec = Codec([*graph_types(graph), *self.allow, *allow], tracebacks=self._tracebacks)
-        return ExportedGraph(graph, codec, is_async_only(graph))
+        return ExportedGraph(graph, codec, is_async_only(graph), factory)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""
         return self._stopped.wait(timeout)
 
-    def drain(self, grace: float = 30.0) -> None:
-        """Takes no more runs, lets those under way go on for up to `grace` seconds, then stops."""
+    def drain(self, timeout: float = 30.0, *, grace: float = 10.0) -> None:
+        """Stops in good order: health says NOT_SERVING, no run is taken, those under way end or stop at a checkpoint.
+
+        A run that stops at a checkpoint raises LangGraph's `GraphDrained` at its caller, who goes on from there, here
+        or elsewhere, by calling again with None. A run that is left at the end is lost (`HostLost`).
+
+        Args:
+            timeout: seconds until the host stops, whatever is left.
+            grace: of them, those in which runs go on as they are. Then each run that has a checkpointer is asked to
+                stop at its next checkpoint.
+        """
         state, server = self._state, self._server
         if state is not None and server is not None:
+            began = time.monotonic()
             state.stopping = True
             server.drain()
-            limit = time.monotonic() + grace
-            while state.runs and time.monotonic() < limit:
-                self._stopped.wait(0.02)
+            _logger.info("draining %s: %d runs under way", self._bound, len(state.runs))
+            self._wait_for_runs(state, began + min(grace, timeout))
+            for run in list(state.runs):
+                run.drain(DRAINING)
+            self._wait_for_runs(state, began + timeout)
         self.stop()
+
+    def _wait_for_runs(self, state: HostState, until: float) -> None:
+        while state.runs and time.monotonic() < until and not self._stopped.wait(0.02):
+            pass
 
     def stop(self, grace: float = 1.0) -> None:
         """Stops the runs under way, tells their callers, and gives the address up. Idempotent.
@@ -227,12 +305,13 @@ class Host:
         Args:
             grace: seconds that runs get to unwind.
         """
-        server, state, loop = self._server, self._state, self._loop
+        server, state, loop, bound = self._server, self._state, self._loop, self._bound
         self._server = self._state = self._loop = self._bound = None
         if server is None or state is None or loop is None:
             return
         state.stopping = True
-        for run in list(state.runs):
+        left = list(state.runs)
+        for run in left:
             run.stop(STOPPING)
         limit = time.monotonic() + grace
         while state.runs and time.monotonic() < limit:
@@ -241,8 +320,22 @@ class Host:
         state.workers.shutdown(wait=False, cancel_futures=True)
         state.services.shutdown(wait=False, cancel_futures=True)
         self._servicer.stop()
+        self._close()
         loop.stop()
         self._stopped.set()
+        _logger.info("stopped serving at %s; %d runs were cut", bound, len(left))
+
+    def _close(self) -> None:
+        """Leaves the lifespan, the store and the checkpointer."""
+        opened, self._opened, self._resources = self._opened, None, None
+        if opened is None:
+            return
+        try:
+            opened.leave(timeout=_CLOSING_SECONDS)
+        except TimeoutError:
+            _logger.error("the lifespan has not ended within %g seconds", _CLOSING_SECONDS)
+        except Exception:
+            _logger.exception("the lifespan has failed at its end")
 
     def __enter__(self) -> Self:
         return self.start()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.pregel import Pregel
+from langgraph.store.base import BaseStore
 
 from agentmatrix.agent import as_agent
 from agentmatrix.errors import NotAnAgentError
 from agentmatrix.pregel.state_graph import schemas_of
 from agentmatrix.wire.codec import types_of
 
-__all__ = ["as_graph", "graph_types", "named_graphs"]
+__all__ = ["as_graph", "graph_types", "with_resources"]
 
 
 def graph_types(graph: Any) -> set[type]:
@@ -23,13 +24,6 @@ def graph_types(graph: Any) -> set[type]:
         if not getattr(type(nested), "is_remote", False):
             found |= graph_types(nested)
     return found
-
-
-def named_graphs(graphs: Mapping[str, Any] | Any) -> dict[str, Pregel[Any, Any, Any, Any]]:
-    if not isinstance(graphs, Mapping):
-        graph = as_graph(graphs, None)
-        return {graph.get_name(): graph}
-    return {name: as_graph(graph, name) for name, graph in graphs.items()}
 
 
 def as_graph(obj: Any, name: str | None) -> Pregel[Any, Any, Any, Any]:
@@ -45,3 +39,17 @@ def as_graph(obj: Any, name: str | None) -> Pregel[Any, Any, Any, Any]:
         raise NotAnAgentError(f"{obj!r} cannot be hosted: {error}") from error
     graph: Pregel[Any, Any, Any, Any] = builder.compile(name=node)
     return graph
+
+
+def with_resources(
+    graph: Pregel[Any, Any, Any, Any], checkpointer: BaseCheckpointSaver[Any] | None, store: BaseStore | None
+) -> Pregel[Any, Any, Any, Any]:
+    """A graph with the checkpointer and the store of its host, where it was compiled without."""
+    if getattr(type(graph), "is_remote", False):
+        return graph
+    changes: dict[str, Any] = {}
+    if checkpointer is not None and graph.checkpointer is None:
+        changes["checkpointer"] = checkpointer
+    if store is not None and graph.store is None:
+        changes["store"] = store
+    return graph.copy(changes) if changes else graph

@@ -17,6 +17,7 @@ from agentmatrix.session.run_record import RunRecord
 __all__ = ["RunLog"]
 
 _logger = logging.getLogger("agentmatrix.runs")
+_logger.addHandler(logging.NullHandler())  # else Python prints errors to stderr where nobody has configured logging
 
 _LONGEST: Final = 100
 """Characters of a name that a caller has sent."""

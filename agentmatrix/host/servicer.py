@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from agentmatrix.card import describe
+from agentmatrix.card import describe, description_of
 from agentmatrix.errors import HostBusy
 from agentmatrix.session.checkpointer import describe_saver
 from agentmatrix.session.host_run import HostRun
@@ -25,8 +26,8 @@ _CARD_THREADS: Final = 64
 class HostServicer:
     """The host, as a server of the transport calls it: on the I/O thread."""
 
-    def __init__(self, state: HostState) -> None:
-        self._state = state
+    def __init__(self, state: HostState, descriptions: Mapping[str, str]) -> None:
+        self._state, self._descriptions = state, descriptions
         self._cards = ThreadPoolExecutor(_CARD_THREADS, thread_name_prefix="agentmatrix-card")
         self._making: dict[str, Future[DescribeReply]] = {}
 
@@ -57,15 +58,16 @@ class HostServicer:
             exported = self._state.graph(agent, user)
             making = self._making.get(agent)
             if making is None or making.done():
-                making = self._making[agent] = self._cards.submit(self._describe, exported)
+                making = self._making[agent] = self._cards.submit(self._describe, agent, exported)
         except Exception as error:
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(error)
             return
         making.add_done_callback(lambda made: _pass_on(made, answer))
 
-    def _describe(self, exported: ExportedGraph) -> DescribeReply:
+    def _describe(self, agent: str, exported: ExportedGraph) -> DescribeReply:
         card = {**describe(exported.graph, describe_saver, describe_types), "langgraph": self._state.version.langgraph}
+        card["description"] = self._descriptions.get(agent) or card["description"]
         details = exported.codec.encode(card, "card")
         named = Card(name=card["name"], description=card["description"], details=details)
         return DescribeReply(version=self._state.version, card=named)
@@ -74,12 +76,20 @@ class HostServicer:
         if self._state.authorization.blocks:
             return self._state.services.submit(self._list, peer.user)
         future: Future[ListAgentsReply] = Future()
-        future.set_result(self._list(peer.user))
+        try:
+            future.set_result(self._list(peer.user))
+        except HostBusy as error:
+            future.set_exception(error)
         return future
 
     def _list(self, user: Identity | None) -> ListAgentsReply:
-        names = [AgentName(name=name) for name in self._state.names_for(user)]
+        if self._state.starting:
+            raise HostBusy("the host is starting and has no agents yet; try again later")
+        names = [AgentName(name=name, description=self._description(name)) for name in self._state.names_for(user)]
         return ListAgentsReply(version=self._state.version, agents=names)
+
+    def _description(self, name: str) -> str:
+        return self._descriptions.get(name) or description_of(self._state.exported[name].graph)
 
 
 def _pass_on(made: Future[DescribeReply], answer: Future[DescribeReply]) -> None:

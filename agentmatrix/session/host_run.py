@@ -18,27 +18,25 @@ import contextvars
 import threading
 from typing import Any, Final
 
-from langgraph.errors import GraphDrained
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from agentmatrix.errors import (
     AgentMatrixError,
-    DeadlineExceeded,
     HostBusy,
     HostError,
-    HostLost,
     ProtocolError,
     SignalError,
 )
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
-from agentmatrix.pregel import config_keys, handoffs
+from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.token_usage import counting_tokens
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
 from agentmatrix.session.authorization import public_verb
-from agentmatrix.session.caller import RESUME_ADVICE
-from agentmatrix.session.checkpointer import own_saver_method
+from agentmatrix.session.checkpointer import acall_own_saver, call_own_saver
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.event_encoding import encode_event
@@ -47,8 +45,9 @@ from agentmatrix.session.part_sender import PartSender, wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.run_limiter import TICKETS, RunSlot
-from agentmatrix.session.run_record import CALLER_LOST, DEADLINE, STOPPING, RunRecord, outcome_of
+from agentmatrix.session.run_record import RunRecord
 from agentmatrix.session.signal_forwarding import IncomingSignals
+from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, outcome_of, reported_failure
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
@@ -57,7 +56,7 @@ from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["STOPPING", "HostRun"]
+__all__ = ["HostRun"]
 
 _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
@@ -89,7 +88,8 @@ class HostRun:
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
-        self._verb = ""
+        self._verb, self._is_run, self._is_live, self._has_checkpointer = "", False, False, False
+        self._config: RunnableConfig = {}
         self.record = RunRecord("", "", "", caller)
 
     # FrameReceiver: called on the I/O thread.
@@ -178,11 +178,16 @@ class HostRun:
             if control is not None:
                 set_drained(control, reason)
 
+    def drain(self, reason: str) -> None:
+        """Stops the run at its next checkpoint; one that has no checkpointer goes on. Thread-safe."""
+        if self._has_checkpointer:
+            self._drain(reason)
+
     def stop(self, reason: str) -> None:
         """Stops the run: an async one at its next await, a sync one before its next superstep. Thread-safe."""
         if self.cancelled.is_set():
             return
-        self._stop_reason = reason
+        self._stop_reason = reason or "cancelled"
         self.cancelled.set()
         self._drain(reason)
         self.signals.router.close()
@@ -291,47 +296,59 @@ class HostRun:
             raise HostError("the run was cancelled")
 
     def _result(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        call, args, kwargs = self._prepare(start, exported)
-        if start.verb in host_verbs.STREAMS:
-            return self._stream(call, args, kwargs)
-        return self._call_checkpointer(*args) if start.verb == "saver" else call(*args, **kwargs)
+        args, kwargs = self._unpack(start)
+        with exported.open(self._config, self.host.loop, kwargs.get("context"), is_run=self._is_run) as graph:
+            call = self._prepare(start, graph)
+            if start.verb in host_verbs.STREAMS:
+                return self._stream(call, args, kwargs)
+            return call_own_saver(self._root, *args) if start.verb == "saver" else call(*args, **kwargs)
 
     async def _aresult(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        call, args, kwargs = self._prepare(start, exported)
-        if start.verb in host_verbs.STREAMS:
-            return await self._astream(call, args, kwargs)
-        if start.verb == "asaver":
-            return await self._acall_checkpointer(*args)
-        return await call(*args, **kwargs)
+        args, kwargs = self._unpack(start)
+        async with exported.aopen(self._config, kwargs.get("context"), is_run=self._is_run) as graph:
+            call = self._prepare(start, graph)
+            if start.verb in host_verbs.STREAMS:
+                return await self._astream(call, args, kwargs)
+            if start.verb == "asaver":
+                return await acall_own_saver(self._root, *args)
+            return await call(*args, **kwargs)
 
-    def _prepare(self, start: pb.Start, exported: ExportedGraph) -> tuple[Any, list[Any], dict[str, Any]]:
+    def _unpack(self, start: pb.Start) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the verb, its config among them."""
         self.host.authorization.check(self.user, start.agent, public_verb(start.verb))
-        graph: Any = self.host.graph_for(exported, self.user)
-        self._root = graph
-        for name in start.path:
-            graph = dict(graph.get_subgraphs())[name]
-        self._graph, self._verb = graph, start.verb
+        self._verb, self._is_run = start.verb, start.verb in host_verbs.RUNS
         sent = self._start_received
         args, kwargs = host_verbs.checked_arguments(start.verb, self.codec.decode(sent.field("arguments"), "arguments"))
         packed = self.codec.decode(config, "config") if (config := sent.field("config")) else host_verbs.EMPTY_CONFIG
         sent.release()
         if host_verbs.takes_config(start.verb):
-            is_async, is_run = start.verb.startswith("a"), start.verb in host_verbs.RUNS
+            is_async, is_run = start.verb.startswith("a"), self._is_run
             self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user)
-            kwargs["config"] = self.config.config
+            kwargs["config"] = self._config = self.config.config
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], self.codec)
-            self.record.name(self.config.config)
-            self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
+            self.record.name(self._config)
+            self._is_live = bool(packed.get("live"))
             if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)
-            graph = self._graph = observed_if_asked(graph, self.config.config)
+        return args, kwargs
+
+    def _prepare(self, start: pb.Start, graph: Any) -> Any:
+        """What is called: the verb of the graph, or of one inside it."""
+        self._root = graph = self.host.graph_for(graph, self.user)
+        for name in start.path:
+            graph = dict(graph.get_subgraphs())[name]
+        if self.config is not None:
+            self._open_signals(graph if self._is_live else None, self._config.get("configurable", {}))
+            graph = observed_if_asked(graph, self._config)
+        self._graph = graph
+        savers = (self._root.checkpointer, self._config.get("configurable", {}).get(config_keys.CHECKPOINTER))
+        self._has_checkpointer = any(isinstance(saver, BaseCheckpointSaver) for saver in savers)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
-        is_verb = start.verb not in ("saver", "asaver")
-        return getattr(graph, start.verb) if is_verb else None, args, kwargs
+        return getattr(graph, start.verb) if start.verb not in ("saver", "asaver") else None
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
@@ -385,14 +402,6 @@ class HostRun:
     def _shown(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         return parts if self.user is None else host_verbs.without_identity(parts)
 
-    def _call_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
-        return list(value) if method == "list" else value
-
-    async def _acall_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
-        return [item async for item in value] if method == "alist" else await value
-
     def _send(self, frame: pb.Frame | None) -> None:
         if frame is not None:
             self.frames.send(frame)
@@ -409,26 +418,13 @@ class HostRun:
                 failure = error
         if self._place is not None:
             self.record.end(outcome_of(failure, result, self._stop_reason), failure)
-        broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
+        broken = None if failure is None else encode_failure(reported_failure(failure, self._stop_reason), self.codec)
         with self._lock:
             try:
                 written = None if self.config is None else self.config.written
                 self._send(self.protocol.end(result=encoded, failure=broken, written=written))
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
-
-    def _as_reported(self, failure: BaseException) -> BaseException:
-        """The failure that the caller is told: where a stop has ended the run, the reason of the stop."""
-        if not self.cancelled.is_set() or not isinstance(failure, (asyncio.CancelledError, GraphDrained, HostError)):
-            return handoffs.keep_handoff(failure)
-        if self._stop_reason == STOPPING:
-            return HostLost(
-                "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. "
-                + RESUME_ADVICE
-            )
-        if self._stop_reason == DEADLINE:
-            return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")
-        return failure
 
     def _close(self) -> None:
         if self._timer is not None:
@@ -437,9 +433,9 @@ class HostRun:
         self.signals.router.end(SignalError("the run has ended"))
         if self._is_watched:
             self.host.watch.leave()
+        self.record.bytes_in, self.record.bytes_out = self.frames.bytes_in, self.frames.bytes_out
+        self.host.observers.on_end(self.record)  # before a host that drains sees it gone, and ends
         self.host.runs.discard(self)
         if self._place is not None:
             self._place.leave()
         self.frames.close()
-        self.record.bytes_in, self.record.bytes_out = self.frames.bytes_in, self.frames.bytes_out
-        self.host.observers.on_end(self.record)

@@ -7,10 +7,13 @@ one atomic operation; nothing here has a lock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
@@ -32,14 +35,43 @@ __all__ = ["ExportedGraph", "HostState", "brief", "encodable_result"]
 _LONGEST_NAME = 100
 
 
+AnyGraph = Pregel[Any, Any, Any, Any]
+Opened = AbstractContextManager[AnyGraph]
+AsyncOpened = AbstractAsyncContextManager[AnyGraph]
+
+
+class GraphMaker(Protocol):
+    """Makes a graph for each run, from the run's config and context; `is_run` says whether its nodes are to run."""
+
+    def open(self, config: RunnableConfig, loop: asyncio.AbstractEventLoop, context: Any, *, is_run: bool) -> Opened:
+        """On a thread; what is async runs on the loop."""
+
+    def aopen(self, config: RunnableConfig, context: Any, *, is_run: bool) -> AsyncOpened:
+        """On a loop."""
+
+
 @dataclass(frozen=True)
 class ExportedGraph:
     """A graph that a host offers, with the codec of its types."""
 
-    graph: Pregel[Any, Any, Any, Any]
+    graph: AnyGraph
     codec: Codec
     is_async_only: bool = False
     """Whether it runs on an event loop alone: then its sync verbs do so too."""
+    factory: GraphMaker | None = None
+    """Makes a graph for each run, where `graph` is one of the same kind; None where `graph` runs itself."""
+
+    def open(self, config: RunnableConfig, loop: asyncio.AbstractEventLoop, context: Any, *, is_run: bool) -> Opened:
+        """The graph for one run on a thread, as a context manager."""
+        if self.factory is None:
+            return contextlib.nullcontext(self.graph)
+        return self.factory.open(config, loop, context, is_run=is_run)
+
+    def aopen(self, config: RunnableConfig, context: Any, *, is_run: bool) -> AsyncOpened:
+        """The graph for one run on a loop, as a context manager."""
+        if self.factory is None:
+            return contextlib.nullcontext(self.graph)
+        return self.factory.aopen(config, context, is_run=is_run)
 
     def loop(self, default: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         """The event loop for the graph's async verbs.
@@ -56,6 +88,9 @@ class ExportedGraph:
 
 class ActiveRun(Protocol):
     """A run of this host."""
+
+    def drain(self, reason: str) -> None:
+        """Stops the run at its next checkpoint; one that has no checkpointer goes on. Thread-safe."""
 
     def stop(self, reason: str) -> None:
         """Stops the run and tells its caller why. Thread-safe."""
@@ -79,6 +114,7 @@ class HostState:
         share_threads: whether callers share the threads of the checkpointers that graphs were compiled with.
         tracebacks: whether callers get the tracebacks of errors.
         observers: are told of the runs.
+        starting: whether new runs are refused since the host does not serve yet.
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
     """
@@ -96,6 +132,7 @@ class HostState:
     share_threads: bool = False
     tracebacks: bool = False
     observers: RunObservers = field(default_factory=RunObservers)
+    starting: bool = False
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
 
@@ -116,14 +153,22 @@ class HostState:
                 f"the host runs langgraph {mine.langgraph}, the caller {theirs.langgraph[:_LONGEST_NAME]}; install the "
                 "same minor version on both, or start the host with --allow-version-skew"
             )
-        if self.stopping:
-            raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
+        self.check_serving()
         graph = self.graph(start.agent, user)
         return graph, self.places.enter(caller, start.tickets)
+
+    def check_serving(self) -> None:
+        """Raises HostBusy while the host starts or stops."""
+        if self.stopping:
+            raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
+        if self.starting:
+            raise HostBusy("the host is starting and takes no runs yet; try again later")
 
     def graph(self, agent: str, user: Identity | None = None) -> ExportedGraph:
         """The exported graph of that name; raises AgentNotFound, which lists what the caller may know of."""
         if agent not in self.exported:
+            if self.starting:
+                self.check_serving()
             if self.authorization.blocks:
                 raise AgentNotFound(f"the host has no agent {brief(agent)}")
             names = ", ".join(sorted(self.names_for(user))) or "none"
@@ -134,9 +179,9 @@ class HostState:
         """The names of the agents that a caller may call. Not on the I/O thread where `authorization.blocks`."""
         return [name for name in self.exported if self.authorization.allows(user, name, "describe")]
 
-    def graph_for(self, exported: ExportedGraph, user: Identity | None) -> Pregel[Any, Any, Any, Any]:
-        """The graph that runs for a caller: with threads of the caller's own, where it keeps any."""
-        return exported.graph if self.share_threads else scoped_graph(exported.graph, user)
+    def graph_for(self, graph: AnyGraph, user: Identity | None) -> AnyGraph:
+        """A graph as it runs for a caller: with threads of the caller's own, where it keeps any."""
+        return graph if self.share_threads else scoped_graph(graph, user)
 
 
 def brief(name: str) -> str:

@@ -5,20 +5,17 @@ Threads: a run is refused or begins on the I/O thread, and ends on the thread or
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.errors import GraphBubbleUp, GraphDrained, ParentCommand
 
-from agentmatrix.errors import HostError
 from agentmatrix.pregel.token_usage import TokenUsage
 
-__all__ = ["CALLER_LOST", "DEADLINE", "STOPPING", "Outcome", "RunObserver", "RunObservers", "RunRecord", "outcome_of"]
+__all__ = ["Outcome", "RunObserver", "RunObservers", "RunRecord"]
 
 _logger = logging.getLogger(__name__)
 
@@ -26,11 +23,6 @@ Outcome = Literal[
     "ok", "interrupted", "drained", "failed", "cancelled", "deadline", "caller lost", "stopped", "refused"
 ]
 """How a run has ended: "interrupted" at a question, "drained" at a checkpoint, "stopped" with its host."""
-STOPPING: Final = "the host is stopping"
-"""The reason to stop a run by which its caller is told that the host was lost."""
-DEADLINE: Final = "deadline"
-CALLER_LOST: Final = "the caller is lost"
-_STOPPED_BY: Final[dict[str, Outcome]] = {STOPPING: "stopped", DEADLINE: "deadline", CALLER_LOST: "caller lost"}
 
 
 @dataclass
@@ -111,24 +103,3 @@ class RunObservers:
                 getattr(observer, what)(run)
             except Exception:
                 _logger.exception("an observer of the runs failed")
-
-
-def outcome_of(failure: BaseException | None, result: Any, stop_reason: str) -> Outcome:
-    """How a run has ended.
-
-    Args:
-        failure: what it raised; None for a result.
-        result: what it returned.
-        stop_reason: why the run was stopped, in words of its caller or one of those above; empty where it was let be.
-    """
-    if failure is None:
-        return "interrupted" if isinstance(result, dict) and result.get("__interrupt__") else "ok"
-    if stop_reason and isinstance(failure, (asyncio.CancelledError, GraphDrained, HostError)):
-        return _STOPPED_BY.get(stop_reason, "cancelled")
-    if isinstance(failure, ParentCommand):
-        return "ok"
-    if isinstance(failure, GraphDrained):
-        return "drained"
-    if isinstance(failure, GraphBubbleUp):
-        return "interrupted"
-    return "cancelled" if isinstance(failure, asyncio.CancelledError) else "failed"

@@ -198,6 +198,10 @@ class Server(ABC):
         """
 
     @abstractmethod
+    def ready(self) -> None:
+        """Tell whoever asks for the health of the host that it serves; it does not before this is called."""
+
+    @abstractmethod
     def drain(self) -> None:
         """Tell whoever asks for the health of the host that it does not serve any more. Runs go on."""
 

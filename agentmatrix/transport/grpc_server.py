@@ -37,7 +37,7 @@ from agentmatrix.transport.grpc_options import (
 from agentmatrix.transport.grpc_stream import FLUSH_SECONDS, CallerStream, Context
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.options import ServerOptions
-from agentmatrix.transport.refusal_log import RefusalLog
+from agentmatrix.transport.refusal_log import CALLERS_LOG, RefusalLog
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
 __all__ = ["GrpcServer"]
@@ -71,9 +71,9 @@ class GrpcServer(Server):
         self._budget = options.budget()
         self._admission = AdmissionControl(servicer, options.max_runs)
         self._authentication = Authentication(options)
-        self._refusals = RefusalLog(_logger)
+        self._refusals = RefusalLog()
         self._stopped = asyncio.Event()
-        self._draining = asyncio.Event()
+        self._serving = health.ServingState()
 
     def start(self) -> str:
         if self._server or self._stopped.is_set():
@@ -90,8 +90,11 @@ class GrpcServer(Server):
             self._resources.close()
             raise
 
+    def ready(self) -> None:
+        self._io.call(self._serving.set, health.ServingStatus.SERVING)
+
     def drain(self) -> None:
-        self._io.call(self._draining.set)
+        self._io.call(self._serving.set, health.ServingStatus.NOT_SERVING)
 
     def stop(self, grace: float) -> None:
         if self._server is None:
@@ -171,12 +174,12 @@ class GrpcServer(Server):
             self._refusals.refused(_peer(context).address, busy)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(busy))
         await context.send_initial_metadata((ACCEPTED,))
-        _logger.info("%s has connected from %s", *caller.names)
+        CALLERS_LOG.info("%s has connected from %s", *caller.names)
         try:
             await caller.serve()
         finally:
             self._streams.remove(caller)
-            _logger.info("%s has disconnected from %s", *caller.names)
+            CALLERS_LOG.info("%s has disconnected from %s", *caller.names)
         return
         yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 
@@ -211,9 +214,10 @@ class GrpcServer(Server):
             )
         self._watches += 1
         try:
-            yield health.encode_response(self._status(data))
-            await self._draining.wait()
-            yield health.encode_response(self._status(data))
+            while True:
+                changed = self._serving.changed
+                yield health.encode_response(self._status(data))
+                await changed.wait()
         finally:
             self._watches -= 1
 
@@ -224,14 +228,14 @@ class GrpcServer(Server):
             return health.ServingStatus.SERVICE_UNKNOWN
         if service not in ("", SERVICE):
             return health.ServingStatus.SERVICE_UNKNOWN
-        return health.ServingStatus.NOT_SERVING if self._draining.is_set() else health.ServingStatus.SERVING
+        return self._serving.status
 
     async def _stop(self, grace: float) -> None:
         server, self._server = self._server, None
         if server is None:
             return
         self._stopped.set()
-        self._draining.set()
+        self._serving.set(health.ServingStatus.NOT_SERVING)
         await self._admission.drain(grace)
         await asyncio.gather(*(caller.close() for caller in self._callers()))
         await server.stop(FLUSH_SECONDS)

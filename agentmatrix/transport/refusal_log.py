@@ -7,7 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["RefusalLog"]
+__all__ = ["CALLERS_LOG", "RefusalLog"]
+
+CALLERS_LOG: Final = logging.getLogger("agentmatrix.callers")
+"""Who connects, who leaves, who is refused."""
+CALLERS_LOG.addHandler(logging.NullHandler())  # else Python prints warnings where nobody has configured logging
 
 _MOST: Final = 10
 """Lines in one period."""
@@ -18,12 +22,11 @@ class RefusalLog:
     """A line for each refusal; beyond ten in ten seconds they are only counted. On one thread.
 
     Args:
-        logger: takes the lines.
         clock: seconds.
     """
 
-    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
-        self._logger, self._clock = logger, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._since, self._lines, self._left_out = clock(), 0, 0
 
     def refused(self, address: str, reason: object) -> None:
@@ -35,10 +38,10 @@ class RefusalLog:
         """
         if self._clock() - self._since >= _PERIOD_SECONDS:
             if self._left_out:
-                self._logger.warning("%d more callers were refused", self._left_out)
+                CALLERS_LOG.warning("%d more callers were refused", self._left_out)
             self._since, self._lines, self._left_out = self._clock(), 0, 0
         if self._lines >= _MOST:
             self._left_out += 1
             return
         self._lines += 1
-        self._logger.warning("the caller at %s was refused: %s", address, reason)
+        CALLERS_LOG.warning("the caller at %s was refused: %s", address, reason)
