@@ -16,6 +16,7 @@ from agentmatrix.cli.chat import chat
 from agentmatrix.cli.demo import demo
 from agentmatrix.cli.describe import describe
 from agentmatrix.cli.draw import draw
+from agentmatrix.cli.environment import ENVIRONMENT
 from agentmatrix.cli.error_report import reports_errors
 from agentmatrix.cli.example import example
 from agentmatrix.cli.run import run
@@ -53,4 +54,6 @@ def options(
 
 
 for command in (demo, example, run, chat, serve, describe, draw):
-    app.command()(reports_errors(command))
+    # The options of a host may come from the environment, as where it runs in a container.
+    settings = {"auto_envvar_prefix": ENVIRONMENT} if command is serve else {}
+    app.command(context_settings=settings)(reports_errors(command))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["JsonFormatter", "LogFormat", "LogLevel", "log_to_stderr"]
+__all__ = ["JsonFormatter", "LogFormat", "LogLevel", "logging_to_stderr"]
 
 _QUIET: Final = ("asyncio", "grpc", "httpcore", "httpx", "urllib3")
 """Libraries that log each request of a client, with addresses that may hold keys."""
@@ -55,12 +57,19 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str, ensure_ascii=False)
 
 
-def log_to_stderr(level: LogLevel, form: LogFormat) -> None:
+@contextlib.contextmanager
+def logging_to_stderr(level: LogLevel, form: LogFormat) -> Iterator[None]:
     """Shows the log of the host, of the graphs and of the libraries that they use."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
+    before = root.level
     root.setLevel(level.value.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)

@@ -26,6 +26,7 @@ from agentmatrix.host.graph_factory import GraphFactory, hosted, named_graphs
 from agentmatrix.host.hosted_graph import graph_types, with_resources
 from agentmatrix.host.resources import Checkpointer, Lifespan, Resources, Store
 from agentmatrix.host.run_log import RunLog
+from agentmatrix.host.run_metrics import run_metrics
 from agentmatrix.host.servicer import HostServicer
 from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.session.authorization import Authorization, Authorize
@@ -198,7 +199,7 @@ class Host:
             authorization=self._authorization,
             share_threads=self._share_threads,
             tracebacks=self._tracebacks,
-            observers=RunObservers([RunLog()]),
+            observers=RunObservers([RunLog(), *run_metrics(self.graphs)]),
             starting=True,
         )
         self._servicer = HostServicer(state, self.descriptions)
