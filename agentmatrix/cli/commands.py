@@ -16,7 +16,7 @@ from agentmatrix.cli.chat import chat
 from agentmatrix.cli.demo import demo
 from agentmatrix.cli.describe import describe
 from agentmatrix.cli.draw import draw
-from agentmatrix.cli.environment import ENVIRONMENT
+from agentmatrix.cli.environment import ENVIRONMENT, CommandWithVariables
 from agentmatrix.cli.error_report import reports_errors
 from agentmatrix.cli.example import example
 from agentmatrix.cli.run import run
@@ -54,6 +54,9 @@ def options(
 
 
 for command in (demo, example, run, chat, serve, describe, draw):
-    # The options of a host may come from the environment, as where it runs in a container.
-    settings = {"auto_envvar_prefix": ENVIRONMENT} if command is serve else {}
-    app.command(context_settings=settings)(reports_errors(command))
+    if command is serve:
+        # Its options may come from the environment, as where it runs in a container.
+        settings = {"auto_envvar_prefix": ENVIRONMENT}
+        app.command(cls=CommandWithVariables, context_settings=settings)(reports_errors(command))
+    else:
+        app.command()(reports_errors(command))

@@ -9,13 +9,31 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["ENVIRONMENT", "warn_of_unknown_variables"]
+import typer
+from typer.core import TyperCommand
+
+__all__ = ["ENVIRONMENT", "CommandWithVariables", "warn_of_unknown_variables"]
 
 ENVIRONMENT: Final = "AGENTMATRIX"
 """What the names of the variables begin with."""
 _OTHERS: Final = {"TOKEN", "DEBUG"}
 
 _logger = logging.getLogger("agentmatrix.host")
+
+
+class CommandWithVariables(TyperCommand):
+    """A command that says which variable has a wrong value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = set(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            name = f"{ENVIRONMENT}_{(error.param.name or '').upper()}" if error.param else ""
+            options = getattr(error.param, "opts", ())
+            if name in os.environ and not any(word.partition("=")[0] in options for word in given):
+                error.message = f"{error.message} (the variable {name})"
+            raise
 
 
 def warn_of_unknown_variables(command: Callable[..., Any]) -> None:
@@ -26,5 +44,5 @@ def warn_of_unknown_variables(command: Callable[..., Any]) -> None:
         if name.startswith(f"{ENVIRONMENT}_") and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             _logger.warning(
-                "the variable %s is none of an option%s", name, f"; did you mean {close[0]}?" if close else ""
+                "the variable %s belongs to no option%s", name, f"; did you mean {close[0]}?" if close else ""
             )

@@ -233,7 +233,7 @@ class Host:
                 self._opened.enter()
             except asyncio.CancelledError:
                 raise HostError("the host was stopped while it was starting") from None
-        self._resources = resources
+        self._resources, state.checkpointer = resources, resources.checkpointer
         for name, graph in list(self.graphs.items()):
             state.exported[name] = self._export(graph, loop, *self._allowed.get(name, ()))
 

@@ -337,7 +337,7 @@ class HostRun:
 
     def _prepare(self, start: pb.Start, graph: Any) -> Any:
         """What is called: the verb of the graph, or of one inside it."""
-        self._root = graph = self.host.graph_for(graph, self.user)
+        self._root = graph = self.host.graph_for(graph, self.user, self._config.get("configurable", {}))
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
         if self.config is not None:

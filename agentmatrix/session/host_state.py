@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
@@ -114,6 +116,7 @@ class HostState:
         share_threads: whether callers share the threads of the checkpointers that graphs were compiled with.
         tracebacks: whether callers get the tracebacks of errors.
         observers: are told of the runs.
+        checkpointer: of the graphs that were compiled without one.
         starting: whether new runs are refused since the host does not serve yet.
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
@@ -132,6 +135,7 @@ class HostState:
     share_threads: bool = False
     tracebacks: bool = False
     observers: RunObservers = field(default_factory=RunObservers)
+    checkpointer: BaseCheckpointSaver[Any] | None = None
     starting: bool = False
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
@@ -179,8 +183,14 @@ class HostState:
         """The names of the agents that a caller may call. Not on the I/O thread where `authorization.blocks`."""
         return [name for name in self.exported if self.authorization.allows(user, name, "describe")]
 
-    def graph_for(self, graph: AnyGraph, user: Identity | None) -> AnyGraph:
-        """A graph as it runs for a caller: with threads of the caller's own, where it keeps any."""
+    def graph_for(self, graph: AnyGraph, user: Identity | None, configurable: Mapping[str, Any]) -> AnyGraph:
+        """A graph as it runs for a caller: with threads of the caller's own, where it keeps any.
+
+        A run without a thread leaves nothing in the checkpointer that the host lends its graphs.
+        """
+        lent = graph.checkpointer is not None and graph.checkpointer is self.checkpointer
+        if lent and not configurable.get("thread_id"):
+            return graph.copy({"checkpointer": None})
         return graph if self.share_threads else scoped_graph(graph, user)
 
 
