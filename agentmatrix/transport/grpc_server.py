@@ -20,12 +20,13 @@ from google.protobuf.message import DecodeError as ProtobufDecodeError
 from google.protobuf.message import Message
 
 from agentmatrix.errors import AddressError, HostBusy, HostError, ProtocolError, Unauthenticated
-from agentmatrix.transport import health
+from agentmatrix.transport import health, reflection
 from agentmatrix.transport.admission import AdmissionControl
 from agentmatrix.transport.authentication import Authentication
 from agentmatrix.transport.base import Peer, Server, Servicer
 from agentmatrix.transport.binding import binding_error, check_exposure, socket_lock, split_address
 from agentmatrix.transport.caller_streams import StreamTable
+from agentmatrix.transport.certificate_expiry import watch_certificate
 from agentmatrix.transport.grpc_errors import status_code
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
@@ -38,6 +39,7 @@ from agentmatrix.transport.grpc_stream import FLUSH_SECONDS, CallerStream, Conte
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.options import ServerOptions
 from agentmatrix.transport.refusal_log import CALLERS_LOG, RefusalLog
+from agentmatrix.transport.watched_file import read_pem
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
 __all__ = ["GrpcServer"]
@@ -68,6 +70,7 @@ class GrpcServer(Server):
         self._server: grpc.aio.Server | None = None
         self._streams = StreamTable(options.max_streams, options.max_caller_streams)
         self._watches = 0
+        self._certificate: asyncio.Task[None] | None = None
         self._budget = options.budget()
         self._admission = AdmissionControl(servicer, options.max_runs)
         self._authentication = Authentication(options)
@@ -113,6 +116,8 @@ class GrpcServer(Server):
         await server.start()
         self._server = server
         self._unregister_exit = self._io.at_exit(self._exit)
+        if (certificate := self._options.certificate) is not None:
+            self._certificate = self._io.task(watch_certificate(lambda: read_pem("certificate file", certificate)))
         return address
 
     def _bind(self, server: grpc.aio.Server) -> str:
@@ -149,6 +154,10 @@ class GrpcServer(Server):
             ),
             grpc.method_handlers_generic_handler(
                 health.SERVICE, {"Check": unary(self._check), "Watch": stream(self._watch)}
+            ),
+            *(
+                grpc.method_handlers_generic_handler(name, {reflection.METHOD: admitted(self._reflect)})
+                for name in reflection.SERVICES
             ),
             _Unknown(admitted(self._unknown)),
         )
@@ -195,6 +204,11 @@ class GrpcServer(Server):
         peer = await self._admitted(context)
         yield await _answer(context, lambda: self._servicer.list_agents(peer))
 
+    async def _reflect(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        await self._admitted(context)
+        while isinstance(data := await context.read(), bytes):
+            yield reflection.answer(data)
+
     async def _unknown(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         await self._admitted(context)
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the host has no such method")
@@ -235,6 +249,8 @@ class GrpcServer(Server):
         if server is None:
             return
         self._stopped.set()
+        if self._certificate is not None:
+            self._certificate.cancel()
         self._serving.set(health.ServingStatus.NOT_SERVING)
         await self._admission.drain(grace)
         await asyncio.gather(*(caller.close() for caller in self._callers()))
