@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from agentmatrix import __version__
+from agentmatrix.cli.certs import certs
 from agentmatrix.cli.chat import chat
 from agentmatrix.cli.demo import demo
 from agentmatrix.cli.describe import describe
@@ -53,7 +54,7 @@ def options(
         os.environ["AGENTMATRIX_DEBUG"] = "1"
 
 
-for command in (demo, example, run, chat, serve, describe, draw):
+for command in (demo, example, run, chat, serve, certs, describe, draw):
     if command is serve:
         # Its options may come from the environment, as where it runs in a container.
         settings = {"auto_envvar_prefix": ENVIRONMENT}
