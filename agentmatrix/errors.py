@@ -123,7 +123,18 @@ class HostLost(HostError, ConnectionError):
 
 
 class HostBusy(HostError):
-    """The host has as many runs as it takes. Nothing has been started there."""
+    """The host has as many runs as it takes. Nothing has been started there.
+
+    Attributes:
+        retry_after: seconds after which to try again; None where that is not known.
+    """
+
+    retry_after: float | None = None
+
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        if retry_after is not None:
+            self.retry_after = retry_after
 
 
 class AgentNotFound(HostError, LookupError):

@@ -81,8 +81,23 @@ def serve(
         typer.Option(help="A module whose classes may cross the wire; may be repeated.", rich_help_panel=_SAFETY),
     ] = None,
     max_runs: Annotated[
-        int, typer.Option(min=1, help="Most runs at once; further ones are refused.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, help="Most runs at once; further ones wait.", rich_help_panel=_LIMITS)
     ] = 1000,
+    concurrency: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[AGENT=]NUMBER",
+            help="Most runs at once of an agent, or of each: expert=1 for a card of its own. May be repeated.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option(min=0, help="Most runs that wait; further ones are refused.", rich_help_panel=_LIMITS)
+    ] = 100,
+    queue_timeout: Annotated[
+        float,
+        typer.Option(min=0.0, help="Seconds that a run may wait; 0 for no limit.", rich_help_panel=_LIMITS),
+    ] = 600.0,
     max_caller_runs: Annotated[
         int | None,
         typer.Option(min=1, help="Most runs of one caller at once; by default all.", rich_help_panel=_LIMITS),
@@ -194,6 +209,9 @@ def serve(
             "allow": allow or [],
             "max_runs": max_runs,
             "max_caller_runs": max_caller_runs,
+            "concurrency": _concurrency(concurrency or []),
+            "max_queue": max_queue,
+            "queue_timeout": queue_timeout or None,
             "max_streams": max_streams,
             "max_value": max_value << 20,
             "max_bytes": None if max_memory is None else max_memory << 20,
@@ -203,6 +221,21 @@ def serve(
             "allow_version_skew": allow_version_skew,
         }
         serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options)
+
+
+def _concurrency(given: list[str]) -> dict[str, int] | int | None:
+    """The runs at a time by agent; a number alone is for each.
+
+    Raises:
+        CommandError: one of them is no number, or a number alone is not the only one.
+    """
+    limits: dict[str, int] = {}
+    for text in given:
+        agent, _, number = text.rpartition("=")
+        if not number.isdecimal() or int(number) < 1 or (not agent and len(given) > 1):
+            raise CommandError(f"--concurrency {text}: write expert=1, once for each agent, or one number for all")
+        limits[agent] = int(number)
+    return limits.get("", limits) or None
 
 
 def _read_table(path: Path) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command
@@ -14,6 +16,7 @@ from langgraph.types import Command
 from agentmatrix.cli.error_report import FAILED, CommandError
 from agentmatrix.cli.graph_input import parse_answer
 from agentmatrix.cli.output import STREAM_MODES, Output
+from agentmatrix.cli.terminal_text import terminal_text
 
 __all__ = ["ThreadRunner", "resume_command", "with_memory"]
 
@@ -31,7 +34,7 @@ class ThreadRunner:
         self.graph = graph
         self.thread = thread or f"cli-{uuid.uuid4().hex[:8]}"
         self._output = output
-        self._config = {"configurable": {"thread_id": self.thread}}
+        self._config = {"configurable": {"thread_id": self.thread}, "callbacks": [_QueueNotice()]}
 
     async def run(self, value: Any) -> list[Any]:
         """Run the graph until it ends or pauses.
@@ -82,6 +85,18 @@ class ThreadRunner:
         except NotImplementedError:
             return True
         return False
+
+
+class _QueueNotice(BaseCallbackHandler):
+    """Tells the person at the terminal that a host is busy with other runs."""
+
+    ignore_chain = ignore_llm = ignore_chat_model = ignore_agent = ignore_retriever = True
+    run_inline = True
+
+    def on_custom_event(self, name: str, data: Any, **_: Any) -> None:
+        if name == "queue" and isinstance(data, dict) and "place" in data:
+            text = f"waiting for {data.get('agent')}: place {data['place']} in its queue"
+            print(terminal_text(text), file=sys.stderr, flush=True)
 
 
 def resume_command(interrupts: list[Any], answers: list[str]) -> Command[Any]:

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from langgraph.pregel import Pregel
 
-from agentmatrix.errors import AddressError, HostError
+from agentmatrix.errors import AddressError, HostBusy, HostError
 from agentmatrix.host.context_task import ContextTask
 from agentmatrix.host.graph_factory import GraphFactory, hosted, named_graphs
 from agentmatrix.host.hosted_graph import graph_types, with_resources
@@ -30,8 +30,9 @@ from agentmatrix.host.run_metrics import run_metrics
 from agentmatrix.host.servicer import HostServicer
 from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.session.authorization import Authorization, Authorize
-from agentmatrix.session.host_state import ExportedGraph, HostState
+from agentmatrix.session.host_state import STOPPING_WORDS, ExportedGraph, HostState
 from agentmatrix.session.run_limiter import RunLimiter
+from agentmatrix.session.run_queue import RunQueue
 from agentmatrix.session.run_record import RunObservers
 from agentmatrix.session.stop_reasons import DRAINING, STOPPING
 from agentmatrix.session.user_loop import UserLoop
@@ -85,8 +86,12 @@ class Host:
         tracebacks: callers get the traceback of an error, with files and source lines of this host, not its text alone.
         loop: the event loop for async code, which has to run as long as the host does; by default one of the host's
             own, in `async with` the running one.
-        max_runs: runs at a time; more are refused with `HostBusy`. Runs that a run of this host starts here need none.
+        max_runs: runs at a time; more wait for their turn. Runs that a run of this host starts here need none.
         max_caller_runs: runs of one caller at a time; by default as many as the host takes.
+        concurrency: runs at a time by agent, `{"expert": 1}` for one that has a card to itself; more wait. A number is
+            for each agent.
+        max_queue: runs that may wait; more are refused with `HostBusy`, which says when to come again.
+        queue_timeout: seconds that a run may wait for its turn; None for no limit.
         max_streams: connected callers (processes) at a time.
         max_value: bytes of one value (an input, a result, a checkpoint) at most.
         max_bytes: bytes of values on their way in and out that the host holds; by default half of the machine's memory.
@@ -127,6 +132,9 @@ class Host:
         loop: asyncio.AbstractEventLoop | None = None,
         max_runs: int = 1000,
         max_caller_runs: int | None = None,
+        concurrency: Mapping[str, int] | int | None = None,
+        max_queue: int = 100,
+        queue_timeout: float | None = 600.0,
         max_streams: int = 1000,
         max_value: int = 1 << 30,
         max_bytes: int | None = None,
@@ -155,6 +163,7 @@ class Host:
         self._authorization, self._share_threads, self._tracebacks = Authorization(authorize), share_threads, tracebacks
         self._max_runs, self._max_caller_runs, self._skew = max_runs, max_caller_runs, allow_version_skew
         self._answer_timeout = answer_timeout
+        self._queueing = max_queue, queue_timeout, concurrency
         self._user_loop = loop
         self._sources = checkpointer, store, lifespan
         self._resources: Resources | None = None
@@ -186,6 +195,7 @@ class Host:
             return self
         self._stopped.clear()
         loop, places = UserLoop(self._user_loop), RunLimiter(self._max_runs, self._max_caller_runs)
+        most, timeout, concurrency = self._queueing
         state = HostState(
             exported={},
             version=spoken_version(),
@@ -193,7 +203,8 @@ class Host:
             services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
             loop=loop.loop,
             watch=loop.watch,
-            places=places,
+            queue=RunQueue(places, concurrency, most),
+            queue_timeout=timeout,
             answer_timeout=self._answer_timeout,
             allow_version_skew=self._skew,
             authorization=self._authorization,
@@ -234,6 +245,9 @@ class Host:
             except asyncio.CancelledError:
                 raise HostError("the host was stopped while it was starting") from None
         self._resources, state.checkpointer = resources, resources.checkpointer
+        concurrency = self._queueing[2]
+        if isinstance(concurrency, Mapping) and (unknown := concurrency.keys() - self.graphs.keys()):
+            _logger.warning("concurrency= names %s, which this host has not", ", ".join(sorted(unknown)))
         for name, graph in list(self.graphs.items()):
             state.exported[name] = self._export(graph, loop, *self._allowed.get(name, ()))
 
@@ -289,6 +303,7 @@ class Host:
             began = time.monotonic()
             state.stopping = True
             server.drain()
+            state.queue.close(lambda: HostBusy(STOPPING_WORDS))
             _logger.info("draining %s: %d runs under way", self._bound, len(state.runs))
             self._wait_for_runs(state, began + min(grace, timeout))
             for run in list(state.runs):

@@ -26,6 +26,9 @@ _LONGEST: Final = 100
 class RunLog:
     """Logs the runs of a host."""
 
+    def on_wait(self, run: RunRecord) -> None:
+        _logger.debug("%s waits for its turn run=%s", _call(run), _plain(run.run_id), extra=_begun(run))
+
     def on_begin(self, run: RunRecord) -> None:
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug(

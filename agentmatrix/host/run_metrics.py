@@ -41,6 +41,8 @@ class _RunMetrics:
         self._ended = meter.create_counter("agentmatrix.runs.ended", description="Runs that have ended, by outcome.")
         self._refused = meter.create_counter("agentmatrix.runs.refused", description="Runs that were not taken.")
         self._active = meter.create_up_down_counter("agentmatrix.runs.active", description="Runs under way.")
+        self._queued = meter.create_up_down_counter("agentmatrix.runs.queued", description="Runs that wait.")
+        self._wait = meter.create_histogram("agentmatrix.run.wait", unit="s", description="From start to begin.")
         self._duration = meter.create_histogram("agentmatrix.run.duration", unit="s", description="From start to end.")
         self._bytes = meter.create_counter("agentmatrix.run.size", unit="By", description="Bytes of frames, each way.")
         self._tokens = meter.create_counter(
@@ -48,17 +50,26 @@ class _RunMetrics:
         )
         self._signals = meter.create_counter("agentmatrix.run.signals", description="Signals that runs were sent.")
 
+    def on_wait(self, run: RunRecord) -> None:
+        self._queued.add(1, self._attributes(run))
+
     def on_begin(self, run: RunRecord) -> None:
         attributes = self._attributes(run)
+        if run.waits:
+            self._queued.add(-1, attributes)
+            self._wait.record(run.queued, attributes)
         self._begun.add(1, attributes)
         self._active.add(1, attributes)
 
     def on_end(self, run: RunRecord) -> None:
         attributes = self._attributes(run)
+        if run.waits and not run.has_begun:
+            self._queued.add(-1, attributes)
         if run.outcome == "refused":
             self._refused.add(1, {**attributes, "error.type": type(run.failure).__name__})
             return
-        self._active.add(-1, attributes)
+        if run.has_begun:
+            self._active.add(-1, attributes)
         self._ended.add(1, {**attributes, "outcome": run.outcome})
         self._duration.record(run.seconds, attributes)
         self._bytes.add(run.bytes_in, {**attributes, "direction": "in"})

@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Final, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, CallbackManager
 from langchain_core.callbacks.manager import ahandle_event, handle_event
@@ -121,7 +121,7 @@ class CallerCallbacks:
         self._replicas: dict[int, Any] = {}
         self._groups: list[list[BaseCallbackHandler]] = []
         self._taps: dict[tuple[int, UUID], tuple[deque[Any], Any]] = {}
-        manager = callback_manager(config, is_async=is_async)
+        manager = self._manager = callback_manager(config, is_async=is_async)
         inherited = {**(config.get("metadata") or {}), **manager.metadata, **manager.inheritable_metadata}
         self._scope = EventScope(scope, manager.parent_run_id, inherited)
         self.packed: dict[str, Any] = {
@@ -172,6 +172,20 @@ class CallerCallbacks:
             handler.stream(chunk)
         elif kind == "seen":
             self._replica(args[0]).seen |= set(args[1])
+        return None
+
+    def on_queue(self, agent: str, place: int) -> Awaitable[None] | None:
+        """Tells all handlers, as LangChain's custom event `queue`, that the run waits for its turn on the host."""
+        data = {"agent": agent, "place": place}
+        handlers = list(dict.fromkeys([*self._manager.handlers, *self._manager.inheritable_handlers]))
+        run = self._manager.parent_run_id or uuid4()
+        if self.is_async:
+            return ahandle_event(
+                handlers, "on_custom_event", "ignore_custom_event", "queue", data, run_id=run, tags=[], metadata={}
+            )
+        handle_event(
+            handlers, "on_custom_event", "ignore_custom_event", "queue", data, run_id=run, tags=[], metadata={}
+        )
         return None
 
     def _replica(self, number: Any) -> Any:

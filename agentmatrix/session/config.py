@@ -199,6 +199,8 @@ class CallerConfig:
         self.events.check(kind, args, self.configurable)
         if kind in ("callback", "tap", "replica", "seen"):
             return None if self.callbacks is None else self.callbacks.on_event(kind, args)
+        if kind == "queue":
+            return None if self.callbacks is None else self.callbacks.on_queue(self._agent, args[0])
         if kind == "stream":
             self.configurable[config_keys.STREAM](args[0])
         elif kind == "writer":

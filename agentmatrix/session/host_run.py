@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+from functools import partial
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
@@ -36,16 +37,19 @@ from agentmatrix.pregel.token_usage import counting_tokens
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
 from agentmatrix.session.authorization import public_verb
+from agentmatrix.session.caller_requests import CallerRequests
 from agentmatrix.session.checkpointer import acall_own_saver, call_own_saver
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.event_encoding import encode_event
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.part_sender import PartSender, wait_for_room
-from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
+from agentmatrix.session.pending_requests import PendingRequest
 from agentmatrix.session.protocol import HostProtocol
-from agentmatrix.session.run_limiter import TICKETS, RunSlot
+from agentmatrix.session.run_limiter import TICKETS
+from agentmatrix.session.run_queue import AgentSlot
 from agentmatrix.session.run_record import RunRecord
+from agentmatrix.session.run_turn import RunTurn
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, outcome_of, reported_failure
 from agentmatrix.stream_modes import SuperstepBoundary
@@ -53,7 +57,7 @@ from agentmatrix.transport.base import FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
+from agentmatrix.wire.remote_failures import encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["HostRun"]
@@ -68,14 +72,16 @@ class HostRun:
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
         self.frames, self.host, self.caller, self.user = frames, host, caller, user
         self.protocol = HostProtocol()
-        self.codec = self._replies = Codec(tracebacks=host.tracebacks)
+        self.codec = self.replies = Codec(tracebacks=host.tracebacks)
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
         self._stop_reason = ""
         self._lock = threading.Lock()
-        self._requests = PendingRequests(host.answer_timeout)
+        self._requests = CallerRequests(self, host.answer_timeout, self._open_request)
+        self.request, self.arequest = self._requests.request, self._requests.arequest
+        self.request_nowait = self._requests.request_nowait
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
         self._new_task: asyncio.Task[None] | None = None
@@ -83,7 +89,8 @@ class HostRun:
         self._task: asyncio.Task[Any] | None = None
         self._loop = host.loop
         self._timer: asyncio.TimerHandle | None = None
-        self._place: RunSlot | None = None
+        self._place: AgentSlot | None = None
+        self._turn: RunTurn | None = None
         self._is_watched = False
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
@@ -106,7 +113,7 @@ class HostRun:
         if kind == "start":
             self._start(received)
         elif kind == "reply":
-            self._requests.answered(received)
+            self._requests.pending.answered(received)
         elif kind == "credit":
             self._add_credit()
         elif kind == "cancel":
@@ -124,7 +131,7 @@ class HostRun:
         with self._lock:
             self.protocol.lost()
         self.stop(CALLER_LOST)
-        self._requests.fail(error)
+        self._requests.pending.fail(error)
 
     def _start(self, received: ReceivedFrame) -> None:
         start, record = received.frame.start, self.record
@@ -133,21 +140,29 @@ class HostRun:
             host_verbs.check_verb(start.verb)
             if not start.timeout >= 0.0:
                 raise ProtocolError(f"the timeout of a run is a number of seconds, not {start.timeout}")
-            exported, self._place = self.host.admit(start, self.caller, self.user)
+            exported = self.host.admit(start, self.user)
+            turn = RunTurn(self, partial(self._begin, start, exported), self.host)
+            self._place = turn.enter(start.agent, self.caller, start.tickets)
         except AgentMatrixError as error:
-            self._end(failure=error)
-            self.frames.close()
-            record.end("refused", error)
-            self.host.observers.on_end(record)
+            self.refuse(error)
             return
-        self.codec, self._replies = exported.codec, exported.codec.for_replies()
+        self._turn = turn
+        self.codec, self.replies = exported.codec, exported.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
             self._send(self.protocol.accept())
-        self.host.observers.on_begin(record)
         if 0 < start.timeout < _LONGEST_TIMEOUT:
             self._timer = io_thread().loop.call_later(start.timeout, self.stop, DEADLINE)
+        if self._place is not None:
+            self._begin(start, exported, self._place)
+        else:
+            self.host.observers.on_wait(record)
+            turn.tell()
+
+    def _begin(self, start: pb.Start, exported: ExportedGraph, place: AgentSlot) -> None:
+        self._place, self._turn = place, None
+        self.host.observers.on_begin(self.record)
         if exported.is_async_only and start.verb in ("invoke", "stream"):
             start.verb = f"a{start.verb}"
         if start.verb.startswith("a"):
@@ -156,6 +171,12 @@ class HostRun:
             self._loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
         else:
             self.host.workers.submit(contextvars.Context().run, self._run, start, exported)
+
+    def refuse(self, error: BaseException) -> None:
+        """Ends a run that has not begun. On the I/O thread."""
+        self.record.end("refused" if not self._stop_reason else outcome_of(error, None, self._stop_reason), error)
+        self._end(failure=error)
+        self._close()
 
     def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
         self._acredits = asyncio.Semaphore(0)
@@ -194,6 +215,8 @@ class HostRun:
         self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
+        if self._turn is not None and self._turn.leave():
+            io_thread().call(self.refuse, HostError("the run was cancelled before it began"))
 
     def _ack_signal(self, number: int, refused: str) -> None:
         with self._lock:
@@ -204,49 +227,21 @@ class HostRun:
     def notify(self, kind: str, *args: Any) -> None:
         arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
         wait_for_room(self.frames)
+        self.send_event(kind, arguments)
+
+    def send_event(self, kind: str, arguments: bytes) -> None:
+        """Sends a notification, whatever waits already."""
         with self._lock:
             self._send(self.protocol.event(kind, arguments))
 
-    def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
-        arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
-        wait_for_room(self.frames)
+    def _open_request(self, target: str, method: str, arguments: bytes) -> PendingRequest:
         with self._lock:
             frame = self.protocol.request(target, method, arguments)
             if frame is None:
                 raise HostError("the run has ended; its caller's objects cannot be asked any more")
-            request = self._requests.open(frame.request.id, target, method)
+            request = self._requests.pending.open(frame.request.id, target, method)
             self._send(frame)
         return request
-
-    def _result_of(self, request: PendingRequest, received: ReceivedFrame) -> Any:
-        try:
-            if failure := received.field("failure"):
-                raise raisable(decode_failure(failure, self.codec))
-            return self._replies.decode(received.field("value"), f"reply of {request.target}.{request.method}")
-        finally:
-            received.release()
-
-    def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        request = self._send_request(target, method, args, kwargs)
-        return self._result_of(request, self._requests.wait(request))
-
-    async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        request = self._send_request(target, method, args, kwargs)
-        return self._result_of(request, await self._requests.await_answer(request))
-
-    def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        self._requests.pipelined.append(self._send_request(target, method, args, kwargs))
-
-    def _await_pipelined(self) -> None:
-        """Waits for the answers to pipelined requests; raises an exception that one of them has raised."""
-        while self._requests.pipelined:
-            request = self._requests.pipelined.popleft()
-            self._result_of(request, self._requests.wait(request))
-
-    async def _aawait_pipelined(self) -> None:
-        while self._requests.pipelined:
-            request = self._requests.pipelined.popleft()
-            self._result_of(request, await self._requests.await_answer(request))
 
     # The run, on its worker thread or event loop.
 
@@ -256,11 +251,11 @@ class HostRun:
             with tracing.continued(start.trace), counting_tokens(self.record.usage):
                 result = self._result(start, exported)
             self._check_not_truncated()
-            self._await_pipelined()
+            self._requests.await_pipelined()
             self._end(result=result)
         except BaseException as error:
             with contextlib.suppress(BaseException):
-                self._await_pipelined()
+                self._requests.await_pipelined()
             self._end(failure=error)
         finally:
             self._close()
@@ -276,11 +271,11 @@ class HostRun:
             with tracing.continued(start.trace), counting_tokens(self.record.usage):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
-            await self._aawait_pipelined()
+            await self._requests.aawait_pipelined()
             self._end(result=result)
         except BaseException as error:
             with contextlib.suppress(BaseException):
-                await self._aawait_pipelined()
+                await self._requests.aawait_pipelined()
             self._end(failure=error)
         finally:
             self._close()
@@ -429,7 +424,7 @@ class HostRun:
     def _close(self) -> None:
         if self._timer is not None:
             io_thread().call(self._timer.cancel)
-        self._requests.fail(HostError("the run has ended"))
+        self._requests.pending.fail(HostError("the run has ended"))
         self.signals.router.end(SignalError("the run has ended"))
         if self._is_watched:
             self.host.watch.leave()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -24,7 +24,7 @@ from agentmatrix.errors import AgentNotFound, HostBusy, VersionMismatch
 from agentmatrix.pregel.config_values import event_loop_of
 from agentmatrix.session.authorization import Authorization
 from agentmatrix.session.checkpointer import plain_config
-from agentmatrix.session.run_limiter import RunLimiter, RunSlot
+from agentmatrix.session.run_queue import RunQueue
 from agentmatrix.session.run_record import RunObservers
 from agentmatrix.session.thread_scope import scoped_graph
 from agentmatrix.session.user_loop import LoopMonitor
@@ -32,8 +32,9 @@ from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["ExportedGraph", "HostState", "brief", "encodable_result"]
+__all__ = ["STOPPING_WORDS", "ExportedGraph", "HostState", "brief", "encodable_result"]
 
+STOPPING_WORDS: Final = "the host is stopping and takes no more runs; call another, or try again later"
 _LONGEST_NAME = 100
 
 
@@ -109,7 +110,8 @@ class HostState:
         services: decodes signals and drains, which must not wait for a run to end.
         loop: runs the async verbs.
         watch: logs what blocks the loop.
-        places: counts the runs; more are refused.
+        queue: gives the runs their turns.
+        queue_timeout: seconds that a run may wait for its turn; None for no limit.
         answer_timeout: seconds in which a caller has to answer a request; None for no limit.
         allow_version_skew: take callers whose langgraph has another minor version.
         authorization: decides who may call what.
@@ -128,8 +130,9 @@ class HostState:
     services: Executor
     loop: asyncio.AbstractEventLoop
     watch: LoopMonitor
-    places: RunLimiter
+    queue: RunQueue
     answer_timeout: float | None = None
+    queue_timeout: float | None = None
     allow_version_skew: bool = False
     authorization: Authorization = field(default_factory=Authorization)
     share_threads: bool = False
@@ -140,8 +143,8 @@ class HostState:
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
 
-    def admit(self, start: pb.Start, caller: str, user: Identity | None = None) -> tuple[ExportedGraph, RunSlot]:
-        """The graph and the place for a new run of a caller.
+    def admit(self, start: pb.Start, user: Identity | None = None) -> ExportedGraph:
+        """The graph for a new run of a caller.
 
         Raises:
             VersionMismatch, HostBusy, AgentNotFound: the host does not take the run.
@@ -158,13 +161,12 @@ class HostState:
                 "same minor version on both, or start the host with --allow-version-skew"
             )
         self.check_serving()
-        graph = self.graph(start.agent, user)
-        return graph, self.places.enter(caller, start.tickets)
+        return self.graph(start.agent, user)
 
     def check_serving(self) -> None:
         """Raises HostBusy while the host starts or stops."""
         if self.stopping:
-            raise HostBusy("the host is stopping and takes no more runs; call another, or try again later")
+            raise HostBusy(STOPPING_WORDS)
         if self.starting:
             raise HostBusy("the host is starting and takes no runs yet; try again later")
 

@@ -35,7 +35,9 @@ class RunRecord:
         run_id: the caller's, or LangGraph's where its config has one.
         caller: the name of its identity, else its address.
         thread_id: of the config; empty without one.
-        began: when it came, by `time.monotonic`.
+        came: when, by `time.monotonic`.
+        waits: whether it had to wait for its turn.
+        has_begun: whether its turn has come.
         queued: seconds that it has waited for its turn.
         seconds: from its coming to its end.
         bytes_in: of its frames.
@@ -51,7 +53,9 @@ class RunRecord:
     run_id: str
     caller: str
     thread_id: str = ""
-    began: float = field(default_factory=time.monotonic)
+    came: float = field(default_factory=time.monotonic)
+    waits: bool = False
+    has_begun: bool = False
     queued: float = 0.0
     seconds: float = 0.0
     bytes_in: int = 0
@@ -70,17 +74,20 @@ class RunRecord:
         """The run has ended, by this outcome; the first one counts."""
         if not self.outcome:
             self.outcome, self.failure = outcome, failure
-            self.seconds = time.monotonic() - self.began
+            self.seconds = time.monotonic() - self.came
 
 
 class RunObserver(Protocol):
     """Is told of the runs of a host. Returns at once."""
 
+    def on_wait(self, run: RunRecord) -> None:
+        """A run waits for its turn."""
+
     def on_begin(self, run: RunRecord) -> None:
         """A run begins."""
 
     def on_end(self, run: RunRecord) -> None:
-        """A run has ended. Its outcome is "refused" where it never began; then `on_begin` has not been called."""
+        """A run has ended, or will not begin: then `on_begin` was not called, and `has_begun` is False."""
 
 
 class RunObservers:
@@ -89,8 +96,16 @@ class RunObservers:
     def __init__(self, observers: Iterable[RunObserver] = ()) -> None:
         self._observers = tuple(observers)
 
+    def on_wait(self, run: RunRecord) -> None:
+        """Tells all that a run waits for its turn."""
+        run.waits = True
+        self._tell("on_wait", run)
+
     def on_begin(self, run: RunRecord) -> None:
         """Tells all that a run begins."""
+        run.has_begun = True
+        if run.waits:
+            run.queued = time.monotonic() - run.came
         self._tell("on_begin", run)
 
     def on_end(self, run: RunRecord) -> None:

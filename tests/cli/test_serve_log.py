@@ -125,6 +125,37 @@ def test_prometheus_reads_what_the_runs_cost(project: Project, started: Start) -
     assert all(float(line.rpartition(" ")[2]) == 0 for line in samples if line.startswith("agentmatrix_runs_active"))
 
 
+HOLDER = """
+import os
+import time
+
+def hold(messages):
+    open("holding", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+    return "done"
+"""
+
+
+def test_one_run_at_a_time_and_who_waits_is_told(project: Project, started: Start) -> None:
+    project.write("holder.py", HOLDER)
+    address = address_of(started("serve", "holder:hold", "--port", "0", "--concurrency", "hold=1"))
+    first = started("run", f"{address}/hold", "-i", "hi")
+    wait_for(project.folder / "holding", first)
+    second = started("run", f"{address}/hold", "-i", "hi")
+    assert second.stderr is not None
+    assert second.stderr.readline() == f"waiting for {address}/hold: place 1 in its queue\n"
+    project.write("go", "")
+    assert [process.communicate(timeout=100)[0] for process in (first, second)] == ["hold: done\n"] * 2
+
+
+@pytest.mark.parametrize("given", [["many"], ["hold=0"], ["1", "hold=2"], ["hold="]])
+def test_a_concurrency_that_is_none_is_one_sentence(project: Project, given: list[str]) -> None:
+    options = [word for text in given for word in ("--concurrency", text)]
+    outcome = project.cli("serve", "greeter:graph", "--port", "0", *options)
+    assert outcome.code == 2 and "write expert=1" in outcome.err and outcome.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("address", "words"), [("9464", "no address"), ("127.0.0.1:99999", "no address"), ("", "")])
 def test_metrics_that_cannot_be_offered_are_one_sentence(project: Project, address: str, words: str) -> None:
     pytest.importorskip("opentelemetry.exporter.prometheus", reason="the extra metrics is not installed")

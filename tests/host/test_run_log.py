@@ -149,7 +149,7 @@ def test_a_busy_host_says_so(runs: Runs) -> None:
             await asyncio.sleep(600)
 
         graph = StateGraph(MessagesState).add_node(sleep).add_edge(START, "sleep").compile()
-        async with Host({"slow": graph}, max_runs=1) as host:
+        async with Host({"slow": graph}, max_runs=1, max_queue=0) as host:
             first = asyncio.create_task(RemoteAgent("slow", url=host.address).ainvoke({"messages": "hi"}))
             await asyncio.to_thread(runs, 1, logging.DEBUG)
             with pytest.raises(HostBusy):

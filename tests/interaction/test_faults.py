@@ -194,7 +194,7 @@ def test_another_version_of_langgraph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_host_that_is_full_refuses() -> None:
     gate = Gate()
-    with Host({"a": graph_of(gate.__call__)}, max_runs=1) as host:
+    with Host({"a": graph_of(gate.__call__)}, max_runs=1, max_queue=0) as host:
         remote = RemoteAgent(f"{host.address}/a")
         first = asyncio.create_task(remote.ainvoke({"text": "x"}))
         assert await wait(gate.started)
