@@ -31,7 +31,7 @@ def test_each_limit_can_be_set_on_a_host_and_on_the_command_line() -> None:
     host, line = inspect.signature(Host).parameters, inspect.signature(serve).parameters
     named = [(re.findall(r"(\w+)=", row[2]), re.findall(r"--[\w-]+", row[2])) for row in ROWS]
     pairs = [(keywords[0], flags[0]) for keywords, flags in named if keywords]
-    assert len(pairs) == 8
+    assert len(pairs) == 11
     for keyword, flag in pairs:
         assert keyword in host and flag in options
         ours, theirs = default_of(host, keyword), default_of(line, flag.strip("-").replace("-", "_"))
