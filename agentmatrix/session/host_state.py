@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -36,6 +37,9 @@ __all__ = ["STOPPING_WORDS", "ExportedGraph", "HostState", "brief", "encodable_r
 
 STOPPING_WORDS: Final = "the host is stopping and takes no more runs; call another, or try again later"
 _LONGEST_NAME = 100
+_MOST_WARNINGS = 20
+
+_logger = logging.getLogger("agentmatrix.host")
 
 
 AnyGraph = Pregel[Any, Any, Any, Any]
@@ -122,6 +126,7 @@ class HostState:
         starting: whether new runs are refused since the host does not serve yet.
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
+        warned: what the log has been told once.
     """
 
     exported: dict[str, ExportedGraph]
@@ -142,6 +147,7 @@ class HostState:
     starting: bool = False
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
+    warned: set[str] = field(default_factory=set)
 
     def admit(self, start: pb.Start, user: Identity | None = None) -> ExportedGraph:
         """The graph for a new run of a caller.
@@ -155,13 +161,20 @@ class HostState:
                 f"the host speaks version {mine.wire} of the wire (agentmatrix {mine.agentmatrix}), the caller "
                 f"{theirs.wire} (agentmatrix {theirs.agentmatrix[:_LONGEST_NAME]}); install the same version on both"
             )
-        if _minor(mine.langgraph) != _minor(theirs.langgraph) and not self.allow_version_skew:
-            raise VersionMismatch(
-                f"the host runs langgraph {mine.langgraph}, the caller {theirs.langgraph[:_LONGEST_NAME]}; install the "
-                "same minor version on both, or start the host with --allow-version-skew"
-            )
+        if _minor(mine.langgraph) != _minor(theirs.langgraph):
+            skew = f"the host runs langgraph {mine.langgraph}, the caller {brief(theirs.langgraph)}"
+            if not self.allow_version_skew:
+                raise VersionMismatch(
+                    f"{skew}; install the same minor version on both, or start the host with --allow-version-skew"
+                )
+            self._warn_once(skew)
         self.check_serving()
         return self.graph(start.agent, user)
+
+    def _warn_once(self, warning: str) -> None:
+        if warning not in self.warned and len(self.warned) < _MOST_WARNINGS:
+            self.warned.add(warning)
+            _logger.warning("%s", warning)
 
     def check_serving(self) -> None:
         """Raises HostBusy while the host starts or stops."""
