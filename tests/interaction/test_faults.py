@@ -191,7 +191,10 @@ def test_another_version_of_langgraph(monkeypatch: pytest.MonkeyPatch, caplog: p
     with Host({"a": graph_of(echo)}, allow_version_skew=True) as host:
         for _ in range(2):
             assert RemoteAgent(f"{host.address}/a").invoke({"text": "x"}) == {"text": "x"}
-    assert caplog.text.count("the caller '1.9.0'") == 1
+    warnings = [
+        record for record in caplog.records if record.name == "agentmatrix.host" and record.levelname == "WARNING"
+    ]
+    assert len(warnings) == 1 and "the caller '1.9.0'" in warnings[0].getMessage()
 
 
 async def test_a_host_that_is_full_refuses() -> None:
