@@ -143,7 +143,7 @@ class GraphScheduler:
         return None if recorded else self.take_record()
 
     def ran(self, *, sent: bool = True) -> frozenset[str]:
-        """The nodes that have run, in this step or before a pause of it, with or without those that a `Send` started."""
+        """The nodes that have run, in this step or before a pause of it; `sent=False`: other than by a `Send`."""
         log, entries = self.log, entries_of(self.log.all & ~self.log.outside)
         return self.already_done.union(log.nodes[e] for e in entries if sent or log.orders[e][0] == 0)
 
