@@ -282,7 +282,7 @@ class ListeningLoop(SuperstepLoop):
     def _refuses(self, sent: PendingSignal) -> bool:
         """Whether the saver could not keep a signal: that is for its sender to know, and fails no run."""
         serde = getattr(self.checkpointer, "serde", None)
-        if serde is None:
+        if serde is None or sent.value is None or type(sent.value) is bytes:
             return False
         try:
             serde.dumps_typed(sent.value)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentmatrix.errors import TriggerError
-from agentmatrix.scheduling.external_inputs import ExternalInputs
 from agentmatrix.scheduling.log import ActivationLog, entries_of
 from agentmatrix.scheduling.paused import (
     needed_entries,
@@ -55,6 +54,7 @@ class GraphScheduler:
         base: the channels that the run begins with, by key.
 
     Attributes:
+        inputs: what may come from outside.
         heard: how many events from outside have been recorded.
         levels: how many levels of activations this step has, between two events from outside.
     """
@@ -64,6 +64,7 @@ class GraphScheduler:
         self.log = ActivationLog()
         self.state = State(self.log, keys, base)
         self.rules = rules(topology, self.log)
+        self.inputs = self.rules.inputs
         self.already_done: frozenset[str] = frozenset()
         self.heard = 0
         self._events: deque[Record] = deque()
@@ -246,11 +247,6 @@ class GraphScheduler:
                 return list(unfinished)
 
     # events from outside
-
-    @property
-    def inputs(self) -> ExternalInputs:
-        """What may come from outside."""
-        return self.rules.inputs
 
     def signal(self, name: str, value: Any, id: str) -> Record | None:
         """A signal has come.
