@@ -222,7 +222,7 @@ def close(
     called = {activation.node for activation in unfinished if activation.send is None}
     waiting = scheduler.rules.waiting() if unfinished else {}
     arrived = scheduler.rules.joined() if unfinished or rests else {}
-    done = scheduler.ran(sent=False)
+    done = scheduler.ran(sent=False) if unfinished else frozenset[str]()
     for node in schedule.topology.nodes:
         joined = False
         for name in nodes[node].triggers:

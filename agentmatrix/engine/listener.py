@@ -160,6 +160,8 @@ class ListeningLoop(SuperstepLoop):
         """Take signals from here on, if the graph wants any. Called when the tasks of the step have been made."""
         step, router = self.open_step, self.config[CONF].get(SIGNAL_ROUTER)
         assert step is not None
+        if router is None and not self.schedule.topology.timers:
+            return
         scheduler, path = step.scheduler, node_path(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
         if router is not None:
             if self._closed_targets is None:
