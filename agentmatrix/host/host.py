@@ -326,6 +326,7 @@ class Host:
         if server is None or state is None or loop is None:
             return
         state.stopping = True
+        state.queue.close(lambda: HostBusy(STOPPING_WORDS))
         left = list(state.runs)
         for run in left:
             run.stop(STOPPING)

@@ -13,6 +13,7 @@ import logging
 from typing import Any, Final
 
 from agentmatrix.session.run_record import RunRecord
+from agentmatrix.transport.rate_limited_log import RateLimitedLog
 
 __all__ = ["RunLog"]
 
@@ -26,6 +27,9 @@ _LONGEST: Final = 100
 class RunLog:
     """Logs the runs of a host."""
 
+    def __init__(self) -> None:
+        self._refusals = RateLimitedLog(_logger, "runs were refused")
+
     def on_wait(self, run: RunRecord) -> None:
         _logger.debug("%s waits for its turn run=%s", _call(run), _plain(run.run_id), extra=_begun(run))
 
@@ -37,7 +41,7 @@ class RunLog:
 
     def on_end(self, run: RunRecord) -> None:
         if run.outcome == "refused":
-            _logger.warning(
+            self._refusals.warning(
                 "%s refused for %s: %s", _call(run), _plain(run.caller), _one_line(run.failure), extra=_begun(run)
             )
             return

@@ -142,7 +142,8 @@ class HostRun:
                 raise ProtocolError(f"the timeout of a run is a number of seconds, not {start.timeout}")
             exported = self.host.admit(start, self.user)
             turn = RunTurn(self, partial(self._begin, start, exported), self.host)
-            self._place = turn.enter(start.agent, self.caller, start.tickets)
+            limited = start.agent if start.verb in host_verbs.RUNS else ""
+            self._place = turn.enter(limited, self.caller, start.tickets)
         except AgentMatrixError as error:
             self.refuse(error)
             return

@@ -137,7 +137,7 @@ class RunQueue:
         """The place of a new run; or its place in the queue, and the run is told of the rest.
 
         Args:
-            agent: that it is for.
+            agent: that it is for; empty for what only reads or writes state, and waits for no agent.
             caller: who begins it.
             shown: the tickets that the caller shows.
             run: is told when its turn comes.
@@ -200,7 +200,7 @@ class RunQueue:
         return True
 
     def _limit(self, agent: str) -> int | None:
-        return self._concurrency.get(agent, self._of_each)
+        return self._concurrency.get(agent, self._of_each) if agent else None
 
     # Under the lock.
 

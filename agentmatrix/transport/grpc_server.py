@@ -38,7 +38,7 @@ from agentmatrix.transport.grpc_options import (
 from agentmatrix.transport.grpc_stream import FLUSH_SECONDS, CallerStream, Context
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.options import ServerOptions
-from agentmatrix.transport.refusal_log import CALLERS_LOG, RefusalLog
+from agentmatrix.transport.rate_limited_log import CALLERS_LOG, RateLimitedLog
 from agentmatrix.transport.watched_file import read_pem
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
@@ -74,7 +74,7 @@ class GrpcServer(Server):
         self._budget = options.budget()
         self._admission = AdmissionControl(servicer, options.max_runs)
         self._authentication = Authentication(options)
-        self._refusals = RefusalLog()
+        self._refusals = RateLimitedLog(CALLERS_LOG, "callers were refused")
         self._stopped = asyncio.Event()
         self._serving = health.ServingState()
 
@@ -170,7 +170,7 @@ class GrpcServer(Server):
                 return await asyncio.to_thread(self._authentication.admit, metadata, _peer(context))
             return self._authentication.admit(metadata, _peer(context))
         except Unauthenticated as error:
-            self._refusals.refused(_peer(context).address, error)
+            self._refusals.warning("the caller at %s was refused: %s", _peer(context).address, error)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             raise AssertionError("abort raises") from error
 
@@ -180,7 +180,7 @@ class GrpcServer(Server):
         try:
             self._streams.add(caller)
         except HostBusy as busy:
-            self._refusals.refused(_peer(context).address, busy)
+            self._refusals.warning("the caller at %s was refused: %s", _peer(context).address, busy)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(busy))
         await context.send_initial_metadata((ACCEPTED,))
         CALLERS_LOG.info("%s has connected from %s", *caller.names)
