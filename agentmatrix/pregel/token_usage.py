@@ -1,4 +1,4 @@
-"""Counts the tokens of the chat models that are called in a context.
+"""Counts the calls and the tokens of the chat models that are called in a context.
 
 By a hook of LangChain's rather than a callback handler in the config: so a model that is called is heard, and a graph
 runs without callbacks as it did before (see `untraced`).
@@ -10,14 +10,27 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-__all__ = ["TokenUsage", "TokenUsageHandler", "counting_tokens", "without_token_usage"]
+__all__ = ["ModelCallCounter", "TokenUsage", "TokenUsageHandler", "counters", "counting_tokens", "without_token_usage"]
+
+
+class ModelCallCounter(Protocol):
+    """Is told of the chat models that are called in a context. On any thread."""
+
+    def check(self) -> None:
+        """A model is about to be called. What this raises, the call raises, and nobody counts it."""
+
+    def add_call(self) -> None:
+        """A model is called."""
+
+    def add(self, input_tokens: int, output_tokens: int) -> None:
+        """A model has answered, or models on another host have."""
 
 
 class TokenUsage:
@@ -26,52 +39,79 @@ class TokenUsage:
     Attributes:
         input_tokens: that they were given.
         output_tokens: that they have made.
+        calls: of models, here.
     """
 
-    __slots__ = ("_lock", "input_tokens", "output_tokens")
+    __slots__ = ("_lock", "calls", "input_tokens", "output_tokens")
 
     def __init__(self) -> None:
-        self.input_tokens = self.output_tokens = 0
+        self.input_tokens = self.output_tokens = self.calls = 0
         self._lock = threading.Lock()
+
+    @property
+    def used(self) -> tuple[int, int, int]:
+        """Input tokens, output tokens, calls."""
+        return self.input_tokens, self.output_tokens, self.calls
 
     @property
     def total(self) -> int:
         """Both together."""
         return self.input_tokens + self.output_tokens
 
+    def check(self) -> None:
+        """There is no limit."""
+
+    def add_call(self) -> None:
+        with self._lock:
+            self.calls += 1
+
     def add(self, input_tokens: int, output_tokens: int) -> None:
-        """One more answer of a model. On any thread."""
         with self._lock:
             self.input_tokens += input_tokens
             self.output_tokens += output_tokens
 
 
 class TokenUsageHandler(BaseCallbackHandler):
-    """Adds what each answer of a chat model says of its tokens to a count."""
+    """Tells counters of each call of a chat model, and of the tokens that its answer reports."""
 
     ignore_chain = ignore_agent = ignore_retriever = ignore_custom_event = ignore_retry = True
-    ignore_chat_model = True
-    """Its start, not its end."""
     run_inline = True
+    raise_error = True
 
-    def __init__(self, usage: TokenUsage) -> None:
-        self._usage = usage
+    def __init__(self, counters: tuple[ModelCallCounter, ...]) -> None:
+        self.counters = counters
+
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        for counter in self.counters:
+            counter.check()
+        for counter in self.counters:
+            counter.add_call()
+
+    def on_llm_start(self, *_: Any, **__: Any) -> None:
+        self.on_chat_model_start()
 
     def on_llm_end(self, response: LLMResult, **_: Any) -> None:
         for generations in response.generations:
             message = generations[0].message if generations and isinstance(generations[0], ChatGeneration) else None
             if isinstance(message, AIMessage) and (usage := message.usage_metadata) is not None:
-                self._usage.add(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
+                for counter in self.counters:
+                    counter.add(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
 
 
 _HANDLER: ContextVar[TokenUsageHandler | None] = ContextVar("agentmatrix_token_usage", default=None)
 register_configure_hook(_HANDLER, inheritable=False)
 
 
+def counters() -> tuple[ModelCallCounter, ...]:
+    """Those that count in this context, outermost first."""
+    handler = _HANDLER.get()
+    return () if handler is None else handler.counters
+
+
 @contextlib.contextmanager
-def counting_tokens(usage: TokenUsage) -> Iterator[None]:
-    """Counts the tokens of all chat models that are called in this context."""
-    token = _HANDLER.set(TokenUsageHandler(usage))
+def counting_tokens(counter: ModelCallCounter) -> Iterator[None]:
+    """Counts the calls and tokens of all chat models that are called in this context."""
+    token = _HANDLER.set(TokenUsageHandler((*counters(), counter)))
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from langchain_core.runnables.graph import Graph
 from langgraph.runtime import RunControl
 from langgraph.types import RetryPolicy
 
+from agentmatrix.budget import timeout_within
 from agentmatrix.card import AgentCard
 from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.live.signal_router import new_id
@@ -312,7 +313,8 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         return CallSpec(
             agent=self.agent, verb=verb, version=spoken_version(), run_id=new_id(),
             path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
-            timeout=self.timeout if within is None else within, forward=self.forward, store_prefix=self.store_prefix,
+            timeout=timeout_within(self.timeout if within is None else within),
+            forward=self.forward, store_prefix=self.store_prefix,
         )  # fmt: skip
 
     def _call(self, verb: str, *args: Any, **options: Any) -> SyncCallerRun | RetriedRun:

@@ -28,6 +28,7 @@ _EVENTS: Final[Mapping[str, tuple[int, str | None]]] = {
     "visited": (1, config_keys.REPLAY_STATE),
     "drain": (1, None),
     "queue": (1, None),
+    "usage": (3, None),
     "callback": (4, None),
     "tap": (3, None),
     "replica": (2, None),

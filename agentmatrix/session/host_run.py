@@ -19,7 +19,6 @@ import threading
 from functools import partial
 from typing import Any, Final
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from agentmatrix.errors import (
@@ -40,7 +39,6 @@ from agentmatrix.session.authorization import public_verb
 from agentmatrix.session.caller_requests import CallerRequests
 from agentmatrix.session.checkpointer import acall_own_saver, call_own_saver
 from agentmatrix.session.config import HostRunConfig
-from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.event_encoding import encode_event
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.part_sender import PartSender, wait_for_room
@@ -52,6 +50,7 @@ from agentmatrix.session.run_record import RunRecord
 from agentmatrix.session.run_turn import RunTurn
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, outcome_of, reported_failure
+from agentmatrix.session.verb_call import VerbCall
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
@@ -95,8 +94,7 @@ class HostRun:
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
-        self._verb, self._is_run, self._is_live, self._has_checkpointer = "", False, False, False
-        self._config: RunnableConfig = {}
+        self._verb, self._has_checkpointer, self._call = "", False, VerbCall()
         self.record = RunRecord("", "", "", caller)
 
     # FrameReceiver: called on the I/O thread.
@@ -292,55 +290,44 @@ class HostRun:
             raise HostError("the run was cancelled")
 
     def _result(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        args, kwargs = self._unpack(start)
-        with exported.open(self._config, self.host.loop, kwargs.get("context"), is_run=self._is_run) as graph:
-            call = self._prepare(start, graph)
+        call = self._unpack(start)
+        opened = exported.open(call.run_config, self.host.loop, call.kwargs.get("context"), is_run=call.is_run)
+        with call.budget, opened as graph:
+            verb = self._prepare(start, graph)
             if start.verb in host_verbs.STREAMS:
-                return self._stream(call, args, kwargs)
-            return call_own_saver(self._root, *args) if start.verb == "saver" else call(*args, **kwargs)
+                return self._stream(verb, call.args, call.kwargs)
+            return call_own_saver(self._root, *call.args) if start.verb == "saver" else verb(*call.args, **call.kwargs)
 
     async def _aresult(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        args, kwargs = self._unpack(start)
-        async with exported.aopen(self._config, kwargs.get("context"), is_run=self._is_run) as graph:
-            call = self._prepare(start, graph)
-            if start.verb in host_verbs.STREAMS:
-                return await self._astream(call, args, kwargs)
-            if start.verb == "asaver":
-                return await acall_own_saver(self._root, *args)
-            return await call(*args, **kwargs)
+        call = self._unpack(start)
+        opened = exported.aopen(call.run_config, call.kwargs.get("context"), is_run=call.is_run)
+        with call.budget:
+            async with opened as graph:
+                verb = self._prepare(start, graph)
+                if start.verb in host_verbs.STREAMS:
+                    return await self._astream(verb, call.args, call.kwargs)
+                if start.verb == "asaver":
+                    return await acall_own_saver(self._root, *call.args)
+                return await verb(*call.args, **call.kwargs)
 
-    def _unpack(self, start: pb.Start) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments of the verb, its config among them."""
+    def _unpack(self, start: pb.Start) -> VerbCall:
         self.host.authorization.check(self.user, start.agent, public_verb(start.verb))
-        self._verb, self._is_run = start.verb, start.verb in host_verbs.RUNS
-        sent = self._start_received
-        args, kwargs = host_verbs.checked_arguments(start.verb, self.codec.decode(sent.field("arguments"), "arguments"))
-        packed = self.codec.decode(config, "config") if (config := sent.field("config")) else host_verbs.EMPTY_CONFIG
-        sent.release()
-        if host_verbs.takes_config(start.verb):
-            is_async, is_run = start.verb.startswith("a"), self._is_run
-            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user)
-            kwargs["config"] = self._config = self.config.config
-            if "context" in packed:
-                kwargs["context"] = unpack_context(packed["context"], self.codec)
-            self.record.name(self._config)
-            self._is_live = bool(packed.get("live"))
-            if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
-                kwargs["control"] = self.control
-                if (reason := packed.get("control", {}).get("drained")) is not None:
-                    set_drained(self.control, reason)
-        return args, kwargs
+        call = self._call = VerbCall.unpack(self._start_received, self.codec, self, self.user, self.control)
+        self._verb, self.config = start.verb, call.config
+        self.record.name(call.run_config)
+        return call
 
     def _prepare(self, start: pb.Start, graph: Any) -> Any:
         """What is called: the verb of the graph, or of one inside it."""
-        self._root = graph = self.host.graph_for(graph, self.user, self._config.get("configurable", {}))
+        call = self._call
+        self._root = graph = self.host.graph_for(graph, self.user, call.configurable)
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
-        if self.config is not None:
-            self._open_signals(graph if self._is_live else None, self._config.get("configurable", {}))
-            graph = observed_if_asked(graph, self._config)
+        if call.config is not None:
+            self._open_signals(graph if call.is_live else None, call.configurable)
+            graph = observed_if_asked(graph, call.run_config)
         self._graph = graph
-        savers = (self._root.checkpointer, self._config.get("configurable", {}).get(config_keys.CHECKPOINTER))
+        savers = (self._root.checkpointer, call.configurable.get(config_keys.CHECKPOINTER))
         self._has_checkpointer = any(isinstance(saver, BaseCheckpointSaver) for saver in savers)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
@@ -407,6 +394,9 @@ class HostRun:
         encoded: bytes | None = None
         if self.config is not None:
             self.config.finish()
+            if self._call.wants_usage:
+                usage = self.record.usage
+                self.send_event("usage", self.codec.encode(usage.used, "usage"))
         if failure is None:
             try:
                 encoded = self.codec.encode(encodable_result(result), "result")
