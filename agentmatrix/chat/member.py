@@ -22,6 +22,7 @@ from langgraph.types import Command, Send
 
 from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
 from agentmatrix.chat.authorship import AgentNameMode
+from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import new_messages, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_seen, last_summary
 from agentmatrix.chat.handoff import (
@@ -36,12 +37,14 @@ from agentmatrix.chat.handoff import (
 from agentmatrix.chat.history import History, ShortenedHistory
 from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
+from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.reply import replied
 from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
-from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
+from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.pregel.attempts import arun_attempts, run_attempts
+from agentmatrix.pregel.callback_handlers import with_message_ids
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable, runnable
 from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
@@ -123,7 +126,7 @@ class Member:
         if transcript is None or not transcript.extend_from(messages) or len(transcript) != len(messages):
             transcript = self._transcripts[handle.loop] = Transcript(messages, self._settings.names)
         has_checkpointer = bool(self.graphs) and handle.has_checkpointer
-        return self.begin_turn(state, transcript, len(transcript), {} if claims is None else claims, has_checkpointer)
+        return self.begin_turn(state, transcript, len(transcript), claims or Claims(), has_checkpointer)
 
     def begin_turn(
         self,
@@ -159,7 +162,7 @@ class Member:
         return Turn(
             input=given if self.is_model else self._state_for_agent(state, given),
             given=given,
-            known_ids=transcript.positions,
+            ids=MessageIds(self.name, transcript.positions, claims),
             claims=claims,
             seen_message=transcript.id_before(until),
             seen_events=len(events),
@@ -235,7 +238,7 @@ class Member:
 
     def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
         """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
-        config = turn.usage.attach(config) if turn.usage else config
+        config = with_message_ids(turn.usage.attach(config) if turn.usage else config, turn.ids.given)
         if self.is_model:
             return config, []
         if self.graphs:
@@ -332,7 +335,7 @@ class Member:
         keys = self._settings.keys - {"messages"}
         changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
         for key in self._settings.plain_keys & changed.keys():
-            writer = turn.claims.setdefault((turn.seen_events, key), self.name)
+            writer = turn.claims.owner((turn.seen_events, key), self.name)
             if writer != self.name and not self._settings.is_free:
                 raise InvalidUpdateError(
                     f"the members {writer!r} and {self.name!r} wrote the key {key!r} in one turn: give it a reducer, "
@@ -351,13 +354,14 @@ class Member:
         group = self._settings
         taken: set[str] = set()
 
-        def claim_id(id: str) -> bool:
-            if id in taken or id in turn.known_ids or turn.claims.setdefault(id, self.name) != self.name:
-                return False
+        def id_for(given: str | None) -> str:
+            id = turn.ids.given(given)
+            if id in taken:
+                id = turn.ids.given(None)
             taken.add(id)
-            return True
+            return id
 
-        return public_messages(answered, self.name, group.members, group.audience_rule, claim_id)
+        return public_messages(answered, self.name, group.members, group.audience_rule, id_for)
 
     def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
         event = Event(
