@@ -27,16 +27,18 @@ from agentmatrix.chat.contribution import new_messages, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_seen, last_summary
 from agentmatrix.chat.handoff import (
     GIVEN,
+    IGNORED,
     MOST_UNKNOWN,
     is_known_further_out,
     left_out_of_handoff,
-    note_on_unknown,
+    note_on_handoffs,
     whole_handoff,
     with_handoff_targets,
 )
 from agentmatrix.chat.history import History, ShortenedHistory
 from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
+from agentmatrix.chat.memory import with_missing_results
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.reply import replied
 from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
@@ -86,6 +88,7 @@ class Member:
         self._history, self._summary_key = own or settings.history, name if own else ""
         made = as_agent(agent, name=name)
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
+        self._remembers = any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
         self.is_model = isinstance(agent, BaseChatModel)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
@@ -146,13 +149,13 @@ class Member:
             has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
         """
         events = state.get(EVENT_LOG, ())
-        remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
+        remembers = has_checkpointer and self._remembers
         left_out = left_out_of_handoff(transcript, events, self.name)
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
         if remembers and (is_go_on(given[-1]) or not transcript.has_any_since(given, last_seen(events, self.name))):
             # A turn that was given up in the middle has left words in its memory which nobody else knows of.
             given = with_go_on(given)
-        note, unknown = note_on_unknown(events, self.name, self._settings.members)
+        note, unknown = note_on_handoffs(events, self.name, self._settings.members)
         if note is not None:
             given = with_note(given, note)
         shared = summary = None
@@ -221,6 +224,8 @@ class Member:
     def _ask(self, given: Any, config: RunnableConfig) -> Any:
         """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
         try:
+            if self._has_memory(config):
+                given = with_missing_results(given, self.graphs[0].get_state(config))
             return self._agent.invoke(given, config)
         except ParentCommand as error:
             if command_for_node(error, config) is None:
@@ -230,11 +235,17 @@ class Member:
     async def _aask(self, given: Any, config: RunnableConfig) -> Any:
         """The same as `_ask`, async."""
         try:
+            if self._has_memory(config):
+                given = with_missing_results(given, await self.graphs[0].aget_state(config))
             return await self._agent.ainvoke(given, config)
         except ParentCommand as error:
             if command_for_node(error, config) is None:
                 raise
             return whole_handoff(error)
+
+    def _has_memory(self, config: RunnableConfig) -> bool:
+        """Whether the agent keeps its messages over its turns in the run of `config`."""
+        return self._remembers and LoopHandle(config).has_checkpointer
 
     def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
         """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
@@ -321,6 +332,8 @@ class Member:
         if unknown and is_known_further_out(config, unknown):
             return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})
         event = self._event(turn, said, summary)
+        if ignored := update.get(IGNORED):
+            event["ignored"] = ignored
         event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
         return {**self._changed(update, turn), "messages": said, EVENT_LOG: [event]}
 
