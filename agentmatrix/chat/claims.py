@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Hashable, Mapping
-from functools import cached_property
-from typing import Any
+
+from agentmatrix.chat.history import Summary
 
 __all__ = ["Claims"]
 
@@ -18,22 +18,17 @@ class Claims:
         owners: by what is taken, the name of the member that has it.
 
     Attributes:
-        summaries: the summaries for all members that have been made, by what they are made of.
+        summaries: by what they are made of, the summaries for all members; None where none was due.
+        last_summary: the last of them, and the number of events in the log when the turn that made it began.
         lock: held while a summary is made, in a sync run.
         alock: the same in an async run.
     """
 
     def __init__(self, owners: Mapping[Hashable, str] | None = None) -> None:
         self._owners: dict[Hashable, str] = dict(owners or {})
-        self.summaries: dict[Hashable, Any] = {}
-
-    @cached_property
-    def lock(self) -> threading.Lock:
-        return threading.Lock()
-
-    @cached_property
-    def alock(self) -> asyncio.Lock:
-        return asyncio.Lock()
+        self.summaries: dict[Hashable, Summary | None] = {}
+        self.last_summary: tuple[int, Summary | None] = (-1, None)
+        self.lock, self.alock = threading.Lock(), asyncio.Lock()
 
     def owner(self, taken: Hashable, member: str) -> str:
         """The member that has something: whoever was first, which is `member` if nobody has it yet."""

@@ -20,7 +20,7 @@ from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
 
-from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
+from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools, only_calls_models
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import new_messages, public_messages
@@ -41,6 +41,7 @@ from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.memory import with_missing_results
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.reply import replied
+from agentmatrix.chat.shared_summary import ashorten_turn, shorten_turn
 from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
 from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
@@ -73,6 +74,7 @@ class Member:
     Attributes:
         graphs: the agent, if it is a graph.
         is_model: whether the agent is a bare chat model.
+        only_calls_models: whether it does nothing but call chat models, also with instructions.
     """
 
     def __init__(self, name: str, agent: Any, settings: GroupSettings, options: MemberOptions = _NO_OPTIONS) -> None:
@@ -90,6 +92,7 @@ class Member:
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
         self._remembers = any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
         self.is_model = isinstance(agent, BaseChatModel)
+        self.only_calls_models = only_calls_models(agent)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
         if self.is_model:
@@ -186,7 +189,7 @@ class Member:
         summary = None
         try:
             if self._history:
-                short = self._history.shorten(turn.given, turn.shared, turn.summary, inner)
+                short = shorten_turn(self._history, turn, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
                 answer = self._ask(turn.input, inner)
@@ -208,7 +211,7 @@ class Member:
         summary = None
         try:
             if self._history:
-                short = await self._history.ashorten(turn.given, turn.shared, turn.summary, inner)
+                short = await ashorten_turn(self._history, turn, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
                 answer = await self._aask(turn.input, inner)

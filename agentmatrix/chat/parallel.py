@@ -1,8 +1,9 @@
 """Turns of several members at the same time, inside one LangGraph task of the group.
 
 Broadcast: the task stands for one task for each member, where that makes no visible difference. With a checkpointer it
-does so for bare models only. Their results are saved one by one beside the checkpoint, as LangGraph saves those of
-tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each member.
+does so for chat models only, with or without instructions. Their results are saved one by one beside the checkpoint, as
+LangGraph saves those of tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each
+member.
 
 Free conversation: a member begins a turn as soon as there is a message that it has not seen. The task ends when a
 member has spoken; turns that still run go on, and the group's next task collects them.
@@ -98,7 +99,7 @@ class ParallelTurns:
             return False
         loop = LoopHandle(config)
         # A function may call a `@task`, whose result is saved under the task of its node.
-        if loop.has_checkpointer and not all(self._members[name].is_model for name in names):
+        if loop.has_checkpointer and not all(self._members[name].only_calls_models for name in names):
             return False
         return not (loop.is_followed or loop.breakpoints)
 

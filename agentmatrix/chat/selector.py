@@ -41,7 +41,11 @@ def mention(fallback: Any = None) -> Speaker:
 
     def mentioned(conversation: Conversation) -> list[str]:
         # Only the last turn counts, also a silent one, and what was said from outside: an older mention was answered.
-        return [name for message in conversation.new_messages for name in mentioned_names(message.text, conversation.members)]
+        return [
+            name
+            for message in conversation.new_messages
+            for name in mentioned_names(message.text, conversation.members)
+        ]
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
         return mentioned(conversation) or fallback_speaker.next(conversation, config).names

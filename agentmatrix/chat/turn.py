@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
@@ -76,6 +76,11 @@ class Turn(NamedTuple):
     summary: Any
     remembers: bool
     unknown: int
+
+    @property
+    def summary_key(self) -> Hashable:
+        """What a summary for all members is made of: of all turns that begin alike it is the same."""
+        return self.seen_message, self.summary and self.summary["until"]
 
 
 def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
