@@ -130,11 +130,11 @@ class Conversation:
     messages: Sequence[BaseMessage]
     events: Sequence[Event]
 
-    @property
+    @cached_property
     def turns(self) -> int:
         """The number of turns in this run. Members that speak at once share one; in free conversation it is the number
         of turns of the member that has had most."""
-        rounds = sum(bool(event.get("speakers")) for event in self.events)
+        rounds = len([event for event in self.events if event.get("speakers")])
         return rounds or max(Counter(event["by"] for event in self.events if "by" in event).values(), default=0)
 
     @property
@@ -158,8 +158,8 @@ class Conversation:
     @property
     def decided_end(self) -> str | None:
         """The reason to end that is decided: by a member, by a speaker, or by silence in free conversation."""
-        last = next((event for event in reversed(self.events) if "stop_reason" in event or "heard" in event), Event())
-        return last.get("stop_reason")
+        decisive = [event for event in self.events if "stop_reason" in event or "heard" in event]
+        return decisive[-1].get("stop_reason") if decisive else None
 
     @property
     def has_new_words(self) -> bool:
@@ -236,6 +236,8 @@ class Conversation:
 def interrupted_members(events: Iterable[Event]) -> dict[str, Any]:
     """The interrupts of a log that wait for a person's answer, by member: a later turn of the member answers them."""
     interrupts: dict[str, Any] = {}
+    if not [event for event in events if "interrupts" in event]:
+        return interrupts
     for event in events:
         for member, asked in event.get("interrupts", {}).items():
             # A graph that asks once more goes on from where it ran at first.

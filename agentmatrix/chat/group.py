@@ -49,6 +49,7 @@ from agentmatrix.pregel.compiled_graph import (
     write_channel,
 )
 from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
+from agentmatrix.pregel.untraced import trace_if_watched
 
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup"]
 
@@ -241,6 +242,7 @@ class ChatGroup:
         add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
+        trace_if_watched(graph)
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
         return graph
 

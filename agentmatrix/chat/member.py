@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
@@ -42,7 +41,15 @@ from agentmatrix.chat.memory import with_missing_results
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.reply import replied
 from agentmatrix.chat.shared_summary import ashorten_turn, shorten_turn
-from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
+from agentmatrix.chat.transcript import (
+    RunTranscripts,
+    Transcript,
+    is_go_on,
+    messages_of,
+    with_go_on,
+    with_note,
+    with_users_words,
+)
 from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
@@ -99,8 +106,8 @@ class Member:
             self._agent = agent
         else:
             self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
-        # By LangGraph's loop, the transcript that the last turn in a task of its own began with.
-        self._transcripts: WeakKeyDictionary[Any, Transcript] = WeakKeyDictionary()
+        # Of turns in tasks of its own: those of several members may run at the same time.
+        self._transcripts = RunTranscripts(settings.names)
         self._attempt = runnable(self._ask, self._aask, name=name)
         # A function reads names itself; in whatever else there may be a model.
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
@@ -127,10 +134,8 @@ class Member:
         return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
     def _begin_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None) -> Turn:
-        handle, messages = LoopHandle(config), messages_of(state)
-        transcript = self._transcripts.get(handle.loop)
-        if transcript is None or not transcript.extend_from(messages) or len(transcript) != len(messages):
-            transcript = self._transcripts[handle.loop] = Transcript(messages, self._settings.names)
+        handle = LoopHandle(config)
+        transcript = self._transcripts.of(handle.loop, messages_of(state))
         has_checkpointer = bool(self.graphs) and handle.has_checkpointer
         return self.begin_turn(state, transcript, len(transcript), claims or Claims(), has_checkpointer)
 

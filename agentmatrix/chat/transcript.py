@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from langchain_core.messages import (
     AIMessage,
@@ -37,6 +38,7 @@ __all__ = [
     "BEGIN",
     "GO_ON",
     "VISIBLE_TO",
+    "RunTranscripts",
     "Transcript",
     "audience_of",
     "id_in_transcript",
@@ -83,6 +85,8 @@ class Transcript:
         # By mode, the messages as those see them who have not said them; None for what nobody is given.
         self._heard: dict[AgentNameMode, list[BaseMessage | None]] = {}
         self._positions_by_author: dict[str, list[int]] = {}
+        # By position, messages of members as their authors see them.
+        self._own: dict[int, BaseMessage | None] = {}
         # Words of assistants without a name, which stay an assistant's for everybody.
         self._assistants: list[int] = []
         self._has_unheard = False
@@ -161,8 +165,10 @@ class Transcript:
         own = [position for position in self._positions_by_author.get(member or "", ()) if member and position < until]
         for position in own:
             said = self._messages[position]
-            seen[position] = _own(said, position, self._names[member or ""])
-            has_gaps |= seen[position] is None
+            if position not in self._own:
+                self._own[position] = _own(said, position, self._names[member or ""])
+            seen[position] = view = self._own[position]
+            has_gaps |= view is None
             if remembers and SAID_BY in said.additional_kwargs:
                 kept_back.add(position)
         if remembers:
@@ -232,6 +238,25 @@ class Transcript:
         name = provider_name(message.name)
         # Somebody who has a member's name, and is no member.
         return f"{name[:56]}_user" if name in self._names.values() else name
+
+
+class RunTranscripts:
+    """By LangGraph's loop, the transcript that the last turn began with. Not thread-safe.
+
+    Args:
+        names: as of `Transcript`.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+        self._transcripts: WeakKeyDictionary[Any, Transcript] = WeakKeyDictionary()
+
+    def of(self, loop: Any, messages: Sequence[BaseMessage]) -> Transcript:
+        """The transcript of a run, with all messages of its state."""
+        transcript = self._transcripts.get(loop)
+        if transcript is None or not transcript.extend_from(messages) or len(transcript) != len(messages):
+            transcript = self._transcripts[loop] = Transcript(messages, self._names)
+        return transcript
 
 
 def messages_of(state: Mapping[str, Any]) -> list[BaseMessage]:
