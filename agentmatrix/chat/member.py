@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,10 +96,10 @@ class Member:
         own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
         self._answer_timeout = answer_timeout(agent)
         self._history, self._summary_key = own or settings.history, name if own else ""
-        made = as_agent(agent, name=name)
+        self.is_model = isinstance(agent, BaseChatModel)
+        made = agent if self.is_model else as_agent(agent, name=name)
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
         self._remembers = any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
-        self.is_model = isinstance(agent, BaseChatModel)
         self.only_calls_models = only_calls_models(agent)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
@@ -108,7 +109,6 @@ class Member:
             self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
         # Of turns in tasks of its own: those of several members may run at the same time.
         self._transcripts = RunTranscripts(settings.names)
-        self._attempt = runnable(self._ask, self._aask, name=name)
         # A function reads names itself; in whatever else there may be a model.
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
@@ -203,7 +203,7 @@ class Member:
                     f"the member {self.name!r} has timeout=, and a sync run cannot cut it off: use ainvoke or astream"
                 )
             else:
-                answer = run_attempts(self._attempt, turn.input, inner, self._options.retry_policies)
+                answer = run_attempts(self._attempt(turn), turn.input, inner, self._options.retry_policies)
         except Exception as error:
             if self._is_raised(error):
                 raise
@@ -222,7 +222,7 @@ class Member:
                 answer = await self._aask(turn.input, inner)
             else:
                 policies, timeout = self._options.retry_policies, self._options.timeout
-                answer = await arun_attempts(self._attempt, turn.input, inner, policies, timeout)
+                answer = await arun_attempts(self._attempt(turn), turn.input, inner, policies, timeout)
         except Exception as error:
             if self._is_raised(error):
                 raise
@@ -254,6 +254,14 @@ class Member:
     def _has_memory(self, config: RunnableConfig) -> bool:
         """Whether the agent keeps its messages over its turns in the run of `config`."""
         return self._remembers and LoopHandle(config).has_checkpointer
+
+    def _attempt(self, turn: Turn) -> Runnable[Any, Any]:
+        def ask(given: Any, config: RunnableConfig) -> Any:
+            if turn.claims.is_over:
+                raise CancelledError  # In a thread nothing else ends the tries of a turn that was cut off.
+            return self._ask(given, config)
+
+        return runnable(ask, self._aask, name=self.name)
 
     def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
         """The config that the agent is called with, and the messages that it pushes, by `push_message`."""

@@ -34,7 +34,6 @@ from agentmatrix.chat.transcript import RunTranscripts, messages_of
 from agentmatrix.chat.turn import GroupSettings, Turn
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
-from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import namespace_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask, reraise_interrupt
 
@@ -178,23 +177,24 @@ class ParallelTurns:
         return self._outcome(pool, await pool.wait(seconds))
 
     def member_node(self, member: Member) -> Runnable[Any, Any]:
-        """The node of a member in the group's graph. After a fallback it takes over the turn that began in the pool."""
+        """The node of a member in the group's graph."""
+        return _MemberNode(self, member)
 
-        def call(state: dict[str, Any], config: RunnableConfig) -> Any:
-            if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
-                return result
-            if pool := self._pool_with(member, config):
-                return _result_in_task(pool.join(member.name), config)
-            return member.speak_in_task(state, config, self._claims_in_task(state, config))
+    def take_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The turn of a member in a task of its own. After a fallback it is the turn that began in the pool."""
+        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+            return result
+        if pool := self._pool_with(member, config):
+            return _result_in_task(pool.join(member.name), config)
+        return member.speak_in_task(state, config, self._claims_in_task(state, config))
 
-        async def acall(state: dict[str, Any], config: RunnableConfig) -> Any:
-            if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
-                return result
-            if pool := self._pool_with(member, config):
-                return _result_in_task(await pool.join(member.name), config)
-            return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
-
-        return runnable(call, acall, name=member.name)
+    async def atake_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The same as `take_over`, async."""
+        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+            return result
+        if pool := self._pool_with(member, config):
+            return _result_in_task(await pool.join(member.name), config)
+        return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
 
     def _pool_with(self, member: Member, config: RunnableConfig) -> Any:
         """The pool in which the member's turn has begun, after a fallback."""
@@ -310,6 +310,20 @@ class ParallelTurns:
             for event in events:
                 event.pop("seconds", None)
             events.append(Event(seconds=pool.elapsed()))
+
+
+class _MemberNode(Runnable[Any, Any]):
+    # LangGraph looks for graphs in what a function refers to, which takes longer than to make the node.
+
+    def __init__(self, parallel: ParallelTurns, member: Member) -> None:
+        self.name = member.name
+        self._parallel, self._member = parallel, member
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return self._parallel.take_over(self._member, input, config or {})
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return await self._parallel.atake_over(self._member, input, config or {})
 
 
 def _first_failure(failed: Sequence[FinishedTurn]) -> BaseException:

@@ -87,6 +87,8 @@ class Transcript:
         self._positions_by_author: dict[str, list[int]] = {}
         # By position, messages of members as their authors see them.
         self._own: dict[int, BaseMessage | None] = {}
+        # What those see who have said nothing, with its `until` and its mode: in a broadcast that is many.
+        self._last_view: tuple[int, AgentNameMode, list[BaseMessage]] | None = None
         # Words of assistants without a name, which stay an assistant's for everybody.
         self._assistants: list[int] = []
         self._has_unheard = False
@@ -160,9 +162,11 @@ class Transcript:
             remembers: whether it has a memory of its own: it is not given again what it has said itself.
             left_out: positions of messages that it is not given.
         """
+        own = [position for position in self._positions_by_author.get(member or "", ()) if member and position < until]
+        if not (own or remembers or left_out or self._audiences):
+            return self._seen_by_others(until, mode).copy()
         seen: list[BaseMessage | None] = self._heard_until(until, mode)[:until]
         has_gaps, kept_back = self._has_unheard, set[int]()
-        own = [position for position in self._positions_by_author.get(member or "", ()) if member and position < until]
         for position in own:
             said = self._messages[position]
             if position not in self._own:
@@ -185,6 +189,17 @@ class Transcript:
         if has_gaps or remembers:
             return with_users_words(seen, kept_back, remembers=remembers)
         return self._with_users_between(seen, [*own, *(p for p in self._assistants if p < until)])  # type: ignore[arg-type]
+
+    def _seen_by_others(self, until: int, mode: AgentNameMode) -> list[BaseMessage]:
+        """The messages as all those see them who have said none of them."""
+        if self._last_view is None or self._last_view[:2] != (until, mode):
+            seen = self._heard_until(until, mode)[:until]
+            if self._has_unheard:
+                view = with_users_words(seen)
+            else:
+                view = self._with_users_between(seen, [p for p in self._assistants if p < until])  # type: ignore[arg-type]
+            self._last_view = (until, mode, view)
+        return self._last_view[2]
 
     def _with_users_between(self, seen: list[BaseMessage], assistants: list[int]) -> list[BaseMessage]:
         """The same as `with_users_words`, where all messages are seen: only the assistants' are looked at."""

@@ -16,7 +16,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
-from langgraph.pregel._read import PregelNode
+from langgraph.pregel._read import DEFAULT_BOUND, PregelNode
 
 from agentmatrix.pregel.compiled_graph import Graph
 
@@ -92,10 +92,9 @@ class _TracedIfWatched(PregelNode):
     @classmethod
     def of(cls, node: PregelNode) -> PregelNode:
         made: PregelNode = copy.copy(node)
-        if untraced_node(node) is node:
-            return made
         made.__dict__.pop("node", None)
-        made.__class__ = cls
+        if node.writers and node.bound is not DEFAULT_BOUND:
+            made.__class__ = cls
         return made
 
     def copy(self, update: dict[str, Any]) -> PregelNode:
