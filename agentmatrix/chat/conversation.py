@@ -40,6 +40,7 @@ class Event(TypedDict, total=False):
     Attributes:
         new_run: marks the first event of a run.
         speakers: the members chosen for the next turn; empty in free conversation, where members are not chosen.
+        turn: the number of that turn in the run.
         fallback: why the speaker could not choose by itself, and who has.
         by: the member that has taken a turn.
         message_ids: the ids of the messages of that turn; empty if the member kept silent.
@@ -65,6 +66,7 @@ class Event(TypedDict, total=False):
 
     new_run: bool
     speakers: list[str]
+    turn: int
     fallback: str
     by: str
     message_ids: list[str]
@@ -134,6 +136,9 @@ class Conversation:
     def turns(self) -> int:
         """The number of turns in this run. Members that speak at once share one; in free conversation it is the number
         of turns of the member that has had most."""
+        last = next((event for event in reversed(self.events) if "speakers" in event), Event())
+        if "turn" in last:
+            return last["turn"]
         rounds = len([event for event in self.events if event.get("speakers")])
         return rounds or max(Counter(event["by"] for event in self.events if "by" in event).values(), default=0)
 
@@ -158,8 +163,14 @@ class Conversation:
     @property
     def decided_end(self) -> str | None:
         """The reason to end that is decided: by a member, by a speaker, or by silence in free conversation."""
-        decisive = [event for event in self.events if "stop_reason" in event or "heard" in event]
-        return decisive[-1].get("stop_reason") if decisive else None
+        for event in reversed(self.events):
+            if "stop_reason" in event:
+                reason: str = event["stop_reason"]
+                return reason
+            # Nobody is chosen once the end is decided.
+            if "heard" in event or "speakers" in event:
+                break
+        return None
 
     @property
     def has_new_words(self) -> bool:

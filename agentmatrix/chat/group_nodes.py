@@ -87,7 +87,7 @@ class GroupNodes:
             if command:
                 return command
             if len(chosen.names) == 1:
-                return _after(event, parallel.speak_here(state, chosen.names[0], config))
+                return _after(event, parallel.speak_here(state, conversation, chosen.names[0], config))
             return parallel.run(state, conversation, chosen.names, config).command(NEXT_TURN, event)
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
@@ -104,7 +104,7 @@ class GroupNodes:
             if command:
                 return command
             if len(chosen.names) == 1:
-                return _after(event, await parallel.aspeak_here(state, chosen.names[0], config))
+                return _after(event, await parallel.aspeak_here(state, conversation, chosen.names[0], config))
             return (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
 
         return runnable(next_turn, anext_turn, name=NEXT_TURN)
@@ -151,7 +151,7 @@ class GroupNodes:
             get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
         if not names:
             return self._end(conversation, {**used, "stop_reason": f"{self.speaker.label} chose nobody"}, config), used
-        event: Event = {**used, "speakers": list(names)}
+        event: Event = {**used, "speakers": list(names), "turn": conversation.turns + 1}
         if self.parallel.can_speak_here(names, config):
             return None, event
         if not self.parallel.can_run(names, config):

@@ -45,6 +45,8 @@ def left_out_of_handoff(transcript: Transcript, events: Sequence[Event], member:
         events: the event log.
         member: the member.
     """
+    if not [event for event in events if "given" in event]:
+        return []
     event = handoff_to(events, member)
     chosen = event.get("given", {}).get(member)
     if chosen is None:

@@ -30,7 +30,7 @@ from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_
 from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
-from agentmatrix.chat.transcript import RunTranscripts, messages_of
+from agentmatrix.chat.transcript import RunTranscripts
 from agentmatrix.chat.turn import GroupSettings, Turn
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
@@ -102,33 +102,39 @@ class ParallelTurns:
         loop = LoopHandle(config)
         return not (loop.has_checkpointer or loop.is_followed or loop.breakpoints)
 
-    def speak_here(self, state: dict[str, Any], name: str, config: RunnableConfig) -> dict[str, Any]:
+    def speak_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> dict[str, Any]:
         """The turn of one member, in the task of `config`.
 
         Returns:
             An update of the group's state.
         """
-        task, turn = self._begin_here(state, name, config)
+        task, turn = self._begin_here(state, conversation, name, config)
         try:
             return self._ended(task, self._members[name].speak(turn, task.enter()))
         except Exception as error:
             _noted(error, task)
             raise
 
-    async def aspeak_here(self, state: dict[str, Any], name: str, config: RunnableConfig) -> dict[str, Any]:
+    async def aspeak_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> dict[str, Any]:
         """The same as `speak_here`, async."""
-        task, turn = self._begin_here(state, name, config)
+        task, turn = self._begin_here(state, conversation, name, config)
         try:
             return self._ended(task, await self._members[name].aspeak(turn, task.enter()))
         except Exception as error:
             _noted(error, task)
             raise
 
-    def _begin_here(self, state: dict[str, Any], name: str, config: RunnableConfig) -> tuple[VirtualTask, Turn]:
+    def _begin_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> tuple[VirtualTask, Turn]:
         loop = LoopHandle(config)
-        transcript = self._transcripts.of(loop.loop, messages_of(state))
+        transcript = self._transcripts.of(loop.loop, conversation.messages)
         turn = self._members[name].begin_turn(state, transcript, len(transcript), Claims(), False)
-        return VirtualTask(loop, name, str(uuid5(_TASK_IDS, namespace_of(config))), deque()), turn
+        return VirtualTask(loop, name, loop.task_id, deque()), turn
 
     def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:
         task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
