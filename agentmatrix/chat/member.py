@@ -158,14 +158,16 @@ class Member:
         """
         events = state.get(EVENT_LOG, ())
         remembers = has_checkpointer and self._remembers
-        left_out = left_out_of_handoff(transcript, events, self.name)
+        turns = self._settings.last_turns
+        left_out = left_out_of_handoff(transcript, events, self.name) if turns.has_given(events) else ()
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
         if remembers and (is_go_on(given[-1]) or not transcript.has_any_since(given, last_seen(events, self.name))):
             # A turn that was given up in the middle has left words in its memory which nobody else knows of.
             given = with_go_on(given)
-        note, unknown = note_on_handoffs(events, self.name, self._settings.members)
-        if note is not None:
-            given = with_note(given, note)
+        unknown = 0
+        if last := turns.by_member(events).get(self.name):
+            note, unknown = note_on_handoffs(events, last, self.name, self._settings.members)
+            given = given if note is None else with_note(given, note)
         shared = summary = None
         if self._history and self._history.sums_up:
             shared = None if self._summary_key else transcript.seen_by(None, until, self._mode)

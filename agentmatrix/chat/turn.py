@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import AudienceRule
+from agentmatrix.chat.conversation import LastTurns
 from agentmatrix.chat.history import History
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.usage import UsageCounter
@@ -34,6 +35,7 @@ class GroupSettings:
         modes: by member, how it is told who spoke; for others as their kind wants it.
         plain_keys: the keys without a reducer, which take one value a step.
         is_free: whether it is free conversation.
+        last_turns: reads the log for the members.
     """
 
     members: tuple[str, ...]
@@ -46,6 +48,7 @@ class GroupSettings:
     modes: Mapping[str, AgentNameMode]
     plain_keys: frozenset[str]
     is_free: bool
+    last_turns: LastTurns = field(default_factory=LastTurns, compare=False)
 
 
 class Turn(NamedTuple):
