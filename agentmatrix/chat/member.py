@@ -86,7 +86,8 @@ class Member:
     """
 
     def __init__(self, name: str, agent: Any, settings: GroupSettings, options: MemberOptions = _NO_OPTIONS) -> None:
-        if tools := names_of_bound_tools(agent):
+        self.is_model = isinstance(agent, BaseChatModel)
+        if not self.is_model and (tools := names_of_bound_tools(agent)):
             raise BuildError(
                 f"the member {name!r} is a chat model with the tools {', '.join(map(repr, tools))} bound to it, which "
                 "nobody would run: use as_agent(model, tools=[...])"
@@ -94,9 +95,8 @@ class Member:
         self.name = name
         self._settings, self._options = settings, options
         own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
-        self._answer_timeout = answer_timeout(agent)
+        self._answer_timeout = None if self.is_model else answer_timeout(agent)
         self._history, self._summary_key = own or settings.history, name if own else ""
-        self.is_model = isinstance(agent, BaseChatModel)
         made = agent if self.is_model else as_agent(agent, name=name)
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
         self._remembers = any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
