@@ -10,17 +10,12 @@ import asyncio
 import copy
 from collections.abc import Sequence
 from contextvars import copy_context
-from functools import cached_property
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
-from langgraph.pregel._read import DEFAULT_BOUND, PregelNode
 
-from agentmatrix.pregel.compiled_graph import Graph
-
-__all__ = ["UntracedSequence", "is_watched", "trace_if_watched", "untraced_node"]
+__all__ = ["UntracedSequence", "is_watched", "untraced_node"]
 
 
 class UntracedSequence(Runnable[Any, Any]):
@@ -79,44 +74,3 @@ def untraced_node(node: Any) -> Any:
     plain = copy.copy(node)
     plain.node = UntracedSequence(node.bound, writers)
     return plain
-
-
-def trace_if_watched(graph: Graph) -> None:
-    """Let the nodes of a compiled graph run without callbacks in each run that has no handler."""
-    graph.nodes = {name: _TracedIfWatched.of(node) for name, node in graph.nodes.items()}
-
-
-class _TracedIfWatched(PregelNode):
-    """A node that runs as LangGraph's, or without callbacks where nobody watches."""
-
-    @classmethod
-    def of(cls, node: PregelNode) -> PregelNode:
-        made: PregelNode = copy.copy(node)
-        made.__dict__.pop("node", None)
-        if node.writers and node.bound is not DEFAULT_BOUND:
-            made.__class__ = cls
-        return made
-
-    def copy(self, update: dict[str, Any]) -> PregelNode:
-        return self.of(super().copy(update))
-
-    @cached_property
-    def node(self) -> Runnable[Any, Any] | None:
-        return _EitherSequence(self.bound, self.flat_writers, super().node)
-
-
-class _EitherSequence(UntracedSequence):
-    def __init__(self, bound: Runnable[Any, Any], writers: Sequence[Runnable[Any, Any]], traced: Any) -> None:
-        super().__init__(bound, writers)
-        self._traced = traced
-
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return self._traced.invoke(input, config) if _has_handlers(config) else super().invoke(input, config)
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return await (self._traced.ainvoke(input, config) if _has_handlers(config) else super().ainvoke(input, config))
-
-
-def _has_handlers(config: RunnableConfig | None) -> bool:
-    manager = (config or {}).get("callbacks")
-    return is_watched(manager) if isinstance(manager, BaseCallbackManager) else True
