@@ -33,6 +33,7 @@ from agentmatrix.errors import (
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
+from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
@@ -355,13 +356,17 @@ class HostRun:
     async def _astream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         assert self._acredits is not None
         sender = PartSender(self, self._superstep_boundaries(kwargs))
+        gate = AsyncStreamGate()
+        call = paced_astream(self._graph, gate) if self._verb == "astream" else call
         iterator = aiter(call(*args, **sender.kwargs(kwargs)))
         try:
             async for part in iterator:
-                if sender.send(part):
-                    await self._acredits.acquire()
-                await sender.await_room()
+                with gate.paused():
+                    if sender.send(part):
+                        await self._acredits.acquire()
+                    await sender.await_room()
         finally:
+            gate.open()
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
 

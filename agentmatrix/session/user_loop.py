@@ -13,10 +13,11 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, cast
 
 from agentmatrix.errors import HostError
 from agentmatrix.pregel.node_functions import node_on_stack
+from agentmatrix.pregel.paced_tasks import paced_task_factory
 
 __all__ = ["LoopMonitor", "UserLoop", "check_not_on_own_loop"]
 
@@ -43,6 +44,7 @@ class UserLoop:
         self._stopping = False
         self.watch = LoopMonitor(self.loop)
         if self._is_own:
+            self.loop.set_task_factory(cast(Any, paced_task_factory))
             threading.Thread(target=self._run, name="agentmatrix-loop", daemon=True).start()
 
     def _run(self) -> None:

@@ -244,7 +244,10 @@ def _named(tokens: Mapping[str, str], given: str | None) -> str:
         Unauthenticated: there is none, or it is not among the host's.
     """
     if given is None:
-        raise Unauthenticated("it wants a token and got none (token=, --token-file or AGENTMATRIX_TOKEN)")
+        raise Unauthenticated(
+            "it wants a token and got none (token=, --token-file, or AGENTMATRIX_TOKEN with this host in "
+            "AGENTMATRIX_TOKEN_HOSTS)"
+        )
     # All are compared, each in constant time: how long it takes tells nothing of a token.
     header = given.encode()
     found = [name for token, name in tokens.items() if hmac.compare_digest(header, f"Bearer {token}".encode())]

@@ -224,7 +224,8 @@ class _GrpcChannel:
         self._target = target
         self._options = options
         self._credentials = credentials
-        budget = ByteBudget(memory_budget() // 2, "this process holds for one host", "max_bytes", _process_budget())
+        most = options.max_bytes or memory_budget() // 2
+        budget = ByteBudget(most, "this process holds for one host", "max_bytes", _process_budget())
         self._multiplexer = Multiplexer(
             self._wake, options.max_frame, on_close=self._close_if_retired, peer=f"the host at {self._address}",
             budget=budget, on_refused=self.retire,

@@ -85,6 +85,8 @@ def server_options(options: ServerOptions) -> Options:
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_EVERY_MS // 2),
         # A caller needs one stream; this brakes floods of streams that are opened and reset at once.
         ("grpc.max_concurrent_streams", 128),
+        # With it gRPC resets calls of a caller that keeps to that number, which look like a host that is gone.
+        ("grpc.http.overload_protection", 0),
         # Connections without a stream are of no use to anybody.
         ("grpc.max_connection_idle_ms", 300_000),
         ("grpc.server_handshake_timeout_ms", 10_000),
