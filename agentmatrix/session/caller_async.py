@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from agentmatrix.errors import DeadlineExceeded
 from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
 from agentmatrix.session.proxies import is_async_method
 from agentmatrix.session.request_threads import RequestThreads
-from agentmatrix.transport.base import Transport
+from agentmatrix.transport.base import ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
 
 __all__ = ["AsyncCallerRun"]
@@ -38,7 +38,6 @@ class AsyncCallerRun(CallerRun):
         self._woken = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = RequestThreads()
-        self._result: Any = None
 
     def _enqueue(self, kind: str, item: Any) -> None:
         if kind == "request" and not is_async_method(item.frame.request.target, item.frame.request.method):
@@ -57,14 +56,29 @@ class AsyncCallerRun(CallerRun):
             """The loop is closed, and the consumer is gone with it."""
 
     async def result(self) -> Any:
-        """Runs to the end; returns the verb's result or raises as it did."""
-        parts = self.parts()
-        async for _ in parts:
-            """A unary verb has no parts."""
-        return self._result
+        """Runs to the end; returns the verb's result or raises as it did. Parts, if any come, are dropped."""
+        try:
+            self.open()
+            if self._deadline is None:
+                kind, item = await self._handle(self._drop_part)
+            else:
+                try:
+                    async with asyncio.timeout(self._remaining()):
+                        kind, item = await self._handle(self._drop_part)
+                except TimeoutError:
+                    raise self._deadline_exceeded() from None
+            if kind == "lost":
+                raise item
+            return self._result_of(item)
+        except BaseException as error:
+            if not isinstance(error, DeadlineExceeded):
+                await self._unwind()
+            raise
+        finally:
+            self.close()
 
     async def parts(self) -> AsyncGenerator[Any, None]:
-        """Yields the parts of the run; the verb's result is then in `_result`."""
+        """Yields the parts of the run."""
         outbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         pump: asyncio.Task[None] | None = None
         try:
@@ -81,7 +95,7 @@ class AsyncCallerRun(CallerRun):
                         yield value
                     self.credit()
                 elif kind == "end":
-                    self._result = self._result_of(item)
+                    self._result_of(item)
                     return
                 else:
                     raise item
@@ -96,6 +110,10 @@ class AsyncCallerRun(CallerRun):
 
     async def _pump(self, outbox: asyncio.Queue[tuple[str, Any]]) -> None:
         """Handles what the host sends, in order; parts and the end go to the consumer."""
+        outbox.put_nowait(await self._handle(lambda part: outbox.put_nowait(("part", part))))
+
+    async def _handle(self, on_part: Callable[[ReceivedFrame], None]) -> tuple[str, Any]:
+        """Handles what the host sends, in order, up to the end or the loss of the run, which it returns."""
         try:
             while True:
                 kind, item = await self._next()
@@ -105,14 +123,18 @@ class AsyncCallerRun(CallerRun):
                         await waiting
                 elif kind == "request":
                     self._spawn(self._ahandle_request(item))
+                elif kind == "part":
+                    on_part(item)
                 else:
-                    outbox.put_nowait((kind, item))
-                    if kind != "part":
-                        return
+                    return kind, item
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            outbox.put_nowait(("lost", error))
+            return "lost", error
+
+    def _drop_part(self, part: ReceivedFrame) -> None:
+        self._decode_part(part)
+        self.credit()
 
     async def _next(self) -> tuple[str, Any]:
         while True:
@@ -124,13 +146,15 @@ class AsyncCallerRun(CallerRun):
                 self._has_items.clear()
             await self._has_items.wait()
 
-    async def _unwind(self, pump: asyncio.Task[None]) -> None:
-        """Stops the run, and lets the pump serve the host while it unwinds there."""
+    async def _unwind(self, pump: asyncio.Task[None] | None = None) -> None:
+        """Stops the run, and serves the host while it unwinds there."""
         with self._lock:
             frame = self.protocol.cancel("the caller left")
             self._send(frame)
         if frame is not None:
-            await asyncio.wait({pump}, timeout=UNWIND_SECONDS)
+            serving = pump or self._spawn(self._handle(lambda part: part.release()))
+            await asyncio.wait({serving}, timeout=UNWIND_SECONDS)
+            serving.cancel()
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)

@@ -89,6 +89,8 @@ class HostRun:
         self._loop = host.loop
         self._timer: asyncio.TimerHandle | None = None
         self._place: RunSlot | None = None
+        self._accepted: pb.Frame | None = None
+        """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
         self._is_watched = False
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
@@ -143,7 +145,7 @@ class HostRun:
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
-            self._send(self.protocol.accept())
+            self._accepted = self.protocol.accept()
         if 0 < start.timeout < _LONGEST_TIMEOUT:
             self._timer = io_thread().loop.call_later(start.timeout, self.stop, "deadline")
         if exported.is_async_only and start.verb in ("invoke", "stream"):
@@ -151,13 +153,13 @@ class HostRun:
         if start.verb.startswith("a"):
             self._loop = exported.loop(self.host.loop)
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
-            self._loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
+            self.host.handover(self._loop).call(self._spawn, start, exported)
         else:
             self.host.workers.submit(contextvars.Context().run, self._run, start, exported)
 
     def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
         self._acredits = asyncio.Semaphore(0)
-        self._new_task = asyncio.get_running_loop().create_task(self._arun(start, exported))
+        self._new_task = self._loop.create_task(self._arun(start, exported), context=contextvars.Context())
 
     def _decode_drain(self, received: ReceivedFrame) -> None:
         with contextlib.suppress(AgentMatrixError):  # a reason that is none stops nothing
@@ -395,8 +397,13 @@ class HostRun:
         return [item async for item in value] if method == "alist" else await value
 
     def _send(self, frame: pb.Frame | None) -> None:
-        if frame is not None:
-            self.frames.send(frame)
+        if frame is None:
+            return
+        if (accepted := self._accepted) is not None:
+            self._accepted = None
+            if not frame.HasField("end"):
+                self.frames.send(accepted)
+        self.frames.send(frame)
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""

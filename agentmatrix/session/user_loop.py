@@ -10,16 +10,19 @@ operations only.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 from agentmatrix.errors import HostError
 from agentmatrix.pregel.node_functions import node_on_stack
 from agentmatrix.pregel.paced_tasks import paced_task_factory
+from agentmatrix.transport.iothread import new_loop
 
-__all__ = ["LoopMonitor", "UserLoop", "check_not_on_own_loop"]
+__all__ = ["LoopHandover", "LoopMonitor", "UserLoop", "check_not_on_own_loop"]
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class UserLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._is_own = loop is None
-        self.loop = loop or asyncio.new_event_loop()
+        self.loop = loop or new_loop()
         self._address: str | None = None
         self._stopping = False
         self.watch = LoopMonitor(self.loop)
@@ -92,6 +95,31 @@ def check_not_on_own_loop(address: str, verb: str) -> None:
 
 def _plain(address: str) -> str:
     return address.replace("localhost:", "127.0.0.1:").removeprefix("inproc://")
+
+
+class LoopHandover:
+    """Has functions called on a loop that runs in another thread, which is woken once for all that wait.
+
+    Thread-safe without a lock: `_run` clears the mark before it looks, so a function that comes then wakes it again.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._woken = False
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """Has a function called on the loop, in an empty context. Returns at once."""
+        self._waiting.append((function, args))
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._run, context=contextvars.Context())
+
+    def _run(self) -> None:
+        self._woken = False
+        while self._waiting:
+            function, args = self._waiting.popleft()
+            function(*args)
 
 
 class LoopMonitor:

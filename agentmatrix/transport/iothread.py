@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-__all__ = ["AFTER_FORK", "IOThread", "forked", "io_thread"]
+__all__ = ["AFTER_FORK", "IOThread", "forked", "io_thread", "new_loop"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -35,7 +35,7 @@ class IOThread:
     """An event loop in a daemon thread, stopped in order when the interpreter exits."""
 
     def __init__(self) -> None:
-        self.loop = _new_loop()
+        self.loop = new_loop()
         self._at_exit: set[Callable[[], Coroutine[Any, Any, None]]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="agentmatrix-io", daemon=True)
@@ -100,7 +100,8 @@ class IOThread:
         self.loop.stop()
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A new event loop: uvloop's where it is installed."""
     try:
         import uvloop
     except ImportError:
