@@ -106,6 +106,7 @@ class HostRun:
                 kind = self.protocol.receive(frame)
         except AgentMatrixError as error:
             self._end(failure=error)
+            self.frames.flush()
             self.stop(str(error))
             return
         if kind == "start":
@@ -140,6 +141,7 @@ class HostRun:
         except AgentMatrixError as error:
             self._end(failure=error)
             self.frames.close()
+            self.frames.flush()
             return
         self.codec, self._replies = exported.codec, exported.codec.for_replies()
         self._start_received = received
@@ -399,11 +401,13 @@ class HostRun:
     def _send(self, frame: pb.Frame | None) -> None:
         if frame is None:
             return
+        is_end = frame.HasField("end")
         if (accepted := self._accepted) is not None:
             self._accepted = None
-            if not frame.HasField("end"):
-                self.frames.send(accepted)
-        self.frames.send(frame)
+            if not is_end:
+                self.frames.send(accepted, flush=False)
+        # The I/O thread wakes for the end when this thread has nothing more to do: else both want the interpreter.
+        self.frames.send(frame, flush=not is_end)
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
@@ -449,3 +453,4 @@ class HostRun:
         if self._place is not None:
             self._place.leave()
         self.frames.close()
+        self.frames.flush()

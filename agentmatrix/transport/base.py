@@ -79,15 +79,22 @@ class FrameStream(Protocol):
 
     run: int
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, *, flush: bool = True) -> None:
         """Send a frame after those sent before.
 
         Callable from any thread; never blocks. The frame is used up: a large value in it is moved out. Dropped silently
         once the run is lost or closed.
 
+        Args:
+            frame: the frame.
+            flush: whether the connection is to be woken for it. Who passes False calls `flush` soon.
+
         Raises:
             HostBusy: it is large, and this process holds as many bytes as it may.
         """
+
+    def flush(self) -> None:
+        """Wakes the connection for the frames that were sent without."""
 
     @property
     def room(self) -> int:

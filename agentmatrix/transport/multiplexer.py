@@ -120,10 +120,10 @@ class Multiplexer:
         self.outbox.open(run)
         return stream
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, *, flush: bool = True) -> None:
         """Queues a frame; drops it when its run is closed."""
         if frame.run in self._streams:
-            self.outbox.put(frame)
+            self.outbox.put(frame, flush=flush)
 
     def close(self, run: int) -> None:
         """Closes a run's stream: queued frames still go out, frames that arrive are dropped. Idempotent."""

@@ -161,8 +161,12 @@ class Outbox:
             waiting, queue.waiting = queue.waiting, []
         _call(call for _, call in waiting)
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: Frame, *, flush: bool = True) -> None:
         """Adds a frame behind the earlier ones of its run. The frame is used up.
+
+        Args:
+            frame: the frame.
+            flush: whether to wake the carrier for it; else `flush` does so.
 
         Raises:
             HostBusy: there is no room for it in the budget.
@@ -182,7 +186,15 @@ class Outbox:
                 queue.urgent.append(encoded.data)
             if not encoded.counted:
                 self._uncounted += 1
-            wake = self._list(queue)
+            self._list(queue)
+        if flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wakes the carrier if it has seen nothing to send, and there is something."""
+        with self._lock:
+            wake = self._waiting and bool(self._small or self._bulky)
+            self._waiting = self._waiting and not wake
         if wake:
             self._wake()
 
@@ -193,7 +205,7 @@ class Outbox:
             if queue is None or credit <= queue.credit:
                 return
             queue.credit = credit
-            wake = self._list(queue)
+            wake = self._is_to_wake(queue)
         if wake:
             self._wake()
 
@@ -206,7 +218,7 @@ class Outbox:
             queue.limit = credit
             waiting = [call for least, call in queue.waiting if queue.room >= least]
             queue.waiting = [(least, call) for least, call in queue.waiting if queue.room < least]
-            wake = self._list(queue)
+            wake = self._is_to_wake(queue)
         _call(waiting)
         if wake:
             self._wake()
@@ -329,13 +341,16 @@ class Outbox:
             self._forget_if_done(queue)
             size, taken = size + len(piece), taken + 1
 
-    def _list(self, queue: _Queue) -> bool:
-        """Puts a queue into the line where it belongs; returns whether to wake the carrier."""
-        if not queue.listed and not queue.empty:
-            if queue.may_send:
-                queue.listed = True
-                bulky = queue.slices and not queue.urgent and not queue.credit
-                (self._bulky if bulky else self._small).append(queue)
+    def _list(self, queue: _Queue) -> None:
+        """Puts a queue into the line where it belongs."""
+        if not queue.listed and not queue.empty and queue.may_send:
+            queue.listed = True
+            bulky = queue.slices and not queue.urgent and not queue.credit
+            (self._bulky if bulky else self._small).append(queue)
+
+    def _is_to_wake(self, queue: _Queue) -> bool:
+        """Lists a queue; returns whether to wake the carrier for it."""
+        self._list(queue)
         wake = self._waiting and queue.listed
         self._waiting = self._waiting and not wake
         return wake

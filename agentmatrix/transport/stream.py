@@ -53,9 +53,12 @@ class MultiplexedStream:
         self._held = 0
         self._lock = threading.Lock()
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, *, flush: bool = True) -> None:
         frame.run = self.run
-        self._multiplexer.send(frame)
+        self._multiplexer.send(frame, flush=flush)
+
+    def flush(self) -> None:
+        self._multiplexer.outbox.flush()
 
     @property
     def room(self) -> int:
