@@ -173,6 +173,7 @@ class Host:
             workers=ThreadPoolExecutor(places.most_of_all, thread_name_prefix="agentmatrix-run"),
             services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
             loop=loop.loop,
+            handovers={loop.loop: loop.handover},
             watch=loop.watch,
             places=places,
             answer_timeout=self._answer_timeout,

@@ -9,7 +9,6 @@ frames go out in the order of the protocol. It is never held while user code run
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import ParentCommand
 from langgraph.runtime import RunControl
 
@@ -40,6 +40,8 @@ from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.run_limiter import TICKETS
+from agentmatrix.session.saver_scope import LentSaver
+from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.transport.base import FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
@@ -100,8 +102,8 @@ class CallerRun:
         self.objects = ProxiedObjects()
         self.config: CallerConfig | None = None
         self._lock = threading.Lock()
-        self._saver_order = asyncio.Lock()
-        """Keeps async saver methods in the order of their requests, each of which has a task of its own."""
+        self._failed_write: BaseException | None = None
+        """What a pipelined request has raised first: nobody has been told so far."""
         self._frames: FrameStream | None = None
         self._stop_watching_drain: Any = None
         self._signals: SignalRouter | None = None
@@ -111,13 +113,9 @@ class CallerRun:
         """What objects of the caller have raised lately, with tracebacks, which do not cross."""
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
-    def open(self) -> None:
-        """Sends the run's first frame.
-
-        Raises:
-            EncodeError: an argument or the config cannot be encoded; nothing was sent.
-        """
-        frame = self.protocol.start(self._start_frame())
+    def open(self, start: pb.Start) -> None:
+        """Sends the run's first frame, from `_start_frame`."""
+        frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
         self._frames.send(frame)
         if self.config is not None and self.config.control is not None:
@@ -126,6 +124,11 @@ class CallerRun:
             self._signals.attach(self._forwarder)
 
     def _start_frame(self) -> pb.Start:
+        """The run's first frame.
+
+        Raises:
+            EncodeError: an argument or the config cannot be encoded.
+        """
         spec = self.spec
         start = pb.Start(
             id=spec.run_id, version=spec.version, agent=spec.agent, path=spec.path, verb=spec.verb,
@@ -152,6 +155,17 @@ class CallerRun:
         start.tickets.extend(TICKETS.get())
         start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
         return start
+
+    def _first_checkpoint(self) -> tuple[LentSaver, RunnableConfig] | None:
+        """The checkpointer and the config of the checkpoint to send with the start; None where there is none."""
+        if self.config is None or self.config.saver is None or (asked := self.config.first_checkpoint()) is None:
+            return None
+        return self.config.saver, asked
+
+    def _send_along(self, start: pb.Start, asked: RunnableConfig, found: CheckpointTuple | None) -> None:
+        """Puts a checkpoint into the first frame; one that cannot be encoded is an error where the host asks for it."""
+        with contextlib.suppress(EncodeError):
+            start.checkpoint = SentCheckpoint.encode(asked, found, self.codec.for_storage(text=False))
 
     def _prepare_forwarding(self, configurable: dict[str, Any]) -> bool:
         """Prepares to forward signals where the run is part of a live one; returns whether it is."""
@@ -259,6 +273,9 @@ class CallerRun:
         return self.codec.for_storage(text=request.target == "store")
 
     def _reply(self, request: pb.Request, value: Any, failure: BaseException | None) -> None:
+        if request.pipelined:
+            self._failed_write = self._failed_write or failure
+            return
         reply = pb.Reply(id=request.id)
         if failure is None:
             try:
@@ -291,8 +308,7 @@ class CallerRun:
         try:
             arguments = received.field("arguments")
             args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
-            async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
-                value = await self.objects.acall(request.target, request.method, args, kwargs)
+            value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
         self._reply(request, value, failure)
@@ -308,6 +324,8 @@ class CallerRun:
                 self._check_command(error)
             self._restore_traceback(error)
             raise error
+        if self._failed_write is not None:
+            raise self._failed_write
         result = self.codec.decode(received.field("result"), "result")
         self._check_states(result)
         return result

@@ -3,12 +3,14 @@
 Threads and locks. The I/O thread puts what the host sends into `_queue`, under `_lock`, and wakes the event loop once
 for all that comes before the loop looks again. On the loop, a pump task handles events in order, starts a task for each
 request, and passes parts and the end on to the consumer: so the host is served also while the consumer holds a part.
+The checkpointer's requests have one task, which calls one after the other; a run ends when it has called them all.
 Sync methods of proxied objects are called on a few threads of the run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -21,6 +23,7 @@ from agentmatrix.session.proxies import is_async_method
 from agentmatrix.session.request_threads import RequestThreads
 from agentmatrix.transport.base import ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
+from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["AsyncCallerRun"]
 
@@ -38,9 +41,12 @@ class AsyncCallerRun(CallerRun):
         self._woken = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = RequestThreads()
+        self._for_saver: deque[ReceivedFrame] = deque()
+        self._saver_task: asyncio.Task[None] | None = None
 
     def _enqueue(self, kind: str, item: Any) -> None:
-        if kind == "request" and not is_async_method(item.frame.request.target, item.frame.request.method):
+        request = item.frame.request if kind == "request" else None
+        if request is not None and not request.pipelined and not is_async_method(request.target, request.method):
             # A sync method was called in a coroutine on the host, whose event loop stands still until the answer comes.
             # That loop may be this one, where both are in one process: so the method cannot wait for it.
             self._threads.call(partial(self._handle_request, item))
@@ -58,7 +64,7 @@ class AsyncCallerRun(CallerRun):
     async def result(self) -> Any:
         """Runs to the end; returns the verb's result or raises as it did. Parts, if any come, are dropped."""
         try:
-            self.open()
+            self.open(await self._first_frame())
             if self._deadline is None:
                 kind, item = await self._handle(self._drop_part)
             else:
@@ -82,7 +88,7 @@ class AsyncCallerRun(CallerRun):
         outbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         pump: asyncio.Task[None] | None = None
         try:
-            self.open()
+            self.open(await self._first_frame())
             pump = self._spawn(self._pump(outbox))
             while True:
                 try:
@@ -108,6 +114,14 @@ class AsyncCallerRun(CallerRun):
             if pump is not None:
                 pump.cancel()
 
+    async def _first_frame(self) -> pb.Start:
+        start = self._start_frame()
+        if (first := self._first_checkpoint()) is not None:
+            saver, asked = first
+            with contextlib.suppress(Exception):  # the host asks, and is told what the saver raises
+                self._send_along(start, asked, await saver.aget_tuple(asked))
+        return start
+
     async def _pump(self, outbox: asyncio.Queue[tuple[str, Any]]) -> None:
         """Handles what the host sends, in order; parts and the end go to the consumer."""
         outbox.put_nowait(await self._handle(lambda part: outbox.put_nowait(("part", part))))
@@ -121,16 +135,30 @@ class AsyncCallerRun(CallerRun):
                     waiting = self._on_event(item)
                     if inspect.isawaitable(waiting):
                         await waiting
+                elif kind == "request" and item.frame.request.target == "saver":
+                    self._queue_for_saver(item)
                 elif kind == "request":
                     self._spawn(self._ahandle_request(item))
                 elif kind == "part":
                     on_part(item)
                 else:
+                    if self._saver_task is not None:
+                        await self._saver_task
                     return kind, item
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             return "lost", error
+
+    def _queue_for_saver(self, request: ReceivedFrame) -> None:
+        """Has the methods of the checkpointer called one after the other, in the order of their requests."""
+        self._for_saver.append(request)
+        if self._saver_task is None or self._saver_task.done():
+            self._saver_task = self._spawn(self._serve_saver())
+
+    async def _serve_saver(self) -> None:
+        while self._for_saver:
+            await self._ahandle_request(self._for_saver.popleft())
 
     def _drop_part(self, part: ReceivedFrame) -> None:
         self._decode_part(part)

@@ -40,6 +40,7 @@ from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient
 from agentmatrix.session.saver_scope import LentSaver
+from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.store import CacheProxy, ClosedStore, LentCache, LentStore, StoreProxy
 from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
@@ -110,6 +111,7 @@ class CallerConfig:
             )
             objects.expose("callback", self.callbacks)
         self.control: RunControl | None = None
+        self.saver: LentSaver | None = None
         self._is_run = is_run
 
     def pack(self) -> dict[str, Any]:
@@ -133,6 +135,30 @@ class CallerConfig:
             packed["callbacks"] = self.callbacks.packed
         return packed
 
+    def first_checkpoint(self) -> RunnableConfig | None:
+        """The config by which a nested graph on the host will ask for its first checkpoint; None where it is not clear.
+
+        If the host asks for another, it does so by a request.
+        """
+        known = self.configurable
+        namespace, thread = known.get(config_keys.CHECKPOINT_NS), known.get("thread_id")
+        if (
+            self.saver is None
+            or not namespace
+            or thread is None
+            or not self._is_run
+            or known.get("checkpoint_id")
+            or known.get(config_keys.REPLAY_STATE) is not None
+            or namespace in (known.get("checkpoint_map") or {})
+        ):
+            return None
+        own = {
+            key: value
+            for key, value in known.items()
+            if not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key)
+        }
+        return {"configurable": {**own, "thread_id": str(thread), "checkpoint_ns": namespace, "checkpoint_id": None}}
+
     def _plain(self) -> dict[str, Any]:
         plain = {k: v for k, v in self.config.items() if k not in ("callbacks", "configurable", "metadata")}
         if is_default_recursion_limit(plain.get("recursion_limit")):
@@ -150,7 +176,8 @@ class CallerConfig:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
             saver = with_listed_types(value, self._codec.listed)
-            self._objects.expose("saver", LentSaver(saver, self.configurable, self.scope, self._forward))
+            self.saver = LentSaver(saver, self.configurable, self.scope, self._forward)
+            self._objects.expose("saver", self.saver)
             return describe_saver(value)
         if key == config_keys.CACHE:
             if value is not None:
@@ -236,6 +263,7 @@ class HostRunConfig:
         is_async: whether the verb is one of the async ones.
         is_run: whether the verb runs nodes, rather than reading or writing state.
         user: who calls, as this host has found out; whatever the caller says of it is dropped.
+        checkpoint: what the caller has sent of its checkpointer.
     """
 
     def __init__(
@@ -247,8 +275,10 @@ class HostRunConfig:
         is_async: bool,
         is_run: bool,
         user: Identity | None = None,
+        checkpoint: SentCheckpoint | None = None,
     ) -> None:
-        self.rpc, self._codec, self._user = rpc, codec, user
+        self.rpc, self._codec, self._user, self._checkpoint = rpc, codec, user, checkpoint
+        self._is_async = is_async
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
         self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
         self.finish: Callable[[], None] = lambda: None
@@ -281,10 +311,10 @@ class HostRunConfig:
     def _make_proxy(self, key: str, description: dict[str, Any]) -> Any:
         rpc = self.rpc
         if key == config_keys.CHECKPOINTER:
-            return (
-                description["is"]
-                if "is" in description
-                else checkpointer_proxy(rpc, description, pipelined=self._pipelined)
+            if "is" in description:
+                return description["is"]
+            return checkpointer_proxy(
+                rpc, description, pipelined=self._pipelined, is_async=self._is_async, sent=self._checkpoint
             )
         if key == config_keys.CACHE:
             return CacheProxy(rpc) if description["lent"] else None

@@ -5,9 +5,9 @@ of which return at once. Sync verbs run on a worker thread of the host, async ve
 code. `_lock` guards the protocol machine, and is held until the frame that it made is sent: so frames go out in the
 order of the protocol, from whichever thread. It is never held while user code runs.
 
-The order of an end: pipelined requests are answered, notifications of the config are sent, End is sent, and only then
-is the run removed from its host and its stream closed. Whatever user code raises, SystemExit included, ends its run and
-nothing else.
+The order of an end: notifications of the config are sent, End is sent, and only then is the run removed from its host
+and its stream closed. The caller ends the run when it has carried out the pipelined requests before End. Whatever user
+code raises, SystemExit included, ends its run and nothing else.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from agentmatrix.session.part_sender import PartSender, wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.run_limiter import TICKETS, RunSlot
+from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
@@ -63,6 +64,8 @@ _logger = logging.getLogger(__name__)
 
 STOPPING: Final = "the host is stopping"
 """The reason to stop a run by which its caller is told that the host was lost."""
+_FLUSH_AFTER: Final = 0.002
+"""Seconds that a write to the caller's checkpointer may wait for what goes along: each message costs both sides."""
 _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
 
@@ -91,7 +94,7 @@ class HostRun:
         self._place: RunSlot | None = None
         self._accepted: pb.Frame | None = None
         """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
-        self._is_watched = False
+        self._is_watched = self._flushes = False
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
@@ -232,18 +235,17 @@ class HostRun:
         return self._result_of(request, await self._requests.await_answer(request))
 
     def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        self._requests.pipelined.append(self._send_request(target, method, args, kwargs))
+        arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
+        wait_for_room(self.frames)
+        with self._lock:
+            self._send(self.protocol.request(target, method, arguments, pipelined=True), flush=self._acredits is None)
+        if self._acredits is not None and not self._flushes:
+            self._flushes = True
+            asyncio.get_running_loop().call_later(_FLUSH_AFTER, self._flush)
 
-    def _await_pipelined(self) -> None:
-        """Waits for the answers to pipelined requests; raises an exception that one of them has raised."""
-        while self._requests.pipelined:
-            request = self._requests.pipelined.popleft()
-            self._result_of(request, self._requests.wait(request))
-
-    async def _aawait_pipelined(self) -> None:
-        while self._requests.pipelined:
-            request = self._requests.pipelined.popleft()
-            self._result_of(request, await self._requests.await_answer(request))
+    def _flush(self) -> None:
+        self._flushes = False
+        self.frames.flush()
 
     # The run, on its worker thread or event loop.
 
@@ -253,11 +255,8 @@ class HostRun:
             with tracing.continued(start.trace):
                 result = self._result(start, exported)
             self._check_not_truncated()
-            self._await_pipelined()
             self._end(result=result)
         except BaseException as error:
-            with contextlib.suppress(BaseException):
-                self._await_pipelined()
             self._end(failure=error)
         finally:
             self._close()
@@ -273,11 +272,8 @@ class HostRun:
             with tracing.continued(start.trace):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
-            await self._aawait_pipelined()
             self._end(result=result)
         except BaseException as error:
-            with contextlib.suppress(BaseException):
-                await self._aawait_pipelined()
             self._end(failure=error)
         finally:
             self._close()
@@ -316,10 +312,13 @@ class HostRun:
         sent = self._start_received
         args, kwargs = host_verbs.checked_arguments(start.verb, self.codec.decode(sent.field("arguments"), "arguments"))
         packed = self.codec.decode(config, "config") if (config := sent.field("config")) else host_verbs.EMPTY_CONFIG
+        found = SentCheckpoint.decode(data, self._replies) if (data := sent.field("checkpoint")) else None
         sent.release()
         if host_verbs.takes_config(start.verb):
             is_async, is_run = start.verb.startswith("a"), start.verb in host_verbs.RUNS
-            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user)
+            self.config = HostRunConfig(
+                packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user, checkpoint=found
+            )
             kwargs["config"] = self.config.config
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], self.codec)
@@ -398,7 +397,7 @@ class HostRun:
         value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
         return [item async for item in value] if method == "alist" else await value
 
-    def _send(self, frame: pb.Frame | None) -> None:
+    def _send(self, frame: pb.Frame | None, *, flush: bool = True) -> None:
         if frame is None:
             return
         is_end = frame.HasField("end")
@@ -407,7 +406,7 @@ class HostRun:
             if not is_end:
                 self.frames.send(accepted, flush=False)
         # The I/O thread wakes for the end when this thread has nothing more to do: else both want the interpreter.
-        self.frames.send(frame, flush=not is_end)
+        self.frames.send(frame, flush=flush and not is_end)
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""

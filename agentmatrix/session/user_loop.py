@@ -10,10 +10,8 @@ operations only.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -21,8 +19,9 @@ from agentmatrix.errors import HostError
 from agentmatrix.pregel.node_functions import node_on_stack
 from agentmatrix.pregel.paced_tasks import paced_task_factory
 from agentmatrix.transport.iothread import new_loop
+from agentmatrix.transport.loop_handover import LoopHandover
 
-__all__ = ["LoopHandover", "LoopMonitor", "UserLoop", "check_not_on_own_loop"]
+__all__ = ["LoopMonitor", "UserLoop", "check_not_on_own_loop"]
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +45,7 @@ class UserLoop:
         self._address: str | None = None
         self._stopping = False
         self.watch = LoopMonitor(self.loop)
+        self.handover = LoopHandover(self.loop, watches=self._is_own)
         if self._is_own:
             self.loop.set_task_factory(cast(Any, paced_task_factory))
             threading.Thread(target=self._run, name="agentmatrix-loop", daemon=True).start()
@@ -57,6 +57,7 @@ class UserLoop:
                 self.loop.run_forever()
             except BaseException:  # asyncio lets a SystemExit and a KeyboardInterrupt of user code through
                 continue
+        self.handover.close()
 
     def serve(self, address: str) -> None:
         """The host serves at this address now."""
@@ -95,31 +96,6 @@ def check_not_on_own_loop(address: str, verb: str) -> None:
 
 def _plain(address: str) -> str:
     return address.replace("localhost:", "127.0.0.1:").removeprefix("inproc://")
-
-
-class LoopHandover:
-    """Has functions called on a loop that runs in another thread, which is woken once for all that wait.
-
-    Thread-safe without a lock: `_run` clears the mark before it looks, so a function that comes then wakes it again.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._woken = False
-
-    def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Has a function called on the loop, in an empty context. Returns at once."""
-        self._waiting.append((function, args))
-        if not self._woken:
-            self._woken = True
-            self._loop.call_soon_threadsafe(self._run, context=contextvars.Context())
-
-    def _run(self) -> None:
-        self._woken = False
-        while self._waiting:
-            function, args = self._waiting.popleft()
-            function(*args)
 
 
 class LoopMonitor:
