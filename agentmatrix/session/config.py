@@ -35,7 +35,13 @@ from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
 from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver, with_listed_types
-from agentmatrix.session.config_items import pack_items, unpack_context, unpack_items
+from agentmatrix.session.config_items import (
+    pack_checkpoint_map,
+    pack_items,
+    unpack_checkpoint_map,
+    unpack_context,
+    unpack_items,
+)
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient
@@ -49,6 +55,9 @@ __all__ = ["CallerConfig", "HostRunConfig"]
 
 _CACHE_OF_REMOTE_AGENTS: Final = "agentmatrix.remote"
 """The namespace of a cache that remote agents use, each below it its own."""
+CHECKPOINT_MAP: Final = "checkpoint_map"
+_MOST_UNSAVED: Final = 64
+"""Graphs around a run without a checkpointer, whose checkpoints are named to it all the same, as locally."""
 _CONFIGURABLE: Final = 'config["configurable"]'
 _METADATA: Final = 'config["metadata"]'
 
@@ -126,6 +135,12 @@ class CallerConfig:
                     packed["lent"][key] = description
             elif key == WRITTEN_KEYS:
                 packed["lent"][key] = {"lent": True}
+            elif key == CHECKPOINT_MAP and isinstance(value, Mapping):
+                if len(value) > _MOST_UNSAVED and not self._is_saved():
+                    continue  # there are no such checkpoints, and their namespaces are long
+                packed["checkpoints"] = pack_checkpoint_map(
+                    value, self.configurable.get(config_keys.CHECKPOINT_NS) or ""
+                )
             elif not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key):
                 own[key] = value
         packed["configurable"] = pack_items(own, _CONFIGURABLE, self._codec, self.left_out)
@@ -149,7 +164,7 @@ class CallerConfig:
             or not self._is_run
             or known.get("checkpoint_id")
             or known.get(config_keys.REPLAY_STATE) is not None
-            or namespace in (known.get("checkpoint_map") or {})
+            or namespace in (known.get(CHECKPOINT_MAP) or {})
         ):
             return None
         own = {
@@ -165,11 +180,15 @@ class CallerConfig:
             del plain["recursion_limit"]
         return plain
 
+    def _is_saved(self) -> bool:
+        return isinstance(self.configurable.get(config_keys.CHECKPOINTER), BaseCheckpointSaver)
+
     def _is_forwarded(self, key: str) -> bool:
         return self._forward is None or key in self._forward or key in config_keys.IDENTITY
 
     def _pack_metadata(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        return pack_items(metadata, _METADATA, self._codec, self.left_out)
+        namespace = self.configurable.get(config_keys.CHECKPOINT_NS) or ""
+        return pack_items(metadata, _METADATA, self._codec, self.left_out, namespace)
 
     def _describe(self, key: str, value: Any) -> Any:
         if key == config_keys.CHECKPOINTER:
@@ -285,6 +304,9 @@ class HostRunConfig:
         self._written: list[frozenset[str]] = []
         config = {key: value for key, value in packed["config"].items() if key in _PLAIN_KEYS}
         configurable = unpack_items(_said_by_the_caller(packed["configurable"]), _CONFIGURABLE, codec)
+        if "checkpoints" in packed:
+            namespace = configurable.get(config_keys.CHECKPOINT_NS)
+            configurable[CHECKPOINT_MAP] = unpack_checkpoint_map(packed["checkpoints"], namespace)
         configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
         if user is not None:
             configurable[config_keys.AUTH_USER] = user
@@ -294,12 +316,14 @@ class HostRunConfig:
             elif key == WRITTEN_KEYS:
                 configurable[key] = self._written
         config["configurable"] = configurable
+        namespace = configurable.get(config_keys.CHECKPOINT_NS)
         if "metadata" in packed:
-            config["metadata"] = unpack_items(_said_by_the_caller(packed["metadata"]), _METADATA, codec)
+            said = _said_by_the_caller(packed["metadata"])
+            config["metadata"] = unpack_items(said, _METADATA, codec, namespace)
         if "callbacks" in packed:
             callbacks = dict(packed["callbacks"])
             for key in ("metadata", "inheritable_metadata"):
-                callbacks[key] = unpack_items(callbacks[key], _METADATA, codec)
+                callbacks[key] = unpack_items(callbacks[key], _METADATA, codec, namespace)
             config["callbacks"], self.finish = callback_proxies(rpc, callbacks, is_async=is_async)
         self.config: RunnableConfig = config  # type: ignore[assignment]
 
