@@ -42,11 +42,9 @@ from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.checkpointer import own_saver_method
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.config_items import unpack_context
-from agentmatrix.session.event_encoding import encode_event
+from agentmatrix.session.host_rpc import HostRpc
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
-from agentmatrix.session.part_sender import PartSender, wait_for_room
-from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
-from agentmatrix.session.protocol import HostProtocol
+from agentmatrix.session.part_sender import PartSender
 from agentmatrix.session.run_limiter import TICKETS, RunSlot
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import IncomingSignals
@@ -55,7 +53,7 @@ from agentmatrix.transport.base import FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
+from agentmatrix.wire.remote_failures import encode_failure
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "HostRun"]
@@ -64,26 +62,21 @@ _logger = logging.getLogger(__name__)
 
 STOPPING: Final = "the host is stopping"
 """The reason to stop a run by which its caller is told that the host was lost."""
-_FLUSH_AFTER: Final = 0.002
-"""Seconds that a write to the caller's checkpointer may wait for what goes along: each message costs both sides."""
 _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
 
 
-class HostRun:
+class HostRun(HostRpc):
     """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
-        self.frames, self.host, self.caller, self.user = frames, host, caller, user
-        self.protocol = HostProtocol()
-        self.codec = self._replies = Codec(tracebacks=host.tracebacks)
+        super().__init__(frames, Codec(tracebacks=host.tracebacks), user, host.answer_timeout)
+        self.host, self.caller = host, caller
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
         self._stop_reason = ""
-        self._lock = threading.Lock()
-        self._requests = PendingRequests(host.answer_timeout)
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
         self._new_task: asyncio.Task[None] | None = None
@@ -92,9 +85,7 @@ class HostRun:
         self._loop = host.loop
         self._timer: asyncio.TimerHandle | None = None
         self._place: RunSlot | None = None
-        self._accepted: pb.Frame | None = None
-        """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
-        self._is_watched = self._flushes = False
+        self._is_watched = False
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
@@ -198,54 +189,6 @@ class HostRun:
     def _ack_signal(self, number: int, refused: str) -> None:
         with self._lock:
             self._send(self.protocol.ack_signal(number, refused))
-
-    # RpcClient: called by the proxies, on the threads of the graph.
-
-    def notify(self, kind: str, *args: Any) -> None:
-        arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
-        wait_for_room(self.frames)
-        with self._lock:
-            self._send(self.protocol.event(kind, arguments))
-
-    def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
-        arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
-        wait_for_room(self.frames)
-        with self._lock:
-            frame = self.protocol.request(target, method, arguments)
-            if frame is None:
-                raise HostError("the run has ended; its caller's objects cannot be asked any more")
-            request = self._requests.open(frame.request.id, target, method)
-            self._send(frame)
-        return request
-
-    def _result_of(self, request: PendingRequest, received: ReceivedFrame) -> Any:
-        try:
-            if failure := received.field("failure"):
-                raise raisable(decode_failure(failure, self.codec))
-            return self._replies.decode(received.field("value"), f"reply of {request.target}.{request.method}")
-        finally:
-            received.release()
-
-    def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        request = self._send_request(target, method, args, kwargs)
-        return self._result_of(request, self._requests.wait(request))
-
-    async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        request = self._send_request(target, method, args, kwargs)
-        return self._result_of(request, await self._requests.await_answer(request))
-
-    def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
-        wait_for_room(self.frames)
-        with self._lock:
-            self._send(self.protocol.request(target, method, arguments, pipelined=True), flush=self._acredits is None)
-        if self._acredits is not None and not self._flushes:
-            self._flushes = True
-            asyncio.get_running_loop().call_later(_FLUSH_AFTER, self._flush)
-
-    def _flush(self) -> None:
-        self._flushes = False
-        self.frames.flush()
 
     # The run, on its worker thread or event loop.
 
@@ -386,9 +329,6 @@ class HostRun:
         with self._lock:
             self._send(self.protocol.part(value, more=more))
 
-    def _shown(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        return parts if self.user is None else host_verbs.without_identity(parts)
-
     def _call_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
         return list(value) if method == "list" else value
@@ -396,17 +336,6 @@ class HostRun:
     async def _acall_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
         return [item async for item in value] if method == "alist" else await value
-
-    def _send(self, frame: pb.Frame | None, *, flush: bool = True) -> None:
-        if frame is None:
-            return
-        is_end = frame.HasField("end")
-        if (accepted := self._accepted) is not None:
-            self._accepted = None
-            if not is_end:
-                self.frames.send(accepted, flush=False)
-        # The I/O thread wakes for the end when this thread has nothing more to do: else both want the interpreter.
-        self.frames.send(frame, flush=flush and not is_end)
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
