@@ -13,6 +13,7 @@ import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -43,7 +44,7 @@ from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
-from agentmatrix.transport.base import FrameStream, ReceivedFrame, Transport
+from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -105,6 +106,7 @@ class CallerRun:
         self._failed_write: BaseException | None = None
         """What a pipelined request has raised first: nobody has been told so far."""
         self._frames: FrameStream | None = None
+        self._arguments: list[bytes] = []
         self._stop_watching_drain: Any = None
         self._signals: SignalRouter | None = None
         self._forwarder: SignalForwarder | None = None
@@ -117,7 +119,8 @@ class CallerRun:
         """Sends the run's first frame, from `_start_frame`."""
         frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
-        self._frames.send(frame)
+        self._frames.send(frame, {"arguments": self._arguments})
+        self._arguments = []
         if self.config is not None and self.config.control is not None:
             self._stop_watching_drain = watch_drain(self.config.control, self._drain)
         if self._forwarder is not None and self._signals is not None:
@@ -153,7 +156,7 @@ class CallerRun:
                 self.codec = self.codec.with_left_out(self.config.left_out)
         start.trace.update(tracing.outgoing())
         start.tickets.extend(TICKETS.get())
-        start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
+        self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments")
         return start
 
     def _first_checkpoint(self) -> tuple[LentSaver, RunnableConfig] | None:
@@ -176,9 +179,9 @@ class CallerRun:
         self._forwarder = SignalForwarder(path, self.codec, self._send_signal, self._close_input)
         return True
 
-    def _send(self, frame: pb.Frame | None) -> None:
+    def _send(self, frame: pb.Frame | None, large: Mapping[str, Sequence[bytes]] = NO_FIELDS) -> None:
         if frame is not None and self._frames is not None:
-            self._frames.send(frame)
+            self._frames.send(frame, large)
 
     def cancel(self, reason: str) -> None:
         """Asks the host to stop the run, which still ends by the End frame. Thread-safe."""
@@ -276,10 +279,11 @@ class CallerRun:
         if request.pipelined:
             self._failed_write = self._failed_write or failure
             return
-        reply = pb.Reply(id=request.id)
+        reply = pb.Reply(id=request.id, value=b"")
+        large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if failure is None:
             try:
-                reply.value = self._codec_for(request).encode(value, "reply")
+                large = {"value": self._codec_for(request).encode_pieces(value, "reply")}
             except EncodeError as error:
                 failure = error
         if failure is not None:
@@ -288,15 +292,15 @@ class CallerRun:
         with self._lock:
             frame = self.protocol.reply(reply)
             try:
-                self._send(frame)
+                self._send(frame, large)
             except HostBusy as error:
                 self._send(pb.Frame(reply=pb.Reply(id=request.id, failure=encode_failure(error, self.codec))))
 
     def _handle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
         try:
-            arguments = received.field("arguments")
-            args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
+            arguments = received.pieces("arguments")
+            args, kwargs = self._codec_for(request).decode_pieces(arguments, f"{request.target}.{request.method}")
             value = self.objects.call(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
@@ -306,8 +310,8 @@ class CallerRun:
     async def _ahandle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
         try:
-            arguments = received.field("arguments")
-            args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
+            arguments = received.pieces("arguments")
+            args, kwargs = self._codec_for(request).decode_pieces(arguments, f"{request.target}.{request.method}")
             value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
@@ -326,7 +330,7 @@ class CallerRun:
             raise error
         if self._failed_write is not None:
             raise self._failed_write
-        result = self.codec.decode(received.field("result"), "result")
+        result = self.codec.decode_pieces(received.pieces("result"), "result")
         self._check_states(result)
         return result
 
@@ -347,8 +351,8 @@ class CallerRun:
 
     def _decode_part(self, received: ReceivedFrame) -> tuple[Any, ...]:
         """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
-        data = received.field("value")
-        value: tuple[Any, ...] = self.codec.decode(data, "part") if data else ()
+        data = received.pieces("value")
+        value: tuple[Any, ...] = self.codec.decode_pieces(data, "part") if data[0] else ()
         received.release()
         for item in value:
             self._check_states(item)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from agentmatrix.errors import HostError
@@ -16,7 +17,7 @@ from agentmatrix.session.event_encoding import encode_event
 from agentmatrix.session.part_sender import wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.protocol import HostProtocol
-from agentmatrix.transport.base import FrameStream, ReceivedFrame
+from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, raisable
@@ -56,21 +57,21 @@ class HostRpc:
             self._send(self.protocol.event(kind, arguments))
 
     def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
-        arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
+        arguments = self.codec.encode_pieces((args, kwargs), f"{target}.{method}")
         wait_for_room(self.frames)
         with self._lock:
-            frame = self.protocol.request(target, method, arguments)
+            frame = self.protocol.request(target, method, b"")
             if frame is None:
                 raise HostError(_ENDED)
             request = self._requests.open(frame.request.id, target, method)
-            self._send(frame)
+            self._send(frame, {"arguments": arguments})
         return request
 
     def _result_of(self, request: PendingRequest, received: ReceivedFrame) -> Any:
         try:
             if failure := received.field("failure"):
                 raise raisable(decode_failure(failure, self.codec))
-            return self._replies.decode(received.field("value"), f"reply of {request.target}.{request.method}")
+            return self._replies.decode_pieces(received.pieces("value"), f"reply of {request.target}.{request.method}")
         finally:
             received.release()
 
@@ -83,13 +84,13 @@ class HostRpc:
         return self._result_of(request, await self._requests.await_answer(request))
 
     def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
+        arguments = self.codec.encode_pieces((args, kwargs), f"{target}.{method}")
         wait_for_room(self.frames)
         with self._lock:
-            frame = self.protocol.request(target, method, arguments, pipelined=True)
+            frame = self.protocol.request(target, method, b"", pipelined=True)
             if frame is None:
                 raise HostError(_ENDED)
-            self._send(frame, flush=False)
+            self._send(frame, {"arguments": arguments}, flush=False)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -106,7 +107,9 @@ class HostRpc:
     def _shown(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         return parts if self.user is None else host_verbs.without_identity(parts)
 
-    def _send(self, frame: pb.Frame | None, *, flush: bool = True) -> None:
+    def _send(
+        self, frame: pb.Frame | None, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True
+    ) -> None:
         if frame is None:
             return
         is_end = frame.HasField("end")
@@ -115,4 +118,4 @@ class HostRpc:
             if not is_end:
                 self.frames.send(accepted, flush=False)
         # The I/O thread wakes for the end when this thread has nothing more to do: else both want the interpreter.
-        self.frames.send(frame, flush=flush and not is_end)
+        self.frames.send(frame, large, flush=flush and not is_end)

@@ -17,6 +17,7 @@ import contextlib
 import contextvars
 import logging
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
@@ -49,7 +50,7 @@ from agentmatrix.session.run_limiter import TICKETS, RunSlot
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
-from agentmatrix.transport.base import FrameStream, ReceivedFrame
+from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
@@ -253,7 +254,9 @@ class HostRun(HostRpc):
             graph = dict(graph.get_subgraphs())[name]
         self._graph, self._verb = graph, start.verb
         sent = self._start_received
-        args, kwargs = host_verbs.checked_arguments(start.verb, self.codec.decode(sent.field("arguments"), "arguments"))
+        args, kwargs = host_verbs.checked_arguments(
+            start.verb, self.codec.decode_pieces(sent.pieces("arguments"), "arguments")
+        )
         packed = self.codec.decode(config, "config") if (config := sent.field("config")) else host_verbs.EMPTY_CONFIG
         found = SentCheckpoint.decode(data, self._replies) if (data := sent.field("checkpoint")) else None
         sent.release()
@@ -325,9 +328,9 @@ class HostRun(HostRpc):
 
     def send_part(self, part: Any, *, more: bool) -> None:
         """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit."""
-        value = b"" if part is None else self.codec.encode(self._shown((part,)), "part")
+        value = [b""] if part is None else self.codec.encode_pieces(self._shown((part,)), "part")
         with self._lock:
-            self._send(self.protocol.part(value, more=more))
+            self._send(self.protocol.part(b"", more=more), {"value": value})
 
     def _call_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
@@ -339,12 +342,12 @@ class HostRun(HostRpc):
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
-        encoded: bytes | None = None
+        large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if self.config is not None:
             self.config.finish()
         if failure is None:
             try:
-                encoded = self.codec.encode(encodable_result(result), "result")
+                large = {"result": self.codec.encode_pieces(encodable_result(result), "result")}
             except BaseException as error:
                 failure = error
         if isinstance(failure, Exception) and not isinstance(failure, GraphBubbleUp):
@@ -353,7 +356,7 @@ class HostRun(HostRpc):
         with self._lock:
             try:
                 written = None if self.config is None else self.config.written
-                self._send(self.protocol.end(result=encoded, failure=broken, written=written))
+                self._send(self.protocol.end(failure=broken, written=written), large)
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable, ProtocolError, Unauthenticated
-from agentmatrix.transport.base import FrameReceiver, FrameStream, ReceivedFrame
+from agentmatrix.transport.base import NO_FIELDS, FrameReceiver, FrameStream, ReceivedFrame
 from agentmatrix.transport.flow import BudgetExceeded, ByteBudget
 from agentmatrix.transport.framing import decode
 from agentmatrix.transport.outbox import Outbox
@@ -120,10 +120,10 @@ class Multiplexer:
         self.outbox.open(run)
         return stream
 
-    def send(self, frame: Frame, *, flush: bool = True) -> None:
+    def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
         """Queues a frame; drops it when its run is closed."""
         if frame.run in self._streams:
-            self.outbox.put(frame, flush=flush)
+            self.outbox.put(frame, large, flush=flush)
 
     def close(self, run: int) -> None:
         """Closes a run's stream: queued frames still go out, frames that arrive are dropped. Idempotent."""

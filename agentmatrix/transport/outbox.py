@@ -12,10 +12,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from agentmatrix.errors import HostBusy
+from agentmatrix.transport.base import NO_FIELDS
 from agentmatrix.transport.flow import RUN_CREDIT, BudgetExceeded, ByteBudget, BytesInFlight
 from agentmatrix.transport.framing import (
     FRAMES_OF_A_MESSAGE,
@@ -161,17 +162,18 @@ class Outbox:
             waiting, queue.waiting = queue.waiting, []
         _call(call for _, call in waiting)
 
-    def put(self, frame: Frame, *, flush: bool = True) -> None:
+    def put(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
         """Adds a frame behind the earlier ones of its run. The frame is used up.
 
         Args:
             frame: the frame.
+            large: see `FrameStream.send`.
             flush: whether to wake the carrier for it; else `flush` does so.
 
         Raises:
             HostBusy: there is no room for it in the budget.
         """
-        run, encoded = frame.run, encode(frame)
+        run, encoded = frame.run, encode(frame, large)
         budgeted = self._take(encoded.size)
         with self._lock:
             queue = self._queues.get(run)
