@@ -39,7 +39,7 @@ from agentmatrix.transport.authentication import Authenticate
 from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.options import Pem, ServerOptions
-from agentmatrix.wire.codec import Codec, types_of
+from agentmatrix.wire.codec import DEFAULT_MAX_BYTES, Codec, types_of
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
 
 __all__ = ["Host"]
@@ -211,7 +211,8 @@ class Host:
         return hosted
 
     def _export(self, graph: Pregel[Any, Any, Any, Any], *allow: object) -> ExportedGraph:
-        codec = Codec([*graph_types(graph), *self.allow, *allow], tracebacks=self._tracebacks)
+        types = [*graph_types(graph), *self.allow, *allow]
+        codec = Codec(types, max_bytes=max(DEFAULT_MAX_BYTES, self._options.max_frame), tracebacks=self._tracebacks)
         return ExportedGraph(graph, codec, is_async_only(graph))
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -31,9 +31,11 @@ from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
 from agentmatrix.wire.unlisted import UnlistedValue, encode_unlisted, not_allowed
 from agentmatrix.wire.unlisted import stored as stored_form
 
-__all__ = ["Codec", "Unlisted", "types_of"]
+__all__ = ["DEFAULT_MAX_BYTES", "Codec", "Unlisted", "types_of"]
 
 _DEEPEST: Final = 240  # ormsgpack writes 254 levels
+DEFAULT_MAX_BYTES: Final = 1 << 30
+"""Of a value on the wire and, estimated from above, in memory."""
 _MOST_CLASSES_GIVEN_UP: Final = 8
 """How many listed classes may count as unlisted in one message; each means to decode it again."""
 
@@ -60,7 +62,7 @@ class Codec:
         self,
         allow: Iterable[object] = (),
         *,
-        max_bytes: int = 1 << 30,
+        max_bytes: int = DEFAULT_MAX_BYTES,
         max_depth: int = 200,
         tracebacks: bool = True,
         unlisted: Unlisted = "error",
