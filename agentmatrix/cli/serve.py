@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -196,8 +197,9 @@ def serve(
             "lifespan": None if lifespan is None else load_object(lifespan),
             "authenticate": served.authenticate,
             "address": f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
-            # AGENTMATRIX_TOKEN is for hosts of one token.
-            "token": None if token_file is None and (tokens_file or served.authenticate) else checked_token(token_file),
+            "token": _own_token(tokens_file or served.authenticate)
+            if token_file is None
+            else checked_token(token_file),
             "tokens": tokens_file,
             "authorize": None if authorize is None else _read_table(authorize),
             "share_threads": share_threads,
@@ -236,6 +238,11 @@ def _concurrency(given: list[str]) -> dict[str, int] | int | None:
             raise CommandError(f"--concurrency {text}: write expert=1, once for each agent, or one number for all")
         limits[agent] = int(number)
     return limits.get("", limits) or None
+
+
+def _own_token(other_way: object) -> str | None:
+    """The token in AGENTMATRIX_TOKEN, for a host that has no other way to know its callers."""
+    return None if other_way else os.environ.get("AGENTMATRIX_TOKEN") or None
 
 
 def _read_table(path: Path) -> dict[str, Any]:

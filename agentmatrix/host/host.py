@@ -41,7 +41,7 @@ from agentmatrix.transport import listen
 from agentmatrix.transport.authentication import Authenticate
 from agentmatrix.transport.base import Server
 from agentmatrix.transport.options import Pem, ServerOptions
-from agentmatrix.wire.codec import Codec
+from agentmatrix.wire.codec import DEFAULT_MAX_BYTES, Codec
 
 __all__ = ["Host"]
 
@@ -202,6 +202,7 @@ class Host:
             workers=ThreadPoolExecutor(places.most_of_all, thread_name_prefix="agentmatrix-run"),
             services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
             loop=loop.loop,
+            handovers={loop.loop: loop.handover},
             watch=loop.watch,
             queue=RunQueue(places, concurrency, most),
             queue_timeout=timeout,
@@ -280,7 +281,8 @@ class Host:
             graph = graph.example(loop)
         else:
             graph = finish(graph)
-        codec = Codec([*graph_types(graph), *self.allow, *allow], tracebacks=self._tracebacks)
+        types, most = [*graph_types(graph), *self.allow, *allow], max(DEFAULT_MAX_BYTES, self._options.max_frame)
+        codec = Codec(types, max_bytes=most, tracebacks=self._tracebacks)
         return ExportedGraph(graph, codec, is_async_only(graph), factory)
 
     def wait(self, timeout: float | None = None) -> bool:

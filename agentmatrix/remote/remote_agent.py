@@ -32,6 +32,7 @@ from agentmatrix.session.caller_async import AsyncCallerRun
 from agentmatrix.session.caller_sync import SyncCallerRun
 from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_proxy
 from agentmatrix.session.version import spoken_version
+from agentmatrix.transport.environment import token_for
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.transport.target import Target, parse_target
 from agentmatrix.wire.codec import Unlisted
@@ -54,7 +55,8 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         agent: `"host:port/name"`, or the agent's name when `url` says where.
         url: `"grpc://host:port"`, `"grpcs://..."` (TLS), `"unix:/path.sock"` or `"inproc://name"`.
         token: the host's token, as text or the path of a file that is read for each call; by default the environment
-            variable AGENTMATRIX_TOKEN. A pickle keeps no token, no secret header and no key but the paths of files.
+            variable AGENTMATRIX_TOKEN, for a host on this machine or in AGENTMATRIX_TOKEN_HOSTS ("gpu-box, 10.0.0.5").
+            A pickle keeps no token, no secret header and no key but the paths of files.
         api_key: the same, by RemoteGraph's name.
         headers: metadata sent with each call.
         credentials: a `grpc.ChannelCredentials`, instead of the certificates below.
@@ -78,6 +80,9 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         retry_policy: when to send a run again that the host has not begun: it was busy (`HostBusy`), or did not answer
             (`HostUnreachable`). None, the default, raises at once. A busy host says when to come again, and is asked
             no sooner.
+        max_value: bytes of one value that the host may send (a result, a part of a stream, a checkpoint).
+        max_bytes: bytes of values on their way to and from the host that this process holds; by default a quarter of
+            the machine's memory.
 
     Raises:
         AddressError: the address cannot be understood.
@@ -110,12 +115,14 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         insecure: bool = False,
         connect_timeout: float = 5.0,
         retry_policy: RetryPolicy | None = None,
+        max_value: int = 1 << 30,
+        max_bytes: int | None = None,
     ) -> None:
         target = parse_target(agent, url)
         options = ClientOptions(
-            token=token or api_key or _default_token(), headers=dict(headers or {}), credentials=credentials,
+            token=token or api_key or token_for(target), headers=dict(headers or {}), credentials=credentials,
             root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, server_name=server_name,
-            insecure=insecure, connect_timeout=connect_timeout,
+            insecure=insecure, connect_timeout=connect_timeout, max_frame=max_value, max_bytes=max_bytes,
         )  # fmt: skip
         self._connection = AgentConnection(target, options, tuple(allow), unlisted)
         self._path: tuple[str, ...] = ()
@@ -427,15 +434,11 @@ class RemoteAgent(NotebookRepr, CardAttributes):
         await self._acall("aclear_cache", nodes).result()
 
 
-def _default_token() -> str | None:
-    return os.environ.get("AGENTMATRIX_TOKEN") or None
-
-
 def _unpickle(origin: tuple[Target, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]) -> RemoteAgent:
     target, options, allow, unlisted = origin
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)
     if options.token is None:
-        options = replace(options, token=_default_token())
+        options = replace(options, token=token_for(target))
     remote._connection = AgentConnection(target, options, allow, unlisted)
     return remote

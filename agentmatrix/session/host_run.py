@@ -5,9 +5,9 @@ of which return at once. Sync verbs run on a worker thread of the host, async ve
 code. `_lock` guards the protocol machine, and is held until the frame that it made is sent: so frames go out in the
 order of the protocol, from whichever thread. It is never held while user code runs.
 
-The order of an end: pipelined requests are answered, notifications of the config are sent, End is sent, and only then
-is the run removed from its host and its stream closed. Whatever user code raises, SystemExit included, ends its run and
-nothing else.
+The order of an end: notifications of the config are sent, End is sent, and only then is the run removed from its host
+and its stream closed. The caller ends the run when it has carried out the pipelined requests before End. Whatever user
+code raises, SystemExit included, ends its run and nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -31,19 +32,17 @@ from agentmatrix.errors import (
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
+from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.token_usage import counting_tokens
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
 from agentmatrix.session.authorization import public_verb
-from agentmatrix.session.caller_requests import CallerRequests
 from agentmatrix.session.checkpointer import acall_own_saver, call_own_saver
 from agentmatrix.session.config import HostRunConfig
-from agentmatrix.session.event_encoding import encode_event
+from agentmatrix.session.host_rpc import HostRpc
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
-from agentmatrix.session.part_sender import PartSender, wait_for_room
-from agentmatrix.session.pending_requests import PendingRequest
-from agentmatrix.session.protocol import HostProtocol
+from agentmatrix.session.part_sender import PartSender
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.run_queue import AgentSlot
 from agentmatrix.session.run_record import RunRecord
@@ -52,7 +51,7 @@ from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, outcome_of, reported_failure
 from agentmatrix.session.verb_call import VerbCall
 from agentmatrix.stream_modes import SuperstepBoundary
-from agentmatrix.transport.base import FrameStream, ReceivedFrame
+from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
@@ -65,22 +64,17 @@ _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
 
 
-class HostRun:
+class HostRun(HostRpc):
     """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
-        self.frames, self.host, self.caller, self.user = frames, host, caller, user
-        self.protocol = HostProtocol()
-        self.codec = self.replies = Codec(tracebacks=host.tracebacks)
+        super().__init__(frames, Codec(tracebacks=host.tracebacks), user, host.answer_timeout)
+        self.host, self.caller = host, caller
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
         self._stop_reason = ""
-        self._lock = threading.Lock()
-        self._requests = CallerRequests(self, host.answer_timeout, self._open_request)
-        self.request, self.arequest = self._requests.request, self._requests.arequest
-        self.request_nowait = self._requests.request_nowait
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
         self._new_task: asyncio.Task[None] | None = None
@@ -106,12 +100,13 @@ class HostRun:
                 kind = self.protocol.receive(frame)
         except AgentMatrixError as error:
             self._end(failure=error)
+            self.frames.flush()
             self.stop(str(error))
             return
         if kind == "start":
             self._start(received)
         elif kind == "reply":
-            self._requests.pending.answered(received)
+            self._requests.answered(received)
         elif kind == "credit":
             self._add_credit()
         elif kind == "cancel":
@@ -129,7 +124,7 @@ class HostRun:
         with self._lock:
             self.protocol.lost()
         self.stop(CALLER_LOST)
-        self._requests.pending.fail(error)
+        self._requests.fail(error)
 
     def _start(self, received: ReceivedFrame) -> None:
         start, record = received.frame.start, self.record
@@ -146,11 +141,11 @@ class HostRun:
             self.refuse(error)
             return
         self._turn = turn
-        self.codec, self.replies = exported.codec, exported.codec.for_replies()
+        self.codec, self._replies = exported.codec, exported.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
-            self._send(self.protocol.accept())
+            self._accepted = self.protocol.accept()
         if 0 < start.timeout < _LONGEST_TIMEOUT:
             self._timer = io_thread().loop.call_later(start.timeout, self.stop, DEADLINE)
         if self._place is not None:
@@ -167,7 +162,7 @@ class HostRun:
         if start.verb.startswith("a"):
             self._loop = exported.loop(self.host.loop)
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
-            self._loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
+            self.host.handover(self._loop).call(self._spawn, start, exported)
         else:
             self.host.workers.submit(contextvars.Context().run, self._run, start, exported)
 
@@ -179,7 +174,7 @@ class HostRun:
 
     def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
         self._acredits = asyncio.Semaphore(0)
-        self._new_task = asyncio.get_running_loop().create_task(self._arun(start, exported))
+        self._new_task = self._loop.create_task(self._arun(start, exported), context=contextvars.Context())
 
     def _decode_drain(self, received: ReceivedFrame) -> None:
         with contextlib.suppress(AgentMatrixError):  # a reason that is none stops nothing
@@ -221,27 +216,6 @@ class HostRun:
         with self._lock:
             self._send(self.protocol.ack_signal(number, refused))
 
-    # RpcClient: called by the proxies, on the threads of the graph.
-
-    def notify(self, kind: str, *args: Any) -> None:
-        arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
-        wait_for_room(self.frames)
-        self.send_event(kind, arguments)
-
-    def send_event(self, kind: str, arguments: bytes) -> None:
-        """Sends a notification, whatever waits already."""
-        with self._lock:
-            self._send(self.protocol.event(kind, arguments))
-
-    def _open_request(self, target: str, method: str, arguments: bytes) -> PendingRequest:
-        with self._lock:
-            frame = self.protocol.request(target, method, arguments)
-            if frame is None:
-                raise HostError("the run has ended; its caller's objects cannot be asked any more")
-            request = self._requests.pending.open(frame.request.id, target, method)
-            self._send(frame)
-        return request
-
     # The run, on its worker thread or event loop.
 
     def _run(self, start: pb.Start, exported: ExportedGraph) -> None:
@@ -250,11 +224,8 @@ class HostRun:
             with tracing.continued(start.trace), counting_tokens(self.record.usage):
                 result = self._result(start, exported)
             self._check_not_truncated()
-            self._requests.await_pipelined()
             self._end(result=result)
         except BaseException as error:
-            with contextlib.suppress(BaseException):
-                self._requests.await_pipelined()
             self._end(failure=error)
         finally:
             self._close()
@@ -270,11 +241,8 @@ class HostRun:
             with tracing.continued(start.trace), counting_tokens(self.record.usage):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
-            await self._requests.aawait_pipelined()
             self._end(result=result)
         except BaseException as error:
-            with contextlib.suppress(BaseException):
-                await self._requests.aawait_pipelined()
             self._end(failure=error)
         finally:
             self._close()
@@ -359,13 +327,17 @@ class HostRun:
     async def _astream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         assert self._acredits is not None
         sender = PartSender(self, self._superstep_boundaries(kwargs))
+        gate = AsyncStreamGate()
+        call = paced_astream(self._graph, gate) if self._verb == "astream" else call
         iterator = aiter(call(*args, **sender.kwargs(kwargs)))
         try:
             async for part in iterator:
-                if sender.send(part):
-                    await self._acredits.acquire()
-                await sender.await_room()
+                with gate.paused():
+                    if sender.send(part):
+                        await self._acredits.acquire()
+                    await sender.await_room()
         finally:
+            gate.open()
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
 
@@ -378,20 +350,13 @@ class HostRun:
 
     def send_part(self, part: Any, *, more: bool) -> None:
         """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit."""
-        value = b"" if part is None else self.codec.encode(self._shown((part,)), "part")
+        value = [b""] if part is None else self.codec.encode_pieces(self._shown((part,)), "part")
         with self._lock:
-            self._send(self.protocol.part(value, more=more))
-
-    def _shown(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        return parts if self.user is None else host_verbs.without_identity(parts)
-
-    def _send(self, frame: pb.Frame | None) -> None:
-        if frame is not None:
-            self.frames.send(frame)
+            self._send(self.protocol.part(b"", more=more), {"value": value})
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
-        encoded: bytes | None = None
+        large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if self.config is not None:
             self.config.finish()
             if self._call.wants_usage:
@@ -399,7 +364,7 @@ class HostRun:
                 self.send_event("usage", self.codec.encode(usage.used, "usage"))
         if failure is None:
             try:
-                encoded = self.codec.encode(encodable_result(result), "result")
+                large = {"result": self.codec.encode_pieces(encodable_result(result), "result")}
             except BaseException as error:
                 failure = error
         if self._place is not None:
@@ -408,14 +373,14 @@ class HostRun:
         with self._lock:
             try:
                 written = None if self.config is None else self.config.written
-                self._send(self.protocol.end(result=encoded, failure=broken, written=written))
+                self._send(self.protocol.end(failure=broken, written=written), large)
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
 
     def _close(self) -> None:
         if self._timer is not None:
             io_thread().call(self._timer.cancel)
-        self._requests.pending.fail(HostError("the run has ended"))
+        self._requests.fail(HostError("the run has ended"))
         self.signals.router.end(SignalError("the run has ended"))
         if self._is_watched:
             self.host.watch.leave()
@@ -425,3 +390,4 @@ class HostRun:
         if self._place is not None:
             self._place.leave()
         self.frames.close()
+        self.frames.flush()

@@ -30,6 +30,7 @@ from agentmatrix.session.run_record import RunObservers
 from agentmatrix.session.thread_scope import scoped_graph
 from agentmatrix.session.user_loop import LoopMonitor
 from agentmatrix.transport.identity import Identity
+from agentmatrix.transport.loop_handover import LoopHandover
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
@@ -127,6 +128,7 @@ class HostState:
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
         warned: what the log has been told once.
+        handovers: what hands runs over to the loops.
     """
 
     exported: dict[str, ExportedGraph]
@@ -148,6 +150,13 @@ class HostState:
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
     warned: set[str] = field(default_factory=set)
+    handovers: dict[asyncio.AbstractEventLoop, LoopHandover] = field(default_factory=dict)
+
+    def handover(self, loop: asyncio.AbstractEventLoop) -> LoopHandover:
+        """What hands runs over to a loop. On the I/O thread."""
+        if (found := self.handovers.get(loop)) is None:
+            found = self.handovers[loop] = LoopHandover(loop, watches=False)
+        return found
 
     def admit(self, start: pb.Start, user: Identity | None = None) -> ExportedGraph:
         """The graph for a new run of a caller.

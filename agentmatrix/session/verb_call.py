@@ -16,6 +16,7 @@ from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.proxies import RpcClient
 from agentmatrix.session.remote_usage import budget_of
+from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.transport.base import ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
@@ -72,14 +73,17 @@ class VerbCall:
             DecodeError, ProtocolError: it is none, or holds what is not the caller's to say.
         """
         start = received.frame.start
-        arguments = codec.decode(received.field("arguments"), "arguments")
+        arguments = codec.decode_pieces(received.pieces("arguments"), "arguments")
         args, kwargs = host_verbs.checked_arguments(start.verb, arguments)
         packed = codec.decode(config, "config") if (config := received.field("config")) else host_verbs.EMPTY_CONFIG
+        found = SentCheckpoint.decode(sent, codec.for_replies()) if (sent := received.field("checkpoint")) else None
         received.release()
         call = cls(args, kwargs, start.verb in host_verbs.RUNS)
         if host_verbs.takes_config(start.verb):
             is_async = start.verb.startswith("a")
-            call.config = HostRunConfig(packed, rpc, codec, is_async=is_async, is_run=call.is_run, user=user)
+            call.config = HostRunConfig(
+                packed, rpc, codec, is_async=is_async, is_run=call.is_run, user=user, checkpoint=found
+            )
             kwargs["config"] = call.config.config
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], codec)

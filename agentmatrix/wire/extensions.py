@@ -1,9 +1,10 @@
 """The extension types of msgpack that the encoder and the decoder share.
 
-A value is msgpack with three kinds of extension:
+A value is msgpack with four kinds of extension:
 
 - a *scalar*, one extension whose payload is the whole value (a UUID, a date, an int beyond 64 bits);
 - a *tag*, the first element of an array that stands for a built-in value with parts (`[TUPLE, 1, 2]`);
+- a *buffer*, the number of bytes that are sent beside the message, since they are many;
 - an *object*, the name of a class: the first element of an array (`[OBJECT, ...]`) or the entry `""` of a map
   (`{"": OBJECT, "field": value, ...}`). A class that is itself the value has an extension of its own, CLASS.
 
@@ -22,6 +23,8 @@ import ormsgpack
 TAG: Final = 0
 OBJECT: Final = 1
 CLASS: Final = 2
+BUFFER: Final = 30
+"""The place of a large buffer among those that are beside the message; see `Codec.encode_pieces`."""
 
 NATIVE: Final = frozenset({type(None), bool, int, float, str, bytes})
 """Types that msgpack keeps exactly, ints up to 64 bits and strings without lone surrogates."""
@@ -60,6 +63,7 @@ class PartEncoder(Protocol):
 
     max_bytes: int
 
+    def buffer(self, value: Any) -> Any: ...
     def encode_part(self, value: Any, depth: int) -> Any: ...
     def encode_field(self, value: Any, step: str, depth: int) -> Any: ...
     def encode_items(self, values: Any, depth: int) -> list[Any]: ...
