@@ -51,6 +51,7 @@ class Event(TypedDict, total=False):
         interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, the `values`, and
             the time `at` which they were asked.
         unknown: names that the turn hands over to and that nobody has; the member is told so, and asked again.
+        ignored: names that the same answer hands over to after the first one; the member is told so in its next turn.
         given: by member that the turn hands over to, the ids of the messages that it is given of those so far.
         summaries: by member, or under "" for all of them, the summary of the transcript that the turn began with.
         error: how the turn has failed, where the conversation goes on without it.
@@ -73,6 +74,7 @@ class Event(TypedDict, total=False):
     results: dict[str, Any]
     interrupts: dict[str, Any]
     unknown: list[str]
+    ignored: list[str]
     given: dict[str, list[str]]
     summaries: dict[str, Any]
     error: str
@@ -186,6 +188,19 @@ class Conversation:
     def last_said(self) -> list[BaseMessage]:
         """The messages of the last turn."""
         return self._messages_of(self._last_turn)
+
+    @property
+    def new_messages(self) -> Sequence[BaseMessage]:
+        """The messages that have come since the last turn began: those of that turn, and words from outside. Before
+        the first turn they are the last message of the input, and words from outside."""
+        last = next((event for event in reversed(self.events) if "by" in event), None)
+        if last is None:
+            heard = {id for event in self.events for id in event.get("heard", ())}
+            return self.messages[-1 - sum(message.id in heard for message in self.messages) :]
+        numbered = enumerate(reversed(self.messages))
+        ids = ((after, message.id or f"#{len(self.messages) - after - 1}") for after, message in numbered)
+        since = next((after for after, id in ids if id == last["seen_message"]), len(self.messages))
+        return self.messages[len(self.messages) - since :]
 
     @property
     def interrupted(self) -> dict[str, Any]:

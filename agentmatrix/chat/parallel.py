@@ -1,8 +1,9 @@
 """Turns of several members at the same time, inside one LangGraph task of the group.
 
 Broadcast: the task stands for one task for each member, where that makes no visible difference. With a checkpointer it
-does so for bare models only. Their results are saved one by one beside the checkpoint, as LangGraph saves those of
-tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each member.
+does so for chat models only, with or without instructions. Their results are saved one by one beside the checkpoint, as
+LangGraph saves those of tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each
+member.
 
 Free conversation: a member begins a turn as soon as there is a message that it has not seen. The task ends when a
 member has spoken; turns that still run go on, and the group's next task collects them.
@@ -14,7 +15,7 @@ pool after a fallback only, when no task of `run` is waiting. The pools have the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
@@ -24,11 +25,12 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.types import Command
 
 from agentmatrix.agent import messages_in
+from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results, speakers_of
 from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
-from agentmatrix.chat.turn import Claims, GroupSettings
+from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.runnables import runnable
@@ -97,7 +99,7 @@ class ParallelTurns:
             return False
         loop = LoopHandle(config)
         # A function may call a `@task`, whose result is saved under the task of its node.
-        if loop.has_checkpointer and not all(self._members[name].is_model for name in names):
+        if loop.has_checkpointer and not all(self._members[name].only_calls_models for name in names):
             return False
         return not (loop.is_followed or loop.breakpoints)
 
@@ -163,14 +165,14 @@ class ParallelTurns:
             return None
         handle = LoopHandle(config)
         if (claims := self._claims.get(handle.loop)) is None:
-            made: Claims = {}
+            made: dict[Hashable, str] = {}
             for node, channel, value in handle.pending_writes:
                 if channel == "messages":
                     made.update((message.id, node) for message in messages_in(value))
                 elif channel in self._settings.plain_keys:
                     made[len(state.get(EVENT_LOG, ())), channel] = node
             # Of two threads that come here at once one makes it.
-            claims = self._claims.setdefault(handle.loop, made)
+            claims = self._claims.setdefault(handle.loop, Claims(made))
         return claims
 
     def _pool(self, config: RunnableConfig, kind: Callable[..., Any]) -> Any:

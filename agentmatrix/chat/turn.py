@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
@@ -10,11 +10,13 @@ from langchain_core.messages import BaseMessage
 from pydantic import BaseModel
 
 from agentmatrix.chat.authorship import AgentNameMode
+from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.history import History
+from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.usage import UsageCounter
 
-__all__ = ["Claims", "GroupSettings", "Turn", "coerce_state"]
+__all__ = ["GroupSettings", "Turn", "coerce_state"]
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,14 @@ class GroupSettings:
     is_free: bool
 
 
-Claims = dict[Hashable, str]
-
-
 class Turn(NamedTuple):
     """A turn of a member, as it begins.
 
     Attributes:
         input: the input of the agent.
         given: the messages that it is given.
-        known_ids: the ids of the messages in the transcript.
-        claims: what those who speak at the same time have taken: an id, or a key without a reducer.
+        ids: the ids of its messages.
+        claims: what those who speak at the same time have taken: ids, and keys without a reducer.
         seen_message: the id of the last message of the transcript.
         seen_events: the number of events in the log.
         usage: the counter of the turn, if usage is counted.
@@ -68,7 +67,7 @@ class Turn(NamedTuple):
 
     input: Any
     given: list[BaseMessage]
-    known_ids: Container[str]
+    ids: MessageIds
     claims: Claims
     seen_message: str | None
     seen_events: int
@@ -77,6 +76,11 @@ class Turn(NamedTuple):
     summary: Any
     remembers: bool
     unknown: int
+
+    @property
+    def summary_key(self) -> Hashable:
+        """What a summary for all members is made of: of all turns that begin alike it is the same."""
+        return self.seen_message, self.summary and self.summary["until"]
 
 
 def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
