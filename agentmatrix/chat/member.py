@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
@@ -25,6 +26,7 @@ from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import new_messages, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_seen, last_summary
+from agentmatrix.chat.group_middleware import apassed_turn, passed_turn
 from agentmatrix.chat.handoff import (
     GIVEN,
     IGNORED,
@@ -177,6 +179,7 @@ class Member:
             summary=summary,
             remembers=remembers,
             unknown=unknown,
+            state=state,
         )
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
@@ -202,8 +205,10 @@ class Member:
         except Exception as error:
             if self._is_raised(error):
                 raise
-            return self._failed(error, turn)
-        return self._update(answer, turn, config, summary, pushed)
+            update = self._failed(error, turn)
+        else:
+            update = self._update(answer, turn, config, summary, pushed)
+        return passed_turn(update, turn, self.name, self._settings, config)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
@@ -221,8 +226,10 @@ class Member:
         except Exception as error:
             if self._is_raised(error):
                 raise
-            return self._failed(error, turn)
-        return self._update(answer, turn, config, summary, pushed)
+            update = self._failed(error, turn)
+        else:
+            update = self._update(answer, turn, config, summary, pushed)
+        return await apassed_turn(update, turn, self.name, self._settings, config)
 
     def _ask(self, given: Any, config: RunnableConfig) -> Any:
         """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
@@ -253,6 +260,8 @@ class Member:
     def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
         """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
         config = with_message_ids(turn.usage.attach(config) if turn.usage else config, turn.ids.given)
+        if self._settings.holds:
+            config = {**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]}
         if self.is_model:
             return config, []
         if self.graphs:
