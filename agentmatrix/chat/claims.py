@@ -20,6 +20,7 @@ class Claims:
     Attributes:
         summaries: by what they are made of, the summaries for all members; None where none was due.
         last_summary: the last of them, and the number of events in the log when the turn that made it began.
+        is_over: whether the run has ended, and nobody takes what is still being said.
         lock: held while a summary is made, in a sync run.
         alock: the same in an async run.
     """
@@ -28,6 +29,7 @@ class Claims:
         self._owners: dict[Hashable, str] = dict(owners or {})
         self.summaries: dict[Hashable, Summary | None] = {}
         self.last_summary: tuple[int, Summary | None] = (-1, None)
+        self.is_over = False
         self.lock, self.alock = threading.Lock(), asyncio.Lock()
 
     def owner(self, taken: Hashable, member: str) -> str:

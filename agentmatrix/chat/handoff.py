@@ -94,11 +94,19 @@ def _known_further_out(config: RunnableConfig) -> Sequence[str]:
     return names
 
 
-def note_on_handoffs(events: Sequence[Event], member: str, members: Sequence[str]) -> tuple[HumanMessage | None, int]:
+def note_on_handoffs(
+    events: Sequence[Event], last: Event, member: str, members: Sequence[str]
+) -> tuple[HumanMessage | None, int]:
     """What a member is told of the handoffs of its last turn that did not come about, and how often in a row it has
-    handed over to nobody."""
-    names = unknown_handoffs(events, member)
-    last = next((event for event in reversed(events) if event.get("by") == member), Event())
+    handed over to nobody.
+
+    Args:
+        events: the event log.
+        last: the event of its last turn.
+        member: the member.
+        members: the names of all members.
+    """
+    names = unknown_handoffs(events, member) if last.get("unknown") else []
     told: list[str] = []
     if names:
         others = ", ".join(name for name in members if name != member)

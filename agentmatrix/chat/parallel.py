@@ -30,10 +30,10 @@ from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_
 from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
-from agentmatrix.chat.turn import GroupSettings
+from agentmatrix.chat.transcript import RunTranscripts
+from agentmatrix.chat.turn import GroupSettings, Turn
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
-from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import namespace_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask, reraise_interrupt
 
@@ -90,8 +90,55 @@ class ParallelTurns:
         self._numbers = {name: number for number, name in enumerate(members)}
         # By id of LangGraph's loop. A pool is removed when its run ends, so an id that Python uses again is free.
         self._pools: dict[int, Any] = {}
+        self._transcripts = RunTranscripts(settings.names)
         # By LangGraph's loop, for broadcasts in tasks of the members' own.
         self._claims: WeakKeyDictionary[Any, Claims] = WeakKeyDictionary()
+
+    def can_speak_here(self, names: Sequence[str], config: RunnableConfig) -> bool:
+        """Whether one member may take its turn in the task of the group's own node, because that makes no visible
+        difference: a model that nobody watches, in a run that saves nothing in between."""
+        if len(names) != 1 or not self._members[names[0]].only_calls_models:
+            return False
+        loop = LoopHandle(config)
+        return not (loop.has_checkpointer or loop.is_followed or loop.breakpoints)
+
+    def speak_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> dict[str, Any]:
+        """The turn of one member, in the task of `config`.
+
+        Returns:
+            An update of the group's state.
+        """
+        task, turn = self._begin_here(state, conversation, name, config)
+        try:
+            return self._ended(task, self._members[name].speak(turn, task.enter()))
+        except Exception as error:
+            _noted(error, task)
+            raise
+
+    async def aspeak_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> dict[str, Any]:
+        """The same as `speak_here`, async."""
+        task, turn = self._begin_here(state, conversation, name, config)
+        try:
+            return self._ended(task, await self._members[name].aspeak(turn, task.enter()))
+        except Exception as error:
+            _noted(error, task)
+            raise
+
+    def _begin_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> tuple[VirtualTask, Turn]:
+        loop = LoopHandle(config)
+        transcript = self._transcripts.of(loop.loop, conversation.messages)
+        turn = self._members[name].begin_turn(state, transcript, len(transcript), Claims(), False)
+        return VirtualTask(loop, name, loop.task_id, deque()), turn
+
+    def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:
+        task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
+        return update
 
     def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
         """Whether a broadcast to these members may run in one task, because that makes no visible difference."""
@@ -136,23 +183,24 @@ class ParallelTurns:
         return self._outcome(pool, await pool.wait(seconds))
 
     def member_node(self, member: Member) -> Runnable[Any, Any]:
-        """The node of a member in the group's graph. After a fallback it takes over the turn that began in the pool."""
+        """The node of a member in the group's graph."""
+        return _MemberNode(self, member)
 
-        def call(state: dict[str, Any], config: RunnableConfig) -> Any:
-            if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
-                return result
-            if pool := self._pool_with(member, config):
-                return _result_in_task(pool.join(member.name), config)
-            return member.speak_in_task(state, config, self._claims_in_task(state, config))
+    def take_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The turn of a member in a task of its own. After a fallback it is the turn that began in the pool."""
+        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+            return result
+        if pool := self._pool_with(member, config):
+            return _result_in_task(pool.join(member.name), config)
+        return member.speak_in_task(state, config, self._claims_in_task(state, config))
 
-        async def acall(state: dict[str, Any], config: RunnableConfig) -> Any:
-            if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
-                return result
-            if pool := self._pool_with(member, config):
-                return _result_in_task(await pool.join(member.name), config)
-            return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
-
-        return runnable(call, acall, name=member.name)
+    async def atake_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The same as `take_over`, async."""
+        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+            return result
+        if pool := self._pool_with(member, config):
+            return _result_in_task(await pool.join(member.name), config)
+        return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
 
     def _pool_with(self, member: Member, config: RunnableConfig) -> Any:
         """The pool in which the member's turn has begun, after a fallback."""
@@ -270,15 +318,32 @@ class ParallelTurns:
             events.append(Event(seconds=pool.elapsed()))
 
 
+class _MemberNode(Runnable[Any, Any]):
+    # LangGraph looks for graphs in what a function refers to, which takes longer than to make the node.
+
+    def __init__(self, parallel: ParallelTurns, member: Member) -> None:
+        self.name = member.name
+        self._parallel, self._member = parallel, member
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return self._parallel.take_over(self._member, input, config or {})
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return await self._parallel.atake_over(self._member, input, config or {})
+
+
 def _first_failure(failed: Sequence[FinishedTurn]) -> BaseException:
     """The first failure, with notes as LangGraph makes them: whose it is, and who has failed too."""
-    first: BaseException = failed[0].outcome
-    notes = [f"During task with name {failed[0].task.node!r} and id {failed[0].task.id!r}"]
-    notes += [f"{turn.task.node!r} failed too: {type(turn.outcome).__name__}: {turn.outcome}" for turn in failed[1:]]
-    for note in notes:
-        if note not in getattr(first, "__notes__", ()):
-            first.add_note(note)
-    return first
+    others = [f"{turn.task.node!r} failed too: {type(turn.outcome).__name__}: {turn.outcome}" for turn in failed[1:]]
+    return _noted(failed[0].outcome, failed[0].task, *others)
+
+
+def _noted(error: BaseException, task: VirtualTask, *others: str) -> BaseException:
+    """An error with notes: in whose turn it was raised, as LangGraph says it, and others."""
+    for note in (f"During task with name {task.node!r} and id {task.id!r}", *others):
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    return error
 
 
 def _result_in_task(finished: FinishedTurn, config: RunnableConfig) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import AudienceRule
+from agentmatrix.chat.conversation import LastTurns
 from agentmatrix.chat.history import History
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.usage import UsageCounter
@@ -37,6 +38,7 @@ class GroupSettings:
         is_free: whether it is free conversation.
         middleware: what messages pass before they are kept and heard; None for nothing.
         holds: whether words are streamed when they have passed, and not while they are made.
+        last_turns: reads the log for the members.
     """
 
     members: tuple[str, ...]
@@ -51,6 +53,7 @@ class GroupSettings:
     is_free: bool
     middleware: MiddlewareChain | None
     holds: bool
+    last_turns: LastTurns = field(default_factory=LastTurns, compare=False)
 
 
 class Turn(NamedTuple):
