@@ -17,9 +17,9 @@ from agentmatrix.cli.chat import chat
 from agentmatrix.cli.demo import demo
 from agentmatrix.cli.describe import describe
 from agentmatrix.cli.draw import draw
-from agentmatrix.cli.environment import ENVIRONMENT, CommandWithVariables
 from agentmatrix.cli.error_report import reports_errors
 from agentmatrix.cli.example import example
+from agentmatrix.cli.option_variables import ENVIRONMENT, CommandWithVariables
 from agentmatrix.cli.run import run
 from agentmatrix.cli.serve import serve
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from agentmatrix.cli.environment import warn_of_unknown_variables
 from agentmatrix.cli.error_report import CommandError
 from agentmatrix.cli.host_options import checked_token
 from agentmatrix.cli.log_output import LogFormat, LogLevel, logging_to_stderr
+from agentmatrix.cli.option_variables import warn_of_unknown_variables
 
 __all__ = ["serve"]
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from agentmatrix.cancel_scope import CancelScope, current_scope, is_cancelled_here
 from agentmatrix.errors import (
     AgentMatrixError,
     HostBusy,
@@ -74,6 +75,7 @@ class HostRun(HostRpc):
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
+        self._scope = CancelScope()
         self._stop_reason = ""
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
@@ -204,6 +206,7 @@ class HostRun(HostRpc):
             return
         self._stop_reason = reason or "cancelled"
         self.cancelled.set()
+        self._scope.cancel()
         self._drain(reason)
         self.signals.router.close()
         self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
@@ -293,7 +296,8 @@ class HostRun(HostRpc):
             graph = dict(graph.get_subgraphs())[name]
         if call.config is not None:
             self._open_signals(graph if call.is_live else None, call.configurable)
-            graph = observed_if_asked(graph, call.run_config)
+            current_scope.set(self._scope)
+            graph = observed_if_asked(graph, call.run_config, is_cancelled_here())
         self._graph = graph
         savers = (self._root.checkpointer, call.configurable.get(config_keys.CHECKPOINTER))
         self._has_checkpointer = any(isinstance(saver, BaseCheckpointSaver) for saver in savers)

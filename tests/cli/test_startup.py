@@ -11,7 +11,7 @@ import pytest
 import agentmatrix
 
 HEAVY = {"langgraph", "langchain_core", "grpc", "google.protobuf", "numpy", "uvloop", "httpx"}
-PUBLIC_MODULES = ["display", "errors", "speakers", "stops", "testing"]
+PUBLIC_MODULES = ["display", "errors", "middleware", "speakers", "stops", "testing"]
 
 
 def loaded_after(code: str) -> set[str]:
@@ -60,7 +60,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = agentmatrix.Dagg
 
 
-@pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "serve", "describe", "draw"])
+@pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "serve", "certs", "describe", "draw"])
 def test_each_command_explains_itself(command: str) -> None:
     help = subprocess.run(
         [sys.executable, "-m", "agentmatrix", command, "--help"], capture_output=True, text=True, timeout=100
