@@ -47,6 +47,7 @@ from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
+from agentmatrix.wire.shared_messages import SentMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
@@ -156,7 +157,9 @@ class CallerRun:
                 self.codec = self.codec.with_left_out(self.config.left_out)
         start.trace.update(tracing.outgoing())
         start.tickets.extend(TICKETS.get())
-        self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments")
+        sent = SentMessages()
+        self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments", sent)
+        self.codec = self.codec.with_messages(sent, encodes=False)
         return start
 
     def _first_checkpoint(self) -> tuple[LentSaver, RunnableConfig] | None:

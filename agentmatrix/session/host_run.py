@@ -55,6 +55,7 @@ from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import encode_failure
+from agentmatrix.wire.shared_messages import ReceivedMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "HostRun"]
@@ -138,7 +139,8 @@ class HostRun(HostRpc):
             self.frames.close()
             self.frames.flush()
             return
-        self.codec, self._replies = exported.codec, exported.codec.for_replies()
+        self.codec = exported.codec.with_messages(ReceivedMessages(), encodes=True)
+        self._replies = self.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
