@@ -83,31 +83,31 @@ class ReceivedMessages:
         raise IndexError("a caller names no messages")
 
 
+_SIZED: Final = frozenset({list, dict})
 _SCALARS: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 class _Snapshot:
     """How a message was: its fields, and copies of what may change in place."""
 
-    __slots__ = ("_fields", "_kept", "_rest")
+    __slots__ = ("_empty", "_fields", "_full", "_rest")
 
     def __init__(self, message: BaseMessage) -> None:
         self._fields = dict(message.__dict__)
-        self._kept = {name: copy.deepcopy(value) for name, value in self._fields.items() if type(value) not in _SCALARS}
+        containers = [value for value in self._fields.values() if type(value) not in _SCALARS]
+        self._empty = [value for value in containers if type(value) in _SIZED and not value]
+        full = [value for value in containers if type(value) not in _SIZED or value]
+        self._full = [(value, copy.deepcopy(value)) for value in full]
         self._rest = _beside(message)
 
     def is_of(self, message: BaseMessage) -> bool:
         """Whether the message is as it was."""
-        fields, known = message.__dict__, self._fields
-        if len(fields) != len(known):
-            return False
-        for name, value in fields.items():
-            if value is not known.get(name, _MISSING):
-                return False
-        return all(fields[name] == kept for name, kept in self._kept.items()) and _beside(message) == self._rest
-
-
-_MISSING: Final = object()
+        return (
+            message.__dict__ == self._fields
+            and not any(self._empty)
+            and all(value == kept for value, kept in self._full)
+            and _beside(message) == self._rest
+        )
 
 
 def _beside(message: BaseMessage) -> tuple[Any, ...]:
