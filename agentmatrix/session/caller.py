@@ -44,6 +44,7 @@ from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
+from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
@@ -100,6 +101,7 @@ class CallerRun:
 
     def __init__(self, transport: Transport, codec: Codec, spec: CallSpec) -> None:
         self.transport, self.codec, self.spec = transport, codec, spec
+        self._clock = stage_clock("caller")
         self.protocol = CallerProtocol()
         self.objects = ProxiedObjects()
         self.config: CallerConfig | None = None
@@ -118,6 +120,8 @@ class CallerRun:
 
     def open(self, start: pb.Start) -> None:
         """Sends the run's first frame, from `_start_frame`."""
+        if self._clock is not None:
+            self._clock.lap("config and arguments encoded")
         frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
         self._frames.send(frame, {"arguments": self._arguments})
@@ -126,6 +130,8 @@ class CallerRun:
             self._stop_watching_drain = watch_drain(self.config.control, self._drain)
         if self._forwarder is not None and self._signals is not None:
             self._signals.attach(self._forwarder)
+        if self._clock is not None:
+            self._clock.lap("handed to the I/O thread")
 
     def _start_frame(self) -> pb.Start:
         """The run's first frame.
@@ -241,6 +247,8 @@ class CallerRun:
         except AgentMatrixError as error:
             self._enqueue("lost", error)
             return
+        if self._clock is not None and kind == "end":
+            self._clock.lap("the wire and the host")
         if kind not in ("taken", "ignored", "accepted"):
             self._enqueue(kind, received)
             return
@@ -323,6 +331,8 @@ class CallerRun:
 
     def _result_of(self, received: ReceivedFrame) -> Any:
         end = received.frame.end
+        if self._clock is not None:
+            self._clock.lap("the caller's thread woken")
         if self.config is not None and end.HasField("written"):
             self.config.on_written(end.written.keys)
         if failure := received.field("failure"):
@@ -335,6 +345,8 @@ class CallerRun:
             raise self._failed_write
         result = self.codec.decode_pieces(received.pieces("result"), "result")
         self._check_states(result)
+        if self._clock is not None:
+            self._clock.lap("result decoded")
         return result
 
     def _check_states(self, value: object) -> None:

@@ -49,6 +49,7 @@ from agentmatrix.session.part_sender import PartSender
 from agentmatrix.session.run_limiter import TICKETS, RunSlot
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import IncomingSignals
+from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
@@ -74,6 +75,7 @@ class HostRun(HostRpc):
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
         super().__init__(frames, Codec(tracebacks=host.tracebacks), user, host.answer_timeout)
         self.host, self.caller = host, caller
+        self._clock = stage_clock("host")
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
@@ -224,8 +226,13 @@ class HostRun(HostRpc):
         finally:
             self._close()
 
+    def _lap(self, stage: str) -> None:
+        if self._clock is not None:
+            self._clock.lap(stage)
+
     def _show_tickets(self, start: pb.Start) -> None:
         """Has what the code of the run calls belong to its tree, in this context."""
+        self._lap("admitted, and the run's thread woken")
         if self._place is not None:
             TICKETS.set(self._place.tickets(start.tickets))
 
@@ -278,6 +285,7 @@ class HostRun(HostRpc):
             graph = self._graph = observed_if_asked(graph, self.config.config)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
+        self._lap("config and arguments decoded")
         is_verb = start.verb not in ("saver", "asaver")
         return getattr(graph, start.verb) if is_verb else None, args, kwargs
 
@@ -344,6 +352,7 @@ class HostRun(HostRpc):
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
+        self._lap("the graph")
         large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if self.config is not None:
             self.config.finish()
@@ -387,3 +396,4 @@ class HostRun(HostRpc):
             self._place.leave()
         self.frames.close()
         self.frames.flush()
+        self._lap("result encoded, run closed, the I/O thread woken")

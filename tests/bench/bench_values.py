@@ -97,7 +97,13 @@ async def measure(rounds: int, size: int, process: int, remote: Any, channel: gr
     rate = {"raw_mb_per_s": 2 * size / raw_s, "ours_mb_per_s": 2 * size / ours_s}
     say("6", f"{size} MB there and back: MB a second / raw", raw_s / ours_s, **rate)
     caller, host = (statistics.median(of_side) for of_side in zip(*grown[1:], strict=True))
-    say("7", f"{size} MB: peak extra memory in values, the larger side", max(caller, host) / size, caller_mb=caller, host_mb=host)
+    say(
+        "7",
+        f"{size} MB: peak extra memory in values, the larger side",
+        max(caller, host) / size,
+        caller_mb=caller,
+        host_mb=host,
+    )
 
 
 def say(row: str, what: str, ratio: float, **figures: float) -> None:
