@@ -44,9 +44,11 @@ from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
+from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
+from agentmatrix.wire.shared_messages import SentMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
@@ -99,6 +101,7 @@ class CallerRun:
 
     def __init__(self, transport: Transport, codec: Codec, spec: CallSpec) -> None:
         self.transport, self.codec, self.spec = transport, codec, spec
+        self._clock = stage_clock("caller")
         self.protocol = CallerProtocol()
         self.objects = ProxiedObjects()
         self.config: CallerConfig | None = None
@@ -117,6 +120,8 @@ class CallerRun:
 
     def open(self, start: pb.Start) -> None:
         """Sends the run's first frame, from `_start_frame`."""
+        if self._clock is not None:
+            self._clock.lap("config and arguments encoded")
         frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
         self._frames.send(frame, {"arguments": self._arguments})
@@ -125,6 +130,8 @@ class CallerRun:
             self._stop_watching_drain = watch_drain(self.config.control, self._drain)
         if self._forwarder is not None and self._signals is not None:
             self._signals.attach(self._forwarder)
+        if self._clock is not None:
+            self._clock.lap("handed to the I/O thread")
 
     def _start_frame(self) -> pb.Start:
         """The run's first frame.
@@ -156,7 +163,9 @@ class CallerRun:
                 self.codec = self.codec.with_left_out(self.config.left_out)
         start.trace.update(tracing.outgoing())
         start.tickets.extend(TICKETS.get())
-        self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments")
+        sent = SentMessages()
+        self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments", sent)
+        self.codec = self.codec.with_messages(sent, encodes=False)
         return start
 
     def _first_checkpoint(self) -> tuple[LentSaver, RunnableConfig] | None:
@@ -238,6 +247,8 @@ class CallerRun:
         except AgentMatrixError as error:
             self._enqueue("lost", error)
             return
+        if self._clock is not None and kind == "end":
+            self._clock.lap("the wire and the host")
         if kind not in ("taken", "ignored", "accepted"):
             self._enqueue(kind, received)
             return
@@ -320,6 +331,8 @@ class CallerRun:
 
     def _result_of(self, received: ReceivedFrame) -> Any:
         end = received.frame.end
+        if self._clock is not None:
+            self._clock.lap("the caller's thread woken")
         if self.config is not None and end.HasField("written"):
             self.config.on_written(end.written.keys)
         if failure := received.field("failure"):
@@ -332,6 +345,8 @@ class CallerRun:
             raise self._failed_write
         result = self.codec.decode_pieces(received.pieces("result"), "result")
         self._check_states(result)
+        if self._clock is not None:
+            self._clock.lap("result decoded")
         return result
 
     def _check_states(self, value: object) -> None:

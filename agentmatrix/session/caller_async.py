@@ -91,11 +91,7 @@ class AsyncCallerRun(CallerRun):
             self.open(await self._first_frame())
             pump = self._spawn(self._pump(outbox))
             while True:
-                try:
-                    async with asyncio.timeout(self._remaining()):
-                        kind, item = await outbox.get()
-                except TimeoutError:
-                    raise self._deadline_exceeded() from None
+                kind, item = outbox.get_nowait() if not outbox.empty() else await self._await_next(outbox)
                 if kind == "part":
                     for value in self._decode_part(item):
                         yield value
@@ -113,6 +109,15 @@ class AsyncCallerRun(CallerRun):
             self.close()
             if pump is not None:
                 pump.cancel()
+
+    async def _await_next(self, outbox: asyncio.Queue[tuple[str, Any]]) -> tuple[str, Any]:
+        if self._deadline is None:
+            return await outbox.get()
+        try:
+            async with asyncio.timeout(self._remaining()):
+                return await outbox.get()
+        except TimeoutError:
+            raise self._deadline_exceeded() from None
 
     async def _first_frame(self) -> pb.Start:
         start = self._start_frame()

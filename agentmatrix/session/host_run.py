@@ -49,6 +49,7 @@ from agentmatrix.session.run_queue import AgentSlot
 from agentmatrix.session.run_record import RunRecord
 from agentmatrix.session.run_turn import RunTurn
 from agentmatrix.session.signal_forwarding import IncomingSignals
+from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, outcome_of, reported_failure
 from agentmatrix.session.verb_call import VerbCall
 from agentmatrix.stream_modes import SuperstepBoundary
@@ -57,6 +58,7 @@ from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import encode_failure
+from agentmatrix.wire.shared_messages import ReceivedMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["HostRun"]
@@ -71,6 +73,7 @@ class HostRun(HostRpc):
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
         super().__init__(frames, Codec(tracebacks=host.tracebacks), user, host.answer_timeout)
         self.host, self.caller = host, caller
+        self._clock = stage_clock("host")
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
@@ -143,7 +146,8 @@ class HostRun(HostRpc):
             self.refuse(error)
             return
         self._turn = turn
-        self.codec, self._replies = exported.codec, exported.codec.for_replies()
+        self.codec = exported.codec.with_messages(ReceivedMessages(), encodes=True)
+        self._replies = self.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
@@ -250,8 +254,13 @@ class HostRun(HostRpc):
         finally:
             self._close()
 
+    def _lap(self, stage: str) -> None:
+        if self._clock is not None:
+            self._clock.lap(stage)
+
     def _show_tickets(self, start: pb.Start) -> None:
         """Has what the code of the run calls belong to its tree, in this context."""
+        self._lap("admitted, and the run's thread woken")
         if self._place is not None:
             TICKETS.set(self._place.tickets(start.tickets))
 
@@ -283,7 +292,9 @@ class HostRun(HostRpc):
 
     def _unpack(self, start: pb.Start) -> VerbCall:
         self.host.authorization.check(self.user, start.agent, public_verb(start.verb))
-        call = self._call = VerbCall.unpack(self._start_received, self.codec, self, self.user, self.control)
+        call = self._call = VerbCall.unpack(
+            self._start_received, self.codec, self._replies, self, self.user, self.control
+        )
         self._verb, self.config = start.verb, call.config
         self.record.name(call.run_config)
         return call
@@ -303,6 +314,7 @@ class HostRun(HostRpc):
         self._has_checkpointer = any(isinstance(saver, BaseCheckpointSaver) for saver in savers)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
+        self._lap("config and arguments decoded")
         return getattr(graph, start.verb) if start.verb not in ("saver", "asaver") else None
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
@@ -360,6 +372,7 @@ class HostRun(HostRpc):
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
+        self._lap("the graph")
         large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if self.config is not None:
             self.config.finish()
@@ -395,3 +408,4 @@ class HostRun(HostRpc):
             self._place.leave()
         self.frames.close()
         self.frames.flush()
+        self._lap("result encoded, run closed, the I/O thread woken")

@@ -58,13 +58,20 @@ class VerbCall:
 
     @classmethod
     def unpack(
-        cls, received: ReceivedFrame, codec: Codec, rpc: RpcClient, user: Identity | None, control: RunControlProxy
+        cls,
+        received: ReceivedFrame,
+        codec: Codec,
+        replies: Codec,
+        rpc: RpcClient,
+        user: Identity | None,
+        control: RunControlProxy,
     ) -> VerbCall:
         """The call in a run's first frame.
 
         Args:
             received: the frame; it is released.
             codec: of the agent.
+            replies: of what the caller's checkpointer has kept.
             rpc: reaches the caller.
             user: who calls.
             control: of the run.
@@ -76,7 +83,7 @@ class VerbCall:
         arguments = codec.decode_pieces(received.pieces("arguments"), "arguments")
         args, kwargs = host_verbs.checked_arguments(start.verb, arguments)
         packed = codec.decode(config, "config") if (config := received.field("config")) else host_verbs.EMPTY_CONFIG
-        found = SentCheckpoint.decode(sent, codec.for_replies()) if (sent := received.field("checkpoint")) else None
+        found = SentCheckpoint.decode(sent, replies) if (sent := received.field("checkpoint")) else None
         received.release()
         call = cls(args, kwargs, start.verb in host_verbs.RUNS)
         if host_verbs.takes_config(start.verb):

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, get_args
 
+from langchain_core.messages import BaseMessage
+
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
 from agentmatrix.wire import arrays, containers, exceptions, scalars, tensors
 from agentmatrix.wire.allowlist import allowed_classes, built_in_classes, is_data_class, types_of
@@ -27,6 +29,7 @@ from agentmatrix.wire.encoding import Encoder, PartialEncoder, pack
 from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
 from agentmatrix.wire.objects import ObjectCodec, PlainObjectCodec, class_ext, wire_name
 from agentmatrix.wire.pydantic_models import object_codec_of
+from agentmatrix.wire.shared_messages import SharedMessages, encode_message
 from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
 from agentmatrix.wire.unlisted import UnlistedValue, encode_unlisted, not_allowed
 from agentmatrix.wire.unlisted import stored as stored_form
@@ -77,6 +80,8 @@ class Codec:
         self._stored: Literal["", "bytes", "text"] = ""
         self._left_out: Mapping[str, Any] = {}
         self._sent: dict[str, type] = {}
+        self._encoded_messages: SharedMessages | None = None
+        self._decoded_messages: SharedMessages | None = None
         self._object_codecs: dict[type, ObjectCodec] = {}
         self._encoders: dict[type, EncodePart] = {
             **scalars.ENCODERS,
@@ -118,6 +123,19 @@ class Codec:
         """
         codec = copy.copy(self)
         codec._allowed, codec._unlisted = ChainMap(self._sent, self._allowed), "dict"
+        return codec
+
+    def with_messages(self, messages: SharedMessages, *, encodes: bool) -> Codec:
+        """The codec for one run, whose messages go back and forth once.
+
+        Args:
+            messages: of the run.
+            encodes: whether to name them, rather than to read their names alone.
+        """
+        _ = self.listed  # for all copies
+        codec = copy.copy(self)
+        codec._decoded_messages = messages
+        codec._encoded_messages = messages if encodes else None
         return codec
 
     def with_left_out(self, parts: Mapping[str, Any]) -> Codec:
@@ -172,13 +190,13 @@ class Codec:
             raise EncodeError(f"{where}: {len(data):,} bytes, more than max_bytes={self._max_bytes:,}")
         return data
 
-    def encode_pieces(self, value: object, where: str = "value") -> list[bytes]:
+    def encode_pieces(self, value: object, where: str = "value", messages: SharedMessages | None = None) -> list[bytes]:
         """The bytes of a value in pieces: a message, and the large buffers in it, which are not copied.
 
-        Arguments and errors as of `encode`.
+        Arguments and errors as of `encode`; and `messages` takes those of LangChain's messages that are in the value.
         """
         try:
-            pieces: list[bytes] = _on_fresh_stack(self._encode_pieces, value)
+            pieces: list[bytes] = _on_fresh_stack(functools.partial(self._encode_pieces, messages=messages), value)
         except InvalidPart as invalid:
             raise EncodeError(invalid.at(where)) from None
         except RecursionError:
@@ -187,9 +205,9 @@ class Codec:
             raise EncodeError(f"{where}: {size:,} bytes, more than max_bytes={self._max_bytes:,}")
         return pieces
 
-    def _encode_pieces(self, value: object) -> list[bytes]:
+    def _encode_pieces(self, value: object, messages: SharedMessages | None) -> list[bytes]:
         buffers: list[bytes] = []
-        return [self._encode(value, buffers=buffers), *buffers]
+        return [self._encode(value, buffers=buffers, messages=messages), *buffers]
 
     def encode_partly(self, value: object, where: str, left_out: dict[str, Any]) -> bytes:
         """The bytes of a value, with an `UnencodableValue` for each part that cannot be encoded.
@@ -239,7 +257,13 @@ class Codec:
         for _ in range(_MOST_CLASSES_GIVEN_UP):
             try:
                 return Decoder(
-                    allowed.get, self._object_codec_of, *limits, unlisted, bool(self._stored), self._left_out
+                    allowed.get,
+                    self._object_codec_of,
+                    *limits,
+                    unlisted,
+                    bool(self._stored),
+                    self._left_out,
+                    self._decoded_messages,
                 ).decode(data, buffers)
             except PartUnlisted as error:
                 if unlisted is None:
@@ -251,12 +275,23 @@ class Codec:
     def _keep(self, value: UnlistedValue) -> Any:
         return stored_form(value, self._encode(value, stored=False), text=self._stored == "text")
 
-    def _encode(self, value: object, *, stored: bool | None = None, buffers: list[bytes] | None = None) -> bytes:
+    def _encode(
+        self,
+        value: object,
+        *,
+        stored: bool | None = None,
+        buffers: list[bytes] | None = None,
+        messages: SharedMessages | None = None,
+    ) -> bytes:
+        messages = messages or self._encoded_messages
         stored = bool(self._stored) if stored is None else stored
         for plain_strings in (True, False):
             if buffers is not None:
                 buffers.clear()
-            encoder = Encoder(self._encoder_of, self._max_bytes, self._max_depth, plain_strings, stored, buffers)
+            if messages is not None:
+                messages.restart()
+            limits = self._max_bytes, self._max_depth
+            encoder = Encoder(self._encoder_of, *limits, plain_strings, stored, buffers, messages)
             try:
                 return pack(encoder.encode_part(value, 0))
             except TypeError as error:
@@ -293,7 +328,7 @@ class Codec:
         if isinstance(codec, PlainObjectCodec) and not self.allows(cls):
             return functools.partial(_refuse_ordinary, codec)
         self._sent[wire_name(cls)] = cls
-        return codec.encode
+        return functools.partial(encode_message, codec) if issubclass(cls, BaseMessage) else codec.encode
 
     def _encode_class(self, encoder: PartEncoder, value: type, depth: int) -> Any:
         if not self.allows(value):

@@ -14,6 +14,7 @@ from agentmatrix.wire.extensions import (
     CLASS,
     NATIVE,
     OBJECT,
+    REFERENCE,
     TAG,
     InvalidPart,
     Marker,
@@ -22,6 +23,7 @@ from agentmatrix.wire.extensions import (
     key_step,
 )
 from agentmatrix.wire.objects import ObjectCodec
+from agentmatrix.wire.shared_messages import SharedMessages
 from agentmatrix.wire.size import decoded_size
 from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedClass, UnlistedMarker, UnlistedValue, escaped, not_allowed
 
@@ -49,6 +51,7 @@ class Decoder:
         unlisted: what becomes of an object of another class; None where it is an error.
         stored: the value goes to a checkpointer, cache or store, which keeps objects of other classes in dicts.
         left_out: the parts that stayed here when a config was encoded, by the sentence of their placeholder.
+        shared: the messages that the peer may name, or has numbered.
     """
 
     __slots__ = (
@@ -64,6 +67,7 @@ class Decoder:
         "_unlisted",
         "_unlisted_made",
         "allowed_class",
+        "shared",
     )
 
     def __init__(
@@ -75,7 +79,9 @@ class Decoder:
         unlisted: Callable[[UnlistedValue], Any] | None = None,
         stored: bool = False,
         left_out: Mapping[str, Any] | None = None,
+        shared: SharedMessages | None = None,
     ) -> None:
+        self.shared = shared
         self._left_out = left_out or {}
         self._buffers: Sequence[bytes] = ()
         self._unlisted, self._stored = unlisted, stored
@@ -229,6 +235,8 @@ class Decoder:
                 return Tag.registry[data]
             if code == BUFFER:
                 return self._buffers[int.from_bytes(data, "big")]
+            if code == REFERENCE and self.shared is not None:
+                return self.shared.get(int.from_bytes(data, "big"))
             if code in (OBJECT, CLASS):
                 return self._class(code, data.decode())
             return scalars.DECODERS[code](data)

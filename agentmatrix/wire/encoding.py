@@ -11,6 +11,7 @@ from ormsgpack import Ext
 from agentmatrix.wire.containers import encode_pairs
 from agentmatrix.wire.extensions import BUFFER, NATIVE, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
+from agentmatrix.wire.shared_messages import SharedMessages
 from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
 from agentmatrix.wire.unlisted import STORED_TYPE, encode_stored
 
@@ -41,9 +42,10 @@ class Encoder:
         stored: the value comes from a caller's checkpointer, cache or store, where plain data stands for objects of
             unlisted classes (see `unlisted`).
         buffers: takes the large buffers out of the message; None leaves them in it.
+        shared: the messages that the peer has, or is to keep.
     """
 
-    __slots__ = ("_buffers", "_encoder_of", "_max_depth", "_native", "_plain_strings", "_stored", "max_bytes")
+    __slots__ = ("_buffers", "_encoder_of", "_max_depth", "_native", "_plain_strings", "_stored", "max_bytes", "shared")
 
     def __init__(
         self,
@@ -53,8 +55,9 @@ class Encoder:
         plain_strings: bool = True,
         stored: bool = False,
         buffers: list[bytes] | None = None,
+        shared: SharedMessages | None = None,
     ) -> None:
-        self._stored, self._buffers = stored, buffers
+        self._stored, self._buffers, self.shared = stored, buffers, shared
         self._encoder_of = encoder_of
         self.max_bytes = max_bytes
         self._max_depth = max_depth

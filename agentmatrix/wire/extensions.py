@@ -23,6 +23,8 @@ import ormsgpack
 TAG: Final = 0
 OBJECT: Final = 1
 CLASS: Final = 2
+REFERENCE: Final = 31
+"""The number of a message that the peer has sent in this run; see `shared_messages`."""
 BUFFER: Final = 30
 """The place of a large buffer among those that are beside the message; see `Codec.encode_pieces`."""
 
@@ -62,6 +64,7 @@ class PartEncoder(Protocol):
     """What the functions that encode one type ask of the `Encoder`, which imports them."""
 
     max_bytes: int
+    shared: Any
 
     def buffer(self, value: Any) -> Any: ...
     def encode_part(self, value: Any, depth: int) -> Any: ...
@@ -72,6 +75,8 @@ class PartEncoder(Protocol):
 
 class PartDecoder(Protocol):
     """What the functions that decode one type ask of the `Decoder`, which imports them."""
+
+    shared: Any
 
     def decode_part(self, value: Any, depth: int) -> Any: ...
     def decode_field(self, value: Any, step: str, depth: int) -> Any: ...

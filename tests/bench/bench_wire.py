@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 
 from agentmatrix import Host, RemoteAgent
+from agentmatrix.session.stage_clock import stage_table
 from agentmatrix.transport.iothread import io_thread, new_loop
 
 ROUNDS = 400
@@ -44,6 +46,10 @@ async def tokens(state: State) -> State:
         write("token ")
         await asyncio.sleep(0)
     return {}
+
+
+async def stages(state: State) -> State:
+    return {"text": json.dumps(stage_table())}
 
 
 def child(node: Any) -> Any:
@@ -86,7 +92,7 @@ async def serve_raw() -> str:
 
 def serve() -> None:
     """Both servers on one loop: gRPC wakes all the loops of a process, whichever its news is for."""
-    with Host({"echo": child(echo), "tokens": child(tokens)}) as host:
+    with Host({"echo": child(echo), "tokens": child(tokens), "stages": child(stages)}) as host:
         print(host.address, io_thread().run(serve_raw()).result(), flush=True)
         host.wait()
 
@@ -122,6 +128,22 @@ class Bench:
                 times.append((time.perf_counter() - began) * 1e3)
         return [statistics.median(times) for times in taken]
 
+    async def stages(self) -> None:
+        """The budget of a call: in processes of their own, which measure."""
+        command = [sys.executable, __file__, str(self.rounds), "budget"]
+        taken = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, "AGENTMATRIX_STAGES": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        out, _ = await taken.communicate()
+        table = json.loads(out)
+        say("0", "the budget of a call, microseconds", sum(us for at, us in table.items() if "caller" in at), **table)
+
+    async def budget(self) -> None:
+        for _ in range(5 * self.rounds):
+            await self.remote.ainvoke(self.state)
+        there = await RemoteAgent(f"{self.address}/stages").ainvoke({})
+        sys.stdout.write(json.dumps({**stage_table(), **json.loads(there["text"])}))
+
     async def call(self) -> None:
         raw, local, remote = await self.medians(
             self.raw, lambda: self.local.ainvoke(self.state), lambda: self.remote.ainvoke(self.state)
@@ -149,7 +171,7 @@ class Bench:
 
     async def callers(self) -> None:
         for many in (32, 256):
-            rates = [[], []]
+            rates: list[list[float]] = [[], []]
             for _ in range(max(1, self.rounds // 50)):
                 for graph, found in zip((self.local, self.remote), rates, strict=True):
                     began = time.perf_counter()
@@ -165,7 +187,8 @@ class Bench:
     async def tokens(self) -> None:
         many = min(TOKENS, 10 * self.rounds)
         remote = RemoteAgent(f"{self.address}/tokens")
-        rates, firsts = [[], []], [[], []]
+        rates: list[list[float]] = [[], []]
+        firsts: list[list[float]] = [[], []]
         for _ in range(max(2, self.rounds // 40)):
             for which, stream in enumerate((
                 self.stream(str(many).encode()), remote.astream({"text": str(many)}, stream_mode="custom")
@@ -207,7 +230,18 @@ async def main(rounds: int, rows: list[str]) -> None:
     with subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         bench = Bench(rounds, process.pid, *process.stdout.readline().split())
-        table = {"1": bench.call, "2": bench.saved, "3": bench.callers, "5": bench.tokens, "11": bench.cpu}
+        if rows == ["budget"]:
+            await bench.budget()
+            process.kill()
+            return
+        table = {
+            "0": bench.stages,
+            "1": bench.call,
+            "2": bench.saved,
+            "3": bench.callers,
+            "5": bench.tokens,
+            "11": bench.cpu,
+        }
         for row in rows or table:
             await table[row]()
         process.kill()
