@@ -10,12 +10,14 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph as DrawnGraph
+from langgraph.constants import TAG_HIDDEN
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import CachePolicy, Command, RetryPolicy, TimeoutPolicy, TracePolicy
 
 from agentmatrix.agent import AgentSpec, as_agent
 from agentmatrix.agent.agent_spec import Models, Tools
+from agentmatrix.display.drawing import HIDDEN
 from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.live.live_run import LiveMixin
@@ -68,13 +70,13 @@ class ComposedGraph(LiveMixin, NotebookRepr, CompiledStateGraph[Any, Any, Any, A
         """The graph to draw."""
         native = self._drawing
         drawn = native.get_graph(config, xray=xray) if native else super().get_graph(config, xray=xray)
-        return _labelled(drawn, self._labels)
+        return _labelled(_with_hidden(drawn, self.nodes), self._labels)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
         """The graph to draw."""
         native = self._drawing
         drawn = await (native.aget_graph(config, xray=xray) if native else super().aget_graph(config, xray=xray))
-        return _labelled(drawn, self._labels)
+        return _labelled(_with_hidden(drawn, self.nodes), self._labels)
 
 
 class Builder(StateGraph[Any, Any, Any, Any]):
@@ -368,6 +370,14 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         for name, inner in self._graphs.items():
             if not graph.nodes[name].subgraphs and getattr(inner, "checkpointer", None) is not False:
                 set_subgraphs(graph, name, [inner])
+
+
+def _with_hidden(drawn: DrawnGraph, nodes: Mapping[str, Any]) -> DrawnGraph:
+    """The drawing with a mark at the nodes that no stream shows."""
+    for name, node in drawn.nodes.items():
+        if name not in (START, END) and TAG_HIDDEN in (getattr(nodes.get(name), "tags", None) or ()):
+            drawn.nodes[name] = node._replace(metadata={**(node.metadata or {}), HIDDEN: True})
+    return drawn
 
 
 def _labelled(drawn: DrawnGraph, labels: Mapping[tuple[str, str], str]) -> DrawnGraph:

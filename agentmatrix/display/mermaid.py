@@ -64,6 +64,8 @@ def _shape(node: Node) -> str:
     label = f'"{_node_label(node)}"'
     if node.kind in ("start", "end"):
         return f"([{label}])"
+    if node.kind == "junction":
+        return f"(({label}))"
     return f"[[{label}]]" if node.kind == "group" else f"[{label}]"
 
 

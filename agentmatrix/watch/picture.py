@@ -1,0 +1,102 @@
+"""The picture of a graph that runs: its drawing, with the state of each node as a colour and as words."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from agentmatrix.display.drawing import Drawing, Node
+from agentmatrix.display.layout import Layout, layout_of
+from agentmatrix.display.svg import Mark, svg_of
+from agentmatrix.watch.node_record import NodeRecord
+from agentmatrix.watch.structure import collapsed
+
+__all__ = ["GraphPicture", "state_words"]
+
+_ROOM = "waiting  00 × 00.0 s"
+_ROOM_OF_COUNTERS = "000 done, 000 running, 000 waiting"
+_OWN = ("start", "end", "junction")
+
+
+class GraphPicture:
+    """Draws one graph, again and again.
+
+    Args:
+        drawing: of the graph.
+    """
+
+    def __init__(self, drawing: Drawing) -> None:
+        self.drawing = drawing
+        self._shown = _with_room(collapsed(drawing), drawing)
+        self._layout: Layout | None = None
+
+    def svg(self, nodes: Mapping[str, NodeRecord], name: str = "") -> str:
+        """The picture.
+
+        Args:
+            nodes: by path, what each has done; under `""` the graph itself.
+            name: of the graph.
+        """
+        if self._layout is None:
+            self._layout = layout_of(self._shown)
+        marks = {id: mark for id, mark in self._marks(nodes)}
+        return svg_of(self._shown, marks, self._layout)
+
+    def _marks(self, nodes: Mapping[str, NodeRecord]) -> Iterator[tuple[str, Mark]]:
+        for node in self._shown.walk():
+            if node.kind in _OWN:
+                continue
+            record = nodes.get(node.id.replace("|", "/"))
+            state = record.state if record else "waiting"
+            words = state_words(record) if record else node.note.strip() or "waiting"
+            if node.kind in ("group", "remote") and node.inner is None and (inside := _inside(node, nodes)):
+                words = _counters(inside)
+            yield node.id, Mark("cut" if state == "cut off" else state, words)
+
+
+def state_words(record: NodeRecord) -> str:
+    """A node's state in words: `done 3 × 1.2 s`."""
+    words: str = record.state
+    if record.count > 1:
+        words += f" {record.count} ×"
+    seconds = record.seconds
+    if record.running == 1 and record.first:
+        # What is at work is told by this machine's clock.
+        seconds += max(time.time() - max(record.first, record.last), 0.0)
+    return f"{words} {seconds:.1f} s" if seconds >= 0.05 else words
+
+
+def _inside(node: Node, nodes: Mapping[str, NodeRecord]) -> list[NodeRecord]:
+    """The nodes right inside of a closed box."""
+    prefix = f"{node.id.replace('|', '/')}/" if node.id else ""
+    return [
+        record
+        for path, record in nodes.items()
+        if path and path.startswith(prefix) and "/" not in path.removeprefix(prefix)
+    ]
+
+
+def _counters(records: list[NodeRecord]) -> str:
+    counts = Counter(record.state for record in records)
+    order = ("failed", "asking", "done", "running", "waiting", "cut off", "skipped")
+    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+
+
+def _with_room(drawing: Drawing, whole: Drawing) -> Drawing:
+    """The drawing with room for words at each node."""
+    sizes = {node.id: len(node.inner.nodes) if node.inner else 0 for node in whole.walk()}
+    sizes[""] = len(whole.nodes)
+
+    def roomy(level: Drawing) -> Drawing:
+        nodes = []
+        for node in level.nodes:
+            if node.kind not in _OWN:
+                is_closed = node.inner is None and sizes.get(node.id, 0) > 0
+                room = _ROOM_OF_COUNTERS if is_closed else _ROOM
+                node = replace(node, note=max(node.note, room, key=len))
+            nodes.append(replace(node, inner=roomy(node.inner) if node.inner else None))
+        return replace(level, nodes=tuple(nodes))
+
+    return roomy(drawing)
