@@ -38,6 +38,7 @@ from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.builder import check_name, did_you_mean, name_of
+from agentmatrix.display.notebook import BuilderRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.compiled_graph import (
     Graph,
@@ -59,7 +60,7 @@ VisibleTo = Mapping[str, Sequence[str] | str] | AudienceRule
 AgentNames = Literal["auto", "inline"] | None
 
 
-class ChatGroup:
+class ChatGroup(BuilderRepr):
     """A group of agents that talk to each other.
 
     Each turn of a member starts from the transcript: its own messages are AI messages, other members' are human

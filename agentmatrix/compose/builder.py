@@ -10,15 +10,13 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph as DrawnGraph
-from langgraph.constants import TAG_HIDDEN
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import CachePolicy, Command, RetryPolicy, TimeoutPolicy, TracePolicy
 
 from agentmatrix.agent import AgentSpec, as_agent
 from agentmatrix.agent.agent_spec import Models, Tools
-from agentmatrix.display.drawing import HIDDEN
-from agentmatrix.display.notebook import NotebookRepr
+from agentmatrix.display.notebook import BuilderRepr, NotebookRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.live.live_run import LiveMixin
 from agentmatrix.pregel.compiled_graph import (
@@ -27,6 +25,7 @@ from agentmatrix.pregel.compiled_graph import (
     Graph,
     PregelProtocol,
     as_class,
+    mark_hidden,
     set_subgraphs,
 )
 from agentmatrix.pregel.runnables import node_runnable, wrap_runnable
@@ -40,6 +39,7 @@ from agentmatrix.pregel.state_graph import (
 )
 from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import Group, Source, group_of, label_of
+from agentmatrix.watch.watch_mixin import WatchMixin
 
 __all__ = ["Builder", "ComposedGraph", "check_name", "did_you_mean", "name_of"]
 
@@ -54,7 +54,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(names) or 'no nodes yet'})"
 
 
-class ComposedGraph(LiveMixin, NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
+class ComposedGraph(LiveMixin, WatchMixin, NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
     """What a builder compiles to: a LangGraph graph, drawn as the same graph in a `StateGraph` would be."""
 
     _drawing: Graph | None = None
@@ -70,16 +70,16 @@ class ComposedGraph(LiveMixin, NotebookRepr, CompiledStateGraph[Any, Any, Any, A
         """The graph to draw."""
         native = self._drawing
         drawn = native.get_graph(config, xray=xray) if native else super().get_graph(config, xray=xray)
-        return _labelled(_with_hidden(drawn, self.nodes), self._labels)
+        return _labelled(mark_hidden(drawn, self.nodes), self._labels)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
         """The graph to draw."""
         native = self._drawing
         drawn = await (native.aget_graph(config, xray=xray) if native else super().aget_graph(config, xray=xray))
-        return _labelled(_with_hidden(drawn, self.nodes), self._labels)
+        return _labelled(mark_hidden(drawn, self.nodes), self._labels)
 
 
-class Builder(StateGraph[Any, Any, Any, Any]):
+class Builder(BuilderRepr, StateGraph[Any, Any, Any, Any]):
     """A `StateGraph` that takes any agent as a node, with adapters, and says at build time what cannot work."""
 
     def __init__(
@@ -370,14 +370,6 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         for name, inner in self._graphs.items():
             if not graph.nodes[name].subgraphs and getattr(inner, "checkpointer", None) is not False:
                 set_subgraphs(graph, name, [inner])
-
-
-def _with_hidden(drawn: DrawnGraph, nodes: Mapping[str, Any]) -> DrawnGraph:
-    """The drawing with a mark at the nodes that no stream shows."""
-    for name, node in drawn.nodes.items():
-        if name not in (START, END) and TAG_HIDDEN in (getattr(nodes.get(name), "tags", None) or ()):
-            drawn.nodes[name] = node._replace(metadata={**(node.metadata or {}), HIDDEN: True})
-    return drawn
 
 
 def _labelled(drawn: DrawnGraph, labels: Mapping[tuple[str, str], str]) -> DrawnGraph:

@@ -15,12 +15,12 @@ from langchain_core.runnables.graph import Graph
 from langgraph.constants import END, START
 from langgraph.pregel import Pregel
 
-__all__ = ["HIDDEN", "NOT_REACHED", "Drawing", "Edge", "Kind", "Node", "back_edges", "drawing_of"]
+from agentmatrix.pregel.compiled_graph import HIDDEN
+
+__all__ = ["NAMELESS", "NOT_REACHED", "Drawing", "Edge", "Kind", "Node", "back_edges", "drawing_of"]
 
 Kind = Literal["start", "end", "node", "group", "remote", "junction"]
 
-HIDDEN: Final = "__hidden"
-"""The key in a drawn node's metadata which says that streams do not show the node."""
 NAMELESS: Final = "(a graph without a name)"
 NOT_REACHED: Final = "not reached"
 """The note at a remote node whose host has not answered yet."""

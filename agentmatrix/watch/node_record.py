@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from agentmatrix.watch.run_event import RunEvent, node_above
 
-__all__ = ["Activation", "GraphRecord", "Line", "NodeRecord", "OpenQuestion", "State"]
+__all__ = ["NodeActivation", "GraphRecord", "Line", "NodeRecord", "OpenQuestion", "State"]
 
 State = Literal["waiting", "running", "done", "failed", "asking", "cut off", "skipped"]
 
@@ -93,7 +93,7 @@ class OpenQuestion:
 
 
 @dataclass(slots=True)
-class Activation:
+class NodeActivation:
     """One time that a node was at work.
 
     Attributes:
@@ -131,8 +131,8 @@ class GraphRecord:
         self.nodes: dict[str, NodeRecord] = {"": NodeRecord("")}
         self.transcript: list[Line] = []
         self.questions: dict[str, OpenQuestion] = {}
-        self.activations: list[Activation] = []
-        self._at_work: dict[tuple[str, str, bool], Activation] = {}
+        self.activations: list[NodeActivation] = []
+        self._at_work: dict[tuple[str, str, bool], NodeActivation] = {}
         self._asked_in: dict[str, list[str]] = {}
         self._with_nodes: set[str] = set()
         self._unfinished: set[str] = set()
@@ -170,7 +170,7 @@ class GraphRecord:
         self._unfinished.discard(event.namespace)
         node.running += 1
         node.state, node.first = "running", node.first or event.at
-        activation = Activation(event.path, event.namespace, event.run, event.at)
+        activation = NodeActivation(event.path, event.namespace, event.run, event.at)
         self.activations.append(activation)
         self._at_work[_key(event)] = activation
         self._with_nodes.add(node_above(event.namespace))
@@ -199,7 +199,7 @@ class GraphRecord:
                 self.questions[asked["id"]] = OpenQuestion(event.path, asked["id"], asked["value"], event.run, schema)
                 self._asked_in.setdefault(event.namespace, []).append(asked["id"])
 
-    def _close(self, activation: Activation, state: State, at: float, seconds: float) -> None:
+    def _close(self, activation: NodeActivation, state: State, at: float, seconds: float) -> None:
         node = self.nodes[activation.path]
         activation.ended, activation.seconds = at, seconds
         node.running -= 1
@@ -236,7 +236,7 @@ def _key(event: RunEvent) -> tuple[str, str, bool]:
     return event.run, event.namespace, event.path == ""
 
 
-def _is_inside(other: Activation, activation: Activation) -> bool:
+def _is_inside(other: NodeActivation, activation: NodeActivation) -> bool:
     if other.run != activation.run:
         return False
     return not activation.path or other.namespace.startswith(f"{activation.namespace}|")

@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Final
 
 from agentmatrix.watch.html_view import HtmlView
@@ -56,8 +58,10 @@ class _NotebookView:
         self._seen = -1
         self._closed = threading.Event()
         self._handle: Any = display(self._picture(), display_id=True)
-        # Comm messages of a kernel know by its thread which cell they belong to; an update has an id instead.
-        self._thread = threading.Thread(target=self._work, name="agentmatrix-view", daemon=True)
+        run.is_shown = True
+        # A kernel knows by the context which cell an output belongs to.
+        work = partial(copy_context().run, self._work)
+        self._thread = threading.Thread(target=work, name="agentmatrix-view", daemon=True)
         self._thread.start()
 
     def _picture(self) -> Any:

@@ -13,7 +13,7 @@ from agentmatrix.display.svg import Mark, svg_of
 from agentmatrix.watch.node_record import NodeRecord
 from agentmatrix.watch.structure import collapsed
 
-__all__ = ["GraphPicture", "state_words"]
+__all__ = ["GraphPicture", "counters", "state_words"]
 
 _ROOM = "waiting  00 × 00.0 s"
 _ROOM_OF_COUNTERS = "000 done, 000 running, 000 waiting"
@@ -52,7 +52,7 @@ class GraphPicture:
             state = record.state if record else "waiting"
             words = state_words(record) if record else node.note.strip() or "waiting"
             if node.kind in ("group", "remote") and node.inner is None and (inside := _inside(node, nodes)):
-                words = _counters(inside)
+                words = counters(inside)
             yield node.id, Mark("cut" if state == "cut off" else state, words)
 
 
@@ -78,7 +78,8 @@ def _inside(node: Node, nodes: Mapping[str, NodeRecord]) -> list[NodeRecord]:
     ]
 
 
-def _counters(records: list[NodeRecord]) -> str:
+def counters(records: list[NodeRecord]) -> str:
+    """How many nodes are in which state: `41 done, 17 running, 6 waiting`."""
     counts = Counter(record.state for record in records)
     order = ("failed", "asking", "done", "running", "waiting", "cut off", "skipped")
     return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])

@@ -98,6 +98,7 @@ class EventRecorder(NodeHandler):
         self._began: dict[Any, float] = {}
         self._nodes: dict[UUID, str] = {}
         self._graphs: dict[str, WatchedGraph] = {}
+        self._paths: dict[str, str] = {}
         self._with_nodes: set[str] = set()
         self._calls: dict[UUID, str] = {}
         if outer is not None:
@@ -265,7 +266,7 @@ class EventRecorder(NodeHandler):
     def begin_node(self, namespace: str, graph: WatchedGraph) -> None:
         """A node begins, here or on a host."""
         self._with_nodes.add(node_above(namespace))
-        self._graphs[namespace] = graph
+        self._graphs[namespace], self._paths[namespace] = graph, graph.path(namespace)
         self._began[namespace] = time.perf_counter()
         self._tell("begin", graph, namespace, {})
 
@@ -294,6 +295,7 @@ class EventRecorder(NodeHandler):
         data["seconds"] = time.perf_counter() - self._began.pop(namespace)
         self._with_nodes.discard(namespace)
         self._tell(kind, self._graphs.pop(namespace), namespace, data)
+        self._paths.pop(namespace, None)
 
     def _say(self, graph: WatchedGraph, namespace: str, output: Any) -> None:
         path = graph.path(namespace)
@@ -319,7 +321,8 @@ class EventRecorder(NodeHandler):
         self._tell(kind, *found, data)
 
     def _tell(self, kind: str, graph: WatchedGraph, namespace: str, data: dict[str, Any]) -> None:
-        self.sink(RunEvent(kind, graph.run, graph.path(namespace), namespace, time.time(), data))
+        path = self._paths.get(namespace) or graph.path(namespace)
+        self.sink(RunEvent(kind, graph.run, path, namespace, time.time(), data))
 
 
 def _ending(outcome: Any) -> tuple[str, dict[str, Any]]:

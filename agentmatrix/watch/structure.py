@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from agentmatrix.display.drawing import Drawing, Edge, Node
 
-__all__ = ["collapsed", "drawing_from_json", "drawing_to_json", "without_outer_box"]
+__all__ = ["MOST_MEMBERS", "collapsed", "drawing_from_json", "drawing_to_json", "without_outer_box"]
 
 MOST_MEMBERS: Final = 60
 """A graph of more nodes is one box with counters."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from agentmatrix.watch.node_record import Activation, GraphRecord, NodeRecord
+from agentmatrix.watch.node_record import NodeActivation, GraphRecord, NodeRecord
 from agentmatrix.watch.run_event import node_above
 
 __all__ = ["RunSummary", "Step", "critical_path", "summary_of"]
@@ -113,10 +113,10 @@ def state_of(records: Iterable[GraphRecord]) -> str:
     return next((state for state in order if state in states), "waiting")
 
 
-def critical_path(activations: Iterable[Activation]) -> tuple[Step, ...]:
+def critical_path(activations: Iterable[NodeActivation]) -> tuple[Step, ...]:
     """Of the longest run, the activations that each next one waited for: whatever begins next has waited for the one
     that has ended last. Where that is a graph, the path goes through its nodes."""
-    runs: dict[str, list[Activation]] = {}
+    runs: dict[str, list[NodeActivation]] = {}
     for activation in activations:
         if activation.ended is not None:
             runs.setdefault(activation.run, []).append(activation)
@@ -124,14 +124,14 @@ def critical_path(activations: Iterable[Activation]) -> tuple[Step, ...]:
     if not roots:
         return ()
     longest = max(roots, key=lambda root: (root.ended or 0.0) - root.begun)
-    inside: dict[str, list[Activation]] = {}
+    inside: dict[str, list[NodeActivation]] = {}
     for activation in runs[longest.run]:
         if activation.path:
             inside.setdefault(node_above(activation.namespace), []).append(activation)
     return tuple(_steps(longest, longest.namespace, inside))
 
 
-def _steps(around: Activation, namespace: str, inside: dict[str, list[Activation]]) -> list[Step]:
+def _steps(around: NodeActivation, namespace: str, inside: dict[str, list[NodeActivation]]) -> list[Step]:
     found: list[Step] = []
     left = sorted(inside.get(namespace, ()), key=lambda activation: activation.ended or 0.0)
     until = around.ended or 0.0

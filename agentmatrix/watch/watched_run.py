@@ -33,6 +33,11 @@ class WatchedRun:
     Args:
         graph: the graph that will run, for a picture before it begins.
         keep: how many events are kept, for `events` and `save`; older ones count, and are dropped.
+
+    Attributes:
+        is_open: whether the block has not ended.
+        is_shown: whether its picture stands in a notebook.
+        result: what the graph has returned, where `graph.watch` or `answer` ran it.
     """
 
     def __init__(self, graph: Any = None, *, keep: int = _KEPT_EVENTS) -> None:
@@ -46,7 +51,8 @@ class WatchedRun:
         self._drawings: dict[str, Drawing] = {}
         self._unfinished: set[str] = set()
         self._expected = graph
-        self.is_open = False
+        self.is_open = self.is_shown = False
+        self.result: Any = None
         self.block: Callable[[], AbstractContextManager[None]] = nullcontext
         """Watches what is run in it, as the block does that this was made by."""
 
@@ -185,13 +191,15 @@ class WatchedRun:
         """
         graph, command = self._resumption(answers)
         with nullcontext() if self.is_open else self.block():
-            return graph.graph.invoke(command, graph.config)
+            self.result = graph.graph.invoke(command, graph.config)
+        return self.result
 
     async def aanswer(self, *answers: Any) -> Any:
         """The same as `answer`, async."""
         graph, command = self._resumption(answers)
         with nullcontext() if self.is_open else self.block():
-            return await graph.graph.ainvoke(command, graph.config)
+            self.result = await graph.graph.ainvoke(command, graph.config)
+        return self.result
 
     def _resumption(self, answers: tuple[Any, ...]) -> tuple[WatchedGraph, Command[Any]]:
         questions = self.questions
@@ -253,10 +261,10 @@ class WatchedRun:
         names = ", ".join(record.name for record in self.records)
         return f"<WatchedRun of {names}: {self.state}>" if names else "<WatchedRun: nothing has run yet>"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         from agentmatrix.watch.html_view import html_of
 
-        return html_of(self)
+        return None if self.is_shown else html_of(self)
 
 
 def load(path: str | PathLike[str]) -> WatchedRun:

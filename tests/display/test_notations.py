@@ -105,7 +105,7 @@ def test_an_outline_of_sixty_nodes_is_drawn_by_all() -> None:
 
 def test_the_mimebundle_has_what_front_ends_show(graph: Graph) -> None:
     bundle = mimebundle(graph)
-    assert list(bundle) == ["text/vnd.mermaid", "image/svg+xml", "text/plain"]
+    assert list(bundle) == ["image/svg+xml", "text/plain"]
     assert bundle["text/plain"] == draw_text(graph)
 
 
@@ -117,7 +117,7 @@ def test_a_graph_of_ours_shows_itself_in_a_notebook() -> None:
     own = OwnGraph(**{name: value for name, value in vars(plain).items() if name != "__orig_class__"})
     assert own._repr_mimebundle_() == mimebundle(plain)
     assert list(own._repr_mimebundle_(include={"text/plain"})) == ["text/plain"]
-    assert list(own._repr_mimebundle_(exclude={"text/plain"})) == ["text/vnd.mermaid", "image/svg+xml"]
+    assert list(own._repr_mimebundle_(exclude={"text/plain"})) == ["image/svg+xml"]
 
 
 def test_plain_graphs_show_themselves_once_it_is_installed(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
