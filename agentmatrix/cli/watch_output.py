@@ -61,6 +61,8 @@ class WatchOutput(TextOutput):
             self._live = live
             yield
             live.refresh()
+        if not console.is_terminal:
+            console.print()
 
     def _paint(self) -> Table:
         assert self._run is not None

@@ -18,6 +18,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.pregel import Pregel
 
 from agentmatrix.pregel.task_config import namespace_of
@@ -98,7 +99,8 @@ def told_of_model_call(callbacks: Any, config: RunnableConfig | None) -> Iterato
     if not handlers:
         yield lambda answer: None
         return
-    namespace = str(((config or {}).get("metadata") or {}).get("langgraph_checkpoint_ns") or "")
+    said = (config or {}).get("metadata") or (var_child_runnable_config.get() or {}).get("metadata") or {}
+    namespace = str(said.get("langgraph_checkpoint_ns") or "")
     began = time.perf_counter()
 
     def tell(outcome: BaseMessage | BaseException) -> None:

@@ -43,6 +43,7 @@ from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
 from agentmatrix.watch.recorder import EventRecorder
 from agentmatrix.watch.relay import EventRelay
+from agentmatrix.watch.run_event import RunEvent
 
 __all__ = ["CallerCallbacks", "callback_proxies"]
 
@@ -150,7 +151,7 @@ class CallerCallbacks:
             here, below = handler in handlers, handler in inheritable
             if isinstance(handler, EventRecorder):
                 self._relays[number] = EventRelay(handler, parent_run, self._scope.scope.covers)
-                packed.append({"watcher": number, "here": here, "below": below})
+                packed.append({"watcher": number, "namespace": self._scope.scope.namespace, "here": here, "below": below})
                 continue
             kind = stream_handler_kind(handler)
             if kind is not None:
@@ -370,11 +371,14 @@ def _replica(rpc: RpcClient, packed: dict[str, Any]) -> Any:
     )
 
 
-def _recorder(rpc: RpcClient, number: int, parent_run: UUID | None) -> EventRecorder:
+def _recorder(rpc: RpcClient, packed: dict[str, Any], parent_run: UUID | None) -> EventRecorder:
     """A watcher next to the nodes: it measures here, and tells the caller's."""
-    return EventRecorder(
-        lambda event: rpc.notify("watched", number, event.as_json()), outer=parent_run, is_remote=True
-    )
+    number = packed["watcher"]
+
+    def tell(event: RunEvent) -> None:
+        rpc.notify("watched", number, event.as_json())
+
+    return EventRecorder(tell, outer=parent_run, namespace=packed["namespace"], is_remote=True)
 
 
 def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
@@ -396,7 +400,7 @@ def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) 
             handler = _replica(rpc, entry)
             replicas.append((entry["replica"], handler, set(entry["seen"])))
         elif "watcher" in entry:
-            handler = _recorder(rpc, entry["watcher"], packed["parent_run_id"])
+            handler = _recorder(rpc, entry, packed["parent_run_id"])
         else:
             handler = _handler_proxy(rpc, entry, is_async=is_async)
         here += [handler] if entry["here"] else []

@@ -92,7 +92,9 @@ def _facts(record: GraphRecord) -> str:
     facts: list[str] = [record.state, f"{root.count} runs" if root.count > 1 else ""]
     facts.append(f"{root.seconds:.1f} s" if root.seconds else "")
     if calls := sum(node.calls for node in nodes):
-        facts.append(f"{calls} calls of models, {sum(node.tokens for node in nodes)} tokens")
+        facts.append(f"{calls} {'call' if calls == 1 else 'calls'} of models")
+    if tokens := sum(node.tokens for node in nodes):
+        facts.append(f"{tokens} tokens")
     return ", ".join(filter(None, facts))
 
 

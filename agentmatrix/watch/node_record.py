@@ -31,6 +31,7 @@ class NodeRecord:
         tools: how many tools were called.
         silent: how many turns of a member said nothing.
         errors: what was raised, in sentences.
+        is_hidden: whether streams do not show it, and there is no more to say of it.
     """
 
     path: str
@@ -50,6 +51,7 @@ class NodeRecord:
     tools: int = 0
     silent: int = 0
     errors: list[str] = field(default_factory=list)
+    is_hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class GraphRecord:
             self.questions.pop(id, None)
         node.count += event.namespace not in self._unfinished
         self._unfinished.discard(event.namespace)
+        node.is_hidden = bool(event.data.get("hidden")) and not (node.calls or node.errors)
         node.running += 1
         node.state, node.first = "running", node.first or event.at
         activation = NodeActivation(event.path, event.namespace, event.run, event.at)
@@ -190,6 +193,7 @@ class GraphRecord:
         node.silent += bool(event.data.get("silent"))
         if event.kind == "fail":
             node.errors.append(str(event.data.get("error", "")))
+            node.is_hidden = False
         if event.kind in ("fail", "ask") and event.path:
             self._unfinished.add(event.namespace)
         for asked in event.data.get("questions", ()):
@@ -221,6 +225,7 @@ class GraphRecord:
 
     def _count(self, event: RunEvent) -> None:
         node = self.nodes[event.path]
+        node.is_hidden = False
         if event.kind == "tool":
             node.tools += 1
             return

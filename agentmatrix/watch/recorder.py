@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage
+from langgraph.constants import TAG_HIDDEN
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
 from agentmatrix.pregel.node_handler import NodeHandler, calling_graph
@@ -79,6 +80,7 @@ class EventRecorder(NodeHandler):
         sink: takes each event.
         on_graph: takes the graph of each run that begins.
         outer: on a host, the caller's run that the runs here belong to; None where there is none.
+        namespace: on a host, that of the node which it works for.
         is_remote: whether it stands on a host.
     """
 
@@ -88,6 +90,7 @@ class EventRecorder(NodeHandler):
         on_graph: Callable[[WatchedGraph], None] = lambda graph: None,
         *,
         outer: UUID | None = None,
+        namespace: str = "",
         is_remote: bool = False,
     ) -> None:
         self.sink, self._on_graph, self._is_remote = sink, on_graph, is_remote
@@ -101,8 +104,9 @@ class EventRecorder(NodeHandler):
         self._paths: dict[str, str] = {}
         self._with_nodes: set[str] = set()
         self._calls: dict[UUID, str] = {}
+        self._outer = outer
         if outer is not None:
-            self._open[outer] = (WatchedGraph(str(outer)), "")
+            self._open[outer] = (WatchedGraph(str(outer)), namespace)
 
     # Of the engine.
 
@@ -154,9 +158,9 @@ class EventRecorder(NodeHandler):
         if tags and any(tag.startswith("graph:step:") for tag in tags):
             inside = str((metadata or {}).get("langgraph_checkpoint_ns", ""))
             # A graph that the engine runs in a node has the tag of that, and is in its namespace.
-            if inside not in self._began:
+            if inside not in self._began and parent_run_id != self._outer:
                 self._nodes[run_id] = inside
-                self.begin_node(inside, graph)
+                self.begin_node(inside, graph, is_hidden=TAG_HIDDEN in tags)
         self._open[run_id] = (graph, inside)
 
     @_guarded
@@ -263,13 +267,20 @@ class EventRecorder(NodeHandler):
             data["seconds"] = time.perf_counter() - began
             self._tell(kind, found[0], found[0].prefix, data)
 
-    def begin_node(self, namespace: str, graph: WatchedGraph) -> None:
-        """A node begins, here or on a host."""
+    def begin_node(self, namespace: str, graph: WatchedGraph, *, is_hidden: bool = False) -> None:
+        """A node begins.
+
+        Args:
+            namespace: of its task.
+            graph: that it is a node of, at any depth.
+            is_hidden: whether streams do not show it, such as the node of a chat group that chooses who speaks.
+        """
         self._with_nodes.add(node_above(namespace))
         self._graphs[namespace], self._paths[namespace] = graph, graph.path(namespace)
         self._began[namespace] = time.perf_counter()
-        self._tell("begin", graph, namespace, {})
+        self._tell("begin", graph, namespace, {"hidden": True} if is_hidden else {})
 
+    @_guarded
     def take(self, event: RunEvent, graph: WatchedGraph) -> None:
         """An event of a host that works for a run of ours."""
         if event.kind == "begin":

@@ -81,7 +81,7 @@ def summary_of(records: Sequence[GraphRecord]) -> RunSummary:
     for record in records:
         inner = {path.rpartition("/")[0] for path in record.nodes if path}
         for path, node in record.nodes.items():
-            if (path or node.calls) and (path not in inner or node.calls):
+            if (path or node.calls) and (path not in inner or node.calls) and not node.is_hidden:
                 agents["/".join(filter(None, (record.name if several or not path else "", path)))] = node
     roots = [record.nodes[""] for record in records]
     first = min((root.first for root in roots if root.first), default=0.0)
@@ -101,7 +101,12 @@ def summary_of(records: Sequence[GraphRecord]) -> RunSummary:
         errors=sum(len(agent.errors) for agent in agents.values()),
         cut_off=sum(agent.cut_off for agent in agents.values()),
         silent_turns=sum(node.silent for node in nodes),
-        critical_path=critical_path(activation for record in records for activation in record.activations),
+        critical_path=critical_path(
+            activation
+            for record in records
+            for activation in record.activations
+            if not record.nodes[activation.path].is_hidden
+        ),
         by_agent=agents,
     )
 

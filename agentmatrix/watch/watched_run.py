@@ -137,7 +137,8 @@ class WatchedRun:
                 path = node.id.replace("|", "/")
                 state = "waiting" if is_open else "skipped"
                 found[path] = started.get(path) or NodeRecord(path, state)  # type: ignore[arg-type]
-        return found | {path: node for path, node in started.items() if path and path not in found}
+        others = {path: node for path, node in started.items() if path and path not in found}
+        return found | {path: node for path, node in others.items() if not node.is_hidden}
 
     @property
     def transcript(self) -> list[Line]:
