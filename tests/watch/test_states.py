@@ -256,9 +256,6 @@ def test_a_run_that_nobody_reads_on_is_cut_off() -> None:
 
 
 def test_ten_thousand_events_are_counted() -> None:
-    loop = CyclicGraph(name="loop")
-    loop.add_node("step", lambda state: {})
-    loop.add_conditional_edges("step", lambda state: "step", ["step"])
     with watching() as run:
         for _ in range(50):
             one("say", model(), "many").batch([INPUT] * 40)
