@@ -97,6 +97,7 @@ class GrpcTransport(Transport):
     def close(self) -> None:
         self._closed = True
         self._release()
+        io_thread().call(self._connection.end_runs, self)
 
     def _call(self, method: str, request: bytes, timeout: float, read: Callable[[bytes, float], T]) -> Future[T]:
         async def call() -> T:
@@ -143,6 +144,13 @@ class _SharedConnection:
 
     async def call(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
         return await self._live_channel().call(method, request, timeout)
+
+    def end_runs(self, owner: object) -> None:
+        """Ends the runs of a transport that has been closed, where others go on with the connection."""
+        with self._lock:
+            channel = self._current
+        if channel:
+            channel.end_runs(owner)
 
     def close(self) -> None:
         with self._lock:
@@ -253,6 +261,9 @@ class _GrpcChannel:
         if self.state == "idle":
             self.state = "connected"
         return answer, time.perf_counter() - began
+
+    def end_runs(self, owner: object) -> None:
+        self._multiplexer.end_runs(owner, self._loss("it was closed here"))
 
     def close(self) -> None:
         self._io.task(self._close_gracefully())

@@ -202,6 +202,14 @@ class Multiplexer:
                 why = f"a frame was announced, and nothing of it came for {STALLED_SECONDS:g} seconds"
                 self._abort(stream.run, "bound", HostBusy(why))
 
+    def end_runs(self, owner: object, loss: ConnectionLoss) -> None:
+        """Ends the runs that one owner opened; the others go on. On the I/O thread."""
+        for stream in [stream for stream in list(self._streams.values()) if stream.owner is owner]:
+            if stream.delivered:
+                self._put_reset(stream.run, "closed", "the caller has left the run")
+            self._end(stream.run, loss.after_send if stream.delivered else loss.before_send)
+            self.outbox.close(stream.run)
+
     def connection_lost(self, loss: ConnectionLoss) -> None:
         """Tells every run that the connection is gone. Idempotent."""
         with self._lock:

@@ -144,9 +144,13 @@ async def test_namespaces_and_metadata_are_those_of_langgraph() -> None:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(plot=plots(conflicts=False), data=st.data())
-def test_the_order_of_completion_changes_nothing(plot: Plot, data: st.DataObject) -> None:
-    """The test itself says which of the running nodes ends next."""
+@given(plot=plots(conflicts=False), seed=st.integers(0, 2**32))
+def test_the_order_of_completion_changes_nothing(plot: Plot, seed: int) -> None:
+    """The test itself says which of the running nodes ends next.
+
+    Chosen by a seed and not drawn one by one: how many are at work at a moment depends on threads.
+    """
+    chance = random.Random(seed)
     seen: dict[str, list[list[str]]] = {}
     expected, _ = interpret(plot)
     waiting: dict[str, asyncio.Event] = {}
@@ -178,7 +182,7 @@ def test_the_order_of_completion_changes_nothing(plot: Plot, data: st.DataObject
             for _ in range(30):
                 await asyncio.sleep(0)
             if waiting and not at_work:
-                waiting.pop(data.draw(st.sampled_from(sorted(waiting)))).set()
+                waiting.pop(chance.choice(sorted(waiting))).set()
         return await run
 
     result = asyncio.run(main())

@@ -217,7 +217,7 @@ def test_a_proxy_variable_does_not_lead_astray(program: Start, reach: Connect, m
     assert Caller(reach(program().address)).started().echo(b"x") == b"x"
 
 
-def test_transports_with_equal_options_share_a_connection_that_outlives_one_holder(
+def test_transports_with_equal_options_share_a_connection_and_each_closes_its_own_runs(
     serve: Serve, reach: Connect
 ) -> None:
     host = EchoHost()
@@ -227,13 +227,15 @@ def test_transports_with_equal_options_share_a_connection_that_outlives_one_hold
     peers = [host.started.get(timeout=WAIT).peer.address for _ in callers]
     assert peers[0] == peers[1] != peers[2]
     first.close()
-    assert callers[0].echo(b"x") == b"x"
+    with pytest.raises(HostLost, match="closed here"):
+        callers[0].next()
+    assert host.lost.get(timeout=WAIT)[0].peer.address == peers[0]
+    assert callers[1].echo(b"x") == callers[2].echo(b"x") == b"x"
     second.close()
-    for caller in callers[:2]:
-        with pytest.raises(HostLost):
-            caller.next()
+    with pytest.raises(HostLost, match="closed here"):
+        callers[1].next()
     assert callers[2].echo(b"x") == b"x"
-    assert {host.lost.get(timeout=WAIT)[0].peer.address for _ in range(2)} == {peers[0]}
+    assert host.lost.get(timeout=WAIT)[0].peer.address == peers[0]
 
 
 def test_a_transport_that_nobody_holds_gives_up_its_connection(serve: Serve) -> None:
