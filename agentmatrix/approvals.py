@@ -18,7 +18,15 @@ from agentmatrix.errors import AnswerError
 __all__ = ["Action", "ApprovalRequest", "approval_request"]
 
 _DECISIONS: Final = ("approve", "edit", "reject", "respond")
-_SHORT: Final = {"a": "approve", "y": "approve", "yes": "approve", "n": "reject", "no": "reject", "e": "edit", "r": "reject"}
+_SHORT: Final = {
+    "a": "approve",
+    "y": "approve",
+    "yes": "approve",
+    "n": "reject",
+    "no": "reject",
+    "e": "edit",
+    "r": "reject",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +80,7 @@ class Action:
             args = _object(rest)
             if args is None:
                 raise AnswerError(f"say what changes in the call of {self.name!r} as JSON: edit {_example(self.args)}")
-            return self._checked(
-                {"type": "edit", "edited_action": {"name": self.name, "args": {**self.args, **args}}}
-            )
+            return self._checked({"type": "edit", "edited_action": {"name": self.name, "args": {**self.args, **args}}})
         raise AnswerError(f"{text!r} is no decision about {self.name!r}: {self.how_to_answer}")
 
     def _checked(self, decision: dict[str, Any]) -> dict[str, Any]:

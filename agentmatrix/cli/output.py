@@ -69,7 +69,7 @@ def one_line(value: Any) -> str:
 class StreamOutput:
     """What prints the parts of a stream has in common."""
 
-    stream_modes = STREAM_MODES
+    stream_modes: tuple[str, ...] = STREAM_MODES
 
     def watched(self, graph: Any) -> AbstractContextManager[None]:
         return nullcontext()

@@ -15,11 +15,11 @@ from langchain_core.runnables.graph import Graph
 from langgraph.constants import END, START
 from langgraph.pregel import Pregel
 
-from agentmatrix.pregel.compiled_graph import HIDDEN
+from agentmatrix.pregel.compiled_graph import HIDDEN, MEMBERS
 
 __all__ = ["NAMELESS", "NOT_REACHED", "Drawing", "Edge", "Kind", "Node", "back_edges", "drawing_of"]
 
-Kind = Literal["start", "end", "node", "group", "remote", "junction"]
+Kind = Literal["start", "end", "node", "group", "remote", "junction", "members"]
 
 NAMELESS: Final = "(a graph without a name)"
 NOT_REACHED: Final = "not reached"
@@ -42,7 +42,8 @@ class Node:
         id: the path of names from the outermost graph, joined by `|` as in LangGraph's namespaces; unique in a drawing.
         label: the name to show.
         kind: `group` is a graph in this process, `remote` one on a host, `junction` a node that no stream shows, such
-            as the one of a chat group that chooses who speaks next.
+            as the one of a chat group that chooses who speaks next, `members` stands for so many that they have no
+            room.
         address: where a remote node runs, `"gpu-box:50051"`, with `"/agent"` after it when the agent's name there is
             not the name of the node; `""` for other kinds.
         note: a remark, such as `"not reached"`.
@@ -122,6 +123,8 @@ def _leaf(path: str, name: str, metadata: dict[str, Any]) -> Node:
         return Node(path, "START" if name == START else "END", "start" if name == START else "end")
     if metadata.get(HIDDEN):
         return Node(path, name, "junction")
+    if metadata.get(MEMBERS):
+        return Node(path, name, "members")
     pause = metadata.get("__interrupt")
     return Node(path, name, note=f"pauses {pause.replace(',', ' and ')}" if pause else "")
 

@@ -66,7 +66,7 @@ def _shape(node: Node) -> str:
         return f"([{label}])"
     if node.kind == "junction":
         return f"(({label}))"
-    return f"[[{label}]]" if node.kind == "group" else f"[{label}]"
+    return f"[[{label}]]" if node.kind in ("group", "members") else f"[{label}]"
 
 
 def _node_label(node: Node, between: str = "<br/>") -> str:

@@ -178,7 +178,7 @@ def _leaf(box: Box, mark: Mark | None) -> Iterator[str]:
     node, middle = box.node, box.width / 2
     plain = "remote" if node.kind == "remote" else "node"
     yield _rect(box.width, box.height, 7, mark.state if mark and mark.state != "waiting" else plain)
-    if node.kind == "group":
+    if node.kind in ("group", "members"):
         yield f'<path d="M5 1V{box.height - 1:.0f}M{box.width - 5:.1f} 1V{box.height - 1:.0f}" {_paint("line")}/>'
     yield _text(shortened(node.label), middle, 18.5, "text", 13, "middle")
     if node.address:

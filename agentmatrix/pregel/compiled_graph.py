@@ -17,6 +17,7 @@ from langgraph.pregel.protocol import PregelProtocol
 __all__ = [
     "ERROR_HANDLER",
     "HIDDEN",
+    "MEMBERS",
     "RESERVED_CHARACTERS",
     "TASKS",
     "AnyGraph",
@@ -54,6 +55,8 @@ RESERVED_CHARACTERS = (NS_SEP, NS_END)
 
 HIDDEN = "__hidden"
 """The key in the metadata of a drawn node which says that streams do not show the node."""
+MEMBERS = "__members"
+"""The key in the metadata of a drawn node which says that it stands for so many."""
 
 _BRANCH = "branch:to:"
 

@@ -23,7 +23,15 @@ from langgraph.pregel import Pregel
 
 from agentmatrix.pregel.task_config import namespace_of
 
-__all__ = ["NodeHandler", "calling_graph", "is_hook_muted", "node_handlers", "other_handlers", "told_of_model_call", "told_of_node"]
+__all__ = [
+    "NodeHandler",
+    "calling_graph",
+    "is_hook_muted",
+    "node_handlers",
+    "other_handlers",
+    "told_of_model_call",
+    "told_of_node",
+]
 
 is_hook_muted: Final[ContextVar[bool]] = ContextVar("is_hook_muted", default=False)
 """Whether LangChain's hooks add no node handler in this context: on a host, whose caller has sent its own."""

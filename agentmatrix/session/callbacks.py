@@ -4,7 +4,7 @@ A handler's type changes what LangChain and LangGraph send it and how models run
 handlers of a kind. The proxy of a tracer is of the tracer's own class where the host has that class too: tracing that
 is turned on at both ends looks whether a tracer of its class is there already, so that remote runs are counted once,
 by the caller's. LangGraph's own stream handlers set message ids in place, which no proxy can do from afar: the host
-gets replicas of them, of the same class, next to the model; and a recorder of its own of a watcher, which measures there.
+gets replicas of them, of the same class, next to the model. For a watcher it has a recorder, which measures there.
 
 Order: events are notifications, and reach the handlers in the order in which the host made them. A handler that may
 raise into the run (`raise_error`) is called by a request instead, and the host waits for its return.
@@ -128,9 +128,7 @@ class CallerCallbacks:
         inherited = {**(config.get("metadata") or {}), **manager.metadata, **manager.inheritable_metadata}
         self._scope = EventScope(scope, manager.parent_run_id, inherited)
         self.packed: dict[str, Any] = {
-            "handlers": self._pack_handlers(
-                manager.handlers, manager.inheritable_handlers, manager.parent_run_id
-            ),
+            "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers, manager.parent_run_id),
             "parent_run_id": manager.parent_run_id,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),
@@ -151,7 +149,9 @@ class CallerCallbacks:
             here, below = handler in handlers, handler in inheritable
             if isinstance(handler, EventRecorder):
                 self._relays[number] = EventRelay(handler, parent_run, self._scope.scope.covers)
-                packed.append({"watcher": number, "namespace": self._scope.scope.namespace, "here": here, "below": below})
+                packed.append(
+                    {"watcher": number, "namespace": self._scope.scope.namespace, "here": here, "below": below}
+                )
                 continue
             kind = stream_handler_kind(handler)
             if kind is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HtmlView", "html_of"]
 
 _LAST_LINES: Final = 12
+_MOST_ROWS: Final = 60
 _LONGEST: Final = 400
 _BOX: Final = "border-left:4px solid {};padding:4px 10px;margin:6px 0"
 _SMALL: Final = "font-size:12px"
@@ -140,10 +141,11 @@ def _table(nodes: dict[str, NodeRecord]) -> Iterator[str]:
     yield f'<details style="{_SMALL}"><summary>{len(rows)} nodes</summary><table><tr>'
     yield "".join(f"<th>{head}</th>" for head in ("node", "state", "times", "seconds", "calls", "tokens", "errors"))
     yield "</tr>"
-    for path, node in rows:
+    for path, node in rows[:_MOST_ROWS]:
         cells = (path, node.state, node.count, f"{node.seconds:.2f}", node.calls, node.tokens, len(node.errors))
         yield "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
-    yield "</table></details>"
+    more = f"<div>... {len(rows) - _MOST_ROWS} more</div>" if len(rows) > _MOST_ROWS else ""
+    yield f"</table>{more}</details>"
 
 
 def _transcript(record: GraphRecord) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -19,6 +20,8 @@ logger = logging.getLogger("agentmatrix")
 
 _SECONDS: Final = 0.125
 """Between two pictures: front ends redraw the whole output."""
+_SHARE: Final = 10
+"""A picture that takes long is made less often: it takes a tenth of the time at most."""
 
 
 @contextmanager
@@ -57,7 +60,7 @@ class _NotebookView:
         self._run, self._html = run, HtmlView(run)
         self._seen = -1
         self._closed = threading.Event()
-        self._handle: Any = display(self._picture(), display_id=True)
+        self._handle: Any = display(self._picture(), display_id=True)  # type: ignore[no-untyped-call,unused-ignore]
         run.is_shown = True
         # A kernel knows by the context which cell an output belongs to.
         work = partial(copy_context().run, self._work)
@@ -68,11 +71,14 @@ class _NotebookView:
         from IPython.display import HTML
 
         self._seen = self._run.version
-        return HTML(self._html.paint())
+        return HTML(self._html.paint())  # type: ignore[no-untyped-call,unused-ignore]
 
     def _work(self) -> None:
-        while not self._closed.wait(_SECONDS):
+        took = 0.0
+        while not self._closed.wait(max(_SECONDS, _SHARE * took)):
+            began = time.perf_counter()
             self._repaint()
+            took = time.perf_counter() - began
 
     def _repaint(self) -> None:
         if self._run.version == self._seen and not self._html.is_ticking:

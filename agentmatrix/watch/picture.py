@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ __all__ = ["GraphPicture", "counters", "state_words"]
 _ROOM = "waiting  00 × 00.0 s"
 _ROOM_OF_COUNTERS = "000 done, 000 running, 000 waiting"
 _OWN = ("start", "end", "junction")
+_ORDER = ("running", "failed", "asking", "done", "waiting", "cut off", "skipped")
 
 
 class GraphPicture:
@@ -41,19 +43,33 @@ class GraphPicture:
         """
         if self._layout is None:
             self._layout = layout_of(self._shown)
-        marks = {id: mark for id, mark in self._marks(nodes)}
+        marks = dict(self._marks(nodes))
         return svg_of(self._shown, marks, self._layout)
 
     def _marks(self, nodes: Mapping[str, NodeRecord]) -> Iterator[tuple[str, Mark]]:
         for node in self._shown.walk():
             if node.kind in _OWN:
                 continue
+            if node.kind == "members":
+                yield node.id, self._mark_of_members(node, nodes)
+                continue
             record = nodes.get(node.id.replace("|", "/"))
             state = record.state if record else "waiting"
-            words = state_words(record) if record else node.note.strip() or "waiting"
-            if node.kind in ("group", "remote") and node.inner is None and (inside := _inside(node, nodes)):
+            words = state_words(record) if record else "waiting"
+            if node.kind in ("group", "remote") and node.inner is None and (inside := _inside(node.id, nodes)):
                 words = counters(inside)
             yield node.id, Mark("cut" if state == "cut off" else state, words)
+
+    def _mark_of_members(self, node: Node, nodes: Mapping[str, NodeRecord]) -> Mark:
+        """Of the box that stands for the members of a group: all nodes beside it that have none of their own."""
+        group = node.id.rpartition("|")[0]
+        found = _inside(group, nodes)
+        around = nodes.get(group.replace("|", "/"))
+        waits = max(int(re.sub(r"\D", "", node.label) or 0) - len(found), 0)
+        if around is not None and around.state in ("running", "asking"):
+            found += [NodeRecord("", "waiting")] * waits
+        state = next((state for state in _ORDER if any(record.state == state for record in found)), "waiting")
+        return Mark("cut" if state == "cut off" else state, counters(found) or "waiting")
 
 
 def state_words(record: NodeRecord) -> str:
@@ -68,9 +84,9 @@ def state_words(record: NodeRecord) -> str:
     return f"{words} {seconds:.1f} s" if seconds >= 0.05 else words
 
 
-def _inside(node: Node, nodes: Mapping[str, NodeRecord]) -> list[NodeRecord]:
-    """The nodes right inside of a closed box."""
-    prefix = f"{node.id.replace('|', '/')}/" if node.id else ""
+def _inside(id: str, nodes: Mapping[str, NodeRecord]) -> list[NodeRecord]:
+    """The nodes right inside of one, by its id in the drawing."""
+    prefix = f"{id.replace('|', '/')}/" if id else ""
     return [
         record
         for path, record in nodes.items()
@@ -80,9 +96,8 @@ def _inside(node: Node, nodes: Mapping[str, NodeRecord]) -> list[NodeRecord]:
 
 def counters(records: list[NodeRecord]) -> str:
     """How many nodes are in which state: `41 done, 17 running, 6 waiting`."""
-    counts = Counter(record.state for record in records)
-    order = ("failed", "asking", "done", "running", "waiting", "cut off", "skipped")
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+    counts = Counter[str](record.state for record in records)
+    return ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
 
 
 def _with_room(drawing: Drawing, whole: Drawing) -> Drawing:
@@ -94,7 +109,7 @@ def _with_room(drawing: Drawing, whole: Drawing) -> Drawing:
         nodes = []
         for node in level.nodes:
             if node.kind not in _OWN:
-                is_closed = node.inner is None and sizes.get(node.id, 0) > 0
+                is_closed = node.kind == "members" or (node.inner is None and sizes.get(node.id, 0) > 0)
                 room = _ROOM_OF_COUNTERS if is_closed else _ROOM
                 node = replace(node, note=max(node.note, room, key=len))
             nodes.append(replace(node, inner=roomy(node.inner) if node.inner else None))

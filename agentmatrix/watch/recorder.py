@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage
@@ -26,16 +26,14 @@ from agentmatrix.watch.run_event import RunEvent, node_above, node_path, plain
 __all__ = ["EventRecorder", "WatchedGraph", "is_cancellation", "question"]
 
 logger = logging.getLogger("agentmatrix")
-P = ParamSpec("P")
+Method = TypeVar("Method", bound=Callable[..., None])
 
 
-def _guarded(
-    method: Callable[Concatenate[Any, P], None],
-) -> Callable[Concatenate[Any, P], None]:
+def _guarded(method: Method) -> Method:
     """A watcher never changes a run: what it raises is logged, once."""
 
     @functools.wraps(method)
-    def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> None:
+    def call(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
             method(self, *args, **kwargs)
         except Exception:
@@ -43,7 +41,7 @@ def _guarded(
                 self.has_failed = True
                 logger.exception("a watcher has failed; the run goes on, and not all of it is shown")
 
-    return call
+    return cast(Method, call)
 
 
 @dataclass(slots=True)

@@ -54,7 +54,8 @@ class EventRelay:
             run = UUID(event.run)
         except ValueError:
             raise ProtocolError(f"the host told of the run {event.run!r}, which is no id") from None
-        self._recorder.open_graph(run, *self._started, "")
+        graph, config = self._started
+        self._recorder.open_graph(run, graph, config, "")
         self._graph = self._recorder.graph_of(run)
         assert self._graph is not None
         return self._graph

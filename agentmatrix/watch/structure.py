@@ -43,7 +43,7 @@ def collapsed(drawing: Drawing) -> Drawing:
         if not nested:
             break
         largest = max(nested, key=lambda node: (_size(node), node.id.count("|")))
-        drawing = _closed(drawing, lambda node, id=largest.id: node.id == id)  # type: ignore[misc]
+        drawing = _closed(drawing, lambda node, id=largest.id: node.id == id)
     return drawing
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from agentmatrix.watch.node_record import NodeActivation, GraphRecord, NodeRecord
+from agentmatrix.watch.node_record import GraphRecord, NodeActivation, NodeRecord
 from agentmatrix.watch.run_event import node_above
 
 __all__ = ["RunSummary", "Step", "critical_path", "summary_of"]

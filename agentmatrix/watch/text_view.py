@@ -26,7 +26,9 @@ def text_of_run(run: WatchedRun) -> list[TextLine]:
     lines: list[TextLine] = []
     for record in run.records:
         nodes = run.nodes_of(record.name)
-        lines.append(TextLine(record.name or "calls outside of a graph", record.state, _words(record.nodes[""], record)))
+        lines.append(
+            TextLine(record.name or "calls outside of a graph", record.state, _words(record.nodes[""], record))
+        )
         lines += _level("", nodes, "")
     return lines
 
@@ -39,7 +41,9 @@ def _level(above: str, nodes: Mapping[str, NodeRecord], indent: str) -> Iterator
         return
     for path in here:
         is_last = path == here[-1]
-        yield TextLine(f"{indent}{'└─ ' if is_last else '├─ '}{path.removeprefix(prefix)}", nodes[path].state, _words(nodes[path]))
+        yield TextLine(
+            f"{indent}{'└─ ' if is_last else '├─ '}{path.removeprefix(prefix)}", nodes[path].state, _words(nodes[path])
+        )
         yield from _level(path, nodes, indent + ("   " if is_last else "│  "))
 
 

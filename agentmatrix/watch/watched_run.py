@@ -133,7 +133,7 @@ class WatchedRun:
             is_open = record is None or record.is_open or bool(record.questions)
         found: dict[str, NodeRecord] = {}
         for node in drawing.walk() if drawing else ():
-            if node.kind not in ("start", "end", "junction"):
+            if node.kind not in ("start", "end", "junction", "members"):
                 path = node.id.replace("|", "/")
                 state = "waiting" if is_open else "skipped"
                 found[path] = started.get(path) or NodeRecord(path, state)  # type: ignore[arg-type]
@@ -208,20 +208,20 @@ class WatchedRun:
             raise AnswerError("no question is open: the graph has not paused, or was answered already")
         ids = {question.id: question for question in questions}
         if len(answers) == 1 and isinstance(answers[0], Mapping) and answers[0] and answers[0].keys() <= ids.keys():
-            given = {ids[id]: value for id, value in answers[0].items()}
+            given = [(ids[id], value) for id, value in answers[0].items()]
         elif len(answers) != len(questions):
             raise AnswerError(f"{len(questions)} questions are open, and {len(answers)} answers were given")
         else:
-            given = dict(zip(questions, answers, strict=True))
-        runs = {self._names.get(question.run, "") for question in given}
+            given = list(zip(questions, answers, strict=True))
+        runs = {self._names.get(question.run, "") for question, _ in given}
         if len(runs) > 1:
             raise AnswerError(f"the questions are of several graphs ({', '.join(sorted(runs))}): answer by their ids")
-        graph = self._graphs.get(next(iter(given)).run)
+        graph = self._graphs.get(given[0][0].run)
         if graph is None or graph.graph is None:
             raise AnswerError("the run that asks was not started in this process: answer it where it runs")
         if not graph.graph.checkpointer or "thread_id" not in (graph.config or {}).get("configurable", {}):
             raise AnswerError("the graph has no checkpointer that keeps the pause: compile it with one, name a thread")
-        resume = {question.id: _value_of(question, value) for question, value in given.items()}
+        resume = {question.id: _value_of(question, value) for question, value in given}
         return graph, Command(resume=resume)
 
     # Files.
