@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from agentmatrix.watch.node_record import GraphRecord, NodeRecord
@@ -22,41 +22,56 @@ class TextLine(NamedTuple):
 
 
 def text_of_run(run: WatchedRun) -> list[TextLine]:
-    """The lines of all graphs that have run."""
+    """The lines of all graphs that have run; before, of the one that will."""
     lines: list[TextLine] = []
-    for record in run.records:
+    expected = run.drawing("")
+    waiting = [GraphRecord("")] if expected is not None and not run.records else []
+    for record in run.records or waiting:
         nodes = run.nodes_of(record.name)
+        inside: dict[str, list[str]] = {}
+        for path in nodes:
+            inside.setdefault(path.rpartition("/")[0], []).append(path)
+        with_errors = {above for path, node in nodes.items() if node.errors for above in _above(path)}
+        root = record.nodes[""]
+        words = _words(root, record.nodes.values(), tells_error=not with_errors)
         lines.append(
-            TextLine(record.name or "calls outside of a graph", record.state, _words(record.nodes[""], record))
+            TextLine(record.name or (expected.label if expected else "calls outside of a graph"), record.state, words)
         )
-        lines += _level("", nodes, "")
+        lines += _level("", nodes, inside, with_errors, "")
     return lines
 
 
-def _level(above: str, nodes: Mapping[str, NodeRecord], indent: str) -> Iterator[TextLine]:
-    prefix = f"{above}/" if above else ""
-    here = [path for path in nodes if path.startswith(prefix) and path and "/" not in path.removeprefix(prefix)]
+def _above(path: str) -> Iterator[str]:
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _level(
+    above: str, nodes: Mapping[str, NodeRecord], inside: Mapping[str, list[str]], with_errors: set[str], indent: str
+) -> Iterator[TextLine]:
+    here = inside.get(above, [])
     if len(here) > MOST_MEMBERS:
         yield TextLine(f"{indent}└─ {len(here)} nodes", "", counters([nodes[path] for path in here]))
         return
     for path in here:
-        is_last = path == here[-1]
-        yield TextLine(
-            f"{indent}{'└─ ' if is_last else '├─ '}{path.removeprefix(prefix)}", nodes[path].state, _words(nodes[path])
-        )
-        yield from _level(path, nodes, indent + ("   " if is_last else "│  "))
+        node, is_last = nodes[path], path == here[-1]
+        name = path.removeprefix(f"{above}/") if above else path
+        # What was raised passes through the graphs around: it is told where that was.
+        words = _words(node, [node], tells_error=path not in with_errors)
+        yield TextLine(f"{indent}{'└─ ' if is_last else '├─ '}{name}", node.state, words)
+        yield from _level(path, nodes, inside, with_errors, indent + ("   " if is_last else "│  "))
 
 
-def _words(node: NodeRecord, record: GraphRecord | None = None) -> str:
-    """What there is to say beside the state."""
+def _words(node: NodeRecord, counted: Collection[NodeRecord], *, tells_error: bool) -> str:
+    """What there is to say beside the state, with the calls and tokens of all that are counted."""
     words = [state_words(node).removeprefix(node.state).strip()]
-    counted = record.nodes.values() if record else [node]
     if calls := sum(one.calls for one in counted):
         words.append(f"{calls} {'call' if calls == 1 else 'calls'}")
     if tokens := sum(one.tokens for one in counted):
         words.append(f"{tokens} tokens")
-    if record is None and node.silent:
+    if node.silent:
         words.append(f"{node.silent} silent")
-    if node.errors and node.state == "failed":
+    if tells_error and node.errors and node.state == "failed":
         words.append(node.errors[-1])
     return ", ".join(filter(None, words))
