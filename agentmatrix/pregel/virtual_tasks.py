@@ -188,7 +188,7 @@ class LoopHandle:
     def tell_start(self, task: VirtualTask) -> None:
         """Tell the handlers of nodes that a node begins."""
         for handler in self.node_handlers:
-            handler.on_node_start(task.namespace, self.loop.manager.parent_run_id)
+            handler.on_node_start(task.namespace, self.loop.manager.run_id)
 
     def tell_end(self, task: VirtualTask, outcome: Any) -> None:
         """Tell the handlers of nodes what a node has answered, or raised."""

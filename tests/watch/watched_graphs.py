@@ -71,12 +71,18 @@ def plain(wrap: Wrap) -> Any:
     return StateGraph(MessagesState).add_node("s", wrap(inner)).add_edge(START, "s").compile(name="plain")
 
 
+def crowd(wrap: Wrap) -> Any:
+    """A broadcast that is started itself, more members than a picture has room for."""
+    members: dict[str, Any] = {f"m{number:02}": model(f"I am {number}") for number in range(70)}
+    return wrap(ChatGroup(members, speaker=broadcast(), stop=max_turns(1), name="crowd").compile())
+
+
 def root(wrap: Wrap) -> Any:
     """The graph that is started is the wrapped one."""
     return wrap(one("plan", one("say", model()), "root"))
 
 
-SHAPES = {shape.__name__: shape for shape in (deep, asks, fails, cast, panel, plain, root)}
+SHAPES = {shape.__name__: shape for shape in (deep, asks, fails, cast, panel, plain, crowd, root)}
 
 
 def told(events: Iterable[RunEvent]) -> list[tuple[str, str, Any]]:
