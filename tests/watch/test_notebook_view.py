@@ -61,7 +61,8 @@ def cells() -> list[Any]:
         "panel",
         'Dag(name="empty")',
         'with watching(show=False):\n    graph.invoke({"messages": "again"}, thread)',
-        'with watching() as other:\n    await graph.ainvoke({"messages": "again"}, {"configurable": {"thread_id": "2"}})',
+        'again = {"configurable": {"thread_id": "2"}}\n'
+        'with watching() as other:\n    await graph.ainvoke({"messages": "again"}, again)',
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     NotebookClient(notebook, timeout=100, resources={"metadata": {"path": str(ROOT)}}).execute()
