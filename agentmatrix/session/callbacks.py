@@ -41,6 +41,7 @@ from agentmatrix.pregel.callback_handlers import (
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
+from agentmatrix.transport.base import FrameStream
 from agentmatrix.watch.recorder import EventRecorder
 from agentmatrix.watch.relay import EventRelay
 from agentmatrix.watch.run_event import RunEvent
@@ -148,7 +149,7 @@ class CallerCallbacks:
         for number, handler in enumerate(dict.fromkeys([*handlers, *inheritable])):
             here, below = handler in handlers, handler in inheritable
             if isinstance(handler, EventRecorder):
-                self._relays[number] = EventRelay(handler, parent_run, self._scope.scope.covers)
+                self._relays[number] = EventRelay(handler, parent_run, self._scope.scope)
                 packed.append(
                     {"watcher": number, "namespace": self._scope.scope.namespace, "here": here, "below": below}
                 )
@@ -189,6 +190,15 @@ class CallerCallbacks:
                 raise ProtocolError("the host told of a run to a watcher that is not lent to it")
             self._relays[args[0]].take(args[1])
         return None
+
+    def follow(self, frames: FrameStream | None) -> None:
+        """Let watchers see how much of a large value has crossed.
+
+        Args:
+            frames: of the run; None once it has ended.
+        """
+        for relay in self._relays.values():
+            relay.follow(None if frames is None else lambda: (frames.arriving, frames.room))
 
     def _replica(self, number: Any) -> Any:
         if number not in self._replicas:

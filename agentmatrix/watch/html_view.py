@@ -65,7 +65,7 @@ class HtmlView:
         nodes = {**self._run.nodes_of(record.name), "": record.nodes[""]}
         yield _title(_shown_name(record), _facts(record))
         if (picture := self._picture(record.name)) is not None:
-            yield picture.svg(nodes, record.name)
+            yield picture.svg(nodes, self._run.transfers)
         for question in record.questions.values():
             yield from _question(question)
         yield from _errors(record.nodes)

@@ -12,6 +12,7 @@ from agentmatrix.display.drawing import Drawing, Node
 from agentmatrix.display.layout import Layout, layout_of
 from agentmatrix.display.svg import Mark, svg_of
 from agentmatrix.watch.node_record import NodeRecord
+from agentmatrix.watch.recorder import Transfer
 from agentmatrix.watch.structure import collapsed
 
 __all__ = ["GraphPicture", "counters", "state_words"]
@@ -34,19 +35,19 @@ class GraphPicture:
         self._shown = _with_room(collapsed(drawing), drawing)
         self._layout: Layout | None = None
 
-    def svg(self, nodes: Mapping[str, NodeRecord], name: str = "") -> str:
+    def svg(self, nodes: Mapping[str, NodeRecord], transfers: Mapping[str, Transfer] | None = None) -> str:
         """The picture.
 
         Args:
             nodes: by path, what each has done; under `""` the graph itself.
-            name: of the graph.
+            transfers: by path, large values on their way.
         """
         if self._layout is None:
             self._layout = layout_of(self._shown)
-        marks = dict(self._marks(nodes))
+        marks = dict(self._marks(nodes, transfers or {}))
         return svg_of(self._shown, marks, self._layout)
 
-    def _marks(self, nodes: Mapping[str, NodeRecord]) -> Iterator[tuple[str, Mark]]:
+    def _marks(self, nodes: Mapping[str, NodeRecord], transfers: Mapping[str, Transfer]) -> Iterator[tuple[str, Mark]]:
         for node in self._shown.walk():
             if node.kind in _OWN:
                 continue
@@ -58,6 +59,8 @@ class GraphPicture:
             words = state_words(record) if record else "waiting"
             if node.kind in ("group", "remote") and node.inner is None and (inside := _inside(node.id, nodes)):
                 words = counters(inside)
+            if (transfer := transfers.get(node.id.replace("|", "/"))) is not None:
+                words = str(transfer)
             yield node.id, Mark("cut" if state == "cut off" else state, words)
 
     def _mark_of_members(self, node: Node, nodes: Mapping[str, NodeRecord]) -> Mark:

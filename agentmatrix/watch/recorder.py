@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage
@@ -23,7 +23,7 @@ from agentmatrix.pregel.node_handler import NodeHandler, calling_graph
 from agentmatrix.watch.node_output import messages_of_output, said, tokens_of, turn_of
 from agentmatrix.watch.run_event import RunEvent, node_above, node_path, plain
 
-__all__ = ["EventRecorder", "WatchedGraph", "is_cancellation", "question"]
+__all__ = ["EventRecorder", "Transfer", "WatchedGraph", "is_cancellation", "question"]
 
 logger = logging.getLogger("agentmatrix")
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -68,6 +68,26 @@ class WatchedGraph:
         return node_path(own.lstrip("|"))
 
 
+class Transfer(NamedTuple):
+    """A large value on its way to or from a host.
+
+    Attributes:
+        path: of the node there.
+        kind: `received` or `to send`.
+        done: bytes that have come, or that wait to be sent.
+        size: bytes that were announced; 0 where that is not known.
+    """
+
+    path: str
+    kind: str
+    done: int
+    size: int
+
+    def __str__(self) -> str:
+        of = f" of {self.size / 1e6:.0f}" if self.size else ""
+        return f"{self.done / 1e6:.0f}{of} MB {self.kind}"
+
+
 _NO_GRAPH = WatchedGraph("")
 
 
@@ -93,6 +113,8 @@ class EventRecorder(NodeHandler):
     ) -> None:
         self.sink, self._on_graph, self._is_remote = sink, on_graph, is_remote
         self.has_failed = False
+        # By remote run, what is crossing now.
+        self.transfers: dict[int, Callable[[], Transfer | None]] = {}
         # By run of callbacks that is open, its graph, and the namespace of the node that it belongs to.
         self._open: dict[UUID, tuple[WatchedGraph, str]] = {}
         # By namespace of a node, or run of a model, tool or graph: when it has begun.

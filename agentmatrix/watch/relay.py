@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from agentmatrix.errors import ProtocolError
 from agentmatrix.pregel.node_handler import calling_graph
-from agentmatrix.watch.recorder import EventRecorder, WatchedGraph
+from agentmatrix.watch.recorder import EventRecorder, Transfer, WatchedGraph
 from agentmatrix.watch.run_event import RunEvent
 
 __all__ = ["EventRelay"]
+
+Crossing = tuple[tuple[int, int] | None, int]
+
+
+class Scope(Protocol):
+    """The namespaces that a host may speak for."""
+
+    namespace: str
+
+    def covers(self, namespace: object) -> bool: ...
 
 
 class EventRelay:
@@ -21,11 +31,11 @@ class EventRelay:
     Args:
         recorder: the caller's.
         parent: the caller's run of callbacks that the host works for; None where the remote agent itself was started.
-        covers: says whether the host may speak for a namespace.
+        scope: the namespaces that the host may speak for.
     """
 
-    def __init__(self, recorder: EventRecorder, parent: UUID | None, covers: Callable[[str], bool]) -> None:
-        self._recorder, self._covers = recorder, covers
+    def __init__(self, recorder: EventRecorder, parent: UUID | None, scope: Scope) -> None:
+        self._recorder, self._scope = recorder, scope
         self._parent = parent
         self._graph = recorder.graph_of(parent)
         self._started = calling_graph() if parent is None else (None, {})
@@ -41,12 +51,34 @@ class EventRelay:
             event = RunEvent.from_json(packed)
         except ValueError as error:
             raise ProtocolError(f"the host sent an event of a watched run that cannot be read: {error}") from None
-        if not self._covers(event.namespace):
+        if not self._scope.covers(event.namespace):
             raise ProtocolError(f"the host told of {event.namespace!r}, which is not below its node")
         graph = self._graph or self._open(event)
         at = event.at + self._seconds_behind(event.at)
         path = graph.path(event.namespace)
         self._recorder.take(event._replace(run=graph.run, path=path, at=at), graph)
+
+    def follow(self, crossing: Callable[[], Crossing] | None) -> None:
+        """Let watchers see how much of a large value has crossed, as long as the run goes on.
+
+        Args:
+            crossing: what has come of what was announced, and the room to send, which is negative for what waits.
+        """
+        if crossing is None:
+            self._recorder.transfers.pop(id(self), None)
+        else:
+            self._recorder.transfers[id(self)] = self._transfer(crossing)
+
+    def _transfer(self, crossing: Callable[[], Crossing]) -> Callable[[], Transfer | None]:
+        def now() -> Transfer | None:
+            arriving, room = crossing()
+            graph = self._graph
+            path = graph.path(self._scope.namespace) if graph is not None else ""
+            if arriving is not None:
+                return Transfer(path, "received", *arriving)
+            return Transfer(path, "to send", -room, 0) if room < 0 else None
+
+        return now
 
     def _open(self, event: RunEvent) -> WatchedGraph:
         """The graph that was started: the remote agent itself."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from agentmatrix.watch.node_record import GraphRecord, NodeRecord
 from agentmatrix.watch.picture import counters, state_words
+from agentmatrix.watch.recorder import Transfer
 from agentmatrix.watch.structure import MOST_MEMBERS
 from agentmatrix.watch.watched_run import WatchedRun
 
@@ -37,7 +39,8 @@ def text_of_run(run: WatchedRun) -> list[TextLine]:
         lines.append(
             TextLine(record.name or (expected.label if expected else "calls outside of a graph"), record.state, words)
         )
-        lines += _level("", nodes, inside, with_errors, "")
+        tree = _Tree(nodes, inside, with_errors, run.transfers)
+        lines += tree.lines("", "")
     return lines
 
 
@@ -47,20 +50,27 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def _level(
-    above: str, nodes: Mapping[str, NodeRecord], inside: Mapping[str, list[str]], with_errors: set[str], indent: str
-) -> Iterator[TextLine]:
-    here = inside.get(above, [])
-    if len(here) > MOST_MEMBERS:
-        yield TextLine(f"{indent}└─ {len(here)} nodes", "", counters([nodes[path] for path in here]))
-        return
-    for path in here:
-        node, is_last = nodes[path], path == here[-1]
-        name = path.removeprefix(f"{above}/") if above else path
-        # What was raised passes through the graphs around: it is told where that was.
-        words = _words(node, [node], tells_error=path not in with_errors)
-        yield TextLine(f"{indent}{'└─ ' if is_last else '├─ '}{name}", node.state, words)
-        yield from _level(path, nodes, inside, with_errors, indent + ("   " if is_last else "│  "))
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    nodes: Mapping[str, NodeRecord]
+    inside: Mapping[str, list[str]]
+    with_errors: set[str]
+    transfers: Mapping[str, Transfer]
+
+    def lines(self, above: str, indent: str) -> Iterator[TextLine]:
+        here = self.inside.get(above, [])
+        if len(here) > MOST_MEMBERS:
+            yield TextLine(f"{indent}└─ {len(here)} nodes", "", counters([self.nodes[path] for path in here]))
+            return
+        for path in here:
+            node, is_last = self.nodes[path], path == here[-1]
+            name = path.removeprefix(f"{above}/") if above else path
+            # What was raised passes through the graphs around: it is told where that was.
+            words = _words(node, [node], tells_error=path not in self.with_errors)
+            if (transfer := self.transfers.get(path)) is not None:
+                words = f"{words}, {transfer}" if words else str(transfer)
+            yield TextLine(f"{indent}{'└─ ' if is_last else '├─ '}{name}", node.state, words)
+            yield from self.lines(path, indent + ("   " if is_last else "│  "))
 
 
 def _words(node: NodeRecord, counted: Collection[NodeRecord], *, tells_error: bool) -> str:

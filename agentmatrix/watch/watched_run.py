@@ -17,7 +17,7 @@ from agentmatrix.approvals import approval_request
 from agentmatrix.display.drawing import NOT_REACHED, Drawing, drawing_of
 from agentmatrix.errors import AnswerError
 from agentmatrix.watch.node_record import GraphRecord, Line, NodeRecord, OpenQuestion
-from agentmatrix.watch.recorder import WatchedGraph
+from agentmatrix.watch.recorder import Transfer, WatchedGraph
 from agentmatrix.watch.run_event import RunEvent
 from agentmatrix.watch.structure import drawing_from_json, drawing_to_json, without_outer_box
 from agentmatrix.watch.summary import RunSummary, state_of, summary_of
@@ -25,6 +25,7 @@ from agentmatrix.watch.summary import RunSummary, state_of, summary_of
 __all__ = ["WatchedRun", "load"]
 
 _KEPT_EVENTS: Final = 200_000
+_LARGE: Final = 1_000_000
 
 
 class WatchedRun:
@@ -53,10 +54,15 @@ class WatchedRun:
         self._expected = graph
         self.is_open = self.is_shown = False
         self.result: Any = None
+        self._transfers: Mapping[int, Callable[[], Transfer | None]] = {}
         self.block: Callable[[], AbstractContextManager[None]] = nullcontext
         """Watches what is run in it, as the block does that this was made by."""
 
     # What the recorder tells.
+
+    def follow(self, transfers: Mapping[int, Callable[[], Transfer | None]]) -> None:
+        """Take what says how much of large values has crossed."""
+        self._transfers = transfers
 
     def take(self, event: RunEvent) -> None:
         """Take an event. It counts when somebody looks."""
@@ -139,6 +145,12 @@ class WatchedRun:
                 found[path] = started.get(path) or NodeRecord(path, state)  # type: ignore[arg-type]
         others = {path: node for path, node in started.items() if path and path not in found}
         return found | {path: node for path, node in others.items() if not node.is_hidden}
+
+    @property
+    def transfers(self) -> dict[str, Transfer]:
+        """By path, the large values that are on their way to or from a host, of a megabyte and more."""
+        now = [transfer() for transfer in list(self._transfers.values())]
+        return {one.path: one for one in now if one is not None and max(one.size, one.done) >= _LARGE}
 
     @property
     def transcript(self) -> list[Line]:

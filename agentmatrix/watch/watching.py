@@ -33,6 +33,7 @@ def watching(graph: Any = None, *, show: bool | None = None) -> Iterator[Watched
     """
     run = WatchedRun(graph)
     recorder = EventRecorder(run.take, run.open_graph)
+    run.follow(recorder.transfers)
 
     @contextmanager
     def block() -> Iterator[None]:
