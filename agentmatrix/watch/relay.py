@@ -10,7 +10,7 @@ from uuid import UUID
 from agentmatrix.errors import ProtocolError
 from agentmatrix.pregel.node_handler import calling_graph
 from agentmatrix.watch.recorder import EventRecorder, Transfer, WatchedGraph
-from agentmatrix.watch.run_event import RunEvent
+from agentmatrix.watch.run_event import KINDS, RunEvent
 
 __all__ = ["EventRelay"]
 
@@ -47,6 +47,8 @@ class EventRelay:
         Raises:
             ProtocolError: it cannot be read, or speaks for another node than the host's.
         """
+        if isinstance(packed, dict) and isinstance(packed.get("kind"), str) and packed["kind"] not in KINDS:
+            return  # A later version tells more.
         try:
             event = RunEvent.from_json(packed)
         except ValueError as error:

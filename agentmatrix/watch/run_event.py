@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 __all__ = ["KINDS", "RunEvent", "node_above", "node_path", "plain"]
@@ -52,7 +53,34 @@ class RunEvent(NamedTuple):
             and type(event.data) is dict
         ):
             raise ValueError("it is no event of a run: it has a field of another type")
-        return event
+        # What a later version says besides is left out.
+        known = {key: value for key, value in event.data.items() if key in _FITS}
+        for key, value in known.items():
+            if not _FITS[key](value):
+                raise ValueError(f"it is no event of a run: its data {key!r} cannot be read")
+        if event.kind == "say" and not {"speaker", "text"} <= event.data.keys():
+            raise ValueError("it is no event of a run: it says nothing")
+        return event._replace(data=known)
+
+
+def _is_call(value: Any) -> bool:
+    return isinstance(value, dict) and type(value.get("name")) is str and isinstance(value.get("args"), dict)
+
+
+def _is_question(value: Any) -> bool:
+    return isinstance(value, dict) and type(value.get("id")) is str and "value" in value
+
+
+# What the data of events may hold. It may come from a host, or from a file.
+_FITS: Final[dict[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("name", "error", "speaker", "text", "role"), lambda value: type(value) is str),
+    **dict.fromkeys(("hidden", "silent"), lambda value: type(value) is bool),
+    "id": lambda value: value is None or type(value) is str,
+    "seconds": lambda value: type(value) in (int, float),
+    "calls": lambda value: isinstance(value, list) and all(map(_is_call, value)),
+    "questions": lambda value: isinstance(value, list) and all(map(_is_question, value)),
+    "tokens": lambda value: isinstance(value, dict) and all(type(count) is int for count in value.values()),
+}
 
 
 def node_path(namespace: str) -> str:
