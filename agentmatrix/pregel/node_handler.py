@@ -19,6 +19,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.constants import TAG_HIDDEN
 from langgraph.pregel import Pregel
 
 from agentmatrix.pregel.task_config import namespace_of
@@ -43,12 +44,13 @@ class NodeHandler(BaseCallbackHandler):
     run_inline = True
 
     @abstractmethod
-    def on_node_start(self, namespace: str, parent: UUID | None) -> None:
+    def on_node_start(self, namespace: str, parent: UUID | None, *, is_hidden: bool = False) -> None:
         """A node begins.
 
         Args:
             namespace: the checkpoint namespace of its task.
             parent: the run of the graph that it is a node of, in the sense of callbacks.
+            is_hidden: whether streams do not show it.
         """
 
     @abstractmethod
@@ -85,8 +87,9 @@ def other_handlers(manager: Any) -> bool:
 def told_of_node(handlers: list[NodeHandler], config: RunnableConfig) -> Iterator[Callable[[Any], None]]:
     """Tells handlers that a node begins, and of its end: the body calls what it is given with the node's output."""
     namespace, manager = namespace_of(config), cast(Any, config["callbacks"])
+    is_hidden = TAG_HIDDEN in (config.get("tags") or ())
     for handler in handlers:
-        handler.on_node_start(namespace, manager.parent_run_id)
+        handler.on_node_start(namespace, manager.parent_run_id, is_hidden=is_hidden)
 
     def tell_end(output: Any) -> None:
         for handler in handlers:

@@ -131,8 +131,8 @@ class EventRecorder(NodeHandler):
     # Of the engine.
 
     @_guarded
-    def on_node_start(self, namespace: str, parent: UUID | None) -> None:
-        self.begin_node(namespace, self._graph_of(parent))
+    def on_node_start(self, namespace: str, parent: UUID | None, *, is_hidden: bool = False) -> None:
+        self.begin_node(namespace, self._graph_of(parent), is_hidden=is_hidden)
 
     @_guarded
     def on_node_end(self, namespace: str, output: Any) -> None:
