@@ -8,6 +8,7 @@ import random
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from typing import Any
 
@@ -155,10 +156,12 @@ class ScriptedChatModel(BaseChatModel):
         return input if plain else None
 
     def _answer_with_id(self, messages: list[BaseMessage], config: RunnableConfig | None) -> AIMessage:
-        with told_of_model_call((config or {}).get("callbacks") or inherited_callbacks(), config) as tell_end:
+        callbacks = (config or {}).get("callbacks") or inherited_callbacks()
+        with told_of_model_call(callbacks, config) if callbacks else nullcontext() as tell_end:
             answer = self._answer(messages)
             answer.id = answer.id or f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
-            tell_end(answer)
+            if tell_end is not None:
+                tell_end(answer)
         return answer
 
     def _answer(self, messages: Sequence[BaseMessage]) -> AIMessage:
