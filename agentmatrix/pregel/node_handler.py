@@ -136,7 +136,7 @@ def calling_graph() -> tuple[Any, RunnableConfig]:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if code.co_varnames[:1] == ("self",) and code.co_name in ("stream", "astream", "invoke", "ainvoke", "_run"):
+        if code.co_varnames[:1] == ("self",) and code.co_name in ("stream", "astream", "invoke", "ainvoke"):
             found = frame.f_locals
             if isinstance(found.get("self"), Pregel):
                 return found["self"], _own_config(found.get("config"))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
+from weakref import WeakSet
 
 from langchain_core.tracers.context import register_configure_hook
 
@@ -30,7 +31,7 @@ class _Hook:
 
     def __init__(self, depth: int) -> None:
         self._handler: ContextVar[NodeHandler | None] = ContextVar(f"agentmatrix_watch_{depth}", default=None)
-        self._blocks: list[tuple[NodeHandler, frozenset[int]]] = []
+        self._blocks: list[tuple[NodeHandler, WeakSet[threading.Thread]]] = []
         register_configure_hook(cast(Any, self), inheritable=True)
 
     def get(self) -> NodeHandler | None:
@@ -38,14 +39,13 @@ class _Hook:
             return None
         handler = self._handler.get()
         if handler is None and self._blocks:
-            here = threading.get_ident()
+            here = threading.current_thread()
             return next((found for found, before in reversed(self._blocks) if here not in before), None)
         return handler
 
     @contextmanager
     def block(self, handler: NodeHandler) -> Iterator[None]:
-        threads = frozenset(thread.ident for thread in threading.enumerate() if thread.ident is not None)
-        block = (handler, threads)
+        block = (handler, WeakSet(threading.enumerate()))
         token = self._handler.set(handler)
         self._blocks.append(block)
         try:

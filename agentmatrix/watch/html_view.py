@@ -123,7 +123,11 @@ def _question(question: OpenQuestion) -> Iterator[str]:
 
 def _errors(nodes: dict[str, NodeRecord]) -> Iterator[str]:
     for path, node in nodes.items():
-        if node.errors and not any(other.errors for inner, other in nodes.items() if _is_below(inner, path)):
+        if (
+            node.state == "failed"
+            and node.errors
+            and not any(other.errors for inner, other in nodes.items() if _is_below(inner, path))
+        ):
             where = escape(path or "the run")
             times = f" ({len(node.errors)} times)" if len(node.errors) > 1 else ""
             words = escape(_shortened(node.errors[-1]))

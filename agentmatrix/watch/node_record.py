@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from agentmatrix.watch.run_event import RunEvent, node_above
 
@@ -11,6 +11,7 @@ __all__ = ["NodeActivation", "GraphRecord", "Line", "NodeRecord", "OpenQuestion"
 
 State = Literal["waiting", "running", "done", "failed", "asking", "cut off", "skipped"]
 
+_MOST_KEPT: Final = 200_000
 _STATES: dict[str, State] = {"end": "done", "fail": "failed", "ask": "asking", "cancel": "cut off"}
 
 
@@ -175,6 +176,7 @@ class GraphRecord:
         node.state, node.first = "running", node.first or event.at
         activation = NodeActivation(event.path, event.namespace, event.run, event.at)
         self.activations.append(activation)
+        _trim(self.activations)
         self._at_work[_key(event)] = activation
         self._with_nodes.add(node_above(event.namespace))
 
@@ -222,6 +224,7 @@ class GraphRecord:
             self._said.add((event.run, id))
         line = Line(event.path, data["speaker"], data["text"], tuple(data.get("calls", ())), event.at, event.run)
         self.transcript.append(line)
+        _trim(self.transcript)
 
     def _count(self, event: RunEvent) -> None:
         node = self.nodes[event.path]
@@ -234,6 +237,12 @@ class GraphRecord:
         node.tokens += tokens.get("total", 0)
         node.input_tokens += tokens.get("input", 0)
         node.output_tokens += tokens.get("output", 0)
+
+
+def _trim(kept: list[Any]) -> None:
+    """Drops the older half of a list that has become long: a block may stay open for days."""
+    if len(kept) > _MOST_KEPT:
+        del kept[: _MOST_KEPT // 2]
 
 
 def _key(event: RunEvent) -> tuple[str, str, bool]:
