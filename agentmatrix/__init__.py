@@ -10,6 +10,7 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from agentmatrix import display as display
     from agentmatrix import errors as errors
+    from agentmatrix import middleware as middleware
     from agentmatrix import speakers as speakers
     from agentmatrix import stops as stops
     from agentmatrix import testing as testing
@@ -74,7 +75,7 @@ _HOMES = {
     "signal": "agentmatrix.triggers",
     "watching": "agentmatrix.watch.watching",
 }
-_MODULES = ("display", "errors", "speakers", "stops", "testing", "watch")
+_MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing", "watch")
 
 
 def __getattr__(name: str) -> _typing.Any:

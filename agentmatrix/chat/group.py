@@ -42,6 +42,7 @@ from agentmatrix.compose.builder import check_name, did_you_mean, name_of
 from agentmatrix.compose.scheduled_graph import put_on_engine
 from agentmatrix.display.notebook import BuilderRepr
 from agentmatrix.errors import BuildError
+from agentmatrix.middleware import Middleware, MiddlewareChain
 from agentmatrix.pregel.compiled_graph import (
     Graph,
     add_hidden_node,
@@ -94,6 +95,11 @@ class ChatGroup(BuilderRepr):
             `("tokens", n)`, counted approximately; what a function of the messages returns, or a Runnable such as
             LangChain's `trim_messages(...)`; or a summary by LangChain's `SummarizationMiddleware`. By default all.
             Limits and summaries keep the system messages in front, the first words of a user, and the last ones.
+        middleware: functions `(message, sender, hearers, conversation)` that each message of a member, and each word
+            said into a run, passes before it is kept and heard; each returns the message, another one, several, None
+            for nothing, or a `Block` with a reason. One that raises blocks the message.
+        hold: words are streamed when they have passed; otherwise while they are made, and what did not pass is
+            withdrawn in the stream by a `RemoveMessage`.
 
     The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output. Where the
     provider has given a `stop_reason` of its own, that stays, and the group's is `group_stop_reason`.
@@ -114,6 +120,8 @@ class ChatGroup(BuilderRepr):
         include_agent_name: AgentNames | Mapping[str, AgentNames] = "auto",
         output_schema: Any = None,
         history: HistoryRule | None = None,
+        middleware: Sequence[Middleware] = (),
+        hold: bool = False,
     ) -> None:
         if not isinstance(max_turns, int):
             raise BuildError(f"max_turns={max_turns!r} is no number of turns")
@@ -127,7 +135,7 @@ class ChatGroup(BuilderRepr):
         self.members: dict[str, Any] = {}
         self._options: dict[str, MemberOptions] = {}
         for member, agent in named:
-            check_name(member, {*self.members, *_OWN_NODES})
+            self._check_name(member)
             self.members[member] = agent
         if not self.members:
             raise BuildError("a ChatGroup needs at least one member: ChatGroup([agent, ...])")
@@ -144,6 +152,8 @@ class ChatGroup(BuilderRepr):
         if history is not None:
             History(history, ())
         self.history = history
+        self.middleware = MiddlewareChain(middleware) if middleware else None
+        self.hold = hold
 
     def add_node(
         self,
@@ -175,7 +185,7 @@ class ChatGroup(BuilderRepr):
         Raises:
             BuildError: a duplicate or reserved name, or an option that is none.
         """
-        check_name(name, {*self.members, *_OWN_NODES})
+        self._check_name(name)
         if history is not None:
             History(history, ())
         self._options[name] = member_options(
@@ -267,6 +277,10 @@ class ChatGroup(BuilderRepr):
                 raise BuildError(f"output_schema= names {key!r}, which the state_schema has not got: add it there")
         return StateGraph(self.state_schema, self.context_schema, output_schema=group_output(returned))
 
+    def _check_name(self, name: str) -> None:
+        """Raises a BuildError for a name that no member can have, or that another one has."""
+        check_name(name, _OWN_NODES if name in _OWN_NODES else self.members)
+
     def _check_names(self) -> None:
         """Raises a BuildError for a name of the speaker, of the stop or of visible_to that is not in the group."""
         named: dict[str, Iterable[str]] = {"speaker": self.speaker.names, "include_agent_name": self._modes()}
@@ -295,6 +309,8 @@ class ChatGroup(BuilderRepr):
             modes=self._modes(),
             plain_keys=frozenset(plain_keys_of(builder)),
             is_free=self.speaker.is_free,
+            middleware=self.middleware,
+            holds=self.hold,
         )
 
     def _modes(self) -> dict[str, AgentNameMode]:
