@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from operator import itemgetter
 from typing import Any
@@ -32,6 +32,7 @@ from agentmatrix.live.signal_router import (
 from agentmatrix.pregel.execution import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, with_configurable
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.scheduling.graph_scheduler import Record
+from agentmatrix.scheduling.scheduled_activation import Write
 from agentmatrix.triggers import Every
 
 __all__ = ["BUFFER", "LONG", "ListeningLoop", "SignalListener"]
@@ -175,7 +176,8 @@ class ListeningLoop(SuperstepLoop):
             self._listener.wake = wake
             return
         timers = scheduler.inputs.timers()
-        if not (scheduler.awaits_external() or ((timers or scheduler.reads_external()) and step.activations)):
+        reads = timers or scheduler.reads_external() or self.schedule.topology.idles
+        if not (scheduler.awaits_external() or (reads and step.activations)):
             return
         self._listener = listener = SignalListener(path, scheduler.inputs.signals, timers, wake)
         self.stack.callback(self.stop_listening)
@@ -244,6 +246,10 @@ class ListeningLoop(SuperstepLoop):
                     self._save(record)
                 self._on_event()
                 return True
+            if not at_work and scheduler.is_idle_due():
+                self._save(scheduler.idle())
+                self._on_event()
+                return True
             if room and scheduler.inputs.open:
                 self._is_input_closed = True
                 if (record := scheduler.set_input_open(False)) is not None:
@@ -299,6 +305,10 @@ class ListeningLoop(SuperstepLoop):
         """Keep a record beside the checkpoint. Returns the future of the saver, or None."""
         task_id = str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:{record.get('n', 'opening')}:{record['heard']}"))
         self.checkpoint_pending_writes.append((task_id, RUN, record))
+        return self._put_beside_now(task_id, [(RUN, record)])
+
+    def _put_beside_now(self, task_id: str, writes: Sequence[Write]) -> Any:
+        """Keep writes beside the checkpoint that the run stands at. Returns the future of the saver, or None."""
         if self.durability == "exit":
             self._written_task_ids.add(task_id)
             return None
@@ -306,12 +316,12 @@ class ListeningLoop(SuperstepLoop):
             return None
         namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
         here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}
-        arguments: list[Any] = [with_configurable(self.checkpoint_config, here), [(RUN, record)], task_id]
+        arguments: list[Any] = [with_configurable(self.checkpoint_config, here), writes, task_id]
         if self.checkpointer_put_writes_accepts_task_path:
             arguments.append(SIGNAL_TASK_PATH)
         future = self.submit(self.checkpointer_put_writes, *arguments)
         self._saving.append(future)
-        if self.durability == "sync":
+        if self._put_futures is not None:
             self.saved[task_id] = future
         return future
 

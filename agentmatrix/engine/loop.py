@@ -55,6 +55,7 @@ class SchedulerLoop(RecordedWritesLoop):
         saved: by id of a task, the future of the saver that keeps its writes; only under durability "sync".
         submit_activation: runs an activation that is not alone, in LangGraph's executor.
         given_up: the ids of the tasks that were cancelled, until the runner has cancelled them.
+        known_actors: the actors that checkpoints know of, as plain values.
         submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
     """
 
@@ -76,6 +77,7 @@ class SchedulerLoop(RecordedWritesLoop):
         self.submit_activation: Any = None
         self.submit_call: Any = None
         self._put_futures: FutureRecorder | None = None
+        self.known_actors: list[list[Any]] = []
         self._accepted: list[Task] = []
         self.given_up: list[str] = []
         self._given_up: set[str] = set()
@@ -92,7 +94,9 @@ class SchedulerLoop(RecordedWritesLoop):
         self.submit_activation, self.submit_call = self.submit, calls
         if unlimited is not None:
             self.submit = unlimited
-        if self.durability == "sync" and self.checkpointer is not None:
+        # What an actor has sent is in the saver before it is read.
+        waits = self.durability == "sync" or (self.durability == "async" and self.schedule.topology.actors)
+        if waits and self.checkpointer is not None:
             self._put_futures = FutureRecorder(self.submit)
             self.submit = cast(Any, self._put_futures.submit)
 
@@ -135,6 +139,7 @@ class SchedulerLoop(RecordedWritesLoop):
                 branches=is_branch(self.checkpoint_metadata),
                 input_open=self._is_input_open(),
                 replays=self._reapplies_pending_writes,
+                actors=self.known_actors,
             )
             step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
             self.tasks = step.replay(pending if self._reapplies_pending_writes else [])
@@ -164,6 +169,7 @@ class SchedulerLoop(RecordedWritesLoop):
             view=scheduler.view,
             given=scheduler.given,
             level=levels_of(self.schedule, scheduler),
+            node_of=scheduler.topology.node_of,
         )
 
     def _emit_checkpoint(self) -> None:
@@ -329,7 +335,7 @@ class SchedulerLoop(RecordedWritesLoop):
         before, after = self.interrupt_before, self.interrupt_after
         return (
             before == "*"
-            or activation.node in before
+            or self.schedule.topology.node_of(activation.node) in before
             or any(after == "*" or node in after for node in activation.after)
             or (self.control is not None and self.control.drain_requested)
             or self.step + self.open_step.scheduler.level(activation) > self.stop

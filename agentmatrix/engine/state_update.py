@@ -64,6 +64,7 @@ def reopened(graph: Any, saved: CheckpointTuple, saver: Any) -> tuple[OpenStep, 
         view=scheduler.view,
         given=scheduler.given,
         level=levels_of(schedule_of(channels), scheduler),
+        node_of=scheduler.topology.node_of,
     )
     running = OpenStep(schedule_of(channels), scheduler, factory)
     running.replay(list(pending))

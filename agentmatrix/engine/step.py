@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Send
 
-from agentmatrix.engine.channels import REACHED_END, RUN, Schedule, is_record
+from agentmatrix.engine.channels import REACHED_END, RUN, Schedule, dismissed_by, is_record
 from agentmatrix.engine.tasks import PendingWrites, TaskFactory
 from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.execution import (
@@ -17,11 +17,13 @@ from agentmatrix.pregel.execution import (
     Task,
     read_task_statuses,
 )
+from agentmatrix.scheduling.actors import split_path
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler, Record
 from agentmatrix.scheduling.rules import NodeResult
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
+from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["OpenStep", "result_of"]
+__all__ = ["OpenStep", "check_target", "result_of"]
 
 Holds = Callable[[ScheduledActivation], bool]
 
@@ -166,6 +168,7 @@ def result_of(
     sends: list[Send] = []
     arrived: list[tuple[str, str]] = []
     ends = False
+    dismisses: list[str] = []
     for channel, value in writes:
         if channel in keys:
             state.append((channel, value))
@@ -177,12 +180,28 @@ def result_of(
             arrived.append((channel, joins[channel]))
         elif channel == RUN:
             ends = ends or value == REACHED_END
-    nodes = schedule.topology.follow
+            if (path := dismissed_by(channel, value)) is not None:
+                dismisses.append(path)
     if not recorded:
         for target in (*targets, *(send.node for send in sends)):
-            if target not in nodes:
-                known = ", ".join(schedule.topology.nodes)
-                raise InvalidUpdateError(
-                    f"the node {node!r} leads to {target!r}, which no node is (there are: {known})"
-                )
-    return NodeResult(state, tuple(targets), sends, arrived, delivers=name == node, ends=ends)
+            check_target(schedule.topology, node, target)
+    return NodeResult(
+        state, tuple(targets), sends, arrived, delivers=name == node, ends=ends, dismisses=tuple(dismisses)
+    )
+
+
+def check_target(topology: Topology, node: str, target: str) -> None:
+    """Whether there is a node or an actor of that name.
+
+    Raises:
+        InvalidUpdateError: there is none.
+    """
+    name, key = split_path(target)
+    if target in topology.nodes or (key and name in topology.actors):
+        return
+    if name in topology.actors:
+        raise InvalidUpdateError(
+            f"the node {node!r} leads to {target!r}, which stands for many agents: Send to {name + '/<key>'!r}"
+        )
+    known = ", ".join((*topology.nodes, *(f"{name}/<key>" for name in topology.actors)))
+    raise InvalidUpdateError(f"the node {node!r} leads to {target!r}, which no node is (there are: {known})")

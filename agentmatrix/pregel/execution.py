@@ -30,14 +30,19 @@ from langgraph._internal._constants import (
     TASKS,
 )
 from langgraph._internal._runnable import RunnableCallable
-from langgraph.channels import LastValue
+from langgraph.channels import DeltaChannel, LastValue
 from langgraph.pregel._algo import (
     apply_writes,
     prepare_next_tasks,
     prepare_node_error_handler_task,
     prepare_single_task,
 )
-from langgraph.pregel._checkpoint import channels_from_checkpoint, create_checkpoint
+from langgraph.pregel._checkpoint import (
+    achannels_from_checkpoint,
+    channels_from_checkpoint,
+    create_checkpoint,
+    empty_checkpoint,
+)
 from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 from langgraph.pregel._runner import PregelRunner
@@ -70,10 +75,13 @@ __all__ = [
     "PregelRunner",
     "SyncPregelLoop",
     "Task",
+    "achannels_from_checkpoint",
     "apply_input_writes",
     "apply_writes",
     "channels_from_checkpoint",
     "create_checkpoint",
+    "delta_channels_of",
+    "empty_checkpoint",
     "is_default_key",
     "is_triggered",
     "map_debug_checkpoint",
@@ -122,6 +130,11 @@ def with_configurable(config: RunnableConfig, values: Mapping[str, Any]) -> Runn
 def null_version(checkpoint: Mapping[str, Any]) -> Any:
     """The version that comes before those of a checkpoint's channels; None where it has none."""
     return next((type(version)() for version in checkpoint["channel_versions"].values()), None)
+
+
+def delta_channels_of(channels: Mapping[str, Any]) -> set[str]:
+    """The channels of which LangGraph keeps differences, where it is told no better."""
+    return {name for name, channel in channels.items() if isinstance(channel, DeltaChannel) and channel.is_available()}
 
 
 def newer_versions(before: Mapping[str, Any], versions: Mapping[str, Any]) -> dict[str, Any]:

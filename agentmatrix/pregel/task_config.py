@@ -17,7 +17,9 @@ from langgraph._internal._constants import (
     CONFIG_KEY_CHECKPOINTER,
     CONFIG_KEY_NODE_ERROR,
     CONFIG_KEY_READ,
+    CONFIG_KEY_RUNTIME,
     CONFIG_KEY_SEND,
+    CONFIG_KEY_TASK_ID,
     INTERRUPT,
     NS_END,
     NS_SEP,
@@ -31,6 +33,7 @@ from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.config_values import set_current_config
 
 __all__ = [
+    "attempt_of",
     "command_for_node",
     "declared_targets",
     "failed_node",
@@ -47,14 +50,22 @@ __all__ = [
     "read_channel",
     "send_index",
     "send_writes",
+    "task_id_of",
     "task_namespace",
     "updates_of",
+    "writes_of",
 ]
 
 
 def namespace_of(config: RunnableConfig) -> str:
     """The checkpoint namespace of the task that `config` belongs to: `"panel:<id>|optimist:<id>"`."""
     return str(config.get(CONF, {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
+
+
+def attempt_of(config: RunnableConfig) -> int:
+    """Which attempt of its task it is that `config` belongs to, from 1."""
+    info = getattr(config.get(CONF, {}).get(CONFIG_KEY_RUNTIME), "execution_info", None)
+    return int(info.node_attempt) if info is not None else 1
 
 
 def parent_namespace_of(config: RunnableConfig) -> str | None:
@@ -150,6 +161,16 @@ def declared_targets(configurable: Mapping[str, Any]) -> frozenset[str] | None:
             if getattr(getattr(entry, "mapper", None), "__name__", "") == "_control_branch":
                 found.update(branch_target(channel) or channel for channel, *_ in entry.static or ())
     return frozenset({*found, END}) if found else None
+
+
+def task_id_of(config: RunnableConfig) -> str:
+    """The id of the task that `config` belongs to."""
+    return str(config[CONF][CONFIG_KEY_TASK_ID])
+
+
+def writes_of(config: RunnableConfig) -> list[tuple[str, Any]]:
+    """What has been written so far in the name of the task of `config`."""
+    return list(config[CONF][CONFIG_KEY_SEND].__self__)
 
 
 def send_writes(config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> None:

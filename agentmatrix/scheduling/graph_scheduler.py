@@ -6,7 +6,7 @@ The order of calls, all of them by one thread at a time:
 2. `replay`: all that had finished since the checkpoint is told again. It returns what is to run.
 3. `take_record`: what was chosen so far is saved beside the checkpoint, under an id of its own.
 4. For each task that ends: `finish`, `take_record` (saved with the writes of the task, in one put), `take_cancelled`,
-   `take_ready`. For each event from outside: `signal`, `timer`, `external_update` or `set_input_open`, which return
+   `take_ready`. For each event from outside: `signal`, `timer`, `idle`, `external_update` or `set_input_open`, which return
    the record to save, then the same two.
 5. At a pause: `pause`.
 """
@@ -135,8 +135,11 @@ class GraphScheduler:
             self.rules.check(activation, result)
             self.state.check(activation, result.writes)
         self._levels = max(self._levels, self.level(activation) + 1)
-        bit = self.log.append(activation, result.writes)
-        self.state.record(activation, bit)
+        bit = 0
+        if activation.message is None or result.writes:
+            # What an actor reads and says concerns nobody's view of the state.
+            bit = self.log.append(activation, result.writes)
+            self.state.record(activation, bit)
         self.rules.finish(activation, bit, result)
         if len(self.log) >= self._compact_at:
             self._compact()
@@ -275,6 +278,14 @@ class GraphScheduler:
         """A timer has fired. Returns what must be saved; None where it does not count any more."""
         return None if self.inputs.ended else self._happen({"timer": label})
 
+    def is_idle_due(self) -> bool:
+        """Whether nothing is at work, and the sources that fire then have not done so since something was."""
+        return self.rules.is_idle_due()
+
+    def idle(self) -> Record:
+        """Nothing is at work. Returns what must be saved before anything that starts because of it."""
+        return self._happen({"idle": True})
+
     def external_update(self, writes: Sequence[Write]) -> Record:
         """Somebody outside has updated the state: it is folded after everything so far, and everything to come sees it.
         Returns what must be saved."""
@@ -329,6 +340,8 @@ class GraphScheduler:
             self.rules.receive(label, event.name, record["value"], bit, depth)
         elif "timer" in record:
             self.rules.receive(label, event.name, self.inputs.tick(label), bit, depth)
+        elif "idle" in record:
+            self.rules.fire_idle(event.name, bit, depth)
         else:
             self._updated = self.log.all, depth + 1
         self.rules.hear(number)
@@ -346,7 +359,7 @@ class GraphScheduler:
         """
         log, waiting, keys = self.log, self.rules.waiting(), self.state.keys
         # A node that waits in vain is looked at again.
-        unfinished = [activation for activation in unfinished if not isinstance(activation.error, TriggerError)]
+        unfinished = [a for a in unfinished if not isinstance(a.error, TriggerError) and a.message is None]
         seen = [activation.ancestors for activation in unfinished]
         seen += [known for known, _ in (*waiting.values(), *self.rules.pinned())]
         common, kept, held = needed_entries(log, seen)

@@ -37,6 +37,7 @@ class ScheduledActivation:
         is_ticked: whether nothing but timers that fire again and again has led to it, directly or through others.
         after: the nodes that led to it, for breakpoints.
         task_id: the id of its task, once that is made.
+        message: what an actor reads; None for a node's activation.
     """
 
     node: str
@@ -54,6 +55,7 @@ class ScheduledActivation:
     is_ticked: bool = False
     after: tuple[str, ...] = ()
     task_id: str = ""
+    message: Any = None
 
     def __post_init__(self) -> None:
         if not self.order:

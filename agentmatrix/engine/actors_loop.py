@@ -1,0 +1,277 @@
+"""What a loop does about actors: their states, who there is, and what is sent to nodes and actors from inside a run.
+
+Who was hired since the last checkpoint is put just before the next one, into a namespace of the actors' name: so no
+checkpoint has the whole staff, and each run reads all of it once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Send
+
+from agentmatrix.engine.actor_states import ActorStates
+from agentmatrix.engine.channels import HELD, dismissal
+from agentmatrix.engine.checkpoint import schedule_of
+from agentmatrix.engine.listener import ListeningLoop
+from agentmatrix.engine.step import OpenStep, check_target
+from agentmatrix.errors import SendError
+from agentmatrix.pregel.execution import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_CHECKPOINT_NS,
+    TASKS,
+    Task,
+    create_checkpoint,
+    empty_checkpoint,
+    with_configurable,
+)
+from agentmatrix.scheduling.actor_rules import ActorRules
+from agentmatrix.scheduling.actors import Actor, split_path
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
+
+__all__ = ["LARGEST_MESSAGE", "ActorsLoop"]
+
+LARGEST_MESSAGE = 4 * 2**20
+"""How many bytes a message has at most, as the checkpointer keeps it."""
+_STAFF = "agentmatrix:staff"
+"""The channel of the checkpoints that keep who was hired."""
+
+_log = logging.getLogger("agentmatrix")
+
+
+class ActorsLoop(ListeningLoop):
+    """A loop whose nodes send, and whose nodes may be actors."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._states: dict[str, ActorStates] = {}
+        self._staff_versions: dict[str, Any] = {}
+        self._unsaved_staff: list[list[Any]] = []
+        # By id of a task and namespace of the sender, what was sent in its name by what runs inside of it.
+        self._held: dict[str, dict[str, list[Send]]] = {}
+        self._held_count = 0
+        self.skipped: set[str] = set()
+        self._shown: dict[str, Sequence[Write]] = {}
+        if schedule_of(self.specs).topology.actors and self.checkpointer is not None:
+            put = self._checkpointer_put_after_previous
+            self._checkpointer_put_after_previous = self._after_staff(put)
+
+    # who there is
+
+    def _staff_config(self, name: str) -> RunnableConfig:
+        above = self.checkpoint_config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
+        namespace = f"{above}|{name}" if above else name
+        here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: None, "checkpoint_map": {}}
+        return with_configurable(self.checkpoint_config, here)
+
+    @property
+    def _staff_to_read(self) -> Sequence[str]:
+        """The actors of which a checkpointer may know some."""
+        if self.checkpointer is None or not self.checkpoint["channel_versions"]:
+            return ()
+        return tuple(self.schedule.topology.actors)
+
+    def _know_staff(self, name: str, found: Sequence[Any]) -> None:
+        """What a checkpointer has listed of the actors of one name, newest first."""
+        for saved in reversed(found):
+            self.known_actors += saved.checkpoint["channel_values"].get(_STAFF, ())
+            self._staff_versions[name] = saved.checkpoint["channel_versions"][_STAFF]
+
+    def _close(self, step: OpenStep, *args: Any, **kwargs: Any) -> set[str]:
+        updated = super()._close(step, *args, **kwargs)
+        if isinstance(rules := step.scheduler.rules, ActorRules):
+            self._unsaved_staff += rules.staff.take_changed()
+        return updated
+
+    def _after_staff(self, put: Any) -> Any:
+        """LangGraph's way to put a checkpoint, after who was hired since the last one."""
+
+        def put_after(*given: Any) -> Any:
+            for one in self._take_staff():
+                self.checkpointer.put(*one)  # type: ignore[union-attr]
+            for states in self._states.values():
+                states.put_all()
+            return put(*given)
+
+        async def aput_after(*given: Any) -> Any:
+            for one in self._take_staff():
+                await self.checkpointer.aput(*one)  # type: ignore[union-attr]
+            for states in self._states.values():
+                await states.aput_all()
+            return await put(*given)
+
+        return aput_after if inspect.iscoroutinefunction(put) else put_after
+
+    def _take_staff(self) -> Iterator[tuple[RunnableConfig, Any, dict[str, Any], Any]]:
+        with self.lock:
+            changed, self._unsaved_staff = self._unsaved_staff, []
+        by_name: dict[str, list[list[Any]]] = {}
+        for plain in changed:
+            by_name.setdefault(split_path(plain[0])[0], []).append(plain)
+        for name, found in by_name.items():
+            version = self.checkpointer_get_next_version(self._staff_versions.get(name), None)
+            self._staff_versions[name] = version
+            checkpoint = create_checkpoint({**empty_checkpoint(), "channel_versions": {_STAFF: version}}, {}, 0)
+            checkpoint["channel_values"][_STAFF] = found
+            metadata = {"source": "loop", "step": 0, "parents": {}}
+            yield self._staff_config(name), checkpoint, metadata, {_STAFF: version}
+
+    def actor_states(self, name: str, specs: Any) -> ActorStates:
+        """The states of the actors of one name.
+
+        Args:
+            name: the node that stands for them.
+            specs: the channels of their state, empty.
+        """
+        with self.lock:
+            if name not in self._states:
+                config = with_configurable(self.checkpoint_config, {})
+                self._states[name] = ActorStates(specs, self.checkpointer, config, durable=self.durability != "exit")
+            return self._states[name]
+
+    def actor_of(self, address: str) -> Actor:
+        """The actor that LangGraph calls by this name."""
+        assert self.open_step is not None
+        rules = self.open_step.scheduler.rules
+        with self.lock:
+            found = rules.staff.get(address) if isinstance(rules, ActorRules) else None
+        assert found is not None, address
+        return found
+
+    def show(self, task_id: str, writes: Sequence[Write]) -> None:
+        """Let streams show what an actor has written to its own state."""
+        self._shown[task_id] = writes
+
+    def _emit(self, mode: Any, values: Any, *args: Any, **kwargs: Any) -> None:
+        if mode == "updates" and self._shown and len(args) == 3:
+            [(task, _)] = args[1]
+            if (shown := self._shown.pop(task.id, None)) is not None:
+                name, update = task.name, dict(shown) or None
+                super()._emit(mode, lambda: iter([{name: update}]))
+                return
+        super()._emit(mode, values, *args, **kwargs)
+
+    # what is sent from inside
+
+    def takes(self, path: str) -> bool:
+        """Whether a node or an actor of this graph has that path."""
+        return self.schedule.topology.takes(path) or path in self.schedule.topology.actors
+
+    def check_send(self, task: Task, path: str, value: Any) -> None:
+        """Whether a node or an actor takes what a task sends.
+
+        Raises:
+            SendError: it does not.
+            BoundError: it would hire one too many.
+        """
+        with self.lock:
+            activation = self._activation_of(task)
+            check_target(self.schedule.topology, activation.node, path)
+            self._check_message(activation, path, value)
+
+    def _activation_of(self, task: Task) -> ScheduledActivation:
+        step = self.open_step
+        if step is None or (activation := step.activations.get(task.id)) is None:
+            raise SendError(f"the node {task.name!r} has ended and sends no more: send while it is at work")
+        return activation
+
+    def _check_message(self, activation: ScheduledActivation, path: str, value: Any) -> None:
+        assert self.open_step is not None
+        rules = self.open_step.scheduler.rules
+        if (serde := getattr(self.checkpointer, "serde", None)) is not None:
+            try:
+                _, kept = serde.dumps_typed(value)
+            except Exception as error:
+                why = f"the checkpointer cannot keep it, {type(value).__name__!r}: {error}"
+                raise SendError(f"the message for {path!r} was not taken: {why}") from error
+            if len(kept) > LARGEST_MESSAGE:
+                raise SendError(
+                    f"the message for {path!r} has {len(kept):,} bytes and {LARGEST_MESSAGE:,} are the most: put what "
+                    "is large into the store or a file, and send its name"
+                )
+        if isinstance(rules, ActorRules) and split_path(path)[0] in self.schedule.topology.actors:
+            rules.check_message(activation, path, value)
+
+    def hold(self, task: Task, sender: str, place: int, path: str, value: Any) -> Any:
+        """Keep what was sent in the name of a task, until that has ended.
+
+        Args:
+            task: the task.
+            sender: the namespace of the task inside that sends.
+            place: how often that has sent before in this attempt.
+            path: where to.
+            value: what.
+
+        Returns:
+            The future of the saver, or None.
+        """
+        with self.lock:
+            self._held_count += 1
+            record = [self._held_count, task.id, sender, place, path, value]
+            self._hold(*record[1:])
+            id = str(uuid5(NAMESPACE_OID, f"{task.id}:{sender}:{self._held_count}"))
+            self.checkpoint_pending_writes.append((id, HELD, record))
+            return self._put_beside_now(id, [(HELD, record)])
+
+    def _hold(self, task_id: str, sender: str, place: int, path: str, value: Any) -> None:
+        held = self._held.setdefault(task_id, {})
+        # Whoever begins anew takes back what an attempt that was broken off has sent.
+        held[sender] = [*(held.get(sender, ()) if place else ()), Send(path, value)]
+
+    def accept(self, task: Task) -> None:
+        held = self._held.pop(task.id, None)
+        if held:
+            task.writes.extend((TASKS, send) for sends in held.values() for send in sends)
+        try:
+            for channel, value in task.writes:
+                if channel == TASKS and isinstance(value, Send) and split_path(value.node)[0] in self._actors:
+                    self._check_message(self._activation_of(task), value.node, value.arg)
+            super().accept(task)
+        except Exception:
+            if held:
+                self._held[task.id] = held
+            raise
+
+    def _open_step(self) -> None:
+        self._held = {}
+        records = [value for _, channel, value in self.checkpoint_pending_writes if channel == HELD]
+        for count, *held in sorted(records, key=lambda record: record[0]):
+            self._held_count = max(self._held_count, count)
+            self._hold(*held)
+        super()._open_step()
+
+    @property
+    def _actors(self) -> Any:
+        return self.schedule.topology.actors
+
+    # actors that raise
+
+    def skips(self, task: Task, error: BaseException) -> bool:
+        """Whether what an actor raises ends the run, or only what it does with this message."""
+        step = self.open_step
+        activation = step.activations.get(task.id) if step is not None else None
+        if activation is None or activation.message is None or activation.error is not None:
+            return False
+        if isinstance(error, GraphBubbleUp) or not isinstance(error, Exception):
+            return False
+        return self._actors[split_path(task.name)[0]].on_error != "error"
+
+    def skip(self, task: Task, error: BaseException) -> None:
+        """The actor has read its message and has done nothing."""
+        assert self.open_step is not None
+        path = self.open_step.activations[task.id].message.path
+        dismisses = self._actors[split_path(path)[0]].on_error == "dismiss"
+        _log.warning("the actor %r has failed and %s", path, "is dismissed" if dismisses else "goes on", exc_info=error)
+        self._held.pop(task.id, None)
+        self.open_step.scheduler.rules.staff.release(self.open_step.activations[task.id].key)  # type: ignore[attr-defined]
+        task.writes.clear()
+        if dismisses:
+            task.writes.append(dismissal(path))
+        self.skipped.add(task.id)

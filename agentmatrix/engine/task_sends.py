@@ -1,0 +1,71 @@
+"""What a node, and all that runs in it, sends to nodes and actors: it counts when the node has ended, with all else that
+the node has done, in one write. So a node that is asked once more, after a kill or a failure, sends nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Send
+
+from agentmatrix.engine.actors_loop import ActorsLoop
+from agentmatrix.engine.channels import dismissal
+from agentmatrix.errors import SendError
+from agentmatrix.live.send_scope import SendScope
+from agentmatrix.pregel.execution import TASKS, Task
+from agentmatrix.pregel.task_config import attempt_of, namespace_of
+
+__all__ = ["TaskSends"]
+
+
+class TaskSends:
+    """The sends of one task.
+
+    Args:
+        loop: the loop that the task runs in.
+        task: the task.
+        outer: the sends of the node that its graph stands in, or None.
+    """
+
+    def __init__(self, loop: ActorsLoop, task: Task, outer: SendScope | None) -> None:
+        self.loop, self.task, self.outer = loop, task, outer
+        # By namespace of a task inside: which of its attempts it is, and how often that has sent.
+        self._counts: dict[str, tuple[int, int]] = {}
+
+    def send(self, path: str, value: Any, config: RunnableConfig) -> None:
+        """See `SendScope`. What was sent by a graph inside the node is in the saver when this returns."""
+        if not self.loop.takes(path) and self.outer is not None:
+            self.outer.send(path, value, config)
+        elif (saved := self._send(path, value, config)) is not None and isinstance(saved, concurrent.futures.Future):
+            saved.result()
+
+    async def asend(self, path: str, value: Any, config: RunnableConfig) -> None:
+        """The same as `send`, async."""
+        if not self.loop.takes(path) and self.outer is not None:
+            await self.outer.asend(path, value, config)
+        elif (saved := self._send(path, value, config)) is not None:
+            await (asyncio.wrap_future(saved) if isinstance(saved, concurrent.futures.Future) else saved)
+
+    def _send(self, path: str, value: Any, config: RunnableConfig) -> Any:
+        self.loop.check_send(self.task, path, value)
+        namespace = namespace_of(config)
+        if namespace == namespace_of(self.task.config):
+            self.task.writes.append((TASKS, Send(path, value)))
+            return None
+        # The graph inside goes on from its own checkpoint, and does not send again what it has sent.
+        attempt = attempt_of(config)
+        before, count = self._counts.get(namespace, (attempt, 0))
+        place = count if before == attempt else 0
+        self._counts[namespace] = attempt, place + 1
+        return self.loop.hold(self.task, namespace, place, path, value)
+
+    def dismiss(self, path: str, config: RunnableConfig) -> None:
+        """See `SendScope`."""
+        if not self.loop.takes(path) and self.outer is not None:
+            self.outer.dismiss(path, config)
+            return
+        if not self.loop.schedule.topology.is_actor(path):
+            raise SendError(f"{path!r} is no actor and cannot be dismissed: name one, as in 'staff/ann'")
+        self.task.writes.append(dismissal(path))

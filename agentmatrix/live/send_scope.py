@@ -1,0 +1,37 @@
+"""Where a send from inside a graph goes: to the innermost graph around it that has such a node."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from langchain_core.runnables import RunnableConfig
+
+__all__ = ["SendScope", "current_send_scope"]
+
+
+class SendScope(Protocol):
+    """What a node, and all that runs in it, sends through."""
+
+    def send(self, path: str, value: Any, config: RunnableConfig) -> None:
+        """Send to a node or an actor. It starts when the node of this scope has ended.
+
+        Args:
+            path: `"office"` or `"staff/ann"`.
+            value: what it is given.
+            config: of whoever sends.
+
+        Raises:
+            SendError: nobody takes it.
+            BoundError: it would hire one too many.
+        """
+
+    async def asend(self, path: str, value: Any, config: RunnableConfig) -> None:
+        """The same as `send`, async."""
+
+    def dismiss(self, path: str, config: RunnableConfig) -> None:
+        """Let an actor take no more messages, from when the node of this scope has ended."""
+
+
+current_send_scope: ContextVar[SendScope | None] = ContextVar("current_send_scope", default=None)
+"""That of the node that runs here, or around here."""
