@@ -351,7 +351,9 @@ def label_of(source: Source) -> str:
         return source
     if isinstance(source, Signal | Every | After | Idle):
         return source.name
-    raise BuildError(f"{source!r} is no source: use a node's name, signal(name), every(seconds), after(seconds) or idle()")
+    raise BuildError(
+        f"{source!r} is no source: use a node's name, signal(name), every(seconds), after(seconds) or idle()"
+    )
 
 
 def _positive(seconds: float) -> float:

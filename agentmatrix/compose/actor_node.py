@@ -29,7 +29,7 @@ from agentmatrix.pregel.task_config import (
     updates_of,
     writes_of,
 )
-from agentmatrix.scheduling.actors import split_path
+from agentmatrix.scheduling.actors import Actor, split_path
 from agentmatrix.scheduling.mailboxes import Message
 from agentmatrix.scheduling.scheduled_activation import Write
 
@@ -161,14 +161,29 @@ class ActorNode:
         made = actor.made or {}
         graph = self._graph_of(made.get("spec"))
         states = loop.actor_states(self.name, channels_of(graph))
-        return _Reading(activation, actor, graph, self.name, states, config)
+        return _Reading(activation, actor, graph, self, states, config)
+
+    def specs_of(self, actor: Actor) -> dict[str, Any]:
+        """The empty channels of an actor's state."""
+        return channels_of(self._graph_of((actor.made or {}).get("spec")))
+
+    def first_state(self, actor: Actor) -> ActorState:
+        """The state of an actor that has read nothing."""
+        graph = self._graph_of((actor.made or {}).get("spec"))
+        state = ActorStates(channels_of(graph), None, RunnableConfig(), durable=False).new()
+        if "state" not in (actor.made or {}):
+            return state
+        update_of, _ = answer_mappers(graph, self.name)
+        return state.updated(update_of(actor.made["state"]) or ())
 
     def _graph_of(self, plain: dict[str, Any] | None) -> Graph:
         """The graph that runs an actor."""
         if plain is None:
             _prompt.set("")
             if self._graph is None:
-                raise SendError(f"make of the actors {self.name!r} gives a state, and they have no agent: return a spec")
+                raise SendError(
+                    f"make of the actors {self.name!r} gives a state, and they have no agent: return a spec"
+                )
             return self._graph
         spec = AgentSpec(**plain)
         _prompt.set(spec.system_prompt)
@@ -179,7 +194,7 @@ class ActorNode:
 
 def channels_of(graph: Graph) -> dict[str, Any]:
     """The empty channels of the keys of a graph's state."""
-    builder: Any = getattr(graph, "builder")
+    builder: Any = graph.builder
     return {key: graph.channels[key] for key in builder.channels}
 
 
@@ -187,22 +202,30 @@ class _Reading:
     """One actor reads one message."""
 
     def __init__(
-        self, activation: Any, actor: Any, graph: Graph, name: str, states: ActorStates, config: RunnableConfig
+        self,
+        activation: Any,
+        actor: Actor,
+        graph: Graph,
+        actors: ActorNode,
+        states: ActorStates,
+        config: RunnableConfig,
     ) -> None:
-        self._activation, self._actor, self._config = activation, actor, config
-        self._graph, self._node = graph, graph.nodes[name]
+        self._activation, self._actor, self._actors, self._config = activation, actor, actors, config
+        self._node = graph.nodes[actors.name]
         self.agent, self.states = self._node.bound, states
         self.address: str = activation.node
         self.message: Message = activation.message
         self.state: ActorState
-        mappers: tuple[Mapper, Mapper] = answer_mappers(graph, name)
+        mappers: tuple[Mapper, Mapper] = answer_mappers(graph, actors.name)
         self._update_of, self._control_of = mappers
 
     def load(self) -> None:
-        self.state = self.states.load(self.address, is_new=self._actor.is_new) or self.states.new()
+        found = self.states.load(self.address, is_new=self._actor.is_new)
+        self.state = found or self._actors.first_state(self._actor)
 
     async def aload(self) -> None:
-        self.state = await self.states.aload(self.address, is_new=self._actor.is_new) or self.states.new()
+        found = await self.states.aload(self.address, is_new=self._actor.is_new)
+        self.state = found or self._actors.first_state(self._actor)
 
     def answered(self) -> Command[Any] | None:
         """What the actor has answered to this message before the process was killed; None where it has not."""
@@ -218,8 +241,6 @@ class _Reading:
     def input(self) -> Any:
         """What the agent is given: its state, with the message."""
         state = self.state
-        if state.count == 0 and "state" in (self._actor.made or {}):
-            state = state.updated(self._update_of(self._actor.made["state"]) or ())
         writes = message_writes(self.message.path, state.channels, self.message.value, self.message.sender)
         self._read = state.updated(writes)
         self._activation.number = state.count + 1

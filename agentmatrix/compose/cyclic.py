@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal, Self
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Checkpointer, RetryPolicy, TimeoutPolicy
 
 from agentmatrix.agent.agent_spec import Models, Tools
+from agentmatrix.compose.actor_node import ActorNode
+from agentmatrix.compose.actor_snapshots import ActorSnapshot, aactors, actors
 from agentmatrix.compose.builder import Builder, check_name
 from agentmatrix.compose.declared_actors import DeclaredActors
 from agentmatrix.compose.ends import record_commands_to_end, record_routes_to_end
@@ -31,6 +34,20 @@ DEFAULT_ROUNDS = 25
 
 class CompiledCyclicGraph(ScheduledGraph):
     """A compiled `CyclicGraph`."""
+
+    _actor_nodes: Mapping[str, ActorNode] = {}
+
+    def actors(self, config: RunnableConfig) -> dict[str, ActorSnapshot]:
+        """The actors of a thread, by path: their states, what they have not read, and who is at work.
+
+        Args:
+            config: names the thread, as for `get_state`.
+        """
+        return actors(self, self._actor_nodes, config)
+
+    async def aactors(self, config: RunnableConfig) -> dict[str, ActorSnapshot]:
+        """The same as `actors`, async."""
+        return await aactors(self, self._actor_nodes, config)
 
 
 class CyclicGraph(Builder):
@@ -92,8 +109,8 @@ class CyclicGraph(Builder):
             state: the schema of an actor's state.
             max_actors: how many there may be at a time. Whoever would hire one more hears a `BoundError`.
             max_depth: how many actors may have hired each other in a chain.
-            on_error: what follows when an actor raises: the run ends (`"error"`), the message is given up (`"skip"`), or
-                the actor is dismissed (`"dismiss"`).
+            on_error: what follows when an actor raises: the run ends (`"error"`), the message is given up (`"skip"`),
+                or the actor is dismissed (`"dismiss"`).
             destinations: the nodes that the actors may send to, if nothing else leads there.
             metadata: as for `add_node`.
             retry_policy: as for `add_node`.
@@ -177,18 +194,20 @@ class CyclicGraph(Builder):
             )
         whole = self._copy()
         whole._drawn_only = self._drawn_triggers() - edges_of(self)
-        actors: dict[str, Actors] = {}
+        known: dict[str, Actors] = {}
+        actor_nodes: dict[str, ActorNode] = {}
         for node, declared in self._actors.items():
-            runnable, actors[node] = declared.node(models, tools)
-            whole.nodes[node] = replace(whole.nodes[node], runnable=runnable)
+            actor_nodes[node], known[node] = declared.node(models, tools)
+            whole.nodes[node] = replace(whole.nodes[node], runnable=actor_nodes[node].as_runnable())
         if triggered:
             record_routes_to_end(whole)
         graph = whole._compiled(CompiledCyclicGraph, name, checkpointer=checkpointer, **options)
         if triggered:
             record_commands_to_end(graph, [node for node in graph.nodes if node != START])
         rules: RulesFactory = LoopRules if triggered else SuperstepRules
-        if actors:
-            topology, rules = replace(topology, actors=actors), ActorRules
+        graph._actor_nodes = actor_nodes
+        if known:
+            topology, rules = replace(topology, actors=known), ActorRules
         return schedule(graph, whole, topology, rules, barriers=not triggered)
 
     def _drawn_triggers(self) -> set[tuple[str, str]]:

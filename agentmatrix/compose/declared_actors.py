@@ -7,7 +7,6 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.runnables import Runnable
 from langgraph.graph import START
 
 from agentmatrix.agent import AgentSpec, as_agent
@@ -69,8 +68,8 @@ class DeclaredActors:
         graph: Graph = builder.add_node(self.name, agent).add_edge(START, self.name).compile()
         return graph
 
-    def node(self, models: Models | None, tools: Tools | None) -> tuple[Runnable[Any, Any], Actors]:
-        """What LangGraph runs, and what the scheduler knows."""
+    def node(self, models: Models | None, tools: Tools | None) -> tuple[ActorNode, Actors]:
+        """What runs the actors, and what the scheduler knows of them."""
         agent = self.agent.compile(models, tools) if isinstance(self.agent, AgentSpec) else self.agent
         graph = self.graph_of(_nothing if agent is None else agent)
         keys, name = frozenset(channels_of(graph)), self.name
@@ -80,7 +79,7 @@ class DeclaredActors:
 
         node = ActorNode(name, graph if agent is not None else None, models, tools, self.graph_of)
         plain = plain_of(name, self.make)
-        return node.as_runnable(), Actors(name, plain, self.max_actors, self.max_depth, self.on_error, check)
+        return node, Actors(name, plain, self.max_actors, self.max_depth, self.on_error, check)
 
 
 def _nothing(state: Any) -> None:

@@ -191,4 +191,3 @@ class ActorStates:
         state.saved = checkpoint
         new = newer_versions(before["channel_versions"], checkpoint["channel_versions"])
         return config, checkpoint, {"source": "loop", "step": state.count, "parents": {}}, new
-

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Send
 
@@ -36,7 +37,7 @@ from agentmatrix.scheduling.actor_rules import ActorRules
 from agentmatrix.scheduling.actors import Actor, split_path
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
-__all__ = ["LARGEST_MESSAGE", "ActorsLoop"]
+__all__ = ["LARGEST_MESSAGE", "ActorsLoop", "staff_config", "staff_in"]
 
 LARGEST_MESSAGE = 4 * 2**20
 """How many bytes a message has at most, as the checkpointer keeps it."""
@@ -44,6 +45,24 @@ _STAFF = "agentmatrix:staff"
 """The channel of the checkpoints that keep who was hired."""
 
 _log = logging.getLogger("agentmatrix")
+
+
+def staff_config(config: RunnableConfig, name: str) -> RunnableConfig:
+    """Where a checkpointer keeps who was hired.
+
+    Args:
+        config: the graph's, as its checkpointer takes it.
+        name: the node that stands for the actors.
+    """
+    above = config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
+    namespace = f"{above}|{name}" if above else name
+    here: dict[str, Any] = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: None, "checkpoint_map": {}}
+    return with_configurable(config, here)
+
+
+def staff_in(saved: CheckpointTuple) -> list[list[Any]]:
+    """Who was hired or dismissed, as one of these checkpoints has it, as plain values."""
+    return list(saved.checkpoint["channel_values"].get(_STAFF, ()))
 
 
 class ActorsLoop(ListeningLoop):
@@ -66,10 +85,7 @@ class ActorsLoop(ListeningLoop):
     # who there is
 
     def _staff_config(self, name: str) -> RunnableConfig:
-        above = self.checkpoint_config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
-        namespace = f"{above}|{name}" if above else name
-        here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: None, "checkpoint_map": {}}
-        return with_configurable(self.checkpoint_config, here)
+        return staff_config(self.checkpoint_config, name)
 
     @property
     def _staff_to_read(self) -> Sequence[str]:
@@ -81,7 +97,7 @@ class ActorsLoop(ListeningLoop):
     def _know_staff(self, name: str, found: Sequence[Any]) -> None:
         """What a checkpointer has listed of the actors of one name, newest first."""
         for saved in reversed(found):
-            self.known_actors += saved.checkpoint["channel_values"].get(_STAFF, ())
+            self.known_actors += staff_in(saved)
             self._staff_versions[name] = saved.checkpoint["channel_versions"][_STAFF]
 
     def _close(self, step: OpenStep, *args: Any, **kwargs: Any) -> set[str]:
@@ -92,17 +108,18 @@ class ActorsLoop(ListeningLoop):
 
     def _after_staff(self, put: Any) -> Any:
         """LangGraph's way to put a checkpoint, after who was hired since the last one."""
+        saver: Any = self.checkpointer
 
         def put_after(*given: Any) -> Any:
             for one in self._take_staff():
-                self.checkpointer.put(*one)  # type: ignore[union-attr]
+                saver.put(*one)
             for states in self._states.values():
                 states.put_all()
             return put(*given)
 
         async def aput_after(*given: Any) -> Any:
             for one in self._take_staff():
-                await self.checkpointer.aput(*one)  # type: ignore[union-attr]
+                await saver.aput(*one)
             for states in self._states.values():
                 await states.aput_all()
             return await put(*given)
@@ -261,7 +278,7 @@ class ActorsLoop(ListeningLoop):
             return False
         if isinstance(error, GraphBubbleUp) or not isinstance(error, Exception):
             return False
-        return self._actors[split_path(task.name)[0]].on_error != "error"
+        return bool(self._actors[split_path(task.name)[0]].on_error != "error")
 
     def skip(self, task: Task, error: BaseException) -> None:
         """The actor has read its message and has done nothing."""

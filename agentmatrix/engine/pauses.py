@@ -15,9 +15,9 @@ from typing import Any
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
+from agentmatrix.engine.actors_loop import ActorsLoop
 from agentmatrix.engine.channels import HELD, RUN
 from agentmatrix.engine.checkpoint import is_open, opened
-from agentmatrix.engine.actors_loop import ActorsLoop
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.pregel.execution import (
     CONF,

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 from langgraph.errors import GraphInterrupt
 
 from agentmatrix.cancel_scope import CancelScope, current_scope
-from agentmatrix.engine.channels import is_record
 from agentmatrix.engine.actors_loop import ActorsLoop
-from agentmatrix.engine.task_sends import TaskSends
+from agentmatrix.engine.channels import is_record
 from agentmatrix.engine.task_exceptions import TaskExceptions, each_once
+from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import BoundError
 from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless

@@ -20,7 +20,7 @@ def runnable(
     name: str,
     trace: bool = False,
 ) -> Runnable[Any, Any]:
-    """A Runnable over two functions, one of which may be missing; without `trace` it leaves no run of its own in traces."""
+    """A Runnable over two functions, or one of them; without `trace` it leaves no run of its own in traces."""
     return RunnableCallable(call, acall, name=name, trace=trace, recurse=False)
 
 

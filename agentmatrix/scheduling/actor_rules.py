@@ -196,6 +196,10 @@ class ActorRules(LoopRules):
     def is_idle_due(self) -> bool:
         return not self.mailboxes and super().is_idle_due()
 
+    def is_reading(self, address: str) -> bool:
+        """Whether an actor is at work."""
+        return address in self._reading
+
     # the log
 
     def pinned(self) -> Iterator[Delivered]:

@@ -155,13 +155,13 @@ class Staff:
         name = actors.name
         if self._counts[name] >= actors.max_actors:
             raise BoundError(
-                f"{path!r} was not hired: there are {actors.max_actors} actors {name!r} already, dismiss some, or raise "
-                f"the bound with add_actors({name!r}, ..., max_actors=...)"
+                f"{path!r} was not hired: there are {actors.max_actors} actors {name!r} already, dismiss some, or "
+                f"raise the bound with add_actors({name!r}, ..., max_actors=...)"
             )
         if depth > actors.max_depth:
             raise BoundError(
-                f"{path!r} was not hired: {depth - 1} actors {name!r} have hired each other in a chain, end it, or raise "
-                f"the bound with add_actors({name!r}, ..., max_depth=...)"
+                f"{path!r} was not hired: {depth - 1} actors {name!r} have hired each other in a chain, end it, or "
+                f"raise the bound with add_actors({name!r}, ..., max_depth=...)"
             )
 
     def _make(self, name: str, key: str, value: Any) -> Any:
@@ -169,7 +169,9 @@ class Staff:
             return None
         made = make(key, value)
         if made is None:
-            raise SendError(f"{name + '/' + key!r} was refused: make({key!r}, ...) of the actors {name!r} returned None")
+            raise SendError(
+                f"{name + '/' + key!r} was refused: make({key!r}, ...) of the actors {name!r} returned None"
+            )
         return made
 
     def release(self, sender: str) -> None:

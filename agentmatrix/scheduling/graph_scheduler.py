@@ -6,8 +6,8 @@ The order of calls, all of them by one thread at a time:
 2. `replay`: all that had finished since the checkpoint is told again. It returns what is to run.
 3. `take_record`: what was chosen so far is saved beside the checkpoint, under an id of its own.
 4. For each task that ends: `finish`, `take_record` (saved with the writes of the task, in one put), `take_cancelled`,
-   `take_ready`. For each event from outside: `signal`, `timer`, `idle`, `external_update` or `set_input_open`, which return
-   the record to save, then the same two.
+   `take_ready`. For each event from outside: `signal`, `timer`, `idle`, `external_update` or `set_input_open`, which
+   return the record to save, then the same two.
 5. At a pause: `pause`.
 """
 

@@ -47,7 +47,8 @@ class LoopState(GroupRules):
         self._pasts: dict[str, LastActivation] = {}
         self._batch_pasts: dict[str, LastActivation] = {}
         self._batches: dict[tuple[str, str], SendBatch] = {}
-        # Whether something has been at work since idle() fired last, other than what that has started; how often it has.
+        # Whether something has been at work since idle() fired last, other than what that has started; how often it
+        # has fired.
         self._has_worked, self._idle_count = True, 0
         self._joins = {node: [(join_key(join, node), join) for join in joins] for node, joins in topology.joins.items()}
         # While choices are repeated: all pasts by key, Sends that come after one that is not known yet, and what was
