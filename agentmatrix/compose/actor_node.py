@@ -14,7 +14,7 @@ from langgraph.types import Command, Send
 
 from agentmatrix.agent import AgentSpec
 from agentmatrix.agent.agent_spec import Models, Tools
-from agentmatrix.engine.actor_states import ActorState, ActorStates, Answer
+from agentmatrix.engine.actor_states import ActorState, ActorStates, ActorAnswer
 from agentmatrix.engine.channels import RUN, dismissal, dismissed_by
 from agentmatrix.errors import SendError
 from agentmatrix.pregel.compiled_graph import TASKS, Graph, Mapper, answer_mappers
@@ -30,7 +30,7 @@ from agentmatrix.pregel.task_config import (
     writes_of,
 )
 from agentmatrix.scheduling.actors import Actor, split_path
-from agentmatrix.scheduling.mailboxes import Message
+from agentmatrix.scheduling.mailboxes import ActorMessage
 from agentmatrix.scheduling.scheduled_activation import Write
 
 __all__ = ["ActorNode", "message_writes", "plain_of"]
@@ -194,8 +194,8 @@ class ActorNode:
 
 def channels_of(graph: Graph) -> dict[str, Any]:
     """The empty channels of the keys of a graph's state."""
-    builder: Any = graph.builder
-    return {key: graph.channels[key] for key in builder.channels}
+    known: Any = graph
+    return {key: known.channels[key] for key in known.builder.channels}
 
 
 class _Reading:
@@ -214,7 +214,7 @@ class _Reading:
         self._node = graph.nodes[actors.name]
         self.agent, self.states = self._node.bound, states
         self.address: str = activation.node
-        self.message: Message = activation.message
+        self.message: ActorMessage = activation.message
         self.state: ActorState
         mappers: tuple[Mapper, Mapper] = answer_mappers(graph, actors.name)
         self._update_of, self._control_of = mappers
@@ -242,10 +242,22 @@ class _Reading:
         """What the agent is given: its state, with the message."""
         state = self.state
         writes = message_writes(self.message.path, state.channels, self.message.value, self.message.sender)
-        self._read = state.updated(writes)
+        self._read = state.updated([(key, self._identified(value)) for key, value in writes])
         self._activation.number = state.count + 1
         values, mapper = self._read.values(), self._node.mapper
         return values if mapper is None else mapper(values)
+
+    def _identified(self, value: Any) -> Any:
+        """Messages with ids that are the same when they are read again, as after a kill."""
+        if not isinstance(value, list):
+            return value
+        id = task_id_of(self._config)
+        return [
+            message.model_copy(update={"id": f"{id}-{place}"})
+            if isinstance(message, BaseMessage) and message.id is None
+            else message
+            for place, message in enumerate(value)
+        ]
 
     def caught(self, error: ParentCommand, config: RunnableConfig) -> Command[Any]:
         """What a graph inside the actor tells the graph around it."""
@@ -280,7 +292,7 @@ class _Reading:
             "update": [[key, value] for key, value in update],
             "dismissed": dismissed,
         }
-        state.answer = Answer(task_id_of(self._config), commands)
+        state.answer = ActorAnswer(task_id_of(self._config), commands)
         self.state = state
         loop_of(self._config).show(task_id_of(self._config), writes)
         return Command(goto=[*commands["goto"], *sends], update=update) if goto or update else None

@@ -28,13 +28,13 @@ from agentmatrix.pregel.execution import (
 from agentmatrix.scheduling.scheduled_activation import Write
 from agentmatrix.scheduling.state import Channels
 
-__all__ = ["ActorState", "ActorStates", "Answer"]
+__all__ = ["ActorState", "ActorStates", "ActorAnswer"]
 
 _ANSWER = "agentmatrix:answer"
 """The hidden channel of an actor."""
 
 
-class Answer(NamedTuple):
+class ActorAnswer(NamedTuple):
     """What an actor has answered to a message.
 
     Attributes:
@@ -60,7 +60,7 @@ class ActorState:
 
     channels: Channels
     count: int = 0
-    answer: Answer | None = None
+    answer: ActorAnswer | None = None
     saved: Any = None
     config: RunnableConfig = field(default_factory=lambda: RunnableConfig())
 
@@ -133,7 +133,7 @@ class ActorStates:
 
     def _loaded(self, found: Any, channels: dict[str, Any]) -> ActorState:
         said = found.checkpoint["channel_values"].get(_ANSWER)
-        answer = Answer(said["message"], said["commands"]) if said else None
+        answer = ActorAnswer(said["message"], said["commands"]) if said else None
         return ActorState(channels, found.metadata.get("step", 0), answer, found.checkpoint, found.config)
 
     def _keep(self, address: str, state: ActorState) -> ActorState:

@@ -170,13 +170,13 @@ class ListeningLoop(SuperstepLoop):
             if self._closed_targets is None:
                 self._closed_targets = router.track(path)
                 self.stack.callback(self._closed_targets.remove)
-            self._closed_targets.update(scheduler.closed_targets())
+            self._closed_targets.update(scheduler.rules.closed_targets())
         if self._listener is not None:
             # It goes on from the step before.
             self._listener.wake = wake
             return
         timers = scheduler.inputs.timers()
-        reads = timers or scheduler.reads_external() or self.schedule.topology.idles
+        reads = timers or scheduler.rules.reads_external() or self.schedule.topology.idles
         if not (scheduler.awaits_external() or (reads and step.activations)):
             return
         self._listener = listener = SignalListener(path, scheduler.inputs.signals, timers, wake)
@@ -211,7 +211,7 @@ class ListeningLoop(SuperstepLoop):
         listener.ticking = scheduler.inputs.open or scheduler.rules.is_going()
         if scheduler.awaits_external():
             return True
-        return at_work and (listener.repeats or scheduler.reads_external())
+        return at_work and (listener.repeats or scheduler.rules.reads_external())
 
     def seconds_to_timer(self) -> float | None:
         """How long until a timer is due; None where there is none."""
@@ -246,7 +246,7 @@ class ListeningLoop(SuperstepLoop):
                     self._save(record)
                 self._on_event()
                 return True
-            if not at_work and scheduler.is_idle_due():
+            if not at_work and scheduler.rules.is_idle_due():
                 self._save(scheduler.idle())
                 self._on_event()
                 return True
@@ -282,9 +282,9 @@ class ListeningLoop(SuperstepLoop):
         if (router := self.config[CONF].get(SIGNAL_ROUTER)) is None or (step := self.open_step) is None:
             return
         if self._closed_targets is not None:
-            self._closed_targets.update(step.scheduler.closed_targets())
+            self._closed_targets.update(step.scheduler.rules.closed_targets())
         if (listener := self._listener) is not None and not listener.repeats:
-            if not (step.scheduler.awaits_external() or step.scheduler.reads_external()):
+            if not (step.scheduler.awaits_external() or step.scheduler.rules.reads_external()):
                 # Nothing wants a signal any more: those under way are for others, or to be refused.
                 router.detach(listener)
 

@@ -1,7 +1,7 @@
 """What a node, and all that runs in it, sends to nodes and actors.
 
-It counts when the node has ended, with all else that the node has done, in one write. So a node that is asked once more,
-after a kill or a failure, sends nothing twice.
+It counts when the node has ended, with all else that the node has done, in one write. So a node that is asked once
+more, after a kill or a failure, sends nothing twice.
 """
 
 from __future__ import annotations

@@ -278,10 +278,6 @@ class GraphScheduler:
         """A timer has fired. Returns what must be saved; None where it does not count any more."""
         return None if self.inputs.ended else self._happen({"timer": label})
 
-    def is_idle_due(self) -> bool:
-        """Whether nothing is at work, and the sources that fire then have not done so since something was."""
-        return self.rules.is_idle_due()
-
     def idle(self) -> Record:
         """Nothing is at work. Returns what must be saved before anything that starts because of it."""
         return self._happen({"idle": True})
@@ -301,17 +297,9 @@ class GraphScheduler:
         """Whether something from outside may still start a node."""
         return self.rules.awaits_external()
 
-    def reads_external(self) -> bool:
-        """Whether a signal may come that starts nothing by itself, and that a node to come is given."""
-        return self.rules.reads_external()
-
     def unread(self, name: str) -> int:
         """How many signals or ticks of this name some node has not consumed."""
         return self.rules.unread(name)
-
-    def closed_targets(self) -> Mapping[str, str]:
-        """The nodes and signals for which no signal is taken any more, and why."""
-        return self.rules.closed_targets()
 
     def is_quiescent(self) -> bool:
         """Whether nothing is ready or at work."""

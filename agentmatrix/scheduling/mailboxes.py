@@ -14,11 +14,11 @@ from agentmatrix.scheduling.log import Rebase
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Numbers, bits_of
 
-__all__ = ["Mailboxes", "Message"]
+__all__ = ["Mailboxes", "ActorMessage"]
 
 
 @dataclass(eq=False, slots=True)
-class Message:
+class ActorMessage:
     """A message for an actor.
 
     Attributes:
@@ -77,7 +77,7 @@ class Message:
         return [self.path, self.value, self.sender, self.number, known, self.depth, rounds, self.is_ticked]
 
     @classmethod
-    def of(cls, plain: list[Any]) -> Message:
+    def of(cls, plain: list[Any]) -> ActorMessage:
         """Out of plain values."""
         path, value, sender, number, known, *rest = plain
         return cls(path, value, sender, number, 0, bits_of(known), *rest)
@@ -87,13 +87,13 @@ class Mailboxes:
     """One queue for each actor that has unread messages, in the order of their numbers."""
 
     def __init__(self) -> None:
-        self._unread: dict[str, deque[Message]] = {}
+        self._unread: dict[str, deque[ActorMessage]] = {}
         self._sent = 0
         # By actor, the numbers of the last message that has come and of the last that was read.
         self._last: dict[str, int] = {}
         self._read: dict[str, int] = {}
 
-    def __iter__(self) -> Iterator[Message]:
+    def __iter__(self) -> Iterator[ActorMessage]:
         return (message for unread in self._unread.values() for message in unread)
 
     def __bool__(self) -> bool:
@@ -103,11 +103,11 @@ class Mailboxes:
         """The actors that have unread messages."""
         return list(self._unread)
 
-    def unread(self, address: str) -> list[Message]:
+    def unread(self, address: str) -> list[ActorMessage]:
         """What an actor has not read, in order."""
         return list(self._unread.get(address, ()))
 
-    def put(self, message: Message, recorded: Sequence[int] | None = None) -> list[int]:
+    def put(self, message: ActorMessage, recorded: Sequence[int] | None = None) -> list[int]:
         """A message has come.
 
         Args:
@@ -128,7 +128,7 @@ class Mailboxes:
             self._unread[address] = deque(sorted(unread, key=lambda other: other.number))
         return [message.number, message.previous]
 
-    def take(self, address: str, *, gaps: bool) -> Message | None:
+    def take(self, address: str, *, gaps: bool) -> ActorMessage | None:
         """What an actor reads next; None where that has not come yet.
 
         Args:
@@ -153,7 +153,7 @@ class Mailboxes:
         for message in self:
             message.rebase(rebase)
 
-    def plain(self, at_work: Iterable[Message], numbers: Numbers) -> dict[str, Any]:
+    def plain(self, at_work: Iterable[ActorMessage], numbers: Numbers) -> dict[str, Any]:
         """As plain values.
 
         Args:
@@ -165,6 +165,6 @@ class Mailboxes:
     def restore(self, plain: Mapping[str, Any]) -> None:
         """Out of plain values."""
         for found in plain["unread"]:
-            message = Message.of(found)
+            message = ActorMessage.of(found)
             self.put(message, (message.number, self._last.get(message.address, 0)))
         self._sent = plain["sent"]
