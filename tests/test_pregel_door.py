@@ -118,6 +118,8 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
         "execution.py",
     ),
     (_checkpoint.channels_from_checkpoint, (ANY, ANY), ("saver", "config"), "execution.py"),
+    (_checkpoint.achannels_from_checkpoint, (ANY, ANY), ("saver", "config"), "execution.py"),
+    (_checkpoint.empty_checkpoint, (), (), "execution.py"),
     (
         _checkpoint.create_checkpoint,
         (ANY, ANY, ANY),

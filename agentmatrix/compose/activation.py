@@ -10,8 +10,8 @@ from langgraph.config import get_config
 from langgraph.errors import EmptyChannelError
 
 from agentmatrix.engine.channels import RUN
-from agentmatrix.live.send_scope import current_send_scope
-from agentmatrix.pregel.task_config import read_channel
+from agentmatrix.live.send_scope import SendScope, current_send_scope
+from agentmatrix.pregel.task_config import attempt_of, namespace_of, read_channel
 
 __all__ = ["Activation", "get_activation"]
 
@@ -60,28 +60,31 @@ class Activation:
             SendError: nobody takes it: the message says why.
             BoundError: it would hire one actor too many.
         """
-        scope = current_send_scope.get()
-        if scope is None:
-            raise RuntimeError(_NONE_HERE)
-        scope.send(path, value, get_config())
+        config = get_config()
+        _scope().send(path, value, namespace_of(config), attempt_of(config))
 
     async def asend(self, path: str, value: Any) -> None:
         """The same as `send`, async: it does not hold up the event loop where a saver or a host has to answer."""
-        scope = current_send_scope.get()
-        if scope is None:
-            raise RuntimeError(_NONE_HERE)
-        await scope.asend(path, value, get_config())
+        config = get_config()
+        await _scope().asend(path, value, namespace_of(config), attempt_of(config))
 
     def dismiss(self, path: str) -> None:
         """Let an actor take no more messages, from when this activation has ended. What it has not read is dropped.
 
         Raises:
-            SendError: it is no actor.
+            SendError: there is no such actor.
         """
-        scope = current_send_scope.get()
-        if scope is None:
-            raise RuntimeError(_NONE_HERE)
-        scope.dismiss(path, get_config())
+        _scope().dismiss(path, namespace_of(get_config()))
+
+    async def adismiss(self, path: str) -> None:
+        """The same as `dismiss`, async."""
+        await _scope().adismiss(path, namespace_of(get_config()))
+
+
+def _scope() -> SendScope:
+    if (scope := current_send_scope.get()) is None:
+        raise RuntimeError(_NONE_HERE)
+    return scope
 
 
 class _InnerActivation(Activation):

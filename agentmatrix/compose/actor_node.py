@@ -14,7 +14,7 @@ from langgraph.types import Command, Send
 
 from agentmatrix.agent import AgentSpec
 from agentmatrix.agent.agent_spec import Models, Tools
-from agentmatrix.engine.actor_states import ActorState, ActorStates, ActorAnswer
+from agentmatrix.engine.actor_states import ActorAnswer, ActorState, ActorStates
 from agentmatrix.engine.channels import RUN, dismissal, dismissed_by
 from agentmatrix.errors import SendError
 from agentmatrix.pregel.compiled_graph import TASKS, Graph, Mapper, answer_mappers

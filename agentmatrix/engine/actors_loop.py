@@ -6,6 +6,7 @@ checkpoint has the whole staff, and each run reads all of it once.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from agentmatrix.engine.actor_states import ActorStates
 from agentmatrix.engine.channels import HELD, dismissal
 from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.listener import ListeningLoop
-from agentmatrix.engine.step import OpenStep, check_target
+from agentmatrix.engine.step import OpenStep
 from agentmatrix.errors import SendError
 from agentmatrix.pregel.execution import (
     CONF,
@@ -34,7 +35,7 @@ from agentmatrix.pregel.execution import (
     with_configurable,
 )
 from agentmatrix.scheduling.actor_rules import ActorRules
-from agentmatrix.scheduling.actors import Actor, split_path
+from agentmatrix.scheduling.actors import Actor, address_of, split_path
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
 __all__ = ["LARGEST_MESSAGE", "ActorsLoop", "staff_config", "staff_in"]
@@ -188,10 +189,28 @@ class ActorsLoop(ListeningLoop):
             SendError: it does not.
             BoundError: it would hire one too many.
         """
+        topology = self.schedule.topology
+        if not self.takes(path):
+            names = [*topology.nodes, *(f"{name}/<key>" for name in topology.actors)]
+            close = difflib.get_close_matches(path, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
+            raise SendError(f"no node and no actor has the path {path!r}, in this graph and those around it ({hint})")
         with self.lock:
-            activation = self._activation_of(task)
-            check_target(self.schedule.topology, activation.node, path)
-            self._check_message(activation, path, value)
+            self._check_message(self._activation_of(task), path, value)
+
+    def check_dismissal(self, path: str) -> None:
+        """Whether there is an actor to dismiss.
+
+        Raises:
+            SendError: there is none.
+        """
+        if not self.schedule.topology.is_actor(path):
+            raise SendError(f"{path!r} is no actor and cannot be dismissed: name one, as in 'staff/ann'")
+        with self.lock:
+            rules = self.open_step.scheduler.rules if self.open_step is not None else None
+            known = rules.staff.get(address_of(path)) if isinstance(rules, ActorRules) else None
+        if known is None:
+            raise SendError(f"{path!r} was not hired and cannot be dismissed: see graph.actors(config) for who was")
 
     def _activation_of(self, task: Task) -> ScheduledActivation:
         step = self.open_step

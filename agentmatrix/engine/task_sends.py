@@ -10,15 +10,13 @@ import asyncio
 import concurrent.futures
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.types import Send
 
 from agentmatrix.engine.actors_loop import ActorsLoop
 from agentmatrix.engine.channels import dismissal
-from agentmatrix.errors import SendError
 from agentmatrix.live.send_scope import SendScope
 from agentmatrix.pregel.execution import TASKS, Task
-from agentmatrix.pregel.task_config import attempt_of, namespace_of
+from agentmatrix.pregel.task_config import namespace_of
 
 __all__ = ["TaskSends"]
 
@@ -37,38 +35,43 @@ class TaskSends:
         # By namespace of a task inside: which of its attempts it is, and how often that has sent.
         self._counts: dict[str, tuple[int, int]] = {}
 
-    def send(self, path: str, value: Any, config: RunnableConfig) -> None:
-        """See `SendScope`. What was sent by a graph inside the node is in the saver when this returns."""
+    def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
+        """See `SendScope`. What was sent by a graph inside the node is in the saver when this returns, but on the
+        thread of an event loop, which cannot wait."""
         if not self.loop.takes(path) and self.outer is not None:
-            self.outer.send(path, value, config)
-        elif (saved := self._send(path, value, config)) is not None and isinstance(saved, concurrent.futures.Future):
+            self.outer.send(path, value, namespace, attempt)
+        elif isinstance(saved := self._send(path, value, namespace, attempt), concurrent.futures.Future):
             saved.result()
 
-    async def asend(self, path: str, value: Any, config: RunnableConfig) -> None:
+    async def asend(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """The same as `send`, async."""
         if not self.loop.takes(path) and self.outer is not None:
-            await self.outer.asend(path, value, config)
-        elif (saved := self._send(path, value, config)) is not None:
+            await self.outer.asend(path, value, namespace, attempt)
+        elif (saved := self._send(path, value, namespace, attempt)) is not None:
             await (asyncio.wrap_future(saved) if isinstance(saved, concurrent.futures.Future) else saved)
 
-    def _send(self, path: str, value: Any, config: RunnableConfig) -> Any:
+    def _send(self, path: str, value: Any, namespace: str, attempt: int) -> Any:
         self.loop.check_send(self.task, path, value)
-        namespace = namespace_of(config)
         if namespace == namespace_of(self.task.config):
             self.task.writes.append((TASKS, Send(path, value)))
             return None
         # The graph inside goes on from its own checkpoint, and does not send again what it has sent.
-        attempt = attempt_of(config)
         before, count = self._counts.get(namespace, (attempt, 0))
         place = count if before == attempt else 0
         self._counts[namespace] = attempt, place + 1
         return self.loop.hold(self.task, namespace, place, path, value)
 
-    def dismiss(self, path: str, config: RunnableConfig) -> None:
+    def dismiss(self, path: str, namespace: str) -> None:
         """See `SendScope`."""
         if not self.loop.takes(path) and self.outer is not None:
-            self.outer.dismiss(path, config)
-            return
-        if not self.loop.schedule.topology.is_actor(path):
-            raise SendError(f"{path!r} is no actor and cannot be dismissed: name one, as in 'staff/ann'")
-        self.task.writes.append(dismissal(path))
+            self.outer.dismiss(path, namespace)
+        else:
+            self.loop.check_dismissal(path)
+            self.task.writes.append(dismissal(path))
+
+    async def adismiss(self, path: str, namespace: str) -> None:
+        """The same as `dismiss`, async."""
+        if not self.loop.takes(path) and self.outer is not None:
+            await self.outer.adismiss(path, namespace)
+        else:
+            self.dismiss(path, namespace)

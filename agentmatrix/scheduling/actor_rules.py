@@ -12,7 +12,7 @@ from agentmatrix.scheduling.group_rules import ReplayPhase
 from agentmatrix.scheduling.log import ActivationLog, Rebase
 from agentmatrix.scheduling.loop_rules import LoopRules
 from agentmatrix.scheduling.loop_state import LastActivation
-from agentmatrix.scheduling.mailboxes import Mailboxes, ActorMessage
+from agentmatrix.scheduling.mailboxes import ActorMessage, Mailboxes
 from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, Numbers

@@ -174,7 +174,7 @@ class LoopRules(LoopState):
             batch.left += 1
             self._begin(activation)
         if batch.left and not is_lost:
-            self._batches[sender.key, found[0][1].node] = batch
+            self._batches[sender.sender_key, found[0][1].node] = batch
 
     def _pasts_of(self, node: str) -> list[LastActivation]:
         if node in self.topology.concurrent:

@@ -184,7 +184,7 @@ class Topology:
 
     def takes(self, name: str) -> bool:
         """Whether a `Send` may name this: a node or an actor."""
-        return name in self.follow or self.is_actor(name)
+        return (name in self.follow and name != self.start and name not in self.actors) or self.is_actor(name)
 
     def is_actor(self, path: str) -> bool:
         """Whether a path is one of an actor."""
