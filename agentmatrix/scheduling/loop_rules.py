@@ -397,10 +397,8 @@ class LoopRules(LoopState):
 
     def _begin(self, activation: ScheduledActivation) -> None:
         super()._begin(activation)
-        # What idle() has started by itself is no new work: it fires again when that has led to something else.
-        self._has_worked = (
-            self._has_worked or not activation.items or not activation.items.keys() <= self.topology.idles
-        )
+        # What idle() has started is no new work: it fires again when that has led to something else.
+        self._has_worked = self._has_worked or self.topology.idles.isdisjoint(activation.items)
 
     def is_idle_due(self) -> bool:
         if not self.topology.idles or self.phase is not ReplayPhase.DECIDING or not self._has_worked:
