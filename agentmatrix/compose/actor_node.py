@@ -60,8 +60,8 @@ def plain_of(name: str, make: Callable[[str, Any], Any] | None) -> Callable[[str
         if made is None or isinstance(made, Mapping):
             return None if made is None else {"state": dict(made)}
         raise SendError(
-            f"{name + '/' + key!r} was not hired: make({key!r}, ...) has returned a {type(made).__name__}, return an "
-            "AgentSpec, a dict of the actor's state, or None to refuse"
+            f"{name + '/' + key!r} was not hired: make({key!r}, ...) has returned a value of type {type(made).__name__}: return "
+            "an AgentSpec, a dict of the actor's state, or None to refuse"
         )
 
     return plain
@@ -98,7 +98,7 @@ def message_writes(path: str, keys: Iterable[str], value: Any, sender: str) -> l
         if isinstance(value, Sequence) and all(isinstance(message, BaseMessage) for message in value):
             return [("messages", list(value))]
     wanted = "a text, a message, several, or a dict" if "messages" in keys else "a dict"
-    raise SendError(f"the message for {path!r} is a {type(value).__name__}: send {wanted} of its state")
+    raise SendError(f"the message for {path!r} is of type {type(value).__name__}: send {wanted} of its state")
 
 
 class ActorNode:

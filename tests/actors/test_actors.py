@@ -56,9 +56,7 @@ async def test_messages_are_read_in_order_and_one_at_a_time(place: Callable[...,
         assert key not in at_work
         at_work.append(key)
         try:
-            return Command(
-                update={"heard": [state["word"]]}, goto=Send("office", {"log": [f"{key} {state['word']}"]})
-            )
+            return Command(update={"heard": [state["word"]]}, goto=Send("office", {"log": [f"{key} {state['word']}"]}))
         finally:
             at_work.remove(key)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-import signal as signals
 import os
+import signal as signals
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
