@@ -60,7 +60,7 @@ def plain_of(name: str, make: Callable[[str, Any], Any] | None) -> Callable[[str
         if made is None or isinstance(made, Mapping):
             return None if made is None else {"state": dict(made)}
         raise SendError(
-            f"{name + '/' + key!r} was not hired: make({key!r}, ...) has returned a value of type {type(made).__name__}: return "
+            f"{name + '/' + key!r} was not hired: make({key!r}, ...) returned the type {type(made).__name__}: return "
             "an AgentSpec, a dict of the actor's state, or None to refuse"
         )
 

@@ -71,7 +71,7 @@ ANN = ("staff/ann", {"word": "a"})
         (
             ("staff/bob", {}),
             {"make": lambda k, m: 7 if k == "bob" else {}},
-            "make('bob', ...) has returned a value of type int",
+            "make('bob', ...) returned the type int",
         ),
         (("staff/bob", {"wrod": 1}), {}, "the message for 'staff/bob' has the key 'wrod', which its state has not got"),
         (("staff/bob", "hello"), {}, "SendError: the message for 'staff/bob' is of type str: send a dict of its state"),

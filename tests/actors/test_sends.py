@@ -1,4 +1,4 @@
-"""Whoever works inside a graph sends to its nodes and actors, and to those of the graphs around it, wherever it runs."""
+"""Whoever works inside a graph sends to its nodes and actors, and to those of the graphs around it."""
 
 from __future__ import annotations
 
