@@ -10,16 +10,16 @@ from langgraph.types import StateUpdate
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
 from agentmatrix.compose.cache_identity import identity_of
+from agentmatrix.compose.nested_graph import write_only_what_is_written
 from agentmatrix.engine.channels import RUN, RunChannel, Schedule
 from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of, reopened
 from agentmatrix.explanation import Explanation
-from agentmatrix.pregel.compiled_graph import branch_channel, remove_edges, set_node_runnable
+from agentmatrix.pregel.compiled_graph import branch_channel, remove_edges
 from agentmatrix.pregel.execution import saver_and_config, set_cache_identity, thread_of
-from agentmatrix.pregel.runnables import wrap_runnable
+from agentmatrix.pregel.state_graph import plain_keys_of
 from agentmatrix.pregel.untraced import untraced_node
-from agentmatrix.pregel.written_keys import observed, only_written, with_written_keys
 from agentmatrix.scheduling.explain import explain
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
@@ -96,8 +96,9 @@ def schedule(
     for name, node in graph.nodes.items():
         if (node.cache_policy or graph.cache_policy) is not None and (identity := identity_of(node.bound)) is not None:
             set_cache_identity(graph, name, identity)
+    plain_keys = plain_keys_of(builder)
     for name, inner in builder.graphs.items():
-        _write_only_what_is_written(graph, name, inner)
+        write_only_what_is_written(graph, name, inner, plain_keys, topology)
     remove_edges(graph, builder.drawn_only)
     joins = {
         name: node for node in topology.nodes for name in graph.nodes[node].triggers if name != branch_channel(node)
@@ -108,23 +109,6 @@ def schedule(
     graph.channels = {**graph.channels, RUN: channel}
     graph.signals = frozenset() if topology.deaf else topology.signals
     return graph
-
-
-def _write_only_what_is_written(graph: ScheduledGraph, name: str, inner: Any) -> None:
-    """A graph in a node returns its whole state; what it was handed and has left alone is no write of the node's."""
-    node, reporting = graph.nodes[name], observed(inner)
-    if reporting is None or node.bound is not inner:
-        return
-
-    def call(state: Any, config: RunnableConfig) -> Any:
-        said: list[frozenset[str]] = []
-        return only_written(reporting.invoke(state, with_written_keys(config, said)), said)
-
-    async def acall(state: Any, config: RunnableConfig) -> Any:
-        said: list[frozenset[str]] = []
-        return only_written(await reporting.ainvoke(state, with_written_keys(config, said)), said)
-
-    set_node_runnable(graph, name, wrap_runnable(inner, call, acall, name=name))
 
 
 def _explained(graph: ScheduledGraph, saved: Any, saver: Any, snapshot: Any) -> Explanation:

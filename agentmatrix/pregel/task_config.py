@@ -53,6 +53,7 @@ __all__ = [
     "task_id_of",
     "task_namespace",
     "updates_of",
+    "was_sent",
     "writes_of",
 ]
 
@@ -203,6 +204,11 @@ def _is_call(config: RunnableConfig) -> bool:
     """Whether the task of `config` is a `@task` that another task has called, and not a node's."""
     path = _path(config)
     return len(path) > 1 and path[0] == PUSH and isinstance(path[1], tuple)
+
+
+def was_sent(config: RunnableConfig) -> bool:
+    """Whether the task of `config` has the value of a `Send` for its input, and not the state."""
+    return _path(config)[:1] == (PUSH,)
 
 
 def is_update(config: RunnableConfig) -> bool:

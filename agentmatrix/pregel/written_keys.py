@@ -91,8 +91,8 @@ def with_written_keys(config: RunnableConfig, into: list[frozenset[str]]) -> Run
     return {**config, CONF: {**config.get(CONF, {}), WRITTEN_KEYS: into}}
 
 
-def only_written(result: Any, said: list[frozenset[str]]) -> Any:
-    """Of what a graph has returned, the keys that it has written; all of it where it has not said which."""
+def only_written(result: Any, said: list[frozenset[str]], besides: frozenset[str] = frozenset()) -> Any:
+    """Of what a graph has returned, the keys that it has written, and some besides; all where it has not said which."""
     if not said or not isinstance(result, Mapping):
         return result
-    return {key: value for key, value in result.items() if key in said[-1]}
+    return {key: value for key, value in result.items() if key in said[-1] or key in besides}
