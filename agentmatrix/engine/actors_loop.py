@@ -24,6 +24,7 @@ from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.errors import SendError
+from agentmatrix.live.send_scope import SendScope, current_send_scope
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
@@ -34,6 +35,7 @@ from agentmatrix.pregel.execution import (
     empty_checkpoint,
     with_configurable,
 )
+from agentmatrix.pregel.task_config import attempt_of, namespace_of
 from agentmatrix.scheduling.actor_rules import ActorRules
 from agentmatrix.scheduling.actors import Actor, address_of, split_path
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
@@ -261,7 +263,19 @@ class ActorsLoop(ListeningLoop):
         # Whoever begins anew takes back what an attempt that was broken off has sent.
         held[sender] = [*(held.get(sender, ()) if place else ()), Send(path, value)]
 
+    def _forward(self, task: Task) -> None:
+        """Hand Sends that no node of this graph takes to the graphs around."""
+        outer: SendScope | None = getattr(current_send_scope.get(), "outer", None)
+        if outer is None:
+            return
+        for channel, value in list(task.writes):
+            sends = channel == TASKS and isinstance(value, Send)
+            if sends and not self.takes(value.node) and outer.takes(value.node):
+                outer.send(value.node, value.arg, namespace_of(task.config), attempt_of(task.config))
+                task.writes.remove((channel, value))
+
     def accept(self, task: Task) -> None:
+        self._forward(task)
         held = self._held.pop(task.id, None)
         if held:
             task.writes.extend((TASKS, send) for sends in held.values() for send in sends)

@@ -35,6 +35,10 @@ class TaskSends:
         # By namespace of a task inside: which of its attempts it is, and how often that has sent.
         self._counts: dict[str, tuple[int, int]] = {}
 
+    def takes(self, path: str) -> bool:
+        """See `SendScope`."""
+        return self.loop.takes(path) or (self.outer is not None and self.outer.takes(path))
+
     def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """See `SendScope`. What was sent by a graph inside the node is in the saver when this returns, but on the
         thread of an event loop, which cannot wait."""

@@ -11,6 +11,9 @@ __all__ = ["SendScope", "current_send_scope"]
 class SendScope(Protocol):
     """What a node, and all that runs in it, sends through."""
 
+    def takes(self, path: str) -> bool:
+        """Whether a node or an actor of this graph, or of one around it, has that path."""
+
     def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """Send to a node or an actor. It starts when the node of this scope has ended.
 

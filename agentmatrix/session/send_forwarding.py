@@ -35,6 +35,11 @@ class LentSends:
         if not f"{namespace}|".startswith(f"{self._namespace}|"):
             raise ProtocolError(f"the host sends in the name of {namespace!r}, which is not below {self._namespace!r}")
 
+    def takes(self, path: str) -> bool:
+        """See `SendScope`."""
+        self._check(path, self._namespace)
+        return self._scope.takes(path)
+
     def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """See `SendScope`."""
         self._check(path, namespace, attempt)
@@ -65,6 +70,10 @@ class SendsProxy:
 
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
+
+    def takes(self, path: str) -> bool:
+        """See `SendScope`."""
+        return bool(self._rpc.request(_TARGET, "takes", path))
 
     def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """See `SendScope`."""

@@ -39,7 +39,7 @@ def office(*agents: tuple[str, Any], saver: Any = None, **options: Any) -> Any:
     graph.add_node("office", lambda state: {"log": [f"noted {state['log'][-1]}"]})
     graph.add_actors("staff", remembers, state=Memory, destinations=("office",))
     for name, agent in agents:
-        graph.add_node(name, agent, destinations=("office",))
+        graph.add_node(name, agent, destinations=("office", "staff"))
         graph.add_edge(START, name)
     return graph.compile(checkpointer=saver)
 
@@ -81,6 +81,25 @@ async def test_from_the_node_itself_and_by_a_command(verbs: Verbs) -> None:
         "staff/bob": ["staff/bob had it from commands"],
         "staff/ann": ["staff/ann had it from sends"],
     }
+
+
+@pytest.mark.parametrize("kind", [Dag, CyclicGraph])
+async def test_by_a_command_of_a_graph_inside_a_node(place: Callable[..., Any], verbs: Verbs, kind: Any) -> None:
+    def commands(state: State) -> Any:
+        return Command(update={"log": ["told"]}, goto=[Send("office", {"log": ["a"]}), Send("staff/bob", None)])
+
+    graph = office(("agent", place(inner(commands, kind))), saver=InMemorySaver())
+    assert (await verbs.call(graph, "invoke", {"log": []}, THREAD))["log"] == ["told", "noted a"]
+    assert list(graph.actors(THREAD)) == ["staff/bob"]
+
+
+async def test_by_a_command_for_the_graph_around(place: Callable[..., Any], verbs: Verbs) -> None:
+    def commands(state: State) -> Any:
+        return Command(graph=Command.PARENT, goto=[Send("office", {"log": ["a"]}), Send("staff/bob", None)])
+
+    graph = office(("agent", place(inner(commands))), saver=InMemorySaver())
+    assert (await verbs.call(graph, "invoke", {"log": []}, THREAD))["log"] == ["noted a"]
+    assert list(graph.actors(THREAD)) == ["staff/bob"]
 
 
 async def test_from_a_member_of_a_group(place: Callable[..., Any], verbs: Verbs) -> None:

@@ -11,7 +11,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["security.md", "supersteps.md", "triggers.md"])
+@pytest.mark.parametrize("page", ["actors.md", "security.md", "supersteps.md", "triggers.md"])
 def test_the_examples_of_a_page_run_in_order(page: str) -> None:
     names: dict[str, Any] = {"__name__": page}
     examples = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
