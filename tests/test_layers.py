@@ -19,6 +19,7 @@ LAYERS = {
     "explanation": 0,
     "interrupts": 0,
     "cancel_scope": 0,
+    "event_loop": 0,
     "pregel": 0,
     "display": 1,
     "stream_modes": 1,

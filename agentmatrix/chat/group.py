@@ -39,6 +39,7 @@ from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.builder import check_name, did_you_mean, name_of
+from agentmatrix.compose.scheduled_graph import put_on_engine
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.compiled_graph import (
     Graph,
@@ -50,6 +51,8 @@ from agentmatrix.pregel.compiled_graph import (
     write_channel,
 )
 from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
+from agentmatrix.scheduling.superstep_rules import SuperstepRules
+from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup"]
 
@@ -244,6 +247,7 @@ class ChatGroup:
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
+        put_on_engine(graph, builder.channels, _topology(tuple(members)), SuperstepRules, barriers=True)
         return graph
 
     def _builder(self, hints: dict[str, Any]) -> AnyBuilder:
@@ -309,6 +313,13 @@ class ChatGroup:
         for name, member in members.items():
             builder.add_node(name, nodes.parallel.member_node(member), input_schema=schema)
             builder.add_edge(name, NEXT_TURN)
+
+
+def _topology(members: tuple[str, ...]) -> Topology:
+    """The shape of a group: a command of `next_turn` leads to whoever speaks, and each of these leads back to it."""
+    nodes = (NEXT_TURN, TOGETHER, *members)
+    edges = dict.fromkeys((START, *members), (NEXT_TURN,))
+    return Topology(START, nodes, edges, choices=dict.fromkeys(nodes, nodes), deaf=True)
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:

@@ -11,17 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_CHECKPOINT_NS,
     MISSING,
-    achannels_from_checkpoint,
-    channels_from_checkpoint,
-    create_checkpoint,
-    delta_channels_of,
-    empty_checkpoint,
     newer_versions,
     with_configurable,
 )
@@ -56,6 +53,7 @@ class ActorState:
         answer: what it has answered last.
         saved: the checkpoint that has all this; None before the first.
         config: names that checkpoint.
+        kept: the channels as that checkpoint has them.
     """
 
     channels: Channels
@@ -63,6 +61,7 @@ class ActorState:
     answer: ActorAnswer | None = None
     saved: Any = None
     config: RunnableConfig = field(default_factory=lambda: RunnableConfig())
+    kept: Channels = field(default_factory=dict)
 
     def values(self) -> dict[str, Any]:
         """By key, what it holds."""
@@ -77,7 +76,7 @@ class ActorState:
         for key, found in values.items():
             channels[key] = channels[key].copy()
             channels[key].update(found)
-        return ActorState(channels, self.count, self.answer, self.saved, self.config)
+        return ActorState(channels, self.count, self.answer, self.saved, self.config, self.kept)
 
 
 class ActorStates:
@@ -117,8 +116,7 @@ class ActorStates:
             return known
         if (found := self._saver.get_tuple(self._config_of(address))) is None:
             return None
-        channels, _ = channels_from_checkpoint(self._specs, found.checkpoint, saver=self._saver, config=found.config)
-        return self._keep(address, self._loaded(found, dict(channels)))
+        return self._loaded(address, found)
 
     async def aload(self, address: str, *, is_new: bool) -> ActorState | None:
         """The same as `load`, async."""
@@ -126,17 +124,15 @@ class ActorStates:
             return known
         if (found := await self._saver.aget_tuple(self._config_of(address))) is None:
             return None
-        channels, _ = await achannels_from_checkpoint(
-            self._specs, found.checkpoint, saver=self._saver, config=found.config
-        )
-        return self._keep(address, self._loaded(found, dict(channels)))
+        return self._loaded(address, found)
 
-    def _loaded(self, found: Any, channels: dict[str, Any]) -> ActorState:
-        said = found.checkpoint["channel_values"].get(_ANSWER)
+    def _loaded(self, address: str, found: CheckpointTuple) -> ActorState:
+        values = found.checkpoint["channel_values"]
+        channels = {key: spec.from_checkpoint(values.get(key, MISSING)) for key, spec in self._specs.items()}
+        said = values.get(_ANSWER)
         answer = ActorAnswer(said["message"], said["commands"]) if said else None
-        return ActorState(channels, found.metadata.get("step", 0), answer, found.checkpoint, found.config)
-
-    def _keep(self, address: str, state: ActorState) -> ActorState:
+        count = found.metadata.get("step", 0)
+        state = ActorState(channels, count, answer, found.checkpoint, found.config, channels)
         self._known[address] = state
         return state
 
@@ -176,18 +172,21 @@ class ActorStates:
         before = state.saved or empty_checkpoint()
         versions = dict(before["channel_versions"])
         following = self._saver.get_next_version(max(versions.values(), default=None), None)
-        versions.update(dict.fromkeys((*state.channels, _ANSWER), following))
-        checkpoint = create_checkpoint(
-            {**before, "channel_versions": versions},
-            state.channels,
-            state.count,
-            channels_to_snapshot=delta_channels_of(state.channels),
-        )
+        changed = (key for key, channel in state.channels.items() if channel is not state.kept.get(key))
+        versions.update(dict.fromkeys((*changed, _ANSWER), following))
+        # In full: LangGraph would keep differences of some channels, in writes that nobody makes here.
+        values = {key: _plain(channel) for key, channel in state.channels.items() if channel.is_available()}
         if state.answer is not None:
-            checkpoint["channel_values"][_ANSWER] = state.answer._asdict()
+            values[_ANSWER] = state.answer._asdict()
+        kept = {key: value for key, value in values.items() if value is not MISSING}
+        checkpoint: Any = {**empty_checkpoint(), "channel_values": kept, "channel_versions": versions}
         config = self._config_of(address)
         if (id := state.config.get(CONF, {}).get(CONFIG_KEY_CHECKPOINT_ID)) is not None:
             config = with_configurable(config, {CONFIG_KEY_CHECKPOINT_ID: id})
-        state.saved = checkpoint
+        state.saved, state.kept = checkpoint, state.channels
         new = newer_versions(before["channel_versions"], checkpoint["channel_versions"])
         return config, checkpoint, {"source": "loop", "step": state.count, "parents": {}}, new
+
+
+def _plain(channel: Any) -> Any:
+    return channel.get() if isinstance(channel, DeltaChannel) else channel.checkpoint()

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Send
 
@@ -31,8 +31,6 @@ from agentmatrix.pregel.execution import (
     CONFIG_KEY_CHECKPOINT_NS,
     TASKS,
     Task,
-    create_checkpoint,
-    empty_checkpoint,
     with_configurable,
 )
 from agentmatrix.pregel.task_config import attempt_of, namespace_of
@@ -138,8 +136,8 @@ class ActorsLoop(ListeningLoop):
         for name, found in by_name.items():
             version = self.checkpointer_get_next_version(self._staff_versions.get(name), None)
             self._staff_versions[name] = version
-            checkpoint = create_checkpoint({**empty_checkpoint(), "channel_versions": {_STAFF: version}}, {}, 0)
-            checkpoint["channel_values"][_STAFF] = found
+            said = {"channel_values": {_STAFF: found}, "channel_versions": {_STAFF: version}}
+            checkpoint = {**empty_checkpoint(), **said}
             metadata = {"source": "loop", "step": 0, "parents": {}}
             yield self._staff_config(name), checkpoint, metadata, {_STAFF: version}
 

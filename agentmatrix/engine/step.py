@@ -23,7 +23,7 @@ from agentmatrix.scheduling.rules import NodeResult
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["OpenStep", "check_target", "result_of"]
+__all__ = ["OpenStep", "result_of"]
 
 Holds = Callable[[ScheduledActivation], bool]
 
@@ -75,7 +75,7 @@ class OpenStep:
                 return None
             self.finished[task.id] = activation.node
             record = next((value for channel, value in status.output if is_record(channel, value)), None)
-            return self._result(activation, task.name, status.output, recorded=True), record
+            return result_of(self.schedule, activation.node, task.name, status.output, recorded=True), record
 
         unfinished = self.scheduler.replay(saved)
         self.activations = {activation.task_id: activation for activation in unfinished}
@@ -95,6 +95,8 @@ class OpenStep:
 
     def start_ready(self, holds: Holds | None) -> list[Task]:
         """The tasks of the activations that have become ready and are not held back."""
+        if not self.scheduler.rules.ready:
+            return []
         ready = self.scheduler.take_ready()
         if holds is not None:
             self.held += [activation for activation in ready if holds(activation)]
@@ -120,21 +122,17 @@ class OpenStep:
             self._calls[task.id] = activation
         return task
 
-    def finish(self, task: Task, writes: Iterable[Write]) -> None:
-        """What a task has written counts from here on.
+    def finish(self, task: Task, writes: Iterable[Write]) -> Record | None:
+        """What a task has written counts from here on. Returns what was decided because of it, to be saved with it.
 
         Raises:
             InvalidUpdateError: it cannot; nothing has changed.
         """
         activation = self.activations[task.id]
-        self.scheduler.finish(activation, self._result(activation, task.name, writes))
+        record = self.scheduler.finish(activation, result_of(self.schedule, activation.node, task.name, writes))
         self.finished[task.id] = activation.node
         del self.activations[task.id]
-
-    def _result(
-        self, activation: ScheduledActivation, name: str, writes: Iterable[Write], *, recorded: bool = False
-    ) -> NodeResult:
-        return result_of(self.schedule, activation.node, name, writes, recorded=recorded)
+        return record
 
     def cancel(self, activations: Iterable[ScheduledActivation]) -> list[str]:
         """These activations are given up. Returns the ids of their tasks."""
@@ -162,9 +160,10 @@ def result_of(
     Raises:
         InvalidUpdateError: it leads to a name that no node has.
     """
-    keys, joins = schedule.keys.all, schedule.joins
+    keys, joins, known = schedule.keys.all, schedule.joins, schedule.targets
     state: list[Write] = []
     targets: dict[str, None] = {}
+    unknown: list[str] = []
     sends: list[Send] = []
     arrived: list[tuple[str, str]] = []
     ends = False
@@ -174,34 +173,31 @@ def result_of(
             state.append((channel, value))
         elif channel == TASKS:
             sends.append(value)
+            if not schedule.topology.takes(value.node):
+                unknown.append(value.node)
+        elif channel in known:
+            targets[known[channel]] = None
         elif (target := branch_target(channel)) is not None:
             targets[target] = None
+            unknown.append(target)
         elif channel in joins:
             arrived.append((channel, joins[channel]))
         elif channel == RUN:
             ends = ends or value == REACHED_END
             if (path := dismissed_by(channel, value)) is not None:
                 dismisses.append(path)
-    if not recorded:
-        for target in (*targets, *(send.node for send in sends)):
-            check_target(schedule.topology, node, target)
+    if unknown and not recorded:
+        raise _unknown_target(schedule.topology, node, unknown[0])
     return NodeResult(
         state, tuple(targets), sends, arrived, delivers=name == node, ends=ends, dismisses=tuple(dismisses)
     )
 
 
-def check_target(topology: Topology, node: str, target: str) -> None:
-    """Whether there is a node or an actor of that name.
-
-    Raises:
-        InvalidUpdateError: there is none.
-    """
-    name, key = split_path(target)
-    if target in topology.nodes or (key and name in topology.actors):
-        return
+def _unknown_target(topology: Topology, node: str, target: str) -> InvalidUpdateError:
+    name, _ = split_path(target)
     if name in topology.actors:
-        raise InvalidUpdateError(
+        return InvalidUpdateError(
             f"the node {node!r} leads to {target!r}, which stands for many agents: Send to {name + '/<key>'!r}"
         )
     known = ", ".join((*topology.nodes, *(f"{name}/<key>" for name in topology.actors)))
-    raise InvalidUpdateError(f"the node {node!r} leads to {target!r}, which no node is (there are: {known})")
+    return InvalidUpdateError(f"the node {node!r} leads to {target!r}, which no node is (there are: {known})")

@@ -30,19 +30,14 @@ from langgraph._internal._constants import (
     TASKS,
 )
 from langgraph._internal._runnable import RunnableCallable
-from langgraph.channels import DeltaChannel, LastValue
+from langgraph.channels import LastValue
 from langgraph.pregel._algo import (
     apply_writes,
     prepare_next_tasks,
     prepare_node_error_handler_task,
     prepare_single_task,
 )
-from langgraph.pregel._checkpoint import (
-    achannels_from_checkpoint,
-    channels_from_checkpoint,
-    create_checkpoint,
-    empty_checkpoint,
-)
+from langgraph.pregel._checkpoint import channels_from_checkpoint
 from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 from langgraph.pregel._runner import PregelRunner
@@ -75,19 +70,14 @@ __all__ = [
     "PregelRunner",
     "SyncPregelLoop",
     "Task",
-    "achannels_from_checkpoint",
     "apply_input_writes",
     "apply_writes",
     "channels_from_checkpoint",
-    "create_checkpoint",
-    "delta_channels_of",
-    "empty_checkpoint",
     "is_default_key",
     "is_triggered",
     "map_debug_checkpoint",
     "map_debug_tasks",
     "newer_versions",
-    "nodes_by_trigger",
     "null_version",
     "output_values",
     "prepare_next_tasks",
@@ -130,11 +120,6 @@ def with_configurable(config: RunnableConfig, values: Mapping[str, Any]) -> Runn
 def null_version(checkpoint: Mapping[str, Any]) -> Any:
     """The version that comes before those of a checkpoint's channels; None where it has none."""
     return next((type(version)() for version in checkpoint["channel_versions"].values()), None)
-
-
-def delta_channels_of(channels: Mapping[str, Any]) -> set[str]:
-    """The channels of which LangGraph keeps differences, where it is told no better."""
-    return {name for name, channel in channels.items() if isinstance(channel, DeltaChannel) and channel.is_available()}
 
 
 def newer_versions(before: Mapping[str, Any], versions: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,12 +210,6 @@ def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_versio
     writes = [write[1:] for write in pending if write[0] == NULL_TASK_ID and write[1] not in CONTROL_WRITES]
     if writes:
         apply_writes(checkpoint, channels, [_InputWrites((), INPUT, writes, ())], next_version, {})
-
-
-def nodes_by_trigger(graph: Any) -> Mapping[str, Any]:
-    """By channel, the nodes that a write to it starts."""
-    found: Mapping[str, Any] = graph.trigger_to_nodes
-    return found
 
 
 def saver_and_config(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig]:

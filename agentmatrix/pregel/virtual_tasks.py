@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -104,8 +105,7 @@ class LoopHandle:
     def pending_writes(self) -> list[tuple[str, str, Any]]:
         """What finished tasks of the step have written: node, channel and value."""
         nodes = {id: task.name for id, task in self.loop.tasks.items()}
-        writes = self.loop.checkpoint_pending_writes
-        return [(nodes[id], channel, value) for id, channel, value in writes if id in nodes]
+        return [(nodes[id], channel, value) for id, channel, value in self._pending() if id in nodes]
 
     @property
     def other_tasks(self) -> set[str]:
@@ -116,7 +116,12 @@ class LoopHandle:
     @property
     def saved(self) -> list[Any]:
         """What this task saved before the run was killed, or failed."""
-        return [value for _, channel, value in self.loop.checkpoint_pending_writes if channel == SAVED]
+        return [value for _, channel, value in self._pending() if channel == SAVED]
+
+    def _pending(self) -> list[tuple[str, str, Any]]:
+        # Our own loop takes the list away, under its lock, while it adds to it.
+        with getattr(self.loop, "lock", None) or nullcontext():
+            return list(self.loop.checkpoint_pending_writes)
 
     def save(self, id: str, values: Sequence[Any]) -> None:
         """Save values beside the checkpoint, as results of finished tasks are saved, until the task is over.

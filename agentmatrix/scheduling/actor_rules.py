@@ -67,11 +67,11 @@ class ActorRules(LoopRules):
         self._recorded_messages = {choice["messages"]: choice for choice in choices if "messages" in choice}
         super().remember(choice for choice in choices if "messages" not in choice)
 
-    def _decide_all(self) -> None:
+    def _decide_all(self, looks: Iterable[str]) -> None:
         self._recorded_messages = {}
         self._told.clear()
         self._called.update(dict.fromkeys(self.mailboxes.addresses()))
-        super()._decide_all()
+        super()._decide_all(looks)
 
     def _is_actor(self, path: str) -> bool:
         return split_path(path)[0] in self.topology.actors

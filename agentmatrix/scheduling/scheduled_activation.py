@@ -56,7 +56,7 @@ class ScheduledActivation:
     node: str
     ancestors: int = 0
     depth: int = 0
-    order: Order = ()
+    order: Order = field(kw_only=True)
     name: str = ""
     number: int = 1
     send: Send | None = None
@@ -69,10 +69,6 @@ class ScheduledActivation:
     after: tuple[str, ...] = ()
     task_id: str = ""
     message: Any = None
-
-    def __post_init__(self) -> None:
-        if not self.order:
-            self.order = (0, self.node)
 
     @property
     def key(self) -> str:
@@ -105,8 +101,8 @@ class ScheduledActivation:
             send.node,
             ancestors,
             self.depth + 1,
-            (1, self.order if _depth(self.order) < _DEEPEST else (0, self.sender_key), position),
             f"{self.sender_key}.{position}",
+            order=(1, self.order if _depth(self.order) < _DEEPEST else (0, self.sender_key), position),
             send=send,
             position=position,
             after=(self.node,),
