@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -33,10 +33,12 @@ from agentmatrix.pregel.execution import (
     Task,
     with_configurable,
 )
+from agentmatrix.pregel.pending_sends import sends_known_by
 from agentmatrix.pregel.task_config import attempt_of, namespace_of
 from agentmatrix.scheduling.actor_rules import ActorRules
-from agentmatrix.scheduling.actors import Actor, address_of, split_path
+from agentmatrix.scheduling.actors import Actor, Actors, address_of, split_path
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
+from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["LARGEST_MESSAGE", "ActorsLoop", "staff_config", "staff_in"]
 
@@ -93,7 +95,7 @@ class ActorsLoop(ListeningLoop):
         """The actors of which a checkpointer may know some."""
         if self.checkpointer is None or not self.checkpoint["channel_versions"]:
             return ()
-        return tuple(self.schedule.topology.actors)
+        return tuple(self._topology.actors)
 
     def _know_staff(self, name: str, found: Sequence[Any]) -> None:
         """What a checkpointer has listed of the actors of one name, newest first."""
@@ -180,7 +182,7 @@ class ActorsLoop(ListeningLoop):
 
     def takes(self, path: str) -> bool:
         """Whether a node or an actor of this graph has that path."""
-        return self.schedule.topology.takes(path) or path in self.schedule.topology.actors
+        return self._topology.takes(path) or path in self._topology.actors
 
     def check_send(self, task: Task, path: str, value: Any) -> None:
         """Whether a node or an actor takes what a task sends.
@@ -189,7 +191,7 @@ class ActorsLoop(ListeningLoop):
             SendError: it does not.
             BoundError: it would hire one too many.
         """
-        topology = self.schedule.topology
+        topology = self._topology
         if not self.takes(path):
             names = [*topology.nodes, *(f"{name}/<key>" for name in topology.actors)]
             close = difflib.get_close_matches(path, names, n=1)
@@ -204,7 +206,7 @@ class ActorsLoop(ListeningLoop):
         Raises:
             SendError: there is none.
         """
-        if not self.schedule.topology.is_actor(path):
+        if not self._topology.is_actor(path):
             raise SendError(f"{path!r} is no actor and cannot be dismissed: name one, as in 'staff/ann'")
         with self.lock:
             rules = self.open_step.scheduler.rules if self.open_step is not None else None
@@ -232,7 +234,7 @@ class ActorsLoop(ListeningLoop):
                     f"the message for {path!r} has {len(kept):,} bytes and {LARGEST_MESSAGE:,} are the most: put what "
                     "is large into the store or a file, and send its name"
                 )
-        if isinstance(rules, ActorRules) and split_path(path)[0] in self.schedule.topology.actors:
+        if isinstance(rules, ActorRules) and split_path(path)[0] in self._topology.actors:
             rules.check_message(activation, path, value)
 
     def hold(self, task: Task, sender: str, place: int, path: str, value: Any) -> Any:
@@ -287,6 +289,14 @@ class ActorsLoop(ListeningLoop):
                 self._held[task.id] = held
             raise
 
+    def _first(self, **given: Any) -> set[str] | None:
+        with sends_known_by(self._topology.is_actor):
+            return super()._first(**given)
+
+    def _prepare_tasks_and_emit_checkpoint(self) -> None:
+        with sends_known_by(self._topology.is_actor):
+            super()._prepare_tasks_and_emit_checkpoint()
+
     def _open_step(self) -> None:
         self._held = {}
         records = [value for _, channel, value in self.checkpoint_pending_writes if channel == HELD]
@@ -296,8 +306,12 @@ class ActorsLoop(ListeningLoop):
         super()._open_step()
 
     @property
-    def _actors(self) -> Any:
-        return self.schedule.topology.actors
+    def _topology(self) -> Topology:
+        return self.schedule.topology
+
+    @property
+    def _actors(self) -> Mapping[str, Actors]:
+        return self._topology.actors
 
     # actors that raise
 

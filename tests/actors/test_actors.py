@@ -206,11 +206,12 @@ async def test_what_a_paused_thread_says_of_them(verbs: Verbs) -> None:
     assert graph.actors(THREAD)["staff/you"].values["heard"] == ["1", "2"]
 
 
-async def test_from_outside_by_a_command_and_by_a_router(verbs: Verbs) -> None:
+async def test_from_outside_by_a_command_and_by_a_router(verbs: Verbs, caplog: pytest.LogCaptureFixture) -> None:
     graph = CyclicGraph(State)
     graph.add_actors("staff", hears, state=Memory)
     compiled = graph.compile(checkpointer=InMemorySaver())
     await verbs.call(compiled, "invoke", Command(goto=Send("staff/ann", {"word": "a"})), THREAD)
+    assert not caplog.records
     routed = CyclicGraph(State)
     routed.add_actors("staff", hears, state=Memory)
     routed.add_conditional_edges(START, lambda state: [Send("staff/bob", {"word": "b"})])
