@@ -34,6 +34,7 @@ from agentmatrix.pregel.config_values import set_current_config
 
 __all__ = [
     "attempt_of",
+    "checkpoints_under_way",
     "command_for_node",
     "declared_targets",
     "failed_node",
@@ -113,6 +114,18 @@ def loop_of(config: RunnableConfig) -> Any:
     Nothing else in a task's config knows the loop but the function by which tasks start others, a method of it.
     """
     return config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__
+
+
+def checkpoints_under_way(config: RunnableConfig) -> list[Any]:
+    """The futures of the checkpoints that the task of `config` builds upon: of its graph and of those around it, as far
+    as they run in this process."""
+    futures: list[Any] = []
+    while CONFIG_KEY_CALL in config.get(CONF, {}):
+        loop = loop_of(config)
+        if (future := getattr(loop, "_put_checkpoint_fut", None)) is not None:
+            futures.append(future)
+        config = loop.config
+    return futures
 
 
 def node_config(config: RunnableConfig) -> RunnableConfig:

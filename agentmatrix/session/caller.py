@@ -103,7 +103,7 @@ class CallerRun:
         self.config: CallerConfig | None = None
         self._lock = threading.Lock()
         self._saver_order = asyncio.Lock()
-        """Keeps async saver methods in the order of their requests, each of which has a task of its own."""
+        """Keeps async saver methods, and sends, in the order of their requests, each of which has a task of its own."""
         self._frames: FrameStream | None = None
         self._stop_watching_drain: Any = None
         self._signals: SignalRouter | None = None
@@ -302,7 +302,7 @@ class CallerRun:
         try:
             arguments = received.field("arguments")
             args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
-            async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
+            async with self._saver_order if request.target in ("saver", "sends") else contextlib.nullcontext():
                 value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
