@@ -68,6 +68,22 @@ def staff_in(saved: CheckpointTuple) -> list[list[Any]]:
     return list(saved.checkpoint["channel_values"].get(_STAFF, ()))
 
 
+class _Breakpoints(tuple[str, ...]):
+    """The nodes that a run pauses at: that of actors stands for each of them."""
+
+    _topology: Topology
+
+    def __new__(cls, names: Any, topology: Topology) -> Any:
+        if isinstance(names, str):
+            return names
+        found = super().__new__(cls, names)
+        found._topology = topology
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(self._topology.node_of(str(name)))
+
+
 class ActorsLoop(ListeningLoop):
     """A loop whose nodes send, and whose nodes may be actors."""
 
@@ -81,7 +97,10 @@ class ActorsLoop(ListeningLoop):
         self._held_count = 0
         self.skipped: set[str] = set()
         self._shown: dict[str, Sequence[Write]] = {}
-        if schedule_of(self.specs).topology.actors and self.checkpointer is not None:
+        if (topology := schedule_of(self.specs).topology).actors and self._breaks:
+            self.interrupt_before = _Breakpoints(self.interrupt_before, topology)
+            self.interrupt_after = _Breakpoints(self.interrupt_after, topology)
+        if topology.actors and self.checkpointer is not None:
             put = self._checkpointer_put_after_previous
             self._checkpointer_put_after_previous = self._after_staff(put)
 
@@ -106,7 +125,10 @@ class ActorsLoop(ListeningLoop):
     def _close(self, step: OpenStep, *args: Any, **kwargs: Any) -> set[str]:
         updated = super()._close(step, *args, **kwargs)
         if isinstance(rules := step.scheduler.rules, ActorRules):
-            self._unsaved_staff += rules.staff.take_changed()
+            changed = rules.staff.take_changed()
+            self._unsaved_staff += changed
+            # The next step of this run may begin anew.
+            self.known_actors += changed
         return updated
 
     def _after_staff(self, put: Any) -> Any:
@@ -167,7 +189,8 @@ class ActorsLoop(ListeningLoop):
 
     def show(self, task_id: str, writes: Sequence[Write]) -> None:
         """Let streams show what an actor has written to its own state."""
-        self._shown[task_id] = writes
+        if self.stream is not None and "updates" in self.stream.modes and not self._result_only:
+            self._shown[task_id] = writes
 
     def _emit(self, mode: Any, values: Any, *args: Any, **kwargs: Any) -> None:
         if mode == "updates" and self._shown and len(args) == 3:

@@ -217,7 +217,9 @@ class ActorRules(LoopRules):
 
     def pause(self, numbers: Numbers, untracked: frozenset[str]) -> Any:
         at_work = [activation.message for activation in self._reading.values()]
-        return {**super().pause(numbers, untracked), "mailboxes": self.mailboxes.plain(at_work, numbers)}
+        said = {**super().pause(numbers, untracked), "mailboxes": self.mailboxes.plain(at_work, numbers)}
+        self.mailboxes.forget()
+        return said
 
     def closed_targets(self) -> Mapping[str, str]:
         # Whoever is at work may send to any node.

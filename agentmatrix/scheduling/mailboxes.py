@@ -162,6 +162,13 @@ class Mailboxes:
         """
         return {"unread": [message.plain(numbers) for message in (*at_work, *self)], "sent": self._sent}
 
+    def forget(self) -> None:
+        """A checkpoint has all this: what it says goes for this process too."""
+        self._last, self._read = {}, {}
+        for message in self:
+            message.previous = self._last.get(message.address, 0)
+            self._last[message.address] = message.number
+
     def restore(self, plain: Mapping[str, Any]) -> None:
         """Out of plain values."""
         for found in plain["unread"]:

@@ -286,3 +286,28 @@ async def test_async_actors(place: Callable[..., Any]) -> None:
 
     graph = told(*words("ann wait", "bob go"), agent=waits).compile()
     assert sorted((await graph.ainvoke({"log": []}))["log"]) == ["go", "wait"]
+
+
+@pytest.mark.parametrize(
+    ("where", "stops"), [({"interrupt_before": ["staff"]}, 2), ({"interrupt_after": ["begin"]}, 1)]
+)
+async def test_breakpoints_at_all_of_them(where: Any, stops: int, verbs: Verbs) -> None:
+    graph = told(*words("ann a", "ann b")).compile(checkpointer=InMemorySaver(), **where)
+    await verbs.call(graph, "invoke", {"log": []}, THREAD)
+    for _ in range(stops):
+        assert graph.get_state(THREAD).next == ("staff/ann",)
+        await verbs.call(graph, "invoke", None, THREAD)
+    assert graph.get_state(THREAD).next == ()
+    assert graph.actors(THREAD)["staff/ann"].values["heard"] == ["a", "b"]
+
+
+async def test_the_state_is_edited_while_one_of_them_asks(verbs: Verbs) -> None:
+    graph = told(
+        *words("you a", "ann b"), agent=lambda s: {"heard": [interrupt("?")]} if s["word"] == "a" else hears(s)
+    )
+    compiled = graph.compile(checkpointer=InMemorySaver())
+    await verbs.call(compiled, "invoke", {"log": []}, THREAD)
+    await verbs.call(compiled, "update_state", THREAD, {"log": ["edited"]})
+    assert await verbs.call(compiled, "invoke", Command(resume="yes"), THREAD) == {"log": ["edited"]}
+    staff = compiled.actors(THREAD)
+    assert {path: actor.values["heard"] for path, actor in staff.items()} == {"staff/you": ["yes"], "staff/ann": ["b"]}
