@@ -126,7 +126,7 @@ class ChatGroup:
         self.members: dict[str, Any] = {}
         self._options: dict[str, MemberOptions] = {}
         for member, agent in named:
-            check_name(member, {*self.members, *_OWN_NODES})
+            self._check_name(member)
             self.members[member] = agent
         if not self.members:
             raise BuildError("a ChatGroup needs at least one member: ChatGroup([agent, ...])")
@@ -174,7 +174,7 @@ class ChatGroup:
         Raises:
             BuildError: a duplicate or reserved name, or an option that is none.
         """
-        check_name(name, {*self.members, *_OWN_NODES})
+        self._check_name(name)
         if history is not None:
             History(history, ())
         self._options[name] = member_options(
@@ -265,6 +265,10 @@ class ChatGroup:
             for key in sorted(returned.keys() - hints.keys()):
                 raise BuildError(f"output_schema= names {key!r}, which the state_schema has not got: add it there")
         return StateGraph(self.state_schema, self.context_schema, output_schema=group_output(returned))
+
+    def _check_name(self, name: str) -> None:
+        """Raises a BuildError for a name that no member can have, or that another one has."""
+        check_name(name, _OWN_NODES if name in _OWN_NODES else self.members)
 
     def _check_names(self) -> None:
         """Raises a BuildError for a name of the speaker, of the stop or of visible_to that is not in the group."""

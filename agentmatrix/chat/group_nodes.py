@@ -84,7 +84,11 @@ class GroupNodes:
             handed_over = conversation.handoff
             chosen = Selection(handed_over) if handed_over else self.speaker.next(conversation, counted)
             command, event = self._route(conversation, chosen, config, counter)
-            return command or parallel.run(state, conversation, chosen.names, config).command(NEXT_TURN, event)
+            if command:
+                return command
+            if len(chosen.names) == 1:
+                return _after(event, parallel.speak_here(state, conversation, chosen.names[0], config))
+            return parallel.run(state, conversation, chosen.names, config).command(NEXT_TURN, event)
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
@@ -97,7 +101,11 @@ class GroupNodes:
             handed_over = conversation.handoff
             chosen = Selection(handed_over) if handed_over else await self.speaker.anext(conversation, counted)
             command, event = self._route(conversation, chosen, config, counter)
-            return command or (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
+            if command:
+                return command
+            if len(chosen.names) == 1:
+                return _after(event, await parallel.aspeak_here(state, conversation, chosen.names[0], config))
+            return (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
 
         return runnable(next_turn, anext_turn, name=NEXT_TURN)
 
@@ -143,7 +151,9 @@ class GroupNodes:
             get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
         if not names:
             return self._end(conversation, {**used, "stop_reason": f"{self.speaker.label} chose nobody"}, config), used
-        event: Event = {**used, "speakers": list(names)}
+        event: Event = {**used, "speakers": list(names), "turn": conversation.turns + 1}
+        if self.parallel.can_speak_here(names, config):
+            return None, event
         if not self.parallel.can_run(names, config):
             return Command(goto=list(names), update={EVENT_LOG: [event]}), event
         # With a checkpointer the choice is saved before the turns begin: they run in a task of their own.
@@ -164,6 +174,11 @@ class GroupNodes:
         author = parent_node_of(config) or self.name
         update = reply_update(self.reply, conversation, author, ends)
         return Command(goto=END, update={**update, EVENT_LOG: [event]})
+
+
+def _after(event: Event, update: dict[str, Any]) -> Command[Any]:
+    """The command of a turn that was taken in the task of its choice."""
+    return Command(goto=NEXT_TURN, update={**update, EVENT_LOG: [event, *update[EVENT_LOG]]})
 
 
 def _heard(words: list[Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
@@ -20,28 +20,42 @@ from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
 from langgraph.types import Command, Send
 
-from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
+from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools, only_calls_models
 from agentmatrix.chat.authorship import AgentNameMode
+from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import new_messages, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_seen, last_summary
 from agentmatrix.chat.handoff import (
     GIVEN,
+    IGNORED,
     MOST_UNKNOWN,
     is_known_further_out,
     left_out_of_handoff,
-    note_on_unknown,
+    note_on_handoffs,
     whole_handoff,
     with_handoff_targets,
 )
 from agentmatrix.chat.history import History, ShortenedHistory
 from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
+from agentmatrix.chat.memory import with_missing_results
+from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.reply import replied
-from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
-from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
+from agentmatrix.chat.shared_summary import ashorten_turn, shorten_turn
+from agentmatrix.chat.transcript import (
+    RunTranscripts,
+    Transcript,
+    is_go_on,
+    messages_of,
+    with_go_on,
+    with_note,
+    with_users_words,
+)
+from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.pregel.attempts import arun_attempts, run_attempts
+from agentmatrix.pregel.callback_handlers import with_message_ids
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable, runnable
 from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
@@ -68,10 +82,12 @@ class Member:
     Attributes:
         graphs: the agent, if it is a graph.
         is_model: whether the agent is a bare chat model.
+        only_calls_models: whether it does nothing but call chat models, also with instructions.
     """
 
     def __init__(self, name: str, agent: Any, settings: GroupSettings, options: MemberOptions = _NO_OPTIONS) -> None:
-        if tools := names_of_bound_tools(agent):
+        self.is_model = isinstance(agent, BaseChatModel)
+        if not self.is_model and (tools := names_of_bound_tools(agent)):
             raise BuildError(
                 f"the member {name!r} is a chat model with the tools {', '.join(map(repr, tools))} bound to it, which "
                 "nobody would run: use as_agent(model, tools=[...])"
@@ -79,20 +95,20 @@ class Member:
         self.name = name
         self._settings, self._options = settings, options
         own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
-        self._answer_timeout = answer_timeout(agent)
+        self._answer_timeout = None if self.is_model else answer_timeout(agent)
         self._history, self._summary_key = own or settings.history, name if own else ""
-        made = as_agent(agent, name=name)
+        made = agent if self.is_model else as_agent(agent, name=name)
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
-        self.is_model = isinstance(agent, BaseChatModel)
+        self._remembers = any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
+        self.only_calls_models = only_calls_models(agent)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
         if self.is_model:
             self._agent = agent
         else:
             self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
-        # By LangGraph's loop, the transcript that the last turn in a task of its own began with.
-        self._transcripts: WeakKeyDictionary[Any, Transcript] = WeakKeyDictionary()
-        self._attempt = runnable(self._ask, self._aask, name=name)
+        # Of turns in tasks of its own: those of several members may run at the same time.
+        self._transcripts = RunTranscripts(settings.names)
         # A function reads names itself; in whatever else there may be a model.
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
@@ -118,12 +134,10 @@ class Member:
         return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
     def _begin_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None) -> Turn:
-        handle, messages = LoopHandle(config), messages_of(state)
-        transcript = self._transcripts.get(handle.loop)
-        if transcript is None or not transcript.extend_from(messages) or len(transcript) != len(messages):
-            transcript = self._transcripts[handle.loop] = Transcript(messages, self._settings.names)
+        handle = LoopHandle(config)
+        transcript = self._transcripts.of(handle.loop, messages_of(state))
         has_checkpointer = bool(self.graphs) and handle.has_checkpointer
-        return self.begin_turn(state, transcript, len(transcript), {} if claims is None else claims, has_checkpointer)
+        return self.begin_turn(state, transcript, len(transcript), claims or Claims(), has_checkpointer)
 
     def begin_turn(
         self,
@@ -143,15 +157,17 @@ class Member:
             has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
         """
         events = state.get(EVENT_LOG, ())
-        remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
-        left_out = left_out_of_handoff(transcript, events, self.name)
+        remembers = has_checkpointer and self._remembers
+        turns = self._settings.last_turns
+        left_out = left_out_of_handoff(transcript, events, self.name) if turns.has_given(events) else ()
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
         if remembers and (is_go_on(given[-1]) or not transcript.has_any_since(given, last_seen(events, self.name))):
             # A turn that was given up in the middle has left words in its memory which nobody else knows of.
             given = with_go_on(given)
-        note, unknown = note_on_unknown(events, self.name, self._settings.members)
-        if note is not None:
-            given = with_note(given, note)
+        unknown = 0
+        if last := turns.by_member(events).get(self.name):
+            note, unknown = note_on_handoffs(events, last, self.name, self._settings.members)
+            given = given if note is None else with_note(given, note)
         shared = summary = None
         if self._history and self._history.sums_up:
             shared = None if self._summary_key else transcript.seen_by(None, until, self._mode)
@@ -159,7 +175,7 @@ class Member:
         return Turn(
             input=given if self.is_model else self._state_for_agent(state, given),
             given=given,
-            known_ids=transcript.positions,
+            ids=MessageIds(self.name, transcript.positions, claims),
             claims=claims,
             seen_message=transcript.id_before(until),
             seen_events=len(events),
@@ -180,7 +196,7 @@ class Member:
         summary = None
         try:
             if self._history:
-                short = self._history.shorten(turn.given, turn.shared, turn.summary, inner)
+                short = shorten_turn(self._history, turn, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
                 answer = self._ask(turn.input, inner)
@@ -189,7 +205,7 @@ class Member:
                     f"the member {self.name!r} has timeout=, and a sync run cannot cut it off: use ainvoke or astream"
                 )
             else:
-                answer = run_attempts(self._attempt, turn.input, inner, self._options.retry_policies)
+                answer = run_attempts(self._attempt(turn), turn.input, inner, self._options.retry_policies)
         except Exception as error:
             if self._is_raised(error):
                 raise
@@ -202,13 +218,13 @@ class Member:
         summary = None
         try:
             if self._history:
-                short = await self._history.ashorten(turn.given, turn.shared, turn.summary, inner)
+                short = await ashorten_turn(self._history, turn, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
                 answer = await self._aask(turn.input, inner)
             else:
                 policies, timeout = self._options.retry_policies, self._options.timeout
-                answer = await arun_attempts(self._attempt, turn.input, inner, policies, timeout)
+                answer = await arun_attempts(self._attempt(turn), turn.input, inner, policies, timeout)
         except Exception as error:
             if self._is_raised(error):
                 raise
@@ -218,6 +234,8 @@ class Member:
     def _ask(self, given: Any, config: RunnableConfig) -> Any:
         """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
         try:
+            if self._has_memory(config):
+                given = with_missing_results(given, self.graphs[0].get_state(config))
             return self._agent.invoke(given, config)
         except ParentCommand as error:
             if command_for_node(error, config) is None:
@@ -227,15 +245,29 @@ class Member:
     async def _aask(self, given: Any, config: RunnableConfig) -> Any:
         """The same as `_ask`, async."""
         try:
+            if self._has_memory(config):
+                given = with_missing_results(given, await self.graphs[0].aget_state(config))
             return await self._agent.ainvoke(given, config)
         except ParentCommand as error:
             if command_for_node(error, config) is None:
                 raise
             return whole_handoff(error)
 
+    def _has_memory(self, config: RunnableConfig) -> bool:
+        """Whether the agent keeps its messages over its turns in the run of `config`."""
+        return self._remembers and LoopHandle(config).has_checkpointer
+
+    def _attempt(self, turn: Turn) -> Runnable[Any, Any]:
+        def ask(given: Any, config: RunnableConfig) -> Any:
+            if turn.claims.is_over:
+                raise CancelledError  # In a thread nothing else ends the tries of a turn that was cut off.
+            return self._ask(given, config)
+
+        return runnable(ask, self._aask, name=self.name)
+
     def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
         """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
-        config = turn.usage.attach(config) if turn.usage else config
+        config = with_message_ids(turn.usage.attach(config) if turn.usage else config, turn.ids.given)
         if self.is_model:
             return config, []
         if self.graphs:
@@ -318,6 +350,8 @@ class Member:
         if unknown and is_known_further_out(config, unknown):
             return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})
         event = self._event(turn, said, summary)
+        if ignored := update.get(IGNORED):
+            event["ignored"] = ignored
         event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
         return {**self._changed(update, turn), "messages": said, EVENT_LOG: [event]}
 
@@ -332,7 +366,7 @@ class Member:
         keys = self._settings.keys - {"messages"}
         changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
         for key in self._settings.plain_keys & changed.keys():
-            writer = turn.claims.setdefault((turn.seen_events, key), self.name)
+            writer = turn.claims.owner((turn.seen_events, key), self.name)
             if writer != self.name and not self._settings.is_free:
                 raise InvalidUpdateError(
                     f"the members {writer!r} and {self.name!r} wrote the key {key!r} in one turn: give it a reducer, "
@@ -351,13 +385,14 @@ class Member:
         group = self._settings
         taken: set[str] = set()
 
-        def claim_id(id: str) -> bool:
-            if id in taken or id in turn.known_ids or turn.claims.setdefault(id, self.name) != self.name:
-                return False
+        def id_for(given: str | None) -> str:
+            id = turn.ids.given(given)
+            if id in taken:
+                id = turn.ids.given(None)
             taken.add(id)
-            return True
+            return id
 
-        return public_messages(answered, self.name, group.members, group.audience_rule, claim_id)
+        return public_messages(answered, self.name, group.members, group.audience_rule, id_for)
 
     def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
         event = Event(

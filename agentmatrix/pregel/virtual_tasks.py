@@ -7,11 +7,11 @@ each reads the loop, or hands something to a queue of it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
@@ -76,6 +76,11 @@ class LoopHandle:
         self.loop: Any = loop_of(config)
 
     @property
+    def task_id(self) -> str:
+        """The id of the task."""
+        return str(self._config[CONF][CONFIG_KEY_TASK_ID])
+
+    @property
     def has_checkpointer(self) -> bool:
         """Whether the run has a checkpointer."""
         return self.loop.checkpointer is not None
@@ -110,8 +115,7 @@ class LoopHandle:
     @property
     def other_tasks(self) -> set[str]:
         """The nodes at work in the same step."""
-        own = self._config[CONF][CONFIG_KEY_TASK_ID]
-        return {task.name for task in self.loop.tasks.values() if task.id != own}
+        return {task.name for task in self.loop.tasks.values() if task.id != self.task_id}
 
     @property
     def saved(self) -> list[Any]:
@@ -212,7 +216,12 @@ class LoopHandle:
 
 def _fields_of(record: Any) -> dict[str, Any]:
     """The fields of a dataclass: `dataclasses.replace` looks for them each time, which costs more than the copy."""
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: getattr(record, name) for name in _names_of_fields(record.__class__)}
+
+
+@cache
+def _names_of_fields(kind: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
 
 
 def seconds_since_question(config: RunnableConfig) -> float | None:
