@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
 from langgraph.graph import END
-from langgraph.types import Command, Send
+from langgraph.types import Command
 
 from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools, only_calls_models
 from agentmatrix.chat.authorship import AgentNameMode
@@ -34,6 +34,7 @@ from agentmatrix.chat.handoff import (
     note_on_handoffs,
     whole_handoff,
     with_handoff_targets,
+    without_sends,
 )
 from agentmatrix.chat.history import History, ShortenedHistory
 from agentmatrix.chat.human import answer_timeout
@@ -345,7 +346,7 @@ class Member:
         # A message that is pushed once more, or returned after all, replaces the one that was pushed.
         answered = {message.id or id(message): message for message in (*pushed, *added)} if pushed else {}
         said = self._said(list(answered.values()) or added, turn)
-        targets = [goto] if isinstance(goto, str | Send) else list(goto)
+        targets = without_sends(goto, config, self._settings.members)
         unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
         if unknown and is_known_further_out(config, unknown):
             return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})

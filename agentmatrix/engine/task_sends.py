@@ -60,10 +60,11 @@ class TaskSends:
             self.task.writes.append((TASKS, Send(path, value)))
             return None
         # The graph inside goes on from its own checkpoint, and does not send again what it has sent.
-        before, count = self._counts.get(namespace, (attempt, 0))
-        place = count if before == attempt else 0
-        self._counts[namespace] = attempt, place + 1
-        return self.loop.hold(self.task, namespace, place, path, value)
+        with self.loop.lock:
+            before, count = self._counts.get(namespace, (attempt, 0))
+            place = count if before == attempt else 0
+            self._counts[namespace] = attempt, place + 1
+            return self.loop.hold(self.task, namespace, place, path, value)
 
     def dismiss(self, path: str, namespace: str) -> None:
         """See `SendScope`."""
