@@ -110,6 +110,9 @@ class ActorNode:
         models: the chat models that an `AgentSpec` may name.
         tools: the tools that it may name.
         compile: makes such a graph of another agent.
+
+    Attributes:
+        graph: that graph; None where each actor has an agent of its own.
     """
 
     def __init__(
@@ -120,12 +123,12 @@ class ActorNode:
         tools: Tools | None,
         compile: Callable[[Any], Graph],
     ) -> None:
-        self.name, self._graph, self._models, self._tools, self._compile = name, graph, models, tools, compile
+        self.name, self.graph, self._models, self._tools, self._compile = name, graph, models, tools, compile
         self._kinds: dict[tuple[Any, ...], Graph] = {}
 
     def as_runnable(self) -> Runnable[Any, Any]:
         """What LangGraph runs."""
-        call = None if self._graph is not None and is_async_only(self._graph) else self._call
+        call = None if self.graph is not None and is_async_only(self.graph) else self._call
         return runnable(call, self._acall, name=self.name)
 
     def _call(self, value: Any, config: RunnableConfig) -> Any:
@@ -180,11 +183,11 @@ class ActorNode:
         """The graph that runs an actor."""
         if plain is None:
             _prompt.set("")
-            if self._graph is None:
+            if self.graph is None:
                 raise SendError(
                     f"make of the actors {self.name!r} gives a state, and they have no agent: return a spec"
                 )
-            return self._graph
+            return self.graph
         spec = AgentSpec(**plain)
         _prompt.set(spec.system_prompt)
         if spec.kind not in self._kinds:

@@ -311,3 +311,17 @@ async def test_the_state_is_edited_while_one_of_them_asks(verbs: Verbs) -> None:
     assert await verbs.call(compiled, "invoke", Command(resume="yes"), THREAD) == {"log": ["edited"]}
     staff = compiled.actors(THREAD)
     assert {path: actor.values["heard"] for path, actor in staff.items()} == {"staff/you": ["yes"], "staff/ann": ["b"]}
+
+
+async def test_langgraph_reads_the_state_of_one(verbs: Verbs) -> None:
+    graph = told(*words("ann a", "ann b", "we|ird x")).compile(checkpointer=InMemorySaver())
+    await verbs.call(graph, "invoke", {"log": []}, THREAD)
+
+    def at(namespace: str) -> Any:
+        return {"configurable": {"thread_id": "1", "checkpoint_ns": namespace}}
+
+    ann = await verbs.call(graph, "get_state", at("staff/ann"))
+    assert (ann.values, ann.next) == ({"word": "b", "heard": ["a", "b"]}, ())
+    assert (await verbs.call(graph, "get_state", at("staff/we%7Cird"))).values["heard"] == ["x"]
+    history = await verbs.listed(graph, "get_state_history", at("staff/ann"))
+    assert [state.values["heard"] for state in history] == [["a", "b"], ["a"]]
