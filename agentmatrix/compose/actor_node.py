@@ -16,7 +16,9 @@ from agentmatrix.agent import AgentSpec
 from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.engine.actor_states import ActorAnswer, ActorState, ActorStates
 from agentmatrix.engine.channels import RUN, dismissal, dismissed_by
+from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import SendError
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.pregel.compiled_graph import TASKS, Graph, Mapper, answer_mappers
 from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.pregel.runnables import runnable
@@ -282,11 +284,15 @@ class _Reading:
                 update += updates_of(part)
             else:
                 own.append(Command(update=part.update))
+        sends = [target for target in goto if isinstance(target, Send)]
+        if isinstance(scope := current_send_scope.get(), TaskSends):
+            # Before the answer is kept: an actor whose sends nobody takes has failed.
+            for send in sends:
+                scope.check(send.node, send.arg)
         writes = [write for part in own for write in self._update_of(part) or ()]
         state = self._read.updated(writes)
         state.count += 1
         sent = writes_of(self._config)
-        sends = [target for target in goto if isinstance(target, Send)]
         direct = [value for channel, value in sent if channel == TASKS]
         dismissed = [path for channel, value in sent if (path := dismissed_by(channel, value)) is not None]
         commands = {

@@ -39,6 +39,16 @@ class TaskSends:
         """See `SendScope`."""
         return self.loop.takes(path) or (self.outer is not None and self.outer.takes(path))
 
+    def check(self, path: str, value: Any) -> None:
+        """Whether a node or an actor of the task's own graph takes this, if it has one of that path.
+
+        Raises:
+            SendError: it does not.
+            BoundError: it would hire one too many.
+        """
+        if self.loop.takes(path):
+            self.loop.check_send(self.task, path, value)
+
     def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """See `SendScope`. What was sent by a graph inside the node is in the saver when this returns, but on the
         thread of an event loop, which cannot wait."""
