@@ -23,6 +23,7 @@ LAYERS = {
     "pregel": 0,
     "display": 1,
     "stream_modes": 1,
+    "middleware": 1,
     "triggers": 1,
     "agent": 2,
     "card": 2,

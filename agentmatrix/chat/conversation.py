@@ -14,6 +14,8 @@ from typing import Any, Final, TypedDict
 
 from langchain_core.messages import BaseMessage
 
+from agentmatrix.middleware import BlockedMessage
+
 __all__ = [
     "EVENT_LOG",
     "Conversation",
@@ -60,6 +62,7 @@ class Event(TypedDict, total=False):
         floor: in the event of a new run, the member that took the last turn of the run before, and whom it handed over
             to: `{"by": "ann", "goto": []}`.
         heard: the ids of messages that somebody outside has said into the run.
+        blocked: what the group's middleware has blocked of a turn, or of words from outside.
         seen: in the event of a new run, by member, the `seen_message` of its last turn.
         stop_reason: the reason why the conversation ends, unless somebody outside says something before it does.
         tokens: the tokens used; with `calls` of models and `seconds` of work, counted where a stop needs them.
@@ -83,6 +86,7 @@ class Event(TypedDict, total=False):
     error: str
     floor: dict[str, Any]
     heard: list[str]
+    blocked: list[BlockedMessage]
     seen: dict[str, str | None]
     stop_reason: str
     tokens: int

@@ -41,6 +41,7 @@ from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.builder import check_name, did_you_mean, name_of
 from agentmatrix.compose.scheduled_graph import put_on_engine
 from agentmatrix.errors import BuildError
+from agentmatrix.middleware import Middleware, MiddlewareChain
 from agentmatrix.pregel.compiled_graph import (
     Graph,
     add_hidden_node,
@@ -93,6 +94,11 @@ class ChatGroup:
             `("tokens", n)`, counted approximately; what a function of the messages returns, or a Runnable such as
             LangChain's `trim_messages(...)`; or a summary by LangChain's `SummarizationMiddleware`. By default all.
             Limits and summaries keep the system messages in front, the first words of a user, and the last ones.
+        middleware: functions `(message, sender, hearers, conversation)` that each message of a member, and each word
+            said into a run, passes before it is kept and heard; each returns the message, another one, several, None
+            for nothing, or a `Block` with a reason. One that raises blocks the message.
+        hold: words are streamed when they have passed; otherwise while they are made, and what did not pass is
+            withdrawn in the stream by a `RemoveMessage`.
 
     The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output. Where the
     provider has given a `stop_reason` of its own, that stays, and the group's is `group_stop_reason`.
@@ -113,6 +119,8 @@ class ChatGroup:
         include_agent_name: AgentNames | Mapping[str, AgentNames] = "auto",
         output_schema: Any = None,
         history: HistoryRule | None = None,
+        middleware: Sequence[Middleware] = (),
+        hold: bool = False,
     ) -> None:
         if not isinstance(max_turns, int):
             raise BuildError(f"max_turns={max_turns!r} is no number of turns")
@@ -143,6 +151,8 @@ class ChatGroup:
         if history is not None:
             History(history, ())
         self.history = history
+        self.middleware = MiddlewareChain(middleware) if middleware else None
+        self.hold = hold
 
     def add_node(
         self,
@@ -298,6 +308,8 @@ class ChatGroup:
             modes=self._modes(),
             plain_keys=frozenset(plain_keys_of(builder)),
             is_free=self.speaker.is_free,
+            middleware=self.middleware,
+            holds=self.hold,
         )
 
     def _modes(self) -> dict[str, AgentNameMode]:

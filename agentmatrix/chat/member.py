@@ -14,34 +14,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
-from langgraph.graph import END
-from langgraph.types import Command
+from langgraph.constants import TAG_NOSTREAM
+from langgraph.errors import GraphBubbleUp, ParentCommand
 
-from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools, only_calls_models
+from agentmatrix.agent import as_agent, names_of_bound_tools, only_calls_models
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
-from agentmatrix.chat.contribution import new_messages, public_messages
-from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_seen, last_summary
+from agentmatrix.chat.conversation import EVENT_LOG, interrupted_members, last_seen, last_summary
+from agentmatrix.chat.group_middleware import apassed_turn, passed_turn
 from agentmatrix.chat.handoff import (
-    GIVEN,
-    IGNORED,
-    MOST_UNKNOWN,
-    is_known_further_out,
     left_out_of_handoff,
     note_on_handoffs,
     whole_handoff,
     with_handoff_targets,
-    without_sends,
 )
 from agentmatrix.chat.history import History, ShortenedHistory
 from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.memory import with_missing_results
 from agentmatrix.chat.message_ids import MessageIds
-from agentmatrix.chat.reply import replied
 from agentmatrix.chat.shared_summary import ashorten_turn, shorten_turn
 from agentmatrix.chat.transcript import (
     RunTranscripts,
@@ -53,13 +46,14 @@ from agentmatrix.chat.transcript import (
     with_users_words,
 )
 from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
+from agentmatrix.chat.turn_update import TurnUpdates
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.pregel.attempts import arun_attempts, run_attempts
 from agentmatrix.pregel.callback_handlers import with_message_ids
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable, runnable
-from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
+from agentmatrix.pregel.task_config import command_for_node, intercept_writes
 from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt, seconds_since_question
 
 __all__ = ["Member"]
@@ -102,6 +96,7 @@ class Member:
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
         self._remembers = any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
         self.only_calls_models = only_calls_models(agent)
+        self._updates = TurnUpdates(name, settings, options, is_graph=bool(self.graphs), summary_key=self._summary_key)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
         if self.is_model:
@@ -123,14 +118,14 @@ class Member:
             claims: as of `Turn`, where others speak at the same time.
         """
         if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
-            return self._silence(self._begin_in_task(state, config, claims))
+            return self._updates.of_silence(self._begin_in_task(state, config, claims))
         config = self._resuming(state, config)
         return self.speak(self._begin_in_task(state, config, claims), config)
 
     async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
         """The same as `speak_in_task`, async."""
         if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
-            return self._silence(self._begin_in_task(state, config, claims))
+            return self._updates.of_silence(self._begin_in_task(state, config, claims))
         config = self._resuming(state, config)
         return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
@@ -185,6 +180,7 @@ class Member:
             summary=summary,
             remembers=remembers,
             unknown=unknown,
+            state=state,
         )
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
@@ -210,8 +206,10 @@ class Member:
         except Exception as error:
             if self._is_raised(error):
                 raise
-            return self._failed(error, turn)
-        return self._update(answer, turn, config, summary, pushed)
+            update = self._updates.of_failure(error, turn)
+        else:
+            update = self._updates.of_answer(answer, turn, config, summary, pushed)
+        return passed_turn(update, turn, self.name, self._settings, config)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
@@ -229,8 +227,10 @@ class Member:
         except Exception as error:
             if self._is_raised(error):
                 raise
-            return self._failed(error, turn)
-        return self._update(answer, turn, config, summary, pushed)
+            update = self._updates.of_failure(error, turn)
+        else:
+            update = self._updates.of_answer(answer, turn, config, summary, pushed)
+        return await apassed_turn(update, turn, self.name, self._settings, config)
 
     def _ask(self, given: Any, config: RunnableConfig) -> Any:
         """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
@@ -269,6 +269,8 @@ class Member:
     def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
         """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
         config = with_message_ids(turn.usage.attach(config) if turn.usage else config, turn.ids.given)
+        if self._settings.holds:
+            config = {**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]}
         if self.is_model:
             return config, []
         if self.graphs:
@@ -292,24 +294,12 @@ class Member:
         """Whether an error of the agent ends the run: also one that says that the group is not built right."""
         return self._options.on_error == "raise" or isinstance(error, GraphBubbleUp | BuildError | SpeakerError)
 
-    def _failed(self, error: Exception, turn: Turn) -> dict[str, Any]:
-        """The turn of an agent that has failed for good, as silence or as a message that says so."""
-        reason = f"{type(error).__name__}: {error}"
-        _log.warning("the member %r has failed, and the conversation goes on: %s", self.name, reason)
-        words = [AIMessage(f"I cannot answer: {reason}")] if self._options.on_error == "say" else []
-        said = self._public(words, turn)
-        return {"messages": said, EVENT_LOG: [{**self._event(turn, said, None), "error": reason}]}
-
     def _is_too_late(self, timeout: float, state: dict[str, Any], config: RunnableConfig) -> bool:
         """Whether a person was asked longer ago than the limit, and no answer has come."""
         if (waited := seconds_since_question(config)) is None:
             return False
         asked = interrupted_members(state.get(EVENT_LOG, ())).get(self.name)
         return (time.time() - asked["at"] if asked else waited) >= timeout
-
-    def _silence(self, turn: Turn) -> dict[str, Any]:
-        """A turn in which nothing is said."""
-        return {"messages": [], EVENT_LOG: [self._event(turn, [], None)]}
 
     def _resuming(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         """The config to resume an interrupted turn of the member with; the config itself if there is none.
@@ -326,124 +316,3 @@ class Member:
         shared = {key: value for key, value in state.items() if key in self._settings.keys}
         shared["messages"] = seen
         return shared if self.graphs else coerce_state(self._settings.state_schema, shared)
-
-    def _update(self, answer: Any, turn: Turn, config: RunnableConfig, summary: Any, pushed: list[Any]) -> Any:
-        if isinstance(answer, BaseMessage):
-            said = self._said([answer], turn)
-            return {"messages": said, EVENT_LOG: [self._event(turn, said, summary)]}
-        if isinstance(answer, Command):
-            if answer.graph == Command.PARENT:
-                return answer
-            update, goto = dict(updates_of(answer)), answer.goto
-        else:
-            update, goto = answer or {}, ()
-        if not isinstance(update, Mapping):
-            raise InvalidUpdateError(
-                f"the member {self.name!r} answered with a {type(update).__name__}: "
-                "return a text, a message, a list of messages, a dict or a Command"
-            )
-        added = new_messages(_messages(update), turn.given, is_state=bool(self.graphs))
-        # A message that is pushed once more, or returned after all, replaces the one that was pushed.
-        answered = {message.id or id(message): message for message in (*pushed, *added)} if pushed else {}
-        said = self._said(list(answered.values()) or added, turn)
-        targets = without_sends(goto, config, self._settings.members)
-        unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
-        if unknown and is_known_further_out(config, unknown):
-            return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})
-        event = self._event(turn, said, summary)
-        if ignored := update.get(IGNORED):
-            event["ignored"] = ignored
-        event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
-        return {**self._changed(update, turn), "messages": said, EVENT_LOG: [event]}
-
-    def _changed(self, update: Mapping[str, Any], turn: Turn) -> dict[str, Any]:
-        """The keys of the state that the member has written.
-
-        Raises:
-            InvalidUpdateError: another one who speaks at the same time has written a key that takes one value.
-        """
-        # A value that the agent hands back as it got it is no update: a reducer would add it once more.
-        given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
-        keys = self._settings.keys - {"messages"}
-        changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
-        for key in self._settings.plain_keys & changed.keys():
-            writer = turn.claims.owner((turn.seen_events, key), self.name)
-            if writer != self.name and not self._settings.is_free:
-                raise InvalidUpdateError(
-                    f"the members {writer!r} and {self.name!r} wrote the key {key!r} in one turn: give it a reducer, "
-                    "as in Annotated[list, operator.add], or let only one of them write it"
-                )
-        return changed
-
-    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
-        """What the member contributes of its answer."""
-        said = self._public(answered, turn)
-        if self._options.reply is None:
-            return said
-        return self._public(list(replied(self._options.reply, said)), turn)
-
-    def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
-        group = self._settings
-        taken: set[str] = set()
-
-        def id_for(given: str | None) -> str:
-            id = turn.ids.given(given)
-            if id in taken:
-                id = turn.ids.given(None)
-            taken.add(id)
-            return id
-
-        return public_messages(answered, self.name, group.members, group.audience_rule, id_for)
-
-    def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
-        event = Event(
-            by=self.name,
-            message_ids=[str(message.id) for message in said],
-            seen_message=turn.seen_message,
-            seen_events=turn.seen_events,
-        )
-        if turn.usage:
-            event.update(turn.usage.usage())
-        if summary:
-            event["summaries"] = {self._summary_key: summary}
-        return event
-
-    def _with_handoff(self, event: Event, targets: list[Any], given: Any) -> Event:
-        if END in targets:
-            return {**event, "stop_reason": f"{self.name} ended it"}
-        if not targets:
-            return event
-        goto = [str(target) for target in targets]
-        if given is None:
-            return {**event, "goto": goto}
-        return {**event, "goto": goto, "given": dict.fromkeys(goto, given)}
-
-    def _told(self, event: Event, unknown: list[str], turn: Turn) -> Event:
-        """The event of a handoff to nobody: an agent that is a graph is told, and asked again.
-
-        Raises:
-            SpeakerError: it is no graph, or it has been told before, several times in a row.
-        """
-        if not self.graphs or turn.unknown >= MOST_UNKNOWN:
-            raise SpeakerError(
-                f"the member {self.name!r} hands over to {unknown[0]!r}, who is not in the group: "
-                f"go to one of {', '.join(self._settings.members)}, or to END"
-            )
-        return {**event, "goto": [self.name], "unknown": unknown}
-
-
-def _messages(update: Mapping[str, Any]) -> list[Any]:
-    answered = messages_in(update.get("messages", []))
-    return [message if isinstance(message, BaseMessage) else convert_to_messages([message])[0] for message in answered]
-
-
-def _is_same_value(returned: Any, given: Any) -> bool:
-    """Whether an agent handed back the very value that it was given, also where it was copied on the way."""
-    if returned is given:
-        return True
-    if type(returned) is not type(given):
-        return False
-    try:
-        return bool(returned == given)
-    except Exception:  # an array, or any type whose == is no yes or no
-        return False

@@ -16,6 +16,7 @@ from agentmatrix.chat.conversation import LastTurns
 from agentmatrix.chat.history import History
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.usage import UsageCounter
+from agentmatrix.middleware import MiddlewareChain
 
 __all__ = ["GroupSettings", "Turn", "coerce_state"]
 
@@ -35,6 +36,8 @@ class GroupSettings:
         modes: by member, how it is told who spoke; for others as their kind wants it.
         plain_keys: the keys without a reducer, which take one value a step.
         is_free: whether it is free conversation.
+        middleware: what messages pass before they are kept and heard; None for nothing.
+        holds: whether words are streamed when they have passed, and not while they are made.
         last_turns: reads the log for the members.
     """
 
@@ -48,6 +51,8 @@ class GroupSettings:
     modes: Mapping[str, AgentNameMode]
     plain_keys: frozenset[str]
     is_free: bool
+    middleware: MiddlewareChain | None
+    holds: bool
     last_turns: LastTurns = field(default_factory=LastTurns, compare=False)
 
 
@@ -66,6 +71,7 @@ class Turn(NamedTuple):
         summary: the last summary.
         remembers: whether the member has a memory of its own.
         unknown: how often in a row the member has handed over to somebody who is not there.
+        state: the state of the group.
     """
 
     input: Any
@@ -79,6 +85,7 @@ class Turn(NamedTuple):
     summary: Any
     remembers: bool
     unknown: int
+    state: Mapping[str, Any]
 
     @property
     def summary_key(self) -> Hashable:

@@ -303,9 +303,11 @@ class ActorsLoop(ListeningLoop):
         if held:
             task.writes.extend((TASKS, send) for sends in held.values() for send in sends)
         try:
-            for channel, value in task.writes:
-                if channel == TASKS and isinstance(value, Send) and split_path(value.node)[0] in self._actors:
-                    self._check_message(self._activation_of(task), value.node, value.arg)
+            if self._actors and (activation := self._activation_of(task)).message is None:
+                # An actor's were checked before its state was kept.
+                for channel, value in task.writes:
+                    if channel == TASKS and isinstance(value, Send) and self._topology.is_actor(value.node):
+                        self._check_message(activation, value.node, value.arg)
             super().accept(task)
         except Exception:
             if held:

@@ -39,6 +39,7 @@ __all__ = [
     "new_stream_handler",
     "stream_handler_kind",
     "stream_handler_state",
+    "was_streamed",
     "with_message_ids",
 ]
 
@@ -141,6 +142,14 @@ def with_message_ids(config: RunnableConfig, id_for: Callable[[str], str]) -> Ru
     renamed: RunnableConfig = {**config, "callbacks": changed}
     set_current_config(renamed)
     return renamed
+
+
+def was_streamed(config: RunnableConfig, id: str) -> bool:
+    """Whether messages are streamed, and one with this id has been, whole or in part."""
+    manager = config.get("callbacks")
+    handlers = manager.handlers if isinstance(manager, BaseCallbackManager) else []
+    found = [handler for handler in handlers if stream_handler_kind(handler) == "messages"]
+    return any(id in getattr(handler, "seen", ()) for handler in found)
 
 
 def _streams_messages(handler: BaseCallbackHandler) -> bool:
