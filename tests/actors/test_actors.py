@@ -329,7 +329,7 @@ async def test_langgraph_reads_the_state_of_one(verbs: Verbs) -> None:
 
 
 async def test_agents_as_data_with_tools(verbs: Verbs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One agent is compiled for all of a kind, and each has its own instructions. After a failure no tool sends twice."""
+    """One agent for all of a kind, and each has its own instructions. After a failure no tool sends twice."""
     pytest.importorskip("langchain")
     compiled: list[Any] = []
     compile = StateGraph.compile
