@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
 
+from agentmatrix.cancel_scope import CancelScope, current_scope, is_cancelled_here
 from agentmatrix.errors import (
     AgentMatrixError,
     DeadlineExceeded,
@@ -79,6 +80,7 @@ class HostRun:
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
+        self._scope = CancelScope()
         self._stop_reason = ""
         self._lock = threading.Lock()
         self._requests = PendingRequests(host.answer_timeout)
@@ -183,6 +185,7 @@ class HostRun:
             return
         self._stop_reason = reason
         self.cancelled.set()
+        self._scope.cancel()
         self._drain(reason)
         self.signals.router.close()
         self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
@@ -327,7 +330,8 @@ class HostRun:
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)
-            graph = self._graph = observed_if_asked(graph, self.config.config)
+            current_scope.set(self._scope)
+            graph = self._graph = observed_if_asked(graph, self.config.config, is_cancelled_here())
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         is_verb = start.verb not in ("saver", "asaver")
