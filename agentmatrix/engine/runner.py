@@ -28,7 +28,7 @@ from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import BoundError
 from agentmatrix.event_loop import call_on
 from agentmatrix.live.send_scope import current_send_scope
-from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
+from agentmatrix.pregel.execution import CONTROL_WRITES, TASKS, PregelRunner, Task, unless
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["Runner"]
@@ -78,7 +78,7 @@ class Runner(PregelRunner):
             elif exception is None:
                 activation = step.activations[task.id]
                 try:
-                    loop.accept(task)
+                    self._accept(task)
                 except Exception as error:
                     if task.id in self._inline:
                         raise
@@ -94,6 +94,10 @@ class Runner(PregelRunner):
                 if isinstance(exception, GraphInterrupt) and exception.args:
                     exception.args = (each_once(exception.args[0]),)
                 self._commit_failed(task, exception)
+
+    def _accept(self, task: Task) -> None:
+        sends = self.loop.held or any(channel == TASKS for channel, _ in task.writes)
+        self.loop.accept_sends(task) if sends else self.loop.accept(task)
 
     def _commit_failed(self, task: Task, error: BaseException) -> None:
         # What was not accepted is not to be kept beside the error.
@@ -143,7 +147,7 @@ class Runner(PregelRunner):
                 for key, writes in found.items():
                     # What another run has decided because of it concerns that run alone.
                     keys[key].writes.extend(write for write in writes if not is_record(*write))
-                    loop.accept(keys[key])
+                    self._accept(keys[key])
                     loop.put_writes(keys[key].id, keys[key].writes, cached=True)
             start += [task for task in tasks if not task.writes]
             tasks = (yield from self._saved_and_started()) if found else []

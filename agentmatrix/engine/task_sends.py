@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from dataclasses import dataclass, field
 from typing import Any
 
 from langgraph.types import Send
@@ -21,6 +22,7 @@ from agentmatrix.pregel.task_config import namespace_of
 __all__ = ["TaskSends"]
 
 
+@dataclass(eq=False, slots=True)
 class TaskSends:
     """The sends of one task.
 
@@ -30,10 +32,11 @@ class TaskSends:
         outer: the sends of the node that its graph stands in, or None.
     """
 
-    def __init__(self, loop: ActorsLoop, task: Task, outer: SendScope | None) -> None:
-        self.loop, self.task, self.outer = loop, task, outer
-        # By namespace of a task inside: which of its attempts it is, and how often that has sent.
-        self._counts: dict[str, tuple[int, int]] = {}
+    loop: ActorsLoop
+    task: Task
+    outer: SendScope | None
+    # By namespace of a task inside: which of its attempts it is, and how often that has sent.
+    _counts: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
 
     def takes(self, path: str) -> bool:
         """See `SendScope`."""
