@@ -24,7 +24,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
-    from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.triggers import after, all_of, any_of, at_least, every, idle, signal
     from agentmatrix.watch.watching import watching
     from agentmatrix.wire.unlisted import UnlistedValue
 
@@ -49,6 +49,7 @@ __all__ = [
     "at_least",
     "every",
     "get_activation",
+    "idle",
     "signal",
     "watching",
 ]
@@ -72,6 +73,7 @@ _HOMES = {
     "at_least": "agentmatrix.triggers",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
+    "idle": "agentmatrix.triggers",
     "signal": "agentmatrix.triggers",
     "watching": "agentmatrix.watch.watching",
 }
