@@ -10,6 +10,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent / "bench"
 SMALL = {
+    "bench_actors.py": ["5", "20"],
     "bench_chat.py": ["3", "3"],
     "bench_codec.py": ["0"],
     "bench_engine.py": ["1", "one node"],
@@ -18,6 +19,7 @@ SMALL = {
     "bench_remote.py": ["2"],
     "bench_signals.py": ["3", "5"],
     "bench_transport.py": ["0.02"],
+    "bench_watch.py": ["3", "4", "1"],
 }
 
 
