@@ -14,6 +14,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix import speakers as speakers
     from agentmatrix import stops as stops
     from agentmatrix import testing as testing
+    from agentmatrix import watch as watch
     from agentmatrix.agent import AgentSpec, as_agent
     from agentmatrix.budget import Budget
     from agentmatrix.card import AgentCard
@@ -24,7 +25,8 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
-    from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.triggers import after, all_of, any_of, at_least, every, idle, signal
+    from agentmatrix.watch.watching import watching
     from agentmatrix.wire.unlisted import UnlistedValue
 
 __version__ = "0.1.0"
@@ -49,7 +51,9 @@ __all__ = [
     "at_least",
     "every",
     "get_activation",
+    "idle",
     "signal",
+    "watching",
 ]
 
 _HOMES = {
@@ -72,9 +76,11 @@ _HOMES = {
     "at_least": "agentmatrix.triggers",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
+    "idle": "agentmatrix.triggers",
     "signal": "agentmatrix.triggers",
+    "watching": "agentmatrix.watch.watching",
 }
-_MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing")
+_MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing", "watch")
 
 
 def __getattr__(name: str) -> _typing.Any:

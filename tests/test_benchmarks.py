@@ -10,6 +10,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent / "bench"
 SMALL = {
+    "bench_actors.py": ["5", "20"],
     "bench_chat.py": ["3", "3"],
     "bench_codec.py": ["0"],
     "bench_engine.py": ["1", "one node"],
@@ -20,6 +21,7 @@ SMALL = {
     "bench_signals.py": ["3", "5"],
     "bench_transport.py": ["0.02"],
     "bench_values.py": ["1", "1"],
+    "bench_watch.py": ["3", "4", "1"],
     "bench_wire.py": ["2"],
 }
 

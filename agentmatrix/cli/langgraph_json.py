@@ -59,7 +59,7 @@ class LanggraphJson:
         Raises:
             CommandError: the file is missing, is no JSON, has no `graphs` table, or something in it is wrong.
         """
-        return _Reader(path).read()
+        return _LanggraphJsonReader(path).read()
 
     def apply(self) -> None:
         """Sets the variables, but not those that the environment has already, and puts the folders on `sys.path`."""
@@ -70,7 +70,7 @@ class LanggraphJson:
                 sys.path.insert(0, folder)
 
 
-class _Reader:
+class _LanggraphJsonReader:
     def __init__(self, path: Path) -> None:
         self._path, self._folder = path, path.parent
         self._ignored: list[str] = []

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-__all__ = ["ModelCallCounter", "TokenUsage", "TokenUsageHandler", "counters", "counting_tokens", "without_token_usage"]
+__all__ = [
+    "ModelCallCounter",
+    "TokenUsage",
+    "TokenUsageHandler",
+    "counted",
+    "counters",
+    "counting_tokens",
+    "without_token_usage",
+]
 
 
 class ModelCallCounter(Protocol):
@@ -87,19 +95,34 @@ class TokenUsageHandler(BaseCallbackHandler):
         for counter in self.counters:
             counter.add_call()
 
+    def on_answer(self, message: BaseMessage) -> None:
+        """A model has answered."""
+        if isinstance(message, AIMessage) and (usage := message.usage_metadata) is not None:
+            for counter in self.counters:
+                counter.add(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
+
     def on_llm_start(self, *_: Any, **__: Any) -> None:
         self.on_chat_model_start()
 
     def on_llm_end(self, response: LLMResult, **_: Any) -> None:
         for generations in response.generations:
-            message = generations[0].message if generations and isinstance(generations[0], ChatGeneration) else None
-            if isinstance(message, AIMessage) and (usage := message.usage_metadata) is not None:
-                for counter in self.counters:
-                    counter.add(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
+            if generations and isinstance(generations[0], ChatGeneration):
+                self.on_answer(generations[0].message)
 
 
 _HANDLER: ContextVar[TokenUsageHandler | None] = ContextVar("agentmatrix_token_usage", default=None)
 register_configure_hook(_HANDLER, inheritable=False)
+
+
+def counted(answer: Callable[[], AIMessage]) -> AIMessage:
+    """The answer of a model that runs without LangChain's machinery, counted as those with it are."""
+    handler = _HANDLER.get()
+    if handler is None:
+        return answer()
+    handler.on_chat_model_start()
+    message = answer()
+    handler.on_answer(message)
+    return message
 
 
 def counters() -> tuple[ModelCallCounter, ...]:

@@ -35,6 +35,7 @@ from agentmatrix.session.version import spoken_version
 from agentmatrix.transport.environment import token_for
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.transport.target import Target, parse_target
+from agentmatrix.watch.watch_mixin import WatchMixin
 from agentmatrix.wire.codec import Unlisted
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ __all__ = ["RemoteAgent"]
 R = TypeVar("R", SyncCallerRun, AsyncCallerRun)
 
 
-class RemoteAgent(NotebookRepr, CardAttributes):
+class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
     """An agent on another host, used as if it were local.
 
     It is a LangGraph graph: a node of any other graph, with every verb. Making, adding, compiling, drawing and pickling

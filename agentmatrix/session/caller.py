@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.errors import ParentCommand
+from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.runtime import RunControl
 
 from agentmatrix.errors import (
@@ -31,6 +31,7 @@ from agentmatrix.errors import (
     ProtocolError,
     SignalError,
 )
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
@@ -42,6 +43,7 @@ from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
+from agentmatrix.session.send_forwarding import LentSends
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.session.stage_clock import stage_clock
@@ -126,6 +128,8 @@ class CallerRun:
         self._frames = self.transport.open(self)
         self._frames.send(frame, {"arguments": self._arguments})
         self._arguments = []
+        if self.config is not None and self.config.callbacks is not None:
+            self.config.callbacks.follow(self._frames)
         if self.config is not None and self.config.control is not None:
             self._stop_watching_drain = watch_drain(self.config.control, self._drain)
         if self._forwarder is not None and self._signals is not None:
@@ -158,6 +162,7 @@ class CallerRun:
             if (context := kwargs.pop("context", None)) is not None:
                 packed["context"] = self.codec.encode_partly(context, "context", self.config.left_out)
             packed["live"] = self._prepare_forwarding(self.config.configurable)
+            packed["sends"] = self._lend_sends(self.config.configurable)
             start.config = self.codec.encode(packed, "config")
             if self.config.left_out:
                 self.codec = self.codec.with_left_out(self.config.left_out)
@@ -186,6 +191,14 @@ class CallerRun:
             return False
         path = node_path(configurable.get(config_keys.CHECKPOINT_NS) or "")
         self._forwarder = SignalForwarder(path, self.codec, self._send_signal, self._close_input)
+        return True
+
+    def _lend_sends(self, configurable: dict[str, Any]) -> bool:
+        """Lets the host send to the graphs around the run; returns whether there are any."""
+        scope = current_send_scope.get() if self.spec.is_run else None
+        if scope is None:
+            return False
+        self.objects.expose("sends", LentSends(scope, configurable.get(config_keys.CHECKPOINT_NS) or ""))
         return True
 
     def _send(self, frame: pb.Frame | None, large: Mapping[str, Sequence[bytes]] = NO_FIELDS) -> None:
@@ -235,6 +248,8 @@ class CallerRun:
             self._stop_watching_drain = None
         with self._lock:
             self.protocol.lost()
+        if self.config is not None and self.config.callbacks is not None:
+            self.config.callbacks.follow(None)
         if self._frames is not None:
             self._frames.close()
 
@@ -282,7 +297,7 @@ class CallerRun:
 
     def _codec_for(self, request: pb.Request) -> Codec:
         """The codec for the arguments and the answer of a request: what is stored returns to the host as it was."""
-        if request.target == "callback":
+        if request.target in ("callback", "sends"):
             return self.codec
         return self.codec.for_storage(text=request.target == "store")
 
@@ -337,6 +352,8 @@ class CallerRun:
             self.config.on_written(end.written.keys)
         if failure := received.field("failure"):
             error = raisable(decode_failure(failure, self.codec))
+            if self._failed_write is not None and isinstance(error, GraphBubbleUp):
+                raise self._failed_write  # a pause that was not saved is none
             if isinstance(error, ParentCommand):
                 self._check_command(error)
             self._restore_traceback(error)

@@ -248,7 +248,7 @@ class CallerConfig:
             ProtocolError: the event is malformed, or not for this host to say.
         """
         self.events.check(kind, args, self.configurable)
-        if kind in ("callback", "tap", "replica", "seen"):
+        if kind in ("callback", "tap", "replica", "seen", "watched"):
             return None if self.callbacks is None else self.callbacks.on_event(kind, args)
         if kind == "usage":
             return self.usage.add(*args)

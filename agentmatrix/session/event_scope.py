@@ -33,6 +33,7 @@ _EVENTS: Final[Mapping[str, tuple[int, str | None]]] = {
     "tap": (3, None),
     "replica": (2, None),
     "seen": (2, None),
+    "watched": (2, None),
 }
 """How many arguments an event has, and the key of the config whose object it is for."""
 
@@ -172,7 +173,7 @@ def check_command(error: ParentCommand, scope: NamespaceScope, targets: Collecti
     goto = command.goto if isinstance(command.goto, (list, tuple)) else [command.goto]
     for target in goto:
         name = target.node if isinstance(target, Send) else target
-        if name not in targets:
+        if name not in targets and str(name).partition("/")[0] not in targets:  # an actor has its node declared
             raise InvalidUpdateError(
                 f"the remote agent leads to {name!r}, which is not among the destinations= of its node"
             )

@@ -30,10 +30,12 @@ from agentmatrix.errors import (
     ProtocolError,
     SignalError,
 )
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
+from agentmatrix.pregel.node_handler import is_hook_muted
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.token_usage import counting_tokens
 from agentmatrix.pregel.written_keys import observed_if_asked
@@ -48,6 +50,7 @@ from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.run_queue import AgentSlot
 from agentmatrix.session.run_record import RunRecord
 from agentmatrix.session.run_turn import RunTurn
+from agentmatrix.session.send_forwarding import SendsProxy
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, outcome_of, reported_failure
@@ -261,6 +264,8 @@ class HostRun(HostRpc):
     def _show_tickets(self, start: pb.Start) -> None:
         """Has what the code of the run calls belong to its tree, in this context."""
         self._lap("admitted, and the run's thread woken")
+        # A watcher of the caller's has a recorder among the callbacks: one of this process would tell all twice.
+        is_hook_muted.set(True)
         if self._place is not None:
             TICKETS.set(self._place.tickets(start.tickets))
 
@@ -306,6 +311,8 @@ class HostRun(HostRpc):
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
         if call.config is not None:
+            # In this context: that of the run's own thread or task.
+            current_send_scope.set(SendsProxy(self) if call.forwards_sends else None)
             self._open_signals(graph if call.is_live else None, call.configurable)
             current_scope.set(self._scope)
             graph = observed_if_asked(graph, call.run_config, is_cancelled_here())

@@ -34,6 +34,7 @@ class VerbCall:
         is_run: whether the verb runs nodes.
         config: the host's side of the config; None where the verb takes none.
         is_live: whether the run takes signals.
+        forwards_sends: whether its actors may send to those of the caller.
         budget: what its code may use.
         wants_usage: whether the caller counts what the run uses.
     """
@@ -43,6 +44,7 @@ class VerbCall:
     is_run: bool = False
     config: HostRunConfig | None = None
     is_live: bool = False
+    forwards_sends: bool = False
     budget: AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
     wants_usage: bool = False
 
@@ -95,6 +97,7 @@ class VerbCall:
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], codec)
             call.is_live, call.wants_usage = bool(packed.get("live")), packed.get("budget") is not None
+            call.forwards_sends = bool(packed.get("sends"))
             call.budget = budget_of(packed.get("budget"), start.timeout)
             if call.is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = control
