@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.errors import ParentCommand
+from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.runtime import RunControl
 
 from agentmatrix.errors import (
@@ -337,6 +337,8 @@ class CallerRun:
             self.config.on_written(end.written.keys)
         if failure := received.field("failure"):
             error = raisable(decode_failure(failure, self.codec))
+            if self._failed_write is not None and isinstance(error, GraphBubbleUp):
+                raise self._failed_write  # a pause that was not saved is none
             if isinstance(error, ParentCommand):
                 self._check_command(error)
             self._restore_traceback(error)
