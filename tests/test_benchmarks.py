@@ -20,6 +20,7 @@ SMALL = {
     "bench_signals.py": ["3", "5"],
     "bench_transport.py": ["0.02"],
     "bench_values.py": ["1", "1"],
+    "bench_watch.py": ["3", "4", "1"],
     "bench_wire.py": ["2"],
 }
 

@@ -126,6 +126,8 @@ class CallerRun:
         self._frames = self.transport.open(self)
         self._frames.send(frame, {"arguments": self._arguments})
         self._arguments = []
+        if self.config is not None and self.config.callbacks is not None:
+            self.config.callbacks.follow(self._frames)
         if self.config is not None and self.config.control is not None:
             self._stop_watching_drain = watch_drain(self.config.control, self._drain)
         if self._forwarder is not None and self._signals is not None:
@@ -235,6 +237,8 @@ class CallerRun:
             self._stop_watching_drain = None
         with self._lock:
             self.protocol.lost()
+        if self.config is not None and self.config.callbacks is not None:
+            self.config.callbacks.follow(None)
         if self._frames is not None:
             self._frames.close()
 

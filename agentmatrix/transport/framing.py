@@ -190,6 +190,11 @@ class BulkFields:
         self._left, self._whole = self._pieces[0][1], BytesIO()
         frame.ClearField("bulk")
 
+    @property
+    def arrived(self) -> int:
+        """How many bytes have come so far."""
+        return sum(len(piece) for pieces in self.values.values() for piece in pieces) + self._whole.tell()
+
     def add(self, data: bytes | memoryview) -> bool:
         """Adds a slice; returns whether the frame is whole.
 
