@@ -94,7 +94,7 @@ def mimebundle(graph: Pregel[Any, Any, Any, Any]) -> dict[str, str]:
     Returns:
         MIME type -> text, for `image/svg+xml` and `text/plain`.
     """
-    from agentmatrix.display import drawing_of, mermaid_of, svg_of, text_of
+    from agentmatrix.display import drawing_of, svg_of, text_of
 
     drawing = drawing_of(graph)
     return {"image/svg+xml": svg_of(drawing), "text/plain": text_of(drawing)}

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextvars import Context, ContextVar
 from functools import partial
 from types import FunctionType
 from typing import Any, Final
 from weakref import WeakSet
-
-from langgraph._internal._queue import AsyncQueue  # type: ignore[attr-defined]
 
 from agentmatrix.pregel.execution import with_globals
 
@@ -82,23 +81,42 @@ _GATE: ContextVar[AsyncStreamGate | None] = ContextVar("agentmatrix_stream_gate"
 _WRITER: ContextVar[_Writer | None] = ContextVar("agentmatrix_stream_writer", default=None)
 
 
-class GatedAsyncQueue(AsyncQueue):  # type: ignore[misc]
-    """LangGraph's queue of parts, which notes who writes."""
+class GatedAsyncQueue:
+    """A queue of parts as LangGraph uses its own, which notes who writes."""
 
     def __init__(self, gate: AsyncStreamGate) -> None:
-        super().__init__()
         self._gate = gate
+        self._parts: deque[Any] = deque()
+        self._readers: list[asyncio.Future[None]] = []
 
     def put_nowait(self, item: Any) -> None:
-        super().put_nowait(item)
-        self._gate.waiting = self.qsize()
+        """Adds a part."""
+        self._parts.append(item)
+        self._gate.waiting = len(self._parts)
         if (writer := _WRITER.get()) is not None:
             self._gate.writers.add(writer)
+        while self._readers:
+            if not (reader := self._readers.pop()).done():
+                reader.set_result(None)
 
     def get_nowait(self) -> Any:
-        item = super().get_nowait()
-        self._gate.waiting = self.qsize()
+        """Takes the first part.
+
+        Raises:
+            asyncio.QueueEmpty: there is none.
+        """
+        if not self._parts:
+            raise asyncio.QueueEmpty
+        item = self._parts.popleft()
+        self._gate.waiting = len(self._parts)
         return item
+
+    async def wait(self) -> None:
+        """Waits until there is a part."""
+        if not self._parts:
+            reader = asyncio.get_running_loop().create_future()
+            self._readers.append(reader)
+            await reader
 
 
 def paced_astream(graph: Any, gate: AsyncStreamGate) -> Callable[..., AsyncIterator[Any]]:

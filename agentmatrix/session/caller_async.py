@@ -140,7 +140,7 @@ class AsyncCallerRun(CallerRun):
                     waiting = self._on_event(item)
                     if inspect.isawaitable(waiting):
                         await waiting
-                elif kind == "request" and item.frame.request.target == "saver":
+                elif kind == "request" and item.frame.request.target in ("saver", "sends"):
                     self._queue_for_saver(item)
                 elif kind == "request":
                     self._spawn(self._ahandle_request(item))
@@ -156,7 +156,7 @@ class AsyncCallerRun(CallerRun):
             return "lost", error
 
     def _queue_for_saver(self, request: ReceivedFrame) -> None:
-        """Has the methods of the checkpointer called one after the other, in the order of their requests."""
+        """Has methods of the checkpointer, and sends, called one after the other, in the order of their requests."""
         self._for_saver.append(request)
         if self._saver_task is None or self._saver_task.done():
             self._saver_task = self._spawn(self._serve_saver())

@@ -306,7 +306,7 @@ class HostRunConfig:
         checkpoint: SentCheckpoint | None = None,
     ) -> None:
         self.rpc, self._codec, self._user, self._checkpoint = rpc, codec, user, checkpoint
-        self._is_async = is_async
+        self._is_async, self._is_run = is_async, is_run
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
         self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
         self.finish: Callable[[], None] = lambda: None
@@ -347,7 +347,12 @@ class HostRunConfig:
             if "is" in description:
                 return description["is"]
             return checkpointer_proxy(
-                rpc, description, pipelined=self._pipelined, is_async=self._is_async, sent=self._checkpoint
+                rpc,
+                description,
+                pipelined=self._pipelined,
+                in_run=self._is_run,
+                is_async=self._is_async,
+                sent=self._checkpoint,
             )
         if key == config_keys.CACHE:
             return CacheProxy(rpc) if description["lent"] else None

@@ -34,8 +34,8 @@ from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
-from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.pregel.node_handler import is_hook_muted
+from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.token_usage import counting_tokens
 from agentmatrix.pregel.written_keys import observed_if_asked

@@ -202,7 +202,10 @@ class Codec:
         except RecursionError:
             raise EncodeError(f"{where}: nested too deep for the stack") from None
         if (size := sum(map(len, pieces))) > self._max_bytes:
-            raise EncodeError(f"{where}: {size:,} bytes, more than max_bytes={self._max_bytes:,}")
+            raise EncodeError(
+                f"{where}: {size:,} bytes, more than max_bytes={self._max_bytes:,}; RemoteAgent(max_value=) and "
+                "Host(max_value=) set it"
+            )
         return pieces
 
     def _encode_pieces(self, value: object, messages: SharedMessages | None) -> list[bytes]:
