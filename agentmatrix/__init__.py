@@ -18,6 +18,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.chat import ChatGroup
     from agentmatrix.compose import CyclicGraph, Dag
     from agentmatrix.compose.activation import Activation, get_activation
+    from agentmatrix.dataset import FailedRow, Report, arefine, refine
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
@@ -35,17 +36,21 @@ __all__ = [
     "ChatGroup",
     "CyclicGraph",
     "Dag",
+    "FailedRow",
     "Host",
     "Identity",
     "RemoteAgent",
+    "Report",
     "UnlistedValue",
     "after",
     "all_of",
     "any_of",
+    "arefine",
     "as_agent",
     "at_least",
     "every",
     "get_activation",
+    "refine",
     "signal",
 ]
 
@@ -57,17 +62,21 @@ _HOMES = {
     "ChatGroup": "agentmatrix.chat",
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",
+    "FailedRow": "agentmatrix.dataset",
     "Host": "agentmatrix.host",
     "Identity": "agentmatrix.transport.identity",
     "RemoteAgent": "agentmatrix.remote",
+    "Report": "agentmatrix.dataset",
     "UnlistedValue": "agentmatrix.wire.unlisted",
     "after": "agentmatrix.triggers",
     "all_of": "agentmatrix.triggers",
     "any_of": "agentmatrix.triggers",
+    "arefine": "agentmatrix.dataset",
     "as_agent": "agentmatrix.agent",
     "at_least": "agentmatrix.triggers",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
+    "refine": "agentmatrix.dataset",
     "signal": "agentmatrix.triggers",
 }
 _MODULES = ("display", "errors", "speakers", "stops", "testing")

@@ -57,8 +57,10 @@ def _without_run(config: RunnableConfig | None) -> RunnableConfig:
 
 
 def is_watched(manager: Any) -> bool:
-    """Whether a run has a handler of callbacks, of its own or for its nodes."""
-    return manager is None or bool(manager.handlers or manager.inheritable_handlers)
+    """Whether a run has a handler that hears of nodes: one that counts tokens hears of models only."""
+    return manager is None or not all(
+        handler.ignore_chain for handler in (*manager.handlers, *manager.inheritable_handlers)
+    )
 
 
 def untraced_node(node: Any) -> Any:

@@ -1,0 +1,121 @@
+"""The agents that rows are given to: one, or several hosts of the same one.
+
+A run goes to the host with the fewest runs under way. A host that is lost gets none for half a second, then twice as
+long, up to half a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.runnables import Runnable
+
+from agentmatrix.errors import HostLost, HostUnreachable
+
+__all__ = ["AgentPool"]
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+
+
+@dataclass(eq=False)
+class _Place:
+    agent: Runnable[Any, Any]
+    running: int = 0
+    is_reserved: bool = False
+    away_until: float = 0.0
+    pause: float = _FIRST_PAUSE
+
+
+class AgentPool:
+    """Agents that stand for one another.
+
+    Args:
+        agents: the agents.
+        renew: asked for the agent at a place whose host is away, where hosts come back at another address.
+    """
+
+    def __init__(
+        self,
+        agents: Sequence[Runnable[Any, Any]],
+        renew: Callable[[int], Awaitable[Runnable[Any, Any] | None]] | None = None,
+    ) -> None:
+        self._places = [_Place(agent) for agent in agents]
+        self._renew = renew
+        self._changed = asyncio.Event()
+
+    @property
+    def waiting_for(self) -> int:
+        """How many hosts are away; 0 while one of them takes runs."""
+        now = asyncio.get_running_loop().time()
+        away = [place for place in self._places if place.away_until > now]
+        return len(away) if len(away) == len(self._places) else 0
+
+    @asynccontextmanager
+    async def agent(self, *, alone: bool = False) -> AsyncIterator[Runnable[Any, Any]]:
+        """An agent for one run.
+
+        Args:
+            alone: no other row is at its host meanwhile.
+        """
+        place = await self._take(alone)
+        try:
+            yield place.agent
+            place.pause, place.away_until = _FIRST_PAUSE, 0.0
+        except (HostLost, HostUnreachable):
+            await self._went_away(place)
+            raise
+        finally:
+            place.running -= 1
+            if alone:
+                place.is_reserved = False
+            self._tell()
+
+    async def _take(self, alone: bool) -> _Place:
+        loop = asyncio.get_running_loop()
+        reserved: _Place | None = None
+        try:
+            while True:
+                now = loop.time()
+                open_places = [p for p in self._places if p.away_until <= now and (p is reserved or not p.is_reserved)]
+                if alone and reserved is None and open_places:
+                    reserved = min(open_places, key=lambda place: place.running)
+                    reserved.is_reserved = True
+                if alone:
+                    open_places = [p for p in open_places if p is reserved and not p.running]
+                if open_places:
+                    place = min(open_places, key=lambda place: place.running)
+                    place.running += 1
+                    reserved = None
+                    return place
+                until = [p.away_until - now for p in self._places if p.away_until > now]
+                await self._wait(min(until, default=None))
+        finally:
+            if reserved is not None:
+                reserved.is_reserved = False
+                self._tell()
+
+    async def _wait(self, seconds: float | None) -> None:
+        changed = self._changed
+        try:
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _went_away(self, place: _Place) -> None:
+        now = asyncio.get_running_loop().time()
+        if place.away_until > now:
+            return
+        place.away_until = now + place.pause
+        place.pause = min(place.pause * 2, _LONGEST_PAUSE)
+        if self._renew is not None and (renewed := await self._renew(self._places.index(place))) is not None:
+            place.agent = renewed
