@@ -23,7 +23,7 @@ _LONGEST_PAUSE = 30.0
 
 
 @dataclass(eq=False)
-class _Place:
+class _PooledAgent:
     agent: Runnable[Any, Any]
     running: int = 0
     is_reserved: bool = False
@@ -36,7 +36,7 @@ class AgentPool:
 
     Args:
         agents: the agents.
-        renew: asked for the agent at a place whose host is away, where hosts come back at another address.
+        renew: asked for the agent of a host that went away, by its number, where hosts come back at another address.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class AgentPool:
         agents: Sequence[Runnable[Any, Any]],
         renew: Callable[[int], Awaitable[Runnable[Any, Any] | None]] | None = None,
     ) -> None:
-        self._places = [_Place(agent) for agent in agents]
+        self._agents = [_PooledAgent(agent) for agent in agents]
         self._renew = renew
         self._changed = asyncio.Event()
 
@@ -52,8 +52,8 @@ class AgentPool:
     def waiting_for(self) -> int:
         """How many hosts are away; 0 while one of them takes runs."""
         now = asyncio.get_running_loop().time()
-        away = [place for place in self._places if place.away_until > now]
-        return len(away) if len(away) == len(self._places) else 0
+        away = [pooled for pooled in self._agents if pooled.away_until > now]
+        return len(away) if len(away) == len(self._agents) else 0
 
     @asynccontextmanager
     async def agent(self, *, alone: bool = False) -> AsyncIterator[Runnable[Any, Any]]:
@@ -62,37 +62,37 @@ class AgentPool:
         Args:
             alone: no other row is at its host meanwhile.
         """
-        place = await self._take(alone)
+        pooled = await self._take(alone)
         try:
-            yield place.agent
-            place.pause, place.away_until = _FIRST_PAUSE, 0.0
+            yield pooled.agent
+            pooled.pause, pooled.away_until = _FIRST_PAUSE, 0.0
         except (HostLost, HostUnreachable):
-            await self._went_away(place)
+            await self._went_away(pooled)
             raise
         finally:
-            place.running -= 1
+            pooled.running -= 1
             if alone:
-                place.is_reserved = False
+                pooled.is_reserved = False
             self._tell()
 
-    async def _take(self, alone: bool) -> _Place:
+    async def _take(self, alone: bool) -> _PooledAgent:
         loop = asyncio.get_running_loop()
-        reserved: _Place | None = None
+        reserved: _PooledAgent | None = None
         try:
             while True:
                 now = loop.time()
-                open_places = [p for p in self._places if p.away_until <= now and (p is reserved or not p.is_reserved)]
-                if alone and reserved is None and open_places:
-                    reserved = min(open_places, key=lambda place: place.running)
+                open_agents = [p for p in self._agents if p.away_until <= now and (p is reserved or not p.is_reserved)]
+                if alone and reserved is None and open_agents:
+                    reserved = min(open_agents, key=lambda pooled: pooled.running)
                     reserved.is_reserved = True
                 if alone:
-                    open_places = [p for p in open_places if p is reserved and not p.running]
-                if open_places:
-                    place = min(open_places, key=lambda place: place.running)
-                    place.running += 1
+                    open_agents = [p for p in open_agents if p is reserved and not p.running]
+                if open_agents:
+                    pooled = min(open_agents, key=lambda pooled: pooled.running)
+                    pooled.running += 1
                     reserved = None
-                    return place
-                until = [p.away_until - now for p in self._places if p.away_until > now]
+                    return pooled
+                until = [p.away_until - now for p in self._agents if p.away_until > now]
                 await self._wait(min(until, default=None))
         finally:
             if reserved is not None:
@@ -111,11 +111,11 @@ class AgentPool:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _went_away(self, place: _Place) -> None:
+    async def _went_away(self, pooled: _PooledAgent) -> None:
         now = asyncio.get_running_loop().time()
-        if place.away_until > now:
+        if pooled.away_until > now:
             return
-        place.away_until = now + place.pause
-        place.pause = min(place.pause * 2, _LONGEST_PAUSE)
-        if self._renew is not None and (renewed := await self._renew(self._places.index(place))) is not None:
-            place.agent = renewed
+        pooled.away_until = now + pooled.pause
+        pooled.pause = min(pooled.pause * 2, _LONGEST_PAUSE)
+        if self._renew is not None and (renewed := await self._renew(self._agents.index(pooled))) is not None:
+            pooled.agent = renewed

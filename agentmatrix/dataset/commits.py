@@ -9,7 +9,7 @@ from itertools import count
 
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_file import ProgressFile
-from agentmatrix.dataset.row import Place, Row
+from agentmatrix.dataset.row import DatasetRow, Place
 from agentmatrix.dataset.settled_row import SettledRow
 
 __all__ = ["Commits"]
@@ -40,7 +40,7 @@ class Commits:
         self._pending: list[SettledRow] = []
         self._has_pending = asyncio.Event()
         self._executor = ThreadPoolExecutor(1, "agentmatrix-progress")
-        self.in_flight: dict[str, Row] = {}
+        self.in_flight: dict[str, DatasetRow] = {}
         """The rows that are run or not on disk yet, in the order in which they were begun."""
         self.place = Place()
         """Where the input stands behind all rows that were begun."""

@@ -14,7 +14,7 @@ from agentmatrix.dataset.commits import Commits
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_file import ProgressFile
 from agentmatrix.dataset.report import Ended
-from agentmatrix.dataset.row import Place, Row
+from agentmatrix.dataset.row import DatasetRow, Place
 from agentmatrix.dataset.row_reader import RowReader
 from agentmatrix.dataset.row_runner import HopelessRun, RowRunner
 from agentmatrix.dataset.row_usage import Prices, cost_of
@@ -165,7 +165,7 @@ class Driver:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
 
-    async def _begin(self, rows: list[Row], behind: Place, runner: RowRunner) -> None:
+    async def _begin(self, rows: list[DatasetRow], behind: Place, runner: RowRunner) -> None:
         """Begin the rows of a chunk that are not settled, each as soon as there is a slot."""
         previous = self._known(rows)
         for row, next_row in zip(rows, [*rows[1:], None], strict=True):
@@ -185,14 +185,14 @@ class Driver:
             place = behind if next_row is None else next_row.before
             self._commits.place = replace(place, duplicates=self._duplicates)
 
-    def _known(self, rows: list[Row]) -> dict[str, str]:
+    def _known(self, rows: list[DatasetRow]) -> dict[str, str]:
         """The rows that are to be run, with their status before; duplicates are counted.
 
         Raises:
             DatasetError: two rows have one id and different content.
         """
         settled = self.progress.settled(row.id for row in rows)
-        first: dict[str, Row] = {}
+        first: dict[str, DatasetRow] = {}
         wanted: dict[str, str] = {}
         for row in rows:
             twin = first.get(row.id) or self._commits.in_flight.get(row.id)
@@ -219,7 +219,7 @@ class Driver:
                 self._duplicates += row.repetition == 0
         return wanted
 
-    async def _run_row(self, row: Row, runner: RowRunner, began: float, previous: str) -> None:
+    async def _run_row(self, row: DatasetRow, runner: RowRunner, began: float, previous: str) -> None:
         try:
             settled = await runner.run(row, began)
         except HopelessRun as hopeless:
@@ -285,5 +285,5 @@ class Driver:
             self.drain()
 
 
-def _other_content(row: Row, twin: str) -> DatasetError:
+def _other_content(row: DatasetRow, twin: str) -> DatasetError:
     return DatasetError(f"{row.name} has the id {row.id!r} of {twin} and other content: give each row an id of its own")

@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage, convert_to_openai_messages
 from pydantic import BaseModel
 
 from agentmatrix.dataset.columns import awaited
-from agentmatrix.dataset.row import Row
+from agentmatrix.dataset.row import DatasetRow
 from agentmatrix.errors import DatasetError
 
 __all__ = ["Result", "lines_of", "records_of"]
@@ -22,7 +22,7 @@ Result = Callable[[dict[str, Any], Any], Any] | None
 _ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 
 
-async def records_of(row: Row, state: Any, result: Result, *, id_column: str | None, repeats: bool) -> list[Any]:
+async def records_of(row: DatasetRow, state: Any, result: Result, *, id_column: str | None, repeats: bool) -> list[Any]:
     """The records of a row: one, several or none.
 
     Args:
@@ -49,7 +49,7 @@ async def records_of(row: Row, state: Any, result: Result, *, id_column: str | N
     )
 
 
-def lines_of(records: Sequence[Any], row: Row, *, flat: bool) -> list[bytes]:
+def lines_of(records: Sequence[Any], row: DatasetRow, *, flat: bool) -> list[bytes]:
     """The records as lines of JSON.
 
     Args:
@@ -72,7 +72,7 @@ def lines_of(records: Sequence[Any], row: Row, *, flat: bool) -> list[bytes]:
     return lines
 
 
-def _default_record(row: Row, state: Any, id_column: str | None, repeats: bool) -> dict[str, Any]:
+def _default_record(row: DatasetRow, state: Any, id_column: str | None, repeats: bool) -> dict[str, Any]:
     record = dict(row.columns)
     if id_column is not None:
         record.setdefault(id_column, row.id.rpartition("/")[0] if repeats else row.id)
@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
     raise TypeError
 
 
-def _explain(record: Any, row: Row) -> NoReturn:
+def _explain(record: Any, row: DatasetRow) -> NoReturn:
     path, reason = _find(record, "") or ("", "is no JSON")
     raise DatasetError(
         f"the result of {row.name} is no JSON: {path} {reason}; return what is JSON by result="
@@ -134,7 +134,7 @@ def _find(value: Any, path: str, depth: int = 0) -> tuple[str, str] | None:
     return None
 
 
-def _check_flat(record: Mapping[str, Any], row: Row) -> None:
+def _check_flat(record: Mapping[str, Any], row: DatasetRow) -> None:
     for key, value in record.items():
         if not isinstance(value, str | int | float | bool | None):
             raise DatasetError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-__all__ = ["Place", "Row", "SourceRow"]
+__all__ = ["Place", "DatasetRow", "SourceRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class SourceRow:
 
 
 @dataclass(slots=True)
-class Row:
+class DatasetRow:
     """One run of the agent: a row of the input, once or in one of its repetitions.
 
     Attributes:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentmatrix.dataset.reader_thread import ReaderThread
-from agentmatrix.dataset.row import Place, Row, SourceRow
+from agentmatrix.dataset.row import DatasetRow, Place, SourceRow
 from agentmatrix.dataset.sources import AsyncSource, Source
 from agentmatrix.errors import DatasetError
 
@@ -56,7 +56,7 @@ class RowReader:
         self._error: Exception | None = None
         self._place = start
 
-    async def next_chunk(self) -> tuple[list[Row], Place]:
+    async def next_chunk(self) -> tuple[list[DatasetRow], Place]:
         """The next rows, none at the end, and where the input stands behind them.
 
         Raises:
@@ -70,19 +70,19 @@ class RowReader:
         """Read no more."""
         self._thread.close()
 
-    async def _from_async(self, source: AsyncSource) -> tuple[list[Row], Place]:
+    async def _from_async(self, source: AsyncSource) -> tuple[list[DatasetRow], Place]:
         while not self.is_at_limit and (found := await source.next_row()):
             if rows := self._rows_of(found):
                 return rows, self._place
         return [], self._place
 
-    def _read(self) -> tuple[list[Row], Place]:
+    def _read(self) -> tuple[list[DatasetRow], Place]:
         if self._error is not None:
             raise self._error
         assert not isinstance(self._source, AsyncSource)
         if self._iterator is None:
             self._iterator = self._source.rows(self._place)
-        rows: list[Row] = []
+        rows: list[DatasetRow] = []
         ends = time.monotonic() + _LONGEST_READ
         try:
             while len(rows) < _CHUNK and not self.is_at_limit:
@@ -103,7 +103,7 @@ class RowReader:
         """Whether it has read as many rows as it may."""
         return self._limit is not None and self._place.number >= self._limit
 
-    def _rows_of(self, found: SourceRow) -> list[Row]:
+    def _rows_of(self, found: SourceRow) -> list[DatasetRow]:
         before = self._place
         after = replace(before, number=before.number + 1, offset=found.offset, line=found.line)
         self._place = after
@@ -122,9 +122,10 @@ class RowReader:
             self._place = replace(after, filtered=before.filtered + 1)
             return []
         if self._repetitions == 1:
-            return [Row(id, before.number, 0, columns, found.name, digest, before)]
+            return [DatasetRow(id, before.number, 0, columns, found.name, digest, before)]
         return [
-            Row(f"{id}/{n}", before.number, n, columns, found.name, digest, before) for n in range(self._repetitions)
+            DatasetRow(f"{id}/{n}", before.number, n, columns, found.name, digest, before)
+            for n in range(self._repetitions)
         ]
 
     def _checked_id(self, columns: dict[str, Any], name: str) -> str:

@@ -19,7 +19,7 @@ from agentmatrix.dataset.columns import Input, awaited, input_of
 from agentmatrix.dataset.failures import FailureKind, failure_kind, retry_after, type_name
 from agentmatrix.dataset.records import Result, lines_of, records_of
 from agentmatrix.dataset.report import Status
-from agentmatrix.dataset.row import Row
+from agentmatrix.dataset.row import DatasetRow
 from agentmatrix.dataset.row_agent import RowAgent
 from agentmatrix.dataset.row_usage import RowUsage
 from agentmatrix.dataset.settled_row import SettledRow
@@ -99,7 +99,7 @@ class RowRunner:
         if options.context is not None:
             self._options_of_verb["context"] = options.context
 
-    async def run(self, row: Row, began: float) -> SettledRow:
+    async def run(self, row: DatasetRow, began: float) -> SettledRow:
         """Run a row that has a slot until it is settled.
 
         Args:
@@ -136,12 +136,12 @@ class RowRunner:
             if tries.attempts >= self._options.retry.max_attempts:
                 return self._settled(row, tries, "rejected", DatasetError("accept did not take the result"))
 
-    async def _lines(self, row: Row, state: Any) -> list[bytes]:
+    async def _lines(self, row: DatasetRow, state: Any) -> list[bytes]:
         options = self._options
         records = await records_of(row, state, options.result, id_column=options.id_column, repeats=options.repeats)
         return lines_of(records, row, flat=options.is_csv)
 
-    async def _attempt(self, row: Row, tries: _Tries) -> Any:
+    async def _attempt(self, row: DatasetRow, tries: _Tries) -> Any:
         if self._options.rate_limiter is not None:
             await self._options.rate_limiter.aacquire()
         given = await input_of(row.columns, self._options.input, self._agent, row.name)
@@ -159,7 +159,7 @@ class RowRunner:
                 raise TimeoutError(f"the row took longer than {self._options.timeout:g} seconds") from None
             raise
 
-    async def _resume(self, agent: Any, row: Row, given: Any, config: RunnableConfig) -> Any:
+    async def _resume(self, agent: Any, row: DatasetRow, given: Any, config: RunnableConfig) -> Any:
         """Go on with the row's thread, wherever it stands."""
         snapshot = await agent.aget_state(config)
         if snapshot.interrupts:
@@ -172,7 +172,7 @@ class RowRunner:
             return _output_of(agent, snapshot.values)
         return await agent.ainvoke(given, config, **self._options_of_verb)
 
-    def _config(self, row: Row, tries: _Tries) -> RunnableConfig:
+    def _config(self, row: DatasetRow, tries: _Tries) -> RunnableConfig:
         configurable: dict[str, Any] = {}
         if self._options.repeats:
             configurable["repetition"] = row.repetition
@@ -184,7 +184,7 @@ class RowRunner:
             own["configurable"] = configurable
         return merge_configs(self._options.config, own) if self._options.config else own
 
-    async def _failed(self, row: Row, tries: _Tries, error: Exception, began: float) -> SettledRow | None:
+    async def _failed(self, row: DatasetRow, tries: _Tries, error: Exception, began: float) -> SettledRow | None:
         """What follows from an error: the row is settled, or it is tried again (None) after a wait."""
         retry = self._options.retry
         kind = failure_kind(error, retry)
@@ -211,7 +211,7 @@ class RowRunner:
             await asyncio.sleep(min(interval, retry.max_interval) + (random.random() if retry.jitter else 0.0))
         return None
 
-    def _paused(self, row: Row, tries: _Tries, interrupts: Any) -> SettledRow:
+    def _paused(self, row: DatasetRow, tries: _Tries, interrupts: Any) -> SettledRow:
         questions = [{"id": interrupt.id, "value": interrupt.value} for interrupt in interrupts]
         if not self._saves:
             asked = f"the graph asks {questions[0]['value']!r} and has no checkpointer, so nobody can answer"
@@ -223,7 +223,7 @@ class RowRunner:
 
     def _settled(
         self,
-        row: Row,
+        row: DatasetRow,
         tries: _Tries,
         status: Status,
         error: BaseException | None = None,

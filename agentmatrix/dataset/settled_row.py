@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentmatrix.dataset.report import Status
-from agentmatrix.dataset.row import Row
+from agentmatrix.dataset.row import DatasetRow
 
 __all__ = ["SettledRow"]
 
@@ -27,7 +27,7 @@ class SettledRow:
         previous: its status in the progress file before this run.
     """
 
-    row: Row
+    row: DatasetRow
     status: Status
     lines: Sequence[bytes] = ()
     attempts: int = 1
