@@ -83,10 +83,11 @@ class DatasetRun:
             if other.json_schemas != self._agent.json_schemas:
                 raise DatasetError(f"{agent!r} has other schemas than {self.agents[0]!r}: give hosts of one graph")
         check_columns(self.running.input, self._agent)
-        self._id = self.reading.id
+        self._id, self._is_empty = self.reading.id, False
         if self._id is None:
             first = await self._source.peek() if isinstance(self._source, AsyncSource) else self._source.peek()
             self._id = _DEFAULT_ID if first is not None and _DEFAULT_ID in first else None
+            self._is_empty = first is None
         self._output = MemoryOutput() if self.output is None else OutputFile(self.output)
         stack.callback(self._output.close)
         path = self.progress or (self.output and self.output.with_name(self.output.name + ".progress"))
@@ -115,13 +116,16 @@ class DatasetRun:
     def _take_up(self, goes_on: bool, restart: bool) -> None:
         """Bring output and progress file to where they agree, and compare the settings."""
         output, progress = self._output, self._progress
-        settings = self._settings()
         recorded = progress.get("settings")
+        if self._is_empty and recorded is not None:
+            self._id = recorded["id"]
+        settings = self._settings()
         self.goes_on = goes_on and recorded is not None
         if not isinstance(output, OutputFile):
             return
-        if recorded is None:
-            if output.length and not restart:
+        if recorded is None or not progress.counts.total():
+            # Nobody has seen a row of it yet: settings may be corrected.
+            if recorded is None and output.length and not restart:
                 raise DatasetError(
                     f"{output.lines_path} exists and {progress.path} knows nothing of it: restart overwrites it, "
                     "or give another output"

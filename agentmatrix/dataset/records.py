@@ -73,18 +73,22 @@ def lines_of(records: Sequence[Any], row: DatasetRow, *, flat: bool) -> list[byt
 
 
 def _default_record(row: DatasetRow, state: Any, id_column: str | None, repeats: bool) -> dict[str, Any]:
-    record = dict(row.columns)
+    record = {**row.columns, **({"repetition": row.repetition} if repeats else {}), **_items(state)}
     if id_column is not None:
-        record.setdefault(id_column, row.id.rpartition("/")[0] if repeats else row.id)
-    if repeats:
-        record["repetition"] = row.repetition
-    if isinstance(state, BaseModel):
-        return {**record, **{name: getattr(state, name) for name in type(state).model_fields}}
-    if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        return {**record, **{field.name: getattr(state, field.name) for field in dataclasses.fields(state)}}
+        # A state may have an `id` of its own; the record is found by the row's.
+        own = row.id.rpartition("/")[0] if repeats else row.id
+        record[id_column] = row.columns.get(id_column, own)
+    return record
+
+
+def _items(state: Any) -> Mapping[str, Any]:
     if isinstance(state, Mapping):
-        return {**record, **{str(key): value for key, value in state.items()}}
-    return {**record, "output": state}
+        return state
+    if isinstance(state, BaseModel) and not isinstance(state, BaseMessage):
+        return {name: getattr(state, name) for name in type(state).model_fields}
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {"output": state}
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import typing
@@ -13,7 +14,6 @@ from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.graph import MessagesState
 from langgraph.pregel import Pregel
-from pydantic import TypeAdapter, ValidationError
 
 from agentmatrix.agent import as_agent
 from agentmatrix.agent.adapter import takes_messages
@@ -145,16 +145,19 @@ def _input_keys(graph: Any) -> Sequence[str] | None:
 
 
 def _check_context(graph: Any, context: Any) -> None:
-    schema = getattr(graph, "context_schema", None)
-    if schema is None or context is not None:
+    schema: Any = getattr(graph, "context_schema", None)
+    if context is not None or not class_kind(schema):
         return
-    try:
-        TypeAdapter(schema).validate_python({})
-    except ValidationError as error:
-        missing = ", ".join(str(part["loc"][-1]) for part in error.errors() if part["loc"])
-        raise DatasetError(f"the graph needs a context with {missing}: refine(context={{...}})") from None
-    except Exception:
-        return
+    if class_kind(schema) == "typed_dict":
+        needed = sorted(schema.__required_keys__)
+    elif class_kind(schema) == "model":
+        needed = [name for name, field in schema.model_fields.items() if field.is_required()]
+    else:
+        missing = dataclasses.MISSING
+        fields = dataclasses.fields(schema)
+        needed = [field.name for field in fields if field.default is missing and field.default_factory is missing]
+    if needed:
+        raise DatasetError(f"the graph needs a context with {', '.join(needed)}: refine(context={{...}})")
 
 
 async def _check_checkpointer(graph: Any) -> None:

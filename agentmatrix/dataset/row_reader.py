@@ -106,7 +106,6 @@ class RowReader:
     def _rows_of(self, found: SourceRow) -> list[DatasetRow]:
         before = self._place
         after = replace(before, number=before.number + 1, offset=found.offset, line=found.line)
-        self._place = after
         columns = found.columns
         if isinstance(columns, str):
             if not self._skip_bad_lines:
@@ -121,6 +120,7 @@ class RowReader:
         if self._where is not None and not self._where(columns):
             self._place = replace(after, filtered=before.filtered + 1)
             return []
+        self._place = after
         if self._repetitions == 1:
             return [DatasetRow(id, before.number, 0, columns, found.name, digest, before)]
         return [

@@ -30,6 +30,8 @@ class RowUsage(UsageMetadataCallbackHandler):
 
     # It hears of models only: nodes run as where nobody listens.
     ignore_chain = ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = True
+    # Without a thread for each call.
+    run_inline = True
 
     def __init__(self, cool_down: Callable[[], float]) -> None:
         super().__init__()
