@@ -80,7 +80,7 @@ class Snapshot:
 
 
 class PeriodicDisplay:
-    """Hands a snapshot to a function now and then, and at the end.
+    """Hands a snapshot to a function now and then.
 
     Args:
         seconds: how often.
@@ -93,15 +93,14 @@ class PeriodicDisplay:
     @contextlib.contextmanager
     def showing(self, driver: Driver, count_rows: CountRows) -> Iterator[None]:
         """See `Display`."""
-        rows: list[int | None] = [None]
-        task = asyncio.create_task(self._run(driver, count_rows, rows))
+        task = asyncio.create_task(self._run(driver, count_rows))
         try:
             yield
         finally:
             task.cancel()
-            self._show(_snapshot(driver, rows[0]))
 
-    async def _run(self, driver: Driver, count_rows: CountRows, rows: list[int | None]) -> None:
+    async def _run(self, driver: Driver, count_rows: CountRows) -> None:
+        rows: int | None = None
         start = driver.place
         counter = ReaderThread()
         counting = asyncio.create_task(counter.call(lambda: count_rows(start)))
@@ -109,8 +108,9 @@ class PeriodicDisplay:
             while True:
                 await asyncio.sleep(self._seconds)
                 if counting.done() and not counting.exception() and (behind := counting.result()) is not None:
-                    rows[0] = start.number + behind
-                self._show(_snapshot(driver, rows[0]))
+                    rows = start.number + behind
+                unread = None if rows is None else max(0, rows - driver.place.number)
+                self._show(Snapshot(driver, unread))
         finally:
             counting.cancel()
             counter.close()
@@ -145,10 +145,6 @@ def display_of(wanted: bool | Display) -> Display:
     if sys.stderr.isatty():
         return TerminalDisplay()
     return PeriodicDisplay(_LINE_SECONDS, lambda now: print(now.as_text(), file=sys.stderr, flush=True))  # noqa: T201
-
-
-def _snapshot(driver: Driver, rows: int | None) -> Snapshot:
-    return Snapshot(driver, None if rows is None else max(0, rows - driver.place.number))
 
 
 def _duration(seconds: float) -> str:
