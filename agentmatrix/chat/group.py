@@ -26,6 +26,7 @@ from agentmatrix.chat.authorship import AgentNameMode, provider_names
 from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGroup
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Event, append_events
+from agentmatrix.chat.group_drawing import MAX_DRAWN, large_group
 from agentmatrix.chat.group_nodes import GroupNodes
 from agentmatrix.chat.history import History, HistoryRule
 from agentmatrix.chat.human import addressed, is_person
@@ -232,11 +233,12 @@ class ChatGroup:
         )
         _declare_subgraphs(native, members)
         # The drawing is the graph up to here: members, and the node that chooses among them.
+        drawn = native if len(members) <= MAX_DRAWN else large_group(len(members), native.name)
         graph = as_class(native, CompiledChatGroup)
         made_by = copy.copy(self)
         made_by.members = dict(self.members)
         graph._made_by = (made_by, {**arguments, **breakpoints})
-        graph._drawing = native
+        graph._drawing = drawn
         hide_node(graph, NEXT_TURN)
         add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.

@@ -39,7 +39,7 @@ def test_one_runs_on_its_input(project: Project, name: str) -> None:
     assert module.graph.invoke({"messages": module.INPUT})["messages"][-1].text in said
 
 
-@pytest.mark.parametrize("name", ["gobang", "voice_desk"])
+@pytest.mark.parametrize("name", ["agent_matrix", "gobang", "voice_desk"])
 def test_one_that_plays_by_itself_does(project: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"graphs.{name}.main", lambda: 7)
     assert project.cli("example", name).code == 7
@@ -49,7 +49,7 @@ def test_an_unknown_one_is_one_sentence(project: Project) -> None:
     near, far = project.cli("example", "helo"), project.cli("example", "zebra")
     assert (near.code, near.err) == (2, "error: there is no example 'helo'; did you mean 'hello'?\n")
     assert (far.code, far.err.partition(";")[0]) == (2, "error: there is no example 'zebra'")
-    assert "there are: debate, gobang, hello" in far.err
+    assert "there are: agent_matrix, debate, gobang, hello" in far.err
 
 
 def test_the_wheel_s_name_of_an_example_is_mended(project: Project) -> None:
