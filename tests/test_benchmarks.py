@@ -11,6 +11,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent / "bench"
 SMALL = {
     "bench_codec.py": ["0"],
+    "bench_dataset.py": ["20"],
     "bench_engine.py": ["1", "one node"],
     "bench_groups.py": ["2"],
     "bench_makespan.py": ["1", "4"],

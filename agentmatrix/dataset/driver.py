@@ -155,7 +155,7 @@ class Driver:
             while True:
                 rows, place = await coming
                 if not rows:
-                    self._commits.place = replace(place, duplicates=self._duplicates)
+                    self._commits.place = self._with_duplicates(place)
                     if self._reader.is_at_limit:
                         self._ended = "limit"
                     return
@@ -177,13 +177,17 @@ class Driver:
                     self._stop("budget")
                     # The cancellation arrives here.
                     await asyncio.sleep(0)
-                row.before = replace(row.before, duplicates=self._duplicates)
+                row.before = self._with_duplicates(row.before)
                 self._commits.in_flight[row.id] = row
                 task = asyncio.create_task(self._run_row(row, runner, began, status))
                 self._tasks.add(task)
                 task.add_done_callback(self._on_row_end)
             place = behind if next_row is None else next_row.before
-            self._commits.place = replace(place, duplicates=self._duplicates)
+            self._commits.place = self._with_duplicates(place)
+
+    def _with_duplicates(self, place: Place) -> Place:
+        """The reader does not know of duplicates: it keeps no ids."""
+        return place if place.duplicates == self._duplicates else replace(place, duplicates=self._duplicates)
 
     def _known(self, rows: list[DatasetRow]) -> dict[str, str]:
         """The rows that are to be run, with their status before; duplicates are counted.

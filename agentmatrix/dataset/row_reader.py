@@ -15,7 +15,7 @@ from agentmatrix.dataset.row import DatasetRow, Place, SourceRow
 from agentmatrix.dataset.sources import AsyncSource, Source
 from agentmatrix.errors import DatasetError
 
-__all__ = ["RowReader"]
+__all__ = ["RowReader", "digest_of"]
 
 _CHUNK = 256
 _LONGEST_READ = 0.05
@@ -112,7 +112,7 @@ class RowReader:
                 raise DatasetError(f"{found.name} is no row: {columns} (skip_bad_lines leaves such lines out)")
             self._place = replace(after, number=before.number, bad_lines=before.bad_lines + 1)
             return []
-        digest = _digest(columns)
+        digest = digest_of(columns)
         id = digest if self._id is None else self._checked_id(columns, found.name)
         if self._shard and zlib.crc32(id.encode()) % self._shard[1] != self._shard[0] - 1:
             self._place = replace(after, elsewhere=before.elsewhere + 1)
@@ -148,6 +148,7 @@ class RowReader:
         return text
 
 
-def _digest(columns: dict[str, Any]) -> str:
+def digest_of(columns: dict[str, Any]) -> str:
+    """The hash of a row's content."""
     text = json.dumps(columns, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
