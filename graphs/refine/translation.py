@@ -15,7 +15,7 @@ from langgraph.pregel import Pregel
 from agentmatrix import Dag, RemoteAgent
 from agentmatrix.testing import ScriptedChatModel, local_model
 
-__all__ = ["build", "graph", "proofreader", "result"]
+__all__ = ["build", "build_proofreader", "graph", "result"]
 
 TRANSLATE = "Translate the user's text into French. Answer with the translation, and with nothing else."
 PROOFREAD = "Answer with one sentence: what is wrong with the translation below, or OK."
@@ -60,6 +60,17 @@ def build(model: BaseChatModel | None = None, address: str | None = None) -> Pre
     return made
 
 
+def build_proofreader(model: BaseChatModel | None = None) -> Pregel[Any, Any, Any, Any]:
+    """The proofreader alone, to be served: `agentmatrix serve proofreader=graphs.refine.translation:build_proofreader`.
+
+    Args:
+        model: its chat model; by default a scripted one.
+    """
+    dag = Dag(State, name="proofreader").add_node("proofread", _node(model, PROOFREAD, "remark", _proofread))
+    made: Pregel[Any, Any, Any, Any] = dag.compile()
+    return made
+
+
 def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """The row with its question in French."""
     return {**row, "french": state["translation"]}
@@ -81,11 +92,6 @@ def _revise(messages: list[BaseMessage]) -> str:
 def __getattr__(name: str) -> Any:
     if name == "real":
         return build(local_model())
-    if name == "proofreader":
-        # To be served: `agentmatrix serve graphs.refine.translation:proofreader`.
-        return (
-            Dag(State, name="proofreader").add_node("proofread", _node(None, PROOFREAD, "remark", _proofread)).compile()
-        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
