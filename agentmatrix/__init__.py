@@ -18,7 +18,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.chat import ChatGroup
     from agentmatrix.compose import CyclicGraph, Dag
     from agentmatrix.compose.activation import Activation, get_activation
-    from agentmatrix.dataset import FailedRow, Report, arefine, refine
+    from agentmatrix.dataset import FailedRow, Ray, Report, arefine, refine
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
@@ -39,6 +39,7 @@ __all__ = [
     "FailedRow",
     "Host",
     "Identity",
+    "Ray",
     "RemoteAgent",
     "Report",
     "UnlistedValue",
@@ -65,6 +66,7 @@ _HOMES = {
     "FailedRow": "agentmatrix.dataset",
     "Host": "agentmatrix.host",
     "Identity": "agentmatrix.transport.identity",
+    "Ray": "agentmatrix.dataset",
     "RemoteAgent": "agentmatrix.remote",
     "Report": "agentmatrix.dataset",
     "UnlistedValue": "agentmatrix.wire.unlisted",

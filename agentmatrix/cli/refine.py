@@ -29,6 +29,7 @@ __all__ = ["refine"]
 
 ROWS = "Rows and columns"
 LIMITS = "Limits"
+RAY = "Ray"
 PROGRESS = "What is done already"
 
 _JSON_SECONDS = 5.0
@@ -108,6 +109,12 @@ def refine(
     progress: Annotated[
         Path | None, typer.Option(help="Another place than OUTPUT.progress.", rich_help_panel=PROGRESS)
     ] = None,
+    ray: Annotated[
+        int | None, typer.Option(help="Run the graph in so many Ray actors (extra ray).", rich_help_panel=RAY)
+    ] = None,
+    num_gpus: Annotated[
+        float, typer.Option(help="GPUs of each Ray actor; 0.5 is half of one.", rich_help_panel=RAY)
+    ] = 0,
     context: Annotated[str | None, typer.Option(help="The graph's context, as JSON.")] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines on stdout: progress, then the report.")
@@ -134,6 +141,7 @@ def refine(
     from agentmatrix.cli.targets import load_attribute
     from agentmatrix.dataset.interrupted import run_draining
     from agentmatrix.dataset.progress_display import PeriodicDisplay
+    from agentmatrix.dataset.ray_hosts import Ray
     from agentmatrix.dataset.refinement import arefine
     from agentmatrix.errors import DatasetError, MissingExtra, TooManyFailures
 
@@ -144,6 +152,7 @@ def refine(
         "shard": shard, "max_concurrency": max_concurrency, "timeout": timeout or None, "budget": budget,
         "prices": _prices(price), "max_failures": max_failures, "grace": grace, "retry_failed": retry_failed,
         "restart": restart, "answers": answers, "progress": progress, "context": _context(context),
+        "engine": None if ray is None else Ray(replicas=ray, num_gpus=num_gpus),
         "retry": RetryPolicy(max_attempts=max_attempts),
         "show_progress": PeriodicDisplay(_JSON_SECONDS, _print_snapshot) if json else True,
         **{name: target and load_attribute(target) for name, target in functions.items()},

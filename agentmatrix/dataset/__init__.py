@@ -4,7 +4,8 @@
 `row_runner` runs the agent on it, `records` makes lines of the result, `commits` writes them with the progress file.
 """
 
+from agentmatrix.dataset.ray_hosts import Ray
 from agentmatrix.dataset.refinement import arefine, refine
 from agentmatrix.dataset.report import FailedRow, Report
 
-__all__ = ["FailedRow", "Report", "arefine", "refine"]
+__all__ = ["FailedRow", "Ray", "Report", "arefine", "refine"]

@@ -7,6 +7,8 @@ long, up to half a minute.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from langchain_core.runnables import Runnable
 from agentmatrix.errors import HostLost, HostUnreachable
 
 __all__ = ["AgentPool"]
+
+_log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -42,11 +46,12 @@ class AgentPool:
     def __init__(
         self,
         agents: Sequence[Runnable[Any, Any]],
-        renew: Callable[[int], Awaitable[Runnable[Any, Any] | None]] | None = None,
+        renew: Callable[[int], Awaitable[Runnable[Any, Any]]] | None = None,
     ) -> None:
         self._agents = [_PooledAgent(agent) for agent in agents]
         self._renew = renew
         self._changed = asyncio.Event()
+        self._renewals: set[asyncio.Task[None]] = set()
 
     @property
     def waiting_for(self) -> int:
@@ -67,7 +72,7 @@ class AgentPool:
             yield pooled.agent
             pooled.pause, pooled.away_until = _FIRST_PAUSE, 0.0
         except (HostLost, HostUnreachable):
-            await self._went_away(pooled)
+            self._went_away(pooled)
             raise
         finally:
             pooled.running -= 1
@@ -92,7 +97,7 @@ class AgentPool:
                     pooled.running += 1
                     reserved = None
                     return pooled
-                until = [p.away_until - now for p in self._agents if p.away_until > now]
+                until = [p.away_until - now for p in self._agents if now < p.away_until < math.inf]
                 await self._wait(min(until, default=None))
         finally:
             if reserved is not None:
@@ -111,11 +116,24 @@ class AgentPool:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _went_away(self, pooled: _PooledAgent) -> None:
+    def _went_away(self, pooled: _PooledAgent) -> None:
         now = asyncio.get_running_loop().time()
         if pooled.away_until > now:
             return
-        pooled.away_until = now + pooled.pause
-        pooled.pause = min(pooled.pause * 2, _LONGEST_PAUSE)
-        if self._renew is not None and (renewed := await self._renew(self._agents.index(pooled))) is not None:
-            pooled.agent = renewed
+        if self._renew is None:
+            pooled.away_until = now + pooled.pause
+            pooled.pause = min(pooled.pause * 2, _LONGEST_PAUSE)
+            return
+        pooled.away_until = math.inf
+        task = asyncio.create_task(self._renewed(pooled, self._renew(self._agents.index(pooled))))
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _renewed(self, pooled: _PooledAgent, coming: Awaitable[Runnable[Any, Any]]) -> None:
+        try:
+            pooled.agent = await coming
+        except Exception:
+            # As a host that has no other address: it may come back.
+            _log.warning("a host cannot be started again", exc_info=True)
+        pooled.away_until = asyncio.get_running_loop().time() + pooled.pause
+        self._tell()

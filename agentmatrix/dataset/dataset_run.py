@@ -19,6 +19,7 @@ from agentmatrix.dataset.interrupted import on_interrupt
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_display import Display
 from agentmatrix.dataset.progress_file import ProgressFile
+from agentmatrix.dataset.ray_hosts import Ray, RayHosts
 from agentmatrix.dataset.report import Ended, Report
 from agentmatrix.dataset.row import Place
 from agentmatrix.dataset.row_agent import row_agent
@@ -60,6 +61,7 @@ class DatasetRun:
     limits: Limits
     in_input_order: bool
     max_concurrency: int
+    engine: Ray | None = None
 
     async def open(self, stack: ExitStack, *, restart: bool, retry_failed: bool) -> None:
         """Open the files and check the settings. No agent is run.
@@ -74,6 +76,7 @@ class DatasetRun:
         """
         self._source = open_source(self.source)
         self._check_paths()
+        self._hosts = None if self.engine is None else RayHosts(self.engine)
         made = [await row_agent(agent, self.running.context) for agent in self.agents]
         if not made:
             raise DatasetError("no agent was given")
@@ -102,6 +105,10 @@ class DatasetRun:
         if self.running.answers:
             paused = {row.id for row in self._progress.failures() if row.status == "paused"}
             check_answers(self.running.answers, paused)
+        if self._hosts is not None:
+            # Last: it takes seconds.
+            stack.callback(self._hosts.stop)
+            self._runnables = await self._hosts.start(self._agent)
 
     def _check_paths(self) -> None:
         if self.output is None:
@@ -168,7 +175,7 @@ class DatasetRun:
             self._source, start, id=self._id, repetitions=reading.repetitions, where=reading.where, limit=reading.limit,
             shard=reading.shard, skip_bad_lines=reading.skip_bad_lines,
         )  # fmt: skip
-        pool = AgentPool(self._runnables)
+        pool = AgentPool(self._runnables, None if self._hosts is None else self._hosts.agent)
         options = replace(self.running, id_column=self._id_column(), is_csv=_is_csv(self.output))
         driver = Driver(
             reader, slots, pool, self._output, self._progress, self.limits, in_input_order=self.in_input_order,

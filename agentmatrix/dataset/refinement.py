@@ -18,11 +18,13 @@ from agentmatrix.dataset.dataset_run import DatasetRun, ReadOptions
 from agentmatrix.dataset.driver import Limits
 from agentmatrix.dataset.interrupted import run_draining
 from agentmatrix.dataset.progress_display import Display, display_of
+from agentmatrix.dataset.ray_hosts import Ray
 from agentmatrix.dataset.records import Result
 from agentmatrix.dataset.report import Report
 from agentmatrix.dataset.row_runner import RunOptions
 from agentmatrix.dataset.row_usage import Prices
 from agentmatrix.dataset.settings import check_numbers, parse_shard, read_answers
+from agentmatrix.errors import DatasetError
 
 __all__ = ["arefine", "refine"]
 
@@ -59,6 +61,7 @@ async def arefine(
     config: RunnableConfig | None = None,
     context: Any = None,
     grace: float = 60.0,
+    engine: Literal["ray"] | Ray | None = None,
     show_progress: bool | Display = False,
 ) -> Report:
     """Run an agent on each row of a dataset, and write each row once.
@@ -101,6 +104,8 @@ async def arefine(
         config: a config for each run, as of `ainvoke`.
         context: the context of each run, as of `ainvoke`.
         grace: seconds for the rows under way, when the run is ended.
+        engine: `"ray"`, or `Ray(replicas=4, num_gpus=0.5)`: the graph goes to hosts in Ray actors (extra `ray`). Call
+            `ray.init` yourself, or have it done here, before the first use of a `RemoteAgent` in the process.
         show_progress: show it on stderr.
 
     Returns:
@@ -130,11 +135,19 @@ async def arefine(
         ),
         limits=Limits(budget, prices, max_failures, grace),
         in_input_order=order == "input",
-        max_concurrency=max_concurrency,
+        max_concurrency=max_concurrency, engine=_engine_of(engine),
     )  # fmt: skip
     with ExitStack() as stack:
         await run.open(stack, restart=restart, retry_failed=retry_failed)
         return await run.run(display_of(show_progress))
+
+
+def _engine_of(engine: Any) -> Ray | None:
+    if engine is None or isinstance(engine, Ray):
+        return engine
+    if engine == "ray":
+        return Ray()
+    raise DatasetError(f"engine is 'ray' or Ray(...), not {engine!r}")
 
 
 def _sync_twin(function: Callable[P, Coroutine[Any, Any, Report]]) -> Callable[P, Report]:
