@@ -87,6 +87,8 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (_write.ChannelWrite, (ANY,), (), "compiled_graph.py"),
     (_write.ChannelWrite.register_writer, (ANY,), (), "runnables.py"),
     (_write.ChannelWriteTupleEntry, (ANY,), (), "compiled_graph.py"),
+    (_write.ChannelWriteEntry, (ANY,), ("value",), "pickling.py"),
+    (_write.ChannelWriteTupleEntry, (ANY,), ("value",), "pickling.py"),
     (PregelNode.copy, (SELF, ANY), (), "compiled_graph.py"),
     (CompiledStateGraph.attach_node, (SELF, ANY, ANY), (), "compiled_graph.py"),
     (CompiledStateGraph.validate, (SELF,), (), "compiled_graph.py"),
@@ -146,6 +148,7 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
 # Private names that are no calls, with the test that is about them.
 OTHERS = {
     "CONTROL_WRITES": "test_what_the_engine_replaces_is_looked_up_by_name",
+    "PASSTHROUGH": "tests/compose/test_pickled.py",
     "_constants": "test_reserved_keys_that_are_not_known_yet_stay_with_the_caller",
 }
 

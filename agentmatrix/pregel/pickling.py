@@ -27,4 +27,4 @@ def _entry(kind: Any, fields: dict[str, Any], passed: list[str]) -> Any:
 def mend_pickles() -> None:
     """Have writes of graphs pickled so that they are the same in another process."""
     for kind in (ChannelWriteEntry, ChannelWriteTupleEntry):
-        copyreg.pickle(kind, _reduced)  # type: ignore[arg-type]
+        copyreg.pickle(kind, _reduced)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,3 +134,26 @@ async def test_what_cannot_be_placed_is_a_sentence() -> None:
         from agentmatrix.dataset.row_agent import RowAgent
 
         await hosts.start(RowAgent(RemoteAgent("127.0.0.1:1/x"), None, (), {}))
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.timeout(300)
+def test_the_recipes_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas", reason="Ray Data wants pandas")
+    page = (ROOT / "docs" / "refine.md").read_text()
+    (agent,) = re.findall(r"^```python\n(# answers.py.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (rows,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "answers.py").write_text(agent)
+    (tmp_path / "questions.jsonl").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "refine.md"}
+    exec(agent, names)
+    for recipe in re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        # The workers of the cluster do not look into the reader's folder.
+        recipe = recipe.replace("from answers", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from answers")
+        exec(compile(recipe, "refine.md", "exec", dont_inherit=True), names)
+    assert names["report"].done == 2
+    assert sorted(row["text"] for row in names["texts"]) == [
+        "You ask 'What is half of 90?'.",
+        "You ask 'Why is the sky blue?'.",
+    ]
