@@ -10,6 +10,7 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from agentmatrix import display as display
     from agentmatrix import errors as errors
+    from agentmatrix import middleware as middleware
     from agentmatrix import speakers as speakers
     from agentmatrix import stops as stops
     from agentmatrix import testing as testing
@@ -81,7 +82,7 @@ _HOMES = {
     "refine": "agentmatrix.dataset",
     "signal": "agentmatrix.triggers",
 }
-_MODULES = ("display", "errors", "speakers", "stops", "testing")
+_MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing")
 
 
 def __getattr__(name: str) -> _typing.Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from agentmatrix.errors import BuildError
@@ -101,17 +102,32 @@ class Group:
     tolerant: bool = False
     cancel_rest: bool = False
 
-    @property
+    @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The sources of every kind."""
         return (*self.regular, *self.gates, *self.latest, *self.optional)
 
-    @property
+    @cached_property
+    def labelled(self) -> tuple[tuple[Source, str], ...]:
+        """The sources of every kind, each with its label."""
+        return tuple((source, label_of(source)) for source in self.sources)
+
+    @cached_property
+    def regular_labels(self) -> frozenset[str]:
+        """The labels of the regular sources."""
+        return frozenset(map(label_of, self.regular))
+
+    @cached_property
+    def gate_labels(self) -> frozenset[str]:
+        """The labels of the gates."""
+        return frozenset(map(label_of, self.gates))
+
+    @cached_property
     def triggering(self) -> tuple[Source, ...]:
         """The sources that the group waits for: regular ones and gates."""
         return (*self.regular, *self.gates)
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels of the sources that the group waits for."""
         return tuple(label_of(source) for source in self.triggering)
@@ -137,7 +153,7 @@ class Group:
             delivered: the labels of the sources that have an item.
             exhausted: the labels of the sources that have none and can deliver none any more.
         """
-        regular, gates = {label_of(s) for s in self.regular}, {label_of(s) for s in self.gates}
+        regular, gates = self.regular_labels, self.gate_labels
         count = len(regular.intersection(delivered))
         settled = all(label in delivered or label in exhausted for label in regular)
         enough = count >= self.need or (self.tolerant and settled and count > 0)

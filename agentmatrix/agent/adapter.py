@@ -6,18 +6,21 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
 
 from agentmatrix.agent.tool_agent import Tool, innermost, tool_agent
 from agentmatrix.errors import BuildError, NotAnAgentError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import wrap_runnable
 
-__all__ = ["as_agent", "as_update", "messages_in", "takes_messages"]
+__all__ = ["as_agent", "as_update", "messages_in", "only_calls_models", "takes_messages"]
+
+_ONLY_CALLS_MODELS: Final = "_agentmatrix_only_calls_models"
 
 
 def as_agent(
@@ -147,7 +150,20 @@ def _from_runnable(
     async def acall(state: Any, config: RunnableConfig) -> Any:
         return as_update(await runnable.ainvoke(node_input(state), config), name=name, key=key)
 
-    return wrap_runnable(runnable, call, acall, name=name)
+    made = wrap_runnable(runnable, call, acall, name=name)
+    if only_calls_models(runnable):
+        setattr(made, _ONLY_CALLS_MODELS, True)
+    return made
+
+
+def only_calls_models(agent: Any) -> bool:
+    """Whether an agent does nothing but call chat models, with or without instructions: no function, which may call a
+    `@task` or ask a person."""
+    if isinstance(agent, RunnableWithFallbacks):
+        return all(map(only_calls_models, agent.runnables))
+    if isinstance(agent, RunnableBindingBase):
+        return only_calls_models(agent.bound)
+    return isinstance(agent, BaseLanguageModel) or bool(getattr(agent, _ONLY_CALLS_MODELS, False))
 
 
 def _from_function(function: Callable[..., Any], name: str | None, key: str) -> Callable[..., Any]:

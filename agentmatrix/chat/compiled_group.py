@@ -17,7 +17,7 @@ from langgraph.types import Command, StateSnapshot, StateUpdate
 
 from agentmatrix.chat.conversation import EVENT_LOG, Event, speakers_of
 from agentmatrix.chat.live_messages import MESSAGES_SIGNAL
-from agentmatrix.compose.builder import ComposedGraph
+from agentmatrix.compose.scheduled_graph import ScheduledGraph
 from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
 from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace
 
@@ -31,7 +31,7 @@ TOGETHER: Final = "together"
 Supersteps = Sequence[Sequence[StateUpdate]]
 
 
-class CompiledChatGroup(ComposedGraph):
+class CompiledChatGroup(ScheduledGraph):
     """A compiled `ChatGroup`. A live run of it takes the signal `messages`: words into the running conversation."""
 
     signals = frozenset({MESSAGES_SIGNAL})

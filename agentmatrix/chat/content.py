@@ -95,8 +95,11 @@ def as_heard(message: BaseMessage) -> Content:
         A text, or a list of blocks if there is more than text; `""` if nothing is left.
     """
     content = message.content
-    if isinstance(content, str) and (words := without_thoughts(content)) and not words.isspace():
-        return words
+    if isinstance(content, str):
+        if (words := without_thoughts(content)) and not words.isspace():
+            return words
+        if not message.additional_kwargs:
+            return ""
     parts = _said_parts(message)
     if all(_type(part) == "text" for part in parts):
         return "".join(part["text"] for part in parts)

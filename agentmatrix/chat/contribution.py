@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
-from uuid import uuid4
 
 from langchain_core.messages import (
     AIMessage,
@@ -39,7 +38,7 @@ def public_messages(
     member: str,
     members: Collection[str],
     audience_rule: AudienceRule,
-    claim_id: Callable[[str], bool],
+    id_for: Callable[[str | None], str],
 ) -> list[BaseMessage]:
     """The messages that a member adds to the transcript, under its name, each with an id.
 
@@ -48,12 +47,12 @@ def public_messages(
         member: the name of the member.
         members: the names of all members.
         audience_rule: gives the audience of a message that does not name one.
-        claim_id: takes an id for a message, and says whether no other one has it. A message keeps its own if it may.
+        id_for: gives the id in the transcript of a message with the id that it is called with.
 
     Raises:
         SpeakerError: the audience of a message has a name that is not in the group.
     """
-    signed = [_signed(message, member, claim_id) for message in answered if _is_public(message)]
+    signed = [_signed(message, member, id_for) for message in answered if _is_public(message)]
     return [_addressed(message, members, audience_rule) for message in signed]
 
 
@@ -79,14 +78,13 @@ def _is_public(message: Any) -> bool:
     return isinstance(message, BaseMessage) and is_speech(message)
 
 
-def _signed(message: BaseMessage, member: str, claim_id: Callable[[str], bool]) -> BaseMessage:
-    """The message under the member's name, with an id of its own and without tool calls."""
+def _signed(message: BaseMessage, member: str, id_for: Callable[[str | None], str]) -> BaseMessage:
+    """The message under the member's name, with its id in the transcript and without tool calls."""
     if type(message) not in (AIMessage, HumanMessage) and isinstance(message, BaseMessageChunk):
         message = message_chunk_to_message(message)
     kept = {key: value for key, value in message.additional_kwargs.items() if key not in _CALLS}
     changes: dict[str, Any] = {"name": member, "additional_kwargs": {**kept, SAID_BY: member}}
-    if not (message.id and claim_id(message.id)):
-        changes["id"] = str(uuid4())
+    changes["id"] = id_for(message.id)
     if isinstance(message, AIMessage):
         content = without_tool_parts(message.content)
         changes["content"] = map_text(content, without_inline_name)

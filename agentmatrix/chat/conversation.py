@@ -14,10 +14,13 @@ from typing import Any, Final, TypedDict
 
 from langchain_core.messages import BaseMessage
 
+from agentmatrix.middleware import BlockedMessage
+
 __all__ = [
     "EVENT_LOG",
     "Conversation",
     "Event",
+    "LastTurns",
     "append_events",
     "handoff_to",
     "interrupted_members",
@@ -40,6 +43,7 @@ class Event(TypedDict, total=False):
     Attributes:
         new_run: marks the first event of a run.
         speakers: the members chosen for the next turn; empty in free conversation, where members are not chosen.
+        turn: the number of that turn in the run.
         fallback: why the speaker could not choose by itself, and who has.
         by: the member that has taken a turn.
         message_ids: the ids of the messages of that turn; empty if the member kept silent.
@@ -51,12 +55,14 @@ class Event(TypedDict, total=False):
         interrupts: by member, the interrupts that wait for a person: the checkpoint namespace `ns`, the `values`, and
             the time `at` which they were asked.
         unknown: names that the turn hands over to and that nobody has; the member is told so, and asked again.
+        ignored: names that the same answer hands over to after the first one; the member is told so in its next turn.
         given: by member that the turn hands over to, the ids of the messages that it is given of those so far.
         summaries: by member, or under "" for all of them, the summary of the transcript that the turn began with.
         error: how the turn has failed, where the conversation goes on without it.
         floor: in the event of a new run, the member that took the last turn of the run before, and whom it handed over
             to: `{"by": "ann", "goto": []}`.
         heard: the ids of messages that somebody outside has said into the run.
+        blocked: what the group's middleware has blocked of a turn, or of words from outside.
         seen: in the event of a new run, by member, the `seen_message` of its last turn.
         stop_reason: the reason why the conversation ends, unless somebody outside says something before it does.
         tokens: the tokens used; with `calls` of models and `seconds` of work, counted where a stop needs them.
@@ -64,6 +70,7 @@ class Event(TypedDict, total=False):
 
     new_run: bool
     speakers: list[str]
+    turn: int
     fallback: str
     by: str
     message_ids: list[str]
@@ -73,11 +80,13 @@ class Event(TypedDict, total=False):
     results: dict[str, Any]
     interrupts: dict[str, Any]
     unknown: list[str]
+    ignored: list[str]
     given: dict[str, list[str]]
     summaries: dict[str, Any]
     error: str
     floor: dict[str, Any]
     heard: list[str]
+    blocked: list[BlockedMessage]
     seen: dict[str, str | None]
     stop_reason: str
     tokens: int
@@ -128,11 +137,14 @@ class Conversation:
     messages: Sequence[BaseMessage]
     events: Sequence[Event]
 
-    @property
+    @cached_property
     def turns(self) -> int:
         """The number of turns in this run. Members that speak at once share one; in free conversation it is the number
         of turns of the member that has had most."""
-        rounds = sum(bool(event.get("speakers")) for event in self.events)
+        last = next((event for event in reversed(self.events) if "speakers" in event), Event())
+        if "turn" in last:
+            return last["turn"]
+        rounds = len([event for event in self.events if event.get("speakers")])
         return rounds or max(Counter(event["by"] for event in self.events if "by" in event).values(), default=0)
 
     @property
@@ -156,8 +168,14 @@ class Conversation:
     @property
     def decided_end(self) -> str | None:
         """The reason to end that is decided: by a member, by a speaker, or by silence in free conversation."""
-        last = next((event for event in reversed(self.events) if "stop_reason" in event or "heard" in event), Event())
-        return last.get("stop_reason")
+        for event in reversed(self.events):
+            if "stop_reason" in event:
+                reason: str = event["stop_reason"]
+                return reason
+            # Nobody is chosen once the end is decided.
+            if "heard" in event or "speakers" in event:
+                break
+        return None
 
     @property
     def has_new_words(self) -> bool:
@@ -186,6 +204,19 @@ class Conversation:
     def last_said(self) -> list[BaseMessage]:
         """The messages of the last turn."""
         return self._messages_of(self._last_turn)
+
+    @property
+    def new_messages(self) -> Sequence[BaseMessage]:
+        """The messages that have come since the last turn began: those of that turn, and words from outside. Before
+        the first turn they are the last message of the input, and words from outside."""
+        last = next((event for event in reversed(self.events) if "by" in event), None)
+        if last is None:
+            heard = {id for event in self.events for id in event.get("heard", ())}
+            return self.messages[-1 - sum(message.id in heard for message in self.messages) :]
+        numbered = enumerate(reversed(self.messages))
+        ids = ((after, message.id or f"#{len(self.messages) - after - 1}") for after, message in numbered)
+        since = next((after for after, id in ids if id == last["seen_message"]), len(self.messages))
+        return self.messages[len(self.messages) - since :]
 
     @property
     def interrupted(self) -> dict[str, Any]:
@@ -218,9 +249,33 @@ class Conversation:
         return [message for message in self.messages if message.id in ids] if ids else []
 
 
+class LastTurns:
+    """The last turns in a log: members who begin together ask for those of one log, which is read once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Sequence[Event], dict[str, Event], bool] = ((), {}, False)
+
+    def by_member(self, events: Sequence[Event]) -> dict[str, Event]:
+        """By member, the event of its last turn."""
+        return self._of(events)[1]
+
+    def has_given(self, events: Sequence[Event]) -> bool:
+        """Whether a handoff has chosen what the next member is given."""
+        return self._of(events)[2]
+
+    def _of(self, events: Sequence[Event]) -> tuple[Sequence[Event], dict[str, Event], bool]:
+        last = self._last
+        if last[0] is not events:
+            turns = {event["by"]: event for event in events if "by" in event}
+            last = self._last = events, turns, any("given" in event for event in events)
+        return last
+
+
 def interrupted_members(events: Iterable[Event]) -> dict[str, Any]:
     """The interrupts of a log that wait for a person's answer, by member: a later turn of the member answers them."""
     interrupts: dict[str, Any] = {}
+    if not [event for event in events if "interrupts" in event]:
+        return interrupts
     for event in events:
         for member, asked in event.get("interrupts", {}).items():
             # A graph that asks once more goes on from where it ran at first.

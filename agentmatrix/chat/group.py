@@ -39,7 +39,9 @@ from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
 from agentmatrix.chat.stop import as_stop, max_turns
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.builder import check_name, did_you_mean, name_of
+from agentmatrix.compose.scheduled_graph import put_on_engine
 from agentmatrix.errors import BuildError
+from agentmatrix.middleware import Middleware, MiddlewareChain
 from agentmatrix.pregel.compiled_graph import (
     Graph,
     add_hidden_node,
@@ -50,6 +52,8 @@ from agentmatrix.pregel.compiled_graph import (
     write_channel,
 )
 from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
+from agentmatrix.scheduling.superstep_rules import SuperstepRules
+from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["DEFAULT_TURNS", "ChatGroup", "CompiledChatGroup"]
 
@@ -90,6 +94,11 @@ class ChatGroup:
             `("tokens", n)`, counted approximately; what a function of the messages returns, or a Runnable such as
             LangChain's `trim_messages(...)`; or a summary by LangChain's `SummarizationMiddleware`. By default all.
             Limits and summaries keep the system messages in front, the first words of a user, and the last ones.
+        middleware: functions `(message, sender, hearers, conversation)` that each message of a member, and each word
+            said into a run, passes before it is kept and heard; each returns the message, another one, several, None
+            for nothing, or a `Block` with a reason. One that raises blocks the message.
+        hold: words are streamed when they have passed; otherwise while they are made, and what did not pass is
+            withdrawn in the stream by a `RemoveMessage`.
 
     The reply's `response_metadata` has `stop_reason` and `last_speaker`, and so has the group's output. Where the
     provider has given a `stop_reason` of its own, that stays, and the group's is `group_stop_reason`.
@@ -110,6 +119,8 @@ class ChatGroup:
         include_agent_name: AgentNames | Mapping[str, AgentNames] = "auto",
         output_schema: Any = None,
         history: HistoryRule | None = None,
+        middleware: Sequence[Middleware] = (),
+        hold: bool = False,
     ) -> None:
         if not isinstance(max_turns, int):
             raise BuildError(f"max_turns={max_turns!r} is no number of turns")
@@ -123,7 +134,7 @@ class ChatGroup:
         self.members: dict[str, Any] = {}
         self._options: dict[str, MemberOptions] = {}
         for member, agent in named:
-            check_name(member, {*self.members, *_OWN_NODES})
+            self._check_name(member)
             self.members[member] = agent
         if not self.members:
             raise BuildError("a ChatGroup needs at least one member: ChatGroup([agent, ...])")
@@ -140,6 +151,8 @@ class ChatGroup:
         if history is not None:
             History(history, ())
         self.history = history
+        self.middleware = MiddlewareChain(middleware) if middleware else None
+        self.hold = hold
 
     def add_node(
         self,
@@ -171,7 +184,7 @@ class ChatGroup:
         Raises:
             BuildError: a duplicate or reserved name, or an option that is none.
         """
-        check_name(name, {*self.members, *_OWN_NODES})
+        self._check_name(name)
         if history is not None:
             History(history, ())
         self._options[name] = member_options(
@@ -244,6 +257,7 @@ class ChatGroup:
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
+        put_on_engine(graph, builder.channels, _topology(tuple(members)), SuperstepRules, barriers=True)
         return graph
 
     def _builder(self, hints: dict[str, Any]) -> AnyBuilder:
@@ -261,6 +275,10 @@ class ChatGroup:
             for key in sorted(returned.keys() - hints.keys()):
                 raise BuildError(f"output_schema= names {key!r}, which the state_schema has not got: add it there")
         return StateGraph(self.state_schema, self.context_schema, output_schema=group_output(returned))
+
+    def _check_name(self, name: str) -> None:
+        """Raises a BuildError for a name that no member can have, or that another one has."""
+        check_name(name, _OWN_NODES if name in _OWN_NODES else self.members)
 
     def _check_names(self) -> None:
         """Raises a BuildError for a name of the speaker, of the stop or of visible_to that is not in the group."""
@@ -290,6 +308,8 @@ class ChatGroup:
             modes=self._modes(),
             plain_keys=frozenset(plain_keys_of(builder)),
             is_free=self.speaker.is_free,
+            middleware=self.middleware,
+            holds=self.hold,
         )
 
     def _modes(self) -> dict[str, AgentNameMode]:
@@ -309,6 +329,13 @@ class ChatGroup:
         for name, member in members.items():
             builder.add_node(name, nodes.parallel.member_node(member), input_schema=schema)
             builder.add_edge(name, NEXT_TURN)
+
+
+def _topology(members: tuple[str, ...]) -> Topology:
+    """The shape of a group: a command of `next_turn` leads to whoever speaks, and each of these leads back to it."""
+    nodes = (NEXT_TURN, TOGETHER, *members)
+    edges = dict.fromkeys((START, *members), (NEXT_TURN,))
+    return Topology(START, nodes, edges, choices=dict.fromkeys(nodes, nodes), deaf=True)
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:

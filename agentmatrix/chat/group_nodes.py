@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import END
@@ -12,12 +13,12 @@ from langgraph.types import Command
 
 from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, speakers_of
+from agentmatrix.chat.group_middleware import apassed_words, conversation_of, passed_words
 from agentmatrix.chat.parallel import ParallelTurns
 from agentmatrix.chat.reply import Reply, reply_update
 from agentmatrix.chat.speaker import Selection, Speaker
 from agentmatrix.chat.stop import Stop
-from agentmatrix.chat.transcript import messages_of
-from agentmatrix.chat.turn import GroupSettings, coerce_state
+from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import parent_node_of
@@ -58,12 +59,12 @@ class GroupNodes:
         parallel = self.parallel
 
         def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
-            conversation = self._conversation(state)
+            conversation = conversation_of(state, self.settings)
             outcome = parallel.run(state, conversation, speakers_of(conversation.events), config)
             return outcome.command(NEXT_TURN)
 
         async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
-            conversation = self._conversation(state)
+            conversation = conversation_of(state, self.settings)
             outcome = await parallel.arun(state, conversation, speakers_of(conversation.events), config)
             return outcome.command(NEXT_TURN)
 
@@ -76,28 +77,36 @@ class GroupNodes:
         def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
             if words := live.take(config):
-                return Command(goto=NEXT_TURN, update=_heard(words))
-            conversation = self._conversation(state)
+                return _goes_on_with(*passed_words(words, state, self.settings))
+            conversation = conversation_of(state, self.settings)
             if command := self._end_or_resume(conversation, config):
                 return command
             counter, counted = self._count_selector(config)
             handed_over = conversation.handoff
             chosen = Selection(handed_over) if handed_over else self.speaker.next(conversation, counted)
             command, event = self._route(conversation, chosen, config, counter)
-            return command or parallel.run(state, conversation, chosen.names, config).command(NEXT_TURN, event)
+            if command:
+                return command
+            if len(chosen.names) == 1:
+                return _after(event, parallel.speak_here(state, conversation, chosen.names[0], config))
+            return parallel.run(state, conversation, chosen.names, config).command(NEXT_TURN, event)
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
             if words := await live.atake(config):
-                return Command(goto=NEXT_TURN, update=_heard(words))
-            conversation = self._conversation(state)
+                return _goes_on_with(*await apassed_words(words, state, self.settings))
+            conversation = conversation_of(state, self.settings)
             if command := self._end_or_resume(conversation, config):
                 return command
             counter, counted = self._count_selector(config)
             handed_over = conversation.handoff
             chosen = Selection(handed_over) if handed_over else await self.speaker.anext(conversation, counted)
             command, event = self._route(conversation, chosen, config, counter)
-            return command or (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
+            if command:
+                return command
+            if len(chosen.names) == 1:
+                return _after(event, await parallel.aspeak_here(state, conversation, chosen.names[0], config))
+            return (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
 
         return runnable(next_turn, anext_turn, name=NEXT_TURN)
 
@@ -143,21 +152,14 @@ class GroupNodes:
             get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
         if not names:
             return self._end(conversation, {**used, "stop_reason": f"{self.speaker.label} chose nobody"}, config), used
-        event: Event = {**used, "speakers": list(names)}
+        event: Event = {**used, "speakers": list(names), "turn": conversation.turns + 1}
+        if self.parallel.can_speak_here(names, config):
+            return None, event
         if not self.parallel.can_run(names, config):
             return Command(goto=list(names), update={EVENT_LOG: [event]}), event
         # With a checkpointer the choice is saved before the turns begin: they run in a task of their own.
         has_checkpointer = LoopHandle(config).has_checkpointer
         return Command(goto=TOGETHER, update={EVENT_LOG: [event]}) if has_checkpointer else None, event
-
-    def _conversation(self, state: dict[str, Any]) -> Conversation:
-        values = {key: value for key, value in state.items() if key != EVENT_LOG}
-        return Conversation(
-            members=self.settings.members,
-            state=coerce_state(self.settings.state_schema, values),
-            messages=messages_of(state),
-            events=state.get(EVENT_LOG, []),
-        )
 
     def _end(self, conversation: Conversation, event: Event, config: RunnableConfig) -> Command[Any]:
         ends = {"stop_reason": event["stop_reason"], "last_speaker": conversation.last_speaker}
@@ -166,6 +168,10 @@ class GroupNodes:
         return Command(goto=END, update={**update, EVENT_LOG: [event]})
 
 
-def _heard(words: list[Any]) -> dict[str, Any]:
-    """The update of the state for words that were said into the run."""
-    return {"messages": words, EVENT_LOG: [Event(heard=[str(message.id) for message in words])]}
+def _goes_on_with(words: list[BaseMessage], event: Event) -> Command[Any]:
+    return Command(goto=NEXT_TURN, update={"messages": words, EVENT_LOG: [event]})
+
+
+def _after(event: Event, update: dict[str, Any]) -> Command[Any]:
+    """The command of a turn that was taken in the task of its choice."""
+    return Command(goto=NEXT_TURN, update={**update, EVENT_LOG: [event, *update[EVENT_LOG]]})

@@ -18,16 +18,20 @@ from agentmatrix.pregel.task_config import parent_namespace_of, plain_namespace_
 
 __all__ = [
     "GIVEN",
+    "IGNORED",
     "MOST_UNKNOWN",
+    "handoff_targets",
     "is_known_further_out",
     "left_out_of_handoff",
-    "note_on_unknown",
+    "note_on_handoffs",
     "whole_handoff",
     "with_handoff_targets",
 ]
 
 GIVEN: Final = "handoff_given"
 """The key in the update of a handoff with the ids of the messages that the next member is given."""
+IGNORED: Final = "ignored_handoffs"
+"""The key in the update of a handoff with the names of further handoffs in the same answer."""
 MOST_UNKNOWN: Final = 2
 """How often in a row a member is told that it has handed over to nobody; the next time ends the run."""
 _TARGETS: Final = "__agentmatrix_handoff_targets"
@@ -51,21 +55,23 @@ def left_out_of_handoff(transcript: Transcript, events: Sequence[Event], member:
 
 
 def whole_handoff(error: ParentCommand) -> Command[Any]:
-    """The handoff that a graph inside a member has sent, with what was said beside it. Several handoffs in one answer
-    are one to several."""
-    commands, words = handoff_of(error)
-    goto: list[Any] = []
-    update: dict[str, Any] = {}
-    messages: list[Any] = []
-    for command in commands:
-        goto += [command.goto] if isinstance(command.goto, str | Send) else command.goto
-        values = dict(updates_of(command))
-        messages += messages_in(values.pop("messages", None))
-        update |= values
+    """The handoff that a graph inside a member has sent, with what was said beside it. Of several handoffs in one
+    answer it is the first, and names the others."""
+    (first, *others), words = handoff_of(error)
+    update = dict(updates_of(first))
+    messages = messages_in(update.get("messages"))
     # A tool may pass on the history, words beside the call included.
     passed_on = {getattr(message, "id", None) for message in messages}
     beside = [message for message in words if message.id not in passed_on]
-    return Command(goto=goto, update={**update, "messages": [*beside, *messages]})
+    taken = handoff_targets(first)
+    if ignored := [name for other in others for name in handoff_targets(other) if name not in taken]:
+        update[IGNORED] = list(dict.fromkeys(map(str, ignored)))
+    return Command(goto=first.goto, update={**update, "messages": [*beside, *messages]})
+
+
+def handoff_targets(command: Command[Any]) -> list[Any]:
+    """Whom a command hands over to."""
+    return [command.goto] if isinstance(command.goto, str | Send) else list(command.goto)
 
 
 def with_handoff_targets(config: RunnableConfig, members: Sequence[str]) -> RunnableConfig:
@@ -88,11 +94,23 @@ def _known_further_out(config: RunnableConfig) -> Sequence[str]:
     return names
 
 
-def note_on_unknown(events: Sequence[Event], member: str, members: Sequence[str]) -> tuple[HumanMessage | None, int]:
-    """What a member is told after it has handed over to nobody, and how often in a row it has done so."""
-    names = unknown_handoffs(events, member)
-    if not names:
-        return None, 0
-    others = ", ".join(name for name in members if name != member)
-    text = f"There is no {names[-1]!r} to hand over to. Hand over to one of: {others}; or answer yourself."
-    return HumanMessage(text, id=f"no-{member}-{len(events)}"), len(names)
+def note_on_handoffs(
+    events: Sequence[Event], last: Event, member: str, members: Sequence[str]
+) -> tuple[HumanMessage | None, int]:
+    """What a member is told of the handoffs of its last turn that did not come about, and how often in a row it has
+    handed over to nobody.
+
+    Args:
+        events: the event log.
+        last: the event of its last turn.
+        member: the member.
+        members: the names of all members.
+    """
+    names = unknown_handoffs(events, member) if last.get("unknown") else []
+    told: list[str] = []
+    if names:
+        others = ", ".join(name for name in members if name != member)
+        told.append(f"There is no {names[-1]!r} to hand over to. Hand over to one of: {others}; or answer yourself.")
+    if ignored := last.get("ignored"):
+        told.append(f"An answer hands over once. You have not handed over to {' and '.join(map(repr, ignored))}.")
+    return (HumanMessage(" ".join(told), id=f"no-{member}-{len(events)}") if told else None), len(names)

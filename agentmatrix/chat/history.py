@@ -148,6 +148,18 @@ class History:
             return ShortenedHistory(_checked(await chosen if inspect.isawaitable(chosen) else chosen, seen))
         return self.shorten(seen, shared, summary, config)
 
+    def with_summary(
+        self, seen: list[BaseMessage], shared: list[BaseMessage], summary: Summary | None
+    ) -> ShortenedHistory:
+        """The messages that a member is given with a summary for all members that has been made.
+
+        Args:
+            seen: as of `shorten`.
+            shared: as of `shorten`.
+            summary: the summary.
+        """
+        return self._summed_up(_without_go_on(seen), _without_go_on(shared), summary, None)
+
     def _trimmed(self, seen: list[BaseMessage]) -> list[BaseMessage]:
         """The last messages within the limit, and those that are kept anyway."""
         assert self._limit is not None

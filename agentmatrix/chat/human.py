@@ -32,8 +32,9 @@ def human(
         name: the person's name, where members are given as a list.
         prompt: the value of the interrupt, or a function that makes it from the transcript; by default the last message
             and its author.
-        timeout: the seconds to answer. A group that goes on without an answer, by `invoke(None)`, waits on until they
-            are over, and then takes the turn for silence. An answer counts whenever it comes.
+        timeout: the seconds to answer. A paused run is no process, so nothing happens by itself when they are over: a
+            group that goes on without an answer after that, by `invoke(None)`, takes the turn for silence; before, it
+            waits on. An answer counts whenever it comes.
     """
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
         raise BuildError(f"human(timeout={timeout!r}): name a positive number of seconds")

@@ -9,42 +9,51 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langgraph.errors import GraphBubbleUp, InvalidUpdateError, ParentCommand
-from langgraph.graph import END
-from langgraph.types import Command, Send
+from langgraph.constants import TAG_NOSTREAM
+from langgraph.errors import GraphBubbleUp, ParentCommand
 
-from agentmatrix.agent import as_agent, messages_in, names_of_bound_tools
+from agentmatrix.agent import as_agent, names_of_bound_tools, only_calls_models
 from agentmatrix.chat.authorship import AgentNameMode
-from agentmatrix.chat.contribution import new_messages, public_messages
-from agentmatrix.chat.conversation import EVENT_LOG, Event, interrupted_members, last_seen, last_summary
+from agentmatrix.chat.claims import Claims
+from agentmatrix.chat.conversation import EVENT_LOG, interrupted_members, last_seen, last_summary
+from agentmatrix.chat.group_middleware import apassed_turn, passed_turn
 from agentmatrix.chat.handoff import (
-    GIVEN,
-    MOST_UNKNOWN,
-    is_known_further_out,
     left_out_of_handoff,
-    note_on_unknown,
+    note_on_handoffs,
     whole_handoff,
     with_handoff_targets,
 )
 from agentmatrix.chat.history import History, ShortenedHistory
 from agentmatrix.chat.human import answer_timeout
 from agentmatrix.chat.member_options import MemberOptions
-from agentmatrix.chat.reply import replied
-from agentmatrix.chat.transcript import Transcript, is_go_on, messages_of, with_go_on, with_note, with_users_words
-from agentmatrix.chat.turn import Claims, GroupSettings, Turn, coerce_state
+from agentmatrix.chat.memory import with_missing_results
+from agentmatrix.chat.message_ids import MessageIds
+from agentmatrix.chat.shared_summary import ashorten_turn, shorten_turn
+from agentmatrix.chat.transcript import (
+    RunTranscripts,
+    Transcript,
+    is_go_on,
+    messages_of,
+    with_go_on,
+    with_note,
+    with_users_words,
+)
+from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
+from agentmatrix.chat.turn_update import TurnUpdates
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.pregel.attempts import arun_attempts, run_attempts
+from agentmatrix.pregel.callback_handlers import with_message_ids
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import node_runnable, runnable
-from agentmatrix.pregel.task_config import command_for_node, intercept_writes, updates_of
+from agentmatrix.pregel.task_config import command_for_node, intercept_writes
 from agentmatrix.pregel.virtual_tasks import LoopHandle, reraise_interrupt, seconds_since_question
 
 __all__ = ["Member"]
@@ -68,10 +77,12 @@ class Member:
     Attributes:
         graphs: the agent, if it is a graph.
         is_model: whether the agent is a bare chat model.
+        only_calls_models: whether it does nothing but call chat models, also with instructions.
     """
 
     def __init__(self, name: str, agent: Any, settings: GroupSettings, options: MemberOptions = _NO_OPTIONS) -> None:
-        if tools := names_of_bound_tools(agent):
+        self.is_model = isinstance(agent, BaseChatModel)
+        if not self.is_model and (tools := names_of_bound_tools(agent)):
             raise BuildError(
                 f"the member {name!r} is a chat model with the tools {', '.join(map(repr, tools))} bound to it, which "
                 "nobody would run: use as_agent(model, tools=[...])"
@@ -79,20 +90,21 @@ class Member:
         self.name = name
         self._settings, self._options = settings, options
         own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
-        self._answer_timeout = answer_timeout(agent)
+        self._answer_timeout = None if self.is_model else answer_timeout(agent)
         self._history, self._summary_key = own or settings.history, name if own else ""
-        made = as_agent(agent, name=name)
+        made = agent if self.is_model else as_agent(agent, name=name)
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
-        self.is_model = isinstance(agent, BaseChatModel)
+        self._remembers = any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
+        self.only_calls_models = only_calls_models(agent)
+        self._updates = TurnUpdates(name, settings, options, is_graph=bool(self.graphs), summary_key=self._summary_key)
         # A bare model is called without an adapter: it takes messages and returns one, and a broadcast calls many.
         self._agent: Runnable[Any, Any]
         if self.is_model:
             self._agent = agent
         else:
             self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
-        # By LangGraph's loop, the transcript that the last turn in a task of its own began with.
-        self._transcripts: WeakKeyDictionary[Any, Transcript] = WeakKeyDictionary()
-        self._attempt = runnable(self._ask, self._aask, name=name)
+        # Of turns in tasks of its own: those of several members may run at the same time.
+        self._transcripts = RunTranscripts(settings.names)
         # A function reads names itself; in whatever else there may be a model.
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
@@ -106,24 +118,22 @@ class Member:
             claims: as of `Turn`, where others speak at the same time.
         """
         if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
-            return self._silence(self._begin_in_task(state, config, claims))
+            return self._updates.of_silence(self._begin_in_task(state, config, claims))
         config = self._resuming(state, config)
         return self.speak(self._begin_in_task(state, config, claims), config)
 
     async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
         """The same as `speak_in_task`, async."""
         if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
-            return self._silence(self._begin_in_task(state, config, claims))
+            return self._updates.of_silence(self._begin_in_task(state, config, claims))
         config = self._resuming(state, config)
         return await self.aspeak(self._begin_in_task(state, config, claims), config)
 
     def _begin_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None) -> Turn:
-        handle, messages = LoopHandle(config), messages_of(state)
-        transcript = self._transcripts.get(handle.loop)
-        if transcript is None or not transcript.extend_from(messages) or len(transcript) != len(messages):
-            transcript = self._transcripts[handle.loop] = Transcript(messages, self._settings.names)
+        handle = LoopHandle(config)
+        transcript = self._transcripts.of(handle.loop, messages_of(state))
         has_checkpointer = bool(self.graphs) and handle.has_checkpointer
-        return self.begin_turn(state, transcript, len(transcript), {} if claims is None else claims, has_checkpointer)
+        return self.begin_turn(state, transcript, len(transcript), claims or Claims(), has_checkpointer)
 
     def begin_turn(
         self,
@@ -143,15 +153,17 @@ class Member:
             has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
         """
         events = state.get(EVENT_LOG, ())
-        remembers = has_checkpointer and any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
-        left_out = left_out_of_handoff(transcript, events, self.name)
+        remembers = has_checkpointer and self._remembers
+        turns = self._settings.last_turns
+        left_out = left_out_of_handoff(transcript, events, self.name) if turns.has_given(events) else ()
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
         if remembers and (is_go_on(given[-1]) or not transcript.has_any_since(given, last_seen(events, self.name))):
             # A turn that was given up in the middle has left words in its memory which nobody else knows of.
             given = with_go_on(given)
-        note, unknown = note_on_unknown(events, self.name, self._settings.members)
-        if note is not None:
-            given = with_note(given, note)
+        unknown = 0
+        if last := turns.by_member(events).get(self.name):
+            note, unknown = note_on_handoffs(events, last, self.name, self._settings.members)
+            given = given if note is None else with_note(given, note)
         shared = summary = None
         if self._history and self._history.sums_up:
             shared = None if self._summary_key else transcript.seen_by(None, until, self._mode)
@@ -159,7 +171,7 @@ class Member:
         return Turn(
             input=given if self.is_model else self._state_for_agent(state, given),
             given=given,
-            known_ids=transcript.positions,
+            ids=MessageIds(self.name, transcript.positions, claims),
             claims=claims,
             seen_message=transcript.id_before(until),
             seen_events=len(events),
@@ -168,6 +180,7 @@ class Member:
             summary=summary,
             remembers=remembers,
             unknown=unknown,
+            state=state,
         )
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
@@ -180,7 +193,7 @@ class Member:
         summary = None
         try:
             if self._history:
-                short = self._history.shorten(turn.given, turn.shared, turn.summary, inner)
+                short = shorten_turn(self._history, turn, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
                 answer = self._ask(turn.input, inner)
@@ -189,12 +202,14 @@ class Member:
                     f"the member {self.name!r} has timeout=, and a sync run cannot cut it off: use ainvoke or astream"
                 )
             else:
-                answer = run_attempts(self._attempt, turn.input, inner, self._options.retry_policies)
+                answer = run_attempts(self._attempt(turn), turn.input, inner, self._options.retry_policies)
         except Exception as error:
             if self._is_raised(error):
                 raise
-            return self._failed(error, turn)
-        return self._update(answer, turn, config, summary, pushed)
+            update = self._updates.of_failure(error, turn)
+        else:
+            update = self._updates.of_answer(answer, turn, config, summary, pushed)
+        return passed_turn(update, turn, self.name, self._settings, config)
 
     async def aspeak(self, turn: Turn, config: RunnableConfig) -> Any:
         """The same as `speak`, async."""
@@ -202,22 +217,26 @@ class Member:
         summary = None
         try:
             if self._history:
-                short = await self._history.ashorten(turn.given, turn.shared, turn.summary, inner)
+                short = await ashorten_turn(self._history, turn, inner)
                 turn, summary = self._with_history(turn, short), short.summary
             if not self._options.has_attempts:
                 answer = await self._aask(turn.input, inner)
             else:
                 policies, timeout = self._options.retry_policies, self._options.timeout
-                answer = await arun_attempts(self._attempt, turn.input, inner, policies, timeout)
+                answer = await arun_attempts(self._attempt(turn), turn.input, inner, policies, timeout)
         except Exception as error:
             if self._is_raised(error):
                 raise
-            return self._failed(error, turn)
-        return self._update(answer, turn, config, summary, pushed)
+            update = self._updates.of_failure(error, turn)
+        else:
+            update = self._updates.of_answer(answer, turn, config, summary, pushed)
+        return await apassed_turn(update, turn, self.name, self._settings, config)
 
     def _ask(self, given: Any, config: RunnableConfig) -> Any:
         """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
         try:
+            if self._has_memory(config):
+                given = with_missing_results(given, self.graphs[0].get_state(config))
             return self._agent.invoke(given, config)
         except ParentCommand as error:
             if command_for_node(error, config) is None:
@@ -227,15 +246,31 @@ class Member:
     async def _aask(self, given: Any, config: RunnableConfig) -> Any:
         """The same as `_ask`, async."""
         try:
+            if self._has_memory(config):
+                given = with_missing_results(given, await self.graphs[0].aget_state(config))
             return await self._agent.ainvoke(given, config)
         except ParentCommand as error:
             if command_for_node(error, config) is None:
                 raise
             return whole_handoff(error)
 
+    def _has_memory(self, config: RunnableConfig) -> bool:
+        """Whether the agent keeps its messages over its turns in the run of `config`."""
+        return self._remembers and LoopHandle(config).has_checkpointer
+
+    def _attempt(self, turn: Turn) -> Runnable[Any, Any]:
+        def ask(given: Any, config: RunnableConfig) -> Any:
+            if turn.claims.is_over:
+                raise CancelledError  # In a thread nothing else ends the tries of a turn that was cut off.
+            return self._ask(given, config)
+
+        return runnable(ask, self._aask, name=self.name)
+
     def _config(self, turn: Turn, config: RunnableConfig) -> tuple[RunnableConfig, list[Any]]:
         """The config that the agent is called with, and the messages that it pushes, by `push_message`."""
-        config = turn.usage.attach(config) if turn.usage else config
+        config = with_message_ids(turn.usage.attach(config) if turn.usage else config, turn.ids.given)
+        if self._settings.holds:
+            config = {**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]}
         if self.is_model:
             return config, []
         if self.graphs:
@@ -259,24 +294,12 @@ class Member:
         """Whether an error of the agent ends the run: also one that says that the group is not built right."""
         return self._options.on_error == "raise" or isinstance(error, GraphBubbleUp | BuildError | SpeakerError)
 
-    def _failed(self, error: Exception, turn: Turn) -> dict[str, Any]:
-        """The turn of an agent that has failed for good, as silence or as a message that says so."""
-        reason = f"{type(error).__name__}: {error}"
-        _log.warning("the member %r has failed, and the conversation goes on: %s", self.name, reason)
-        words = [AIMessage(f"I cannot answer: {reason}")] if self._options.on_error == "say" else []
-        said = self._public(words, turn)
-        return {"messages": said, EVENT_LOG: [{**self._event(turn, said, None), "error": reason}]}
-
     def _is_too_late(self, timeout: float, state: dict[str, Any], config: RunnableConfig) -> bool:
         """Whether a person was asked longer ago than the limit, and no answer has come."""
         if (waited := seconds_since_question(config)) is None:
             return False
         asked = interrupted_members(state.get(EVENT_LOG, ())).get(self.name)
         return (time.time() - asked["at"] if asked else waited) >= timeout
-
-    def _silence(self, turn: Turn) -> dict[str, Any]:
-        """A turn in which nothing is said."""
-        return {"messages": [], EVENT_LOG: [self._event(turn, [], None)]}
 
     def _resuming(self, state: dict[str, Any], config: RunnableConfig) -> RunnableConfig:
         """The config to resume an interrupted turn of the member with; the config itself if there is none.
@@ -293,121 +316,3 @@ class Member:
         shared = {key: value for key, value in state.items() if key in self._settings.keys}
         shared["messages"] = seen
         return shared if self.graphs else coerce_state(self._settings.state_schema, shared)
-
-    def _update(self, answer: Any, turn: Turn, config: RunnableConfig, summary: Any, pushed: list[Any]) -> Any:
-        if isinstance(answer, BaseMessage):
-            said = self._said([answer], turn)
-            return {"messages": said, EVENT_LOG: [self._event(turn, said, summary)]}
-        if isinstance(answer, Command):
-            if answer.graph == Command.PARENT:
-                return answer
-            update, goto = dict(updates_of(answer)), answer.goto
-        else:
-            update, goto = answer or {}, ()
-        if not isinstance(update, Mapping):
-            raise InvalidUpdateError(
-                f"the member {self.name!r} answered with a {type(update).__name__}: "
-                "return a text, a message, a list of messages, a dict or a Command"
-            )
-        added = new_messages(_messages(update), turn.given, is_state=bool(self.graphs))
-        # A message that is pushed once more, or returned after all, replaces the one that was pushed.
-        answered = {message.id or id(message): message for message in (*pushed, *added)} if pushed else {}
-        said = self._said(list(answered.values()) or added, turn)
-        targets = [goto] if isinstance(goto, str | Send) else list(goto)
-        unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
-        if unknown and is_known_further_out(config, unknown):
-            return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})
-        event = self._event(turn, said, summary)
-        event = self._told(event, unknown, turn) if unknown else self._with_handoff(event, targets, update.get(GIVEN))
-        return {**self._changed(update, turn), "messages": said, EVENT_LOG: [event]}
-
-    def _changed(self, update: Mapping[str, Any], turn: Turn) -> dict[str, Any]:
-        """The keys of the state that the member has written.
-
-        Raises:
-            InvalidUpdateError: another one who speaks at the same time has written a key that takes one value.
-        """
-        # A value that the agent hands back as it got it is no update: a reducer would add it once more.
-        given = turn.input if isinstance(turn.input, Mapping) else getattr(turn.input, "__dict__", {})
-        keys = self._settings.keys - {"messages"}
-        changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
-        for key in self._settings.plain_keys & changed.keys():
-            writer = turn.claims.setdefault((turn.seen_events, key), self.name)
-            if writer != self.name and not self._settings.is_free:
-                raise InvalidUpdateError(
-                    f"the members {writer!r} and {self.name!r} wrote the key {key!r} in one turn: give it a reducer, "
-                    "as in Annotated[list, operator.add], or let only one of them write it"
-                )
-        return changed
-
-    def _said(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
-        """What the member contributes of its answer."""
-        said = self._public(answered, turn)
-        if self._options.reply is None:
-            return said
-        return self._public(list(replied(self._options.reply, said)), turn)
-
-    def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
-        group = self._settings
-        taken: set[str] = set()
-
-        def claim_id(id: str) -> bool:
-            if id in taken or id in turn.known_ids or turn.claims.setdefault(id, self.name) != self.name:
-                return False
-            taken.add(id)
-            return True
-
-        return public_messages(answered, self.name, group.members, group.audience_rule, claim_id)
-
-    def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
-        event = Event(
-            by=self.name,
-            message_ids=[str(message.id) for message in said],
-            seen_message=turn.seen_message,
-            seen_events=turn.seen_events,
-        )
-        if turn.usage:
-            event.update(turn.usage.usage())
-        if summary:
-            event["summaries"] = {self._summary_key: summary}
-        return event
-
-    def _with_handoff(self, event: Event, targets: list[Any], given: Any) -> Event:
-        if END in targets:
-            return {**event, "stop_reason": f"{self.name} ended it"}
-        if not targets:
-            return event
-        goto = [str(target) for target in targets]
-        if given is None:
-            return {**event, "goto": goto}
-        return {**event, "goto": goto, "given": dict.fromkeys(goto, given)}
-
-    def _told(self, event: Event, unknown: list[str], turn: Turn) -> Event:
-        """The event of a handoff to nobody: an agent that is a graph is told, and asked again.
-
-        Raises:
-            SpeakerError: it is no graph, or it has been told before, several times in a row.
-        """
-        if not self.graphs or turn.unknown >= MOST_UNKNOWN:
-            raise SpeakerError(
-                f"the member {self.name!r} hands over to {unknown[0]!r}, who is not in the group: "
-                f"go to one of {', '.join(self._settings.members)}, or to END"
-            )
-        return {**event, "goto": [self.name], "unknown": unknown}
-
-
-def _messages(update: Mapping[str, Any]) -> list[Any]:
-    answered = messages_in(update.get("messages", []))
-    return [message if isinstance(message, BaseMessage) else convert_to_messages([message])[0] for message in answered]
-
-
-def _is_same_value(returned: Any, given: Any) -> bool:
-    """Whether an agent handed back the very value that it was given, also where it was copied on the way."""
-    if returned is given:
-        return True
-    if type(returned) is not type(given):
-        return False
-    try:
-        return bool(returned == given)
-    except Exception:  # an array, or any type whose == is no yes or no
-        return False

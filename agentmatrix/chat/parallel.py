@@ -1,8 +1,9 @@
 """Turns of several members at the same time, inside one LangGraph task of the group.
 
 Broadcast: the task stands for one task for each member, where that makes no visible difference. With a checkpointer it
-does so for bare models only. Their results are saved one by one beside the checkpoint, as LangGraph saves those of
-tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each member.
+does so for chat models only, with or without instructions. Their results are saved one by one beside the checkpoint, as
+LangGraph saves those of tasks; as soon as a member fails or is interrupted, the turn falls back to one task for each
+member.
 
 Free conversation: a member begins a turn as soon as there is a message that it has not seen. The task ends when a
 member has spoken; turns that still run go on, and the group's next task collects them.
@@ -14,7 +15,7 @@ pool after a fallback only, when no task of `run` is waiting. The pools have the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
@@ -24,14 +25,15 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.types import Command
 
 from agentmatrix.agent import messages_in
+from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results, speakers_of
 from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
-from agentmatrix.chat.turn import Claims, GroupSettings
+from agentmatrix.chat.transcript import RunTranscripts
+from agentmatrix.chat.turn import GroupSettings, Turn
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
-from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import namespace_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask, reraise_interrupt
 
@@ -88,8 +90,55 @@ class ParallelTurns:
         self._numbers = {name: number for number, name in enumerate(members)}
         # By id of LangGraph's loop. A pool is removed when its run ends, so an id that Python uses again is free.
         self._pools: dict[int, Any] = {}
+        self._transcripts = RunTranscripts(settings.names)
         # By LangGraph's loop, for broadcasts in tasks of the members' own.
         self._claims: WeakKeyDictionary[Any, Claims] = WeakKeyDictionary()
+
+    def can_speak_here(self, names: Sequence[str], config: RunnableConfig) -> bool:
+        """Whether one member may take its turn in the task of the group's own node, because that makes no visible
+        difference: a model that nobody watches, in a run that saves nothing in between."""
+        if len(names) != 1 or not self._members[names[0]].only_calls_models:
+            return False
+        loop = LoopHandle(config)
+        return not (loop.has_checkpointer or loop.is_followed or loop.breakpoints)
+
+    def speak_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> dict[str, Any]:
+        """The turn of one member, in the task of `config`.
+
+        Returns:
+            An update of the group's state.
+        """
+        task, turn = self._begin_here(state, conversation, name, config)
+        try:
+            return self._ended(task, self._members[name].speak(turn, task.enter()))
+        except Exception as error:
+            _noted(error, task)
+            raise
+
+    async def aspeak_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> dict[str, Any]:
+        """The same as `speak_here`, async."""
+        task, turn = self._begin_here(state, conversation, name, config)
+        try:
+            return self._ended(task, await self._members[name].aspeak(turn, task.enter()))
+        except Exception as error:
+            _noted(error, task)
+            raise
+
+    def _begin_here(
+        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
+    ) -> tuple[VirtualTask, Turn]:
+        loop = LoopHandle(config)
+        transcript = self._transcripts.of(loop.loop, conversation.messages)
+        turn = self._members[name].begin_turn(state, transcript, len(transcript), Claims(), False)
+        return VirtualTask(loop, name, loop.task_id, deque()), turn
+
+    def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:
+        task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
+        return update
 
     def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
         """Whether a broadcast to these members may run in one task, because that makes no visible difference."""
@@ -97,7 +146,7 @@ class ParallelTurns:
             return False
         loop = LoopHandle(config)
         # A function may call a `@task`, whose result is saved under the task of its node.
-        if loop.has_checkpointer and not all(self._members[name].is_model for name in names):
+        if loop.has_checkpointer and not all(self._members[name].only_calls_models for name in names):
             return False
         return not (loop.is_followed or loop.breakpoints)
 
@@ -134,23 +183,24 @@ class ParallelTurns:
         return self._outcome(pool, await pool.wait(seconds))
 
     def member_node(self, member: Member) -> Runnable[Any, Any]:
-        """The node of a member in the group's graph. After a fallback it takes over the turn that began in the pool."""
+        """The node of a member in the group's graph."""
+        return _MemberNode(self, member)
 
-        def call(state: dict[str, Any], config: RunnableConfig) -> Any:
-            if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
-                return result
-            if pool := self._pool_with(member, config):
-                return _result_in_task(pool.join(member.name), config)
-            return member.speak_in_task(state, config, self._claims_in_task(state, config))
+    def take_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The turn of a member in a task of its own. After a fallback it is the turn that began in the pool."""
+        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+            return result
+        if pool := self._pool_with(member, config):
+            return _result_in_task(pool.join(member.name), config)
+        return member.speak_in_task(state, config, self._claims_in_task(state, config))
 
-        async def acall(state: dict[str, Any], config: RunnableConfig) -> Any:
-            if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
-                return result
-            if pool := self._pool_with(member, config):
-                return _result_in_task(await pool.join(member.name), config)
-            return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
-
-        return runnable(call, acall, name=member.name)
+    async def atake_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The same as `take_over`, async."""
+        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+            return result
+        if pool := self._pool_with(member, config):
+            return _result_in_task(await pool.join(member.name), config)
+        return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
 
     def _pool_with(self, member: Member, config: RunnableConfig) -> Any:
         """The pool in which the member's turn has begun, after a fallback."""
@@ -163,14 +213,14 @@ class ParallelTurns:
             return None
         handle = LoopHandle(config)
         if (claims := self._claims.get(handle.loop)) is None:
-            made: Claims = {}
+            made: dict[Hashable, str] = {}
             for node, channel, value in handle.pending_writes:
                 if channel == "messages":
                     made.update((message.id, node) for message in messages_in(value))
                 elif channel in self._settings.plain_keys:
                     made[len(state.get(EVENT_LOG, ())), channel] = node
             # Of two threads that come here at once one makes it.
-            claims = self._claims.setdefault(handle.loop, made)
+            claims = self._claims.setdefault(handle.loop, Claims(made))
         return claims
 
     def _pool(self, config: RunnableConfig, kind: Callable[..., Any]) -> Any:
@@ -268,15 +318,32 @@ class ParallelTurns:
             events.append(Event(seconds=pool.elapsed()))
 
 
+class _MemberNode(Runnable[Any, Any]):
+    # LangGraph looks for graphs in what a function refers to, which takes longer than to make the node.
+
+    def __init__(self, parallel: ParallelTurns, member: Member) -> None:
+        self.name = member.name
+        self._parallel, self._member = parallel, member
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return self._parallel.take_over(self._member, input, config or {})
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return await self._parallel.atake_over(self._member, input, config or {})
+
+
 def _first_failure(failed: Sequence[FinishedTurn]) -> BaseException:
     """The first failure, with notes as LangGraph makes them: whose it is, and who has failed too."""
-    first: BaseException = failed[0].outcome
-    notes = [f"During task with name {failed[0].task.node!r} and id {failed[0].task.id!r}"]
-    notes += [f"{turn.task.node!r} failed too: {type(turn.outcome).__name__}: {turn.outcome}" for turn in failed[1:]]
-    for note in notes:
-        if note not in getattr(first, "__notes__", ()):
-            first.add_note(note)
-    return first
+    others = [f"{turn.task.node!r} failed too: {type(turn.outcome).__name__}: {turn.outcome}" for turn in failed[1:]]
+    return _noted(failed[0].outcome, failed[0].task, *others)
+
+
+def _noted(error: BaseException, task: VirtualTask, *others: str) -> BaseException:
+    """An error with notes: in whose turn it was raised, as LangGraph says it, and others."""
+    for note in (f"During task with name {task.node!r} and id {task.id!r}", *others):
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    return error
 
 
 def _result_in_task(finished: FinishedTurn, config: RunnableConfig) -> Any:

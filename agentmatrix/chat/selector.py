@@ -31,8 +31,8 @@ Candidates = Iterable[str] | Callable[[Any], Iterable[str]]
 
 
 def mention(fallback: Any = None) -> Speaker:
-    """The members that the last turn mentions as `@name`, in that order and in any case. Other names after an `@` are
-    plain text, and so are mail addresses and paths.
+    """The members that the last turn, and words from outside since then, mention as `@name`, in that order and in any
+    case. Other names after an `@` are plain text, and so are mail addresses and paths.
 
     Args:
         fallback: the speaker that chooses where no member is mentioned; by default the conversation ends there.
@@ -40,9 +40,12 @@ def mention(fallback: Any = None) -> Speaker:
     fallback_speaker = as_speaker(fallback) if fallback is not None else Speaker(lambda c, config: None)
 
     def mentioned(conversation: Conversation) -> list[str]:
-        # Only the last turn counts, also a silent one: an older mention has been answered.
-        said = conversation.last_said if conversation.turns else conversation.messages[-1:]
-        return [name for message in said for name in mentioned_names(message.text, conversation.members)]
+        # Only the last turn counts, also a silent one, and what was said from outside: an older mention was answered.
+        return [
+            name
+            for message in conversation.new_messages
+            for name in mentioned_names(message.text, conversation.members)
+        ]
 
     def choose(conversation: Conversation, config: RunnableConfig) -> Choice:
         return mentioned(conversation) or fallback_speaker.next(conversation, config).names

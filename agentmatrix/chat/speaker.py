@@ -99,13 +99,17 @@ def _checked(choice: Any, conversation: Conversation, label: str) -> Selection:
     fallback = None
     if isinstance(choice, Fallback):
         choice, fallback = choice
-    members = ", ".join(conversation.members)
     if not (choice is None or isinstance(choice, str | Iterable)):
-        raise SpeakerError(f"{label} chose {choice!r}, which is no name: choose of {members}, or None")
+        raise SpeakerError(
+            f"{label} chose {choice!r}, which is no name: choose of {', '.join(conversation.members)}, or None"
+        )
     names = [choice] if isinstance(choice, str) else list(choice or ())
+    members = conversation.members if len(names) < 2 else frozenset(conversation.members)
     for name in names:
-        if name not in conversation.members:
-            raise SpeakerError(f"{label} chose {name!r}, who is not in the group: choose of {members}, or None")
+        if name not in members:
+            raise SpeakerError(
+                f"{label} chose {name!r}, who is not in the group: choose of {', '.join(conversation.members)}, or None"
+            )
     return Selection(list(dict.fromkeys(names)), fallback)
 
 

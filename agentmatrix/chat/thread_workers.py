@@ -171,6 +171,6 @@ class ThreadMemberPool(MemberPool):
     def close(self) -> None:
         """Starts no more turns. Running turns end by themselves; nothing uses their results. Called as the run ends."""
         with self._lock:
-            self._closed = True
+            self._closed = self.claims.is_over = True
             self._queue.clear()
             self._work_available.notify_all()

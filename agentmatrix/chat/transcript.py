@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from langchain_core.messages import (
     AIMessage,
@@ -37,6 +38,7 @@ __all__ = [
     "BEGIN",
     "GO_ON",
     "VISIBLE_TO",
+    "RunTranscripts",
     "Transcript",
     "audience_of",
     "id_in_transcript",
@@ -83,6 +85,10 @@ class Transcript:
         # By mode, the messages as those see them who have not said them; None for what nobody is given.
         self._heard: dict[AgentNameMode, list[BaseMessage | None]] = {}
         self._positions_by_author: dict[str, list[int]] = {}
+        # By position, messages of members as their authors see them.
+        self._own: dict[int, BaseMessage | None] = {}
+        # What those see who have said nothing, with its `until` and its mode: in a broadcast that is many.
+        self._last_view: tuple[int, AgentNameMode, list[BaseMessage]] | None = None
         # Words of assistants without a name, which stay an assistant's for everybody.
         self._assistants: list[int] = []
         self._has_unheard = False
@@ -156,13 +162,17 @@ class Transcript:
             remembers: whether it has a memory of its own: it is not given again what it has said itself.
             left_out: positions of messages that it is not given.
         """
+        own = [position for position in self._positions_by_author.get(member or "", ()) if member and position < until]
+        if not (own or remembers or left_out or self._audiences):
+            return self._seen_by_others(until, mode).copy()
         seen: list[BaseMessage | None] = self._heard_until(until, mode)[:until]
         has_gaps, kept_back = self._has_unheard, set[int]()
-        own = [position for position in self._positions_by_author.get(member or "", ()) if member and position < until]
         for position in own:
             said = self._messages[position]
-            seen[position] = _own(said, position, self._names[member or ""])
-            has_gaps |= seen[position] is None
+            if position not in self._own:
+                self._own[position] = _own(said, position, self._names[member or ""])
+            seen[position] = view = self._own[position]
+            has_gaps |= view is None
             if remembers and SAID_BY in said.additional_kwargs:
                 kept_back.add(position)
         if remembers:
@@ -179,6 +189,17 @@ class Transcript:
         if has_gaps or remembers:
             return with_users_words(seen, kept_back, remembers=remembers)
         return self._with_users_between(seen, [*own, *(p for p in self._assistants if p < until)])  # type: ignore[arg-type]
+
+    def _seen_by_others(self, until: int, mode: AgentNameMode) -> list[BaseMessage]:
+        """The messages as all those see them who have said none of them."""
+        if self._last_view is None or self._last_view[:2] != (until, mode):
+            seen = self._heard_until(until, mode)[:until]
+            if self._has_unheard:
+                view = with_users_words(seen)
+            else:
+                view = self._with_users_between(seen, [p for p in self._assistants if p < until])  # type: ignore[arg-type]
+            self._last_view = (until, mode, view)
+        return self._last_view[2]
 
     def _with_users_between(self, seen: list[BaseMessage], assistants: list[int]) -> list[BaseMessage]:
         """The same as `with_users_words`, where all messages are seen: only the assistants' are looked at."""
@@ -232,6 +253,25 @@ class Transcript:
         name = provider_name(message.name)
         # Somebody who has a member's name, and is no member.
         return f"{name[:56]}_user" if name in self._names.values() else name
+
+
+class RunTranscripts:
+    """By LangGraph's loop, the transcript that the last turn began with. Not thread-safe.
+
+    Args:
+        names: as of `Transcript`.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+        self._transcripts: WeakKeyDictionary[Any, Transcript] = WeakKeyDictionary()
+
+    def of(self, loop: Any, messages: Sequence[BaseMessage]) -> Transcript:
+        """The transcript of a run, with all messages of its state."""
+        transcript = self._transcripts.get(loop)
+        if transcript is None or not transcript.extend_from(messages) or len(transcript) != len(messages):
+            transcript = self._transcripts[loop] = Transcript(messages, self._names)
+        return transcript
 
 
 def messages_of(state: Mapping[str, Any]) -> list[BaseMessage]:

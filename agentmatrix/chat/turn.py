@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Mapping
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 from pydantic import BaseModel
 
 from agentmatrix.chat.authorship import AgentNameMode
+from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import AudienceRule
+from agentmatrix.chat.conversation import LastTurns
 from agentmatrix.chat.history import History
+from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.usage import UsageCounter
+from agentmatrix.middleware import MiddlewareChain
 
-__all__ = ["Claims", "GroupSettings", "Turn", "coerce_state"]
+__all__ = ["GroupSettings", "Turn", "coerce_state"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class GroupSettings:
         modes: by member, how it is told who spoke; for others as their kind wants it.
         plain_keys: the keys without a reducer, which take one value a step.
         is_free: whether it is free conversation.
+        middleware: what messages pass before they are kept and heard; None for nothing.
+        holds: whether words are streamed when they have passed, and not while they are made.
+        last_turns: reads the log for the members.
     """
 
     members: tuple[str, ...]
@@ -44,9 +51,9 @@ class GroupSettings:
     modes: Mapping[str, AgentNameMode]
     plain_keys: frozenset[str]
     is_free: bool
-
-
-Claims = dict[Hashable, str]
+    middleware: MiddlewareChain | None
+    holds: bool
+    last_turns: LastTurns = field(default_factory=LastTurns, compare=False)
 
 
 class Turn(NamedTuple):
@@ -55,8 +62,8 @@ class Turn(NamedTuple):
     Attributes:
         input: the input of the agent.
         given: the messages that it is given.
-        known_ids: the ids of the messages in the transcript.
-        claims: what those who speak at the same time have taken: an id, or a key without a reducer.
+        ids: the ids of its messages.
+        claims: what those who speak at the same time have taken: ids, and keys without a reducer.
         seen_message: the id of the last message of the transcript.
         seen_events: the number of events in the log.
         usage: the counter of the turn, if usage is counted.
@@ -64,11 +71,12 @@ class Turn(NamedTuple):
         summary: the last summary.
         remembers: whether the member has a memory of its own.
         unknown: how often in a row the member has handed over to somebody who is not there.
+        state: the state of the group.
     """
 
     input: Any
     given: list[BaseMessage]
-    known_ids: Container[str]
+    ids: MessageIds
     claims: Claims
     seen_message: str | None
     seen_events: int
@@ -77,6 +85,12 @@ class Turn(NamedTuple):
     summary: Any
     remembers: bool
     unknown: int
+    state: Mapping[str, Any]
+
+    @property
+    def summary_key(self) -> Hashable:
+        """What a summary for all members is made of: of all turns that begin alike it is the same."""
+        return self.seen_message, self.summary and self.summary["until"]
 
 
 def coerce_state(schema: Any, values: dict[str, Any]) -> Any:

@@ -25,10 +25,11 @@ from langgraph.config import get_config
 from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
+from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.conversation import EVENT_LOG, Event
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.transcript import Transcript
-from agentmatrix.chat.turn import Claims, Turn
+from agentmatrix.chat.turn import Turn
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
@@ -95,7 +96,7 @@ class MemberPool(ABC):
         self.loop: LoopHandle
         self._names = names
         self.transcript = Transcript([], names)
-        self.claims: Claims = {}
+        self.claims = Claims()
         self.has_checkpointer = has_checkpointer
         self.has_failed = False
         self.is_called: Callable[[], bool] = lambda: False

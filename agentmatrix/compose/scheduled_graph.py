@@ -1,11 +1,12 @@
-"""What `Dag` and `CyclicGraph` compile to: a LangGraph graph on our engine, that explains itself."""
+"""What `Dag`, `CyclicGraph` and `ChatGroup` compile to: a LangGraph graph on our engine, that explains itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.constants import TAG_HIDDEN
 from langgraph.types import StateUpdate
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
@@ -25,7 +26,7 @@ from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["ScheduledGraph", "schedule"]
+__all__ = ["ScheduledGraph", "put_on_engine", "schedule"]
 
 Scheduled = TypeVar("Scheduled", bound="ScheduledGraph")
 
@@ -103,15 +104,36 @@ def schedule(
     joins = {
         name: node for node in topology.nodes for name in graph.nodes[node].triggers if name != branch_channel(node)
     }
-    keys = StateKeys(builder.channels)
-    untraced = {name: untraced_node(node) for name, node in graph.nodes.items()}
-    channel = RunChannel(Schedule(topology, keys, rules, joins, barriers, untraced))
-    graph.channels = {**graph.channels, RUN: channel}
+    put_on_engine(graph, builder.channels, topology, rules, joins=joins, barriers=barriers)
     graph.signals = frozenset() if topology.deaf else topology.signals
     return graph
 
 
+def put_on_engine(
+    graph: ScheduledGraph,
+    channels: Mapping[str, Any],
+    topology: Topology,
+    rules: RulesFactory,
+    *,
+    joins: Mapping[str, str] | None = None,
+    barriers: bool,
+) -> None:
+    """Give a compiled graph its hidden channel. Called when all of its nodes are what they will be.
+
+    Args:
+        graph: the graph.
+        channels: those of its state, by key.
+        topology: its shape.
+        rules: makes the rules that start its nodes.
+        joins: by channel of a join, the node that it leads to.
+        barriers: whether it runs in supersteps.
+    """
+    untraced = {name: untraced_node(node) for name, node in graph.nodes.items()}
+    schedule = Schedule(topology, StateKeys(channels), rules, joins or {}, barriers, untraced)
+    graph.channels = {**graph.channels, RUN: RunChannel(schedule)}
+
+
 def _explained(graph: ScheduledGraph, saved: Any, saver: Any, snapshot: Any) -> Explanation:
     found = reopened(graph, saved, saver) if saved is not None else None
-    nodes = schedule_of(graph.channels).topology.nodes
+    nodes = [n for n in schedule_of(graph.channels).topology.nodes if TAG_HIDDEN not in (graph.nodes[n].tags or ())]
     return explain(found[0].scheduler if found else None, nodes, snapshot.tasks)

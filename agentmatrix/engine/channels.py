@@ -1,21 +1,22 @@
-"""The one hidden channel of a graph, empty unless a run is paused; and channels that only one task reads."""
+"""The one hidden channel of a graph, empty unless a run is paused; and what never changes of a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import EmptyChannelError
-from langgraph.types import Send
 
+from agentmatrix.pregel.compiled_graph import branch_channel
 from agentmatrix.pregel.execution import MISSING
 from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["REACHED_END", "RUN", "ConstantChannel", "RunChannel", "Schedule", "SparseSends", "is_record"]
+__all__ = ["REACHED_END", "RUN", "RunChannel", "Schedule", "is_record"]
 
 RUN = "agentmatrix:run"
 """The name of the hidden channel. A task reads its own activation under it."""
@@ -47,6 +48,11 @@ class Schedule:
     joins: Mapping[str, str]
     barriers: bool = False
     untraced: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def targets(self) -> Mapping[str, str]:
+        """By channel that an edge, a router or a command writes to, the node that it leads to."""
+        return {branch_channel(node): node for node in self.topology.nodes}
 
 
 class RunChannel(BaseChannel[Any, Any, Any]):
@@ -112,49 +118,3 @@ class RunChannel(BaseChannel[Any, Any, Any]):
         updates = {**self.value.get("updates", {}), **kept}
         done = sorted({*self.value["done"], *writes})
         self.value = {**self.value, "seen": seen, "done": done, "updates": updates}
-
-
-class ConstantChannel(BaseChannel[Any, Any, Any]):
-    """A channel of one task: its trigger, its `Send`, its activation."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any = None) -> None:
-        super().__init__(Any)
-        self.value = value
-
-    @property
-    def ValueType(self) -> Any:
-        return Any
-
-    @property
-    def UpdateType(self) -> Any:
-        return Any
-
-    def get(self) -> Any:
-        return self.value
-
-    def is_available(self) -> bool:
-        return True
-
-    def copy(self) -> Self:
-        return self
-
-    def from_checkpoint(self, checkpoint: Any) -> Self:
-        return self
-
-    def update(self, values: Sequence[Any]) -> bool:
-        return False
-
-
-class SparseSends(Sequence[Send]):
-    """One `Send` at its number: LangGraph looks it up so among those that are pending."""
-
-    def __init__(self, position: int, send: Send) -> None:
-        self.position, self.send = position, send
-
-    def __len__(self) -> int:
-        return self.position + 1
-
-    def __getitem__(self, position: Any) -> Any:
-        return self.send

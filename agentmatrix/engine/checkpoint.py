@@ -120,7 +120,9 @@ def opened(
         if sends or not ran.issuperset(ready):
             # An update in the name of a node that has run starts its followers, but not those that have run as well.
             ready = [node for node in ready if node not in ran or node in called]
-        opening = Opening({n: ScheduledActivation(n) for n in ready}, activations, done=ran, begins=begins)
+        opening = Opening(
+            {n: ScheduledActivation(n, order=(0, n)) for n in ready}, activations, done=ran, begins=begins
+        )
         opening.joined = joined
         opening.called = frozenset(node for node in ready if node in called)
         scheduler.open(opening)
@@ -220,7 +222,7 @@ def close(
     called = {activation.node for activation in unfinished if activation.send is None}
     waiting = scheduler.rules.waiting() if unfinished else {}
     arrived = scheduler.rules.joined() if unfinished or rests else {}
-    done = scheduler.done()
+    done = scheduler.ran(sent=False) if unfinished else frozenset[str]()
     for node in schedule.topology.nodes:
         joined = False
         for name in nodes[node].triggers:
@@ -293,7 +295,7 @@ def _paused(
 ) -> dict[str, Any]:
     run = scheduler.pause(unfinished)
     # Where each level is a step, versions tell what has run.
-    done = frozenset[str]() if told else scheduler.done() - {activation.node for activation in unfinished}
+    done = frozenset[str]() if told else scheduler.ran(sent=False) - {activation.node for activation in unfinished}
     return {
         "run": run,
         "kind": kind,

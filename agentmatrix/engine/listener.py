@@ -129,6 +129,7 @@ class ListeningLoop(SuperstepLoop):
         self._closed_targets: ClosedTargets | None = None
         self._stops: list[Callable[[], None]] = []
         self._saving: list[Any] = []
+        self._tells_changes = SIGNAL_ROUTER in self.config[CONF]
 
     def _is_input_open(self) -> bool:
         router: SignalRouter | None = self.config[CONF].get(SIGNAL_ROUTER)
@@ -155,15 +156,12 @@ class ListeningLoop(SuperstepLoop):
 
     # called by the runner
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether something from outside is taken."""
-        return self._listener is not None
-
     def start_listening(self, wake: Callable[[], None]) -> None:
         """Take signals from here on, if the graph wants any. Called when the tasks of the step have been made."""
         step, router = self.open_step, self.config[CONF].get(SIGNAL_ROUTER)
         assert step is not None
+        if router is None and not self.schedule.topology.timers:
+            return
         scheduler, path = step.scheduler, node_path(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
         if router is not None:
             if self._closed_targets is None:
@@ -178,6 +176,7 @@ class ListeningLoop(SuperstepLoop):
         if not (scheduler.awaits_external() or ((timers or scheduler.reads_external()) and step.activations)):
             return
         self._listener = listener = SignalListener(path, scheduler.inputs.signals, timers, wake)
+        self.is_listening = True
         self.stack.callback(self.stop_listening)
         if router is not None and scheduler.inputs.open:
             router.attach(listener)
@@ -192,7 +191,7 @@ class ListeningLoop(SuperstepLoop):
         stops, self._stops = self._stops, []
         for stop in stops:
             stop()
-        self._listener = None
+        self._listener, self.is_listening = None, False
 
     def awaits_event(self, *, at_work: bool) -> bool:
         """Whether something from outside may come that changes the run.
@@ -285,7 +284,7 @@ class ListeningLoop(SuperstepLoop):
     def _refuses(self, sent: PendingSignal) -> bool:
         """Whether the saver could not keep a signal: that is for its sender to know, and fails no run."""
         serde = getattr(self.checkpointer, "serde", None)
-        if serde is None:
+        if serde is None or sent.value is None or type(sent.value) is bytes:
             return False
         try:
             serde.dumps_typed(sent.value)

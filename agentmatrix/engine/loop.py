@@ -56,6 +56,8 @@ class SchedulerLoop(RecordedWritesLoop):
         submit_activation: runs an activation that is not alone, in LangGraph's executor.
         given_up: the ids of the tasks that were cancelled, until the runner has cancelled them.
         submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
+        waits_to_start: whether what follows an activation starts only when a saver or a cache has answered.
+        is_listening: whether something from outside is taken.
     """
 
     stack: Any
@@ -75,6 +77,7 @@ class SchedulerLoop(RecordedWritesLoop):
         self.saved: dict[str, Any] = {}
         self.submit_activation: Any = None
         self.submit_call: Any = None
+        self.waits_to_start = self.is_listening = False
         self._put_futures: FutureRecorder | None = None
         self._accepted: list[Task] = []
         self.given_up: list[str] = []
@@ -86,15 +89,18 @@ class SchedulerLoop(RecordedWritesLoop):
         self._is_live_values = self.stream is not None and "values" in self.stream.modes
         self._breaks = bool(self.interrupt_before or self.interrupt_after)
         self._level_writes: list[Write] = []
+        self._tells_changes = False
 
     def _set_executors(self, unlimited: Any, calls: Any) -> None:
         """Called when LangGraph has entered its own executor."""
         self.submit_activation, self.submit_call = self.submit, calls
+        self.waits_to_start = self.cache is not None
         if unlimited is not None:
             self.submit = unlimited
         if self.durability == "sync" and self.checkpointer is not None:
             self._put_futures = FutureRecorder(self.submit)
             self.submit = cast(Any, self._put_futures.submit)
+            self.waits_to_start = True
 
     # opening a step
 
@@ -199,21 +205,23 @@ class SchedulerLoop(RecordedWritesLoop):
         # A cached message gets an id of its own in each run.
         copies = task.cache_key is not None
         recorded = with_message_ids(task.writes, self.schedule.keys.reducers, copies=copies)
-        step.finish(task, task.writes if recorded is None else recorded)
+        record = step.finish(task, task.writes if recorded is None else recorded)
         if recorded is not None:
             self._recorded[task.id] = recorded
         self._accepted.append(task)
-        if (record := step.scheduler.take_record()) is not None:
+        if record is not None:
             # What was decided because of it is saved with it, before anything that follows starts.
             task.writes.append((RUN, record))
             if recorded is not None:
                 recorded.append((RUN, record))
-        self.give_up(step.scheduler.take_cancelled())
-        self._on_change()
+        if step.scheduler.rules.cancelled:
+            self.give_up(step.scheduler.take_cancelled())
+        if self._tells_changes:
+            self._on_change()
 
     def give_up(self, activations: Sequence[ScheduledActivation]) -> None:
         """These activations are cancelled: what they write does not count, and what they raise neither."""
-        if not activations or self.open_step is None:
+        if self.open_step is None:
             return
         for id in self.open_step.cancel(activations):
             self.given_up.append(id)
@@ -239,9 +247,17 @@ class SchedulerLoop(RecordedWritesLoop):
         return False
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
+        if (task := getattr(self, "tasks", {}).get(task_id)) is not None:
+            self._names[task_id] = task.name
+        if (recorded := self._recorded.pop(task_id, None)) is not None:
+            self._streamed[task_id], writes = writes, recorded
         if self.open_step is None or task_id in self._wrote or task_id == NULL_TASK_ID:
             super().put_writes(task_id, writes, cached=cached)
-            return
+        else:
+            self._put_first_writes(task_id, writes, cached)
+        self._streamed.pop(task_id, None)
+
+    def _put_first_writes(self, task_id: str, writes: Any, cached: bool) -> None:
         with self.lock:
             # LangGraph looks through all that is pending for what the task has written before: nothing.
             self._wrote.add(task_id)
@@ -257,11 +273,6 @@ class SchedulerLoop(RecordedWritesLoop):
     def output_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
         if not self._result_only or writes[0][0] == INTERRUPT:
             super().output_writes(task_id, writes, cached=cached)
-
-    @property
-    def waits_to_start(self) -> bool:
-        """Whether what follows an activation starts only when a saver or a cache has answered."""
-        return self.cache is not None or self._put_futures is not None
 
     def take_saved(self) -> list[Any]:
         """The futures of the saver that keep writes of tasks that have ended; empty where nothing waits for them."""
@@ -316,7 +327,7 @@ class SchedulerLoop(RecordedWritesLoop):
         holds: Callable[[ScheduledActivation], bool] | None = None
         if self.schedule.barriers:
             holds = _always
-        elif self._breaks or drains or self.step + step.scheduler.levels() > self.stop:
+        elif self._breaks or drains or self.step + step.scheduler.levels > self.stop:
             holds = self._holds
         tasks = step.start_ready(holds)
         self.tasks.update((task.id, task) for task in tasks)

@@ -40,19 +40,6 @@ class RecordedWritesLoop(WrittenKeysLoop):
     def _writers(self) -> Mapping[str, Sequence[str]]:
         return self._log.nodes_by_key() if self._log is not None else {}
 
-    def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
-        if (task := getattr(self, "tasks", {}).get(task_id)) is not None:
-            self._names[task_id] = task.name
-        recorded = self._recorded.pop(task_id, None)
-        if recorded is None:
-            super().put_writes(task_id, writes, cached=cached)
-            return
-        self._streamed[task_id] = writes
-        try:
-            super().put_writes(task_id, recorded, cached=cached)
-        finally:
-            del self._streamed[task_id]
-
     def output_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
         # Other threads may put the writes of other tasks meanwhile.
         super().output_writes(task_id, self._streamed.get(task_id, writes), cached=cached)

@@ -25,6 +25,7 @@ from agentmatrix.engine.channels import is_record
 from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.engine.task_exceptions import TaskExceptions, each_once
 from agentmatrix.errors import BoundError
+from agentmatrix.event_loop import call_on
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
@@ -333,8 +334,11 @@ class Runner(PregelRunner):
                     waiter = get_waiter()
                     waiter.add_done_callback(lambda _: ended.put_nowait(None))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(loop.seconds_to_timer()):
+                    if (seconds := loop.seconds_to_timer()) is None:
                         end = await ended.get()
+                    else:
+                        async with asyncio.timeout(seconds):
+                            end = await ended.get()
                     if end is not None and at_work.pop(end[0].id, None) is not None:
                         ready += await self._aend(*end, ended_with)
                 yield
@@ -378,13 +382,7 @@ class Runner(PregelRunner):
 
 
 def _waker(ended: asyncio.Queue[Any]) -> Callable[[], None]:
-    loop = asyncio.get_running_loop()
-
-    def wake() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(ended.put_nowait, None)
-
-    return wake
+    return functools.partial(call_on, asyncio.get_running_loop(), ended.put_nowait, None)
 
 
 def _tell(ended: queue.SimpleQueue[Any], task: Task, future: concurrent.futures.Future[BaseException | None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
@@ -31,15 +32,17 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
         put_writes: its method.
         names: by id of a task, its node; read when something has failed.
     """
-    # This one takes the writes of a task one by one: the first ones would stay where a later one fails.
+    # This one takes the writes of a task one by one: the first ones would stay where a later one fails. Where the first
+    # one fails, nothing stays.
     takes_parts = isinstance(saver, InMemorySaver)
 
     @contextmanager
     def explaining(writes: Sequence[Write], task_id: str) -> Iterator[None]:
         try:
             if takes_parts:
-                for _, value in writes:
-                    saver.serde.dumps_typed(value)
+                for _, value in islice(writes, 1, None):
+                    if value is not None:
+                        saver.serde.dumps_typed(value)
             yield
         except Exception as error:
             error.add_note(f"{_writes_not_kept(saver, names.get(task_id), writes)}. {_GO_ON}")

@@ -6,10 +6,12 @@ LangGraph makes a new checkpoint of an update and forgets what lies beside the o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.base import Checkpoint, CheckpointTuple
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.pregel import Pregel
 
 from agentmatrix.engine.channels import RUN
@@ -20,13 +22,12 @@ from agentmatrix.pregel.execution import (
     CONTROL_WRITES,
     INPUT,
     INTERRUPT,
+    MISSING,
     NULL_TASK_ID,
     apply_input_writes,
     apply_writes,
     channels_from_checkpoint,
-    create_checkpoint,
     newer_versions,
-    nodes_by_trigger,
     with_globals,
 )
 
@@ -95,20 +96,26 @@ def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | N
         return None
     following = saver.get_next_version(max(checkpoint["channel_versions"].values()), None)
     updated = close(scheduler, running.unfinished(), checkpoint, channels, graph.nodes, following, ids)
-    put = create_checkpoint(
-        checkpoint,
-        channels,
-        step,
-        updated_channels=updated,
-        get_next_version=saver.get_next_version,
-        trigger_to_nodes=nodes_by_trigger(graph),
-    )
+    put = _checkpoint_of(checkpoint, channels, step, updated)
     metadata = {"source": "loop", "step": step, "parents": saved.metadata.get("parents", {})}
     writes: dict[str, list[tuple[str, Any]]] = {}
     for task_id, channel, value in pending:
         if task_id not in running.finished and task_id != NULL_TASK_ID and channel != RUN:
             writes.setdefault(task_id, []).append((channel, value))
     return Pause(saved.config, put, metadata, newer_versions(before, put["channel_versions"]), writes)
+
+
+def _checkpoint_of(before: Checkpoint, channels: Mapping[str, Any], step: int, updated: Iterable[str]) -> Checkpoint:
+    """The checkpoint of these channels that comes after another one."""
+    versioned = ((name, channels[name].checkpoint()) for name in channels if name in before["channel_versions"])
+    return {
+        **before,
+        "ts": datetime.now(UTC).isoformat(),
+        "id": str(uuid6(clock_seq=step)),
+        "channel_values": {name: value for name, value in versioned if value is not MISSING},
+        "channel_versions": dict(before["channel_versions"]),
+        "updated_channels": sorted(updated),
+    }
 
 
 def apply_update(checkpoint: Any, channels: Any, tasks: Iterable[Any], *given: Any) -> set[str]:

@@ -73,7 +73,7 @@ class OpenStep:
                 return None
             self.finished[task.id] = activation.node
             record = next((value for channel, value in status.output if is_record(channel, value)), None)
-            return self._result(activation, task.name, status.output, recorded=True), record
+            return result_of(self.schedule, activation.node, task.name, status.output, recorded=True), record
 
         unfinished = self.scheduler.replay(saved)
         self.activations = {activation.task_id: activation for activation in unfinished}
@@ -93,6 +93,8 @@ class OpenStep:
 
     def start_ready(self, holds: Holds | None) -> list[Task]:
         """The tasks of the activations that have become ready and are not held back."""
+        if not self.scheduler.rules.ready:
+            return []
         ready = self.scheduler.take_ready()
         if holds is not None:
             self.held += [activation for activation in ready if holds(activation)]
@@ -118,21 +120,17 @@ class OpenStep:
             self._calls[task.id] = activation
         return task
 
-    def finish(self, task: Task, writes: Iterable[Write]) -> None:
-        """What a task has written counts from here on.
+    def finish(self, task: Task, writes: Iterable[Write]) -> Record | None:
+        """What a task has written counts from here on. Returns what was decided because of it, to be saved with it.
 
         Raises:
             InvalidUpdateError: it cannot; nothing has changed.
         """
         activation = self.activations[task.id]
-        self.scheduler.finish(activation, self._result(activation, task.name, writes))
+        record = self.scheduler.finish(activation, result_of(self.schedule, activation.node, task.name, writes))
         self.finished[task.id] = activation.node
         del self.activations[task.id]
-
-    def _result(
-        self, activation: ScheduledActivation, name: str, writes: Iterable[Write], *, recorded: bool = False
-    ) -> NodeResult:
-        return result_of(self.schedule, activation.node, name, writes, recorded=recorded)
+        return record
 
     def cancel(self, activations: Iterable[ScheduledActivation]) -> list[str]:
         """These activations are given up. Returns the ids of their tasks."""
@@ -160,9 +158,10 @@ def result_of(
     Raises:
         InvalidUpdateError: it leads to a name that no node has.
     """
-    keys, joins = schedule.keys.all, schedule.joins
+    keys, joins, known = schedule.keys.all, schedule.joins, schedule.targets
     state: list[Write] = []
     targets: dict[str, None] = {}
+    unknown: list[str] = []
     sends: list[Send] = []
     arrived: list[tuple[str, str]] = []
     ends = False
@@ -171,18 +170,20 @@ def result_of(
             state.append((channel, value))
         elif channel == TASKS:
             sends.append(value)
+            if value.node not in schedule.topology.follow:
+                unknown.append(value.node)
+        elif channel in known:
+            targets[known[channel]] = None
         elif (target := branch_target(channel)) is not None:
             targets[target] = None
+            unknown.append(target)
         elif channel in joins:
             arrived.append((channel, joins[channel]))
         elif channel == RUN:
             ends = ends or value == REACHED_END
-    nodes = schedule.topology.follow
-    if not recorded:
-        for target in (*targets, *(send.node for send in sends)):
-            if target not in nodes:
-                known = ", ".join(schedule.topology.nodes)
-                raise InvalidUpdateError(
-                    f"the node {node!r} leads to {target!r}, which no node is (there are: {known})"
-                )
+    if unknown and not recorded:
+        raise InvalidUpdateError(
+            f"the node {node!r} leads to {unknown[0]!r}, which no node is "
+            f"(there are: {', '.join(schedule.topology.nodes)})"
+        )
     return NodeResult(state, tuple(targets), sends, arrived, delivers=name == node, ends=ends)

@@ -106,7 +106,7 @@ class SuperstepLoop(SchedulerLoop):
         self.checkpoint_pending_writes.clear()
         self.is_replaying = False
         if not self.schedule.barriers:
-            self.step += max(0, step.scheduler.levels() - 1)
+            self.step += max(0, step.scheduler.levels - 1)
         self.open_step = None
         self._has_ended = not step.held and not self._is_resting
         self._continued = step if self._is_resting or (self.schedule.barriers and step.held) else None

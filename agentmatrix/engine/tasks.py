@@ -7,12 +7,14 @@ starting. So the tasks of a step can be made again from the checkpoint and the w
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels.base import BaseChannel
+from langgraph.types import Send
 
-from agentmatrix.engine.channels import RUN, ConstantChannel, SparseSends
+from agentmatrix.engine.channels import RUN
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_RESUMING,
@@ -36,6 +38,53 @@ from agentmatrix.scheduling.state import Channels
 __all__ = ["PendingWrites", "TaskFactory", "TaskIds"]
 
 PendingWrites = list[tuple[str, str, Any]]
+
+
+class ConstantChannel(BaseChannel[Any, Any, Any]):
+    """A channel of one task: its trigger, its `Send`, its activation."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any = None) -> None:
+        super().__init__(Any)
+        self.value = value
+
+    @property
+    def ValueType(self) -> Any:
+        return Any
+
+    @property
+    def UpdateType(self) -> Any:
+        return Any
+
+    def get(self) -> Any:
+        return self.value
+
+    def is_available(self) -> bool:
+        return True
+
+    def copy(self) -> Self:
+        return self
+
+    def from_checkpoint(self, checkpoint: Any) -> Self:
+        return self
+
+    def update(self, values: Sequence[Any]) -> bool:
+        return False
+
+
+class SparseSends(Sequence[Send]):
+    """One `Send` at its number: LangGraph looks it up so among those that are pending."""
+
+    def __init__(self, position: int, send: Send) -> None:
+        self.position, self.send = position, send
+
+    def __len__(self) -> int:
+        return self.position + 1
+
+    def __getitem__(self, position: Any) -> Any:
+        return self.send
+
 
 _TRIGGERED = ConstantChannel()
 

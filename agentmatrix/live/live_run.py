@@ -17,12 +17,14 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from langchain_core.runnables import RunnableConfig
 
 from agentmatrix.cancel_scope import CancelScope, current_scope
 from agentmatrix.errors import SignalError
+from agentmatrix.event_loop import call_on
 from agentmatrix.interrupts import cancelled_interrupts
 from agentmatrix.live.run_base import END_OF_PARTS, LiveRunBase, timed_out
 from agentmatrix.live.signal_router import new_id
@@ -168,9 +170,13 @@ class AsyncLiveRun(LiveRunBase):
             TimeoutError: it was not acknowledged in time.
         """
         id = id or new_id()
+        answer = _answer(self._send(address, value, id))
         try:
+            if timeout is None:
+                await answer
+                return
             async with asyncio.timeout(timeout):
-                await asyncio.wrap_future(self._send(address, value, id))
+                await answer
         except TimeoutError:
             raise timed_out(address, id, timeout) from None
 
@@ -215,6 +221,18 @@ class AsyncLiveRun(LiveRunBase):
         self._cancelled = True
         self._task.cancel()
         await asyncio.wait({self._task})
+
+
+async def _answer(sent: Future[None]) -> None:
+    """Wait for the answer to a signal. Most come on the event loop itself, which need not be woken for them."""
+    loop, answered = asyncio.get_running_loop(), asyncio.Event()
+    sent.add_done_callback(lambda _: call_on(loop, answered.set))
+    try:
+        await answered.wait()
+    except asyncio.CancelledError:
+        sent.cancel()
+        raise
+    sent.result()
 
 
 class SyncLiveRun(LiveRunBase):

@@ -1,4 +1,4 @@
-"""Retries and timeouts as LangGraph runs them for a node, for work that has no LangGraph task of its own."""
+"""Retries and timeouts as LangGraph's runner has them for a node, for work that has no LangGraph task of its own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph._internal._constants import CONF, CONFIG_KEY_TASK_ID
-from langgraph._internal._timeout import coerce_timeout_policy
-from langgraph.pregel._retry import arun_with_retry, run_with_retry
-from langgraph.types import Command, PregelExecutableTask, RetryPolicy, TimeoutPolicy
+from langgraph._internal._constants import CONF, CONFIG_KEY_CALL, CONFIG_KEY_TASK_ID
+from langgraph.types import PregelExecutableTask, RetryPolicy, TimeoutPolicy
 
+from agentmatrix.pregel.execution import PregelRunner, with_configurable
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import namespace_of, node_of
 
@@ -25,7 +24,7 @@ def timeout_policy(timeout: float | timedelta | TimeoutPolicy | None) -> Timeout
     Raises:
         ValueError: it is not positive.
     """
-    return coerce_timeout_policy(timeout)
+    return TimeoutPolicy.coerce(timeout)
 
 
 def run_attempts(agent: Runnable[Any, Any], given: Any, config: RunnableConfig, policies: Sequence[RetryPolicy]) -> Any:
@@ -43,9 +42,11 @@ def run_attempts(agent: Runnable[Any, Any], given: Any, config: RunnableConfig, 
     Raises:
         GraphBubbleUp: interrupts, and commands for a graph further out.
     """
-    sent: list[Command[Any]] = []
-    answer = run_with_retry(_task(agent, given, config, policies, None, sent), policies)  # type: ignore[func-returns-value]
-    return sent[0] if sent else answer
+    answers: list[Any] = []
+    task = _task(agent, given, config, policies, None, answers)
+    for _ in _UncommittedRunner().tick((task,), schedule_task=_nothing_is_called):
+        pass
+    return answers[-1]
 
 
 async def arun_attempts(
@@ -60,9 +61,29 @@ async def arun_attempts(
     Raises:
         NodeTimeoutError: the last attempt took longer.
     """
-    sent: list[Command[Any]] = []
-    answer = await arun_with_retry(_task(agent, given, config, policies, timeout, sent), policies)  # type: ignore[func-returns-value]
-    return sent[0] if sent else answer
+    answers: list[Any] = []
+    task = _task(agent, given, config, policies, timeout, answers)
+    async for _ in _UncommittedRunner().atick((task,), schedule_task=_nothing_is_called):
+        pass
+    return answers[-1]
+
+
+class _UncommittedRunner(PregelRunner):
+    """LangGraph's runner, for a task that no loop knows: nothing that it has written is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(submit=_no_reference, put_writes=_no_reference)  # type: ignore[arg-type]
+
+    def commit(self, task: PregelExecutableTask, exception: BaseException | None) -> None:
+        """The caller gets what the task has answered or raised."""
+
+
+def _no_reference() -> None:
+    return None
+
+
+def _nothing_is_called(*_: Any) -> Any:
+    raise AssertionError("tasks that the agent calls belong to the task of its node")
 
 
 def _task(
@@ -71,20 +92,29 @@ def _task(
     config: RunnableConfig,
     policies: Sequence[RetryPolicy],
     timeout: TimeoutPolicy | None,
-    sent: list[Command[Any]],
+    answers: list[Any],
 ) -> PregelExecutableTask:
-    """A task of LangGraph that runs the agent, and keeps the command that is meant for its graph in `sent`."""
+    """A task of LangGraph that runs the agent, and adds to `answers` what it returns, or the command that is meant for
+    its graph."""
+    # What the agent calls with `@task` belongs to the task of its node, and not to this one.
+    caller = {key: config[CONF][key] for key in (CONFIG_KEY_CALL,) if key in config[CONF]}
+
+    def run(given: Any, config: RunnableConfig) -> None:
+        answers.append(agent.invoke(given, with_configurable(config, caller)))
+
+    async def arun(given: Any, config: RunnableConfig) -> None:
+        answers.append(await agent.ainvoke(given, with_configurable(config, caller)))
 
     def keep(command: Any) -> None:
-        sent.append(command)
+        answers.append(command)
 
     async def akeep(command: Any) -> None:
-        sent.append(command)
+        answers.append(command)
 
     return PregelExecutableTask(
         name=node_of(config) or "",
         input=given,
-        proc=agent,
+        proc=runnable(run, arun, name="attempt"),
         writes=deque(),
         config=config,
         triggers=(),

@@ -13,6 +13,7 @@ from langchain_core.callbacks import (
     Callbacks,
 )
 from langchain_core.globals import get_debug
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers import context as tracing
@@ -25,6 +26,8 @@ from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHand
 from langgraph.pregel._tools import StreamToolCallHandler
 from langsmith.utils import tracing_is_enabled
 
+from agentmatrix.pregel.config_values import set_current_config
+
 __all__ = [
     "StreamingCallbackHandler",
     "TracerBase",
@@ -36,6 +39,8 @@ __all__ = [
     "new_stream_handler",
     "stream_handler_kind",
     "stream_handler_state",
+    "was_streamed",
+    "with_message_ids",
 ]
 
 _STREAM_HANDLERS: Final[dict[str, Any]] = {
@@ -116,6 +121,57 @@ def new_stream_handler(
     if kind != "tools":
         handler.seen = set(seen)
     return handler
+
+
+def with_message_ids(config: RunnableConfig, id_for: Callable[[str], str]) -> RunnableConfig:
+    """The config for work whose messages are streamed under other ids than their models give them. From here on it is
+    the context's too.
+
+    Args:
+        config: the config of a task. It is returned as it is where no messages are streamed.
+        id_for: gives the id of a message in the stream.
+    """
+    manager = config.get("callbacks")
+    if not isinstance(manager, BaseCallbackManager) or not any(map(_streams_messages, manager.handlers)):
+        return config
+    changed = manager.copy()
+    for handler in filter(_streams_messages, manager.handlers):
+        inherits = handler in manager.inheritable_handlers
+        changed.remove_handler(handler)
+        changed.add_handler(_with_message_ids(handler, id_for), inherit=inherits)
+    renamed: RunnableConfig = {**config, "callbacks": changed}
+    set_current_config(renamed)
+    return renamed
+
+
+def was_streamed(config: RunnableConfig, id: str) -> bool:
+    """Whether messages are streamed, and one with this id has been, whole or in part."""
+    manager = config.get("callbacks")
+    handlers = manager.handlers if isinstance(manager, BaseCallbackManager) else []
+    found = [handler for handler in handlers if stream_handler_kind(handler) == "messages"]
+    return any(id in getattr(handler, "seen", ()) for handler in found)
+
+
+def _streams_messages(handler: BaseCallbackHandler) -> bool:
+    return isinstance(handler, StreamMessagesHandler)
+
+
+def _with_message_ids(handler: Any, id_for: Callable[[str], str]) -> Any:
+    """A handler that streams like another one, under other ids. The other one does not stream the messages again."""
+
+    def stream(chunk: Any) -> None:
+        namespace, mode, (part, metadata) = chunk
+        if isinstance(part, BaseMessage) and part.id:
+            if (id := id_for(part.id)) != part.id:
+                part = part.model_copy(update={"id": id})
+            handler.seen.add(id)
+        elif isinstance(part, dict) and (given := part.get("message_id")):
+            part = {**part, "message_id": id_for(given)}
+            handler.seen.add(part["message_id"])
+        handler.stream((namespace, mode, (part, metadata)))
+
+    kind = "messages_v2" if isinstance(handler, StreamMessagesHandlerV2) else "messages"
+    return new_stream_handler(kind, stream, subgraphs=handler.subgraphs, parent_ns=handler.parent_ns, seen=set())
 
 
 def inherited_callbacks() -> Callbacks:

@@ -37,7 +37,7 @@ from langgraph.pregel._algo import (
     prepare_node_error_handler_task,
     prepare_single_task,
 )
-from langgraph.pregel._checkpoint import channels_from_checkpoint, create_checkpoint
+from langgraph.pregel._checkpoint import channels_from_checkpoint
 from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 from langgraph.pregel._runner import PregelRunner
@@ -73,13 +73,11 @@ __all__ = [
     "apply_input_writes",
     "apply_writes",
     "channels_from_checkpoint",
-    "create_checkpoint",
     "is_default_key",
     "is_triggered",
     "map_debug_checkpoint",
     "map_debug_tasks",
     "newer_versions",
-    "nodes_by_trigger",
     "null_version",
     "output_values",
     "prepare_next_tasks",
@@ -212,12 +210,6 @@ def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_versio
     writes = [write[1:] for write in pending if write[0] == NULL_TASK_ID and write[1] not in CONTROL_WRITES]
     if writes:
         apply_writes(checkpoint, channels, [_InputWrites((), INPUT, writes, ())], next_version, {})
-
-
-def nodes_by_trigger(graph: Any) -> Mapping[str, Any]:
-    """By channel, the nodes that a write to it starts."""
-    found: Mapping[str, Any] = graph.trigger_to_nodes
-    return found
 
 
 def saver_and_config(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig]:

@@ -7,10 +7,11 @@ each reads the loop, or hands something to a queue of it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
@@ -75,6 +76,11 @@ class LoopHandle:
         self.loop: Any = loop_of(config)
 
     @property
+    def task_id(self) -> str:
+        """The id of the task."""
+        return str(self._config[CONF][CONFIG_KEY_TASK_ID])
+
+    @property
     def has_checkpointer(self) -> bool:
         """Whether the run has a checkpointer."""
         return self.loop.checkpointer is not None
@@ -104,19 +110,22 @@ class LoopHandle:
     def pending_writes(self) -> list[tuple[str, str, Any]]:
         """What finished tasks of the step have written: node, channel and value."""
         nodes = {id: task.name for id, task in self.loop.tasks.items()}
-        writes = self.loop.checkpoint_pending_writes
-        return [(nodes[id], channel, value) for id, channel, value in writes if id in nodes]
+        return [(nodes[id], channel, value) for id, channel, value in self._pending() if id in nodes]
 
     @property
     def other_tasks(self) -> set[str]:
         """The nodes at work in the same step."""
-        own = self._config[CONF][CONFIG_KEY_TASK_ID]
-        return {task.name for task in self.loop.tasks.values() if task.id != own}
+        return {task.name for task in self.loop.tasks.values() if task.id != self.task_id}
 
     @property
     def saved(self) -> list[Any]:
         """What this task saved before the run was killed, or failed."""
-        return [value for _, channel, value in self.loop.checkpoint_pending_writes if channel == SAVED]
+        return [value for _, channel, value in self._pending() if channel == SAVED]
+
+    def _pending(self) -> list[tuple[str, str, Any]]:
+        # Our own loop takes the list away, under its lock, while it adds to it.
+        with getattr(self.loop, "lock", None) or nullcontext():
+            return list(self.loop.checkpoint_pending_writes)
 
     def save(self, id: str, values: Sequence[Any]) -> None:
         """Save values beside the checkpoint, as results of finished tasks are saved, until the task is over.
@@ -207,7 +216,12 @@ class LoopHandle:
 
 def _fields_of(record: Any) -> dict[str, Any]:
     """The fields of a dataclass: `dataclasses.replace` looks for them each time, which costs more than the copy."""
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: getattr(record, name) for name in _names_of_fields(record.__class__)}
+
+
+@cache
+def _names_of_fields(kind: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
 
 
 def seconds_since_question(config: RunnableConfig) -> float | None:

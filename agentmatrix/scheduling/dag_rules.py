@@ -132,7 +132,7 @@ class DagRules(ChoiceFreeRules):
     def _start(self, node: str) -> None:
         ancestors, depth = self._delivered[node]
         number, after = self._resumed.pop(node, 0) or self._next_number(node), tuple(self._led_by.get(node, ()))
-        self._begin(ScheduledActivation(node, ancestors, depth, number=number, after=after))
+        self._begin(ScheduledActivation(node, ancestors, depth, order=(0, node), number=number, after=after))
 
     def _begin(self, activation: ScheduledActivation) -> None:
         self.started.add(activation.node)

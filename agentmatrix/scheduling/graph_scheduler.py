@@ -5,9 +5,9 @@ The order of calls, all of them by one thread at a time:
 1. `remember` with the records that were saved since the checkpoint, `set_input_open`, then `open` or `resume`.
 2. `replay`: all that had finished since the checkpoint is told again. It returns what is to run.
 3. `take_record`: what was chosen so far is saved beside the checkpoint, under an id of its own.
-4. For each task that ends: `finish`, `take_record` (saved with the writes of the task, in one put), `take_cancelled`,
-   `take_ready`. For each event from outside: `signal`, `timer`, `external_update` or `set_input_open`, which return
-   the record to save, then the same two.
+4. For each task that ends: `finish`, which returns the record to save with the writes of the task, in one put. For each
+   event from outside: `signal`, `timer`, `external_update` or `set_input_open`, which return the record to save. Then
+   `take_cancelled` and `take_ready`.
 5. At a pause: `pause`.
 """
 
@@ -18,7 +18,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentmatrix.errors import TriggerError
-from agentmatrix.scheduling.external_inputs import ExternalInputs
 from agentmatrix.scheduling.log import ActivationLog, entries_of
 from agentmatrix.scheduling.paused import (
     needed_entries,
@@ -55,7 +54,9 @@ class GraphScheduler:
         base: the channels that the run begins with, by key.
 
     Attributes:
+        inputs: what may come from outside.
         heard: how many events from outside have been recorded.
+        levels: how many levels of activations this step has, between two events from outside.
     """
 
     def __init__(self, topology: Topology, keys: StateKeys, rules: RulesFactory, base: Channels) -> None:
@@ -63,6 +64,7 @@ class GraphScheduler:
         self.log = ActivationLog()
         self.state = State(self.log, keys, base)
         self.rules = rules(topology, self.log)
+        self.inputs = self.rules.inputs
         self.already_done: frozenset[str] = frozenset()
         self.heard = 0
         self._events: deque[Record] = deque()
@@ -74,7 +76,7 @@ class GraphScheduler:
         # Depth and height of this step. An event from outside begins a level of its own: what has come before it is
         # no chain of steps, however long the run listens.
         self._levels_before = self._last_event = 0
-        self._levels = 0
+        self.levels = 0
 
     def open(self, opening: Opening) -> None:
         """Begin where a checkpoint is."""
@@ -109,17 +111,13 @@ class GraphScheduler:
 
     def begin_step(self) -> None:
         """What starts from here on belongs to another step of LangGraph's."""
-        self._levels_before, self._levels = self.depth(), 0
-
-    def levels(self) -> int:
-        """How many levels of activations this step has, between two events from outside."""
-        return self._levels
+        self._levels_before, self.levels = self.depth(), 0
 
     def depth(self) -> int:
         """How many levels of activations have been recorded."""
         return self.log.floor + len(self.log.levels)
 
-    def finish(self, activation: ScheduledActivation, result: NodeResult, *, recorded: bool = False) -> None:
+    def finish(self, activation: ScheduledActivation, result: NodeResult, *, recorded: bool = False) -> Record | None:
         """An activation has ended.
 
         Args:
@@ -128,30 +126,27 @@ class GraphScheduler:
             recorded: whether it ended in an earlier run of this process or another, and is only told again. The code
                 may have changed since: nothing is checked.
 
+        Returns:
+            What must be saved with its writes before anything that has become ready starts; None where that is nothing.
+
         Raises:
             InvalidUpdateError: it leads where it may not, or writes what another one has written. Nothing has changed.
         """
         if not recorded:
             self.rules.check(activation, result)
             self.state.check(activation, result.writes)
-        self._levels = max(self._levels, self.level(activation) + 1)
+        self.levels = max(self.levels, self.level(activation) + 1)
         bit = self.log.append(activation, result.writes)
         self.state.record(activation, bit)
         self.rules.finish(activation, bit, result)
-        if len(self.log) >= self._compact_at:
+        if len(self.log.nodes) >= self._compact_at:
             self._compact()
+        return None if recorded else self.take_record()
 
-    def ran(self) -> frozenset[str]:
-        """The nodes that have run, in this step or before a pause of it."""
-        log = self.log
-        return self.already_done.union(log.nodes[entry] for entry in entries_of(log.all & ~log.outside))
-
-    def done(self) -> frozenset[str]:
-        """The nodes that edges or groups have started and that have run, in this step or before a pause of it."""
-        log = self.log
-        return self.already_done.union(
-            log.nodes[entry] for entry in entries_of(log.all & ~log.outside) if log.orders[entry][0] == 0
-        )
+    def ran(self, *, sent: bool = True) -> frozenset[str]:
+        """The nodes that have run, in this step or before a pause of it; `sent=False`: other than by a `Send`."""
+        log, entries = self.log, entries_of(self.log.all & ~self.log.outside)
+        return self.already_done.union(log.nodes[e] for e in entries if sent or log.orders[e][0] == 0)
 
     def given(self, activation: ScheduledActivation) -> dict[str, Any]:
         """By label of its sources, what they have delivered to an activation, for the node to keep or to change."""
@@ -209,8 +204,11 @@ class GraphScheduler:
 
     def take_record(self) -> Record | None:
         """What must be saved before anything that has become ready starts; None where that is nothing."""
-        choices, self.rules.choices = self.rules.choices, []
-        return {"heard": self.heard, "choices": choices} if choices or self.heard else None
+        choices = self.rules.choices
+        if not (choices or self.heard):
+            return None
+        self.rules.choices = []
+        return {"heard": self.heard, "choices": choices}
 
     def replay(
         self, saved: Callable[[ScheduledActivation], tuple[NodeResult, Record | None] | None]
@@ -249,11 +247,6 @@ class GraphScheduler:
                 return list(unfinished)
 
     # events from outside
-
-    @property
-    def inputs(self) -> ExternalInputs:
-        """What may come from outside."""
-        return self.rules.inputs
 
     def signal(self, name: str, value: Any, id: str) -> Record | None:
         """A signal has come.
@@ -321,7 +314,7 @@ class GraphScheduler:
         self.heard = number = record["n"]
         label: str = record.get("signal") or record.get("timer") or ""
         depth = record["depth"] - self.log.floor
-        event = ScheduledActivation(label, self.log.all, depth, (2, number), f"~{number}")
+        event = ScheduledActivation(label, self.log.all, depth, f"~{number}", order=(2, number))
         writes = [(key, value) for key, value in record.get("update", ())]
         bit = self.log.append(event, writes, outside=True)
         if "signal" in record:
@@ -369,7 +362,7 @@ class GraphScheduler:
             "waiting": {node: [numbers(known), depth] for node, (known, depth) in waiting.items()},
             "depth": len(log.levels),
             "before": self._levels_before,
-            "levels": self._levels,
+            "levels": self.levels,
             "event": self._last_event,
             "floor": log.floor,
             "heard": self.heard,
@@ -413,7 +406,7 @@ class GraphScheduler:
         log.floor, self.heard = kept.get("floor", 0), kept.get("heard", 0)
         self.rules.hear(self.heard)
         self._levels_before = kept["before"] if identities else log.floor + kept["depth"]
-        self._levels, self._last_event = kept.get("levels", 0) if identities else 0, kept.get("event", 0)
+        self.levels, self._last_event = kept.get("levels", 0) if identities else 0, kept.get("event", 0)
         self.already_done = frozenset(done)
         known, depth = kept.get("updated", ((), 0))
         self._updated = bits_of(known), depth
@@ -423,7 +416,8 @@ class GraphScheduler:
         for node in runs:
             fresh = self.topology.max_rounds or node not in self.already_done or node in called
             if node not in activations and fresh:
-                activations[node] = ScheduledActivation(node, log.all, len(log.levels) if log.all else 0)
+                depth = len(log.levels) if log.all else 0
+                activations[node] = ScheduledActivation(node, log.all, depth, order=(0, node))
         for activation, plain in zip(sends, kept["sends"], strict=False):
             resume_send(activation, restored_activation(plain))
         # What an update from outside has met at work does not see it.

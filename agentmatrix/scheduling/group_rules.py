@@ -10,6 +10,7 @@ from typing import Any
 from agentmatrix.errors import TriggerError
 from agentmatrix.scheduling.external_inputs import ExternalInputs
 from agentmatrix.scheduling.log import ActivationLog, Rebase
+from agentmatrix.scheduling.node_queue import NodeQueue
 from agentmatrix.scheduling.rules import NodeResult
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Delivery, SourceQueues
@@ -63,10 +64,10 @@ class GroupRules:
         self.phase = ReplayPhase.OPENING
         self._is_open = False
         self._is_quiet = False
-        self._looks: set[str] = set()
         self._groups_of: dict[str, str] = {}
         self._times: dict[str, int] = {}
-        self._places = {node: place for place, node in enumerate(topology.nodes)}
+        self._places = self._order(topology)
+        self._looks = NodeQueue(self._places)
         # What is to be repeated: by key of an activation its choice, by label and id the deliveries that it may name.
         self._recorded: dict[str, Mapping[str, Any]] = {}
         self._is_repeating = False
@@ -74,6 +75,10 @@ class GroupRules:
         self._recorded_sends: dict[str, Mapping[str, Any]] = {}
         self._recorded_failures: list[Mapping[str, Any]] = []
         self._known: dict[tuple[str, str], Delivery] = {}
+
+    def _order(self, topology: Topology) -> Mapping[str, int]:
+        """By node, its place in the order in which nodes are looked at."""
+        return {node: place for place, node in enumerate(topology.nodes)}
 
     def _wave(self) -> None:
         raise NotImplementedError
@@ -99,20 +104,21 @@ class GroupRules:
         if self._is_repeating:
             self._repeat_all()
         else:
-            self._decide_all()
+            # Only what waits for something from outside may find that it will not come.
+            self._decide_all(self.topology.external_nodes)
 
     def _repeat_all(self) -> None:
         self.phase = ReplayPhase.REPEATING
         self._known = {(delivery.source, delivery.id): delivery for delivery in self.deliveries()}
 
-    def _decide_all(self) -> None:
+    def _decide_all(self, looks: Iterable[str]) -> None:
         self.phase = ReplayPhase.DECIDING
         self.choices.clear()
         self._recorded.clear()
         self._recorded_sends.clear()
         self._known.clear()
         self._fail_again()
-        self._looks.update(self.topology.nodes)
+        self._looks.update(looks)
         self._wave()
 
     def _fail_again(self) -> None:
@@ -132,7 +138,7 @@ class GroupRules:
             self._wave()
             return True
         if self.phase is ReplayPhase.SETTLING:
-            self._decide_all()
+            self._decide_all(self.topology.nodes)
             return True
         return False
 
@@ -163,19 +169,23 @@ class GroupRules:
 
     def complete(self, node: str) -> tuple[Group, dict[str, Delivery]] | None:
         """The first group of the node that is complete, with the next deliveries of its sources."""
-        for group in self.topology.groups.get(node, ()):
-            have, gone = self.standing(node, group)
-            if group.state(have, gone) is GroupState.COMPLETE:
+        for group, state, have, _ in self.standings(node):
+            if state is GroupState.COMPLETE:
                 return group, have
         return None
+
+    def standings(self, node: str) -> Iterator[tuple[Group, GroupState, dict[str, Delivery], set[str]]]:
+        """The groups of the node in their order, each with where it stands and what `standing` says of it."""
+        for group in self.topology.groups.get(node, ()):
+            have, gone = self.standing(node, group)
+            yield group, group.state(have, gone), have, gone
 
     def standing(self, node: str, group: Group) -> tuple[dict[str, Delivery], set[str]]:
         """What the sources of a group have for the node: the next delivery of each; and the labels of those that have
         none and can deliver none any more."""
         have: dict[str, Delivery] = {}
         gone: set[str] = set()
-        for source in group.sources:
-            label = label_of(source)
+        for source, label in group.labelled:
             if (delivery := self.next_delivery(node, source, latest=source in group.latest)) is not None:
                 have[label] = delivery
             elif not self.may_come(source):
@@ -217,7 +227,8 @@ class GroupRules:
         number = self.numbers.get(node, 0) + 1
         key = self._next_key(node)
         name = "" if key == node else key
-        failed = ScheduledActivation(node, self.log.all, len(self.log.levels), name=name, number=number)
+        known, depth = self.log.all, len(self.log.levels)
+        failed = ScheduledActivation(node, known, depth, name, order=(0, node), number=number)
         failed.group = group.name
         failed.error = error
         self.failed[node] = failed

@@ -200,9 +200,9 @@ class LoopRules(LoopState):
                 for sender, sends, ancestors in unsent:
                     self._send(sender, sends, ancestors)
             while self._looks:
-                node = min(self._looks, key=self._places.__getitem__)
-                if not self._start_next(node):
-                    self._looks.discard(node)
+                # A node that is concurrent may start several times.
+                if not self._start_next(self._looks.first):
+                    self._looks.pop()
             if not self._come_to_rest():
                 return
 
@@ -320,7 +320,7 @@ class LoopRules(LoopState):
         name = "" if index == 1 else f"{node}#{index}"
         causes = [delivery for label, delivery in items.items() if label not in beside]
         activation = ScheduledActivation(
-            node, ancestors, depth, order, name, items=items, rounds=rounds, error=error, after=after
+            node, ancestors, depth, name, order=order, items=items, rounds=rounds, error=error, after=after
         )
         activation.is_ticked = bool(causes) and all(delivery.is_ticked for delivery in causes)
         return activation

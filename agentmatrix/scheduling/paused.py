@@ -59,9 +59,9 @@ def restored_activation(plain: dict[str, Any]) -> ScheduledActivation:
         plain["node"],
         bits_of(plain["known"]),
         plain["depth"],
-        ordered(plain["order"]),
         plain["name"],
         plain["number"],
+        order=ordered(plain["order"]),
         position=plain["position"],
         group=plain.get("group"),
         items={label: Delivery.of(item) for label, item in plain.get("items", {}).items()},
@@ -95,7 +95,7 @@ def needed_entries(log: ActivationLog, seen: Iterable[int]) -> tuple[int, int, l
 def restore_entries(log: ActivationLog, plain: Iterable[Sequence[Any]], keys: Collection[str]) -> None:
     """Append the entries that `plain_entries` has made plain, without the writes to other keys."""
     for node, depth, order, ancestors, writes, is_outside, is_earlier in plain:
-        past = ScheduledActivation(node, bits_of(ancestors), depth, ordered(order))
+        past = ScheduledActivation(node, bits_of(ancestors), depth, order=ordered(order))
         written = [(key, value) for key, value in writes if key in keys]
         bit = log.append(past, written, outside=bool(is_outside))
         log.earlier |= bit * is_earlier
@@ -153,7 +153,8 @@ def resumed_activations(
             updated.append((activation, updates.get(activation.node, NodeResult())))
     for node in updates:
         if node in topology.follow and all(activation.node != node for activation, _ in updated):
-            updated.append((ScheduledActivation(node, log.all, len(log.levels)), updates[node]))
+            led = ScheduledActivation(node, log.all, len(log.levels), order=(0, node))
+            updated.append((led, updates[node]))
     return resumed, updated
 
 

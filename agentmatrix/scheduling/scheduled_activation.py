@@ -42,7 +42,7 @@ class ScheduledActivation:
     node: str
     ancestors: int = 0
     depth: int = 0
-    order: Order = ()
+    order: Order = field(kw_only=True)
     name: str = ""
     number: int = 1
     send: Send | None = None
@@ -54,10 +54,6 @@ class ScheduledActivation:
     is_ticked: bool = False
     after: tuple[str, ...] = ()
     task_id: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.order:
-            self.order = (0, self.node)
 
     @property
     def key(self) -> str:
@@ -82,8 +78,8 @@ class ScheduledActivation:
             send.node,
             ancestors,
             self.depth + 1,
-            (1, self.order, position),
             f"{self.key}.{position}",
+            order=(1, self.order, position),
             send=send,
             position=position,
             after=(self.node,),

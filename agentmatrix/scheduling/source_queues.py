@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentmatrix.scheduling.log import ActivationLog, Rebase, entries_of
@@ -108,7 +108,10 @@ def merged(deliveries: Iterable[Delivery], id: str = "") -> Delivery:
         deliveries: at least one.
         id: the id of the whole; by default that of the first.
     """
-    parts = sorted(deliveries, key=lambda part: part.order)
+    parts = list(deliveries)
+    if len(parts) == 1 and not parts[0].is_sent:
+        return replace(parts[0], id=id or parts[0].id, is_update=True, place=0)
+    parts.sort(key=lambda part: part.order)
     first, ancestors, depth = parts[0], 0, 0
     rounds: dict[str, int] = {}
     for part in parts:

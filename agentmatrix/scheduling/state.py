@@ -143,6 +143,10 @@ class State:
         values = [value for entry in entries for name, value in log.writes[entry] if name == key]
         if not values:
             return updated(before, _NO_WRITES) if before.is_available() else before
+        if key in self.keys.single and len(values) == 1:
+            after = before.copy()
+            after.update(values)
+            return after
         # Several nodes may write one value where something from outside has come between them: the last one counts.
         try:
             return updated(before, values[-1:] if key in self.keys.single else values)

@@ -97,14 +97,14 @@ class SuperstepRules(ChoiceFreeRules):
         for node in self.topology.nodes:
             if node in self._targets:
                 self._use_joins(node)
-                self._begin(ScheduledActivation(node, known, depth, after=tuple(dict.fromkeys(self._targets[node]))))
+                after = tuple(dict.fromkeys(self._targets[node]))
+                self._begin(ScheduledActivation(node, known, depth, order=(0, node), after=after))
         sends = sorted(self._sends, key=lambda sent: sent[0])
         for position, (_, send, sender) in enumerate(sends):
-            self._begin(
-                ScheduledActivation(
-                    send.node, known, depth, (1, (), position), send=send, position=position, after=(sender,)
-                )
+            activation = ScheduledActivation(
+                send.node, known, depth, order=(1, (), position), send=send, position=position, after=(sender,)
             )
+            self._begin(activation)
         self._targets, self._sends = {}, []
 
     def _use_joins(self, node: str) -> None:

@@ -63,6 +63,15 @@ class Topology:
         return {label: tuple(nodes) for label, nodes in listeners.items()}
 
     @cached_property
+    def external_nodes(self) -> tuple[str, ...]:
+        """The nodes with a trigger group that has a source outside of the graph."""
+        return tuple(
+            node
+            for node, groups in self.groups.items()
+            if any(not isinstance(source, str) for group in groups for source in group.sources)
+        )
+
+    @cached_property
     def signals(self) -> frozenset[str]:
         """The signals that some group has."""
         groups = [group for groups in self.groups.values() for group in groups]

@@ -107,9 +107,7 @@ class TriggeredDagRules(TriggeredDagState):
     def _wave(self) -> None:
         while True:
             while self._looks:
-                node = min(self._looks, key=self._places.__getitem__)
-                self._looks.discard(node)
-                self._look_at(node)
+                self._look_at(self._looks.pop())
             if not (self._start_deferred() or self._fall_quiet()):
                 return
 
@@ -123,20 +121,28 @@ class TriggeredDagRules(TriggeredDagState):
                 self._repeat(node, choice)
         elif self.decides or node not in self.topology.groups:
             self._decide(node)
-        elif not (self._edges_are_complete(node) or self.complete(node) or self._hopes(node) or self._demand(node)):
-            self._settle(node)
+        elif not (self._edges_are_complete(node) or self._edges_may_come(node)):
+            if all(state is GroupState.CLOSED for _, state, *_ in self.standings(node)):
+                self._settle(node)
 
     def _decide(self, node: str) -> None:
         if self._edges_are_complete(node):
             self._start(node, None, self._led_items(node))
-        elif (found := self.complete(node)) is not None:
-            group, have = found
-            self._start(node, group, self.queues.choose(group, have))
-        elif not self._hopes(node):
-            if (demand := self._demand(node)) is not None:
-                self._fail(node, *demand)
-            else:
-                self._settle(node)
+            return
+        waits, broken = self._edges_may_come(node), None
+        for group, state, have, gone in self.standings(node):
+            if state is GroupState.COMPLETE:
+                self._start(node, group, self.queues.choose(group, have))
+                return
+            waits = waits or state is GroupState.WAITING
+            if state is GroupState.BROKEN and broken is None:
+                broken = group, gone
+        if waits:
+            return
+        if broken is not None:
+            self._fail(node, *broken)
+        else:
+            self._settle(node)
 
     def _edges_are_complete(self, node: str) -> bool:
         sources = self.topology.edge_sources[node]
@@ -179,7 +185,9 @@ class TriggeredDagRules(TriggeredDagState):
         number = self._numbered(node, choice["number"] if choice else 0)
         after = tuple(label for label in items if label in self.topology.edge_sources)
         given = {label: delivery for label, delivery in items.items() if group or label != self.topology.start}
-        activation = ScheduledActivation(node, ancestors, depth, number=number, group=name, items=given, after=after)
+        activation = ScheduledActivation(
+            node, ancestors, depth, order=(0, node), number=number, group=name, items=given, after=after
+        )
         self.started.add(node)
         self._groups_of[node] = name or ""
         if node in self.topology.deferred:
@@ -254,19 +262,8 @@ class TriggeredDagRules(TriggeredDagState):
     def node_may_come(self, node: str) -> bool:
         return node != self.topology.start and node not in self.settled
 
-    def _hopes(self, node: str) -> bool:
-        """Whether the edges of the node, or some group, may still become complete."""
-        if any(map(self.node_may_come, self.topology.edge_sources[node])):
-            return True
-        groups = self.topology.groups.get(node, ())
-        return any(group.state(*self.standing(node, group)) is GroupState.WAITING for group in groups)
-
-    def _demand(self, node: str) -> tuple[Group, set[str]] | None:
-        for group in self.topology.groups.get(node, ()):
-            have, gone = self.standing(node, group)
-            if group.state(have, gone) is GroupState.BROKEN:
-                return group, gone
-        return None
+    def _edges_may_come(self, node: str) -> bool:
+        return any(map(self.node_may_come, self.topology.edge_sources[node]))
 
     def blame_node(self, node: str) -> str:
         if node in self.lost:

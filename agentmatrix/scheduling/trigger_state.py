@@ -30,7 +30,6 @@ class TriggeredDagState(GroupRules):
 
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         super().__init__(topology, log)
-        self._places = topology.rank
         self._senders = {
             node: [source for source in sources if node in topology.choices.get(source, ())]
             for node, sources in topology.edge_sources.items()
@@ -45,6 +44,9 @@ class TriggeredDagState(GroupRules):
         self._deliveries: dict[str, Delivery] = {}
         self._deferred: dict[str, ScheduledActivation] = {}
         self._ran_before: Collection[str] = frozenset()
+
+    def _order(self, topology: Topology) -> Mapping[str, int]:
+        return topology.rank
 
     def _may_start(self, node: str) -> bool:
         return not (node in self.started or node in self.lost or node in self.settled or node in self.failed)

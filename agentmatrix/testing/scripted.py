@@ -8,7 +8,6 @@ import random
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -145,7 +144,7 @@ class ScriptedChatModel(BaseChatModel):
 
         Such a call is answered without LangChain's machinery, which costs far more than the answer.
         """
-        if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind, _ in groupby(input, type))):
+        if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind in set(map(type, input)))):
             return None
         callbacks = (config or {}).get("callbacks") or inherited_callbacks()
         if _has_handlers(callbacks) or _has_handlers(self.callbacks) or self.verbose or is_any_hook_set():

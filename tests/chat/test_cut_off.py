@@ -9,7 +9,9 @@ import textwrap
 import threading
 from typing import Any
 
+import pytest
 from langchain_core.messages import AnyMessage
+from langgraph.types import RetryPolicy
 
 from agentmatrix import ChatGroup
 from agentmatrix.speakers import free
@@ -81,3 +83,30 @@ def test_a_process_ends_though_a_member_never_answers() -> None:
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (ended.stdout.strip(), ended.returncode) == ("says('DONE')", 0), ended.stderr
+
+
+@pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
+async def test_who_is_cut_off_is_not_tried_again(sync: bool) -> None:
+    tried, tries = threading.Event(), list[int]()
+
+    def bob(messages: list[AnyMessage]) -> str:
+        tries.append(1)
+        tried.set()
+        raise ConnectionError("no line")
+
+    def ann(messages: list[AnyMessage]) -> str:
+        assert tried.wait(60)
+        return "DONE"
+
+    policy = RetryPolicy(initial_interval=0.2, backoff_factor=1, jitter=False, max_attempts=4)
+    group = ChatGroup({"ann": ann}, speaker=free(), stop=says("DONE"))
+    graph = group.add_node("bob", bob, retry_policy=policy).compile()
+    if sync:
+        result = await asyncio.to_thread(graph.invoke, {"messages": "?"})
+    else:
+        result = await graph.ainvoke({"messages": "?"})
+    assert result["stop_reason"] == "says('DONE')"
+    threads = [thread for thread in threading.enumerate() if thread.name == "chat-member"]
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 60)
+    assert len(tries) == 1

@@ -20,7 +20,7 @@ from agentmatrix.chat.authorship import without_inline_name
 from agentmatrix.chat.history import History
 from agentmatrix.chat.transcript import BEGIN, GO_ON
 from agentmatrix.errors import BuildError, SpeakerError
-from agentmatrix.speakers import broadcast, round_robin, selector
+from agentmatrix.speakers import broadcast, free, round_robin, selector
 from agentmatrix.stops import max_turns
 from agentmatrix.testing import ScriptedChatModel, loopback
 
@@ -164,6 +164,26 @@ async def test_a_summary_for_all_is_made_once_and_stands_for_what_it_sums_up(syn
     assert writer.calls == 2
     # The second one is made of the first, not of all that has been said.
     assert "FIRST" in said(writer.prompts[1]) and "a1" not in said(writer.prompts[1])
+
+
+@pytest.mark.parametrize(
+    ("place", "sync"),
+    # In a thread, those who begin later in free conversation hear what was said meanwhile.
+    [("one task", True), ("one task", False), ("own tasks", True), ("own tasks", False), ("free", False)],
+)
+async def test_of_members_who_speak_at_once_one_sums_up_for_all(place: str, sync: bool) -> None:
+    writer = model("FIRST", "SECOND", "THIRD")
+    rule = SummarizationMiddleware(writer, trigger=("messages", 2), keep=("messages", 1))
+    heard = {name: ScriptedChatModel(name, cycle=True) for name in ("ann", "bob", "eve", "joe")}
+    members: dict[str, Any] = dict(heard)
+    if place == "own tasks":
+        members |= {"ann": create_agent(heard["ann"], [], name="ann")}
+    group = ChatGroup(members, speaker=free() if place == "free" else broadcast(), stop=max_turns(1), history=rule)
+    given: Any = {"messages": ["begin", "more", "and more"]}
+    graph = group.compile()
+    await (asyncio.to_thread(graph.invoke, given) if sync else graph.ainvoke(given))
+    assert writer.calls == 1
+    assert all("FIRST" in said(member.prompts[0]) for member in heard.values())
 
 
 def test_a_member_sums_up_for_itself_and_hears_what_was_for_its_ears() -> None:

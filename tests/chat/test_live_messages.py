@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, MessagesState
 from langgraph.types import Command
@@ -16,7 +16,7 @@ from agentmatrix.chat import ChatGroup, live_messages
 from agentmatrix.chat.authorship import without_inline_name
 from agentmatrix.compose import Dag
 from agentmatrix.errors import SignalError
-from agentmatrix.speakers import broadcast, free, handoff, round_robin
+from agentmatrix.speakers import broadcast, free, handoff, mention, round_robin
 from agentmatrix.stops import max_turns
 from agentmatrix.testing import ScriptedChatModel, loopback
 
@@ -101,6 +101,40 @@ def in_a_sync_run(graph: Any, ann: Pauses, address: str, arrived: threading.Even
         ann.go_on.set()
         future.result(60)
     run.result()
+
+
+@pytest.mark.parametrize("last", ["", "Fine.", "@ann?"], ids=["silent", "words", "mention"])
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+async def test_a_member_that_they_mention_is_next(last: str, several: bool, arrived: threading.Event) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def ann(messages: list[AnyMessage]) -> str:
+        begun.set()
+        assert go_on.wait(60)
+        return last
+
+    members = {"ann": ann, "bob": ScriptedChatModel("b", cycle=True), "eve": ScriptedChatModel("e", cycle=True)}
+    group = ChatGroup(members, speaker=mention(lambda state: "ann"), stop=max_turns(2), reply="transcript").compile()
+    said = ["@eve, what do you think?", "And you, @Bob?"] if several else "What does @bob think?"
+    async with group.live({"messages": "Find a day."}) as run:
+        await asyncio.to_thread(begun.wait, 60)
+        sent = asyncio.create_task(run.signal("messages", said))
+        await asyncio.to_thread(arrived.wait, 60)
+        go_on.set()
+        await sent
+    speakers = [message.name for message in (await run.result())["messages"] if message.name]
+    named = ["bob", "eve"] if several else ["bob"]
+    assert speakers == [*(["ann"] if last else []), *(["ann"] if "@" in last else []), *named]
+
+
+def test_a_member_that_an_edit_mentions_is_next() -> None:
+    bob = ScriptedChatModel("b", cycle=True)
+    members = {"ann": ScriptedChatModel("a", cycle=True), "bob": bob}
+    group = ChatGroup(members, speaker=mention(lambda state: "ann"), stop=max_turns(2))
+    graph = group.compile(InMemorySaver(), interrupt_after=["ann"])
+    graph.invoke({"messages": "Find a day."}, THREAD)
+    graph.update_state(THREAD, {"messages": [HumanMessage("@bob?")]})
+    assert graph.invoke(None, THREAD)["last_speaker"] == "bob"
 
 
 def test_words_are_in_the_state_that_is_saved_when_they_are_acknowledged() -> None:

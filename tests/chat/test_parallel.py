@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 from weakref import ref
@@ -15,6 +16,7 @@ from langgraph.func import task
 from langgraph.types import Command, interrupt
 from pydantic import PrivateAttr
 
+from agentmatrix.agent import AgentSpec, as_agent
 from agentmatrix.chat import ChatGroup
 from agentmatrix.speakers import broadcast, free
 from agentmatrix.stops import max_turns
@@ -54,6 +56,25 @@ class Waits(ScriptedChatModel):
     async def ainvoke(self, *args: Any, **kwargs: Any) -> AIMessage:
         await self._goes_on.wait()
         return await super().ainvoke(*args, **kwargs)
+
+
+INSTRUCTED: dict[str, Callable[[ScriptedChatModel], Any]] = {
+    "model": lambda model: model,
+    "instructed": lambda model: as_agent(model, system_prompt="Be brief."),
+    "bound": lambda model: model.bind(stop=["."]),
+    "fallbacks": lambda model: as_agent(model.with_fallbacks([model]), system_prompt="Be brief."),
+    "data": lambda model: AgentSpec(name="m", model="model", system_prompt="Be brief.").compile({"model": model}, None),
+}
+
+
+@pytest.mark.parametrize("kind", [*INSTRUCTED, "function"])
+async def test_models_share_a_task_with_a_checkpointer_with_instructions_too(kind: str) -> None:
+    make = INSTRUCTED.get(kind, lambda model: lambda state: model.invoke(state["messages"]))
+    models = {name: ScriptedChatModel(name) for name in ("ann", "bob")}
+    graph = round_of({name: make(model) for name, model in models.items()}, InMemorySaver())
+    assert talk(await graph.ainvoke({"messages": "Go."}, THREAD)) == [("ann", "ann"), ("bob", "bob")]
+    steps = [snapshot.next async for snapshot in graph.aget_state_history(THREAD)]
+    assert (("ann", "bob") in steps) == (kind == "function")
 
 
 async def test_a_kill_in_the_middle_of_a_broadcast_asks_nobody_twice() -> None:

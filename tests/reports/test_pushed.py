@@ -12,7 +12,7 @@ from langgraph.graph.ui import AnyUIMessage, ui_message_reducer
 from langgraph.types import Command, interrupt
 
 from agentmatrix import ChatGroup, CyclicGraph, Dag, any_of
-from agentmatrix.speakers import round_robin
+from agentmatrix.speakers import broadcast, free, round_robin
 from agentmatrix.stops import max_turns
 
 KINDS = ["state", "dag", "barriers", "cyclic", "triggers"]
@@ -74,7 +74,7 @@ def test_pushed_message_before_a_question(kind, thread):
     assert graph.invoke(Command(resume="yes"), thread)["log"] == ["yes", "['one moment'] []"]
 
 
-@pytest.mark.parametrize("speaker", [round_robin])
+@pytest.mark.parametrize("speaker", [round_robin, broadcast, free])
 def test_pushed_message_of_a_member(speaker):
     """langgraph#4791. A member pushes a message while it works: no error out of LangGraph's inside."""
 

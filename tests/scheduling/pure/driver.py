@@ -105,7 +105,9 @@ class Driver:
         if not self.topology.deaf:
             scheduler.set_input_open(self.is_input_open)
         if saver.kept is None:
-            scheduler.open(Opening({node: ScheduledActivation(node) for node in self.begins}, [], begins=True))
+            scheduler.open(
+                Opening({node: ScheduledActivation(node, order=(0, node)) for node in self.begins}, [], begins=True)
+            )
         else:
             sends = [
                 ScheduledActivation(send.node, order=(1, (), position), send=send, position=position)
@@ -150,8 +152,8 @@ class Driver:
         activation = self.running.pop(key)
         assert activation.error is None
         result = self.behaviour(activation)
-        self.scheduler.finish(activation, result)
-        self.saver.results[key] = copy.deepcopy(result), self.scheduler.take_record()
+        record = self.scheduler.finish(activation, result)
+        self.saver.results[key] = copy.deepcopy(result), record
         self.look()
 
     def event(self, record: Any) -> None:
@@ -182,7 +184,7 @@ class Driver:
         base = {key: channel.from_checkpoint(channel.checkpoint()) for key, channel in final.items()}
         for key in kept["keys"]:
             base[key] = channels()[key].from_checkpoint(kept["base"][key]) if key in kept["base"] else channels()[key]
-        done = self.scheduler.done() - {activation.node for activation in unfinished}
+        done = self.scheduler.ran(sent=False) - {activation.node for activation in unfinished}
         return self._again(Saver(kept, base, [send for send in sends if send], ready, done=done))
 
     def _again(self, saver: Saver) -> Driver:
