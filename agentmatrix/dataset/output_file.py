@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -61,16 +60,9 @@ class OutputFile:
             self._file = os.open(self.lines_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             raise DatasetError(f"{path} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _is_locked(self._file):
             os.close(self._file)
-            raise DatasetError(
-                f"{path} is being written by another run: wait for its end, or give another output"
-            ) from None
-        except OSError:
-            # A file system without locks.
-            pass
+            raise DatasetError(f"{path} is being written by another run: wait for its end, or give another output")
         self.length = os.fstat(self._file).st_size
 
     def cut(self, length: int) -> None:
@@ -147,6 +139,22 @@ class OutputFile:
         records = self._records()
         while batch := list(islice(records, _BATCH)):
             yield batch
+
+
+def _is_locked(file: int) -> bool:
+    """Lock a file for this process; false where another has locked it. It is open again when the process has ended."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # A file system without locks.
+        return True
+    return True
 
 
 def _arrow() -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import time
 import zlib
@@ -117,7 +118,7 @@ class RowReader:
         if self._shard and zlib.crc32(id.encode()) % self._shard[1] != self._shard[0] - 1:
             self._place = replace(after, elsewhere=before.elsewhere + 1)
             return []
-        if self._where is not None and not self._where(columns):
+        if self._where is not None and not _asked("where", self._where, columns, found.name):
             self._place = replace(after, filtered=before.filtered + 1)
             return []
         self._place = after
@@ -137,7 +138,7 @@ class RowReader:
             value = columns[self._id]
         else:
             assert self._id is not None
-            value = self._id(columns)
+            value = _asked("id", self._id, columns, name)
         if value is None or value == "" or isinstance(value, dict | list | bool):
             raise DatasetError(f"{name} has no id: {value!r} stands where a text or a number should")
         text = str(value)
@@ -146,6 +147,17 @@ class RowReader:
         except UnicodeEncodeError:
             raise DatasetError(f"{name} has an id that is no text: it has half a surrogate pair") from None
         return text
+
+
+def _asked(argument: str, function: Callable[[dict[str, Any]], Any], columns: dict[str, Any], name: str) -> Any:
+    """What a function of `refine`'s arguments says of a row."""
+    try:
+        said = function(columns)
+    except Exception as error:
+        raise DatasetError(f"{argument}= failed at {name} with {type(error).__name__}: {error}") from error
+    if inspect.isawaitable(said):
+        raise DatasetError(f"{argument}= is asked while rows are read: give a function that is not async")
+    return said
 
 
 def digest_of(columns: dict[str, Any]) -> str:

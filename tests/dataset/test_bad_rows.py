@@ -119,6 +119,17 @@ def test_ids(tmp_path: Path) -> None:
         refine(answer, tmp_path / "in.jsonl", tmp_path / "o.jsonl")
 
 
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_functions_of_rows_that_fail(tmp_path: Path) -> None:
+    assert "where= failed at line 1 with KeyError: 'no'" in refused(tmp_path, GOOD, where=lambda row: row["no"])
+    assert "id= failed at line 1 with KeyError: 'no'" in refused(tmp_path, GOOD, id=lambda row: row["no"])
+
+    async def later(row: dict[str, Any]) -> bool:
+        return True
+
+    assert "where= is asked while rows are read" in refused(tmp_path, GOOD, where=later)
+
+
 def chat(model: ScriptedChatModel) -> Any:
     return Dag(MessagesState).add_node("m", model).compile()
 

@@ -149,7 +149,8 @@ def test_the_recipes_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     names: dict[str, Any] = {"__name__": "refine.md"}
     exec(agent, names)
     for recipe in re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
-        # The workers of the cluster do not look into the reader's folder.
+        # The cluster was not started in the reader's folder.
+        recipe = recipe.replace('read_json("questions.jsonl"', f'read_json("{tmp_path}/questions.jsonl"')
         recipe = recipe.replace("from answers", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from answers")
         exec(compile(recipe, "refine.md", "exec", dont_inherit=True), names)
     assert names["report"].done == 2
