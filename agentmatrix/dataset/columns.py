@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from agentmatrix.dataset.row_agent import RowAgent
 from agentmatrix.errors import DatasetError
 
-__all__ = ["Input", "check_columns", "input_of"]
+__all__ = ["Input", "awaited", "check_columns", "input_of"]
 
 Input = Mapping[str, str] | Callable[[dict[str, Any]], Any] | None
 """State keys with their columns, a function of the columns, or None for the columns that the agent knows."""
@@ -39,8 +38,7 @@ async def input_of(columns: dict[str, Any], given: Input, agent: RowAgent, name:
         if missing:
             raise DatasetError(f"{name} has no column {missing[0]!r}; it has {_names(columns)}")
         return {key: columns[column] for key, column in given.items()}
-    made = given(columns)
-    return await made if inspect.isawaitable(made) else made
+    return await awaited(given(columns))
 
 
 def check_columns(given: Input, agent: RowAgent) -> None:

@@ -36,11 +36,9 @@ class RowUsage(UsageMetadataCallbackHandler):
     def __init__(self, cool_down: Callable[[], float]) -> None:
         super().__init__()
         self._cool_down = cool_down
-        self.calls = 0
 
     async def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         """Wait until models may be called again."""
-        self.calls += 1
         # Models are also called in other threads, with loops of their own: no event reaches all of them.
         while (seconds := self._cool_down()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(seconds)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -184,6 +187,28 @@ def begun(project: Project, process: subprocess.Popen[str], count: int) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < patience
         time.sleep(0.02)
+
+
+def test_a_terminal_shows_a_line_that_is_kept_up_to_date(rows: Project) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentmatrix", "refine", "answers.py:wait", "in.jsonl", "-o", "out.jsonl"],
+        cwd=rows.folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm", "COLUMNS": "120"},
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    # A terminal that is closed at the other end says so by an error.
+    with contextlib.suppress(OSError):
+        while block := os.read(ours, 4096):
+            shown += block
+            if b"0 of 6 rows" in shown:
+                (rows.folder / "go").touch()
+    os.close(ours)
+    assert process.wait(100) == 0
+    assert "0 of 6 rows, 0 rows/s" in shown.decode() and "6 rows: 6 done; out.jsonl" in shown.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

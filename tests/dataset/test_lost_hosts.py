@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from langgraph.types import RetryPolicy
 
 from agentmatrix import Dag, Host, RemoteAgent, arefine
@@ -114,3 +115,32 @@ async def test_a_full_host_costs_no_attempt(tmp_path: Path) -> None:
             RemoteAgent(f"{host.address}/answer"), [{"id": n} for n in range(60)], max_concurrency=20, retry=QUICK
         )
     assert (report.done, report.failed) == (60, 0)
+
+
+async def test_a_run_that_is_cancelled_leaves_nothing_on_the_host(tmp_path: Path) -> None:
+    begun, cancelled = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def answer(state: State) -> State:
+        begun.release()
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            cancelled.release()
+            raise
+        return {}
+
+    graph = Dag(State).add_node("answer", answer).compile()
+    async with Host({"answer": graph}) as host:
+        agent = RemoteAgent(f"{host.address}/answer")
+        run = asyncio.create_task(arefine(agent, [{"id": n} for n in range(9)], tmp_path / "out.jsonl"))
+        for _ in range(9):
+            await begun.acquire()
+        run.cancel()
+        for _ in range(9):
+            await cancelled.acquire()
+    assert run.cancelled() or (await asyncio.gather(run, return_exceptions=True))
+    async with Host({"answer": graph}) as host:
+        # The output is whole, and is free again.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await arefine(RemoteAgent(f"{host.address}/answer"), [{"id": 1}], tmp_path / "out.jsonl")
