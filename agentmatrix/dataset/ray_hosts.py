@@ -87,10 +87,14 @@ class RayHosts:
         )  # fmt: skip
         here = ray.get_runtime_context().get_node_id()
         try:
-            sent = ray.put(graph)
-        except (TypeError, AttributeError) as error:
-            raise DatasetError(f"the graph cannot be sent to Ray's workers: {error}") from None
-        self._actors = [actor.remote(sent, self._token, here, options.insecure) for _ in range(options.replicas)]
+            for _ in range(options.replicas):
+                self._actors.append(actor.remote(graph, self._token, here, options.insecure))
+        except Exception as error:
+            # Ray looks for the reason itself, and may fail at that.
+            first: BaseException = error
+            while first.__context__ is not None:
+                first = first.__context__
+            raise DatasetError(f"the graph cannot be sent to Ray's workers: {first}") from None
         try:
             async with asyncio.timeout(options.start_timeout):
                 return [await self.agent(number) for number in range(options.replicas)]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,14 @@ async def test_what_cannot_be_placed_is_a_sentence() -> None:
     ):
         with pytest.raises(DatasetError, match=sentence):
             await arefine(agent, rows, engine=engine)  # type: ignore[arg-type]
+    lock = threading.Lock()
+
+    async def held(state: State) -> State:
+        with lock:
+            return {}
+
+    with pytest.raises(DatasetError, match="the graph cannot be sent to Ray's workers"):
+        await arefine(Dag(State).add_node("held", held).compile(), rows, engine=Ray())
     with pytest.raises(DatasetError, match="is at a host already"):
         hosts = RayHosts(Ray())
         from agentmatrix.dataset.row_agent import RowAgent
