@@ -40,6 +40,19 @@ class Place:
         """The place of the progress file."""
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
+    def behind(self, found: SourceRow) -> Place:
+        """The place behind a row that is taken."""
+        # `dataclasses.replace` takes three times as long, which a million rows feel.
+        return Place(
+            self.number + 1,
+            found.offset,
+            found.line,
+            self.duplicates,
+            self.filtered,
+            self.bad_lines,
+            self.elsewhere,
+        )
+
     @property
     def taken(self) -> int:
         """How many rows before it are to be run."""

@@ -18,6 +18,8 @@ from agentmatrix.errors import DatasetError
 
 __all__ = ["RowReader", "digest_of"]
 
+_canonical = json.JSONEncoder(sort_keys=True, default=str)
+
 _CHUNK = 256
 _LONGEST_READ = 0.05
 """Seconds of reading after which a chunk is handed on although it is not full."""
@@ -106,7 +108,7 @@ class RowReader:
 
     def _rows_of(self, found: SourceRow) -> list[DatasetRow]:
         before = self._place
-        after = replace(before, number=before.number + 1, offset=found.offset, line=found.line)
+        after = before.behind(found)
         columns = found.columns
         if isinstance(columns, str):
             if not self._skip_bad_lines:
@@ -162,5 +164,4 @@ def _asked(argument: str, function: Callable[[dict[str, Any]], Any], columns: di
 
 def digest_of(columns: dict[str, Any]) -> str:
     """The hash of a row's content."""
-    text = json.dumps(columns, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(_canonical.encode(columns).encode(), digest_size=12).hexdigest()
