@@ -25,6 +25,7 @@ from agentmatrix.errors import DatasetError, TooManyFailures
 __all__ = ["Driver", "Limits"]
 
 _ROWS_BEFORE_FAILURES_COUNT = 20
+_SETTLED, _DUPLICATE = "settled", "duplicate"
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,11 @@ class Driver:
 
     async def _begin(self, rows: list[DatasetRow], behind: Place, runner: RowRunner) -> None:
         """Begin the rows of a chunk that are not settled, each as soon as there is a slot."""
-        previous = self._known(rows)
-        for row, next_row in zip(rows, [*rows[1:], None], strict=True):
-            status = previous.pop(row.id, None)
-            if status is not None:
+        known = self._known(rows)
+        for row, next_row, status in zip(rows, [*rows[1:], None], known, strict=True):
+            if status == _DUPLICATE:
+                self._duplicates += row.repetition == 0
+            elif status != _SETTLED:
                 began = await self.slots.acquire()
                 if self._is_over_budget():
                     self.slots.release()
@@ -189,39 +191,35 @@ class Driver:
         """The reader does not know of duplicates: it keeps no ids."""
         return place if place.duplicates == self._duplicates else replace(place, duplicates=self._duplicates)
 
-    def _known(self, rows: list[DatasetRow]) -> dict[str, str]:
-        """The rows that are to be run, with their status before; duplicates are counted.
+    def _known(self, rows: list[DatasetRow]) -> list[str]:
+        """What is known of each row of a chunk: its status before, `_SETTLED` or `_DUPLICATE`; empty for a new one.
 
         Raises:
             DatasetError: two rows have one id and different content.
         """
         settled = self.progress.settled(row.id for row in rows)
         first: dict[str, DatasetRow] = {}
-        wanted: dict[str, str] = {}
+        known = []
         for row in rows:
-            twin = first.get(row.id) or self._commits.in_flight.get(row.id)
-            if twin is not None:
+            twin = first.setdefault(row.id, self._commits.in_flight.get(row.id, row))
+            if twin is not row:
                 if twin.digest != row.digest:
                     raise _other_content(row, twin.name)
-                self._duplicates += row.repetition == 0
+                known.append(_DUPLICATE)
                 continue
-            first[row.id] = row
-            if row.id not in settled:
-                wanted[row.id] = ""
-                continue
-            number, digest, status = settled[row.id]
+            number, digest, status = settled.get(row.id, (row.number, row.digest, ""))
             # A failed row may have been corrected meanwhile.
-            if status == "again" or (status == "paused" and row.id in self._answers):
-                wanted[row.id] = status
-            elif digest != row.digest and number == row.number:
+            if status in ("", "again") or (status == "paused" and row.id in self._answers):
+                known.append(status)
+            elif digest == row.digest:
+                known.append(_SETTLED if number == row.number else _DUPLICATE)
+            elif number == row.number:
                 raise DatasetError(
                     f"{row.name} (id {row.id!r}) has changed since it was run: restart, or give it another id"
                 )
-            elif number != row.number:
-                if digest != row.digest:
-                    raise _other_content(row, self.progress.name(row.id))
-                self._duplicates += row.repetition == 0
-        return wanted
+            else:
+                raise _other_content(row, self.progress.name(row.id))
+        return known
 
     async def _run_row(self, row: DatasetRow, runner: RowRunner, began: float, previous: str) -> None:
         try:

@@ -47,7 +47,8 @@ class Report:
         failed: rows that failed in their last attempt.
         tombstoned: rows whose host was lost in each attempt.
         paused: rows that wait for a person's answer.
-        left: rows that are not settled. Rows that were not read count where the input has a length.
+        left: rows that are not settled. Rows that were not read count where the input has a length, but for those that
+            are beyond `limit`.
         duplicates: rows with id and content of an earlier one, which were not run.
         filtered: rows that `where` left out.
         bad_lines: lines that are no row (`skip_bad_lines`).
