@@ -139,7 +139,6 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
 # Private names that are no calls, with the test that is about them.
 OTHERS = {
     "CONTROL_WRITES": "test_what_the_engine_replaces_is_looked_up_by_name",
-    "PASSTHROUGH": "tests/compose/test_pickled.py",
     "_constants": "test_reserved_keys_that_are_not_known_yet_stay_with_the_caller",
 }
 
@@ -330,7 +329,7 @@ def test_callback_managers_have_the_fields_that_cross() -> None:
 
 def test_langchains_hooks_are_found() -> None:
     for hook in getattr(tracing, "_configure_hooks", ()):
-        assert len(hook) == 4 and isinstance(hook[0], ContextVar), mend("callback_handlers.py", "_configure_hooks")
+        assert len(hook) == 4 and hasattr(hook[0], "get"), mend("callback_handlers.py", "_configure_hooks")
     assert isinstance(tracing.tracing_v2_callback_var, ContextVar), mend("callback_handlers.py", "tracing's context")
 
 

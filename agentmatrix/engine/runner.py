@@ -231,9 +231,6 @@ class Runner(PregelRunner):
         """Run one task in a thread of its own, where what it waits for can be cancelled."""
         scope = self._scopes[task.id] = CancelScope(current_scope.get())
         current_scope.set(scope)
-        if task.retry_policy or options["retry_policy"]:
-            # A loser that waits for its next try has none.
-            task = unless(lambda: scope.cancelled, task)
         try:
             return self._run(task, options)
         finally:
@@ -242,6 +239,12 @@ class Runner(PregelRunner):
     def _run(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         """Run one task as LangGraph does. Returns what it has raised."""
         activation = self._activation_of(task, options)
+        if (scope := current_scope.get()) is not None:
+            if scope.cancelled:
+                return concurrent.futures.CancelledError()
+            if task.retry_policy or options["retry_policy"]:
+                # A loser that waits for its next try has none.
+                task = unless(lambda: scope.cancelled, task)
         try:
             for _ in super().tick((task,), reraise=True, get_waiter=None, **options):
                 pass

@@ -9,19 +9,22 @@ from __future__ import annotations
 import copyreg
 from typing import Any
 
-from langgraph.pregel._write import PASSTHROUGH, ChannelWriteEntry, ChannelWriteTupleEntry
+from langgraph.graph.state import ChannelWriteEntry, ChannelWriteTupleEntry  # type: ignore[attr-defined]
 
 __all__ = ["mend_pickles"]
+
+_PASSTHROUGH = ChannelWriteEntry("any").value
+"""The mark: what a write writes unless it is told otherwise."""
 
 
 def _reduced(entry: Any) -> tuple[Any, ...]:
     fields = entry._asdict()
-    passed = [name for name, value in fields.items() if value is PASSTHROUGH]
+    passed = [name for name, value in fields.items() if value is _PASSTHROUGH]
     return _entry, (type(entry), {name: value for name, value in fields.items() if name not in passed}, passed)
 
 
 def _entry(kind: Any, fields: dict[str, Any], passed: list[str]) -> Any:
-    return kind(**fields, **dict.fromkeys(passed, PASSTHROUGH))
+    return kind(**fields, **dict.fromkeys(passed, _PASSTHROUGH))
 
 
 def mend_pickles() -> None:

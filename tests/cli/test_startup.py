@@ -22,7 +22,7 @@ HEAVY = {
     "pyarrow",
     "sqlite3",
 }
-PUBLIC_MODULES = ["display", "errors", "speakers", "stops", "testing"]
+PUBLIC_MODULES = ["middleware", "display", "errors", "speakers", "stops", "testing", "watch"]
 
 
 def loaded_after(code: str) -> set[str]:

@@ -12,8 +12,10 @@ from langchain_core.messages import AIMessage
 from langgraph.graph import MessagesState
 from langgraph.types import RetryPolicy
 
-from agentmatrix import Dag, Host, RemoteAgent, refine
+from agentmatrix import ChatGroup, Dag, Host, RemoteAgent, refine
 from agentmatrix.errors import DatasetError
+from agentmatrix.speakers import broadcast, free, round_robin
+from agentmatrix.stops import max_turns
 from agentmatrix.testing import ScriptedChatModel
 
 ROWS = [{"id": n, "text": " ".join(["word"] * n)} for n in range(1, 11)]
@@ -46,6 +48,15 @@ def test_tokens_are_exact(where: str) -> None:
     assert report.usage == {"scripted": (given, made)}
     assert report.tokens == given + made
     assert report.cost == pytest.approx((given + 10 * made) / 1_000_000)
+
+
+@pytest.mark.parametrize("speaker", [round_robin, broadcast, free])
+def test_tokens_of_members_of_a_group_are_counted(speaker: Any) -> None:
+    members = {name: ScriptedChatModel("one two", cycle=True, usage=True) for name in ("ann", "bob", "eve")}
+    group = ChatGroup(members, speaker=speaker(), stop=max_turns(3)).compile()
+    report = refine(group, ROWS, input=INPUT)
+    calls = sum(model.calls for model in members.values())
+    assert report.usage["scripted"][1] == 2 * calls > 0
 
 
 def test_tokens_of_failed_attempts_count_and_earlier_runs_do(tmp_path: Path) -> None:
