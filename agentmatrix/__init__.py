@@ -25,7 +25,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
-    from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.triggers import after, all_of, any_of, at_least, every, idle, signal
     from agentmatrix.watch.watching import watching
     from agentmatrix.wire.unlisted import UnlistedValue
 
@@ -54,6 +54,7 @@ __all__ = [
     "at_least",
     "every",
     "get_activation",
+    "idle",
     "refine",
     "signal",
     "watching",
@@ -82,6 +83,7 @@ _HOMES = {
     "at_least": "agentmatrix.triggers",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
+    "idle": "agentmatrix.triggers",
     "refine": "agentmatrix.dataset",
     "signal": "agentmatrix.triggers",
     "watching": "agentmatrix.watch.watching",
