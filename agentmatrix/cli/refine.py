@@ -22,7 +22,7 @@ from agentmatrix.cli.host_options import (
 )
 
 if TYPE_CHECKING:
-    from agentmatrix.dataset.progress_display import Snapshot
+    from agentmatrix.dataset.progress_display import ProgressSnapshot
     from agentmatrix.dataset.report import Report
 
 __all__ = ["refine"]
@@ -246,7 +246,7 @@ def _print_rows(report: Report) -> None:
         print(json_line(record))
 
 
-def _print_snapshot(snapshot: Snapshot) -> None:
+def _print_snapshot(snapshot: ProgressSnapshot) -> None:
     from agentmatrix.cli.terminal_text import json_line
 
     print(json_line({"type": "progress", **vars(snapshot)}), flush=True)

@@ -19,7 +19,7 @@ from agentmatrix.dataset.reader_thread import ReaderThread
 from agentmatrix.dataset.report import STATUSES
 from agentmatrix.dataset.row import Place
 
-__all__ = ["Display", "PeriodicDisplay", "Snapshot", "display_of"]
+__all__ = ["Display", "PeriodicDisplay", "ProgressSnapshot", "display_of"]
 
 CountRows = Callable[[Place], int | None]
 
@@ -39,7 +39,7 @@ class Display(Protocol):
         """
 
 
-class Snapshot:
+class ProgressSnapshot:
     """The numbers of a run at one moment.
 
     Args:
@@ -87,7 +87,7 @@ class PeriodicDisplay:
         show: what is called.
     """
 
-    def __init__(self, seconds: float, show: Callable[[Snapshot], object]) -> None:
+    def __init__(self, seconds: float, show: Callable[[ProgressSnapshot], object]) -> None:
         self._seconds, self._show = seconds, show
 
     @contextlib.contextmanager
@@ -110,7 +110,7 @@ class PeriodicDisplay:
                 if counting.done() and not counting.exception() and (behind := counting.result()) is not None:
                     rows = start.number + behind
                 unread = None if rows is None else max(0, rows - driver.place.number)
-                self._show(Snapshot(driver, unread))
+                self._show(ProgressSnapshot(driver, unread))
         finally:
             counting.cancel()
             counter.close()
