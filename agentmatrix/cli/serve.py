@@ -183,7 +183,7 @@ def serve(
     from agentmatrix.cli.foreground import serve_in_foreground
     from agentmatrix.cli.metrics_server import serve_metrics
     from agentmatrix.cli.served import Served
-    from agentmatrix.cli.targets import load_object
+    from agentmatrix.cli.targets import load_attribute
 
     with logging_to_stderr(log_level, log_format):
         warn_of_unknown_variables(serve)
@@ -194,7 +194,7 @@ def serve(
             "descriptions": served.descriptions,
             "checkpointer": checkpointer or served.checkpointer,
             "store": served.store,
-            "lifespan": None if lifespan is None else load_object(lifespan),
+            "lifespan": None if lifespan is None else load_attribute(lifespan),
             "authenticate": served.authenticate,
             "address": f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
             "token": _own_token(tokens_file or served.authenticate)

@@ -10,7 +10,7 @@ from typing import Any
 
 from agentmatrix.cli.error_report import CommandError
 from agentmatrix.cli.langgraph_json import LanggraphJson
-from agentmatrix.cli.targets import load_hosted, load_object, split_name
+from agentmatrix.cli.targets import load_attribute, load_hosted, split_name
 
 __all__ = ["Served"]
 
@@ -62,9 +62,9 @@ class Served:
         for name, target in file.graphs.items():
             self._add(name, target)
         self.descriptions |= file.descriptions
-        self.checkpointer = self.checkpointer or (file.checkpointer and load_object(file.checkpointer))
-        self.store = self.store or (file.store and load_object(file.store))
+        self.checkpointer = self.checkpointer or (file.checkpointer and load_attribute(file.checkpointer))
+        self.store = self.store or (file.store and load_attribute(file.store))
         if file.auth is not None:
             from agentmatrix.cli.sdk_auth_file import authenticate_of
 
-            self.authenticate = authenticate_of(load_object(file.auth), file.auth)
+            self.authenticate = authenticate_of(load_attribute(file.auth), file.auth)

@@ -38,7 +38,7 @@ def load_graph(target: str) -> Any:
     from agentmatrix.host.graph_factory import graph_factory
     from agentmatrix.session.user_loop import UserLoop
 
-    value = load_object(target)
+    value = load_attribute(target)
     factory = graph_factory(value, split_name(target)[0])
     if factory is None:
         return _as_graph(value, target)
@@ -52,11 +52,29 @@ def load_hosted(target: str) -> Any:
     """The graph of a target for a host, or the function that makes one for each run. Raises as `load_graph`."""
     from agentmatrix.host.graph_factory import graph_factory
 
-    value = load_object(target)
+    value = load_attribute(target)
     return _as_graph(value, target) if graph_factory(value) is None else value
 
 
-def load_object(target: str) -> Any:
+def load_agent(target: str) -> Any:
+    """What `refine` runs of a target: as `load_graph`, but a function or a Runnable that is no graph stays itself.
+
+    Raises:
+        CommandError: as of `load_graph`.
+    """
+    from langchain_core.runnables import Runnable
+    from langgraph.pregel import Pregel
+
+    from agentmatrix.host.graph_factory import graph_factory
+
+    value = load_attribute(target)
+    if graph_factory(value) is not None:
+        return load_graph(target)
+    is_other = inspect.isfunction(value) or (isinstance(value, Runnable) and not isinstance(value, Pregel))
+    return value if is_other else _as_graph(value, target)
+
+
+def load_attribute(target: str) -> Any:
     """What a target `module:attribute` or `path.py:attribute` names, whatever it is.
 
     Raises:

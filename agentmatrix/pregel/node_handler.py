@@ -33,6 +33,7 @@ __all__ = [
     "other_handlers",
     "told_of_model_call",
     "told_of_node",
+    "wants_node_runs",
 ]
 
 is_hook_muted: Final[ContextVar[bool]] = ContextVar("is_hook_muted", default=False)
@@ -85,6 +86,15 @@ def node_handlers(manager: Any) -> list[NodeHandler]:
 def other_handlers(manager: Any) -> bool:
     """Whether a callback manager has a handler that needs a run for each node."""
     return any(not isinstance(h, _WITHOUT_RUNS) for h in (*manager.handlers, *manager.inheritable_handlers))
+
+
+def wants_node_runs(manager: Any) -> bool:
+    """Whether a callback manager has a handler that needs a run for each node.
+
+    One that ignores chains, as a counter of tokens, hears of models only.
+    """
+    handlers = (*manager.handlers, *manager.inheritable_handlers)
+    return any(not (isinstance(handler, NodeHandler) or handler.ignore_chain) for handler in handlers)
 
 
 @contextmanager
