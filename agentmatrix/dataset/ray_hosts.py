@@ -147,7 +147,8 @@ class _HostActor:
         is_elsewhere = ray.get_runtime_context().get_node_id() != driver_node
         if is_elsewhere and not insecure:
             raise PermissionError("it is on another machine, and speaks without TLS only with Ray(insecure=True)")
-        place = ray.util.get_node_ip_address() if is_elsewhere else "127.0.0.1"
+        util: Any = ray.util
+        place = util.get_node_ip_address() if is_elsewhere else "127.0.0.1"
         self._host = Host({_AGENT: graph}, address=f"{place}:0", token=token, insecure=insecure).start()
 
     def address(self) -> str:
