@@ -14,6 +14,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix import speakers as speakers
     from agentmatrix import stops as stops
     from agentmatrix import testing as testing
+    from agentmatrix import watch as watch
     from agentmatrix.agent import AgentSpec, as_agent
     from agentmatrix.card import AgentCard
     from agentmatrix.chat import ChatGroup
@@ -24,6 +25,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
     from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.watch.watching import watching
     from agentmatrix.wire.unlisted import UnlistedValue
 
 __version__ = "0.1.0"
@@ -48,6 +50,7 @@ __all__ = [
     "every",
     "get_activation",
     "signal",
+    "watching",
 ]
 
 _HOMES = {
@@ -70,8 +73,9 @@ _HOMES = {
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
     "signal": "agentmatrix.triggers",
+    "watching": "agentmatrix.watch.watching",
 }
-_MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing")
+_MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing", "watch")
 
 
 def __getattr__(name: str) -> _typing.Any:

@@ -10,6 +10,7 @@
     ├── TriggerError (RuntimeError)     a trigger group waits for a source that can no longer deliver
     ├── SpeakerError (ValueError)       the next speaker is not a member of the chat group
     ├── SignalError                     a signal that was not accepted: no node declares it, or the run is over
+    ├── AnswerError (ValueError)        an answer that does not fit the question, or where none is open
     ├── ScriptExhausted                 a scripted chat model has no answers left
     ├── CodecError
     │   ├── EncodeError (TypeError)     a value that cannot be encoded: names path, type and option
@@ -76,6 +77,10 @@ class SpeakerError(AgentMatrixError, ValueError):
 class SignalError(AgentMatrixError):
     """A signal was not accepted: no node declares it, no node will read it any more, its input is closed, or the run is
     over. The message says which."""
+
+
+class AnswerError(AgentMatrixError, ValueError):
+    """An answer that does not fit the question of a paused graph, or where no question is open."""
 
 
 class ScriptExhausted(AgentMatrixError):

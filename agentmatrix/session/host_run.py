@@ -33,6 +33,7 @@ from agentmatrix.errors import (
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
+from agentmatrix.pregel.node_handler import is_hook_muted
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
@@ -279,6 +280,8 @@ class HostRun:
 
     def _show_tickets(self, start: pb.Start) -> None:
         """Has what the code of the run calls belong to its tree, in this context."""
+        # A watcher of the caller's has a recorder among the callbacks: one of this process would tell all twice.
+        is_hook_muted.set(True)
         if self._place is not None:
             TICKETS.set(self._place.tickets(start.tickets))
 
