@@ -113,8 +113,8 @@ class ParallelTurns:
         task, turn = self._begin_here(state, conversation, name, config)
         try:
             return self._ended(task, self._members[name].speak(turn, task.enter()))
-        except Exception as error:
-            _noted(error, task)
+        except BaseException as error:
+            self._failed(task, error)
             raise
 
     async def aspeak_here(
@@ -124,8 +124,8 @@ class ParallelTurns:
         task, turn = self._begin_here(state, conversation, name, config)
         try:
             return self._ended(task, await self._members[name].aspeak(turn, task.enter()))
-        except Exception as error:
-            _noted(error, task)
+        except BaseException as error:
+            self._failed(task, error)
             raise
 
     def _begin_here(
@@ -134,11 +134,19 @@ class ParallelTurns:
         loop = LoopHandle(config)
         transcript = self._transcripts.of(loop.loop, conversation.messages)
         turn = self._members[name].begin_turn(state, transcript, len(transcript), Claims(), False)
-        return VirtualTask(loop, name, loop.task_id, deque()), turn
+        task = VirtualTask(loop, name, loop.task_id, deque())
+        loop.tell_start(task)
+        return task, turn
 
     def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:
         task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
+        task.run.tell_end(task, update)
         return update
+
+    def _failed(self, task: VirtualTask, error: BaseException) -> None:
+        task.run.tell_end(task, error)
+        if isinstance(error, Exception):
+            _noted(error, task)
 
     def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
         """Whether a broadcast to these members may run in one task, because that makes no visible difference."""
