@@ -25,6 +25,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
     from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.watch.compare import acompare, compare
     from agentmatrix.watch.watching import watching
     from agentmatrix.wire.unlisted import UnlistedValue
 
@@ -42,11 +43,13 @@ __all__ = [
     "Identity",
     "RemoteAgent",
     "UnlistedValue",
+    "acompare",
     "after",
     "all_of",
     "any_of",
     "as_agent",
     "at_least",
+    "compare",
     "every",
     "get_activation",
     "signal",
@@ -65,11 +68,13 @@ _HOMES = {
     "Identity": "agentmatrix.transport.identity",
     "RemoteAgent": "agentmatrix.remote",
     "UnlistedValue": "agentmatrix.wire.unlisted",
+    "acompare": "agentmatrix.watch.compare",
     "after": "agentmatrix.triggers",
     "all_of": "agentmatrix.triggers",
     "any_of": "agentmatrix.triggers",
     "as_agent": "agentmatrix.agent",
     "at_least": "agentmatrix.triggers",
+    "compare": "agentmatrix.watch.compare",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
     "signal": "agentmatrix.triggers",
