@@ -237,9 +237,7 @@ class _Plan:
         error = None if one.error is None else f"{type(one.error).__name__}: {one.error}"
         if run.questions:
             asked = run.questions[0]
-            error = (
-                f"{asked.path or one.name} has paused with the question {asked.value!r}: give a graph without people"
-            )
+            error = f"{asked.path or one.name} has paused with the question {asked.value!r}: compare without people"
         measures: dict[str, float] = {
             "calls": summary.calls,
             "tokens": summary.tokens,
