@@ -5,7 +5,7 @@
     agentmatrix run graphs.self_organizing:graph --input "Plan the move. It needs law 0.6, budget 0.4"
     agentmatrix serve graphs.self_organizing:graph
 
-The four protocols that V. Dochkina specifies (arXiv 2603.28990): coordinator, sequential, broadcast and shared. The
+The four protocols that Dochkina specifies (arXiv 2603.28990): coordinator, sequential, broadcast and shared. The
 four that the paper only names, without rules (morphogenetic, clonal, stigmergic, ripple), are not here. By default the
 agents are a simulation of private skills, without a language model; any chat model will do. docs/papers.md says what is
 the paper's, and what is our reading.
