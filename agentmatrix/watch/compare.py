@@ -36,7 +36,7 @@ class ComparedRun:
         seed: of this run.
         measures: by name, what was measured; `critical_path` is in seconds.
         error: why it counts for nothing but a failure: what it raised, or that it has paused; None if it counts.
-        summary: by agent, what it has cost; None where that was not watched.
+        summary: by agent, what it has cost; None where that was not kept.
     """
 
     graph: str

@@ -68,10 +68,11 @@ def _agent(name: str, seed: int) -> BaseChatModel:
         done = _skills([text for _, text in others])
         # Who is the first to name a role has it. How well somebody would do it nobody knows before.
         intended = {role_of(text): who for who, text in reversed(others) if text.endswith(_INTENTION)}
+        best = max(ROLES, key=value.__getitem__)
         if "you mean to take" in prompt:
-            return max(ROLES, key=value.__getitem__) + _INTENTION
+            return best + _INTENTION
         if "you are assigned" in prompt:
-            role = others[0][1]
+            role = next((text for _, text in others if text in skill), best)
         elif name in intended.values():
             role = next(role for role, who in intended.items() if who == name)
         elif others and others[0][0] == "memory":
@@ -80,11 +81,11 @@ def _agent(name: str, seed: int) -> BaseChatModel:
             had = {role: len(re.findall(rf"\b(?!{name}:)a\d+: {role}\b", last)) for role in ROLES}
             role = max(ROLES, key=lambda role: value[role] / (1 + had[role]))
         else:
-            free = [
-                role for role in ROLES if role not in intended and skill[role] > done.get(role, -1.0) + _CLEARLY_BETTER
-            ]
-            gain = {role: value[role] * (1 - done.get(role, 0.0) / skill[role]) for role in free}
-            role = max(free, key=gain.__getitem__, default="")
+            gain = {role: value[role] for role in ROLES if role not in intended and role not in done}
+            for role in done:
+                if skill[role] > done[role] + _CLEARLY_BETTER:
+                    gain[role] = value[role] * (1 - done[role] / skill[role])
+            role = max(gain, key=gain.__getitem__, default="")
             if gain.get(role, 0.0) < _LEAST_GAIN:
                 return "ABSTAIN"
         return f"{role}: done as well as {skill[role]:.3f}"
@@ -115,7 +116,7 @@ def _reading(task: str, name: str, seed: int) -> dict[str, float]:
 
 
 def _skills(texts: Sequence[str]) -> dict[str, float]:
-    """By role, the best skill of those who have it, or mean to take it."""
+    """By role, the best skill of those who have done it."""
     best: dict[str, float] = {}
     for role, skill in re.findall(r"(\w+): done as well as (\d\.\d+)", "\n".join(texts)):
         best[role] = max(best.get(role, 0.0), float(skill))

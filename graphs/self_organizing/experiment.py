@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections import Counter
@@ -54,23 +55,33 @@ def experiment(
         shock_before: the number of the task, from 0, before which it happens.
 
     Returns:
-        A table whose rows are `protocol size team`: Q, calls, depth, roles, gini, abstention, tokens and seconds.
+        A table whose rows are `protocol size team`: Q, calls, depth, roles, gini, abstention, tokens and seconds. A
+        task that has failed, as a model may, is counted as such, and the others go on.
+
+    Raises:
+        ValueError: the shock comes before no task.
     """
+    number_of = tasks if isinstance(tasks, int) else len(tasks)
+    if shock and not 0 <= shock_before < number_of:
+        raise ValueError(f"the shock comes before task {shock_before}, and there are tasks 0 to {number_of - 1}")
+    kinds = (teams or {"simulated": simulated}).items()
     runs: list[ComparedRun] = []
-    for kind, make in (teams or {"simulated": simulated}).items():
-        for protocol in protocols:
-            for size in sizes:
-                for repetition in range(repeat):
-                    team, draw = make(size, seed + repetition), random.Random(f"{seed + repetition} shock")
-                    memory: list[Mapping[str, str]] = []
-                    drawn = range(tasks) if isinstance(tasks, int) else ()
-                    series = [draw_task(f"{seed + repetition}.{n}") for n in drawn] if isinstance(tasks, int) else tasks
-                    for number, task in enumerate(series):
-                        if shock and number == shock_before:
-                            team = shock(team, draw, memory)
-                        measures, memory = _measured(protocol, team, task, memory, score)
-                        name = f"{protocol} {size} {kind}"
-                        runs.append(ComparedRun(name, f"task {number}", repetition, seed + repetition, measures))
+    for (kind, make), protocol, size, repetition in itertools.product(kinds, protocols, sizes, range(repeat)):
+        own = seed + repetition
+        team, draw = make(size, own), random.Random(f"{own} shock")
+        memory: list[Mapping[str, str]] = []
+        series = [draw_task(f"{own}.{number}") for number in range(tasks)] if isinstance(tasks, int) else tasks
+        for number, task in enumerate(series):
+            if shock and number == shock_before:
+                team = shock(team, draw, memory)
+            measures: Mapping[str, float] = {}
+            error = None
+            try:
+                measures, memory = _measured(protocol, team, task, memory, score)
+            except Exception as raised:
+                error = f"{type(raised).__name__}: {raised}"
+            name = f"{protocol} {size} {kind}"
+            runs.append(ComparedRun(name, f"task {number}", repetition, own, measures, error))
     return Comparison(tuple(runs))
 
 

@@ -19,7 +19,7 @@ from agentmatrix import ChatGroup, Dag, as_agent
 from agentmatrix.errors import BuildError
 from agentmatrix.speakers import broadcast, round_robin
 
-__all__ = ["ASSIGN", "CHOOSE", "INTEND", "PROTOCOLS", "WORK", "Contribution", "build", "contributions", "role_of"]
+__all__ = ["PROTOCOLS", "Contribution", "build", "contributions", "role_of"]
 
 PROTOCOLS: Final = ("coordinator", "sequential", "broadcast", "shared")
 _NAMED_ONLY: Final = ("morphogenetic", "clonal", "stigmergic", "ripple")

@@ -169,6 +169,18 @@ def test_shocks_change_the_team_and_nothing_else() -> None:
     assert [run.measures["calls"] for run in found.runs] == [4, 3, 3]
 
 
+def test_a_task_that_fails_is_counted_and_the_others_go_on() -> None:
+    broken = {"a1": ScriptedChatModel([ValueError("no line"), "law: done"])}
+    found = experiment({"broken": lambda n, seed: broken}, protocols=["sequential"], sizes=[1], tasks=2)
+    assert [run.error for run in found.runs] == ["ValueError: no line", None]
+    assert found.values("sequential 1 broken", "calls") == [1]
+
+
+def test_a_shock_before_no_task_is_refused() -> None:
+    with pytest.raises(ValueError, match="before task 3, and there are tasks 0 to 2"):
+        experiment(sizes=[4], shock=remove_one, shock_before=3)
+
+
 def test_a_judge_gives_four_numbers_or_nothing() -> None:
     done = contributions(build("sequential", recording()[0]).invoke({"messages": "The task."}))
     judge = ScriptedChatModel(["4, 3, 4 and 2", "Very good!", "4 4 4"])
