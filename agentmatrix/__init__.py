@@ -24,7 +24,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
-    from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.triggers import after, all_of, any_of, at_least, every, idle, signal
     from agentmatrix.watch.compare import acompare, compare
     from agentmatrix.watch.watching import watching
     from agentmatrix.wire.unlisted import UnlistedValue
@@ -52,6 +52,7 @@ __all__ = [
     "compare",
     "every",
     "get_activation",
+    "idle",
     "signal",
     "watching",
 ]
@@ -77,6 +78,7 @@ _HOMES = {
     "compare": "agentmatrix.watch.compare",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
+    "idle": "agentmatrix.triggers",
     "signal": "agentmatrix.triggers",
     "watching": "agentmatrix.watch.watching",
 }

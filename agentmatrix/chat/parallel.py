@@ -113,8 +113,9 @@ class ParallelTurns:
         task, turn = self._begin_here(state, conversation, name, config)
         try:
             return self._ended(task, self._members[name].speak(turn, task.enter()))
-        except BaseException as error:
-            self._failed(task, error)
+        except Exception as error:
+            task.run.tell_end(task, error)
+            _noted(error, task)
             raise
 
     async def aspeak_here(
@@ -124,8 +125,9 @@ class ParallelTurns:
         task, turn = self._begin_here(state, conversation, name, config)
         try:
             return self._ended(task, await self._members[name].aspeak(turn, task.enter()))
-        except BaseException as error:
-            self._failed(task, error)
+        except Exception as error:
+            task.run.tell_end(task, error)
+            _noted(error, task)
             raise
 
     def _begin_here(
@@ -139,14 +141,9 @@ class ParallelTurns:
         return task, turn
 
     def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:
-        task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
         task.run.tell_end(task, update)
+        task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
         return update
-
-    def _failed(self, task: VirtualTask, error: BaseException) -> None:
-        task.run.tell_end(task, error)
-        if isinstance(error, Exception):
-            _noted(error, task)
 
     def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
         """Whether a broadcast to these members may run in one task, because that makes no visible difference."""

@@ -16,10 +16,10 @@ from agentmatrix.cli.error_report import FAILED, CommandError
 from agentmatrix.cli.graph_input import parse_answer
 from agentmatrix.cli.output import Output
 
-__all__ = ["ThreadRunner", "resume_command", "with_memory"]
+__all__ = ["WRAPPER", "ThreadRunner", "resume_command", "with_memory"]
 
 
-_WRAPPER: Final = "agentmatrix-cli"
+WRAPPER: Final = "agentmatrix-cli"
 """The name of the graph that gives a remote graph a memory."""
 
 
@@ -34,7 +34,7 @@ class ThreadRunner:
 
     def __init__(self, graph: Any, output: Output, thread: str | None) -> None:
         self.graph = graph
-        self._is_wrapped = graph.name == _WRAPPER
+        self._is_wrapped = graph.name == WRAPPER
         self.thread = thread or f"cli-{uuid.uuid4().hex[:8]}"
         self._output = output
         self._config = {"configurable": {"thread_id": self.thread}}
@@ -135,4 +135,4 @@ def with_memory(graph: Any, state: type[Any] = dict) -> Any:
         return graph.copy({"checkpointer": InMemorySaver()})
     name = graph.get_name()
     wrapper = StateGraph(state).add_node(name, graph).add_edge(START, name)
-    return wrapper.compile(checkpointer=InMemorySaver(), name=_WRAPPER)
+    return wrapper.compile(checkpointer=InMemorySaver(), name=WRAPPER)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from agentmatrix.cli.output import Namespace, TextOutput
 from agentmatrix.cli.terminal_text import terminal_text
+from agentmatrix.cli.thread_runner import WRAPPER
 from agentmatrix.watch.text_view import TextLine, text_of_run
 from agentmatrix.watch.watched_run import WatchedRun
 from agentmatrix.watch.watching import watching
@@ -88,9 +89,23 @@ def _table(run: WatchedRun) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="ellipsis", no_wrap=True)
-    for line in text_of_run(run):
+    for line in _lines(run):
         table.add_row(*_cells(line))
     return table
+
+
+def _lines(run: WatchedRun) -> list[TextLine]:
+    lines = text_of_run(run)
+    if len(lines) < 2 or lines[0].name != WRAPPER:
+        return lines
+    # The graph that gives a remote one its memory has one node: what is inside is shown, as if it were here.
+    whole, only, *rest = lines
+    indent = len("└─ ")
+    return [only._replace(name=only.name[indent:], words=whole.words), *(_dedented(line, indent) for line in rest)]
+
+
+def _dedented(line: TextLine, by: int) -> TextLine:
+    return line._replace(name=line.name[by:])
 
 
 def _cells(line: TextLine) -> tuple[Text, Text, Text]:

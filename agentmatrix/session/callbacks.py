@@ -42,9 +42,9 @@ from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
 from agentmatrix.transport.base import FrameStream
+from agentmatrix.watch.event_batches import EventBatches
 from agentmatrix.watch.recorder import EventRecorder
 from agentmatrix.watch.relay import EventRelay
-from agentmatrix.watch.run_event import RunEvent
 
 __all__ = ["CallerCallbacks", "callback_proxies"]
 
@@ -381,14 +381,12 @@ def _replica(rpc: RpcClient, packed: dict[str, Any]) -> Any:
     )
 
 
-def _recorder(rpc: RpcClient, packed: dict[str, Any], parent_run: UUID | None) -> EventRecorder:
+def _recorder(rpc: RpcClient, packed: dict[str, Any], parent_run: UUID | None) -> tuple[EventRecorder, EventBatches]:
     """A watcher next to the nodes: it measures here, and tells the caller's."""
     number = packed["watcher"]
-
-    def tell(event: RunEvent) -> None:
-        rpc.notify("watched", number, event.as_json())
-
-    return EventRecorder(tell, outer=parent_run, namespace=packed["namespace"], is_remote=True)
+    batches = EventBatches(lambda events: rpc.notify("watched", number, events))
+    recorder = EventRecorder(batches.add, outer=parent_run, namespace=packed["namespace"], is_remote=True)
+    return recorder, batches
 
 
 def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
@@ -405,12 +403,14 @@ def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) 
     here: list[BaseCallbackHandler] = []
     below: list[BaseCallbackHandler] = []
     replicas: list[tuple[int, Any, set[Any]]] = []
+    batches: list[EventBatches] = []
     for entry in packed["handlers"]:
         if "replica" in entry:
             handler = _replica(rpc, entry)
             replicas.append((entry["replica"], handler, set(entry["seen"])))
         elif "watcher" in entry:
-            handler = _recorder(rpc, entry, packed["parent_run_id"])
+            handler, events = _recorder(rpc, entry, packed["parent_run_id"])
+            batches.append(events)
         else:
             handler = _handler_proxy(rpc, entry, is_async=is_async)
         here += [handler] if entry["here"] else []
@@ -425,6 +425,8 @@ def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) 
     )
 
     def finish() -> None:
+        for events in batches:
+            events.close()
         for number, replica, before in replicas:
             seen: set[Any] = getattr(replica, "seen", set())
             if seen - before:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
 
+from agentmatrix.cancel_scope import CancelScope, current_scope, is_cancelled_here
 from agentmatrix.errors import (
     AgentMatrixError,
     DeadlineExceeded,
@@ -30,6 +31,7 @@ from agentmatrix.errors import (
     ProtocolError,
     SignalError,
 )
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
@@ -48,6 +50,7 @@ from agentmatrix.session.part_sender import PartSender, wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.run_limiter import TICKETS, RunSlot
+from agentmatrix.session.send_forwarding import SendsProxy
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
@@ -78,6 +81,7 @@ class HostRun:
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
+        self._scope = CancelScope()
         self._stop_reason = ""
         self._lock = threading.Lock()
         self._requests = PendingRequests(host.answer_timeout)
@@ -182,6 +186,7 @@ class HostRun:
             return
         self._stop_reason = reason
         self.cancelled.set()
+        self._scope.cancel()
         self._drain(reason)
         self.signals.router.close()
         self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
@@ -321,12 +326,15 @@ class HostRun:
             kwargs["config"] = self.config.config
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], self.codec)
+            # In this context: that of the run's own thread or task.
+            current_send_scope.set(SendsProxy(self) if packed.get("sends") else None)
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
             if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)
-            graph = self._graph = observed_if_asked(graph, self.config.config)
+            current_scope.set(self._scope)
+            graph = self._graph = observed_if_asked(graph, self.config.config, is_cancelled_here())
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         is_verb = start.verb not in ("saver", "asaver")

@@ -84,7 +84,7 @@ class HtmlView:
 
 def _shown_name(record: GraphRecord) -> str:
     own = record.name or "calls outside of a graph"
-    return f"{NAMELESS} compile(name=...) gives one" if own == "LangGraph" else own
+    return f"{own} compile(name=...) gives it one" if own.startswith(NAMELESS) else own
 
 
 def _facts(record: GraphRecord) -> str:

@@ -41,14 +41,23 @@ class EventRelay:
         self._started = calling_graph() if parent is None else (None, {})
         self._behind: float | None = None
 
-    def take(self, packed: Any) -> None:
-        """Take an event.
+    def take(self, several: Any) -> None:
+        """Take events, in order.
+
+        Args:
+            several: a list of events, each a list of its fields.
 
         Raises:
-            ProtocolError: it cannot be read, or speaks for another node than the host's.
+            ProtocolError: one cannot be read, or speaks for another node than the host's.
         """
-        if isinstance(packed, dict) and isinstance(packed.get("kind"), str) and packed["kind"] not in KINDS:
-            return  # A later version tells more.
+        if not isinstance(several, list):
+            raise ProtocolError("the host sent events of a watched run that cannot be read")
+        for packed in several:
+            if not (isinstance(packed, list) and packed and type(packed[0]) is str and packed[0] not in KINDS):
+                self._take(packed)
+            # A later version tells more.
+
+    def _take(self, packed: Any) -> None:
         try:
             event = RunEvent.from_json(packed)
         except ValueError as error:

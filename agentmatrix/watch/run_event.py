@@ -36,13 +36,13 @@ class RunEvent(NamedTuple):
 
     @classmethod
     def from_json(cls, value: Any) -> RunEvent:
-        """The event of a JSON object.
+        """The event of a JSON object, or of a list of its fields.
 
         Raises:
             ValueError: it is no event.
         """
         try:
-            event = cls(**value)
+            event = cls(**value) if isinstance(value, dict) else cls(*value)
         except TypeError as error:
             raise ValueError(f"it is no event of a run: {error}") from None
         texts = (event.kind, event.run, event.path, event.namespace)

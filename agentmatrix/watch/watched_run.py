@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from langgraph.types import Command
 
 from agentmatrix.approvals import approval_request
-from agentmatrix.display.drawing import NOT_REACHED, Drawing, drawing_of
+from agentmatrix.display.drawing import NAMELESS, NOT_REACHED, Drawing, drawing_of
 from agentmatrix.errors import AnswerError
 from agentmatrix.watch.node_record import GraphRecord, Line, NodeRecord, OpenQuestion
 from agentmatrix.watch.recorder import Transfer, WatchedGraph
@@ -87,6 +87,7 @@ class WatchedRun:
     def _named(self, event: RunEvent) -> RunEvent:
         """The begin of a run, under a name that no other graph has."""
         own = str(event.data.get("name") or "graph")
+        own = NAMELESS if own == "LangGraph" else own
         graph, name, number = self._graph_of(event.run), own, 2
         while name in self._records and not self._is_same(name, graph):
             name, number = f"{own} ({number})", number + 1

@@ -106,6 +106,23 @@ def test_a_failing_run_shows_where(project: Project) -> None:
     assert "no facts" in outcome.err
 
 
+def test_a_remote_graph_that_is_resumed_is_shown_as_a_local_one(
+    project: Project, started: Callable[..., Start]
+) -> None:
+    project.write(
+        "why.py",
+        "from agentmatrix import Dag\nfrom langgraph.types import interrupt\n"
+        "graph = Dag(name='graph').add_node('ask', lambda messages: interrupt('why?')).compile()\n",
+    )
+    address = address_of(started("serve", "why:graph", "--port", "0"))
+    answer = ("--input", "hi", "--watch", "--resume", "because")
+    shown = [project.cli("run", target, *answer) for target in ("why:graph", f"{address}/graph")]
+    for outcome in shown:
+        assert outcome.code == 0, outcome.err
+        assert "? why?" in outcome.out and "ask: because" in outcome.out
+        assert rows(outcome.out) == [["graph", "done"], ["ask", "done"]]
+
+
 def test_machines_and_people_are_not_shown_at_once(project: Project) -> None:
     outcome = project.cli("run", "greeter:graph", "--input", "hi", "--watch", "--json")
     assert outcome.code == 2

@@ -22,7 +22,6 @@ def expert(folder: str) -> Any:
     dag = Dag(name="expert")
 
     def write(messages: Any) -> str:
-        Path(folder, "at work").touch()
         while not Path(folder, "go").exists():
             threading.Event().wait(0.01)
         return "written"
@@ -71,7 +70,8 @@ def test_a_host_that_dies_fails_its_node_and_the_run_goes_on_elsewhere(tmp_path:
 
             thread = threading.Thread(target=start)
             thread.start()
-            while not (tmp_path / "at work").exists():
+            while not ("expert/write" in run.nodes and run.nodes["expert/write"].state == "running"):
+                assert thread.is_alive()
                 threading.Event().wait(0.01)
             process.send_signal(signal.SIGKILL)
             thread.join(100)

@@ -274,3 +274,35 @@ def test_ten_thousand_events_are_counted() -> None:
     assert run.summary().calls == 2000
     assert sum(1 for _ in run.events()) >= 10_000
     assert run.nodes_of("many")["say"].count == 40
+
+
+def test_members_are_seen_that_speak_in_the_task_of_others() -> None:
+    with watching() as run:
+        panel(lambda inner: inner).invoke(INPUT)
+    assert states(run) == {
+        "plan": ("done", 1),
+        "panel": ("done", 1),
+        "panel/optimist": ("done", 1),
+        "panel/expert": ("done", 1),
+        "panel/expert/look": ("done", 1),
+        "panel/expert/write": ("done", 1),
+        "panel/quiet": ("done", 1),
+    }
+    assert run.summary().silent_turns == 1
+    said = [(line.path, line.speaker, line.text) for line in run.transcript]
+    assert said == [
+        ("", "user", "Shall we?"),
+        ("plan", "plan", "a plan"),
+        ("panel/optimist", "optimist", "quick"),
+        ("panel/expert/look", "look", "looked"),
+        ("panel/expert/write", "write", "facts"),
+    ]
+
+
+def test_a_graph_without_a_name_is_called_so() -> None:
+    graph = StateGraph(MessagesState).add_node("a", lambda state: {}).add_edge(START, "a").compile()
+    with watching() as run:
+        graph.invoke(INPUT)
+    assert run.records[0].name == "(a graph without a name)"
+    page = run._repr_html_()
+    assert page is not None and "compile(name=...) gives it one" in page
