@@ -150,16 +150,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given == ["--model", "local"]:
-        model = local_model()
-        rows = calls_and_depth(4, model)
-        team = {f"a{i}": model for i in range(1, 5)} | {"coordinator": model}
-        found = experiment({"local": lambda n, seed: team}, sizes=[4], tasks=[TASK], score=judged_by(model))
+        model = local_model(max_tokens=32)
+        team = dict.fromkeys(("a1", "a2", "a3", "coordinator"), model)
+        _show(calls_and_depth(3, model))
+        found = experiment({"local": lambda n, seed: team}, sizes=[3], tasks=[TASK], score=judged_by(model))
     else:
-        rows = [*calls_and_depth(), *visibility(), *simulation(), *shocks()]
+        for rows in (calls_and_depth(), visibility(), simulation(), shocks()):
+            _show(rows)
         found = experiment(sizes=SIZES if given == ["--all"] else [4, 16])
+    print(found)
+    return 0
+
+
+def _show(rows: Sequence[Row]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for claim, expected, result in rows:
         mark = "" if expected == result else "   differs"
-        print(f"{claim:<{widths[0]}}   {expected:<{widths[1]}}   {result}{mark}")
-    print(f"\n{found}")
-    return 0
+        print(f"{claim:<{widths[0]}}   {expected:<{widths[1]}}   {result}{mark}", flush=True)
+    print()
