@@ -212,8 +212,8 @@ def test_the_graph_of_the_package_is_servable_and_main_prints_the_table(
     result = loopback(self_organizing.graph).invoke({"messages": [HumanMessage(self_organizing.draw_task(0))]})
     assert contributions(result)
     monkeypatch.setattr(table, "simulation", lambda: [("claim", "this", "that")])
-    monkeypatch.setattr(table, "shocks", list)
+    monkeypatch.setattr(table, "shocks", lambda: [("other", "this", "this")])
     assert table.main([]) == 0
     printed = capsys.readouterr().out
-    assert "broadcast, N=8: calls" in printed and "claim" in printed and "that   differs" in printed
+    assert "broadcast, N=8: calls" in printed and "claim" in printed and "this   that   differs" in printed
     assert "sequential 16 simulated" in printed
