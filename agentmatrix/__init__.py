@@ -27,6 +27,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
     from agentmatrix.triggers import after, all_of, any_of, at_least, every, idle, signal
+    from agentmatrix.watch.compare import acompare, compare
     from agentmatrix.watch.watching import watching
     from agentmatrix.wire.unlisted import UnlistedValue
 
@@ -48,12 +49,14 @@ __all__ = [
     "RemoteAgent",
     "Report",
     "UnlistedValue",
+    "acompare",
     "after",
     "all_of",
     "any_of",
     "arefine",
     "as_agent",
     "at_least",
+    "compare",
     "every",
     "get_activation",
     "idle",
@@ -78,12 +81,14 @@ _HOMES = {
     "RemoteAgent": "agentmatrix.remote",
     "Report": "agentmatrix.dataset",
     "UnlistedValue": "agentmatrix.wire.unlisted",
+    "acompare": "agentmatrix.watch.compare",
     "after": "agentmatrix.triggers",
     "all_of": "agentmatrix.triggers",
     "any_of": "agentmatrix.triggers",
     "arefine": "agentmatrix.dataset",
     "as_agent": "agentmatrix.agent",
     "at_least": "agentmatrix.triggers",
+    "compare": "agentmatrix.watch.compare",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
     "idle": "agentmatrix.triggers",

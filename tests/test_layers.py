@@ -186,6 +186,7 @@ def test_examples_use_the_public_face_only() -> None:
         "agentmatrix.speakers",
         "agentmatrix.stops",
         "agentmatrix.testing",
+        "agentmatrix.watch",
     }
     for path in modules(ROOT / "graphs"):
         for name in imports(path):

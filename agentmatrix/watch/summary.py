@@ -9,7 +9,7 @@ from typing import Any, Final
 from agentmatrix.watch.node_record import GraphRecord, NodeActivation, NodeRecord
 from agentmatrix.watch.run_event import node_above
 
-__all__ = ["RunSummary", "Step", "critical_path", "summary_of"]
+__all__ = ["RunSummary", "Step", "aligned", "critical_path", "summary_of"]
 
 _AT_ONCE: Final = 0.002
 """Seconds by which a node may begin before the one that it waited for has ended: clocks of hosts differ by that."""
@@ -71,7 +71,7 @@ class RunSummary:
         rows.append(("all", self.state, str(self.runs), *(str(number) for number in total)))  # type: ignore[arg-type]
         waited = " > ".join(f"{step.path} {step.seconds:.2f} s" for step in self.critical_path)
         last = f"{self.seconds:.2f} s from begin to end" + (f", on the critical path: {waited}" if waited else "")
-        return "\n".join([*_aligned(rows), last])
+        return "\n".join([*aligned(rows), last])
 
 
 def summary_of(records: Sequence[GraphRecord]) -> RunSummary:
@@ -149,12 +149,13 @@ def _steps(around: NodeActivation, namespace: str, inside: dict[str, list[NodeAc
     return found
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 2) -> list[str]:
+    """The rows of a table as lines, with so many columns of words in front of those of numbers."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())

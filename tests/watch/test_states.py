@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import RetryPolicy, interrupt
 
-from agentmatrix import CyclicGraph, Dag, any_of, get_activation, signal, watching
+from agentmatrix import ChatGroup, CyclicGraph, Dag, any_of, get_activation, signal, watching
 from agentmatrix.errors import AnswerError
-from agentmatrix.testing import loopback
+from agentmatrix.stops import max_turns
+from agentmatrix.testing import ScriptedChatModel, loopback
 from agentmatrix.watch import WatchedRun
 from tests.watch.watched_graphs import INPUT, THREAD, model, one, panel
 
@@ -90,6 +92,19 @@ def test_what_was_not_started_is_skipped_and_what_waits_waits() -> None:
         graph.compile(name="fork").invoke(INPUT)
     assert seen == [{"first": ("running", 1), "left": ("waiting", 0), "right": ("waiting", 0)}]
     assert states(run) == {"first": ("done", 1), "left": ("done", 1), "right": ("skipped", 0)}
+
+
+@pytest.mark.parametrize("verb", ["sync", "async"])
+async def test_models_that_speak_in_the_task_that_chooses_them_are_seen(verb: str) -> None:
+    members = {"loud": model("hear, hear"), "quiet": model(""), "broken": ScriptedChatModel(ValueError("no line"))}
+    for turns, broken in ((2, ("skipped", 0)), (3, ("failed", 1))):
+        group = ChatGroup(members, stop=max_turns(turns)).compile()
+        with watching() as run, pytest.raises(ValueError) if turns == 3 else nullcontext():
+            _ = await group.ainvoke(INPUT) if verb == "async" else group.invoke(INPUT)
+        assert states(run).items() >= {"loud": ("done", 1), "quiet": ("done", 1), "broken": broken}.items()
+        assert run.summary().silent_turns == run.nodes["quiet"].silent == 1
+        if turns == 2:
+            assert [step.path for step in run.summary().critical_path] == ["loud", "quiet"]
 
 
 def test_a_node_that_is_tried_again_counts_once_and_keeps_its_errors() -> None:
