@@ -23,7 +23,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
-    from agentmatrix.triggers import after, all_of, any_of, at_least, every, signal
+    from agentmatrix.triggers import after, all_of, any_of, at_least, every, idle, signal
     from agentmatrix.wire.unlisted import UnlistedValue
 
 __version__ = "0.1.0"
@@ -47,6 +47,7 @@ __all__ = [
     "at_least",
     "every",
     "get_activation",
+    "idle",
     "signal",
 ]
 
@@ -69,6 +70,7 @@ _HOMES = {
     "at_least": "agentmatrix.triggers",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
+    "idle": "agentmatrix.triggers",
     "signal": "agentmatrix.triggers",
 }
 _MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing")

@@ -10,6 +10,7 @@
     ├── TriggerError (RuntimeError)     a trigger group waits for a source that can no longer deliver
     ├── SpeakerError (ValueError)       the next speaker is not a member of the chat group
     ├── SignalError                     a signal that was not accepted: no node declares it, or the run is over
+    ├── SendError (RuntimeError)        a message that nobody takes: unknown, refused or dismissed, or no message
     ├── ScriptExhausted                 a scripted chat model has no answers left
     ├── CodecError
     │   ├── EncodeError (TypeError)     a value that cannot be encoded: names path, type and option
@@ -76,6 +77,11 @@ class SpeakerError(AgentMatrixError, ValueError):
 class SignalError(AgentMatrixError):
     """A signal was not accepted: no node declares it, no node will read it any more, its input is closed, or the run is
     over. The message says which."""
+
+
+class SendError(AgentMatrixError, RuntimeError):
+    """A message from inside a graph that nobody takes: there is no such node or actor, it was refused or dismissed, or
+    the message cannot be kept. The message says which."""
 
 
 class ScriptExhausted(AgentMatrixError):

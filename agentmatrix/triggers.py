@@ -20,6 +20,7 @@ __all__ = [
     "Every",
     "Group",
     "GroupState",
+    "Idle",
     "Signal",
     "Source",
     "Sources",
@@ -29,6 +30,7 @@ __all__ = [
     "at_least",
     "every",
     "group_of",
+    "idle",
     "label_of",
     "signal",
 ]
@@ -59,7 +61,14 @@ class After:
     name: str
 
 
-Source: TypeAlias = str | Signal | Every | After
+@dataclass(frozen=True)
+class Idle:
+    """Fires when nothing in the graph is at work."""
+
+    name: str
+
+
+Source: TypeAlias = str | Signal | Every | After | Idle
 Sources: TypeAlias = Source | Iterable[Source]
 
 
@@ -210,6 +219,19 @@ def after(seconds: float, *, name: str | None = None) -> After:
     return After(_positive(seconds), name or f"after({seconds:g})")
 
 
+def idle(*, name: str = "idle()") -> Idle:
+    """A source that fires each time that a `CyclicGraph` comes to rest: nothing is at work, and nothing is unread.
+
+    A question to a person is work. Timers, and an input that is still open, are not. When all that it has started has
+    ended and has led to nothing else, it does not fire again; otherwise it does, and what it starts counts towards
+    `max_rounds`.
+
+    Args:
+        name: its label.
+    """
+    return Idle(name)
+
+
 def all_of(
     *sources: Source,
     gate: Sources = (),
@@ -330,7 +352,7 @@ def group_of(node: str, given: Group | Source) -> Group:
     """
     if isinstance(given, Group):
         return given
-    if isinstance(given, str | Signal | Every | After):
+    if isinstance(given, str | Signal | Every | After | Idle):
         return any_of(given)
     raise BuildError(f"{given!r} cannot start {node!r}: use all_of(...), any_of(...), at_least(...) or a source")
 
@@ -343,9 +365,11 @@ def label_of(source: Source) -> str:
     """
     if isinstance(source, str):
         return source
-    if isinstance(source, Signal | Every | After):
+    if isinstance(source, Signal | Every | After | Idle):
         return source.name
-    raise BuildError(f"{source!r} is no source: use a node's name, signal(name), every(seconds) or after(seconds)")
+    raise BuildError(
+        f"{source!r} is no source: use a node's name, signal(name), every(seconds), after(seconds) or idle()"
+    )
 
 
 def _positive(seconds: float) -> float:
@@ -355,7 +379,7 @@ def _positive(seconds: float) -> float:
 
 
 def _listed(sources: Sources) -> tuple[Source, ...]:
-    if isinstance(sources, str | Signal | Every | After):
+    if isinstance(sources, str | Signal | Every | After | Idle):
         return (sources,)
     try:
         return tuple(sources)

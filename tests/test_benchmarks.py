@@ -10,6 +10,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent / "bench"
 SMALL = {
+    "bench_actors.py": ["5", "20"],
     "bench_chat.py": ["3", "3"],
     "bench_codec.py": ["0"],
     "bench_engine.py": ["1", "one node"],

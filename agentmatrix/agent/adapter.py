@@ -18,7 +18,7 @@ from agentmatrix.errors import BuildError, NotAnAgentError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import wrap_runnable
 
-__all__ = ["as_agent", "as_update", "messages_in", "only_calls_models"]
+__all__ = ["as_agent", "as_update", "messages_in", "only_calls_models", "prompted"]
 
 _ONLY_CALLS_MODELS: Final = "_agentmatrix_only_calls_models"
 
@@ -78,6 +78,18 @@ def as_agent(
         f"{agent!r} is no agent: pass a compiled graph, a function of the state, a Runnable or a chat model"
         + (f", not the class {agent.__name__} itself" if isinstance(agent, type) else "")
     )
+
+
+def prompted(model: Any, prompt: Callable[[], str]) -> Runnable[Any, Any]:
+    """A chat model as an agent whose instructions a function gives at each call."""
+
+    def call(state: Any, config: RunnableConfig) -> Any:
+        return as_update(model.invoke([SystemMessage(prompt()), *messages_in(state)], config))
+
+    async def acall(state: Any, config: RunnableConfig) -> Any:
+        return as_update(await model.ainvoke([SystemMessage(prompt()), *messages_in(state)], config))
+
+    return wrap_runnable(model, call, acall)
 
 
 def as_update(answer: Any, *, name: str | None = None, key: str = "messages") -> Any:

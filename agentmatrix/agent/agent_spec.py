@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentmatrix.agent.adapter import as_agent
+from agentmatrix.agent.adapter import as_agent, prompted
 from agentmatrix.agent.tool_agent import Tool, tool_agent
 from agentmatrix.errors import BuildError
 
@@ -69,6 +69,34 @@ class AgentSpec(BaseModel):
             system_prompt=self.system_prompt or None,
             response_format=self.response_format,
             name=self.name,
+            max_model_calls=self.max_model_calls,
+            max_tool_calls=self.max_tool_calls,
+        )
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What agents have in common that differ in their name and their instructions only."""
+        limits = self.max_model_calls, self.max_tool_calls
+        return self.model, self.tools, repr(self.response_format), *limits, bool(self.system_prompt)
+
+    def compile_kind(self, prompt: Callable[[], str], models: Models | None = None, tools: Tools | None = None) -> Any:
+        """Make one agent for all of this kind.
+
+        Args:
+            prompt: gives the instructions of the one that is at work.
+            models: as for `compile`.
+            tools: as for `compile`.
+        """
+        model = self._named("model", self.model, models or {})
+        known = _by_name(tools or ())
+        chosen = [self._named("tool", tool, known) for tool in self.tools]
+        if not chosen and self.response_format is None:
+            return prompted(model, prompt) if self.system_prompt else as_agent(model)
+        return tool_agent(
+            model,
+            tools=chosen,
+            system_prompt=prompt if self.system_prompt else None,
+            response_format=self.response_format,
             max_model_calls=self.max_model_calls,
             max_tool_calls=self.max_tool_calls,
         )

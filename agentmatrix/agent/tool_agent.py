@@ -22,7 +22,7 @@ def tool_agent(
     model: Any,
     *,
     tools: Sequence[Tool] = (),
-    system_prompt: str | SystemMessage | None = None,
+    system_prompt: str | SystemMessage | Callable[[], str] | None = None,
     response_format: Any = None,
     name: str | None = None,
     max_model_calls: int | None = None,
@@ -35,7 +35,7 @@ def tool_agent(
     Args:
         model: the chat model, without tools.
         tools: as of `create_agent`.
-        system_prompt: as of `create_agent`.
+        system_prompt: as of `create_agent`, or a function that is asked for it at each call of the model.
         response_format: as of `create_agent`.
         name: the name of the graph, and of the author of its messages.
         max_model_calls: after so many calls of the model, a run ends with a message that says so.
@@ -53,7 +53,7 @@ def tool_agent(
         )
     try:
         from langchain.agents import create_agent
-        from langchain.agents.middleware import ModelCallLimitMiddleware, ToolCallLimitMiddleware
+        from langchain.agents.middleware import ModelCallLimitMiddleware, ToolCallLimitMiddleware, dynamic_prompt
     except ImportError:
         raise MissingExtra(
             "tools= and response_format= run LangChain's agent, which is not installed: pip install 'langchain>=1.2,<2'"
@@ -63,12 +63,15 @@ def tool_agent(
         middleware.append(ModelCallLimitMiddleware(run_limit=max_model_calls))
     if max_tool_calls is not None:
         middleware.append(ToolCallLimitMiddleware(run_limit=max_tool_calls))
+    if callable(system_prompt):
+        ask = system_prompt
+        middleware.append(dynamic_prompt(lambda request: ask()))
     if response_format is not None:
         middleware.append(_words_of_structured_response(name))
     return create_agent(
         model,
         list(tools),
-        system_prompt=system_prompt,
+        system_prompt=None if callable(system_prompt) else system_prompt,
         response_format=response_format,
         middleware=middleware,
         name=name,

@@ -216,7 +216,8 @@ class Builder(StateGraph[Any, Any, Any, Any]):
         Args:
             node: the node.
             groups: `all_of(...)`, `any_of(...)`, `at_least(k, ...)`, or one source alone: the name of a node,
-                `signal(name)`, `every(seconds)`, `after(seconds)`. Edges to the node are one more group, before these.
+                `signal(name)`, `every(seconds)`, `after(seconds)`, `idle()`. Edges to the node are one more group,
+                before these.
             concurrent: in a graph with loops: the node may start again while it is at work.
 
         Returns:

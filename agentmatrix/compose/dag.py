@@ -80,6 +80,10 @@ class Dag(Builder):
         self._check_reachable(topology)
         if self._concurrent:
             raise BuildError(f"concurrent=True of {min(self._concurrent)!r} is for a CyclicGraph: here it runs once")
+        if topology.idles:
+            raise BuildError(
+                f"{min(topology.idles)!r} is a source of a CyclicGraph: in a Dag add_node(..., defer=True)"
+            )
         if barriers and topology.timers:
             raise BuildError(
                 f"the timer {topology.timers[0].name!r} cannot fire in supersteps: leave out barriers=True"

@@ -16,17 +16,32 @@ from agentmatrix.scheduling.graph_scheduler import RulesFactory
 from agentmatrix.scheduling.state import StateKeys
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["REACHED_END", "RUN", "RunChannel", "Schedule", "is_record"]
+__all__ = ["HELD", "REACHED_END", "RUN", "RunChannel", "Schedule", "dismissal", "dismissed_by", "is_record"]
 
 RUN = "agentmatrix:run"
 """The name of the hidden channel. A task reads its own activation under it."""
 REACHED_END = "reached END"
-"""What a task writes to it when a router or a command of it has led to END. All else that is written is a record."""
+"""What a task writes to it when a router or a command of it has led to END."""
+_DISMISSED = "dismissed "
+HELD = "agentmatrix:held"
+"""Under this name lies, beside a checkpoint, what graphs inside a node have sent while the node is at work."""
 
 
 def is_record(channel: str, value: Any) -> bool:
     """Whether a write of a task is what was decided because it has ended."""
-    return channel == RUN and value != REACHED_END
+    return channel == RUN and isinstance(value, Mapping)
+
+
+def dismissal(path: str) -> tuple[str, str]:
+    """What a task writes that dismisses an actor."""
+    return RUN, _DISMISSED + path
+
+
+def dismissed_by(channel: str, value: Any) -> str | None:
+    """The path of the actor that a write dismisses, or None."""
+    if channel != RUN or not isinstance(value, str) or not value.startswith(_DISMISSED):
+        return None
+    return value.removeprefix(_DISMISSED)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from agentmatrix.pregel.execution import (
     TASKS,
     is_triggered,
 )
+from agentmatrix.scheduling.actor_rules import ActorRules
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler
 from agentmatrix.scheduling.paused import tracked
 from agentmatrix.scheduling.rules import Opening
@@ -65,6 +66,7 @@ def opened(
     branches: bool,
     input_open: bool | None = None,
     replays: bool = True,
+    actors: Iterable[list[Any]] = (),
 ) -> tuple[GraphScheduler, TaskIds]:
     """The run as a checkpoint leaves it.
 
@@ -77,6 +79,7 @@ def opened(
         branches: see `is_branch`.
         input_open: whether signals may come; None where that is not known.
         replays: whether what lies beside the checkpoint is to be told again.
+        actors: who was hired before, as plain values.
 
     Returns:
         A scheduler, and what the ids of the step's tasks are made from.
@@ -87,7 +90,7 @@ def opened(
     ready = [node for node in topology.nodes if is_triggered(channels, checkpoint, node, nodes[node])]
     # A deferred node's trigger is no value before LangGraph ends the run.
     ready += [n for n in topology.deferred if n not in ready and _deferred_value(channels, n) is not MISSING]
-    sends = [send for send in _pending_sends(channels) if send.node in topology.follow]
+    sends = [send for send in _pending_sends(channels) if topology.takes(send.node)]
     called = {branch_target(channel) for task_id, channel, _ in pending if task_id == NULL_TASK_ID}
     records = [value for _, channel, value in pending if is_record(channel, value)] if replays else []
     joined = {name: frozenset(channels[name].seen) for name in schedule.joins if channels[name].seen}
@@ -105,13 +108,13 @@ def opened(
             and (edited or node in ready)
         ]
         if edited:
-            sends = [Send(*send) for send in paused["sends"] if send[0] in topology.follow]
+            sends = [Send(*send) for send in paused["sends"] if topology.takes(send[0])]
         alive = bool(paused["run"].get("rules"))
         if not still and not alive and not (sends and (edited or paused["sent"] == versions.get(TASKS))):
             paused = None
     if paused is None:
         scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
-        _prepare(scheduler, records, input_open)
+        _prepare(scheduler, records, input_open, actors)
         activations = _sent(sends)
         begins = versions.get(START) is not None and versions[START] == max(versions.values())
         if begins:
@@ -139,7 +142,7 @@ def opened(
     for key in kept["keys"]:
         base[key] = base[key].from_checkpoint(kept["base"].get(key, MISSING))
     scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
-    _prepare(scheduler, records, input_open)
+    _prepare(scheduler, records, input_open, actors)
     updates = {n: result_of(schedule, n, n, writes, recorded=True) for n, writes in paused.get("updates", {}).items()}
     run = [node for node in topology.nodes if node in still or node in ready]
     activations = _sent(sends)
@@ -148,7 +151,11 @@ def opened(
     return scheduler, ids
 
 
-def _prepare(scheduler: GraphScheduler, records: Sequence[Any], input_open: bool | None) -> None:
+def _prepare(
+    scheduler: GraphScheduler, records: Sequence[Any], input_open: bool | None, actors: Iterable[list[Any]]
+) -> None:
+    if isinstance(scheduler.rules, ActorRules):
+        scheduler.rules.staff.know(actors)
     scheduler.remember(records)
     if input_open is not None:
         scheduler.set_input_open(input_open)
@@ -255,7 +262,7 @@ def close(
     for node in last:
         name = branch_channel(node)
         versions[name] = seen.setdefault(node, {})[name] = following
-    sends = [activation.send for activation in unfinished if activation.send is not None]
+    sends = [a.send for a in unfinished if a.send is not None and a.message is None]
     if TASKS in channels and (sends or channels[TASKS].is_available()):
         channels[TASKS].update(sends)
         versions[TASKS] = following
@@ -304,7 +311,9 @@ def _paused(
         "versions": {key: versions.get(key) for key in run["keys"]},
         "seen": {a.node: _seen(nodes[a.node], seen.get(a.node, {})) for a in unfinished if a.send is None},
         "sends": [
-            [a.send.node, tracked(a.send.arg, scheduler.state.keys.untracked)] for a in unfinished if a.send is not None
+            [a.send.node, tracked(a.send.arg, scheduler.state.keys.untracked)]
+            for a in unfinished
+            if a.send is not None and a.message is None
         ],
         "sent": versions.get(TASKS),
         "version": following,

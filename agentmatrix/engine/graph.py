@@ -39,6 +39,8 @@ class SyncLoop(PausingLoop, SyncPregelLoop):
         calls = self.stack.enter_context(BackgroundExecutor(self.config)) if limit else None
         super().__enter__()
         self._set_executors(unlimited, calls)
+        for name in self._staff_to_read:
+            self._know_staff(name, list(self.checkpointer.list(self._staff_config(name))))  # type: ignore[union-attr]
         return self
 
     def match_cached_writes(self) -> Sequence[Task]:
@@ -71,6 +73,9 @@ class AsyncLoop(PausingLoop, AsyncPregelLoop):
         calls = await self.stack.enter_async_context(AsyncBackgroundExecutor(self.config)) if limit else None
         await super().__aenter__()
         self._set_executors(unlimited, calls)
+        for name in self._staff_to_read:
+            found = self.checkpointer.alist(self._staff_config(name))  # type: ignore[union-attr]
+            self._know_staff(name, [saved async for saved in found])
         return self
 
     async def amatch_cached_writes(self) -> Sequence[Task]:

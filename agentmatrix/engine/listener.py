@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from operator import itemgetter
 from typing import Any
@@ -32,6 +32,7 @@ from agentmatrix.live.signal_router import (
 from agentmatrix.pregel.execution import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, with_configurable
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.scheduling.graph_scheduler import Record
+from agentmatrix.scheduling.scheduled_activation import Write
 from agentmatrix.triggers import Every
 
 __all__ = ["BUFFER", "LONG", "ListeningLoop", "SignalListener"]
@@ -160,20 +161,21 @@ class ListeningLoop(SuperstepLoop):
         """Take signals from here on, if the graph wants any. Called when the tasks of the step have been made."""
         step, router = self.open_step, self.config[CONF].get(SIGNAL_ROUTER)
         assert step is not None
-        if router is None and not self.schedule.topology.timers:
+        if router is None and not (self.schedule.topology.timers or self.schedule.topology.idles):
             return
         scheduler, path = step.scheduler, node_path(self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, ""))
         if router is not None:
             if self._closed_targets is None:
                 self._closed_targets = router.track(path)
                 self.stack.callback(self._closed_targets.remove)
-            self._closed_targets.update(scheduler.closed_targets())
+            self._closed_targets.update(scheduler.rules.closed_targets())
         if self._listener is not None:
             # It goes on from the step before.
             self._listener.wake = wake
             return
         timers = scheduler.inputs.timers()
-        if not (scheduler.awaits_external() or ((timers or scheduler.reads_external()) and step.activations)):
+        reads = timers or scheduler.rules.reads_external() or self.schedule.topology.idles
+        if not (scheduler.awaits_external() or (reads and step.activations)):
             return
         self._listener = listener = SignalListener(path, scheduler.inputs.signals, timers, wake)
         self.is_listening = True
@@ -208,7 +210,7 @@ class ListeningLoop(SuperstepLoop):
         listener.ticking = scheduler.inputs.open or scheduler.rules.is_going()
         if scheduler.awaits_external():
             return True
-        return at_work and (listener.repeats or scheduler.reads_external())
+        return at_work and (listener.repeats or scheduler.rules.reads_external())
 
     def seconds_to_timer(self) -> float | None:
         """How long until a timer is due; None where there is none."""
@@ -243,6 +245,10 @@ class ListeningLoop(SuperstepLoop):
                     self._save(record)
                 self._on_event()
                 return True
+            if not at_work and scheduler.rules.is_idle_due():
+                self._save(scheduler.idle())
+                self._on_event()
+                return True
             if room and scheduler.inputs.open:
                 self._is_input_closed = True
                 if (record := scheduler.set_input_open(False)) is not None:
@@ -275,9 +281,9 @@ class ListeningLoop(SuperstepLoop):
         if (router := self.config[CONF].get(SIGNAL_ROUTER)) is None or (step := self.open_step) is None:
             return
         if self._closed_targets is not None:
-            self._closed_targets.update(step.scheduler.closed_targets())
+            self._closed_targets.update(step.scheduler.rules.closed_targets())
         if (listener := self._listener) is not None and not listener.repeats:
-            if not (step.scheduler.awaits_external() or step.scheduler.reads_external()):
+            if not (step.scheduler.awaits_external() or step.scheduler.rules.reads_external()):
                 # Nothing wants a signal any more: those under way are for others, or to be refused.
                 router.detach(listener)
 
@@ -298,6 +304,10 @@ class ListeningLoop(SuperstepLoop):
         """Keep a record beside the checkpoint. Returns the future of the saver, or None."""
         task_id = str(uuid5(NAMESPACE_OID, f"{self.checkpoint['id']}:{record.get('n', 'opening')}:{record['heard']}"))
         self.checkpoint_pending_writes.append((task_id, RUN, record))
+        return self._put_beside_now(task_id, [(RUN, record)])
+
+    def _put_beside_now(self, task_id: str, writes: Sequence[Write]) -> Any:
+        """Keep writes beside the checkpoint that the run stands at. Returns the future of the saver, or None."""
         if self.durability == "exit":
             self._written_task_ids.add(task_id)
             return None
@@ -305,12 +315,12 @@ class ListeningLoop(SuperstepLoop):
             return None
         namespace = self.config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
         here = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]}
-        arguments: list[Any] = [with_configurable(self.checkpoint_config, here), [(RUN, record)], task_id]
+        arguments: list[Any] = [with_configurable(self.checkpoint_config, here), writes, task_id]
         if self.checkpointer_put_writes_accepts_task_path:
             arguments.append(SIGNAL_TASK_PATH)
         future = self.submit(self.checkpointer_put_writes, *arguments)
         self._saving.append(future)
-        if self.durability == "sync":
+        if self._put_futures is not None:
             self.saved[task_id] = future
         return future
 

@@ -55,6 +55,7 @@ class SchedulerLoop(RecordedWritesLoop):
         saved: by id of a task, the future of the saver that keeps its writes; only under durability "sync".
         submit_activation: runs an activation that is not alone, in LangGraph's executor.
         given_up: the ids of the tasks that were cancelled, until the runner has cancelled them.
+        known_actors: the actors that checkpoints know of, as plain values.
         submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
         waits_to_start: whether what follows an activation starts only when a saver or a cache has answered.
         is_listening: whether something from outside is taken.
@@ -79,6 +80,7 @@ class SchedulerLoop(RecordedWritesLoop):
         self.submit_call: Any = None
         self.waits_to_start = self.is_listening = False
         self._put_futures: FutureRecorder | None = None
+        self.known_actors: list[list[Any]] = []
         self._accepted: list[Task] = []
         self.given_up: list[str] = []
         self._given_up: set[str] = set()
@@ -97,7 +99,9 @@ class SchedulerLoop(RecordedWritesLoop):
         self.waits_to_start = self.cache is not None
         if unlimited is not None:
             self.submit = unlimited
-        if self.durability == "sync" and self.checkpointer is not None:
+        # What an actor has sent is in the saver before it is read.
+        waits = self.durability == "sync" or (self.durability == "async" and self.schedule.topology.actors)
+        if waits and self.checkpointer is not None:
             self._put_futures = FutureRecorder(self.submit)
             self.submit = cast(Any, self._put_futures.submit)
             self.waits_to_start = True
@@ -141,6 +145,7 @@ class SchedulerLoop(RecordedWritesLoop):
                 branches=is_branch(self.checkpoint_metadata),
                 input_open=self._is_input_open(),
                 replays=self._reapplies_pending_writes,
+                actors=self.known_actors,
             )
             step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
             self.tasks = step.replay(pending if self._reapplies_pending_writes else [])
@@ -170,6 +175,7 @@ class SchedulerLoop(RecordedWritesLoop):
             view=scheduler.view,
             given=scheduler.given,
             level=levels_of(self.schedule, scheduler),
+            node_of=scheduler.topology.node_of,
         )
 
     def _emit_checkpoint(self) -> None:
@@ -340,7 +346,7 @@ class SchedulerLoop(RecordedWritesLoop):
         before, after = self.interrupt_before, self.interrupt_after
         return (
             before == "*"
-            or activation.node in before
+            or self.schedule.topology.node_of(activation.node) in before
             or any(after == "*" or node in after for node in activation.after)
             or (self.control is not None and self.control.drain_requested)
             or self.step + self.open_step.scheduler.level(activation) > self.stop

@@ -15,9 +15,9 @@ from typing import Any
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
-from agentmatrix.engine.channels import RUN
+from agentmatrix.engine.actors_loop import ActorsLoop
+from agentmatrix.engine.channels import HELD, RUN
 from agentmatrix.engine.checkpoint import is_open, opened
-from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.pregel.execution import (
     CONF,
@@ -32,7 +32,7 @@ from agentmatrix.pregel.execution import (
 __all__ = ["PausingLoop"]
 
 
-class PausingLoop(ListeningLoop):
+class PausingLoop(ActorsLoop):
     """What a loop without barriers does about pauses."""
 
     # a run that ends unfinished
@@ -60,6 +60,7 @@ class PausingLoop(ListeningLoop):
             return
         told = {*step.finished, NULL_TASK_ID}
         kept = [write for write in pending if write[0] not in told and write[1] != RUN]
+        kept = [write for write in kept if write[1] != HELD or write[2][1] not in told]
         self._put_checkpoint({"source": "loop"})
         self.checkpoint_pending_writes = kept
         if self.durability == "exit":
@@ -109,7 +110,13 @@ class PausingLoop(ListeningLoop):
 
     def _fold_what_has_finished(self) -> None:
         scheduler, ids = opened(
-            self.checkpoint, self.channels, self.nodes, self.step, self.checkpoint_pending_writes, branches=False
+            self.checkpoint,
+            self.channels,
+            self.nodes,
+            self.step,
+            self.checkpoint_pending_writes,
+            branches=False,
+            actors=self.known_actors,
         )
         step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
         step.replay(self.checkpoint_pending_writes)

@@ -21,11 +21,13 @@ from typing import Any, TypeVar
 from langgraph.errors import GraphInterrupt
 
 from agentmatrix.cancel_scope import CancelScope, current_scope
+from agentmatrix.engine.actors_loop import ActorsLoop
 from agentmatrix.engine.channels import is_record
-from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.engine.task_exceptions import TaskExceptions, each_once
+from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import BoundError
 from agentmatrix.event_loop import call_on
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
@@ -54,7 +56,7 @@ class Runner(PregelRunner):
 
     def __init__(self, *, put_writes: Any, **options: Any) -> None:
         super().__init__(put_writes=put_writes, **options)
-        self.loop: ListeningLoop = put_writes().__self__
+        self.loop: ActorsLoop = put_writes().__self__
         self._scopes: dict[str, CancelScope] = {}
         # Of what was not accepted, by activation: LangGraph commits some tasks in the callback of a future, which
         # swallows exceptions, and all others at the end of `tick`, from where it raises.
@@ -84,6 +86,10 @@ class Runner(PregelRunner):
                     self._commit_failed(task, error)
                 else:
                     super().commit(task, None)
+            elif loop.skips(task, exception):
+                loop.skip(task, exception)
+                loop.accept(task)
+                super().commit(task, None)
             else:
                 if isinstance(exception, GraphInterrupt) and exception.args:
                     exception.args = (each_once(exception.args[0]),)
@@ -242,11 +248,14 @@ class Runner(PregelRunner):
     def _run(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         """Run one task as LangGraph does. Returns what it has raised."""
         activation = self._activation_of(task, options)
+        sends = current_send_scope.set(TaskSends(self.loop, task, current_send_scope.get()))
         try:
             for _ in super().tick((task,), reraise=True, get_waiter=None, **options):
                 pass
         except Exception as error:
-            return error
+            return None if task.id in self.loop.skipped else error
+        finally:
+            current_send_scope.reset(sends)
         if (refused := self._take_refused(task, activation)) is None:
             return None
         routed = self._should_route_to_error_handler(refused[0])
@@ -350,11 +359,14 @@ class Runner(PregelRunner):
 
     async def _arun(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         activation = self._activation_of(task, options)
+        sends = current_send_scope.set(TaskSends(self.loop, task, current_send_scope.get()))
         try:
             async for _ in super().atick((task,), reraise=True, get_waiter=None, **options):
                 pass
         except Exception as error:
-            return error
+            return None if task.id in self.loop.skipped else error
+        finally:
+            current_send_scope.reset(sends)
         if (refused := self._take_refused(task, activation)) is None:
             return None
         routed = self._should_route_to_error_handler(refused[0])

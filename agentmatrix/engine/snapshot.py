@@ -79,6 +79,7 @@ def _live_tasks(
         view=scheduler.view,
         given=scheduler.given,
         level=levels_of(schedule_of(channels), scheduler),
+        node_of=scheduler.topology.node_of,
     )
     running = OpenStep(schedule_of(channels), scheduler, factory)
     tasks = running.replay(pending_writes or [])

@@ -34,13 +34,16 @@ from agentmatrix.pregel.execution import (
 __all__ = ["Pause", "abulk_update_state", "bulk_update_state", "pause_of", "reopened"]
 
 
-def reopened(graph: Any, saved: CheckpointTuple, saver: Any) -> tuple[OpenStep, dict[str, Any]] | None:
+def reopened(
+    graph: Any, saved: CheckpointTuple, saver: Any, actors: Iterable[list[Any]] = ()
+) -> tuple[OpenStep, dict[str, Any]] | None:
     """The step that a thread stands in, with all that has finished in it, and the channels that it began with.
 
     Args:
         graph: a graph with a `RunChannel`.
         saved: where the thread stands; its checkpoint is changed by what a command from outside has written.
         saver: the saver that has it.
+        actors: who was hired before, as plain values.
 
     Returns:
         None where the input of a run is still to be taken in.
@@ -52,7 +55,9 @@ def reopened(graph: Any, saved: CheckpointTuple, saver: Any) -> tuple[OpenStep, 
         return None
     apply_input_writes(checkpoint, channels, pending, saver.get_next_version)
     step = saved.metadata.get("step", -1) + 1
-    scheduler, ids = opened(checkpoint, channels, graph.nodes, step, pending, branches=is_branch(saved.metadata))
+    scheduler, ids = opened(
+        checkpoint, channels, graph.nodes, step, pending, branches=is_branch(saved.metadata), actors=actors
+    )
     factory = TaskFactory(
         ids,
         checkpoint,
@@ -65,6 +70,7 @@ def reopened(graph: Any, saved: CheckpointTuple, saver: Any) -> tuple[OpenStep, 
         view=scheduler.view,
         given=scheduler.given,
         level=levels_of(schedule_of(channels), scheduler),
+        node_of=scheduler.topology.node_of,
     )
     running = OpenStep(schedule_of(channels), scheduler, factory)
     running.replay(list(pending))

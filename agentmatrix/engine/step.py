@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Send
 
-from agentmatrix.engine.channels import REACHED_END, RUN, Schedule, is_record
+from agentmatrix.engine.channels import REACHED_END, RUN, Schedule, dismissed_by, is_record
 from agentmatrix.engine.tasks import PendingWrites, TaskFactory
 from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.execution import (
@@ -17,9 +17,11 @@ from agentmatrix.pregel.execution import (
     Task,
     read_task_statuses,
 )
+from agentmatrix.scheduling.actors import split_path
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler, Record
 from agentmatrix.scheduling.rules import NodeResult
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
+from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["OpenStep", "result_of"]
 
@@ -165,12 +167,13 @@ def result_of(
     sends: list[Send] = []
     arrived: list[tuple[str, str]] = []
     ends = False
+    dismisses: list[str] = []
     for channel, value in writes:
         if channel in keys:
             state.append((channel, value))
         elif channel == TASKS:
             sends.append(value)
-            if value.node not in schedule.topology.follow:
+            if not schedule.topology.takes(value.node):
                 unknown.append(value.node)
         elif channel in known:
             targets[known[channel]] = None
@@ -181,9 +184,20 @@ def result_of(
             arrived.append((channel, joins[channel]))
         elif channel == RUN:
             ends = ends or value == REACHED_END
+            if (path := dismissed_by(channel, value)) is not None:
+                dismisses.append(path)
     if unknown and not recorded:
-        raise InvalidUpdateError(
-            f"the node {node!r} leads to {unknown[0]!r}, which no node is "
-            f"(there are: {', '.join(schedule.topology.nodes)})"
+        raise _unknown_target(schedule.topology, node, unknown[0])
+    return NodeResult(
+        state, tuple(targets), sends, arrived, delivers=name == node, ends=ends, dismisses=tuple(dismisses)
+    )
+
+
+def _unknown_target(topology: Topology, node: str, target: str) -> InvalidUpdateError:
+    name, _ = split_path(target)
+    if name in topology.actors:
+        return InvalidUpdateError(
+            f"the node {node!r} leads to {target!r}, which stands for many agents: Send to {name + '/<key>'!r}"
         )
-    return NodeResult(state, tuple(targets), sends, arrived, delivers=name == node, ends=ends)
+    known = ", ".join((*topology.nodes, *(f"{name}/<key>" for name in topology.actors)))
+    return InvalidUpdateError(f"the node {node!r} leads to {target!r}, which no node is (there are: {known})")

@@ -117,6 +117,7 @@ class TaskFactory:
         view: what an activation sees.
         given: by label of its sources, what they have delivered to an activation.
         level: how many levels of activations of this step come before an activation.
+        node_of: see `Topology.node_of`.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class TaskFactory:
         view: Callable[[ScheduledActivation], Channels],
         given: Callable[[ScheduledActivation], dict[str, Any]],
         level: Callable[[ScheduledActivation], int],
+        node_of: Callable[[str], str],
     ) -> None:
         self.ids, self.config = ids, config
         self._id_bytes = binascii.unhexlify(ids.checkpoint_id.replace("-", ""))
@@ -140,6 +142,7 @@ class TaskFactory:
         self.control: PendingWrites = [write for write in pending if write[1] in CONTROL_WRITES]
         self._for_those_at_work, self._had_answer = self.control, False
         self._nodes, self._view, self._given, self._level = nodes, view, given, level
+        self._node_of = node_of
         self._options: dict[str, Any] = {
             **options,
             "checkpoint": {**checkpoint, "versions_seen": {}},
@@ -151,8 +154,14 @@ class TaskFactory:
 
     def task(self, activation: ScheduledActivation) -> Task:
         """The task of an activation, as LangGraph makes it."""
-        channels: dict[str, Any] = {**self._view(activation), RUN: ConstantChannel((activation, self._given))}
+        options, activated = self._options, ConstantChannel((activation, self._given))
+        channels: dict[str, Any] = {RUN: activated}
         path: tuple[Any, ...] = (PULL, activation.node)
+        if activation.message is None:
+            channels = {**self._view(activation), RUN: activated}
+        else:
+            # It reads a state of its own. To LangGraph it is a node of its own.
+            options = {**options, "processes": {activation.node: self._node(activation.node)}}
         if activation.send is None:
             channels[self._nodes[activation.node].triggers[0]] = _TRIGGERED
         else:
@@ -168,13 +177,17 @@ class TaskFactory:
             config=self.config,
             step=self.ids.step + self._level(activation),
             for_execution=True,
-            **self._options,
+            **options,
         )
         assert isinstance(task, Task), activation
         activation.task_id = task.id
         if task.cache_key is not None and activation.group is not None:
             task = self._cached_by_group(task, activation)
         return task if activation.error is None else raising(task, activation.error)
+
+    def _node(self, name: str) -> Any:
+        """The node that stands for a task of this name."""
+        return self._nodes[self._node_of(name)]
 
     def _cached_by_group(self, task: Task, activation: ScheduledActivation) -> Task:
         """By default LangGraph's key is all that the node is given; what has started it is part of that."""
@@ -185,7 +198,7 @@ class TaskFactory:
 
     def error_handler_of(self, failed: Task) -> str | None:
         """The node that answers for this one when it fails."""
-        handler: str | None = self._nodes[failed.name].error_handler_node
+        handler: str | None = self._node(failed.name).error_handler_node
         return handler
 
     def error_handler(self, failed: Task, handler: str, error: BaseException, activation: ScheduledActivation) -> Task:

@@ -14,13 +14,13 @@ __all__ = ["function_of", "is_native_async", "node_runnable", "register_writer",
 
 
 def runnable(
-    call: Callable[..., Any],
+    call: Callable[..., Any] | None,
     acall: Callable[..., Awaitable[Any]] | None = None,
     *,
     name: str,
     trace: bool = False,
 ) -> Runnable[Any, Any]:
-    """A Runnable over two functions; without `trace` it leaves no run of its own in traces."""
+    """A Runnable over two functions, or one of them; without `trace` it leaves no run of its own in traces."""
     return RunnableCallable(call, acall, name=name, trace=trace, recurse=False)
 
 

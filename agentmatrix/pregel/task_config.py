@@ -17,7 +17,9 @@ from langgraph._internal._constants import (
     CONFIG_KEY_CHECKPOINTER,
     CONFIG_KEY_NODE_ERROR,
     CONFIG_KEY_READ,
+    CONFIG_KEY_RUNTIME,
     CONFIG_KEY_SEND,
+    CONFIG_KEY_TASK_ID,
     INTERRUPT,
     NS_END,
     NS_SEP,
@@ -31,6 +33,8 @@ from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.config_values import set_current_config
 
 __all__ = [
+    "attempt_of",
+    "checkpoints_under_way",
     "command_for_node",
     "declared_targets",
     "failed_node",
@@ -47,15 +51,23 @@ __all__ = [
     "read_channel",
     "send_index",
     "send_writes",
+    "task_id_of",
     "task_namespace",
     "updates_of",
     "was_sent",
+    "writes_of",
 ]
 
 
 def namespace_of(config: RunnableConfig) -> str:
     """The checkpoint namespace of the task that `config` belongs to: `"panel:<id>|optimist:<id>"`."""
     return str(config.get(CONF, {}).get(CONFIG_KEY_CHECKPOINT_NS, ""))
+
+
+def attempt_of(config: RunnableConfig) -> int:
+    """Which attempt of its task it is that `config` belongs to, from 1."""
+    info = getattr(config.get(CONF, {}).get(CONFIG_KEY_RUNTIME), "execution_info", None)
+    return int(info.node_attempt) if info is not None else 1
 
 
 def parent_namespace_of(config: RunnableConfig) -> str | None:
@@ -102,6 +114,18 @@ def loop_of(config: RunnableConfig) -> Any:
     Nothing else in a task's config knows the loop but the function by which tasks start others, a method of it.
     """
     return config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__
+
+
+def checkpoints_under_way(config: RunnableConfig) -> list[Any]:
+    """The futures of the checkpoints that the task of `config` builds upon: of its graph and of those around it, as far
+    as they run in this process."""
+    futures: list[Any] = []
+    while CONFIG_KEY_CALL in config.get(CONF, {}):
+        loop = loop_of(config)
+        if (future := getattr(loop, "_put_checkpoint_fut", None)) is not None:
+            futures.append(future)
+        config = loop.config
+    return futures
 
 
 def node_config(config: RunnableConfig) -> RunnableConfig:
@@ -151,6 +175,16 @@ def declared_targets(configurable: Mapping[str, Any]) -> frozenset[str] | None:
             if getattr(getattr(entry, "mapper", None), "__name__", "") == "_control_branch":
                 found.update(branch_target(channel) or channel for channel, *_ in entry.static or ())
     return frozenset({*found, END}) if found else None
+
+
+def task_id_of(config: RunnableConfig) -> str:
+    """The id of the task that `config` belongs to."""
+    return str(config[CONF][CONFIG_KEY_TASK_ID])
+
+
+def writes_of(config: RunnableConfig) -> list[tuple[str, Any]]:
+    """What has been written so far in the name of the task of `config`."""
+    return list(config[CONF][CONFIG_KEY_SEND].__self__)
 
 
 def send_writes(config: RunnableConfig, writes: Sequence[tuple[str, Any]]) -> None:

@@ -21,7 +21,8 @@ def explain(scheduler: GraphScheduler | None, nodes: Iterable[str], tasks: Itera
         tasks: the tasks of the thread's snapshot.
     """
     known = _statuses(tasks)
-    return Explanation({node: why(scheduler, node, known.get(node)) for node in nodes})
+    actors = [name for name in known if scheduler is not None and scheduler.topology.is_actor(name)]
+    return Explanation({node: why(scheduler, node, known.get(node)) for node in (*nodes, *actors)})
 
 
 def _statuses(tasks: Iterable[Any]) -> Mapping[str, NodeStatus]:

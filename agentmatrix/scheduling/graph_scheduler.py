@@ -6,8 +6,8 @@ The order of calls, all of them by one thread at a time:
 2. `replay`: all that had finished since the checkpoint is told again. It returns what is to run.
 3. `take_record`: what was chosen so far is saved beside the checkpoint, under an id of its own.
 4. For each task that ends: `finish`, which returns the record to save with the writes of the task, in one put. For each
-   event from outside: `signal`, `timer`, `external_update` or `set_input_open`, which return the record to save. Then
-   `take_cancelled` and `take_ready`.
+   event from outside: `signal`, `timer`, `idle`, `external_update` or `set_input_open`, which return the record to
+   save. Then `take_cancelled` and `take_ready`.
 5. At a pause: `pause`.
 """
 
@@ -136,8 +136,11 @@ class GraphScheduler:
             self.rules.check(activation, result)
             self.state.check(activation, result.writes)
         self.levels = max(self.levels, self.level(activation) + 1)
-        bit = self.log.append(activation, result.writes)
-        self.state.record(activation, bit)
+        bit = 0
+        if activation.message is None or result.writes:
+            # What an actor reads and says concerns nobody's view of the state.
+            bit = self.log.append(activation, result.writes)
+            self.state.record(activation, bit)
         self.rules.finish(activation, bit, result)
         if len(self.log.nodes) >= self._compact_at:
             self._compact()
@@ -268,6 +271,10 @@ class GraphScheduler:
         """A timer has fired. Returns what must be saved; None where it does not count any more."""
         return None if self.inputs.ended else self._happen({"timer": label})
 
+    def idle(self) -> Record:
+        """Nothing is at work. Returns what must be saved before anything that starts because of it."""
+        return self._happen({"idle": True})
+
     def external_update(self, writes: Sequence[Write]) -> Record:
         """Somebody outside has updated the state: it is folded after everything so far, and everything to come sees it.
         Returns what must be saved."""
@@ -283,17 +290,9 @@ class GraphScheduler:
         """Whether something from outside may still start a node."""
         return self.rules.awaits_external()
 
-    def reads_external(self) -> bool:
-        """Whether a signal may come that starts nothing by itself, and that a node to come is given."""
-        return self.rules.reads_external()
-
     def unread(self, name: str) -> int:
         """How many signals or ticks of this name some node has not consumed."""
         return self.rules.unread(name)
-
-    def closed_targets(self) -> Mapping[str, str]:
-        """The nodes and signals for which no signal is taken any more, and why."""
-        return self.rules.closed_targets()
 
     def is_quiescent(self) -> bool:
         """Whether nothing is ready or at work."""
@@ -322,6 +321,8 @@ class GraphScheduler:
             self.rules.receive(label, event.name, record["value"], bit, depth)
         elif "timer" in record:
             self.rules.receive(label, event.name, self.inputs.tick(label), bit, depth)
+        elif "idle" in record:
+            self.rules.fire_idle(event.name, bit, depth)
         else:
             self._updated = self.log.all, depth + 1
         self.rules.hear(number)
@@ -339,7 +340,7 @@ class GraphScheduler:
         """
         log, waiting, keys = self.log, self.rules.waiting(), self.state.keys
         # A node that waits in vain is looked at again.
-        unfinished = [activation for activation in unfinished if not isinstance(activation.error, TriggerError)]
+        unfinished = [a for a in unfinished if not isinstance(a.error, TriggerError) and a.message is None]
         seen = [activation.ancestors for activation in unfinished]
         seen += [known for known, _ in (*waiting.values(), *self.rules.pinned())]
         common, kept, held = needed_entries(log, seen)

@@ -281,6 +281,12 @@ class GroupRules:
     def is_going(self) -> bool:
         return True
 
+    def is_idle_due(self) -> bool:
+        return False
+
+    def fire_idle(self, id: str, bit: int, depth: int) -> None:
+        """Nobody has it as a source."""
+
     def is_quiescent(self) -> bool:
         return not (self.ready or self.at_work or self.failed)
 

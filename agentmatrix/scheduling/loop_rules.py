@@ -174,7 +174,7 @@ class LoopRules(LoopState):
             batch.left += 1
             self._begin(activation)
         if batch.left and not is_lost:
-            self._batches[sender.key, found[0][1].node] = batch
+            self._batches[sender.sender_key, found[0][1].node] = batch
 
     def _pasts_of(self, node: str) -> list[LastActivation]:
         if node in self.topology.concurrent:
@@ -393,7 +393,30 @@ class LoopRules(LoopState):
     # events
 
     def awaits_external(self) -> bool:
-        return self.inputs.open or bool(self.inputs.pending)
+        return self.inputs.open or bool(self.inputs.pending) or self.is_idle_due()
+
+    def _begin(self, activation: ScheduledActivation) -> None:
+        super()._begin(activation)
+        # What idle() has started is no new work: it fires again when that has led to something else.
+        self._has_worked = self._has_worked or self.topology.idles.isdisjoint(activation.items)
+
+    def is_idle_due(self) -> bool:
+        if not self.topology.idles or self.phase is not ReplayPhase.DECIDING or not self._has_worked:
+            return False
+        return not (self.at_work or self.failed or self.inputs.ended)
+
+    def fire_idle(self, id: str, bit: int, depth: int) -> None:
+        self._has_worked = False
+        self._idle_count += 1
+        for label in sorted(self.topology.idles):
+            for node in self.topology.listeners[label]:
+                rounds = {node: self._idle_count - 1}
+                delivery = Delivery(id, label, self.log.all, depth + 1, self._idle_count, False, rounds=rounds)
+                self._arrived(delivery)
+                if self.queues.consumes(node, label) and not self.queues.length(node, label):
+                    self.queues.put(node, label, delivery)
+                self._looks.add(node)
+        self._wave()
 
     def reads_external(self) -> bool:
         return False

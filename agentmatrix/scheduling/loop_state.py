@@ -47,6 +47,9 @@ class LoopState(GroupRules):
         self._pasts: dict[str, LastActivation] = {}
         self._batch_pasts: dict[str, LastActivation] = {}
         self._batches: dict[tuple[str, str], SendBatch] = {}
+        # Whether something has been at work since idle() fired last, other than what that has started; how often it
+        # has fired.
+        self._has_worked, self._idle_count = True, 0
         self._joins = {node: [(join_key(join, node), join) for join in joins] for node, joins in topology.joins.items()}
         # While choices are repeated: all pasts by key, Sends that come after one that is not known yet, and what was
         # cancelled before it started.
@@ -118,9 +121,11 @@ class LoopState(GroupRules):
             ],
             "inputs": self.inputs.plain(),
             "queues": self.queues.plain(numbers, untracked),
+            "idle": [self._has_worked, self._idle_count],
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
+        self._has_worked, self._idle_count = saved.get("idle", (True, 0))
         self._indices = dict(saved["indices"])
         self._times, self._groups_of = dict(saved["times"]), dict(saved["groups"])
         for pasts, kept in ((self._pasts, saved["pasts"]), (self._batch_pasts, saved["batch_pasts"])):

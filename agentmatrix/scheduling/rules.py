@@ -31,6 +31,7 @@ class NodeResult:
         joins: the keys of joins (edges from several nodes) that it has arrived at, with the node behind each.
         delivers: whether it counts as a source of trigger groups; not so where an error handler has answered for it.
         ends: whether a router or command of it has led to END.
+        dismisses: the paths of the actors that it has dismissed.
     """
 
     writes: Sequence[Write] = ()
@@ -39,6 +40,7 @@ class NodeResult:
     joins: Sequence[tuple[str, str]] = ()
     delivers: bool = True
     ends: bool = False
+    dismisses: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -135,6 +137,12 @@ class Rules(Protocol):
     def is_going(self) -> bool:
         """Whether something is at work that ticks alone have not started: ticks by themselves keep no run going."""
 
+    def is_idle_due(self) -> bool:
+        """Whether nothing is at work, and the sources that fire then have not done so since something was."""
+
+    def fire_idle(self, id: str, bit: int, depth: int) -> None:
+        """That nothing is at work has been recorded as the entry `bit` of this depth."""
+
     def unread(self, label: str) -> int:
         """How many signals or ticks of this name some node has not consumed."""
 
@@ -216,6 +224,12 @@ class ChoiceFreeRules:
 
     def is_going(self) -> bool:
         return True
+
+    def is_idle_due(self) -> bool:
+        return False
+
+    def fire_idle(self, id: str, bit: int, depth: int) -> None:
+        """Nobody has it as a source."""
 
     def unread(self, label: str) -> int:
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,18 @@ __all__ = ["Order", "ScheduledActivation", "Write"]
 
 Write = tuple[str, Any]
 Order = tuple[Any, ...]
+
+_LONGEST = 120
+"""How many characters of a key the name of a receiver has at most."""
+_DEEPEST = 8
+"""How many Sends in a chain a place in an order has one within the other."""
+
+
+def _depth(order: Order) -> int:
+    depth = 0
+    while order[0] == 1 and order[1]:
+        order, depth = order[1], depth + 1
+    return depth
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +50,7 @@ class ScheduledActivation:
         is_ticked: whether nothing but timers that fire again and again has led to it, directly or through others.
         after: the nodes that led to it, for breakpoints.
         task_id: the id of its task, once that is made.
+        message: what an actor reads; None for a node's activation.
     """
 
     node: str
@@ -54,6 +68,7 @@ class ScheduledActivation:
     is_ticked: bool = False
     after: tuple[str, ...] = ()
     task_id: str = ""
+    message: Any = None
 
     @property
     def key(self) -> str:
@@ -61,6 +76,14 @@ class ScheduledActivation:
         if self.name or self.send is None:
             return self.name or self.node
         return f"~{self.position}"
+
+    @property
+    def sender_key(self) -> str:
+        """Its key, as the names of those have it that its Sends start: a chain of Sends has no names that grow."""
+        key = self.key
+        if len(key) <= _LONGEST:
+            return key
+        return f"{key[: _LONGEST // 2]}~{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def given(self) -> dict[str, Any]:
         """By label of the source, what it has delivered, for the node to keep or to change."""
@@ -78,8 +101,8 @@ class ScheduledActivation:
             send.node,
             ancestors,
             self.depth + 1,
-            f"{self.key}.{position}",
-            order=(1, self.order, position),
+            f"{self.sender_key}.{position}",
+            order=(1, self.order if _depth(self.order) < _DEEPEST else (0, self.sender_key), position),
             send=send,
             position=position,
             after=(self.node,),

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from agentmatrix.triggers import After, Every, Group, Signal, label_of
+from agentmatrix.scheduling.actors import Actors, split_path
+from agentmatrix.triggers import After, Every, Group, Idle, Signal, label_of
 
 __all__ = ["Topology", "drawn", "join_key"]
 
@@ -37,6 +38,7 @@ class Topology:
         joins: sources whose edges to a node wait for each other, by node; only where nodes may run more than once.
         ends: the nodes after which a run takes no more signals.
         max_rounds: how often a node may occur in one chain of activations.
+        actors: the nodes that stand for many agents by key; they are not among `nodes`.
         deaf: whether nothing reaches a run from outside, as where supersteps follow each other.
     """
 
@@ -51,6 +53,7 @@ class Topology:
     ends: frozenset[str] = frozenset()
     max_rounds: int = 0
     deaf: bool = False
+    actors: Mapping[str, Actors] = field(default_factory=dict)
 
     @cached_property
     def listeners(self) -> dict[str, tuple[str, ...]]:
@@ -84,6 +87,12 @@ class Topology:
         return tuple(dict.fromkeys(source for source in sources if isinstance(source, After | Every)))
 
     @cached_property
+    def idles(self) -> frozenset[str]:
+        """The labels of the sources that fire when nothing is at work."""
+        sources = [source for groups in self.groups.values() for group in groups for source in group.sources]
+        return frozenset(source.name for source in sources if isinstance(source, Idle))
+
+    @cached_property
     def edge_sources(self) -> dict[str, tuple[str, ...]]:
         """By node: the sources whose edges and choices lead to it, START first, in the order of add_node."""
         sources: dict[str, list[str]] = {node: [] for node in self.nodes}
@@ -100,7 +109,7 @@ class Topology:
     @cached_property
     def follow(self) -> dict[str, list[str]]:
         """By node, and for START: every node that may follow it, in the order of add_node."""
-        return {source: self.followers(source) for source in (self.start, *self.nodes)}
+        return {source: self.followers(source) for source in (self.start, *self.nodes, *self.actors)}
 
     @cached_property
     def allowed(self) -> dict[str, frozenset[str]]:
@@ -180,7 +189,20 @@ class Topology:
     def reachable(self) -> set[str]:
         """The nodes that START may lead to."""
         alone = {node for node, groups in self.groups.items() if any(group.is_external for group in groups)}
-        return alone | self.descendants([self.start, *alone])
+        return alone | self.descendants([self.start, *alone, *self.actors])
+
+    def takes(self, name: str) -> bool:
+        """Whether a `Send` may name this: a node or an actor."""
+        return (name in self.follow and name != self.start and name not in self.actors) or self.is_actor(name)
+
+    def is_actor(self, path: str) -> bool:
+        """Whether a path is one of an actor."""
+        return self.node_of(path) != path
+
+    def node_of(self, name: str) -> str:
+        """The node that stands for whatever a task is called: of an actor that of all of them."""
+        found, key = split_path(name)
+        return found if key and found in self.actors else name
 
     def descendants(self, nodes: Iterable[str]) -> set[str]:
         """The nodes that one of these, of which START may be one, may lead to; themselves only through a loop."""

@@ -30,6 +30,7 @@ from agentmatrix.errors import (
     ProtocolError,
     SignalError,
 )
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
@@ -40,6 +41,7 @@ from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.run_limiter import TICKETS
+from agentmatrix.session.send_forwarding import LentSends
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.transport.base import FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
@@ -101,7 +103,7 @@ class CallerRun:
         self.config: CallerConfig | None = None
         self._lock = threading.Lock()
         self._saver_order = asyncio.Lock()
-        """Keeps async saver methods in the order of their requests, each of which has a task of its own."""
+        """Keeps async saver methods, and sends, in the order of their requests, each of which has a task of its own."""
         self._frames: FrameStream | None = None
         self._stop_watching_drain: Any = None
         self._signals: SignalRouter | None = None
@@ -145,6 +147,7 @@ class CallerRun:
             if (context := kwargs.pop("context", None)) is not None:
                 packed["context"] = self.codec.encode_partly(context, "context", self.config.left_out)
             packed["live"] = self._prepare_forwarding(self.config.configurable)
+            packed["sends"] = self._lend_sends(self.config.configurable)
             start.config = self.codec.encode(packed, "config")
             if self.config.left_out:
                 self.codec = self.codec.with_left_out(self.config.left_out)
@@ -160,6 +163,14 @@ class CallerRun:
             return False
         path = node_path(configurable.get(config_keys.CHECKPOINT_NS) or "")
         self._forwarder = SignalForwarder(path, self.codec, self._send_signal, self._close_input)
+        return True
+
+    def _lend_sends(self, configurable: dict[str, Any]) -> bool:
+        """Lets the host send to the graphs around the run; returns whether there are any."""
+        scope = current_send_scope.get() if self.spec.is_run else None
+        if scope is None:
+            return False
+        self.objects.expose("sends", LentSends(scope, configurable.get(config_keys.CHECKPOINT_NS) or ""))
         return True
 
     def _send(self, frame: pb.Frame | None) -> None:
@@ -254,7 +265,7 @@ class CallerRun:
 
     def _codec_for(self, request: pb.Request) -> Codec:
         """The codec for the arguments and the answer of a request: what is stored returns to the host as it was."""
-        if request.target == "callback":
+        if request.target in ("callback", "sends"):
             return self.codec
         return self.codec.for_storage(text=request.target == "store")
 
@@ -291,7 +302,7 @@ class CallerRun:
         try:
             arguments = received.field("arguments")
             args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
-            async with self._saver_order if request.target == "saver" else contextlib.nullcontext():
+            async with self._saver_order if request.target in ("saver", "sends") else contextlib.nullcontext():
                 value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error

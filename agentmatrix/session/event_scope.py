@@ -168,7 +168,7 @@ def check_command(error: ParentCommand, scope: NamespaceScope, targets: Collecti
     goto = command.goto if isinstance(command.goto, (list, tuple)) else [command.goto]
     for target in goto:
         name = target.node if isinstance(target, Send) else target
-        if name not in targets:
+        if name not in targets and str(name).partition("/")[0] not in targets:  # an actor has its node declared
             raise InvalidUpdateError(
                 f"the remote agent leads to {name!r}, which is not among the destinations= of its node"
             )

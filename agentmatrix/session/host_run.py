@@ -30,6 +30,7 @@ from agentmatrix.errors import (
     ProtocolError,
     SignalError,
 )
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
@@ -47,6 +48,7 @@ from agentmatrix.session.part_sender import PartSender, wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.session.run_limiter import TICKETS, RunSlot
+from agentmatrix.session.send_forwarding import SendsProxy
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream, ReceivedFrame
@@ -318,6 +320,8 @@ class HostRun:
             kwargs["config"] = self.config.config
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], self.codec)
+            # In this context: that of the run's own thread or task.
+            current_send_scope.set(SendsProxy(self) if packed.get("sends") else None)
             self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
             if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = self.control

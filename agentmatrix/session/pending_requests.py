@@ -18,7 +18,7 @@ from agentmatrix.transport.base import ReceivedFrame
 
 __all__ = ["PendingRequest", "PendingRequests"]
 
-_TIMED: Final = frozenset({"saver", "store", "cache"})
+_TIMED: Final = frozenset({"saver", "store", "cache", "sends"})
 """The objects that have to answer in time. A callback may ask a person."""
 
 

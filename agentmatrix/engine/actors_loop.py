@@ -1,0 +1,362 @@
+"""What a loop does about actors: their states, who there is, and what is sent to nodes and actors from inside a run.
+
+Who was hired since the last checkpoint is put just before the next one, into a namespace of the actors' name: so no
+checkpoint has the whole staff, and each run reads all of it once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Send
+
+from agentmatrix.engine.actor_states import ActorStates
+from agentmatrix.engine.channels import HELD, dismissal
+from agentmatrix.engine.checkpoint import schedule_of
+from agentmatrix.engine.listener import ListeningLoop
+from agentmatrix.engine.step import OpenStep
+from agentmatrix.errors import SendError
+from agentmatrix.live.send_scope import SendScope, current_send_scope
+from agentmatrix.pregel.execution import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_CHECKPOINT_NS,
+    TASKS,
+    Task,
+    with_configurable,
+)
+from agentmatrix.pregel.pending_sends import sends_known_by
+from agentmatrix.pregel.task_config import attempt_of, namespace_of
+from agentmatrix.scheduling.actor_rules import ActorRules
+from agentmatrix.scheduling.actors import Actor, Actors, address_of, split_path
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
+from agentmatrix.scheduling.topology import Topology
+
+__all__ = ["LARGEST_MESSAGE", "ActorsLoop", "staff_config", "staff_in"]
+
+LARGEST_MESSAGE = 4 * 2**20
+"""How many bytes a message has at most, as the checkpointer keeps it."""
+_STAFF = "agentmatrix:staff"
+"""The channel of the checkpoints that keep who was hired."""
+
+_log = logging.getLogger("agentmatrix")
+
+
+def staff_config(config: RunnableConfig, name: str) -> RunnableConfig:
+    """Where a checkpointer keeps who was hired.
+
+    Args:
+        config: the graph's, as its checkpointer takes it.
+        name: the node that stands for the actors.
+    """
+    above = config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
+    namespace = f"{above}|{name}" if above else name
+    here: dict[str, Any] = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: None, "checkpoint_map": {}}
+    return with_configurable(config, here)
+
+
+def staff_in(saved: CheckpointTuple) -> list[list[Any]]:
+    """Who was hired or dismissed, as one of these checkpoints has it, as plain values."""
+    return list(saved.checkpoint["channel_values"].get(_STAFF, ()))
+
+
+class _Breakpoints(tuple[str, ...]):
+    """The nodes that a run pauses at: that of actors stands for each of them."""
+
+    _topology: Topology
+
+    def __new__(cls, names: Any, topology: Topology) -> Any:
+        if isinstance(names, str):
+            return names
+        found = super().__new__(cls, names)
+        found._topology = topology
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(self._topology.node_of(str(name)))
+
+
+class ActorsLoop(ListeningLoop):
+    """A loop whose nodes send, and whose nodes may be actors."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._states: dict[str, ActorStates] = {}
+        self._staff_versions: dict[str, Any] = {}
+        self._unsaved_staff: list[list[Any]] = []
+        # By id of a task and namespace of the sender, what was sent in its name by what runs inside of it.
+        self._held: dict[str, dict[str, list[Send]]] = {}
+        self._held_count = 0
+        self.skipped: set[str] = set()
+        self._shown: dict[str, Sequence[Write]] = {}
+        if (topology := schedule_of(self.specs).topology).actors and self._breaks:
+            self.interrupt_before = _Breakpoints(self.interrupt_before, topology)
+            self.interrupt_after = _Breakpoints(self.interrupt_after, topology)
+        if topology.actors and self.checkpointer is not None:
+            put = self._checkpointer_put_after_previous
+            self._checkpointer_put_after_previous = self._after_staff(put)
+
+    # who there is
+
+    def _staff_config(self, name: str) -> RunnableConfig:
+        return staff_config(self.checkpoint_config, name)
+
+    @property
+    def _staff_to_read(self) -> Sequence[str]:
+        """The actors of which a checkpointer may know some."""
+        if self.checkpointer is None or not self.checkpoint["channel_versions"]:
+            return ()
+        return tuple(self._topology.actors)
+
+    def _know_staff(self, name: str, found: Sequence[Any]) -> None:
+        """What a checkpointer has listed of the actors of one name, newest first."""
+        for saved in reversed(found):
+            self.known_actors += staff_in(saved)
+            self._staff_versions[name] = saved.checkpoint["channel_versions"][_STAFF]
+
+    def _close(self, step: OpenStep, *args: Any, **kwargs: Any) -> set[str]:
+        updated = super()._close(step, *args, **kwargs)
+        if isinstance(rules := step.scheduler.rules, ActorRules):
+            changed = rules.staff.take_changed()
+            self._unsaved_staff += changed
+            # The next step of this run may begin anew.
+            self.known_actors += changed
+        return updated
+
+    def _after_staff(self, put: Any) -> Any:
+        """LangGraph's way to put a checkpoint, after who was hired since the last one."""
+        saver: Any = self.checkpointer
+
+        def put_after(*given: Any) -> Any:
+            for one in self._take_staff():
+                saver.put(*one)
+            for states in self._states.values():
+                states.put_all()
+            return put(*given)
+
+        async def aput_after(*given: Any) -> Any:
+            for one in self._take_staff():
+                await saver.aput(*one)
+            for states in self._states.values():
+                await states.aput_all()
+            return await put(*given)
+
+        return aput_after if inspect.iscoroutinefunction(put) else put_after
+
+    def _take_staff(self) -> Iterator[tuple[RunnableConfig, Any, dict[str, Any], Any]]:
+        with self.lock:
+            changed, self._unsaved_staff = self._unsaved_staff, []
+        by_name: dict[str, list[list[Any]]] = {}
+        for plain in changed:
+            by_name.setdefault(split_path(plain[0])[0], []).append(plain)
+        for name, found in by_name.items():
+            version = self.checkpointer_get_next_version(self._staff_versions.get(name), None)
+            self._staff_versions[name] = version
+            said = {"channel_values": {_STAFF: found}, "channel_versions": {_STAFF: version}}
+            checkpoint = {**empty_checkpoint(), **said}
+            metadata = {"source": "loop", "step": 0, "parents": {}}
+            yield self._staff_config(name), checkpoint, metadata, {_STAFF: version}
+
+    def actor_states(self, name: str, specs: Any) -> ActorStates:
+        """The states of the actors of one name.
+
+        Args:
+            name: the node that stands for them.
+            specs: the channels of their state, empty.
+        """
+        with self.lock:
+            if name not in self._states:
+                config = with_configurable(self.checkpoint_config, {})
+                self._states[name] = ActorStates(specs, self.checkpointer, config, durable=self.durability != "exit")
+            return self._states[name]
+
+    def actor_of(self, address: str) -> Actor:
+        """The actor that LangGraph calls by this name."""
+        assert self.open_step is not None
+        rules = self.open_step.scheduler.rules
+        with self.lock:
+            found = rules.staff.get(address) if isinstance(rules, ActorRules) else None
+        assert found is not None, address
+        return found
+
+    def show(self, task_id: str, writes: Sequence[Write]) -> None:
+        """Let streams show what an actor has written to its own state."""
+        if self.stream is not None and "updates" in self.stream.modes and not self._result_only:
+            self._shown[task_id] = writes
+
+    def _emit(self, mode: Any, values: Any, *args: Any, **kwargs: Any) -> None:
+        if mode == "updates" and self._shown and len(args) == 3:
+            [(task, _)] = args[1]
+            if (shown := self._shown.pop(task.id, None)) is not None:
+                name, update = task.name, dict(shown) or None
+                super()._emit(mode, lambda: iter([{name: update}]))
+                return
+        super()._emit(mode, values, *args, **kwargs)
+
+    # what is sent from inside
+
+    def takes(self, path: str) -> bool:
+        """Whether a node or an actor of this graph has that path."""
+        return self._topology.takes(path) or path in self._topology.actors
+
+    def check_send(self, task: Task, path: str, value: Any) -> None:
+        """Whether a node or an actor takes what a task sends.
+
+        Raises:
+            SendError: it does not.
+            BoundError: it would hire one too many.
+        """
+        topology = self._topology
+        if not self.takes(path):
+            names = [*topology.nodes, *(f"{name}/<key>" for name in topology.actors)]
+            close = difflib.get_close_matches(path, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
+            raise SendError(f"no node and no actor has the path {path!r}, in this graph and those around it ({hint})")
+        with self.lock:
+            self._check_message(self._activation_of(task), path, value)
+
+    def check_dismissal(self, path: str) -> None:
+        """Whether there is an actor to dismiss.
+
+        Raises:
+            SendError: there is none.
+        """
+        if not self._topology.is_actor(path):
+            raise SendError(f"{path!r} is no actor and cannot be dismissed: name one, as in 'staff/ann'")
+        with self.lock:
+            rules = self.open_step.scheduler.rules if self.open_step is not None else None
+            known = rules.staff.get(address_of(path)) if isinstance(rules, ActorRules) else None
+        if known is None:
+            raise SendError(f"{path!r} was not hired and cannot be dismissed: see graph.actors(config) for who was")
+
+    def _activation_of(self, task: Task) -> ScheduledActivation:
+        step = self.open_step
+        if step is None or (activation := step.activations.get(task.id)) is None:
+            raise SendError(f"the node {task.name!r} has ended and sends no more: send while it is at work")
+        return activation
+
+    def _check_message(self, activation: ScheduledActivation, path: str, value: Any) -> None:
+        assert self.open_step is not None
+        rules = self.open_step.scheduler.rules
+        if (serde := getattr(self.checkpointer, "serde", None)) is not None:
+            try:
+                _, kept = serde.dumps_typed(value)
+            except Exception as error:
+                why = f"the checkpointer cannot keep it, {type(value).__name__!r}: {error}"
+                raise SendError(f"the message for {path!r} was not taken: {why}") from error
+            if len(kept) > LARGEST_MESSAGE:
+                raise SendError(
+                    f"the message for {path!r} has {len(kept):,} bytes and {LARGEST_MESSAGE:,} are the most: put what "
+                    "is large into the store or a file, and send its name"
+                )
+        if isinstance(rules, ActorRules) and split_path(path)[0] in self._topology.actors:
+            rules.check_message(activation, path, value)
+
+    def hold(self, task: Task, sender: str, place: int, path: str, value: Any) -> Any:
+        """Keep what was sent in the name of a task, until that has ended.
+
+        Args:
+            task: the task.
+            sender: the namespace of the task inside that sends.
+            place: how often that has sent before in this attempt.
+            path: where to.
+            value: what.
+
+        Returns:
+            The future of the saver, or None.
+        """
+        with self.lock:
+            self._held_count += 1
+            record = [self._held_count, task.id, sender, place, path, value]
+            self._hold(*record[1:])
+            id = str(uuid5(NAMESPACE_OID, f"{task.id}:{sender}:{self._held_count}"))
+            self.checkpoint_pending_writes.append((id, HELD, record))
+            return self._put_beside_now(id, [(HELD, record)])
+
+    def _hold(self, task_id: str, sender: str, place: int, path: str, value: Any) -> None:
+        held = self._held.setdefault(task_id, {})
+        # Whoever begins anew takes back what an attempt that was broken off has sent.
+        held[sender] = [*(held.get(sender, ()) if place else ()), Send(path, value)]
+
+    def _forward(self, task: Task) -> None:
+        """Hand Sends that no node of this graph takes to the graphs around."""
+        outer: SendScope | None = getattr(current_send_scope.get(), "outer", None)
+        if outer is None:
+            return
+        for channel, value in list(task.writes):
+            sends = channel == TASKS and isinstance(value, Send)
+            if sends and not self.takes(value.node) and outer.takes(value.node):
+                outer.send(value.node, value.arg, namespace_of(task.config), attempt_of(task.config))
+                task.writes.remove((channel, value))
+
+    def accept(self, task: Task) -> None:
+        self._forward(task)
+        held = self._held.pop(task.id, None)
+        if held:
+            task.writes.extend((TASKS, send) for sends in held.values() for send in sends)
+        try:
+            for channel, value in task.writes:
+                if channel == TASKS and isinstance(value, Send) and split_path(value.node)[0] in self._actors:
+                    self._check_message(self._activation_of(task), value.node, value.arg)
+            super().accept(task)
+        except Exception:
+            if held:
+                self._held[task.id] = held
+            raise
+
+    def _first(self, **given: Any) -> set[str] | None:
+        with sends_known_by(self._topology.is_actor):
+            return super()._first(**given)
+
+    def _prepare_tasks_and_emit_checkpoint(self) -> None:
+        with sends_known_by(self._topology.is_actor):
+            super()._prepare_tasks_and_emit_checkpoint()
+
+    def _open_step(self) -> None:
+        self._held = {}
+        records = [value for _, channel, value in self.checkpoint_pending_writes if channel == HELD]
+        for count, *held in sorted(records, key=lambda record: record[0]):
+            self._held_count = max(self._held_count, count)
+            self._hold(*held)
+        super()._open_step()
+
+    @property
+    def _topology(self) -> Topology:
+        return self.schedule.topology
+
+    @property
+    def _actors(self) -> Mapping[str, Actors]:
+        return self._topology.actors
+
+    # actors that raise
+
+    def skips(self, task: Task, error: BaseException) -> bool:
+        """Whether what an actor raises ends the run, or only what it does with this message."""
+        step = self.open_step
+        activation = step.activations.get(task.id) if step is not None else None
+        if activation is None or activation.message is None or activation.error is not None:
+            return False
+        if isinstance(error, GraphBubbleUp) or not isinstance(error, Exception):
+            return False
+        return bool(self._actors[split_path(task.name)[0]].on_error != "error")
+
+    def skip(self, task: Task, error: BaseException) -> None:
+        """The actor has read its message and has done nothing."""
+        assert self.open_step is not None
+        path = self.open_step.activations[task.id].message.path
+        dismisses = self._actors[split_path(path)[0]].on_error == "dismiss"
+        _log.warning("the actor %r has failed and %s", path, "is dismissed" if dismisses else "goes on", exc_info=error)
+        self._held.pop(task.id, None)
+        self.open_step.scheduler.rules.staff.release(self.open_step.activations[task.id].key)  # type: ignore[attr-defined]
+        task.writes.clear()
+        if dismisses:
+            task.writes.append(dismissal(path))
+        self.skipped.add(task.id)
