@@ -1,0 +1,119 @@
+"""The files of a firm, each with the hash of its text: git keeps them, and who writes has to know what is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|")
+
+
+class File(NamedTuple):
+    """A text and its hash, both empty where there is no file."""
+
+    text: str = ""
+    hash: str = ""
+
+
+class ConflictError(Exception):
+    """Somebody has written since the hash that was given; `current` is the file as it is now."""
+
+    def __init__(self, name: str, current: File) -> None:
+        super().__init__(f"conflict: {name} has now the hash {current.hash}, and the text:\n{current.text}")
+        self.current = current
+
+
+def _ref(name: str) -> str:
+    if not _NAME.fullmatch(name) or name.endswith(".lock"):
+        raise ValueError(f"{name!r} is no name of a file: take letters, digits, '_', '-' and dots")
+    return f"refs/files/{name}"
+
+
+class Workspace:
+    """A bare git repository with a ref for each file. Any number of processes may write at once: git moves a ref only
+    if it is what the writer says. Its log, `logs/refs/files/<name>`, tells who wrote which text, and git keeps these.
+
+    Args:
+        folder: of the repository, made if it is not there; None for one that ends with the process.
+        execute: whether its Python files may be run. Nothing confines them: they may do what this process may.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, execute: bool = False) -> None:
+        self._folder, self._execute = folder, execute
+
+    @cached_property
+    def _repository(self) -> str:
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="workspace-")
+        folder = str(self._folder or self._temporary.name)
+        subprocess.run(["git", "init", "--quiet", "--bare", "--template=", folder], check=True)
+        return folder
+
+    def _git(self, *args: str, given: str = "", author: str = "nobody") -> bytes:
+        command = ["git", f"--git-dir={self._repository}", "-c", f"user.name={author}", "-c", "user.email=@", *args]
+        return subprocess.run(command, input=given.encode(), capture_output=True, check=True).stdout
+
+    def names(self) -> list[str]:
+        """The names of all files."""
+        return self._git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/files").decode().split()
+
+    def read(self, *names: str) -> dict[str, File]:
+        """Files by name, as they are now."""
+        left = self._git("cat-file", "--batch", given="".join(f"{_ref(name)}\n" for name in names))
+        files = dict.fromkeys(names, File())
+        for name in names:
+            head, _, left = left.partition(b"\n")
+            if not head.endswith(b" missing"):
+                hash, _, size = head.decode().split()
+                files[name], left = File(left[: int(size)].decode(), hash), left[int(size) + 1 :]
+        return files
+
+    def write(self, name: str, text: str, base: str, author: str) -> str:
+        """Write a file. Returns the hash of its text.
+
+        Args:
+            name: letters, digits, `_`, `-` and dots.
+            text: the whole file.
+            base: the hash of the text that the writer has read, "" for a new file.
+            author: who writes.
+
+        Raises:
+            ConflictError: the file has another hash by now.
+            ValueError: it cannot have that name.
+        """
+        ref = _ref(name)
+        hash = self._git("hash-object", "-w", "--stdin", "--no-filters", given=text).decode().strip()
+        try:
+            if _HASH.fullmatch(base):
+                self._git("update-ref", "--create-reflog", ref, hash, base, author=author)
+                return hash
+        except subprocess.CalledProcessError:
+            pass
+        if (current := self.read(name)[name]).hash != hash:
+            raise ConflictError(name, current)
+        return hash
+
+    def run(self, name: str, *args: str, timeout: float = 30) -> str:
+        """Run a Python file beside all others, for so many seconds at most. Returns what it has printed, and errors.
+
+        Raises:
+            ValueError: files are not to be run here.
+        """
+        if not self._execute:
+            raise ValueError("files are not run here: Workspace(execute=True) allows it, and confines nothing")
+        with tempfile.TemporaryDirectory() as folder:
+            for each, file in self.read(*self.names()).items():
+                Path(folder, each).write_text(file.text)
+            try:
+                command = [sys.executable, "-E", "-s", name, *args]
+                ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                return f"{name} was stopped after {timeout:g} s"
+            return ran.stdout + ran.stderr
