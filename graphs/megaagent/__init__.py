@@ -10,6 +10,8 @@ the paper's, and what is our reading of it, is in docs/papers.md.
 
 from __future__ import annotations
 
+from typing import Any
+
 from .firm import build
 from .gobang_firm import staff
 from .workspace import Workspace
@@ -24,4 +26,7 @@ def main() -> None:
     main()
 
 
-graph = build(staff(), Workspace(execute=True))
+def __getattr__(name: str) -> Any:
+    if name == "graph":
+        return build(staff(), Workspace(execute=True))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

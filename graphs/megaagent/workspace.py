@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tempfile
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|")
 
 
@@ -30,34 +29,26 @@ class ConflictError(Exception):
         self.current = current
 
 
-def _ref(name: str) -> str:
-    if not _NAME.fullmatch(name) or name.endswith(".lock"):
-        raise ValueError(f"{name!r} is no name of a file: take letters, digits, '_', '-' and dots")
-    return f"refs/files/{name}"
-
-
 class Workspace:
     """A bare git repository with a ref for each file. Any number of processes may write at once: git moves a ref only
     if it is what the writer says. Its log, `logs/refs/files/<name>`, tells who wrote which text, and git keeps these.
 
     Args:
-        folder: of the repository, made if it is not there; None for one that ends with the process.
+        folder: of the repository, made if it is not there; None for one that ends with this object.
         execute: whether its Python files may be run. Nothing confines them: they may do what this process may.
     """
 
     def __init__(self, folder: str | Path | None = None, *, execute: bool = False) -> None:
-        self._folder, self._execute = folder, execute
-
-    @cached_property
-    def _repository(self) -> str:
-        if self._folder is None:
+        self._execute = execute
+        if folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="workspace-")
-        folder = str(self._folder or self._temporary.name)
-        subprocess.run(["git", "init", "--quiet", "--bare", "--template=", folder], check=True)
-        return folder
+            folder = self._temporary.name
+        self._folder = Path(folder)
+        if not (self._folder / "HEAD").exists():
+            _make(self._folder)
 
     def _git(self, *args: str, given: str = "", author: str = "nobody") -> bytes:
-        command = ["git", f"--git-dir={self._repository}", "-c", f"user.name={author}", "-c", "user.email=@", *args]
+        command = ["git", f"--git-dir={self._folder}", "-c", f"user.name={author}", "-c", "user.email=@", *args]
         return subprocess.run(command, input=given.encode(), capture_output=True, check=True).stdout
 
     def names(self) -> list[str]:
@@ -110,10 +101,29 @@ class Workspace:
             raise ValueError("files are not run here: Workspace(execute=True) allows it, and confines nothing")
         with tempfile.TemporaryDirectory() as folder:
             for each, file in self.read(*self.names()).items():
-                Path(folder, each).write_text(file.text)
+                Path(folder, each).write_bytes(file.text.encode())
+            command = [sys.executable, "-E", "-s", name, *args]
             try:
-                command = [sys.executable, "-E", "-s", name, *args]
                 ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
             except subprocess.TimeoutExpired:
                 return f"{name} was stopped after {timeout:g} s"
             return ran.stdout + ran.stderr
+
+
+def _ref(name: str) -> str:
+    if not _NAME.fullmatch(name) or name.endswith(".lock"):
+        raise ValueError(f"{name!r} is no name of a file: take letters, digits, '_', '-' and dots")
+    return f"refs/files/{name}"
+
+
+def _make(folder: Path) -> None:
+    """Make the repository, beside its place: whoever finds one there finds all of it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+        made = Path(beside, "made")
+        subprocess.run(["git", "init", "--quiet", "--bare", "--template=", made], check=True)
+        try:
+            os.rename(made, folder)
+        except OSError:
+            if not (folder / "HEAD").exists():
+                raise
