@@ -77,7 +77,7 @@ def trial(model: BaseChatModel) -> list[Row]:
 def main() -> None:
     """Prints the table."""
     rows = trial(local_model()) if sys.argv[1:] == ["--model", "local"] else [*gobang(), *policy()]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    widths = [max(len(str(row[column])) for row in rows) for column in (0, 1)]
     for claim, theirs, found, holds in rows:
         print(f"{claim:<{widths[0]}}   {theirs:<{widths[1]}}   {found}{'' if holds else '   differs'}")
 

@@ -74,9 +74,10 @@ def call(turn: Turn, called: Any) -> ToolMessage:
         if name not in FUNCTIONS:
             raise ValueError(f"there is no function {name!r}; there are: {', '.join(FUNCTIONS)}")
         said, status = FUNCTIONS[name].invoke(called["args"] | {"turn": turn}), "success"
-    except (ValueError, SendError, BoundError, ConflictError, ValidationError) as error:
+    except (ValueError, SendError, BoundError, ConflictError) as error:
         turn.counts["conflicts" if isinstance(error, ConflictError) else "refused"] += 1
-        said, status = str(error), "error"
+        wrong = error.errors() if isinstance(error, ValidationError) else ()
+        said, status = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in wrong) or str(error), "error"
     return ToolMessage(said, tool_call_id=called["id"], name=name, status=status)
 
 

@@ -106,13 +106,13 @@ def build(
             if not superior:
                 raise
             turn.todo, turn.done = "", done
-            turn.send(superior, f"{name} is gone: {type(error).__name__}: {error}. Recruit another, or do without.")
+            turn.report(f"{name} is gone: {type(error).__name__}: {error}. Recruit another, or do without.")
             me.dismiss(me.node)
         firm: Firm = {"clock": turn.clock, "waiting": {key: turn.todo}}
         if turn.counts["sent"] and not superior:
             firm["is_reviewed"] = False
         if not turn.todo and turn.done != done and superior:
-            turn.send(superior, f"{name} has finished: {turn.done}. Review it.")
+            turn.report(f"{name} has finished: {turn.done}. Review it.")
         elif not superior:
             firm["result"] = turn.done
         firm["counts"] = dict(turn.counts)

@@ -11,6 +11,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
 from agentmatrix import Activation
+from agentmatrix.errors import SendError
 
 from .workspace import Workspace
 
@@ -40,6 +41,15 @@ class Turn:
         message = {"messages": [HumanMessage(text, name=self.near[2])], "clock": self.clock, **values}
         self.me.send(f"staff/{key}", message)
         self.counts["sent"] += 1
+
+    def report(self, text: str) -> None:
+        """Tell the superior; if that is gone, the next one above."""
+        superior = self.near[1]
+        while superior:
+            try:
+                return self.send(superior, text)
+            except SendError:
+                superior = superior.rpartition(".")[0]
 
 
 InTurn = Annotated[Turn, InjectedToolArg]

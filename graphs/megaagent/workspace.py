@@ -25,7 +25,8 @@ class ConflictError(Exception):
     """Somebody has written since the hash that was given; `current` is the file as it is now."""
 
     def __init__(self, name: str, current: File) -> None:
-        super().__init__(f"conflict: {name} has now the hash {current.hash}, and the text:\n{current.text}")
+        there = f"has now the hash {current.hash}, and the text:\n{current.text}"
+        super().__init__(f"conflict: {name} {there if current.hash else 'is not there: a new file has no base hash'}")
         self.current = current
 
 

@@ -140,7 +140,7 @@ def test_wrong_calls_are_told_to_the_model() -> None:
     firm, staff = run([(r"boss\nbegin", finish(*wrong))])
     unknown, missing, off, *_ = heard(staff["staff/boss"], ToolMessage)
     assert unknown.startswith("there is no function 'shout'; there are: add_agent, talk, ")
-    assert "to\n  Field required" in missing
+    assert missing == "to: Field required"
     assert off == "files are not run here: Workspace(execute=True) allows it, and confines nothing"
     assert firm["result"] == "done"
 
@@ -166,6 +166,24 @@ def test_who_waits_for_a_dead_peer_is_reminded() -> None:
         staff["staff/boss"], BaseMessage
     )
     assert any("was dismissed" in text for text in heard(staff["staff/boss.ann"], ToolMessage))
+
+
+def test_whose_superior_is_gone_reports_to_the_next_above() -> None:
+    def die(prompt: str) -> Any:
+        raise ConnectionError("no answer")
+
+    rules: list[Rule] = [
+        (r"boss\nbegin", calls(add("ann", "Recruit."), status("ann, bob", ""), END)),
+        (r"ann\nRecruit", calls(add("bob", "Work."), status("bob", ""), END)),
+        (r"bob\nWork", calls(talk("boss.ann", "x"), talk("ann", "Are you there?"), END)),
+        (r"ann\nAre you there", die),
+        (r"bob\nOthers", finish()),
+        (r"boss\nann is gone", calls(status("bob", ""), END)),
+    ]
+    firm, staff = run(rules)
+    assert staff["staff/boss.ann"].dismissed
+    assert "bob has finished: done. Review it." in heard(staff["staff/boss"], BaseMessage)
+    assert (firm["result"], firm["waiting"]) == ("bob", {})
 
 
 def test_a_boss_that_cannot_work_ends_the_run() -> None:

@@ -43,7 +43,7 @@ def test_a_write_that_is_repeated_after_a_kill_has_been_done(tmp_path: Path) -> 
 
 
 def test_a_base_of_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConflictError) as told:
+    with pytest.raises(ConflictError, match=r"conflict: a\.md is not there: a new file has no base hash") as told:
         Workspace(tmp_path).write("a.md", "one", "f" * 40, "ann")
     assert told.value.current == File()
 
