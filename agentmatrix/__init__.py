@@ -14,6 +14,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix import speakers as speakers
     from agentmatrix import stops as stops
     from agentmatrix import testing as testing
+    from agentmatrix import watch as watch
     from agentmatrix.agent import AgentSpec, as_agent
     from agentmatrix.card import AgentCard
     from agentmatrix.chat import ChatGroup
@@ -24,6 +25,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.remote import RemoteAgent
     from agentmatrix.transport.identity import Identity
     from agentmatrix.triggers import after, all_of, any_of, at_least, every, idle, signal
+    from agentmatrix.watch.watching import watching
     from agentmatrix.wire.unlisted import UnlistedValue
 
 __version__ = "0.1.0"
@@ -49,6 +51,7 @@ __all__ = [
     "get_activation",
     "idle",
     "signal",
+    "watching",
 ]
 
 _HOMES = {
@@ -72,8 +75,9 @@ _HOMES = {
     "get_activation": "agentmatrix.compose.activation",
     "idle": "agentmatrix.triggers",
     "signal": "agentmatrix.triggers",
+    "watching": "agentmatrix.watch.watching",
 }
-_MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing")
+_MODULES = ("display", "errors", "middleware", "speakers", "stops", "testing", "watch")
 
 
 def __getattr__(name: str) -> _typing.Any:

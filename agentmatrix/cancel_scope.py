@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 
-__all__ = ["CancelScope", "current_scope"]
+__all__ = ["CancelScope", "current_scope", "is_cancelled_here"]
 
 
 class CancelScope:
@@ -57,3 +57,9 @@ class CancelScope:
 
 current_scope: ContextVar[CancelScope | None] = ContextVar("current_scope", default=None)
 """The scope of the work in this context; None outside of any."""
+
+
+def is_cancelled_here() -> Callable[[], bool] | None:
+    """A function that says whether the work in this context has been cancelled; None outside of any scope."""
+    scope = current_scope.get()
+    return None if scope is None else lambda: scope.cancelled

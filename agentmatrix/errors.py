@@ -11,6 +11,7 @@
     ├── SpeakerError (ValueError)       the next speaker is not a member of the chat group
     ├── SignalError                     a signal that was not accepted: no node declares it, or the run is over
     ├── SendError (RuntimeError)        a message that nobody takes: unknown, refused or dismissed, or no message
+    ├── AnswerError (ValueError)        an answer that does not fit the question, or where none is open
     ├── ScriptExhausted                 a scripted chat model has no answers left
     ├── CodecError
     │   ├── EncodeError (TypeError)     a value that cannot be encoded: names path, type and option
@@ -82,6 +83,10 @@ class SignalError(AgentMatrixError):
 class SendError(AgentMatrixError, RuntimeError):
     """A message from inside a graph that nobody takes: there is no such node or actor, it was refused or dismissed, or
     the message cannot be kept. The message says which."""
+
+
+class AnswerError(AgentMatrixError, ValueError):
+    """An answer that does not fit the question of a paused graph, or where no question is open."""
 
 
 class ScriptExhausted(AgentMatrixError):

@@ -19,6 +19,7 @@ SMALL = {
     "bench_remote.py": ["2"],
     "bench_signals.py": ["3", "5"],
     "bench_transport.py": ["0.02"],
+    "bench_watch.py": ["3", "4", "1"],
 }
 
 

@@ -40,6 +40,7 @@ from agentmatrix.chat.stop import as_stop, max_turns
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.builder import check_name, did_you_mean, name_of
 from agentmatrix.compose.scheduled_graph import put_on_engine
+from agentmatrix.display.notebook import BuilderRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.middleware import Middleware, MiddlewareChain
 from agentmatrix.pregel.compiled_graph import (
@@ -64,7 +65,7 @@ VisibleTo = Mapping[str, Sequence[str] | str] | AudienceRule
 AgentNames = Literal["auto", "inline"] | None
 
 
-class ChatGroup:
+class ChatGroup(BuilderRepr):
     """A group of agents that talk to each other.
 
     Each turn of a member starts from the transcript: its own messages are AI messages, other members' are human

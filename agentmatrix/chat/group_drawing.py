@@ -7,7 +7,7 @@ from typing import Any, Final
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from agentmatrix.chat.compiled_group import NEXT_TURN
-from agentmatrix.pregel.compiled_graph import Graph
+from agentmatrix.pregel.compiled_graph import MEMBERS, Graph
 
 __all__ = ["MAX_DRAWN", "large_group"]
 
@@ -25,7 +25,7 @@ def large_group(members: int, name: str) -> Graph:
     everyone = f"{members:,} members"
     builder: Any = StateGraph(MessagesState)
     builder.add_node(NEXT_TURN, _nothing, destinations=(everyone, END))
-    builder.add_node(everyone, _nothing)
+    builder.add_node(everyone, _nothing, metadata={MEMBERS: members})
     builder.add_edge(START, NEXT_TURN)
     builder.add_edge(everyone, NEXT_TURN)
     graph: Graph = builder.compile(name=name)

@@ -13,8 +13,9 @@ from langgraph.types import Command, Send
 from agentmatrix.agent import messages_in
 from agentmatrix.chat.conversation import Event, handoff_to, unknown_handoffs
 from agentmatrix.chat.transcript import Transcript, id_in_transcript
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.pregel.handoffs import handoff_of
-from agentmatrix.pregel.task_config import parent_namespace_of, plain_namespace_of, updates_of
+from agentmatrix.pregel.task_config import attempt_of, namespace_of, parent_namespace_of, plain_namespace_of, updates_of
 
 __all__ = [
     "GIVEN",
@@ -26,6 +27,7 @@ __all__ = [
     "note_on_handoffs",
     "whole_handoff",
     "with_handoff_targets",
+    "without_sends",
 ]
 
 GIVEN: Final = "handoff_given"
@@ -72,6 +74,17 @@ def whole_handoff(error: ParentCommand) -> Command[Any]:
 def handoff_targets(command: Command[Any]) -> list[Any]:
     """Whom a command hands over to."""
     return [command.goto] if isinstance(command.goto, str | Send) else list(command.goto)
+
+
+def without_sends(goto: Any, config: RunnableConfig, members: Sequence[str]) -> list[Any]:
+    """Whom a member hands over to. What it sends besides, to nodes of the graphs around the group, is sent."""
+    scope, left = current_send_scope.get(), list[Any]()
+    for target in [goto] if isinstance(goto, str | Send) else goto:
+        if scope is not None and isinstance(target, Send) and target.node not in members and scope.takes(target.node):
+            scope.send(target.node, target.arg, namespace_of(config), attempt_of(config))
+        else:
+            left.append(target)
+    return left
 
 
 def with_handoff_targets(config: RunnableConfig, members: Sequence[str]) -> RunnableConfig:

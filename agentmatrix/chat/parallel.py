@@ -114,6 +114,7 @@ class ParallelTurns:
         try:
             return self._ended(task, self._members[name].speak(turn, task.enter()))
         except Exception as error:
+            task.run.tell_end(task, error)
             _noted(error, task)
             raise
 
@@ -125,6 +126,7 @@ class ParallelTurns:
         try:
             return self._ended(task, await self._members[name].aspeak(turn, task.enter()))
         except Exception as error:
+            task.run.tell_end(task, error)
             _noted(error, task)
             raise
 
@@ -134,9 +136,12 @@ class ParallelTurns:
         loop = LoopHandle(config)
         transcript = self._transcripts.of(loop.loop, conversation.messages)
         turn = self._members[name].begin_turn(state, transcript, len(transcript), Claims(), False)
-        return VirtualTask(loop, name, loop.task_id, deque()), turn
+        task = VirtualTask(loop, name, loop.task_id, deque())
+        loop.tell_start(task)
+        return task, turn
 
     def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:
+        task.run.tell_end(task, update)
         task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
         return update
 

@@ -109,7 +109,8 @@ class ThreadMemberPool(MemberPool):
         with self._lock:
             turn = self._begin_turn(member, len(self.transcript))
         config = task.enter()
-        if not config["callbacks"]:
+        if not self.loop.is_watched:
+            self.loop.tell_start(task)
             return member.speak(turn, config)
         self.loop.emit_start(task, self._state)
         return self._traced(member, turn).invoke(self._state, config)

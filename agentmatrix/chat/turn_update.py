@@ -10,12 +10,12 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import InvalidUpdateError
 from langgraph.graph import END
-from langgraph.types import Command, Send
+from langgraph.types import Command
 
 from agentmatrix.agent import messages_in
 from agentmatrix.chat.contribution import new_messages, public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event
-from agentmatrix.chat.handoff import GIVEN, IGNORED, MOST_UNKNOWN, is_known_further_out
+from agentmatrix.chat.handoff import GIVEN, IGNORED, MOST_UNKNOWN, is_known_further_out, without_sends
 from agentmatrix.chat.member_options import MemberOptions
 from agentmatrix.chat.reply import replied
 from agentmatrix.chat.turn import GroupSettings, Turn
@@ -72,7 +72,7 @@ class TurnUpdates:
         # A message that is pushed once more, or returned after all, replaces the one that was pushed.
         answered = {message.id or id(message): message for message in (*pushed, *added)} if pushed else {}
         said = self._said(list(answered.values()) or added, turn)
-        targets = [goto] if isinstance(goto, str | Send) else list(goto)
+        targets = without_sends(goto, config, self._settings.members)
         unknown = [str(target) for target in targets if target != END and target not in self._settings.members]
         if unknown and is_known_further_out(config, unknown):
             return Command(graph=Command.PARENT, goto=goto, update={**update, "messages": said})

@@ -155,6 +155,7 @@ class MemberPool(ABC):
 
     def _finish(self, task: VirtualTask, outcome: Any) -> None:
         """Records the end of a turn: its update, or what it raised."""
+        self.loop.tell_end(task, outcome)
         if isinstance(outcome, GraphInterrupt):
             values = [interrupt.value for interrupt in outcome.args[0]]
             asked = {"ns": task.namespace, "values": values, "at": time.time()}
@@ -277,7 +278,8 @@ class AsyncMemberPool(MemberPool):
 
     async def _speak(self, task: VirtualTask, member: Member, seen_messages: int) -> Any:
         turn, config = self._begin_turn(member, seen_messages), task.enter()
-        if not config["callbacks"]:
+        if not self.loop.is_watched:
+            self.loop.tell_start(task)
             return await member.aspeak(turn, config)
         self.loop.emit_start(task, self._state)
         return await self._traced(member, turn).ainvoke(self._state, config)

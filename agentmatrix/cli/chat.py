@@ -85,11 +85,33 @@ def _answer(loop: asyncio.Runner, runner: ThreadRunner, line: str) -> bool:
 
     value: Any = user_message(line)
     while interrupts := loop.run(runner.run(value)):
-        answers = [answer for _ in interrupts if (answer := _read_line("answer> ")) is not None]
+        answers = [answer for interrupt in interrupts if (answer := _read_answer(interrupt)) is not None]
         if len(answers) < len(interrupts):
             return False
         value = resume_command(interrupts, answers)
     return True
+
+
+def _read_answer(interrupt: Any) -> str | list[str] | None:
+    """The answer to a question; to a request to approve tool calls, a decision for each. None at the end of stdin."""
+    from agentmatrix.approvals import approval_request
+    from agentmatrix.errors import AnswerError
+
+    request = approval_request(interrupt.value, getattr(interrupt, "response_schema", None))
+    if request is None:
+        return _read_line("answer> ")
+    decisions: list[str] = []
+    for action in request.actions:
+        while (line := _read_line(f"{action.name}> ")) is not None:
+            try:
+                action.decision(line)
+            except AnswerError as error:
+                # A bad answer is asked again: it would end the run, or be taken for something else.
+                print_error(str(error))
+                continue
+            decisions.append(line)
+            break
+    return decisions if len(decisions) == len(request.actions) else None
 
 
 def _read_line(prompt: str) -> str | None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,10 +14,11 @@ from langchain_core.messages import BaseMessageChunk
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
+from agentmatrix.approvals import approval_request
 from agentmatrix.cli.terminal_text import json_line, terminal_text
 
-STREAM_MODES = ["updates", "messages", "custom", "values"]
-"""The stream modes whose parts an output takes."""
+STREAM_MODES = ("updates", "messages", "custom", "values")
+"""The stream modes whose parts are printed."""
 
 _WIDTH = 200
 _STYLES = ("cyan", "green", "magenta", "yellow", "blue", "red")
@@ -25,14 +27,23 @@ Namespace = tuple[str, ...]
 
 
 class Output(Protocol):
-    """Prints the parts of a stream as they come, and the final values."""
+    """Prints the parts of a stream as they come, and the final values.
+
+    Attributes:
+        stream_modes: the modes whose parts it takes.
+    """
+
+    stream_modes: tuple[str, ...]
+
+    def watched(self, graph: Any) -> AbstractContextManager[None]:
+        """What surrounds a run of the graph."""
 
     def show_part(self, namespace: Namespace, mode: str, data: Any) -> None:
         """Print one part.
 
         Args:
             namespace: the namespace of the subgraph that it comes from; empty for the graph itself.
-            mode: one of `STREAM_MODES`.
+            mode: one of `stream_modes`.
             data: as LangGraph streams it in this mode.
         """
 
@@ -55,7 +66,16 @@ def one_line(value: Any) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
 
 
-class JsonOutput:
+class StreamOutput:
+    """What prints the parts of a stream has in common."""
+
+    stream_modes: tuple[str, ...] = STREAM_MODES
+
+    def watched(self, graph: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class JsonOutput(StreamOutput):
     """One JSON object a line: `{"type": mode, "namespace": [...], "data": ...}`; the last is a result or interrupt."""
 
     def show_part(self, namespace: Namespace, mode: str, data: Any) -> None:
@@ -88,7 +108,7 @@ class _StreamedMessage:
     finished: bool = False
 
 
-class TextOutput:
+class TextOutput(StreamOutput):
     """Messages after the names of their speakers, token by token, on a terminal or in a file.
 
     Messages of parallel nodes arrive interleaved. One is printed at a time: the next ones, in the order of their first
@@ -116,7 +136,14 @@ class TextOutput:
     def show_interrupts(self, interrupts: list[Any]) -> None:
         self._finish(self._unfinished.values())
         for interrupt in interrupts:
-            self._print(f"? {one_line(interrupt.value)}", "bold")
+            request = approval_request(interrupt.value, getattr(interrupt, "response_schema", None))
+            for action in request.actions if request else ():
+                self._print(f"? {action.name}({json_line(jsonable(dict(action.args)))})", "bold")
+                if action.description:
+                    self._print(action.description, "dim")
+                self._print(f"  {action.how_to_answer}", "dim")
+            if request is None:
+                self._print(f"? {one_line(interrupt.value)}", "bold")
 
     def show_result(self, values: Any) -> None:
         self._finish(self._unfinished.values())

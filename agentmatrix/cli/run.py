@@ -38,6 +38,9 @@ def run(
         typer.Option("--input", "-i", help="JSON, a file (or @file), - for stdin, or plain text as a user's message."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines, for machines.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show every node while it runs: its state, time, calls and tokens.")
+    ] = False,
     thread: Thread = None,
     resume: Annotated[
         list[str] | None,
@@ -59,10 +62,21 @@ def run(
         raise CommandError("give one graph: module:attribute, or --remote host:port/agent")
     options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, timeout, allow)
     graph = resolve(target or remote or "", options, remote=remote is not None)
-    run_graph(graph, target or f"--remote {remote}", input, thread, resume or [], json)
+    if json and watch:
+        raise CommandError("--json prints for machines and --watch for people: choose one of the two")
+    run_graph(graph, target or f"--remote {remote}", input, thread, resume or [], json, watch=watch)
 
 
-def run_graph(graph: Any, target: str, text: str | None, thread: str | None, answers: list[str], as_json: bool) -> None:
+def run_graph(
+    graph: Any,
+    target: str,
+    text: str | None,
+    thread: str | None,
+    answers: list[str],
+    as_json: bool,
+    *,
+    watch: bool = False,
+) -> None:
     """Run a graph until it ends.
 
     Args:
@@ -72,6 +86,7 @@ def run_graph(graph: Any, target: str, text: str | None, thread: str | None, ans
         thread: the id of the thread; None makes a new one.
         answers: the answers to the interrupts, in their order.
         as_json: print JSON lines.
+        watch: show the nodes while they run.
 
     Raises:
         CommandError: the input is wrong, or the graph paused and no answer is left.
@@ -81,12 +96,17 @@ def run_graph(graph: Any, target: str, text: str | None, thread: str | None, ans
     from agentmatrix.cli.output import JsonOutput, TextOutput
     from agentmatrix.cli.thread_runner import ThreadRunner, resume_command, with_memory
 
-    pending = list(answers)
+    output: Any = JsonOutput() if as_json else TextOutput()
+    if watch:
+        from agentmatrix.cli.watch_output import WatchOutput
+
+        output = WatchOutput()
+    pending: list[Any] = list(answers)
     if text is not None:
         value = parse_input(text, graph)
     else:
         value = resume_command([], [pending.pop(0)]) if pending else empty_input(graph, thread)
-    runner = ThreadRunner(with_memory(graph) if pending else graph, JsonOutput() if as_json else TextOutput(), thread)
+    runner = ThreadRunner(with_memory(graph) if pending else graph, output, thread)
     with asyncio.Runner() as loop:
         try:
             while interrupts := loop.run(runner.run(value)):

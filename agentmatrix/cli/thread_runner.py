@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Final
 
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 
+from agentmatrix.approvals import approval_request
 from agentmatrix.cli.error_report import FAILED, CommandError
 from agentmatrix.cli.graph_input import parse_answer
-from agentmatrix.cli.output import STREAM_MODES, Output
+from agentmatrix.cli.output import Output
 
-__all__ = ["ThreadRunner", "resume_command", "with_memory"]
+__all__ = ["WRAPPER", "ThreadRunner", "resume_command", "with_memory"]
+
+
+WRAPPER: Final = "agentmatrix-cli"
+"""The name of the graph that gives a remote graph a memory."""
 
 
 class ThreadRunner:
@@ -29,6 +34,7 @@ class ThreadRunner:
 
     def __init__(self, graph: Any, output: Output, thread: str | None) -> None:
         self.graph = graph
+        self._is_wrapped = graph.name == WRAPPER
         self.thread = thread or f"cli-{uuid.uuid4().hex[:8]}"
         self._output = output
         self._config = {"configurable": {"thread_id": self.thread}}
@@ -47,10 +53,15 @@ class ThreadRunner:
         """
         values: Any = None
         try:
-            async for namespace, mode, data in self._stream(value):
-                self._output.show_part(namespace, mode, data)
-                if mode == "values" and not namespace:
-                    values = data
+            with self._output.watched(self.graph):
+                async for namespace, mode, data in self._stream(value):
+                    if mode == "values" and not namespace:
+                        values = data
+                    if self._is_wrapped and namespace:
+                        # Paths are those of the remote graph, as if it were here.
+                        self._output.show_part(namespace[1:], mode, data)
+                    elif not self._is_wrapped or mode == "values":
+                        self._output.show_part(namespace, mode, data)
         except asyncio.CancelledError:
             # Ctrl-C cancels this task from outside; a cancelled node or remote run only raises the error here.
             task = asyncio.current_task()
@@ -65,7 +76,7 @@ class ThreadRunner:
         return interrupts
 
     async def _stream(self, value: Any) -> AsyncIterator[Any]:
-        options: dict[str, Any] = {"stream_mode": STREAM_MODES, "subgraphs": True}
+        options: dict[str, Any] = {"stream_mode": list(self._output.stream_modes), "subgraphs": True}
         if await self._is_sync_only():
             parts: Iterator[Any] = self.graph.stream(value, self._config, **options)
             for part in parts:
@@ -84,17 +95,33 @@ class ThreadRunner:
         return False
 
 
-def resume_command(interrupts: list[Any], answers: list[str]) -> Command[Any]:
+def resume_command(interrupts: list[Any], answers: list[str | list[str]]) -> Command[Any]:
     """The command that resumes a graph.
 
     Args:
         interrupts: those at which it paused; empty where that was another process's run, which paused at one.
-        answers: the typed answers to the interrupts, in their order.
+        answers: the typed answers to the interrupts, in their order; for a request to approve tool calls one for all of
+            them, or a list.
+
+    Raises:
+        AnswerError: an answer to such a request is none.
     """
-    values = [parse_answer(answer) for answer in answers]
+    if interrupts:
+        values = [_value_of(answer, interrupt) for answer, interrupt in zip(answers, interrupts, strict=True)]
+    else:
+        values = [_value_of(answer, None) for answer in answers]
     if len(interrupts) <= 1:
         return Command(resume=values[0])
     return Command(resume={interrupt.id: value for interrupt, value in zip(interrupts, values, strict=True)})
+
+
+def _value_of(answer: str | list[str], interrupt: Any) -> Any:
+    texts = [answer] if isinstance(answer, str) else answer
+    request = interrupt and approval_request(interrupt.value, getattr(interrupt, "response_schema", None))
+    if request is None:
+        return parse_answer(texts[0])
+    whole = parse_answer(texts[0])
+    return whole if isinstance(whole, dict) and "decisions" in whole else request.answer(texts)
 
 
 def with_memory(graph: Any, state: type[Any] = dict) -> Any:
@@ -107,4 +134,5 @@ def with_memory(graph: Any, state: type[Any] = dict) -> Any:
     if not getattr(graph, "is_remote", False):
         return graph.copy({"checkpointer": InMemorySaver()})
     name = graph.get_name()
-    return StateGraph(state).add_node(name, graph).add_edge(START, name).compile(checkpointer=InMemorySaver())
+    wrapper = StateGraph(state).add_node(name, graph).add_edge(START, name)
+    return wrapper.compile(checkpointer=InMemorySaver(), name=WRAPPER)

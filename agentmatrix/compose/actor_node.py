@@ -16,7 +16,9 @@ from agentmatrix.agent import AgentSpec
 from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.engine.actor_states import ActorAnswer, ActorState, ActorStates
 from agentmatrix.engine.channels import RUN, dismissal, dismissed_by
+from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import SendError
+from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.pregel.compiled_graph import TASKS, Graph, Mapper, answer_mappers
 from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.pregel.runnables import runnable
@@ -110,6 +112,9 @@ class ActorNode:
         models: the chat models that an `AgentSpec` may name.
         tools: the tools that it may name.
         compile: makes such a graph of another agent.
+
+    Attributes:
+        graph: that graph; None where each actor has an agent of its own.
     """
 
     def __init__(
@@ -120,12 +125,12 @@ class ActorNode:
         tools: Tools | None,
         compile: Callable[[Any], Graph],
     ) -> None:
-        self.name, self._graph, self._models, self._tools, self._compile = name, graph, models, tools, compile
+        self.name, self.graph, self._models, self._tools, self._compile = name, graph, models, tools, compile
         self._kinds: dict[tuple[Any, ...], Graph] = {}
 
     def as_runnable(self) -> Runnable[Any, Any]:
         """What LangGraph runs."""
-        call = None if self._graph is not None and is_async_only(self._graph) else self._call
+        call = None if self.graph is not None and is_async_only(self.graph) else self._call
         return runnable(call, self._acall, name=self.name)
 
     def _call(self, value: Any, config: RunnableConfig) -> Any:
@@ -180,11 +185,11 @@ class ActorNode:
         """The graph that runs an actor."""
         if plain is None:
             _prompt.set("")
-            if self._graph is None:
+            if self.graph is None:
                 raise SendError(
                     f"make of the actors {self.name!r} gives a state, and they have no agent: return a spec"
                 )
-            return self._graph
+            return self.graph
         spec = AgentSpec(**plain)
         _prompt.set(spec.system_prompt)
         if spec.kind not in self._kinds:
@@ -279,11 +284,15 @@ class _Reading:
                 update += updates_of(part)
             else:
                 own.append(Command(update=part.update))
+        sends = [target for target in goto if isinstance(target, Send)]
+        if isinstance(scope := current_send_scope.get(), TaskSends):
+            # Before the answer is kept: an actor whose sends nobody takes has failed.
+            for send in sends:
+                scope.check(send.node, send.arg)
         writes = [write for part in own for write in self._update_of(part) or ()]
         state = self._read.updated(writes)
         state.count += 1
         sent = writes_of(self._config)
-        sends = [target for target in goto if isinstance(target, Send)]
         direct = [value for channel, value in sent if channel == TASKS]
         dismissed = [path for channel, value in sent if (path := dismissed_by(channel, value)) is not None]
         commands = {

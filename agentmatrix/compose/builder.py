@@ -16,7 +16,7 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, TimeoutPolicy, Tr
 
 from agentmatrix.agent import AgentSpec, as_agent
 from agentmatrix.agent.agent_spec import Models, Tools
-from agentmatrix.display.notebook import NotebookRepr
+from agentmatrix.display.notebook import BuilderRepr, NotebookRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.live.live_run import LiveMixin
 from agentmatrix.pregel.compiled_graph import (
@@ -25,6 +25,7 @@ from agentmatrix.pregel.compiled_graph import (
     Graph,
     PregelProtocol,
     as_class,
+    mark_hidden,
     set_subgraphs,
 )
 from agentmatrix.pregel.runnables import node_runnable, wrap_runnable
@@ -38,6 +39,7 @@ from agentmatrix.pregel.state_graph import (
 )
 from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import Group, Source, group_of, label_of
+from agentmatrix.watch.watch_mixin import WatchMixin
 
 __all__ = ["Builder", "ComposedGraph", "check_name", "did_you_mean", "name_of"]
 
@@ -52,7 +54,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(names) or 'no nodes yet'})"
 
 
-class ComposedGraph(LiveMixin, NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
+class ComposedGraph(LiveMixin, WatchMixin, NotebookRepr, CompiledStateGraph[Any, Any, Any, Any]):
     """What a builder compiles to: a LangGraph graph, drawn as the same graph in a `StateGraph` would be."""
 
     _drawing: Graph | None = None
@@ -68,16 +70,16 @@ class ComposedGraph(LiveMixin, NotebookRepr, CompiledStateGraph[Any, Any, Any, A
         """The graph to draw."""
         native = self._drawing
         drawn = native.get_graph(config, xray=xray) if native else super().get_graph(config, xray=xray)
-        return _labelled(drawn, self._labels)
+        return _labelled(mark_hidden(drawn, self.nodes), self._labels)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> DrawnGraph:
         """The graph to draw."""
         native = self._drawing
         drawn = await (native.aget_graph(config, xray=xray) if native else super().aget_graph(config, xray=xray))
-        return _labelled(drawn, self._labels)
+        return _labelled(mark_hidden(drawn, self.nodes), self._labels)
 
 
-class Builder(StateGraph[Any, Any, Any, Any]):
+class Builder(BuilderRepr, StateGraph[Any, Any, Any, Any]):
     """A `StateGraph` that takes any agent as a node, with adapters, and says at build time what cannot work."""
 
     def __init__(

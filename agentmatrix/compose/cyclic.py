@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal, Self
@@ -19,6 +19,7 @@ from agentmatrix.compose.declared_actors import DeclaredActors
 from agentmatrix.compose.ends import record_commands_to_end, record_routes_to_end
 from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
 from agentmatrix.errors import BuildError
+from agentmatrix.pregel.compiled_graph import AnyGraph
 from agentmatrix.pregel.state_graph import edges_of, joins_of, routers_of
 from agentmatrix.scheduling.actor_rules import ActorRules
 from agentmatrix.scheduling.actors import Actors
@@ -44,6 +45,14 @@ class CompiledCyclicGraph(ScheduledGraph):
             config: names the thread, as for `get_state`.
         """
         return actors(self, self._actor_nodes, config)
+
+    def get_subgraphs(self, *, namespace: str | None = None, recurse: bool = False) -> Iterator[tuple[str, AnyGraph]]:
+        """The graphs inside, as in LangGraph; that of an actor is found by its namespace, `"staff/ann"`."""
+        actors = self._actor_nodes.get(namespace.partition("/")[0]) if namespace and "|" not in namespace else None
+        if namespace and actors is not None and actors.graph is not None and "/" in namespace:
+            yield namespace, actors.graph
+        else:
+            yield from super().get_subgraphs(namespace=namespace, recurse=recurse)
 
     async def aactors(self, config: RunnableConfig) -> dict[str, ActorSnapshot]:
         """The same as `actors`, async."""

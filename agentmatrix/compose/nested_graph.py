@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from agentmatrix.cancel_scope import is_cancelled_here
 from agentmatrix.pregel.compiled_graph import set_node_runnable
 from agentmatrix.pregel.runnables import wrap_runnable
 from agentmatrix.pregel.task_config import read_channel, was_sent
@@ -40,7 +41,7 @@ def write_only_what_is_written(
 
     def call(state: Any, config: RunnableConfig) -> Any:
         said: list[frozenset[str]] = []
-        result = reporting.invoke(state, with_written_keys(config, said))
+        result = reporting.invoke(state, with_written_keys(config, said, is_cancelled_here()))
         return only_written(result, said, _changed_on_the_way_in(state, coerced, config))
 
     async def acall(state: Any, config: RunnableConfig) -> Any:

@@ -67,17 +67,14 @@ def draw_text(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True, asc
 
 
 def mimebundle(graph: Pregel[Any, Any, Any, Any]) -> dict[str, str]:
-    """Draw a graph in every form for notebooks: a front end takes the richest one that it knows.
+    """Draw a graph for notebooks: every front end shows one of the forms. Mermaid is not among them: JupyterLab would
+    prefer it, and draws nested graphs worse.
 
     Returns:
-        MIME type -> text, for `text/vnd.mermaid`, `image/svg+xml` and `text/plain`.
+        MIME type -> text, for `image/svg+xml` and `text/plain`.
     """
     drawing = drawing_of(graph)
-    return {
-        "text/vnd.mermaid": mermaid_of(drawing),
-        "image/svg+xml": svg_of(drawing),
-        "text/plain": text_of(drawing),
-    }
+    return {"image/svg+xml": svg_of(drawing), "text/plain": text_of(drawing)}
 
 
 def install_display() -> bool:

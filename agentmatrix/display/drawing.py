@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from langchain_core.runnables.graph import Edge as RunnableEdge
 from langchain_core.runnables.graph import Graph
 from langgraph.constants import END, START
 from langgraph.pregel import Pregel
 
-__all__ = ["Drawing", "Edge", "Kind", "Node", "back_edges", "drawing_of"]
+from agentmatrix.pregel.compiled_graph import HIDDEN, MEMBERS
 
-Kind = Literal["start", "end", "node", "group", "remote"]
+__all__ = ["NAMELESS", "NOT_REACHED", "Drawing", "Edge", "Kind", "Node", "back_edges", "drawing_of"]
+
+Kind = Literal["start", "end", "node", "group", "remote", "junction", "members"]
+
+NAMELESS: Final = "(a graph without a name)"
+NOT_REACHED: Final = "not reached"
+"""The note at a remote node whose host has not answered yet."""
 
 
 class Drawable(Protocol):
@@ -35,7 +41,9 @@ class Node:
     Attributes:
         id: the path of names from the outermost graph, joined by `|` as in LangGraph's namespaces; unique in a drawing.
         label: the name to show.
-        kind: `group` is a graph in this process, `remote` one on a host.
+        kind: `group` is a graph in this process, `remote` one on a host, `junction` a node that no stream shows, such
+            as the one of a chat group that chooses who speaks next, `members` stands for so many that they have no
+            room.
         address: where a remote node runs, `"gpu-box:50051"`, with `"/agent"` after it when the agent's name there is
             not the name of the node; `""` for other kinds.
         note: a remark, such as `"not reached"`.
@@ -113,6 +121,10 @@ def _level(graph: Drawable, label: str, path: str, depth: int, host: str = "") -
 def _leaf(path: str, name: str, metadata: dict[str, Any]) -> Node:
     if name in (START, END):
         return Node(path, "START" if name == START else "END", "start" if name == START else "end")
+    if metadata.get(HIDDEN):
+        return Node(path, name, "junction")
+    if metadata.get(MEMBERS):
+        return Node(path, name, "members")
     pause = metadata.get("__interrupt")
     return Node(path, name, note=f"pauses {pause.replace(',', ' and ')}" if pause else "")
 
@@ -142,7 +154,7 @@ def _nested_node(path: str, name: str, graph: Any, depth: int, host: str = "") -
     # A subgraph of a remote agent is remote too, but for a reader it is a group on the same host.
     kind, address = ("group", "") if graph.url == host else ("remote", _address(graph, name))
     if not graph.reached:
-        return Node(path, name, kind, address, "not reached")
+        return Node(path, name, kind, address, NOT_REACHED)
     if depth < 1:
         return Node(path, name, kind, address)
     try:
@@ -165,7 +177,8 @@ def _address(remote: Any, name: str) -> str:
 def _name(graph: Any) -> str:
     if _is_remote(graph):
         return str(graph.agent)
-    return str(getattr(graph, "name", None) or type(graph).__name__)
+    name = str(getattr(graph, "name", None) or type(graph).__name__)
+    return NAMELESS if name == "LangGraph" else name
 
 
 def back_edges(drawing: Drawing) -> frozenset[Edge]:

@@ -57,6 +57,8 @@ def header_width(node: Node) -> float:
 
 def leaf_size(node: Node, nested: bool) -> tuple[float, float]:
     """Return width and height in px of a node without a nested graph; START and END of a nested graph are dots."""
+    if node.kind == "junction":
+        return 14.0, 14.0
     if node.kind in ("start", "end"):
         return (14.0, 14.0) if nested else (text_width(node.label, 11.0) + 26, 24.0)
     width = text_width(shortened(node.label)) + 30

@@ -64,7 +64,9 @@ def _shape(node: Node) -> str:
     label = f'"{_node_label(node)}"'
     if node.kind in ("start", "end"):
         return f"([{label}])"
-    return f"[[{label}]]" if node.kind == "group" else f"[{label}]"
+    if node.kind == "junction":
+        return f"(({label}))"
+    return f"[[{label}]]" if node.kind in ("group", "members") else f"[{label}]"
 
 
 def _node_label(node: Node, between: str = "<br/>") -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
@@ -12,7 +13,7 @@ from agentmatrix.display.drawing import Drawing, Node
 from agentmatrix.display.layout import Box, Layout, Point, Route, layout_of
 from agentmatrix.display.measure import BADGE_HEIGHT, HEADER, PADDING, badge_width, shortened, text_width
 
-__all__ = ["svg_of"]
+__all__ = ["Mark", "svg_of"]
 
 MARGIN = 20.0
 ARROW = 7.0
@@ -39,6 +40,13 @@ _LIGHT = {
     "quiet": 'fill="#64748b"',
     "inverse": 'fill="#ffffff"',
     "veil": 'fill="#ffffff" fill-opacity="0.85" stroke="none"',
+    "running": 'fill="#dbeafe" stroke="#2563eb" stroke-width="2"',
+    "done": 'fill="#dcfce7" stroke="#16a34a"',
+    "failed": 'fill="#fee2e2" stroke="#dc2626" stroke-width="2"',
+    "asking": 'fill="#fef9c3" stroke="#a16207" stroke-width="2"',
+    "cut": 'fill="#f1f5f9" stroke="#64748b" stroke-dasharray="2 3"',
+    "skipped": 'fill="#f8fafc" stroke="#cbd5e1"',
+    "waiting": 'fill="#ffffff" stroke="#94a3b8"',
 }
 _DARK = {
     "page": "fill:#0f172a;stroke:#334155",
@@ -55,12 +63,41 @@ _DARK = {
     "quiet": "fill:#a3b1c6",
     "inverse": "fill:#0f172a",
     "veil": "fill:#0f172a;fill-opacity:0.7",
+    "running": "fill:#1e3a8a;stroke:#60a5fa",
+    "done": "fill:#14532d;stroke:#4ade80",
+    "failed": "fill:#7f1d1d;stroke:#f87171",
+    "asking": "fill:#713f12;stroke:#facc15",
+    "cut": "fill:#1e293b;stroke:#94a3b8",
+    "skipped": "fill:#1e293b;stroke:#475569",
+    "waiting": "fill:#334155;stroke:#94a3b8",
 }
 
 
-def svg_of(drawing: Drawing) -> str:
-    """Return the drawing as one `<svg>` element with its size in px; it shrinks with a narrow page."""
-    layout = layout_of(drawing)
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a picture says of a node at the moment.
+
+    Attributes:
+        state: its colour: `waiting`, `running`, `done`, `failed`, `asking`, `cut`, `skipped`.
+        words: what is said in place of its note; text, for those who see no colours.
+    """
+
+    state: str
+    words: str
+
+
+Marks = Mapping[str, Mark]
+
+
+def svg_of(drawing: Drawing, marks: Marks | None = None, layout: Layout | None = None) -> str:
+    """Return the drawing as one `<svg>` element with its size in px; it shrinks with a narrow page.
+
+    Args:
+        drawing: what to draw.
+        marks: by id of a node, what is said of it. A node whose state is to be told needs a note, which keeps the room.
+        layout: of the drawing, where it was made before.
+    """
+    layout, marks = layout or layout_of(drawing), marks or {}
     width, height = max(layout.width, 60.0) + 2 * MARGIN, max(layout.height, 30.0) + 2 * MARGIN
     label = quoteattr(_clean(f"graph {drawing.label}"))
     dark = "".join(f".amx-{name}{{{style}}}" for name, style in _DARK.items())
@@ -71,32 +108,37 @@ def svg_of(drawing: Drawing) -> str:
         f"<style>@media (prefers-color-scheme:dark){{{dark}}}</style>",
         f'<rect x="0.5" y="0.5" width="{width - 1:.0f}" height="{height - 1:.0f}" rx="10" {_paint("page")}/>',
         f'<g transform="translate({MARGIN:.0f} {MARGIN:.0f})">',
-        *_level(layout, 0),
+        *_level(layout, 0, marks),
         "</g>",
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _level(layout: Layout, depth: int) -> Iterator[str]:
+def _level(layout: Layout, depth: int, marks: Marks) -> Iterator[str]:
     for box in layout.boxes:
-        yield from _box(box, depth)
+        yield from _box(box, depth, marks)
     for route in layout.routes:
         yield from _edge(route)
     for route in layout.routes:
         yield from _edge_label(route)
 
 
-def _box(box: Box, depth: int) -> Iterator[str]:
+def _box(box: Box, depth: int, marks: Marks) -> Iterator[str]:
     node = box.node
-    yield f'<g data-node={quoteattr(_clean(node.id))} transform="translate({box.x:.1f} {box.y:.1f})">'
+    if (mark := marks.get(node.id)) is not None:
+        node = box.node = replace(node, note=mark.words)
+    state = f" data-state={quoteattr(mark.state)}" if mark else ""
+    yield f'<g data-node={quoteattr(_clean(node.id))}{state} transform="translate({box.x:.1f} {box.y:.1f})">'
     yield f"<title>{escape(_clean(_title(node)))}</title>"
     if node.kind in ("start", "end"):
         yield from _terminal(box, nested=depth > 0)
+    elif node.kind == "junction":
+        yield f'<circle cx="{box.width / 2:.1f}" cy="{box.height / 2:.1f}" r="5" {_paint("ring")}/>'
     elif box.inner:
-        yield from _group(box, depth)
+        yield from _group(box, depth, marks, mark)
     else:
-        yield from _leaf(box)
+        yield from _leaf(box, mark)
     yield "</g>"
 
 
@@ -112,10 +154,13 @@ def _terminal(box: Box, nested: bool) -> Iterator[str]:
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" {_paint("terminal")}/>'
 
 
-def _group(box: Box, depth: int) -> Iterator[str]:
+def _group(box: Box, depth: int, marks: Marks, mark: Mark | None) -> Iterator[str]:
     node = box.node
     remote = node.kind == "remote"
     yield _rect(box.width, box.height, 10, "remote" if remote else f"group{depth % 2}")
+    if mark and mark.state != "waiting":
+        # What is inside has colours of its own: the state of the group is that of its head.
+        yield _rect(box.width, HEADER - 4, 10, mark.state)
     yield _text(shortened(node.label), PADDING - 3, HEADER / 2 + 1, "text", 13, "start", bold=True)
     after = PADDING - 3 + text_width(shortened(node.label)) * 1.06 + 8
     if node.address:
@@ -125,14 +170,15 @@ def _group(box: Box, depth: int) -> Iterator[str]:
     if box.inner:
         left = (box.width - box.inner.width) / 2
         yield f'<g transform="translate({left:.1f} {HEADER:.0f})">'
-        yield from _level(box.inner, depth + 1)
+        yield from _level(box.inner, depth + 1, marks)
         yield "</g>"
 
 
-def _leaf(box: Box) -> Iterator[str]:
+def _leaf(box: Box, mark: Mark | None) -> Iterator[str]:
     node, middle = box.node, box.width / 2
-    yield _rect(box.width, box.height, 7, "remote" if node.kind == "remote" else "node")
-    if node.kind == "group":
+    plain = "remote" if node.kind == "remote" else "node"
+    yield _rect(box.width, box.height, 7, mark.state if mark and mark.state != "waiting" else plain)
+    if node.kind in ("group", "members"):
         yield f'<path d="M5 1V{box.height - 1:.0f}M{box.width - 5:.1f} 1V{box.height - 1:.0f}" {_paint("line")}/>'
     yield _text(shortened(node.label), middle, 18.5, "text", 13, "middle")
     if node.address:

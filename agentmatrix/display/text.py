@@ -40,7 +40,7 @@ def _level(drawing: Drawing, signs: _Signs, indent: str) -> Iterator[str]:
     lines = [node for node in drawing.nodes if node.kind != "end"]
     if not lines:
         yield f"{indent}{signs.last}(empty)"
-    labels = {node.id: _one_line(node.label) for node in drawing.nodes}
+    labels = {node.id: _label(node) for node in drawing.nodes}
     back = back_edges(drawing)
     for node in lines:
         last = node is lines[-1]
@@ -50,8 +50,12 @@ def _level(drawing: Drawing, signs: _Signs, indent: str) -> Iterator[str]:
             yield from _level(node.inner, signs, indent + ("   " if last else signs.pipe))
 
 
+def _label(node: Node) -> str:
+    return f"({_one_line(node.label)})" if node.kind == "junction" else _one_line(node.label)
+
+
 def _title(node: Node) -> str:
-    words = [_one_line(node.label), node.address and f"@{node.address}", node.note and f"({node.note})"]
+    words = [_label(node), node.address and f"@{node.address}", node.note and f"({node.note})"]
     return " ".join(word for word in words if word)
 
 

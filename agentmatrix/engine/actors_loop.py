@@ -93,13 +93,15 @@ class ActorsLoop(ListeningLoop):
         self._staff_versions: dict[str, Any] = {}
         self._unsaved_staff: list[list[Any]] = []
         # By id of a task and namespace of the sender, what was sent in its name by what runs inside of it.
-        self._held: dict[str, dict[str, list[Send]]] = {}
+        self.held: dict[str, dict[str, list[Send]]] = {}
         self._held_count = 0
         self.skipped: set[str] = set()
         self._shown: dict[str, Sequence[Write]] = {}
         if (topology := schedule_of(self.specs).topology).actors and self._breaks:
             self.interrupt_before = _Breakpoints(self.interrupt_before, topology)
             self.interrupt_after = _Breakpoints(self.interrupt_after, topology)
+        if topology.actors:
+            self._emit = self._emit_shown  # type: ignore[method-assign]
         if topology.actors and self.checkpointer is not None:
             put = self._checkpointer_put_after_previous
             self._checkpointer_put_after_previous = self._after_staff(put)
@@ -192,7 +194,7 @@ class ActorsLoop(ListeningLoop):
         if self.stream is not None and "updates" in self.stream.modes and not self._result_only:
             self._shown[task_id] = writes
 
-    def _emit(self, mode: Any, values: Any, *args: Any, **kwargs: Any) -> None:
+    def _emit_shown(self, mode: Any, values: Any, *args: Any, **kwargs: Any) -> None:
         if mode == "updates" and self._shown and len(args) == 3:
             [(task, _)] = args[1]
             if (shown := self._shown.pop(task.id, None)) is not None:
@@ -282,7 +284,7 @@ class ActorsLoop(ListeningLoop):
             return self._put_beside_now(id, [(HELD, record)])
 
     def _hold(self, task_id: str, sender: str, place: int, path: str, value: Any) -> None:
-        held = self._held.setdefault(task_id, {})
+        held = self.held.setdefault(task_id, {})
         # Whoever begins anew takes back what an attempt that was broken off has sent.
         held[sender] = [*(held.get(sender, ()) if place else ()), Send(path, value)]
 
@@ -297,19 +299,22 @@ class ActorsLoop(ListeningLoop):
                 outer.send(value.node, value.arg, namespace_of(task.config), attempt_of(task.config))
                 task.writes.remove((channel, value))
 
-    def accept(self, task: Task) -> None:
+    def accept_sends(self, task: Task) -> None:
+        """`accept`, of a task that has sent something."""
         self._forward(task)
-        held = self._held.pop(task.id, None)
+        held = self.held.pop(task.id, None)
         if held:
             task.writes.extend((TASKS, send) for sends in held.values() for send in sends)
         try:
-            for channel, value in task.writes:
-                if channel == TASKS and isinstance(value, Send) and split_path(value.node)[0] in self._actors:
-                    self._check_message(self._activation_of(task), value.node, value.arg)
-            super().accept(task)
+            if self._actors and (activation := self._activation_of(task)).message is None:
+                # An actor's were checked before its state was kept.
+                for channel, value in task.writes:
+                    if channel == TASKS and isinstance(value, Send) and self._topology.is_actor(value.node):
+                        self._check_message(activation, value.node, value.arg)
+            self.accept(task)
         except Exception:
             if held:
-                self._held[task.id] = held
+                self.held[task.id] = held
             raise
 
     def _first(self, **given: Any) -> set[str] | None:
@@ -321,7 +326,7 @@ class ActorsLoop(ListeningLoop):
             super()._prepare_tasks_and_emit_checkpoint()
 
     def _open_step(self) -> None:
-        self._held = {}
+        self.held = {}
         records = [value for _, channel, value in self.checkpoint_pending_writes if channel == HELD]
         for count, *held in sorted(records, key=lambda record: record[0]):
             self._held_count = max(self._held_count, count)
@@ -354,7 +359,7 @@ class ActorsLoop(ListeningLoop):
         path = self.open_step.activations[task.id].message.path
         dismisses = self._actors[split_path(path)[0]].on_error == "dismiss"
         _log.warning("the actor %r has failed and %s", path, "is dismissed" if dismisses else "goes on", exc_info=error)
-        self._held.pop(task.id, None)
+        self.held.pop(task.id, None)
         self.open_step.scheduler.rules.staff.release(self.open_step.activations[task.id].key)  # type: ignore[attr-defined]
         task.writes.clear()
         if dismisses:

@@ -10,6 +10,7 @@ checkpoint; an exception that ends the run closes it as a pause.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -35,6 +36,8 @@ from agentmatrix.pregel.execution import (
     output_values,
     with_configurable,
 )
+from agentmatrix.pregel.node_handler import node_handlers
+from agentmatrix.pregel.task_config import namespace_of
 from agentmatrix.pregel.untraced import is_watched
 from agentmatrix.scheduling.graph_scheduler import Record
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
@@ -232,9 +235,19 @@ class SchedulerLoop(RecordedWritesLoop):
         for id in self.open_step.cancel(activations):
             self.given_up.append(id)
             self._given_up.add(id)
-            self.tasks.pop(id, None)
+            if (task := self.tasks.pop(id, None)) is not None:
+                self._tell_cut_off(task)
             if (cancelled := cancelled_interrupts.get()) is not None:
                 cancelled.update(interrupt.id for interrupt in self._asked(id))
+
+    def _tell_cut_off(self, task: Task) -> None:
+        """A task that is given up ends for whoever follows it, in the stream too."""
+        if not self._asked(task.id):
+            error = asyncio.CancelledError("cut off: another source was enough")
+            ended = {"id": task.id, "name": task.name, "error": error, "result": {}, "interrupts": []}
+            self._emit("tasks", iter, [ended])
+        for handler in node_handlers(self.manager):
+            handler.on_node_cancel(namespace_of(task.config))
 
     def _asked(self, task_id: str) -> list[Interrupt]:
         """The interrupts that a task has paused with."""

@@ -28,7 +28,7 @@ from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import BoundError
 from agentmatrix.event_loop import call_on
 from agentmatrix.live.send_scope import current_send_scope
-from agentmatrix.pregel.execution import CONTROL_WRITES, PregelRunner, Task, unless
+from agentmatrix.pregel.execution import CONTROL_WRITES, TASKS, PregelRunner, Task, unless
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["Runner"]
@@ -78,7 +78,7 @@ class Runner(PregelRunner):
             elif exception is None:
                 activation = step.activations[task.id]
                 try:
-                    loop.accept(task)
+                    self._accept(task)
                 except Exception as error:
                     if task.id in self._inline:
                         raise
@@ -94,6 +94,10 @@ class Runner(PregelRunner):
                 if isinstance(exception, GraphInterrupt) and exception.args:
                     exception.args = (each_once(exception.args[0]),)
                 self._commit_failed(task, exception)
+
+    def _accept(self, task: Task) -> None:
+        sends = self.loop.held or any(channel == TASKS for channel, _ in task.writes)
+        self.loop.accept_sends(task) if sends else self.loop.accept(task)
 
     def _commit_failed(self, task: Task, error: BaseException) -> None:
         # What was not accepted is not to be kept beside the error.
@@ -143,7 +147,7 @@ class Runner(PregelRunner):
                 for key, writes in found.items():
                     # What another run has decided because of it concerns that run alone.
                     keys[key].writes.extend(write for write in writes if not is_record(*write))
-                    loop.accept(keys[key])
+                    self._accept(keys[key])
                     loop.put_writes(keys[key].id, keys[key].writes, cached=True)
             start += [task for task in tasks if not task.writes]
             tasks = (yield from self._saved_and_started()) if found else []
@@ -237,9 +241,6 @@ class Runner(PregelRunner):
         """Run one task in a thread of its own, where what it waits for can be cancelled."""
         scope = self._scopes[task.id] = CancelScope(current_scope.get())
         current_scope.set(scope)
-        if task.retry_policy or options["retry_policy"]:
-            # A loser that waits for its next try has none.
-            task = unless(lambda: scope.cancelled, task)
         try:
             return self._run(task, options)
         finally:
@@ -248,6 +249,12 @@ class Runner(PregelRunner):
     def _run(self, task: Task, options: dict[str, Any]) -> BaseException | None:
         """Run one task as LangGraph does. Returns what it has raised."""
         activation = self._activation_of(task, options)
+        if (scope := current_scope.get()) is not None:
+            if scope.cancelled:
+                return concurrent.futures.CancelledError()
+            if task.retry_policy or options["retry_policy"]:
+                # A loser that waits for its next try has none.
+                task = unless(lambda: scope.cancelled, task)
         sends = current_send_scope.set(TaskSends(self.loop, task, current_send_scope.get()))
         try:
             for _ in super().tick((task,), reraise=True, get_waiter=None, **options):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from dataclasses import dataclass, field
 from typing import Any
 
 from langgraph.types import Send
@@ -21,6 +22,7 @@ from agentmatrix.pregel.task_config import namespace_of
 __all__ = ["TaskSends"]
 
 
+@dataclass(eq=False, slots=True)
 class TaskSends:
     """The sends of one task.
 
@@ -30,14 +32,25 @@ class TaskSends:
         outer: the sends of the node that its graph stands in, or None.
     """
 
-    def __init__(self, loop: ActorsLoop, task: Task, outer: SendScope | None) -> None:
-        self.loop, self.task, self.outer = loop, task, outer
-        # By namespace of a task inside: which of its attempts it is, and how often that has sent.
-        self._counts: dict[str, tuple[int, int]] = {}
+    loop: ActorsLoop
+    task: Task
+    outer: SendScope | None
+    # By namespace of a task inside: which of its attempts it is, and how often that has sent.
+    _counts: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
 
     def takes(self, path: str) -> bool:
         """See `SendScope`."""
         return self.loop.takes(path) or (self.outer is not None and self.outer.takes(path))
+
+    def check(self, path: str, value: Any) -> None:
+        """Whether a node or an actor of the task's own graph takes this, if it has one of that path.
+
+        Raises:
+            SendError: it does not.
+            BoundError: it would hire one too many.
+        """
+        if self.loop.takes(path):
+            self.loop.check_send(self.task, path, value)
 
     def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """See `SendScope`. What was sent by a graph inside the node is in the saver when this returns, but on the
@@ -60,10 +73,11 @@ class TaskSends:
             self.task.writes.append((TASKS, Send(path, value)))
             return None
         # The graph inside goes on from its own checkpoint, and does not send again what it has sent.
-        before, count = self._counts.get(namespace, (attempt, 0))
-        place = count if before == attempt else 0
-        self._counts[namespace] = attempt, place + 1
-        return self.loop.hold(self.task, namespace, place, path, value)
+        with self.loop.lock:
+            before, count = self._counts.get(namespace, (attempt, 0))
+            place = count if before == attempt else 0
+            self._counts[namespace] = attempt, place + 1
+            return self.loop.hold(self.task, namespace, place, path, value)
 
     def dismiss(self, path: str, namespace: str) -> None:
         """See `SendScope`."""

@@ -27,6 +27,7 @@ from langgraph.pregel._tools import StreamToolCallHandler
 from langsmith.utils import tracing_is_enabled
 
 from agentmatrix.pregel.config_values import set_current_config
+from agentmatrix.pregel.node_handler import node_handlers
 
 __all__ = [
     "StreamingCallbackHandler",
@@ -179,12 +180,16 @@ def inherited_callbacks() -> Callbacks:
     return (var_child_runnable_config.get() or {}).get("callbacks")
 
 
-def is_any_hook_set() -> bool:
-    """Whether LangChain would add a handler to the callbacks of every call: for tracing, debugging, or a hook.
+def is_any_hook_set(callbacks: Callbacks = None) -> bool:
+    """Whether LangChain would add a handler to these callbacks of a call: for tracing, debugging, or a hook.
 
     To let it make the callback manager costs three times as much, which is half of a scripted model's call.
     """
     hooks = getattr(tracing, "_configure_hooks", None)
     if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or tracing_is_enabled():
         return True
-    return any(var.get() is not None or (kind and env and env_var_is_set(env)) for var, _, kind, env in hooks)
+    known = node_handlers(callbacks)
+    return any(
+        (found := var.get()) is not None and found not in known or (kind and env and env_var_is_set(env))
+        for var, _, kind, env in hooks
+    )

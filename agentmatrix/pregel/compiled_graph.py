@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable
+from langchain_core.runnables.graph import Graph as DrawnGraph
 from langgraph._internal._constants import NS_END, NS_SEP, TASKS
-from langgraph.constants import TAG_HIDDEN
+from langgraph.constants import END, START, TAG_HIDDEN
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 from langgraph.pregel._write import ChannelWrite, ChannelWriteTupleEntry
@@ -15,6 +16,8 @@ from langgraph.pregel.protocol import PregelProtocol
 
 __all__ = [
     "ERROR_HANDLER",
+    "HIDDEN",
+    "MEMBERS",
     "RESERVED_CHARACTERS",
     "TASKS",
     "AnyGraph",
@@ -31,6 +34,7 @@ __all__ = [
     "branch_target",
     "coercions_of",
     "hide_node",
+    "mark_hidden",
     "remove_edges",
     "set_node_runnable",
     "set_stream_channels",
@@ -48,6 +52,11 @@ Compiled = TypeVar("Compiled", bound=Graph)
 # What the names of the nodes that LangGraph makes of error handlers have in common.
 ERROR_HANDLER = "error_handler__"
 RESERVED_CHARACTERS = (NS_SEP, NS_END)
+
+HIDDEN = "__hidden"
+"""The key in the metadata of a drawn node which says that streams do not show the node."""
+MEMBERS = "__members"
+"""The key in the metadata of a drawn node which says that it stands for so many."""
 
 _BRANCH = "branch:to:"
 
@@ -86,6 +95,19 @@ def add_answer_mapper(graph: Graph, node: str, mapper: Mapper) -> None:
 def hide_node(graph: Graph, node: str) -> None:
     """Keep the updates and tasks of `node` out of the graph's streams, as those of START are."""
     graph.nodes[node].tags = [*(graph.nodes[node].tags or ()), TAG_HIDDEN]
+
+
+def mark_hidden(drawn: DrawnGraph, nodes: Mapping[str, Any]) -> DrawnGraph:
+    """The drawing of a graph, with a mark in the metadata of the nodes that its streams keep out.
+
+    Args:
+        drawn: the drawing; it is changed.
+        nodes: of the graph, by name.
+    """
+    for name, node in drawn.nodes.items():
+        if name not in (START, END) and TAG_HIDDEN in (getattr(nodes.get(name), "tags", None) or ()):
+            drawn.nodes[name] = node._replace(metadata={**(node.metadata or {}), HIDDEN: True})
+    return drawn
 
 
 def add_hidden_node(

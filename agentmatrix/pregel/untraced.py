@@ -1,7 +1,7 @@
-"""What a node does where nobody watches: the same steps as LangGraph's, without a run of their own for callbacks.
+"""What a node does where no handler wants a run of it: LangGraph's steps, without a run of their own for callbacks.
 
 LangGraph configures a callback manager for each node and tells it of the node's begin and end. Where the run has no
-handler, nobody hears of that.
+handler, nobody hears of that; a `NodeHandler` is told here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
+
+from agentmatrix.pregel.node_handler import node_handlers, other_handlers, told_of_node
 
 __all__ = ["UntracedSequence", "is_watched", "untraced_node"]
 
@@ -31,6 +33,14 @@ class UntracedSequence(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         own = _without_run(config)
+        if handlers := node_handlers(own.get("callbacks")):
+            with told_of_node(handlers, own) as tell_end:
+                output = self._invoke(input, own)
+                tell_end(output)
+                return output
+        return self._invoke(input, own)
+
+    def _invoke(self, input: Any, own: RunnableConfig) -> Any:
         context = copy_context()
         context.run(var_child_runnable_config.set, own)
         output = context.run(self._bound.invoke, input, own)
@@ -40,6 +50,14 @@ class UntracedSequence(Runnable[Any, Any]):
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         own = _without_run(config)
+        if handlers := node_handlers(own.get("callbacks")):
+            with told_of_node(handlers, own) as tell_end:
+                output = await self._ainvoke(input, own)
+                tell_end(output)
+                return output
+        return await self._ainvoke(input, own)
+
+    async def _ainvoke(self, input: Any, own: RunnableConfig) -> Any:
         context = copy_context()
         context.run(var_child_runnable_config.set, own)
         output = await asyncio.create_task(self._bound.ainvoke(input, own), context=context)
@@ -57,8 +75,8 @@ def _without_run(config: RunnableConfig | None) -> RunnableConfig:
 
 
 def is_watched(manager: Any) -> bool:
-    """Whether a run has a handler of callbacks, of its own or for its nodes."""
-    return manager is None or bool(manager.handlers or manager.inheritable_handlers)
+    """Whether a run has a handler of callbacks, of its own or for its nodes, that wants a run for each node."""
+    return manager is None or other_handlers(manager)
 
 
 def untraced_node(node: Any) -> Any:

@@ -35,6 +35,7 @@ from langgraph.types import Interrupt
 
 from agentmatrix.pregel.compiled_graph import branch_channel
 from agentmatrix.pregel.config_values import new_scratchpad, set_current_config
+from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, other_handlers
 from agentmatrix.pregel.pending_writes import SAVED
 from agentmatrix.pregel.task_config import loop_of, namespace_of
 
@@ -93,8 +94,12 @@ class LoopHandle:
     @cached_property
     def is_watched(self) -> bool:
         """Whether callbacks or a stream follow each run of a node."""
-        modes = self._modes
-        return bool(self.loop.manager and self.loop.manager.handlers) or not modes <= _PLAIN
+        return bool(self.loop.manager and other_handlers(self.loop.manager)) or not self._modes <= _PLAIN
+
+    @cached_property
+    def node_handlers(self) -> list[NodeHandler]:
+        """The handlers that are told of nodes without a run for each."""
+        return [] if self.is_watched else node_handlers(self.loop.manager)
 
     @property
     def is_followed(self) -> bool:
@@ -160,7 +165,8 @@ class LoopHandle:
         """What all virtual tasks have in common: config, metadata, runtime, execution info."""
         config, runtime = self._config, self._config[CONF][CONFIG_KEY_RUNTIME]
         tags = [tag for tag in config.get("tags") or () if tag != TAG_HIDDEN]
-        shared: RunnableConfig = {**config, "tags": tags, "callbacks": []}
+        callbacks = self.loop.manager.get_child() if self.node_handlers else []
+        shared: RunnableConfig = {**config, "tags": tags, "callbacks": callbacks}
         shared.pop("run_id", None)
         return shared, config.get("metadata", {}), _fields_of(runtime), _fields_of(runtime.execution_info)
 
@@ -187,6 +193,21 @@ class LoopHandle:
         if self.is_watched:
             made["callbacks"] = loop.manager.get_child(f"graph:step:{loop.step}")
         return made
+
+    def tell_start(self, task: VirtualTask) -> None:
+        """Tell the handlers of nodes that a node begins."""
+        for handler in self.node_handlers:
+            handler.on_node_start(task.namespace, self.loop.manager.run_id)
+
+    def tell_end(self, task: VirtualTask, outcome: Any) -> None:
+        """Tell the handlers of nodes what a node has answered, or raised."""
+        if isinstance(outcome, GraphInterrupt):
+            outcome = GraphInterrupt(())  # It is asked again, in a task of the node's own.
+        for handler in self.node_handlers:
+            if isinstance(outcome, BaseException):
+                handler.on_node_error(task.namespace, outcome)
+            else:
+                handler.on_node_end(task.namespace, outcome)
 
     def emit_start(self, task: VirtualTask, given: Any) -> None:
         """Stream that a node has started with the input `given`."""

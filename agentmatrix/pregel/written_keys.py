@@ -6,7 +6,8 @@ a resumed one. The graph's own loop says so when it ends, to a list that its par
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import CancelledError
 from functools import cache
 from typing import Any, cast
 
@@ -14,13 +15,23 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.constants import START
 from langgraph.pregel import Pregel
 
-from agentmatrix.pregel.execution import CONF, AsyncPregelLoop, PregelLoop, SyncPregelLoop, with_globals
+from agentmatrix.pregel.execution import CONF, AsyncPregelLoop, PregelLoop, SyncPregelLoop, unless, with_globals
 
-__all__ = ["WRITTEN_KEYS", "WrittenKeysLoop", "observed", "observed_if_asked", "only_written", "with_written_keys"]
+__all__ = [
+    "IS_CANCELLED",
+    "WRITTEN_KEYS",
+    "WrittenKeysLoop",
+    "observed",
+    "observed_if_asked",
+    "only_written",
+    "with_written_keys",
+]
 
 WRITTEN_KEYS = "__pregel_agentmatrix_written_keys"
 """The key in `config["configurable"]` of the list that a graph fills. With LangGraph's own prefix it stays out of
 metadata, savers and the wire."""
+IS_CANCELLED = "__pregel_agentmatrix_is_cancelled"
+"""The key of a function that says, in a thread, whether the graph's work is wanted no more."""
 
 
 class WrittenKeysLoop(PregelLoop):
@@ -44,7 +55,22 @@ class WrittenKeysLoop(PregelLoop):
 
 
 class _ObservedSyncLoop(WrittenKeysLoop, SyncPregelLoop):
-    pass
+    """A loop that begins no step and no try any more when its graph is cancelled."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_cancelled: Callable[[], bool] | None = self.config[CONF].get(IS_CANCELLED)
+
+    def tick(self) -> bool:
+        if self._is_cancelled is None:
+            return super().tick()
+        if self._is_cancelled():
+            raise CancelledError
+        goes_on = super().tick()
+        for id, task in self.tasks.items():
+            if task.retry_policy or self.retry_policy:
+                self.tasks[id] = unless(self._is_cancelled, task)
+        return goes_on
 
 
 class _ObservedAsyncLoop(WrittenKeysLoop, AsyncPregelLoop):
@@ -70,14 +96,22 @@ def observed(graph: Any) -> Any:
     return copy
 
 
-def observed_if_asked(graph: Any, config: RunnableConfig) -> Any:
-    """The graph, as one that says what it has written if the config asks for that; one that cannot is asked no more."""
+def observed_if_asked(graph: Any, config: RunnableConfig, is_cancelled: Callable[[], bool] | None) -> Any:
+    """The graph, as one that says what it has written if the config asks for that; one that cannot is asked no more.
+
+    Args:
+        graph: the graph.
+        config: the config that it is to run with.
+        is_cancelled: as of `IS_CANCELLED`.
+    """
     configurable: dict[str, Any] = config.get("configurable", {})
     if WRITTEN_KEYS not in configurable:
         return graph
     reporting = observed(graph)
     if reporting is None:
         del configurable[WRITTEN_KEYS]
+    else:
+        configurable[IS_CANCELLED] = is_cancelled
     return reporting or graph
 
 
@@ -86,9 +120,17 @@ def _observed_class(kind: Any) -> Any:
     return type(kind.__name__, (_ObservedPregel, kind), {"__module__": kind.__module__})
 
 
-def with_written_keys(config: RunnableConfig, into: list[frozenset[str]]) -> RunnableConfig:
-    """The config of a graph that is to say what it has written."""
-    return {**config, CONF: {**config.get(CONF, {}), WRITTEN_KEYS: into}}
+def with_written_keys(
+    config: RunnableConfig, into: list[frozenset[str]], is_cancelled: Callable[[], bool] | None = None
+) -> RunnableConfig:
+    """The config of a graph that is to say what it has written.
+
+    Args:
+        config: the config of the node that it is in.
+        into: the list that it fills.
+        is_cancelled: as of `IS_CANCELLED`.
+    """
+    return {**config, CONF: {**config.get(CONF, {}), WRITTEN_KEYS: into, IS_CANCELLED: is_cancelled}}
 
 
 def only_written(result: Any, said: list[frozenset[str]], besides: frozenset[str] = frozenset()) -> Any:

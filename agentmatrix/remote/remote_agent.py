@@ -31,6 +31,7 @@ from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_p
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.transport.target import Target, parse_target
+from agentmatrix.watch.watch_mixin import WatchMixin
 from agentmatrix.wire.codec import Unlisted
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAgent"]
 
 
-class RemoteAgent(NotebookRepr, CardAttributes):
+class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
     """An agent on another host, used as if it were local.
 
     It is a LangGraph graph: a node of any other graph, with every verb. Making, adding, compiling, drawing and pickling

@@ -4,7 +4,7 @@ A handler's type changes what LangChain and LangGraph send it and how models run
 handlers of a kind. The proxy of a tracer is of the tracer's own class where the host has that class too: tracing that
 is turned on at both ends looks whether a tracer of its class is there already, so that remote runs are counted once,
 by the caller's. LangGraph's own stream handlers set message ids in place, which no proxy can do from afar: the host
-gets replicas of them, of the same class, next to the model.
+gets replicas of them, of the same class, next to the model. For a watcher it has a recorder, which measures there.
 
 Order: events are notifications, and reach the handlers in the order in which the host made them. A handler that may
 raise into the run (`raise_error`) is called by a request instead, and the host waits for its return.
@@ -41,6 +41,10 @@ from agentmatrix.pregel.callback_handlers import (
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
+from agentmatrix.transport.base import FrameStream
+from agentmatrix.watch.event_batches import EventBatches
+from agentmatrix.watch.recorder import EventRecorder
+from agentmatrix.watch.relay import EventRelay
 
 __all__ = ["CallerCallbacks", "callback_proxies"]
 
@@ -118,13 +122,14 @@ class CallerCallbacks:
     ) -> None:
         self.is_async = is_async
         self._replicas: dict[int, Any] = {}
+        self._relays: dict[int, EventRelay] = {}
         self._groups: list[list[BaseCallbackHandler]] = []
         self._taps: dict[tuple[int, UUID], tuple[deque[Any], Any]] = {}
         manager = callback_manager(config, is_async=is_async)
         inherited = {**(config.get("metadata") or {}), **manager.metadata, **manager.inheritable_metadata}
         self._scope = EventScope(scope, manager.parent_run_id, inherited)
         self.packed: dict[str, Any] = {
-            "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers),
+            "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers, manager.parent_run_id),
             "parent_run_id": manager.parent_run_id,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),
@@ -133,13 +138,22 @@ class CallerCallbacks:
         }
 
     def _pack_handlers(
-        self, handlers: list[BaseCallbackHandler], inheritable: list[BaseCallbackHandler]
+        self,
+        handlers: list[BaseCallbackHandler],
+        inheritable: list[BaseCallbackHandler],
+        parent_run: UUID | None,
     ) -> list[dict[str, Any]]:
         packed: list[dict[str, Any]] = []
         groups: dict[tuple[bool, bool, frozenset[str], str], dict[str, Any]] = {}
         instrumented = {type(handler) for handler in CallbackManager([]).handlers}
         for number, handler in enumerate(dict.fromkeys([*handlers, *inheritable])):
             here, below = handler in handlers, handler in inheritable
+            if isinstance(handler, EventRecorder):
+                self._relays[number] = EventRelay(handler, parent_run, self._scope.scope)
+                packed.append(
+                    {"watcher": number, "namespace": self._scope.scope.namespace, "here": here, "below": below}
+                )
+                continue
             kind = stream_handler_kind(handler)
             if kind is not None:
                 self._replicas[number] = handler
@@ -171,7 +185,20 @@ class CallerCallbacks:
             handler.stream(chunk)
         elif kind == "seen":
             self._replica(args[0]).seen |= set(args[1])
+        elif kind == "watched":
+            if args[0] not in self._relays:
+                raise ProtocolError("the host told of a run to a watcher that is not lent to it")
+            self._relays[args[0]].take(args[1])
         return None
+
+    def follow(self, frames: FrameStream | None) -> None:
+        """Let watchers see how much of a large value has crossed.
+
+        Args:
+            frames: of the run; None once it has ended.
+        """
+        for relay in self._relays.values():
+            relay.follow(None if frames is None else lambda: (frames.arriving, frames.room))
 
     def _replica(self, number: Any) -> Any:
         if number not in self._replicas:
@@ -354,6 +381,14 @@ def _replica(rpc: RpcClient, packed: dict[str, Any]) -> Any:
     )
 
 
+def _recorder(rpc: RpcClient, packed: dict[str, Any], parent_run: UUID | None) -> tuple[EventRecorder, EventBatches]:
+    """A watcher next to the nodes: it measures here, and tells the caller's."""
+    number = packed["watcher"]
+    batches = EventBatches(lambda events: rpc.notify("watched", number, events))
+    recorder = EventRecorder(batches.add, outer=parent_run, namespace=packed["namespace"], is_remote=True)
+    return recorder, batches
+
+
 def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
     """The callback manager of a run on the host.
 
@@ -368,10 +403,14 @@ def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) 
     here: list[BaseCallbackHandler] = []
     below: list[BaseCallbackHandler] = []
     replicas: list[tuple[int, Any, set[Any]]] = []
+    batches: list[EventBatches] = []
     for entry in packed["handlers"]:
         if "replica" in entry:
             handler = _replica(rpc, entry)
             replicas.append((entry["replica"], handler, set(entry["seen"])))
+        elif "watcher" in entry:
+            handler, events = _recorder(rpc, entry, packed["parent_run_id"])
+            batches.append(events)
         else:
             handler = _handler_proxy(rpc, entry, is_async=is_async)
         here += [handler] if entry["here"] else []
@@ -386,6 +425,8 @@ def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) 
     )
 
     def finish() -> None:
+        for events in batches:
+            events.close()
         for number, replica, before in replicas:
             seen: set[Any] = getattr(replica, "seen", set())
             if seen - before:

@@ -122,6 +122,8 @@ class CallerRun:
         frame = self.protocol.start(self._start_frame())
         self._frames = self.transport.open(self)
         self._frames.send(frame)
+        if self.config is not None and self.config.callbacks is not None:
+            self.config.callbacks.follow(self._frames)
         if self.config is not None and self.config.control is not None:
             self._stop_watching_drain = watch_drain(self.config.control, self._drain)
         if self._forwarder is not None and self._signals is not None:
@@ -220,6 +222,8 @@ class CallerRun:
             self._stop_watching_drain = None
         with self._lock:
             self.protocol.lost()
+        if self.config is not None and self.config.callbacks is not None:
+            self.config.callbacks.follow(None)
         if self._frames is not None:
             self._frames.close()
 

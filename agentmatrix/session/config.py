@@ -197,7 +197,7 @@ class CallerConfig:
             ProtocolError: the event is malformed, or not for this host to say.
         """
         self.events.check(kind, args, self.configurable)
-        if kind in ("callback", "tap", "replica", "seen"):
+        if kind in ("callback", "tap", "replica", "seen", "watched"):
             return None if self.callbacks is None else self.callbacks.on_event(kind, args)
         if kind == "stream":
             self.configurable[config_keys.STREAM](args[0])

@@ -31,6 +31,7 @@ _EVENTS: Final[Mapping[str, tuple[int, str | None]]] = {
     "tap": (3, None),
     "replica": (2, None),
     "seen": (2, None),
+    "watched": (2, None),
 }
 """How many arguments an event has, and the key of the config whose object it is for."""
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
 
+from agentmatrix.cancel_scope import CancelScope, current_scope, is_cancelled_here
 from agentmatrix.errors import (
     AgentMatrixError,
     DeadlineExceeded,
@@ -34,6 +35,7 @@ from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
+from agentmatrix.pregel.node_handler import is_hook_muted
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
@@ -79,6 +81,7 @@ class HostRun:
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
+        self._scope = CancelScope()
         self._stop_reason = ""
         self._lock = threading.Lock()
         self._requests = PendingRequests(host.answer_timeout)
@@ -183,6 +186,7 @@ class HostRun:
             return
         self._stop_reason = reason
         self.cancelled.set()
+        self._scope.cancel()
         self._drain(reason)
         self.signals.router.close()
         self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
@@ -281,6 +285,8 @@ class HostRun:
 
     def _show_tickets(self, start: pb.Start) -> None:
         """Has what the code of the run calls belong to its tree, in this context."""
+        # A watcher of the caller's has a recorder among the callbacks: one of this process would tell all twice.
+        is_hook_muted.set(True)
         if self._place is not None:
             TICKETS.set(self._place.tickets(start.tickets))
 
@@ -327,7 +333,8 @@ class HostRun:
                 kwargs["control"] = self.control
                 if (reason := packed.get("control", {}).get("drained")) is not None:
                     set_drained(self.control, reason)
-            graph = self._graph = observed_if_asked(graph, self.config.config)
+            current_scope.set(self._scope)
+            graph = self._graph = observed_if_asked(graph, self.config.config, is_cancelled_here())
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         is_verb = start.verb not in ("saver", "asaver")

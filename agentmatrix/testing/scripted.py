@@ -8,6 +8,7 @@ import random
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -28,6 +29,7 @@ from pydantic import Field, PrivateAttr
 
 from agentmatrix.errors import ScriptExhausted
 from agentmatrix.pregel.callback_handlers import inherited_callbacks, is_any_hook_set
+from agentmatrix.pregel.node_handler import other_handlers, told_of_model_call
 
 __all__ = ["ScriptedChatModel"]
 
@@ -119,9 +121,9 @@ class ScriptedChatModel(BaseChatModel):
     ) -> AIMessage:
         """The next answer."""
         messages = self._messages_if_untraced(input, config)
-        return (
-            super().invoke(input, config, stop=stop, **kwargs) if messages is None else self._answer_with_id(messages)
-        )
+        if messages is not None:
+            return self._answer_with_id(messages, config)
+        return super().invoke(input, config, stop=stop, **kwargs)
 
     async def ainvoke(
         self,
@@ -134,7 +136,7 @@ class ScriptedChatModel(BaseChatModel):
         """The next answer."""
         messages = self._messages_if_untraced(input, config)
         if messages is not None:
-            return self._answer_with_id(messages)
+            return self._answer_with_id(messages, config)
         return await super().ainvoke(input, config, stop=stop, **kwargs)
 
     def _messages_if_untraced(
@@ -147,14 +149,18 @@ class ScriptedChatModel(BaseChatModel):
         if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind in set(map(type, input)))):
             return None
         callbacks = (config or {}).get("callbacks") or inherited_callbacks()
-        if _has_handlers(callbacks) or _has_handlers(self.callbacks) or self.verbose or is_any_hook_set():
+        if _has_handlers(callbacks) or _has_handlers(self.callbacks) or self.verbose or is_any_hook_set(callbacks):
             return None
         plain = not (self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
         return input if plain else None
 
-    def _answer_with_id(self, messages: list[BaseMessage]) -> AIMessage:
-        answer = self._answer(messages)
-        answer.id = answer.id or f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
+    def _answer_with_id(self, messages: list[BaseMessage], config: RunnableConfig | None) -> AIMessage:
+        callbacks = (config or {}).get("callbacks") or inherited_callbacks()
+        with told_of_model_call(callbacks, config) if callbacks else nullcontext() as tell_end:
+            answer = self._answer(messages)
+            answer.id = answer.id or f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
+            if tell_end is not None:
+                tell_end(answer)
         return answer
 
     def _answer(self, messages: Sequence[BaseMessage]) -> AIMessage:
@@ -214,7 +220,9 @@ class ScriptedChatModel(BaseChatModel):
 
 
 def _has_handlers(callbacks: Callbacks) -> bool:
-    return bool(callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks)
+    if isinstance(callbacks, BaseCallbackManager):
+        return other_handlers(callbacks)
+    return bool(callbacks)
 
 
 def _as_message(answer: Any) -> AIMessage:

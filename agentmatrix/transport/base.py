@@ -96,6 +96,10 @@ class FrameStream(Protocol):
         `send` takes frames beyond it. Who sends without an end waits for room in between.
         """
 
+    @property
+    def arriving(self) -> tuple[int, int] | None:
+        """Of a large value that is arriving, the bytes that have come and those that were announced."""
+
     def on_room(self, least: int, call: Callable[[], None]) -> None:
         """Has something called once, on any thread, when there is room for `least` bytes, or never will be since the
         stream is closed."""

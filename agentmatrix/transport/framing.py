@@ -168,6 +168,11 @@ class BulkFields:
         self._left, self._whole = next(iter(self._fields.values())), BytesIO()
         frame.ClearField("bulk")
 
+    @property
+    def arrived(self) -> int:
+        """How many bytes have come so far."""
+        return sum(map(len, self.values.values())) + self._whole.tell()
+
     def add(self, data: bytes) -> bool:
         """Adds a slice; returns whether the frame is whole.
 

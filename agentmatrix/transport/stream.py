@@ -64,6 +64,11 @@ class MultiplexedStream:
     def on_room(self, least: int, call: Callable[[], None]) -> None:
         self._multiplexer.outbox.on_room(self.run, least, call)
 
+    @property
+    def arriving(self) -> tuple[int, int] | None:
+        partial = self.partial
+        return (partial[0].arrived, partial[0].size) if partial is not None else None
+
     def reset(self, kind: str, reason: str) -> None:
         self._multiplexer.reset(self.run, kind, reason)
 

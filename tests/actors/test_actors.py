@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
@@ -311,3 +312,61 @@ async def test_the_state_is_edited_while_one_of_them_asks(verbs: Verbs) -> None:
     assert await verbs.call(compiled, "invoke", Command(resume="yes"), THREAD) == {"log": ["edited"]}
     staff = compiled.actors(THREAD)
     assert {path: actor.values["heard"] for path, actor in staff.items()} == {"staff/you": ["yes"], "staff/ann": ["b"]}
+
+
+async def test_langgraph_reads_the_state_of_one(verbs: Verbs) -> None:
+    graph = told(*words("ann a", "ann b", "we|ird x")).compile(checkpointer=InMemorySaver())
+    await verbs.call(graph, "invoke", {"log": []}, THREAD)
+
+    def at(namespace: str) -> Any:
+        return {"configurable": {"thread_id": "1", "checkpoint_ns": namespace}}
+
+    ann = await verbs.call(graph, "get_state", at("staff/ann"))
+    assert (ann.values, ann.next) == ({"word": "b", "heard": ["a", "b"]}, ())
+    assert (await verbs.call(graph, "get_state", at("staff/we%7Cird"))).values["heard"] == ["x"]
+    history = await verbs.listed(graph, "get_state_history", at("staff/ann"))
+    assert [state.values["heard"] for state in history] == [["a", "b"], ["a"]]
+
+
+async def test_agents_as_data_with_tools(verbs: Verbs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One agent for all of a kind, and each has its own instructions. After a failure no tool sends twice."""
+    pytest.importorskip("langchain")
+    compiled: list[Any] = []
+    compile = StateGraph.compile
+    monkeypatch.setattr(StateGraph, "compile", lambda self, *a, **k: compiled.append(self) or compile(self, *a, **k))
+    broken = [True]
+
+    @tool
+    def talk(to: str, text: str) -> str:
+        """Talk to somebody."""
+        get_activation().send(f"staff/{to}", text)
+        return "sent"
+
+    def answer(messages: Any) -> AIMessage:
+        me, last = messages[0].text, messages[-1]
+        if last.type == "tool":
+            if me == "You are boss" and broken:
+                broken.clear()
+                raise ValueError("the model is down")
+            return AIMessage("done")
+        if last.text == "start":
+            calls = [{"name": "talk", "args": {"to": name, "text": "hello"}, "id": name} for name in ("ann", "bob")]
+            return AIMessage("", tool_calls=calls)
+        return AIMessage(f"{me}, told {last.text}")
+
+    graph = told(
+        ("staff/boss", "start"),
+        agent=None,
+        state=MessagesState,
+        make=lambda key, message: AgentSpec(name=key, system_prompt=f"You are {key}", tools=("talk",)),
+    ).compile(models={"default": ScriptedChatModel(answer, cycle=True)}, tools=[talk], checkpointer=InMemorySaver())
+    with pytest.raises(ValueError, match="down"):
+        await verbs.call(graph, "invoke", {"log": []}, THREAD)
+    await verbs.call(graph, "invoke", None, THREAD)
+    said = {a.key: [message.text for message in a.values["messages"]] for a in graph.actors(THREAD).values()}
+    assert said == {
+        "boss": ["start", "", "sent", "sent", "done"],
+        "ann": ["hello", "You are ann, told hello"],
+        "bob": ["hello", "You are bob, told hello"],
+    }
+    assert len(compiled) <= 5

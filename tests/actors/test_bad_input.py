@@ -195,6 +195,20 @@ async def test_an_actor_that_raises(on_error: Any, verbs: Verbs, caplog: pytest.
     assert len(staff["staff/bob"].values["heard"]) == len(ann.values["heard"])
 
 
+async def test_an_actor_whose_command_nobody_takes(verbs: Verbs, caplog: pytest.LogCaptureFixture) -> None:
+    """It has failed, and its state is what it was."""
+
+    def hires(state: Memory) -> Any:
+        goto = [Send("staff/mallory", {})] if state["word"] == "b" else []
+        return Command(update={"heard": [state["word"]]}, goto=goto)
+
+    sent = [("staff/ann", {"word": word}) for word in "abc"]
+    graph = said_to(*sent, agent=hires, on_error="skip", make=lambda key, message: None if key == "mallory" else {})
+    await verbs.call(graph, "invoke", {"log": []}, THREAD)
+    assert {path: actor.values["heard"] for path, actor in graph.actors(THREAD).items()} == {"staff/ann": ["a", "c"]}
+    assert "'staff/mallory' was refused" in caplog.text
+
+
 KEYS = ["we|ird:x", "a/b/c", "100%", "ümläut", "line\nbreak", "x" * 300, "y" * 299 + "z", "", " "]
 
 

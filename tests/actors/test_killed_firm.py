@@ -20,9 +20,9 @@ def test_590_agents_killed_at_300(tmp_path: Path, way: str, durability: str) -> 
     kills = [300] if workers == 580 else [1, 3, 17, 40]
     for kill in kills:
         with Forked(play, tmp_path, way, kill, admins, workers, durability) as killed:
-            assert killed.wait(100) == -signal.SIGKILL
+            assert killed.wait(280) == -signal.SIGKILL
     with Forked(play, tmp_path, way, 0, admins, workers, durability) as resumed:
-        said, errors = resumed.communicate(100)
+        said, errors = resumed.communicate(280)
     reports, *staff = said.splitlines()
     assert reports == "done", errors
     found = {path: (int(count), int(unread), heard.split(",")) for path, count, unread, heard in map(str.split, staff)}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import task
 from langgraph.graph import START, StateGraph
@@ -102,8 +103,11 @@ async def test_by_a_command_for_the_graph_around(place: Callable[..., Any], verb
     assert list(graph.actors(THREAD)) == ["staff/bob"]
 
 
-async def test_from_a_member_of_a_group(place: Callable[..., Any], verbs: Verbs) -> None:
-    def member(state: Any) -> str:
+@pytest.mark.parametrize("way", ["send", "command"])
+async def test_from_a_member_of_a_group(place: Callable[..., Any], verbs: Verbs, way: str) -> None:
+    def member(state: Any) -> Any:
+        if way == "command":
+            return Command(update={"messages": [AIMessage("said")]}, goto=Send("office", {"log": ["from a member"]}))
         get_activation().send("office", {"log": ["from a member"]})
         return "said"
 
@@ -113,7 +117,8 @@ async def test_from_a_member_of_a_group(place: Callable[..., Any], verbs: Verbs)
     graph.add_node("office", lambda state: noted.append(state["log"]))
     graph.add_node("group", place(group), destinations=("office",))
     graph.add_edge(START, "group")
-    await verbs.call(graph.compile(), "invoke", {"messages": "hello"})
+    result = await verbs.call(graph.compile(), "invoke", {"messages": "hello"})
+    assert result["messages"][-1].text == "said"
     assert noted == [["from a member"], ["from a member"]]
 
 

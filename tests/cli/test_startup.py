@@ -11,7 +11,7 @@ import pytest
 import agentmatrix
 
 HEAVY = {"langgraph", "langchain_core", "grpc", "google.protobuf", "numpy", "uvloop", "httpx"}
-PUBLIC_MODULES = ["display", "errors", "speakers", "stops", "testing"]
+PUBLIC_MODULES = ["middleware", "display", "errors", "speakers", "stops", "testing", "watch"]
 
 
 def loaded_after(code: str) -> set[str]:

@@ -9,14 +9,26 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from langgraph.graph import START, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
-from agentmatrix.display import Drawing, Node, draw_mermaid, draw_svg, draw_text, install_display, mimebundle
+from agentmatrix import ChatGroup, Dag
+from agentmatrix.display import (
+    Drawing,
+    Node,
+    draw_mermaid,
+    draw_svg,
+    draw_text,
+    drawing_of,
+    install_display,
+    mimebundle,
+)
 from agentmatrix.display.mermaid import mermaid_of
 from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.display.svg import svg_of
 from agentmatrix.display.text import text_of
+from agentmatrix.stops import max_turns
+from agentmatrix.testing import loopback
 from tests.display.conftest import Graph, State, chain, report, work
 
 AWKWARD = (
@@ -105,7 +117,7 @@ def test_an_outline_of_sixty_nodes_is_drawn_by_all() -> None:
 
 def test_the_mimebundle_has_what_front_ends_show(graph: Graph) -> None:
     bundle = mimebundle(graph)
-    assert list(bundle) == ["text/vnd.mermaid", "image/svg+xml", "text/plain"]
+    assert list(bundle) == ["image/svg+xml", "text/plain"]
     assert bundle["text/plain"] == draw_text(graph)
 
 
@@ -117,7 +129,7 @@ def test_a_graph_of_ours_shows_itself_in_a_notebook() -> None:
     own = OwnGraph(**{name: value for name, value in vars(plain).items() if name != "__orig_class__"})
     assert own._repr_mimebundle_() == mimebundle(plain)
     assert list(own._repr_mimebundle_(include={"text/plain"})) == ["text/plain"]
-    assert list(own._repr_mimebundle_(exclude={"text/plain"})) == ["text/vnd.mermaid", "image/svg+xml"]
+    assert list(own._repr_mimebundle_(exclude={"text/plain"})) == ["image/svg+xml"]
 
 
 def test_plain_graphs_show_themselves_once_it_is_installed(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +141,31 @@ def test_plain_graphs_show_themselves_once_it_is_installed(graph: Graph, monkeyp
     assert install_display()
     shown, _ = shell.display_formatter.format(graph)
     assert shown["image/svg+xml"] == draw_svg(graph)
+
+
+def test_a_node_that_no_stream_shows_is_drawn_as_a_junction() -> None:
+    panel = ChatGroup({"ann": lambda messages: "a", "bob": lambda messages: "b"}, stop=max_turns(2)).compile()
+    streamed = {part["name"] for part in panel.stream({"messages": "hi"}, stream_mode="tasks")}
+    drawing = drawing_of(panel)
+    assert {node.label for node in drawing.nodes if node.kind == "node"} == streamed == {"ann", "bob"}
+    assert [node.label for node in drawing.nodes if node.kind == "junction"] == ["next_turn"]
+    svg = draw_svg(panel)
+    assert 'data-node="next_turn"' in svg and ">next_turn</text>" not in svg
+    assert "(next_turn)" in draw_text(panel) and "((" in draw_mermaid(panel)
+    remote = loopback(panel)
+    assert remote.card
+    (box,) = drawing_of(remote).nodes
+    assert box.inner is not None
+    assert [node.kind for node in box.inner.nodes] == [node.kind for node in drawing.nodes]
+
+
+def test_a_graph_without_a_name_says_so() -> None:
+    nameless = StateGraph(MessagesState).add_node("a", lambda state: {}).add_edge(START, "a").compile()
+    assert drawing_of(nameless).label == "(a graph without a name)"
+
+
+def test_a_builder_shows_what_it_compiles_to() -> None:
+    builder = Dag(name="report")
+    assert "has no nodes" in builder._repr_mimebundle_()["text/plain"]
+    builder.add_node("plan", lambda messages: "plan")
+    assert builder._repr_mimebundle_() == mimebundle(builder.compile())
