@@ -15,7 +15,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
-from agentmatrix.pregel.node_handler import node_handlers, other_handlers, told_of_node
+from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, other_handlers, told_of_node
 
 __all__ = ["UntracedSequence", "is_watched", "untraced_node"]
 
@@ -33,7 +33,7 @@ class UntracedSequence(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         own = _without_run(config)
-        if handlers := node_handlers(own.get("callbacks")):
+        if handlers := _handlers_of(own):
             with told_of_node(handlers, own) as tell_end:
                 output = self._invoke(input, own)
                 tell_end(output)
@@ -50,7 +50,7 @@ class UntracedSequence(Runnable[Any, Any]):
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         own = _without_run(config)
-        if handlers := node_handlers(own.get("callbacks")):
+        if handlers := _handlers_of(own):
             with told_of_node(handlers, own) as tell_end:
                 output = await self._ainvoke(input, own)
                 tell_end(output)
@@ -64,6 +64,12 @@ class UntracedSequence(Runnable[Any, Any]):
         for writer in self._writers:
             await writer.ainvoke(output, own)
         return output
+
+
+def _handlers_of(config: RunnableConfig) -> list[NodeHandler]:
+    """The handlers that are told of the node; mostly none."""
+    callbacks = config.get("callbacks")
+    return node_handlers(callbacks) if getattr(callbacks, "handlers", None) else []
 
 
 def _without_run(config: RunnableConfig | None) -> RunnableConfig:

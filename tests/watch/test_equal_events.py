@@ -96,3 +96,10 @@ def test_the_seconds_of_a_node_are_measured_where_it_runs() -> None:
     told_seconds = run.nodes["far/work"].seconds
     # By this side's clock it would be no time, or all of the three seconds.
     assert measured[0] <= told_seconds < measured[0] + 2
+
+
+def test_the_log_of_a_group_has_the_key_that_a_watcher_reads() -> None:
+    from agentmatrix.chat.conversation import EVENT_LOG
+    from agentmatrix.watch.node_output import TURN_LOG
+
+    assert TURN_LOG == EVENT_LOG
