@@ -13,6 +13,9 @@ from typing import NamedTuple
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|")
 
+PATIENCE = 10_000
+"""Milliseconds that a writer waits for another one of the same file."""
+
 
 class File(NamedTuple):
     """A text and its hash, both empty where there is no file."""
@@ -49,8 +52,12 @@ class Workspace:
             _make(self._folder)
 
     def _git(self, *args: str, given: str = "", author: str = "nobody") -> bytes:
-        command = ["git", f"--git-dir={self._folder}", "-c", f"user.name={author}", "-c", "user.email=@", *args]
-        return subprocess.run(command, input=given.encode(), capture_output=True, check=True).stdout
+        settings = [f"user.name={author}", "user.email=@", f"core.filesRefLockTimeout={PATIENCE}"]
+        command = ["git", f"--git-dir={self._folder}", *(part for each in settings for part in ("-c", each)), *args]
+        ran = subprocess.run(command, input=given.encode(), capture_output=True)
+        if ran.returncode:
+            raise OSError(f"git {args[0]}: {ran.stderr.decode().strip()}")
+        return ran.stdout
 
     def names(self) -> list[str]:
         """The names of all files."""
@@ -79,6 +86,7 @@ class Workspace:
         Raises:
             ConflictError: the file has another hash by now.
             ValueError: it cannot have that name.
+            OSError: git cannot write it.
         """
         ref = _ref(name)
         hash = self._git("hash-object", "-w", "--stdin", "--no-filters", given=text).decode().strip()
@@ -86,8 +94,9 @@ class Workspace:
             if _HASH.fullmatch(base):
                 self._git("update-ref", "--create-reflog", ref, hash, base, author=author)
                 return hash
-        except subprocess.CalledProcessError:
-            pass
+        except OSError:
+            if self.read(name)[name].hash == base:  # nobody has written: git itself cannot
+                raise
         if (current := self.read(name)[name]).hash != hash:
             raise ConflictError(name, current)
         return hash

@@ -42,6 +42,18 @@ def test_a_write_that_is_repeated_after_a_kill_has_been_done(tmp_path: Path) -> 
     assert workspace.write("a.md", "one", "", "ann") == workspace.write("a.md", "one", "", "ann")
 
 
+def test_what_git_cannot_do_is_no_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphs.megaagent.workspace.PATIENCE", 10)
+    workspace = Workspace(tmp_path)
+    base = workspace.write("a.md", "one", "", "ann")
+    lock = tmp_path / "refs" / "files" / "a.md.lock"
+    lock.touch()
+    with pytest.raises(OSError, match="git update-ref: .*a.md.lock': File exists"):
+        workspace.write("a.md", "two", base, "ann")
+    lock.unlink()
+    assert workspace.write("a.md", "two", base, "ann") != base
+
+
 def test_a_base_of_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match=r"conflict: a\.md is not there: a new file has no base hash") as told:
         Workspace(tmp_path).write("a.md", "one", "f" * 40, "ann")
