@@ -39,7 +39,7 @@ from agentmatrix.transport.authentication import Authenticate
 from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.options import Pem, ServerOptions
-from agentmatrix.wire.codec import Codec, types_of
+from agentmatrix.wire.codec import DEFAULT_MAX_BYTES, Codec, types_of
 from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
 
 __all__ = ["Host"]
@@ -173,6 +173,7 @@ class Host:
             workers=ThreadPoolExecutor(places.most_of_all, thread_name_prefix="agentmatrix-run"),
             services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
             loop=loop.loop,
+            handovers={loop.loop: loop.handover},
             watch=loop.watch,
             places=places,
             answer_timeout=self._answer_timeout,
@@ -210,7 +211,8 @@ class Host:
         return hosted
 
     def _export(self, graph: Pregel[Any, Any, Any, Any], *allow: object) -> ExportedGraph:
-        codec = Codec([*graph_types(graph), *self.allow, *allow], tracebacks=self._tracebacks)
+        types = [*graph_types(graph), *self.allow, *allow]
+        codec = Codec(types, max_bytes=max(DEFAULT_MAX_BYTES, self._options.max_frame), tracebacks=self._tracebacks)
         return ExportedGraph(graph, codec, is_async_only(graph))
 
     def wait(self, timeout: float | None = None) -> bool:

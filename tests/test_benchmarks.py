@@ -15,11 +15,14 @@ SMALL = {
     "bench_codec.py": ["0"],
     "bench_engine.py": ["1", "one node"],
     "bench_groups.py": ["2"],
+    "bench_growth.py": ["8", "4"],
     "bench_makespan.py": ["1", "4"],
     "bench_remote.py": ["2"],
     "bench_signals.py": ["3", "5"],
     "bench_transport.py": ["0.02"],
+    "bench_values.py": ["1", "1"],
     "bench_watch.py": ["3", "4", "1"],
+    "bench_wire.py": ["2"],
 }
 
 

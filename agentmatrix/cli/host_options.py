@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,9 @@ REMOTE = "Options for a remote target"
 Target = Annotated[str, typer.Argument(help="module:attribute, path.py:attribute or host:port/agent")]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(help="File with the host's token; or set AGENTMATRIX_TOKEN.", rich_help_panel=REMOTE),
+    typer.Option(
+        help="File with the host's token; or set AGENTMATRIX_TOKEN (see docs/security.md).", rich_help_panel=REMOTE
+    ),
 ]
 SslCa = Annotated[
     Path | None,
@@ -67,7 +68,7 @@ class HostOptions:
 
         return RemoteAgent(
             target,
-            token=checked_token(self.token_file),
+            token=None if self.token_file is None else checked_token(self.token_file),
             ssl_ca=self.ssl_ca,
             ssl_certfile=self.ssl_certfile,
             ssl_keyfile=self.ssl_keyfile,
@@ -84,16 +85,18 @@ class HostOptions:
             HostError: the host cannot be reached.
         """
         from agentmatrix.transport import ClientOptions, connect, parse_target
+        from agentmatrix.transport.environment import token_for
 
+        found = parse_target(target)
         options = ClientOptions(
-            token=checked_token(self.token_file),
+            token=token_for(found) if self.token_file is None else checked_token(self.token_file),
             root_certificates=self.ssl_ca,
             certificate=self.ssl_certfile,
             private_key=self.ssl_keyfile,
             server_name=self.server_name,
             insecure=self.insecure,
         )
-        transport = connect(parse_target(target), options)
+        transport = connect(found, options)
         try:
             reply = transport.list_agents(self.timeout or _LIST_TIMEOUT).result()
         finally:
@@ -101,14 +104,12 @@ class HostOptions:
         return {agent.name: agent.description for agent in reply.agents}
 
 
-def checked_token(path: Path | None) -> Path | str | None:
-    """A file with a token, which is read again when it changes; without a file the token in AGENTMATRIX_TOKEN, or None.
+def checked_token(path: Path) -> Path:
+    """A file with a token, which is read again when it changes.
 
     Raises:
         CommandError: the file cannot be read or is empty.
     """
-    if path is None:
-        return os.environ.get("AGENTMATRIX_TOKEN") or None
     try:
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -130,8 +130,7 @@ def serve(
     """Serve graphs over gRPC until Ctrl-C or SIGTERM."""
     options = {
         "address": f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
-        # AGENTMATRIX_TOKEN is for hosts of one token.
-        "token": None if tokens_file and token_file is None else checked_token(token_file),
+        "token": _own_token(tokens_file) if token_file is None else checked_token(token_file),
         "tokens": tokens_file,
         "authorize": None if authorize is None else _read_table(authorize),
         "share_threads": share_threads,
@@ -172,6 +171,11 @@ def _load_graphs(targets: list[str]) -> dict[str, Any]:
             raise CommandError(f"two graphs are named {name!r}; name one of them otherwise: other={target}")
         graphs[name] = load_graph(target)
     return graphs
+
+
+def _own_token(tokens_file: Path | None) -> str | None:
+    """The token in AGENTMATRIX_TOKEN, for a host of one token."""
+    return None if tokens_file else os.environ.get("AGENTMATRIX_TOKEN") or None
 
 
 def _read_table(path: Path) -> dict[str, Any]:

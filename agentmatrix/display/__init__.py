@@ -10,14 +10,16 @@ report
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from langgraph.pregel import Pregel
 
-from agentmatrix.display.drawing import Drawing, Edge, Node, drawing_of
-from agentmatrix.display.mermaid import mermaid_of
-from agentmatrix.display.svg import svg_of
-from agentmatrix.display.text import text_of
+if TYPE_CHECKING:
+    from agentmatrix.display.drawing import Drawing, Edge, Node, drawing_of
+    from agentmatrix.display.mermaid import mermaid_of
+    from agentmatrix.display.svg import svg_of
+    from agentmatrix.display.text import text_of
 
 __all__ = [
     "Drawing",
@@ -34,6 +36,19 @@ __all__ = [
     "text_of",
 ]
 
+_HOMES = {
+    "Drawing": "drawing", "Edge": "drawing", "Node": "drawing", "drawing_of": "drawing",
+    "mermaid_of": "mermaid", "svg_of": "svg", "text_of": "text",
+}  # fmt: skip
+"""The modules of what is imported when it is first used: a graph is seldom drawn, and this module often imported."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"agentmatrix.display.{_HOMES[name]}"), name)
+    return value
+
 
 def draw_mermaid(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True) -> str:
     """Draw a graph as Mermaid text, which GitHub, JupyterLab 4.1 and later, and many editors show.
@@ -42,6 +57,8 @@ def draw_mermaid(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True) 
         graph: a compiled graph, from LangGraph or AgentMatrix, or a remote agent.
         xray: how many levels of nested graphs to open; True for all.
     """
+    from agentmatrix.display import drawing_of, mermaid_of
+
     return mermaid_of(drawing_of(graph, xray=xray))
 
 
@@ -52,6 +69,8 @@ def draw_svg(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True) -> s
         graph: a compiled graph, from LangGraph or AgentMatrix, or a remote agent.
         xray: how many levels of nested graphs to open; True for all.
     """
+    from agentmatrix.display import drawing_of, svg_of
+
     return svg_of(drawing_of(graph, xray=xray))
 
 
@@ -63,6 +82,8 @@ def draw_text(graph: Pregel[Any, Any, Any, Any], *, xray: bool | int = True, asc
         xray: how many levels of nested graphs to open; True for all.
         ascii: True for a terminal that has only ASCII.
     """
+    from agentmatrix.display import drawing_of, text_of
+
     return text_of(drawing_of(graph, xray=xray), ascii=ascii)
 
 
@@ -73,6 +94,8 @@ def mimebundle(graph: Pregel[Any, Any, Any, Any]) -> dict[str, str]:
     Returns:
         MIME type -> text, for `image/svg+xml` and `text/plain`.
     """
+    from agentmatrix.display import drawing_of, svg_of, text_of
+
     drawing = drawing_of(graph)
     return {"image/svg+xml": svg_of(drawing), "text/plain": text_of(drawing)}
 

@@ -20,7 +20,7 @@ from agentmatrix.transport import connect
 from agentmatrix.transport.base import Transport
 from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.target import Target
-from agentmatrix.wire.codec import Codec, Unlisted, types_of
+from agentmatrix.wire.codec import DEFAULT_MAX_BYTES, Codec, Unlisted, types_of
 from agentmatrix.wire.v1.service_pb2 import DescribeReply
 
 __all__ = ["AgentConnection"]
@@ -41,7 +41,8 @@ class AgentConnection:
     ) -> None:
         self.target, self.options, self.allow, self.unlisted = target, options, allow, unlisted
         # What fails here is nothing for the host: without tracebacks.
-        self.codec = Codec(allow, unlisted=unlisted, tracebacks=False)
+        most = max(DEFAULT_MAX_BYTES, options.max_frame)
+        self.codec = Codec(allow, max_bytes=most, unlisted=unlisted, tracebacks=False)
         self._schemas: set[Hashable] = set()
         self._card: AgentCard | None = None
         self._answer: DescribeReply | None = None

@@ -29,6 +29,7 @@ from agentmatrix.session.caller_async import AsyncCallerRun
 from agentmatrix.session.caller_sync import SyncCallerRun
 from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_proxy
 from agentmatrix.session.version import spoken_version
+from agentmatrix.transport.environment import token_for
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.transport.target import Target, parse_target
 from agentmatrix.watch.watch_mixin import WatchMixin
@@ -50,7 +51,8 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         agent: `"host:port/name"`, or the agent's name when `url` says where.
         url: `"grpc://host:port"`, `"grpcs://..."` (TLS), `"unix:/path.sock"` or `"inproc://name"`.
         token: the host's token, as text or the path of a file that is read for each call; by default the environment
-            variable AGENTMATRIX_TOKEN. A pickle keeps no token, no secret header and no key but the paths of files.
+            variable AGENTMATRIX_TOKEN, for a host on this machine or in AGENTMATRIX_TOKEN_HOSTS ("gpu-box, 10.0.0.5").
+            A pickle keeps no token, no secret header and no key but the paths of files.
         api_key: the same, by RemoteGraph's name.
         headers: metadata sent with each call.
         credentials: a `grpc.ChannelCredentials`, instead of the certificates below.
@@ -71,6 +73,9 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         insecure: send the token although the connection is plaintext and leaves this machine.
         connect_timeout: seconds until a host that does not answer counts as unreachable; one that does may take six
             times as long for an agent's card, since a large graph is slow to draw.
+        max_value: bytes of one value that the host may send (a result, a part of a stream, a checkpoint).
+        max_bytes: bytes of values on their way to and from the host that this process holds; by default a quarter of
+            the machine's memory.
 
     Raises:
         AddressError: the address cannot be understood.
@@ -102,12 +107,14 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         server_name: str | None = None,
         insecure: bool = False,
         connect_timeout: float = 5.0,
+        max_value: int = 1 << 30,
+        max_bytes: int | None = None,
     ) -> None:
         target = parse_target(agent, url)
         options = ClientOptions(
-            token=token or api_key or _default_token(), headers=dict(headers or {}), credentials=credentials,
+            token=token or api_key or token_for(target), headers=dict(headers or {}), credentials=credentials,
             root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, server_name=server_name,
-            insecure=insecure, connect_timeout=connect_timeout,
+            insecure=insecure, connect_timeout=connect_timeout, max_frame=max_value, max_bytes=max_bytes,
         )  # fmt: skip
         self._connection = AgentConnection(target, options, tuple(allow), unlisted)
         self._path: tuple[str, ...] = ()
@@ -420,15 +427,11 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         await self._acall("aclear_cache", nodes).result()
 
 
-def _default_token() -> str | None:
-    return os.environ.get("AGENTMATRIX_TOKEN") or None
-
-
 def _unpickle(origin: tuple[Target, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]) -> RemoteAgent:
     target, options, allow, unlisted = origin
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)
     if options.token is None:
-        options = replace(options, token=_default_token())
+        options = replace(options, token=token_for(target))
     remote._connection = AgentConnection(target, options, allow, unlisted)
     return remote

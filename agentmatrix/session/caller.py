@@ -9,16 +9,17 @@ frames go out in the order of the protocol. It is never held while user code run
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.errors import ParentCommand
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.runtime import RunControl
 
 from agentmatrix.errors import (
@@ -41,11 +42,15 @@ from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.run_limiter import TICKETS
+from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.send_forwarding import LentSends
+from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
-from agentmatrix.transport.base import FrameStream, ReceivedFrame, Transport
+from agentmatrix.session.stage_clock import stage_clock
+from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
+from agentmatrix.wire.shared_messages import SentMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
@@ -98,13 +103,15 @@ class CallerRun:
 
     def __init__(self, transport: Transport, codec: Codec, spec: CallSpec) -> None:
         self.transport, self.codec, self.spec = transport, codec, spec
+        self._clock = stage_clock("caller")
         self.protocol = CallerProtocol()
         self.objects = ProxiedObjects()
         self.config: CallerConfig | None = None
         self._lock = threading.Lock()
-        self._saver_order = asyncio.Lock()
-        """Keeps async saver methods, and sends, in the order of their requests, each of which has a task of its own."""
+        self._failed_write: BaseException | None = None
+        """What a pipelined request has raised first: nobody has been told so far."""
         self._frames: FrameStream | None = None
+        self._arguments: list[bytes] = []
         self._stop_watching_drain: Any = None
         self._signals: SignalRouter | None = None
         self._forwarder: SignalForwarder | None = None
@@ -113,23 +120,29 @@ class CallerRun:
         """What objects of the caller have raised lately, with tracebacks, which do not cross."""
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
-    def open(self) -> None:
-        """Sends the run's first frame.
-
-        Raises:
-            EncodeError: an argument or the config cannot be encoded; nothing was sent.
-        """
-        frame = self.protocol.start(self._start_frame())
+    def open(self, start: pb.Start) -> None:
+        """Sends the run's first frame, from `_start_frame`."""
+        if self._clock is not None:
+            self._clock.lap("config and arguments encoded")
+        frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
-        self._frames.send(frame)
+        self._frames.send(frame, {"arguments": self._arguments})
+        self._arguments = []
         if self.config is not None and self.config.callbacks is not None:
             self.config.callbacks.follow(self._frames)
         if self.config is not None and self.config.control is not None:
             self._stop_watching_drain = watch_drain(self.config.control, self._drain)
         if self._forwarder is not None and self._signals is not None:
             self._signals.attach(self._forwarder)
+        if self._clock is not None:
+            self._clock.lap("handed to the I/O thread")
 
     def _start_frame(self) -> pb.Start:
+        """The run's first frame.
+
+        Raises:
+            EncodeError: an argument or the config cannot be encoded.
+        """
         spec = self.spec
         start = pb.Start(
             id=spec.run_id, version=spec.version, agent=spec.agent, path=spec.path, verb=spec.verb,
@@ -155,8 +168,21 @@ class CallerRun:
                 self.codec = self.codec.with_left_out(self.config.left_out)
         start.trace.update(tracing.outgoing())
         start.tickets.extend(TICKETS.get())
-        start.arguments = self.codec.encode((spec.args, kwargs), "arguments")
+        sent = SentMessages()
+        self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments", sent)
+        self.codec = self.codec.with_messages(sent, encodes=False)
         return start
+
+    def _first_checkpoint(self) -> tuple[LentSaver, RunnableConfig] | None:
+        """The checkpointer and the config of the checkpoint to send with the start; None where there is none."""
+        if self.config is None or self.config.saver is None or (asked := self.config.first_checkpoint()) is None:
+            return None
+        return self.config.saver, asked
+
+    def _send_along(self, start: pb.Start, asked: RunnableConfig, found: CheckpointTuple | None) -> None:
+        """Puts a checkpoint into the first frame; one that cannot be encoded is an error where the host asks for it."""
+        with contextlib.suppress(EncodeError):
+            start.checkpoint = SentCheckpoint.encode(asked, found, self.codec.for_storage(text=False))
 
     def _prepare_forwarding(self, configurable: dict[str, Any]) -> bool:
         """Prepares to forward signals where the run is part of a live one; returns whether it is."""
@@ -175,9 +201,9 @@ class CallerRun:
         self.objects.expose("sends", LentSends(scope, configurable.get(config_keys.CHECKPOINT_NS) or ""))
         return True
 
-    def _send(self, frame: pb.Frame | None) -> None:
+    def _send(self, frame: pb.Frame | None, large: Mapping[str, Sequence[bytes]] = NO_FIELDS) -> None:
         if frame is not None and self._frames is not None:
-            self._frames.send(frame)
+            self._frames.send(frame, large)
 
     def cancel(self, reason: str) -> None:
         """Asks the host to stop the run, which still ends by the End frame. Thread-safe."""
@@ -236,6 +262,8 @@ class CallerRun:
         except AgentMatrixError as error:
             self._enqueue("lost", error)
             return
+        if self._clock is not None and kind == "end":
+            self._clock.lap("the wire and the host")
         if kind not in ("taken", "ignored", "accepted"):
             self._enqueue(kind, received)
             return
@@ -274,10 +302,14 @@ class CallerRun:
         return self.codec.for_storage(text=request.target == "store")
 
     def _reply(self, request: pb.Request, value: Any, failure: BaseException | None) -> None:
-        reply = pb.Reply(id=request.id)
+        if request.pipelined:
+            self._failed_write = self._failed_write or failure
+            return
+        reply = pb.Reply(id=request.id, value=b"")
+        large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if failure is None:
             try:
-                reply.value = self._codec_for(request).encode(value, "reply")
+                large = {"value": self._codec_for(request).encode_pieces(value, "reply")}
             except EncodeError as error:
                 failure = error
         if failure is not None:
@@ -286,15 +318,15 @@ class CallerRun:
         with self._lock:
             frame = self.protocol.reply(reply)
             try:
-                self._send(frame)
+                self._send(frame, large)
             except HostBusy as error:
                 self._send(pb.Frame(reply=pb.Reply(id=request.id, failure=encode_failure(error, self.codec))))
 
     def _handle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
         try:
-            arguments = received.field("arguments")
-            args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
+            arguments = received.pieces("arguments")
+            args, kwargs = self._codec_for(request).decode_pieces(arguments, f"{request.target}.{request.method}")
             value = self.objects.call(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
@@ -304,10 +336,9 @@ class CallerRun:
     async def _ahandle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
         try:
-            arguments = received.field("arguments")
-            args, kwargs = self._codec_for(request).decode(arguments, f"{request.target}.{request.method}")
-            async with self._saver_order if request.target in ("saver", "sends") else contextlib.nullcontext():
-                value = await self.objects.acall(request.target, request.method, args, kwargs)
+            arguments = received.pieces("arguments")
+            args, kwargs = self._codec_for(request).decode_pieces(arguments, f"{request.target}.{request.method}")
+            value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
         self._reply(request, value, failure)
@@ -315,16 +346,24 @@ class CallerRun:
 
     def _result_of(self, received: ReceivedFrame) -> Any:
         end = received.frame.end
+        if self._clock is not None:
+            self._clock.lap("the caller's thread woken")
         if self.config is not None and end.HasField("written"):
             self.config.on_written(end.written.keys)
         if failure := received.field("failure"):
             error = raisable(decode_failure(failure, self.codec))
+            if self._failed_write is not None and isinstance(error, GraphBubbleUp):
+                raise self._failed_write  # a pause that was not saved is none
             if isinstance(error, ParentCommand):
                 self._check_command(error)
             self._restore_traceback(error)
             raise error
-        result = self.codec.decode(received.field("result"), "result")
+        if self._failed_write is not None:
+            raise self._failed_write
+        result = self.codec.decode_pieces(received.pieces("result"), "result")
         self._check_states(result)
+        if self._clock is not None:
+            self._clock.lap("result decoded")
         return result
 
     def _check_states(self, value: object) -> None:
@@ -344,8 +383,8 @@ class CallerRun:
 
     def _decode_part(self, received: ReceivedFrame) -> tuple[Any, ...]:
         """The part in a tuple of one; an empty tuple for the mark of a superstep's end."""
-        data = received.field("value")
-        value: tuple[Any, ...] = self.codec.decode(data, "part") if data else ()
+        data = received.pieces("value")
+        value: tuple[Any, ...] = self.codec.decode_pieces(data, "part") if data[0] else ()
         received.release()
         for item in value:
             self._check_states(item)

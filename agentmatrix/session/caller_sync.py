@@ -10,6 +10,7 @@ the host sent first is handled first. A helper is started under `_lock` (see `ca
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import queue
 import threading
@@ -24,6 +25,7 @@ from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
 from agentmatrix.session.user_loop import check_not_on_own_loop
 from agentmatrix.transport.base import Transport
 from agentmatrix.wire.codec import Codec
+from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["SyncCallerRun"]
 
@@ -69,7 +71,7 @@ class SyncCallerRun(CallerRun):
         scope, leave_scope = current_scope.get(), _nothing
         check_not_on_own_loop(self.transport.address, self.spec.verb)
         try:
-            self.open()
+            self.open(self._first_frame())
             if scope is not None:
                 leave_scope = scope.on_cancel(lambda: self.cancel("the work that this is part of was given up"))
             while True:
@@ -94,6 +96,14 @@ class SyncCallerRun(CallerRun):
         finally:
             leave_scope()
             self.close()
+
+    def _first_frame(self) -> pb.Start:
+        start = self._start_frame()
+        if (first := self._first_checkpoint()) is not None:
+            saver, asked = first
+            with contextlib.suppress(Exception):  # the host asks, and is told what the saver raises
+                self._send_along(start, asked, saver.get_tuple(asked))
+        return start
 
     def _next(self) -> tuple[str, Any]:
         """The next part, end or loss; handles the events and requests before it."""

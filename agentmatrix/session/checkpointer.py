@@ -28,6 +28,7 @@ from agentmatrix.errors import HostError
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.proxies import RpcClient
+from agentmatrix.session.sent_checkpoint import SentCheckpoint
 
 __all__ = [
     "CheckpointerProxy",
@@ -63,10 +64,10 @@ def with_listed_types(saver: BaseCheckpointSaver[Any], names: Collection[tuple[s
     return saver.with_allowlist(names) if isinstance(serializer, JsonPlusSerializer) else saver
 
 
-def checkpointer_proxy(rpc: RpcClient, description: Mapping[str, Any], *, pipelined: bool = False) -> CheckpointerProxy:
-    """The proxy for a saver that `describe_saver` has described; `pipelined` as in `CheckpointerProxy`."""
+def checkpointer_proxy(rpc: RpcClient, description: Mapping[str, Any], **options: Any) -> CheckpointerProxy:
+    """The proxy for a saver that `describe_saver` has described; `options` as of `CheckpointerProxy`."""
     supports = frozenset(description["supports"]) & {*_OPTIONAL_METHODS}
-    return _class_with(supports)(rpc, description, pipelined=pipelined)
+    return _class_with(supports)(rpc, description, **options)
 
 
 @cache
@@ -129,14 +130,28 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
     Args:
         rpc: reaches the process that has the checkpointer.
         description: see `describe_saver`.
-        pipelined: writes are not waited for. Otherwise a write returns after the real saver has returned.
+        pipelined: checkpoints are not waited for. Otherwise `put` returns after the real saver has returned.
+        in_run: writes of tasks are not waited for: the caller carries them out before the next checkpoint, and before
+            the run ends.
+        is_async: the run is one of the async verbs: its caller has no order among sync methods, so they are waited for.
+        sent: a checkpoint that need not be asked for.
     """
 
-    def __init__(self, rpc: RpcClient, description: Mapping[str, Any], *, pipelined: bool = False) -> None:
+    def __init__(
+        self,
+        rpc: RpcClient,
+        description: Mapping[str, Any],
+        *,
+        pipelined: bool = False,
+        in_run: bool = False,
+        is_async: bool = False,
+        sent: SentCheckpoint | None = None,
+    ) -> None:
         super().__init__()
         self.rpc = rpc
-        self.pipelined = pipelined
+        self.pipelined, self._in_run, self._is_async = pipelined, in_run, is_async
         self.scheme: str = description["scheme"]
+        self._sent = sent
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> CheckpointerProxy:
         return self
@@ -150,12 +165,24 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         return self.rpc.request("saver", "get_next_version", current, channel)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        if self._is_sent(config):
+            return self._take_sent()
         found: CheckpointTuple | None = self.rpc.request("saver", "get_tuple", plain_config(config))
         return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        if self._is_sent(config):
+            return self._take_sent()
         found: CheckpointTuple | None = await self.rpc.arequest("saver", "aget_tuple", plain_config(config))
         return found
+
+    def _is_sent(self, config: RunnableConfig) -> bool:
+        return self._sent is not None and self._sent.place == SentCheckpoint.place_of(config)
+
+    def _take_sent(self) -> CheckpointTuple | None:
+        """The checkpoint that was sent, once: what comes after it has changed it."""
+        sent, self._sent = self._sent, None
+        return None if sent is None else sent.found
 
     def list(
         self,
@@ -187,7 +214,7 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        if self.pipelined:
+        if self.pipelined and not self._is_async:
             self.rpc.request_nowait("saver", "put", plain_config(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
         saved: RunnableConfig = self.rpc.request(
@@ -213,7 +240,8 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        write = self.rpc.request_nowait if self._may_pipeline(writes, task_path) else self.rpc.request
+        pipelines = self._may_pipeline(writes, task_path) and not self._is_async
+        write = self.rpc.request_nowait if pipelines else self.rpc.request
         write("saver", "put_writes", plain_config(config), [*writes], task_id, task_path)
 
     async def aput_writes(
@@ -225,10 +253,10 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
             await self.rpc.arequest("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
 
     def _may_pipeline(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
-        """Whether a write need not be waited for: pipelined, and nothing is started or answered once it is saved."""
+        """Whether writes need not be waited for: in a run, where nothing is started or answered once they are saved."""
         # LangGraph runs a node's error handler after the mark of the failure is saved; signals are acknowledged then.
         failed = any(channel == config_keys.ERROR_SOURCE_NODE for channel, _ in writes)
-        return self.pipelined and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
+        return self._in_run and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
 
     def delete_thread(self, thread_id: str) -> None:
         self.rpc.request("saver", "delete_thread", thread_id)

@@ -35,11 +35,18 @@ from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import WRITTEN_KEYS
 from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
 from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver, with_listed_types
-from agentmatrix.session.config_items import pack_items, unpack_context, unpack_items
+from agentmatrix.session.config_items import (
+    pack_checkpoint_map,
+    pack_items,
+    unpack_checkpoint_map,
+    unpack_context,
+    unpack_items,
+)
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient
 from agentmatrix.session.saver_scope import LentSaver
+from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.store import CacheProxy, ClosedStore, LentCache, LentStore, StoreProxy
 from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
@@ -48,6 +55,9 @@ __all__ = ["CallerConfig", "HostRunConfig"]
 
 _CACHE_OF_REMOTE_AGENTS: Final = "agentmatrix.remote"
 """The namespace of a cache that remote agents use, each below it its own."""
+CHECKPOINT_MAP: Final = "checkpoint_map"
+_MOST_UNSAVED: Final = 64
+"""Graphs around a run without a checkpointer, whose checkpoints are named to it all the same, as locally."""
 _CONFIGURABLE: Final = 'config["configurable"]'
 _METADATA: Final = 'config["metadata"]'
 
@@ -110,6 +120,7 @@ class CallerConfig:
             )
             objects.expose("callback", self.callbacks)
         self.control: RunControl | None = None
+        self.saver: LentSaver | None = None
         self._is_run = is_run
 
     def pack(self) -> dict[str, Any]:
@@ -124,6 +135,12 @@ class CallerConfig:
                     packed["lent"][key] = description
             elif key == WRITTEN_KEYS:
                 packed["lent"][key] = {"lent": True}
+            elif key == CHECKPOINT_MAP and isinstance(value, Mapping):
+                if len(value) > _MOST_UNSAVED and not self._is_saved():
+                    continue  # there are no such checkpoints, and their namespaces are long
+                packed["checkpoints"] = pack_checkpoint_map(
+                    value, self.configurable.get(config_keys.CHECKPOINT_NS) or ""
+                )
             elif not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key):
                 own[key] = value
         packed["configurable"] = pack_items(own, _CONFIGURABLE, self._codec, self.left_out)
@@ -133,24 +150,53 @@ class CallerConfig:
             packed["callbacks"] = self.callbacks.packed
         return packed
 
+    def first_checkpoint(self) -> RunnableConfig | None:
+        """The config by which a nested graph on the host will ask for its first checkpoint; None where it is not clear.
+
+        If the host asks for another, it does so by a request.
+        """
+        known = self.configurable
+        namespace, thread = known.get(config_keys.CHECKPOINT_NS), known.get("thread_id")
+        if (
+            self.saver is None
+            or not namespace
+            or thread is None
+            or not self._is_run
+            or known.get("checkpoint_id")
+            or known.get(config_keys.REPLAY_STATE) is not None
+            or namespace in (known.get(CHECKPOINT_MAP) or {})
+        ):
+            return None
+        own = {
+            key: value
+            for key, value in known.items()
+            if not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key)
+        }
+        return {"configurable": {**own, "thread_id": str(thread), "checkpoint_ns": namespace, "checkpoint_id": None}}
+
     def _plain(self) -> dict[str, Any]:
         plain = {k: v for k, v in self.config.items() if k not in ("callbacks", "configurable", "metadata")}
         if is_default_recursion_limit(plain.get("recursion_limit")):
             del plain["recursion_limit"]
         return plain
 
+    def _is_saved(self) -> bool:
+        return isinstance(self.configurable.get(config_keys.CHECKPOINTER), BaseCheckpointSaver)
+
     def _is_forwarded(self, key: str) -> bool:
         return self._forward is None or key in self._forward or key in config_keys.IDENTITY
 
     def _pack_metadata(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        return pack_items(metadata, _METADATA, self._codec, self.left_out)
+        namespace = self.configurable.get(config_keys.CHECKPOINT_NS) or ""
+        return pack_items(metadata, _METADATA, self._codec, self.left_out, namespace)
 
     def _describe(self, key: str, value: Any) -> Any:
         if key == config_keys.CHECKPOINTER:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
             saver = with_listed_types(value, self._codec.listed)
-            self._objects.expose("saver", LentSaver(saver, self.configurable, self.scope, self._forward))
+            self.saver = LentSaver(saver, self.configurable, self.scope, self._forward)
+            self._objects.expose("saver", self.saver)
             return describe_saver(value)
         if key == config_keys.CACHE:
             if value is not None:
@@ -236,6 +282,7 @@ class HostRunConfig:
         is_async: whether the verb is one of the async ones.
         is_run: whether the verb runs nodes, rather than reading or writing state.
         user: who calls, as this host has found out; whatever the caller says of it is dropped.
+        checkpoint: what the caller has sent of its checkpointer.
     """
 
     def __init__(
@@ -247,14 +294,19 @@ class HostRunConfig:
         is_async: bool,
         is_run: bool,
         user: Identity | None = None,
+        checkpoint: SentCheckpoint | None = None,
     ) -> None:
-        self.rpc, self._codec, self._user = rpc, codec, user
+        self.rpc, self._codec, self._user, self._checkpoint = rpc, codec, user, checkpoint
+        self._is_async, self._is_run = is_async, is_run
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
         self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
         self.finish: Callable[[], None] = lambda: None
         self._written: list[frozenset[str]] = []
         config = {key: value for key, value in packed["config"].items() if key in _PLAIN_KEYS}
         configurable = unpack_items(_said_by_the_caller(packed["configurable"]), _CONFIGURABLE, codec)
+        if "checkpoints" in packed:
+            namespace = configurable.get(config_keys.CHECKPOINT_NS)
+            configurable[CHECKPOINT_MAP] = unpack_checkpoint_map(packed["checkpoints"], namespace)
         configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
         if user is not None:
             configurable[config_keys.AUTH_USER] = user
@@ -264,12 +316,14 @@ class HostRunConfig:
             elif key == WRITTEN_KEYS:
                 configurable[key] = self._written
         config["configurable"] = configurable
+        namespace = configurable.get(config_keys.CHECKPOINT_NS)
         if "metadata" in packed:
-            config["metadata"] = unpack_items(_said_by_the_caller(packed["metadata"]), _METADATA, codec)
+            said = _said_by_the_caller(packed["metadata"])
+            config["metadata"] = unpack_items(said, _METADATA, codec, namespace)
         if "callbacks" in packed:
             callbacks = dict(packed["callbacks"])
             for key in ("metadata", "inheritable_metadata"):
-                callbacks[key] = unpack_items(callbacks[key], _METADATA, codec)
+                callbacks[key] = unpack_items(callbacks[key], _METADATA, codec, namespace)
             config["callbacks"], self.finish = callback_proxies(rpc, callbacks, is_async=is_async)
         self.config: RunnableConfig = config  # type: ignore[assignment]
 
@@ -281,10 +335,15 @@ class HostRunConfig:
     def _make_proxy(self, key: str, description: dict[str, Any]) -> Any:
         rpc = self.rpc
         if key == config_keys.CHECKPOINTER:
-            return (
-                description["is"]
-                if "is" in description
-                else checkpointer_proxy(rpc, description, pipelined=self._pipelined)
+            if "is" in description:
+                return description["is"]
+            return checkpointer_proxy(
+                rpc,
+                description,
+                pipelined=self._pipelined,
+                in_run=self._is_run,
+                is_async=self._is_async,
+                sent=self._checkpoint,
             )
         if key == config_keys.CACHE:
             return CacheProxy(rpc) if description["lent"] else None

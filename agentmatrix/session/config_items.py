@@ -15,12 +15,23 @@ from agentmatrix.wire.objects import instance_state, set_attribute
 from agentmatrix.wire.unencodable import UnencodableValue
 from agentmatrix.wire.unlisted import UnlistedValue, not_allowed
 
-__all__ = ["ContextFields", "pack_items", "unpack_context", "unpack_items"]
+__all__ = [
+    "ContextFields",
+    "pack_checkpoint_map",
+    "pack_items",
+    "unpack_checkpoint_map",
+    "unpack_context",
+    "unpack_items",
+]
 
+_NAMESPACE: Final[list[Any]] = []
+"""Stands for the namespace of the run. A list among the items is sent as bytes."""
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
-def pack_items(values: Mapping[str, Any], where: str, codec: Codec, left_out: dict[str, Any]) -> dict[str, Any]:
+def pack_items(
+    values: Mapping[str, Any], where: str, codec: Codec, left_out: dict[str, Any], namespace: str = ""
+) -> dict[str, Any]:
     """The items for the host.
 
     Args:
@@ -28,20 +39,27 @@ def pack_items(values: Mapping[str, Any], where: str, codec: Codec, left_out: di
         where: the name of the mapping in errors.
         codec: encodes them.
         left_out: takes the parts that cannot be encoded, see `Codec.encode_partly`.
+        namespace: of the run, which may be long: where an item is that, it is not sent again.
     """
     packed: dict[str, Any] = {}
     for key, value in values.items():
+        if namespace and value == namespace and type(value) is str:
+            packed[key] = _NAMESPACE
+            continue
         plain = type(value) in _PLAIN and (type(value) is not int or -(1 << 63) <= value < 1 << 63)
         packed[key] = value if plain else codec.encode_partly(value, f'{where}["{key}"]', left_out)
     return packed
 
 
-def unpack_items(packed: Mapping[str, Any], where: str, codec: Codec) -> dict[str, Any]:
-    """The items on the host."""
-    return {
-        key: _decoded(value, f'{where}["{key}"]', codec) if type(value) is bytes else value
-        for key, value in packed.items()
-    }
+def unpack_items(packed: Mapping[str, Any], where: str, codec: Codec, namespace: object = "") -> dict[str, Any]:
+    """The items on the host; arguments as of `pack_items`."""
+    items: dict[str, Any] = {}
+    for key, value in packed.items():
+        if type(value) is bytes:
+            items[key] = _decoded(value, f'{where}["{key}"]', codec)
+        else:
+            items[key] = namespace if type(value) is list else value
+    return items
 
 
 def _decoded(data: bytes, where: str, codec: Codec) -> Any:
@@ -49,6 +67,30 @@ def _decoded(data: bytes, where: str, codec: Codec) -> Any:
         return codec.decode(data, where)
     except DecodeError as error:
         return UnencodableValue(f"{error} on the host: Host(allow=[...])")
+
+
+def pack_checkpoint_map(ids: Mapping[str, Any], namespace: str) -> list[tuple[str | int, Any]]:
+    """The checkpoints of the graphs around a nested one, for the host.
+
+    Their namespaces are beginnings of the nested one's, which may be long: each is sent as its length.
+
+    Args:
+        ids: checkpoint ids by namespace.
+        namespace: of the nested graph.
+    """
+    return [(len(outer) if namespace.startswith(outer) else outer, number) for outer, number in ids.items()]
+
+
+def unpack_checkpoint_map(packed: Any, namespace: Any) -> dict[str, Any]:
+    """The checkpoint ids by namespace on the host.
+
+    Raises:
+        DecodeError: they are none.
+    """
+    try:
+        return {outer if isinstance(outer, str) else namespace[:outer]: number for outer, number in packed}
+    except (TypeError, ValueError) as error:
+        raise DecodeError("the checkpoints of the graphs around the run cannot be read") from error
 
 
 class ContextFields:

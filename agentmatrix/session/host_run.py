@@ -5,9 +5,9 @@ of which return at once. Sync verbs run on a worker thread of the host, async ve
 code. `_lock` guards the protocol machine, and is held until the frame that it made is sent: so frames go out in the
 order of the protocol, from whichever thread. It is never held while user code runs.
 
-The order of an end: pipelined requests are answered, notifications of the config are sent, End is sent, and only then
-is the run removed from its host and its stream closed. Whatever user code raises, SystemExit included, ends its run and
-nothing else.
+The order of an end: notifications of the config are sent, End is sent, and only then is the run removed from its host
+and its stream closed. The caller ends the run when it has carried out the pipelined requests before End. Whatever user
+code raises, SystemExit included, ends its run and nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import contextlib
 import contextvars
 import logging
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
@@ -36,6 +37,7 @@ from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys, handoffs
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.node_handler import is_hook_muted
+from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
@@ -44,20 +46,21 @@ from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.checkpointer import own_saver_method
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.config_items import unpack_context
-from agentmatrix.session.event_encoding import encode_event
+from agentmatrix.session.host_rpc import HostRpc
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
-from agentmatrix.session.part_sender import PartSender, wait_for_room
-from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
-from agentmatrix.session.protocol import HostProtocol
+from agentmatrix.session.part_sender import PartSender
 from agentmatrix.session.run_limiter import TICKETS, RunSlot
 from agentmatrix.session.send_forwarding import SendsProxy
+from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import IncomingSignals
+from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.stream_modes import SuperstepBoundary
-from agentmatrix.transport.base import FrameStream, ReceivedFrame
+from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
-from agentmatrix.wire.remote_failures import decode_failure, encode_failure, raisable
+from agentmatrix.wire.remote_failures import encode_failure
+from agentmatrix.wire.shared_messages import ReceivedMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["STOPPING", "HostRun"]
@@ -70,21 +73,19 @@ _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
 
 
-class HostRun:
+class HostRun(HostRpc):
     """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
-        self.frames, self.host, self.caller, self.user = frames, host, caller, user
-        self.protocol = HostProtocol()
-        self.codec = self._replies = Codec(tracebacks=host.tracebacks)
+        super().__init__(frames, Codec(tracebacks=host.tracebacks), user, host.answer_timeout)
+        self.host, self.caller = host, caller
+        self._clock = stage_clock("host")
         self.config: HostRunConfig | None = None
         self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
         self.signals = IncomingSignals(host.services, self._ack_signal)
         self.cancelled = threading.Event()
         self._scope = CancelScope()
         self._stop_reason = ""
-        self._lock = threading.Lock()
-        self._requests = PendingRequests(host.answer_timeout)
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
         self._new_task: asyncio.Task[None] | None = None
@@ -108,6 +109,7 @@ class HostRun:
                 kind = self.protocol.receive(frame)
         except AgentMatrixError as error:
             self._end(failure=error)
+            self.frames.flush()
             self.stop(str(error))
             return
         if kind == "start":
@@ -142,12 +144,14 @@ class HostRun:
         except AgentMatrixError as error:
             self._end(failure=error)
             self.frames.close()
+            self.frames.flush()
             return
-        self.codec, self._replies = exported.codec, exported.codec.for_replies()
+        self.codec = exported.codec.with_messages(ReceivedMessages(), encodes=True)
+        self._replies = self.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
-            self._send(self.protocol.accept())
+            self._accepted = self.protocol.accept()
         if 0 < start.timeout < _LONGEST_TIMEOUT:
             self._timer = io_thread().loop.call_later(start.timeout, self.stop, "deadline")
         if exported.is_async_only and start.verb in ("invoke", "stream"):
@@ -155,13 +159,13 @@ class HostRun:
         if start.verb.startswith("a"):
             self._loop = exported.loop(self.host.loop)
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
-            self._loop.call_soon_threadsafe(self._spawn, start, exported, context=contextvars.Context())
+            self.host.handover(self._loop).call(self._spawn, start, exported)
         else:
             self.host.workers.submit(contextvars.Context().run, self._run, start, exported)
 
     def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
         self._acredits = asyncio.Semaphore(0)
-        self._new_task = asyncio.get_running_loop().create_task(self._arun(start, exported))
+        self._new_task = self._loop.create_task(self._arun(start, exported), context=contextvars.Context())
 
     def _decode_drain(self, received: ReceivedFrame) -> None:
         with contextlib.suppress(AgentMatrixError):  # a reason that is none stops nothing
@@ -197,55 +201,6 @@ class HostRun:
         with self._lock:
             self._send(self.protocol.ack_signal(number, refused))
 
-    # RpcClient: called by the proxies, on the threads of the graph.
-
-    def notify(self, kind: str, *args: Any) -> None:
-        arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
-        wait_for_room(self.frames)
-        with self._lock:
-            self._send(self.protocol.event(kind, arguments))
-
-    def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
-        arguments = self.codec.encode((args, kwargs), f"{target}.{method}")
-        wait_for_room(self.frames)
-        with self._lock:
-            frame = self.protocol.request(target, method, arguments)
-            if frame is None:
-                raise HostError("the run has ended; its caller's objects cannot be asked any more")
-            request = self._requests.open(frame.request.id, target, method)
-            self._send(frame)
-        return request
-
-    def _result_of(self, request: PendingRequest, received: ReceivedFrame) -> Any:
-        try:
-            if failure := received.field("failure"):
-                raise raisable(decode_failure(failure, self.codec))
-            return self._replies.decode(received.field("value"), f"reply of {request.target}.{request.method}")
-        finally:
-            received.release()
-
-    def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        request = self._send_request(target, method, args, kwargs)
-        return self._result_of(request, self._requests.wait(request))
-
-    async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        request = self._send_request(target, method, args, kwargs)
-        return self._result_of(request, await self._requests.await_answer(request))
-
-    def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        self._requests.pipelined.append(self._send_request(target, method, args, kwargs))
-
-    def _await_pipelined(self) -> None:
-        """Waits for the answers to pipelined requests; raises an exception that one of them has raised."""
-        while self._requests.pipelined:
-            request = self._requests.pipelined.popleft()
-            self._result_of(request, self._requests.wait(request))
-
-    async def _aawait_pipelined(self) -> None:
-        while self._requests.pipelined:
-            request = self._requests.pipelined.popleft()
-            self._result_of(request, await self._requests.await_answer(request))
-
     # The run, on its worker thread or event loop.
 
     def _run(self, start: pb.Start, exported: ExportedGraph) -> None:
@@ -254,11 +209,8 @@ class HostRun:
             with tracing.continued(start.trace):
                 result = self._result(start, exported)
             self._check_not_truncated()
-            self._await_pipelined()
             self._end(result=result)
         except BaseException as error:
-            with contextlib.suppress(BaseException):
-                self._await_pipelined()
             self._end(failure=error)
         finally:
             self._close()
@@ -274,17 +226,19 @@ class HostRun:
             with tracing.continued(start.trace):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
-            await self._aawait_pipelined()
             self._end(result=result)
         except BaseException as error:
-            with contextlib.suppress(BaseException):
-                await self._aawait_pipelined()
             self._end(failure=error)
         finally:
             self._close()
 
+    def _lap(self, stage: str) -> None:
+        if self._clock is not None:
+            self._clock.lap(stage)
+
     def _show_tickets(self, start: pb.Start) -> None:
         """Has what the code of the run calls belong to its tree, in this context."""
+        self._lap("admitted, and the run's thread woken")
         # A watcher of the caller's has a recorder among the callbacks: one of this process would tell all twice.
         is_hook_muted.set(True)
         if self._place is not None:
@@ -317,12 +271,17 @@ class HostRun:
             graph = dict(graph.get_subgraphs())[name]
         self._graph, self._verb = graph, start.verb
         sent = self._start_received
-        args, kwargs = host_verbs.checked_arguments(start.verb, self.codec.decode(sent.field("arguments"), "arguments"))
+        args, kwargs = host_verbs.checked_arguments(
+            start.verb, self.codec.decode_pieces(sent.pieces("arguments"), "arguments")
+        )
         packed = self.codec.decode(config, "config") if (config := sent.field("config")) else host_verbs.EMPTY_CONFIG
+        found = SentCheckpoint.decode(data, self._replies) if (data := sent.field("checkpoint")) else None
         sent.release()
         if host_verbs.takes_config(start.verb):
             is_async, is_run = start.verb.startswith("a"), start.verb in host_verbs.RUNS
-            self.config = HostRunConfig(packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user)
+            self.config = HostRunConfig(
+                packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user, checkpoint=found
+            )
             kwargs["config"] = self.config.config
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], self.codec)
@@ -337,6 +296,7 @@ class HostRun:
             graph = self._graph = observed_if_asked(graph, self.config.config, is_cancelled_here())
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
+        self._lap("config and arguments decoded")
         is_verb = start.verb not in ("saver", "asaver")
         return getattr(graph, start.verb) if is_verb else None, args, kwargs
 
@@ -366,13 +326,17 @@ class HostRun:
     async def _astream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         assert self._acredits is not None
         sender = PartSender(self, self._superstep_boundaries(kwargs))
+        gate = AsyncStreamGate()
+        call = paced_astream(self._graph, gate) if self._verb == "astream" else call
         iterator = aiter(call(*args, **sender.kwargs(kwargs)))
         try:
             async for part in iterator:
-                if sender.send(part):
-                    await self._acredits.acquire()
-                await sender.await_room()
+                with gate.paused():
+                    if sender.send(part):
+                        await self._acredits.acquire()
+                    await sender.await_room()
         finally:
+            gate.open()
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
 
@@ -385,12 +349,9 @@ class HostRun:
 
     def send_part(self, part: Any, *, more: bool) -> None:
         """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit."""
-        value = b"" if part is None else self.codec.encode(self._shown((part,)), "part")
+        value = [b""] if part is None else self.codec.encode_pieces(self._shown((part,)), "part")
         with self._lock:
-            self._send(self.protocol.part(value, more=more))
-
-    def _shown(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        return parts if self.user is None else host_verbs.without_identity(parts)
+            self._send(self.protocol.part(b"", more=more), {"value": value})
 
     def _call_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
@@ -400,18 +361,15 @@ class HostRun:
         value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
         return [item async for item in value] if method == "alist" else await value
 
-    def _send(self, frame: pb.Frame | None) -> None:
-        if frame is not None:
-            self.frames.send(frame)
-
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
-        encoded: bytes | None = None
+        self._lap("the graph")
+        large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if self.config is not None:
             self.config.finish()
         if failure is None:
             try:
-                encoded = self.codec.encode(encodable_result(result), "result")
+                large = {"result": self.codec.encode_pieces(encodable_result(result), "result")}
             except BaseException as error:
                 failure = error
         if isinstance(failure, Exception) and not isinstance(failure, GraphBubbleUp):
@@ -420,7 +378,7 @@ class HostRun:
         with self._lock:
             try:
                 written = None if self.config is None else self.config.written
-                self._send(self.protocol.end(result=encoded, failure=broken, written=written))
+                self._send(self.protocol.end(failure=broken, written=written), large)
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
 
@@ -448,3 +406,5 @@ class HostRun:
         if self._place is not None:
             self._place.leave()
         self.frames.close()
+        self.frames.flush()
+        self._lap("result encoded, run closed, the I/O thread woken")

@@ -23,6 +23,7 @@ from agentmatrix.session.run_limiter import RunLimiter, RunSlot
 from agentmatrix.session.thread_scope import scoped_graph
 from agentmatrix.session.user_loop import LoopMonitor
 from agentmatrix.transport.identity import Identity
+from agentmatrix.transport.loop_handover import LoopHandover
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.v1 import run_pb2 as pb
 
@@ -79,6 +80,7 @@ class HostState:
         tracebacks: whether callers get the tracebacks of errors.
         stopping: whether new runs are refused since the host stops.
         runs: the runs at work.
+        handovers: what hands runs over to the loops.
     """
 
     exported: dict[str, ExportedGraph]
@@ -95,6 +97,13 @@ class HostState:
     tracebacks: bool = False
     stopping: bool = False
     runs: set[ActiveRun] = field(default_factory=set)
+    handovers: dict[asyncio.AbstractEventLoop, LoopHandover] = field(default_factory=dict)
+
+    def handover(self, loop: asyncio.AbstractEventLoop) -> LoopHandover:
+        """What hands runs over to a loop. On the I/O thread."""
+        if (found := self.handovers.get(loop)) is None:
+            found = self.handovers[loop] = LoopHandover(loop, watches=False)
+        return found
 
     def admit(self, start: pb.Start, caller: str, user: Identity | None = None) -> tuple[ExportedGraph, RunSlot]:
         """The graph and the place for a new run of a caller.

@@ -1,14 +1,13 @@
 """The requests of a run on a host that its caller has not answered yet.
 
 Threads: requests are opened and awaited on the threads of the graph, and answered on the I/O thread, which alone
-removes an answered one. The dict and the deque are changed by atomic operations.
+removes an answered one. The dict is changed by atomic operations.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Final
@@ -42,13 +41,9 @@ class PendingRequests:
 
     Args:
         answer_timeout: seconds in which a checkpointer, a store or a cache has to answer; None for no limit.
-
-    Attributes:
-        pipelined: those whose answers are awaited at the run's end.
     """
 
     def __init__(self, answer_timeout: float | None) -> None:
-        self.pipelined: deque[PendingRequest] = deque()
         self._timeout = answer_timeout
         self._by_number: dict[int, PendingRequest] = {}
         self._is_silent = False

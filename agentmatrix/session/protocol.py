@@ -85,7 +85,8 @@ class CallerProtocol:
         elif kind == "request":
             if frame.request.id in self._requests:
                 raise self._broken(f"the host used request id {frame.request.id} twice")
-            self._requests.add(frame.request.id)
+            if not frame.request.pipelined:
+                self._requests.add(frame.request.id)
         elif kind == "taken":
             if frame.taken.number not in self._unacked:
                 raise self._broken(f"the host answered signal {frame.taken.number}, which is not open")
@@ -203,13 +204,15 @@ class HostProtocol:
         """A notification for an object of the caller, which is not answered."""
         return pb.Frame(event={"kind": kind, "arguments": arguments}) if self.phase is Phase.ACCEPTED else None
 
-    def request(self, target: str, method: str, arguments: bytes) -> pb.Frame | None:
-        """A call of a method of an object of the caller; its id is in the frame."""
+    def request(self, target: str, method: str, arguments: bytes, *, pipelined: bool = False) -> pb.Frame | None:
+        """A call of a method of an object of the caller; its id is in the frame. `pipelined` ones are not answered."""
         if self.phase is not Phase.ACCEPTED:
             return None
         number, self._next_id = self._next_id, self._next_id + 1
-        self._requests.add(number)
-        return pb.Frame(request={"id": number, "target": target, "method": method, "arguments": arguments})
+        if not pipelined:
+            self._requests.add(number)
+        call = {"id": number, "target": target, "method": method, "arguments": arguments, "pipelined": pipelined}
+        return pb.Frame(request=call)
 
     def ack_signal(self, number: int, refused: str = "") -> pb.Frame | None:
         """The acknowledgement of a signal, or why it was refused."""

@@ -43,7 +43,7 @@ class RpcClient(Protocol):
         """The same, awaited."""
 
     def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        """Calls a method of an object without waiting; an exception that it raises is raised at the run's end."""
+        """Calls a method of an object without waiting; an exception that it raises ends the run at the caller."""
 
     def notify(self, kind: str, *args: Any) -> None:
         """Sends a notification, in order with the others and with requests; it has no answer."""

@@ -19,9 +19,10 @@ def outgoing() -> dict[str, str]:
     """The headers of the current trace; empty without one."""
     headers: dict[str, str] = {}
     if "opentelemetry.propagate" in sys.modules or "opentelemetry.trace" in sys.modules:
-        from opentelemetry import propagate
+        from opentelemetry import context, propagate
 
-        propagate.inject(headers)
+        if context.get_current():  # else there is nothing to carry
+            propagate.inject(headers)
     if "langsmith.run_helpers" in sys.modules:
         from langsmith.run_helpers import get_current_run_tree
 

@@ -13,10 +13,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, cast
 
 from agentmatrix.errors import HostError
 from agentmatrix.pregel.node_functions import node_on_stack
+from agentmatrix.pregel.paced_tasks import paced_task_factory
+from agentmatrix.transport.iothread import new_loop
+from agentmatrix.transport.loop_handover import LoopHandover
 
 __all__ = ["LoopMonitor", "UserLoop", "check_not_on_own_loop"]
 
@@ -38,11 +41,13 @@ class UserLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._is_own = loop is None
-        self.loop = loop or asyncio.new_event_loop()
+        self.loop = loop or new_loop()
         self._address: str | None = None
         self._stopping = False
         self.watch = LoopMonitor(self.loop)
+        self.handover = LoopHandover(self.loop, watches=self._is_own)
         if self._is_own:
+            self.loop.set_task_factory(cast(Any, paced_task_factory))
             threading.Thread(target=self._run, name="agentmatrix-loop", daemon=True).start()
 
     def _run(self) -> None:
@@ -52,6 +57,7 @@ class UserLoop:
                 self.loop.run_forever()
             except BaseException:  # asyncio lets a SystemExit and a KeyboardInterrupt of user code through
                 continue
+        self.handover.close()
 
     def serve(self, address: str) -> None:
         """The host serves at this address now."""

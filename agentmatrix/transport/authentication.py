@@ -20,15 +20,17 @@ from agentmatrix.errors import AddressError, Unauthenticated
 from agentmatrix.transport.base import Peer
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.options import ServerOptions
-from agentmatrix.transport.watched_file import WatchedFile
+from agentmatrix.transport.watched_file import WatchedFile, pem_source
 
-__all__ = ["Authenticate", "Authentication"]
+__all__ = ["AdmittedCaller", "Authenticate", "Authentication"]
 
 Found = Identity | str | None
 Authenticate = Callable[[Mapping[str, str], Peer], Found | Awaitable[Found]]
 """Takes the metadata of a call and its peer; returns who calls, or None to refuse."""
 
 _logger = logging.getLogger(__name__)
+REAUTHENTICATE_SECONDS: Final = 60.0
+"""How often a function that authenticates is asked again about a caller whose connection lives on."""
 _ANYBODY: Final = ""
 """The name of a token that tells callers from strangers, and not from each other."""
 
@@ -48,6 +50,7 @@ class Authentication:
             raise AddressError("token=, tokens= and authenticate= exclude each other: give one of them")
         self._authenticate = options.authenticate
         self._by_certificate = options.client_ca is not None and options.tokens is None
+        self._authority = None if options.client_ca is None else pem_source("client authority file", options.client_ca)
         self._tokens = _tokens(options)
         if self._tokens is not None:
             self._tokens()  # an error in the file is one of the start
@@ -56,6 +59,14 @@ class Authentication:
     def blocks(self) -> bool:
         """Whether `admit` runs code of the user's, and so must not run on the I/O thread."""
         return self._authenticate is not None
+
+    def tokens(self) -> Mapping[str, str] | None:
+        """The tokens of now, another object when they change; None where none is asked for."""
+        return None if self._tokens is None else self._tokens()
+
+    def authority(self) -> bytes | None:
+        """The authorities of callers' certificates of now."""
+        return None if self._authority is None else self._authority()
 
     def admit(self, metadata: Mapping[str, str], peer: Peer) -> Peer:
         """The peer, with who it is.
@@ -90,6 +101,57 @@ class Authentication:
         if not isinstance(user, Identity):
             raise Unauthenticated("the host does not know it")
         return user
+
+
+class AdmittedCaller:
+    """A caller that was admitted, and whose token or certificate may be revoked while its connection lives.
+
+    Not thread-safe, but `ask_again`, which runs code of the user's in a thread of its own.
+
+    Args:
+        authentication: of the host.
+        metadata: all headers of the call, the token's included.
+        peer: where the call comes from.
+
+    Raises:
+        Unauthenticated: it is not admitted.
+    """
+
+    def __init__(self, authentication: Authentication, metadata: Mapping[str, str], peer: Peer) -> None:
+        self._authentication, self._metadata, self._from = authentication, metadata, peer
+        self._tokens, self._authority = authentication.tokens(), authentication.authority()
+        self.peer = authentication.admit(metadata, peer)
+
+    def check_token(self) -> None:
+        """Checks the caller against the tokens of now; costs little while they have not changed.
+
+        Raises:
+            Unauthenticated: its token is not among them, or another caller's.
+        """
+        if (tokens := self._authentication.tokens()) is not self._tokens:
+            self._is_same(self._authentication.admit(self._metadata, self._from))
+            self._tokens = tokens
+
+    def check_certificate(self) -> None:
+        """Checks whether the authorities of callers' certificates are those that its certificate was checked by.
+
+        Raises:
+            Unauthenticated: they have changed; only a handshake tells whether its certificate is from one of them.
+        """
+        if self._authentication.authority() != self._authority:
+            raise Unauthenticated("the authorities of callers' certificates have changed; connect again")
+
+    def ask_again(self) -> None:
+        """Has the host's function authenticate the caller once more. Blocks.
+
+        Raises:
+            Unauthenticated: it refuses the caller now, or takes it for another.
+        """
+        self._is_same(self._authentication.admit(self._metadata, self._from))
+
+    def _is_same(self, now: Peer) -> None:
+        if now.user != self.peer.user:
+            raise Unauthenticated("its token is another caller's now; connect again")
 
 
 def _awaited(found: Any) -> Any:
@@ -182,7 +244,10 @@ def _named(tokens: Mapping[str, str], given: str | None) -> str:
         Unauthenticated: there is none, or it is not among the host's.
     """
     if given is None:
-        raise Unauthenticated("it wants a token and got none (token=, --token-file or AGENTMATRIX_TOKEN)")
+        raise Unauthenticated(
+            "it wants a token and got none (token=, --token-file, or AGENTMATRIX_TOKEN with this host in "
+            "AGENTMATRIX_TOKEN_HOSTS)"
+        )
     # All are compared, each in constant time: how long it takes tells nothing of a token.
     header = given.encode()
     found = [name for token, name in tokens.items() if hmac.compare_digest(header, f"Bearer {token}".encode())]

@@ -11,10 +11,10 @@ must return at once: every run of this process waits for them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from agentmatrix.errors import AgentMatrixError
 from agentmatrix.transport.identity import Identity
@@ -32,6 +32,7 @@ __all__ = [
     "Transport",
 ]
 
+NO_FIELDS: Final[Mapping[str, Sequence[bytes]]] = {}
 ConnectionState = Literal["idle", "connected", "lost", "closed"]
 
 
@@ -46,6 +47,9 @@ class ReceivedFrame(Protocol):
 
     def field(self, name: str) -> bytes:
         """A field of bytes of the frame's body, however large; empty where there is none."""
+
+    def pieces(self, name: str) -> Sequence[bytes]:
+        """The same in the pieces in which it was sent, one at least."""
 
     def release(self) -> None:
         """The frame has been consumed, so that the peer may send more. Idempotent; on any thread.
@@ -79,15 +83,23 @@ class FrameStream(Protocol):
 
     run: int
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
         """Send a frame after those sent before.
 
         Callable from any thread; never blocks. The frame is used up: a large value in it is moved out. Dropped silently
         once the run is lost or closed.
 
+        Args:
+            frame: the frame.
+            large: fields of its body in pieces, by name, which are not in it: they are not copied.
+            flush: whether the connection is to be woken for it. Who passes False calls `flush` soon.
+
         Raises:
             HostBusy: it is large, and this process holds as many bytes as it may.
         """
+
+    def flush(self) -> None:
+        """Wakes the connection for the frames that were sent without."""
 
     @property
     def room(self) -> int:

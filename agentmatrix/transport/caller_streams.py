@@ -26,7 +26,7 @@ class ServedStream(Protocol):
     began: bool
 
     def end(self, kind: str, why: str) -> None:
-        """Ends the stream with a status: "busy", "late" or "broken"."""
+        """Ends the stream with a status: "busy", "late", "broken" or "refused"."""
 
 
 class StreamTable:

@@ -7,16 +7,18 @@ threads that sent them, since the encoding of a repeated field is the concatenat
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 
 from agentmatrix.errors import ProtocolError
-from agentmatrix.wire.v1.run_pb2 import Bulk, Frame, Frames
+from agentmatrix.transport.base import NO_FIELDS
+from agentmatrix.wire.v1.run_pb2 import Bulk, Chunk, Frame, Frames
 
 __all__ = [
     "CHUNK_BYTES",
@@ -41,6 +43,9 @@ CHUNK_BYTES: Final = 128 * 1024
 FRAMES_OF_A_MESSAGE: Final = 4096
 """How many frames a message may have: the I/O thread handles them without a pause."""
 
+PIECES_OF_A_FRAME: Final = 1024
+"""How many pieces the large fields of a frame may come in."""
+
 _UNCOUNTED: Final = frozenset({"credit", "cancel", "reset", "resume", None})
 """The bodies of frames that no credit bounds, so that they never wait for one."""
 
@@ -48,6 +53,7 @@ _RUN_TAG: Final = Frame.RUN_FIELD_NUMBER << 3 | 1
 _CHUNK_TAG: Final = Frame.CHUNK_FIELD_NUMBER << 3 | 2
 _FRAMES_TAG: Final = Frames.FRAMES_FIELD_NUMBER << 3 | 2
 _RECEIVED_TAG: Final = Frames.RECEIVED_FIELD_NUMBER << 3
+_DATA_TAG: Final = Chunk.DATA_FIELD_NUMBER << 3 | 2
 _RUN: Final = struct.Struct("<BQ")
 
 
@@ -86,12 +92,26 @@ class EncodedFrame:
         return len(self.data) + sum(map(len, self.bulk))
 
 
-def encode(frame: Frame) -> EncodedFrame:
-    """The encoding of a frame. The frame is used up: large fields are moved out."""
+def encode(frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS) -> EncodedFrame:
+    """The encoding of a frame. The frame is used up: large fields are moved out.
+
+    Args:
+        frame: the frame.
+        large: fields of its body in pieces, which are not in it.
+    """
     body = frame.WhichOneof("body")
     bulk: list[bytes] = []
     for number, name in _bytes_fields(body):
         content = getattr(frame, body or "")
+        pieces = large.get(name)
+        if pieces is not None and (len(pieces) > 1 or len(pieces[0]) > CHUNK_BYTES):
+            content.SetInParent()
+            frame.bulk.extend(Bulk(field=number, size=len(piece)) for piece in pieces)
+            bulk.extend(pieces)
+            continue
+        if pieces is not None:
+            setattr(content, name, pieces[0])
+            continue
         value: bytes = getattr(content, name)
         if len(value) > CHUNK_BYTES:
             content.ClearField(name)
@@ -148,32 +168,34 @@ class BulkFields:
     Attributes:
         frame: the frame, without them.
         size: bytes of all of them.
-        values: those that are whole, by name.
+        values: those that are whole, by name, in pieces.
 
     Raises:
         ProtocolError: the frame has no such fields.
     """
 
-    __slots__ = ("_fields", "_left", "_whole", "frame", "size", "values")
+    __slots__ = ("_left", "_pieces", "_whole", "frame", "size", "values")
 
     def __init__(self, frame: Frame) -> None:
         body = frame.WhichOneof("body")
         known = dict(_bytes_fields(body))
-        self._fields = {known.get(bulk.field, ""): bulk.size for bulk in frame.bulk}
-        if len(self._fields) != len(frame.bulk) or "" in self._fields or 0 in self._fields.values():
+        if len(frame.bulk) > PIECES_OF_A_FRAME:
+            raise ProtocolError(f"a frame announces more than {PIECES_OF_A_FRAME:,} large pieces")
+        self._pieces = deque((known.get(bulk.field, ""), bulk.size) for bulk in frame.bulk)
+        if any(not name or not size for name, size in self._pieces):
             raise ProtocolError(f"a frame of {body or 'no body'} announces large fields that it does not have")
         self.frame = frame
-        self.size = sum(self._fields.values())
-        self.values: dict[str, bytes] = {}
-        self._left, self._whole = next(iter(self._fields.values())), BytesIO()
+        self.size = sum(size for _, size in self._pieces)
+        self.values: dict[str, list[bytes]] = {}
+        self._left, self._whole = self._pieces[0][1], BytesIO()
         frame.ClearField("bulk")
 
     @property
     def arrived(self) -> int:
         """How many bytes have come so far."""
-        return sum(map(len, self.values.values())) + self._whole.tell()
+        return sum(len(piece) for pieces in self.values.values() for piece in pieces) + self._whole.tell()
 
-    def add(self, data: bytes) -> bool:
+    def add(self, data: bytes | memoryview) -> bool:
         """Adds a slice; returns whether the frame is whole.
 
         Raises:
@@ -185,13 +207,13 @@ class BulkFields:
         self._whole.write(data)
         if self._left:
             return False
-        names = [name for name in self._fields if name not in self.values]
+        name, _ = self._pieces.popleft()
         # getvalue hands over the buffer itself, where joining a list would copy all of it, and so would the frame.
-        self.values[names[0]] = self._whole.getvalue()
+        self.values.setdefault(name, []).append(self._whole.getvalue())
         self._whole = BytesIO()
-        if len(names) == 1:
+        if not self._pieces:
             return True
-        self._left = self._fields[names[1]]
+        self._left = self._pieces[0][1]
         return False
 
 
@@ -201,6 +223,46 @@ def _bytes_fields(body: str | None) -> tuple[tuple[int, str], ...]:
     content = Frame.DESCRIPTOR.fields_by_name[body].message_type if body and body != "chunk" else None
     fields = content.fields if content else ()
     return tuple((field.number, field.name) for field in fields if field.type == field.TYPE_BYTES)
+
+
+class SliceFrame:
+    """The frame of a slice, which is read without a copy: what protobuf would make of it, as far as it is asked.
+
+    Attributes:
+        run: the run.
+        data: the slice.
+        chunk: itself.
+    """
+
+    __slots__ = ("data", "run")
+    credit_bytes = 0
+    bulk = ()
+
+    def __init__(self, run: int, data: memoryview) -> None:
+        self.run, self.data = run, data
+
+    @property
+    def chunk(self) -> SliceFrame:
+        return self
+
+    @staticmethod
+    def WhichOneof(_: str) -> str:
+        return "chunk"
+
+    @staticmethod
+    def HasField(name: str) -> bool:
+        return name == "chunk"
+
+    @classmethod
+    def read(cls, content: memoryview) -> SliceFrame | None:
+        """The frame of a slice as this package writes it; None for any other frame."""
+        if len(content) < 32 or content[0] != _RUN_TAG or content[9] != _CHUNK_TAG:
+            return None
+        size, at = _varint_at(content, 10)
+        if size != len(content) - at or content[at] != _DATA_TAG:
+            return None
+        size, at = _varint_at(content, at + 1)
+        return cls(_RUN.unpack(content[:9])[1], content[at:]) if size == len(content) - at else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +291,8 @@ def decode(message: bytes) -> Message:
             if number >= FRAMES_OF_A_MESSAGE + 1:
                 raise ProtocolError(f"a message has more than {FRAMES_OF_A_MESSAGE:,} frames")
             if tag == _FRAMES_TAG and isinstance(content, memoryview) and content:
-                frames.append((Frame.FromString(content), len(content)))  # type: ignore[arg-type]
+                frame: Any = SliceFrame.read(content) or Frame.FromString(content)  # type: ignore[arg-type]
+                frames.append((frame, len(content)))
             elif tag == _RECEIVED_TAG and isinstance(content, int):
                 received = content
     except (ProtobufDecodeError, IndexError) as error:

@@ -35,7 +35,7 @@ from agentmatrix.transport.grpc_options import (
     channel_options,
     require_fast_protobuf,
 )
-from agentmatrix.transport.headers import has_secret, request_metadata
+from agentmatrix.transport.headers import has_secret, request_metadata, token_stamp
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, unconnected_stream
 from agentmatrix.transport.options import ClientOptions, memory_budget
@@ -161,10 +161,17 @@ class _SharedConnection:
     def _live_channel(self) -> _GrpcChannel:
         with self._lock:
             if self._current is None or self._current.state in ("lost", "closed"):
-                # Each channel reads the files of certificates and keys again.
-                self._credentials = channel_credentials(self._options, self._target.scheme == "grpcs")
-                self._current = _GrpcChannel(self._target, self._options, self._credentials)
+                self._current = self._new_channel()
+            elif self._current.is_outdated:
+                # Runs under way end on the connection that they have, as long as the host lets them.
+                io_thread().call(self._current.retire)
+                self._current = self._new_channel()
             return self._current
+
+    def _new_channel(self) -> _GrpcChannel:
+        # Each channel reads the files of certificates and keys again.
+        self._credentials = channel_credentials(self._options, self._target.scheme == "grpcs")
+        return _GrpcChannel(self._target, self._options, self._credentials)
 
     def _check_token_is_protected(self) -> None:
         plain = self._credentials is None and self._target.scheme != "unix"
@@ -225,17 +232,22 @@ class _GrpcChannel:
         self._target = target
         self._options = options
         self._credentials = credentials
-        budget = ByteBudget(memory_budget() // 2, "this process holds for one host", "max_bytes", _process_budget())
+        most = options.max_bytes or memory_budget() // 2
+        budget = ByteBudget(most, "this process holds for one host", "max_bytes", _process_budget())
         self._multiplexer = Multiplexer(
-            self._wake, options.max_frame, peer=f"the host at {self._address}", budget=budget
-        )
+            self._wake, options.max_frame, on_close=self._close_if_retired, peer=f"the host at {self._address}",
+            budget=budget, on_refused=self.retire,
+        )  # fmt: skip
         self._has_output = asyncio.Event()
         self._stream_task: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
-        self._closing = False
+        self._closing = self._retired = False
+        self._token_stamp = token_stamp(options)
         self._unregister_exit = self._io.at_exit(self._exit)
 
     def open(self, receiver: FrameReceiver) -> MultiplexedStream | None:
+        if self._retired:
+            return None
         stream = self._multiplexer.open(next(_runs), receiver)
         if stream and self._stream_task is None:
             self._io.call(self._start)
@@ -267,6 +279,21 @@ class _GrpcChannel:
 
     def close(self) -> None:
         self._io.task(self._close_gracefully())
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the host takes no more runs here, or has been shown another token than the file has now. Any thread
+        may ask."""
+        return self._retired or (self._token_stamp is not None and self._token_stamp != token_stamp(self._options))
+
+    def retire(self) -> None:
+        """Takes no new run, and closes when those under way have ended."""
+        self._retired = True
+        self._close_if_retired()
+
+    def _close_if_retired(self) -> None:
+        if self._retired and not len(self._multiplexer):
+            self._io.call(self.close)
 
     @property
     def _secure(self) -> bool:
@@ -343,6 +370,9 @@ class _GrpcChannel:
         finally:
             writing.cancel()
         details = await call.details()
+        if await call.code() is grpc.StatusCode.UNAUTHENTICATED:
+            self._lose(connect_error(self._address, grpc.StatusCode.UNAUTHENTICATED, details or "", self._secure))
+            return
         self._lose(self._loss("it was closed here" if self._closing else details or "the host closed the connection"))
 
     async def _write(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import grpc
@@ -10,7 +9,7 @@ from google.protobuf.internal import api_implementation
 
 from agentmatrix.errors import AddressError, MissingExtra
 from agentmatrix.transport.options import ClientOptions, ServerOptions
-from agentmatrix.transport.watched_file import Pem, WatchedFile, read_pem
+from agentmatrix.transport.watched_file import pem_source, read_pem
 
 __all__ = [
     "ACCEPTED",
@@ -86,6 +85,8 @@ def server_options(options: ServerOptions) -> Options:
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_EVERY_MS // 2),
         # A caller needs one stream; this brakes floods of streams that are opened and reset at once.
         ("grpc.max_concurrent_streams", 128),
+        # With it gRPC resets calls of a caller that keeps to that number, which look like a host that is gone.
+        ("grpc.http.overload_protection", 0),
         # Connections without a stream are of no use to anybody.
         ("grpc.max_connection_idle_ms", 300_000),
         ("grpc.server_handshake_timeout_ms", 10_000),
@@ -128,9 +129,9 @@ def server_credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
         if options.client_ca is not None:
             raise AddressError("an authority for callers' certificates needs the host's own certificate and key too")
         return None
-    key = _source("private key file", options.private_key)
-    certificate = _source("certificate file", options.certificate)
-    authority = None if options.client_ca is None else _source("client authority file", options.client_ca)
+    key = pem_source("private key file", options.private_key)
+    certificate = pem_source("certificate file", options.certificate)
+    authority = None if options.client_ca is None else pem_source("client authority file", options.client_ca)
 
     def read() -> tuple[bytes, bytes, bytes | None]:
         return key(), certificate(), None if authority is None else authority()
@@ -148,13 +149,6 @@ def server_credentials(options: ServerOptions) -> grpc.ServerCredentials | None:
     return grpc.dynamic_ssl_server_credentials(
         _configuration(*known[0]), fetch, require_client_authentication=authority is not None
     )
-
-
-def _source(what: str, source: Pem) -> Callable[[], bytes]:
-    """A function that returns some bytes, or the content of a file as it is now."""
-    if isinstance(source, bytes):
-        return lambda: source
-    return WatchedFile(what, source).read
 
 
 def _configuration(key: bytes, certificate: bytes, authority: bytes | None) -> grpc.ServerCertificateConfiguration:

@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from agentmatrix.errors import AddressError, HostBusy, HostError, ProtocolError, Unauthenticated
 from agentmatrix.transport import health
 from agentmatrix.transport.admission import AdmissionControl
-from agentmatrix.transport.authentication import Authentication
+from agentmatrix.transport.authentication import AdmittedCaller, Authentication
 from agentmatrix.transport.base import Peer, Server, Servicer
 from agentmatrix.transport.binding import binding_error, check_exposure, socket_lock, split_address
 from agentmatrix.transport.caller_streams import StreamTable
@@ -148,20 +148,20 @@ class GrpcServer(Server):
             _Unknown(admitted(self._unknown)),
         )
 
-    async def _admitted(self, context: Context) -> Peer:
+    async def _admitted(self, context: Context) -> AdmittedCaller:
         """The caller of a call, admitted. Nothing of the request has been read: so each of these is a stream here."""
         metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
         try:
             if self._authentication.blocks:
-                return await asyncio.to_thread(self._authentication.admit, metadata, _peer(context))
-            return self._authentication.admit(metadata, _peer(context))
+                return await asyncio.to_thread(AdmittedCaller, self._authentication, metadata, _peer(context))
+            return AdmittedCaller(self._authentication, metadata, _peer(context))
         except Unauthenticated as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             raise AssertionError("abort raises") from error
 
     async def _converse(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        peer = await self._admitted(context)
-        caller = CallerStream(context, peer, self._options, self._admission, self._streams, self._budget)
+        admitted = await self._admitted(context)
+        caller = CallerStream(context, admitted, self._options, self._admission, self._streams, self._budget)
         try:
             self._streams.add(caller)
         except HostBusy as busy:
@@ -175,7 +175,7 @@ class GrpcServer(Server):
         yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 
     async def _describe(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        peer, data = await self._admitted(context), await context.read()
+        peer, data = (await self._admitted(context)).peer, await context.read()
         try:
             agent = DescribeRequest.FromString(data if isinstance(data, bytes) else b"").agent
         except ProtobufDecodeError:
@@ -183,7 +183,7 @@ class GrpcServer(Server):
         yield await _answer(context, lambda: self._servicer.describe(agent, peer))
 
     async def _list_agents(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        peer = await self._admitted(context)
+        peer = (await self._admitted(context)).peer
         yield await _answer(context, lambda: self._servicer.list_agents(peer))
 
     async def _unknown(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:

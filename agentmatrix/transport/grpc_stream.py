@@ -13,13 +13,14 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from agentmatrix.errors import HostLost, ProtocolError
+from agentmatrix.errors import HostLost, ProtocolError, Unauthenticated
 from agentmatrix.transport.admission import AdmissionControl
-from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer
+from agentmatrix.transport.authentication import REAUTHENTICATE_SECONDS, AdmittedCaller
+from agentmatrix.transport.base import FrameReceiver, FrameStream
 from agentmatrix.transport.caller_streams import StreamTable
 from agentmatrix.transport.flow import ByteBudget
 from agentmatrix.transport.iothread import io_thread
-from agentmatrix.transport.multiplexer import STALLED_SECONDS, ConnectionLoss, Multiplexer
+from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, RunRejected
 from agentmatrix.transport.options import ServerOptions
 
 __all__ = ["FLUSH_SECONDS", "CallerStream", "Context"]
@@ -28,7 +29,10 @@ _logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 1.0
 """How long a stopping host may go on writing what is queued for a caller."""
+SWEEP_SECONDS: Final = 5.0
+"""How often a stream is looked at: frames that do not come, tokens that were revoked."""
 _CODES: Final = {
+    "refused": grpc.StatusCode.UNAUTHENTICATED,
     "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "late": grpc.StatusCode.DEADLINE_EXCEEDED,
     "broken": grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,7 +46,7 @@ class CallerStream:
 
     Args:
         context: of the call.
-        peer: the caller.
+        admitted: the caller.
         options: of the host.
         admission: takes its runs.
         table: the streams of the host, this one among them while it is served.
@@ -56,16 +60,18 @@ class CallerStream:
     def __init__(
         self,
         context: Context,
-        peer: Peer,
+        admitted: AdmittedCaller,
         options: ServerOptions,
         admission: AdmissionControl,
         table: StreamTable,
         budget: ByteBudget,
     ) -> None:
         self._io = io_thread()
-        self._context, self._peer, self._admission, self._table = context, peer, admission, table
+        self._context, self._admission, self._table = context, admission, table
+        self._admitted, self._peer = admitted, admitted.peer
         self.connection, self.began = f"{context.peer()}", False
         self._start_timeout = options.start_timeout
+        self._ask_by_function = options.authenticate is not None
         self._has_output = asyncio.Event()
         self._closing = False
         self._ended: tuple[str, str] | None = None
@@ -74,18 +80,35 @@ class CallerStream:
             options.max_frame,
             accept=self._accept,
             on_close=admission.release,
-            peer=f"the caller at {peer.address}",
+            peer=f"the caller at {self._peer.address}",
             budget=options.caller_budget(budget),
         )
         self._handler = asyncio.current_task()
 
     def _accept(self, frames: FrameStream) -> FrameReceiver:
+        self._check_admitted()
         if not self.began:
             self._table.begin(self)
         return self._admission.accept(frames, self._peer)
 
+    def _check_admitted(self) -> None:
+        """Refuses a new run of a caller that would not be admitted now; a token that was revoked ends all its runs.
+
+        Raises:
+            RunRejected: says why.
+        """
+        try:
+            self._admitted.check_certificate()
+            try:
+                self._admitted.check_token()
+            except Unauthenticated as error:
+                self.end("refused", str(error))
+                raise
+        except Unauthenticated as error:
+            raise RunRejected("refused", str(error)) from None
+
     def end(self, kind: str, why: str) -> None:
-        """Ends the stream with a status: "busy", "late" or "broken"."""
+        """Ends the stream with a status: "busy", "late", "broken" or "refused"."""
         if self._ended is None:
             self._ended = kind, why
             if self._handler:
@@ -127,9 +150,19 @@ class CallerStream:
         self._multiplexer.connection_lost(ConnectionLoss(lost, lost))
 
     async def _sweep(self) -> None:
+        asked = self._io.loop.time()
         while True:
-            await asyncio.sleep(STALLED_SECONDS / 4)
+            await asyncio.sleep(SWEEP_SECONDS)
             self._multiplexer.give_up_stalled()
+            try:
+                if not self._ask_by_function:
+                    self._admitted.check_token()
+                elif self._io.loop.time() - asked >= REAUTHENTICATE_SECONDS:
+                    await asyncio.to_thread(self._admitted.ask_again)
+                    asked = self._io.loop.time()
+            except Unauthenticated as error:
+                self.end("refused", str(error))
+                return
 
     def _wake(self) -> None:
         if self._io.is_current:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from agentmatrix.errors import AddressError
 from agentmatrix.transport.options import ClientOptions, is_secret
+from agentmatrix.transport.watched_file import file_stamp
 
-__all__ = ["has_secret", "request_metadata"]
+__all__ = ["has_secret", "request_metadata", "token_stamp"]
 
 
 def request_metadata(options: ClientOptions) -> tuple[tuple[str, str], ...]:
@@ -33,6 +34,16 @@ def request_metadata(options: ClientOptions) -> tuple[tuple[str, str], ...]:
 def has_secret(options: ClientOptions) -> bool:
     """Whether something among the headers must not be read on the way: the token, or a header named like a secret."""
     return options.token is not None or any(map(is_secret, options.headers))
+
+
+def token_stamp(options: ClientOptions) -> tuple[int, int, int] | None:
+    """What changes with the file of the token; None where the token is in no file, or the file cannot be read."""
+    if options.token is None or isinstance(options.token, str):
+        return None
+    try:
+        return file_stamp(options.token)
+    except OSError:
+        return None
 
 
 def _token(token: str | os.PathLike[str]) -> str:

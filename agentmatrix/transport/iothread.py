@@ -18,7 +18,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-__all__ = ["AFTER_FORK", "IOThread", "forked", "io_thread"]
+__all__ = ["AFTER_FORK", "IOThread", "forked", "io_thread", "new_loop"]
+
+from agentmatrix.transport.loop_handover import LoopHandover
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -35,7 +37,8 @@ class IOThread:
     """An event loop in a daemon thread, stopped in order when the interpreter exits."""
 
     def __init__(self) -> None:
-        self.loop = _new_loop()
+        self.loop = new_loop()
+        self._handover = LoopHandover(self.loop, watches=True)
         self._at_exit: set[Callable[[], Coroutine[Any, Any, None]]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="agentmatrix-io", daemon=True)
@@ -53,8 +56,8 @@ class IOThread:
             self.loop.call_soon(function, *args)
             return
         try:
-            self.loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
+            self._handover.call(function, *args)
+        except (RuntimeError, OSError):
             pass
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
@@ -76,6 +79,7 @@ class IOThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+        self._handover.close()
         self.loop.close()
 
     def _exit(self, pid: int) -> None:
@@ -100,7 +104,8 @@ class IOThread:
         self.loop.stop()
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A new event loop: uvloop's where it is installed."""
     try:
         import uvloop
     except ImportError:

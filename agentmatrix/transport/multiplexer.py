@@ -17,11 +17,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable, ProtocolError
-from agentmatrix.transport.base import FrameReceiver, FrameStream, ReceivedFrame
+from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable, ProtocolError, Unauthenticated
+from agentmatrix.transport.base import NO_FIELDS, FrameReceiver, FrameStream, ReceivedFrame
 from agentmatrix.transport.flow import BudgetExceeded, ByteBudget
 from agentmatrix.transport.framing import decode
 from agentmatrix.transport.outbox import Outbox
@@ -78,6 +78,7 @@ class Multiplexer:
         peer: what the other side is called in errors.
         budget: the bytes that may be held for this connection, in both directions.
         clock: seconds.
+        on_refused: called on the I/O thread when the host takes no more runs of this connection.
 
     Attributes:
         outbox: the frames on their way out.
@@ -92,7 +93,9 @@ class Multiplexer:
         peer: str = "the host",
         budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_refused: Callable[[], None] | None = None,
     ) -> None:
+        self._on_refused = on_refused
         self.outbox = Outbox(wake, budget, clock)
         self.clock = clock
         self._budget = budget
@@ -117,10 +120,10 @@ class Multiplexer:
         self.outbox.open(run)
         return stream
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
         """Queues a frame; drops it when its run is closed."""
         if frame.run in self._streams:
-            self.outbox.put(frame)
+            self.outbox.put(frame, large, flush=flush)
 
     def close(self, run: int) -> None:
         """Closes a run's stream: queued frames still go out, frames that arrive are dropped. Idempotent."""
@@ -243,6 +246,8 @@ class Multiplexer:
             self.outbox.drop(run)
             stream.ended = True
             self._end(run, _reset_error(frame.reset, self._peer))
+            if self._on_refused and frame.reset.kind == "refused":
+                self._on_refused()
         elif (whole := stream.arrived(frame, size)) is not None:
             stream.ended = stream.ended or whole.HasField("end")
             stream.receiver.receive(stream.received(whole, size))
@@ -340,6 +345,8 @@ def _reset_error(reset: Reset, peer: str) -> AgentMatrixError:
             return HostBusy(f"{peer} is busy: {reason}")
         case "stopping":
             return HostUnreachable(f"{peer} is stopping and takes no new runs; nothing has been started there")
+        case "refused":
+            return Unauthenticated(f"{peer} refuses this caller now: {reason}")
         case "bound":
             return HostBusy(f"{peer} ended the run: {reason}")
         case "closed":

@@ -55,6 +55,8 @@ class ClientOptions:
         credentials: a ready `grpc.ChannelCredentials`, instead of the certificates above.
         insecure: allow a token to cross a plaintext connection that leaves this machine.
         max_frame: bytes; a larger frame from the host ends its run.
+        max_bytes: bytes of large frames that are held for this host, in both directions; None for a quarter of the
+            machine's memory.
         max_message: bytes; the largest gRPC message to accept.
         connect_timeout: seconds until a host that does not answer counts as unreachable.
     """
@@ -68,7 +70,8 @@ class ClientOptions:
     credentials: object | None = None
     insecure: bool = False
     max_frame: int = 1024 * MIB
-    max_message: int = 16 * MIB
+    max_bytes: int | None = None
+    max_message: int = 4 * MIB
     connect_timeout: float = 5.0
 
     def key(self) -> Hashable:
@@ -131,7 +134,7 @@ class ServerOptions:
     max_watches: int = 100
     start_timeout: float = 10.0
     max_frame: int = 1024 * MIB
-    max_message: int = 16 * MIB
+    max_message: int = 4 * MIB
     max_bytes: int | None = None
     max_caller_bytes: int | None = None
 

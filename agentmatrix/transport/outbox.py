@@ -12,10 +12,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from agentmatrix.errors import HostBusy
+from agentmatrix.transport.base import NO_FIELDS
 from agentmatrix.transport.flow import RUN_CREDIT, BudgetExceeded, ByteBudget, BytesInFlight
 from agentmatrix.transport.framing import (
     FRAMES_OF_A_MESSAGE,
@@ -161,13 +162,18 @@ class Outbox:
             waiting, queue.waiting = queue.waiting, []
         _call(call for _, call in waiting)
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
         """Adds a frame behind the earlier ones of its run. The frame is used up.
+
+        Args:
+            frame: the frame.
+            large: see `FrameStream.send`.
+            flush: whether to wake the carrier for it; else `flush` does so.
 
         Raises:
             HostBusy: there is no room for it in the budget.
         """
-        run, encoded = frame.run, encode(frame)
+        run, encoded = frame.run, encode(frame, large)
         budgeted = self._take(encoded.size)
         with self._lock:
             queue = self._queues.get(run)
@@ -182,7 +188,15 @@ class Outbox:
                 queue.urgent.append(encoded.data)
             if not encoded.counted:
                 self._uncounted += 1
-            wake = self._list(queue)
+            self._list(queue)
+        if flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wakes the carrier if it has seen nothing to send, and there is something."""
+        with self._lock:
+            wake = self._waiting and bool(self._small or self._bulky)
+            self._waiting = self._waiting and not wake
         if wake:
             self._wake()
 
@@ -193,7 +207,7 @@ class Outbox:
             if queue is None or credit <= queue.credit:
                 return
             queue.credit = credit
-            wake = self._list(queue)
+            wake = self._is_to_wake(queue)
         if wake:
             self._wake()
 
@@ -206,7 +220,7 @@ class Outbox:
             queue.limit = credit
             waiting = [call for least, call in queue.waiting if queue.room >= least]
             queue.waiting = [(least, call) for least, call in queue.waiting if queue.room < least]
-            wake = self._list(queue)
+            wake = self._is_to_wake(queue)
         _call(waiting)
         if wake:
             self._wake()
@@ -329,13 +343,16 @@ class Outbox:
             self._forget_if_done(queue)
             size, taken = size + len(piece), taken + 1
 
-    def _list(self, queue: _Queue) -> bool:
-        """Puts a queue into the line where it belongs; returns whether to wake the carrier."""
-        if not queue.listed and not queue.empty:
-            if queue.may_send:
-                queue.listed = True
-                bulky = queue.slices and not queue.urgent and not queue.credit
-                (self._bulky if bulky else self._small).append(queue)
+    def _list(self, queue: _Queue) -> None:
+        """Puts a queue into the line where it belongs."""
+        if not queue.listed and not queue.empty and queue.may_send:
+            queue.listed = True
+            bulky = queue.slices and not queue.urgent and not queue.credit
+            (self._bulky if bulky else self._small).append(queue)
+
+    def _is_to_wake(self, queue: _Queue) -> bool:
+        """Lists a queue; returns whether to wake the carrier for it."""
+        self._list(queue)
         wake = self._waiting and queue.listed
         self._waiting = self._waiting and not wake
         return wake

@@ -7,11 +7,11 @@ bytes that are held, and is not held while anything is called.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from agentmatrix.errors import ProtocolError
-from agentmatrix.transport.base import FrameReceiver
+from agentmatrix.transport.base import NO_FIELDS, FrameReceiver
 from agentmatrix.transport.flow import CreditGrant
 from agentmatrix.transport.framing import BulkFields, is_counted
 from agentmatrix.wire.v1.run_pb2 import Frame
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from agentmatrix.transport.multiplexer import Multiplexer
 
 __all__ = ["CreditedFrame", "MultiplexedStream"]
-
-_NONE: Final[Mapping[str, bytes]] = {}
 
 
 class MultiplexedStream:
@@ -53,9 +51,12 @@ class MultiplexedStream:
         self._held = 0
         self._lock = threading.Lock()
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
         frame.run = self.run
-        self._multiplexer.send(frame)
+        self._multiplexer.send(frame, large, flush=flush)
+
+    def flush(self) -> None:
+        self._multiplexer.outbox.flush()
 
     @property
     def room(self) -> int:
@@ -112,7 +113,7 @@ class MultiplexedStream:
 
     def received(self, frame: Frame, size: int) -> CreditedFrame:
         """A whole frame as the receiver gets it. `size` is the length of its last piece."""
-        bulk, large = 0, _NONE
+        bulk, large = 0, NO_FIELDS
         if self.partial is not None and is_counted(frame):
             (fields, size), self.partial = self.partial, None
             bulk, large = fields.size, fields.values
@@ -150,17 +151,21 @@ class CreditedFrame:
     __slots__ = ("_bulk", "_large", "_size", "_stream", "frame")
 
     def __init__(
-        self, stream: MultiplexedStream, frame: Frame, size: int, bulk: int, large: Mapping[str, bytes]
+        self, stream: MultiplexedStream, frame: Frame, size: int, bulk: int, large: Mapping[str, Sequence[bytes]]
     ) -> None:
         self.frame, self._large = frame, large
         self._stream: MultiplexedStream | None = stream
         self._size, self._bulk = size, bulk
 
     def field(self, name: str) -> bytes:
-        value = self._large.get(name)
-        return getattr(getattr(self.frame, self.frame.WhichOneof("body") or ""), name) if value is None else value
+        pieces = self.pieces(name)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def pieces(self, name: str) -> Sequence[bytes]:
+        pieces = self._large.get(name)
+        return [getattr(getattr(self.frame, self.frame.WhichOneof("body") or ""), name)] if pieces is None else pieces
 
     def release(self) -> None:
-        stream, self._stream, self._large = self._stream, None, _NONE
+        stream, self._stream, self._large = self._stream, None, NO_FIELDS
         if stream is not None and self._size:
             stream.consumed(self._size, self._bulk)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from agentmatrix.errors import AddressError
 
-__all__ = ["Pem", "WatchedFile", "read_pem"]
+__all__ = ["Pem", "WatchedFile", "file_stamp", "pem_source", "read_pem"]
 
 Pem = bytes | str | os.PathLike[str]
 
@@ -50,8 +51,17 @@ class WatchedFile:
             return self._content
 
     def _stat(self) -> tuple[int, int, int]:
-        found = self._path.stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return file_stamp(self._path)
+
+
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """What changes with a file: time, size and number.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def read_pem(what: str, source: Pem) -> bytes:
@@ -61,3 +71,12 @@ def read_pem(what: str, source: Pem) -> bytes:
         AddressError: the file cannot be read.
     """
     return source if isinstance(source, bytes) else WatchedFile(what, source).read()
+
+
+def pem_source(what: str, source: Pem) -> Callable[[], bytes]:
+    """A function that returns some bytes, or the content of the file that `source` names as it is now.
+
+    Raises:
+        AddressError: the file cannot be read.
+    """
+    return (lambda: source) if isinstance(source, bytes) else WatchedFile(what, source).read

@@ -50,7 +50,7 @@ def _encode_array(encoder: PartEncoder, value: Any, depth: int) -> list[Any]:
         description,
         list(value.shape),
         columns,
-        memoryview(buffer),
+        encoder.buffer(memoryview(buffer)),
     ]
 
 

@@ -15,9 +15,11 @@ import copy
 import functools
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, get_args
+
+from langchain_core.messages import BaseMessage
 
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
 from agentmatrix.wire import arrays, containers, exceptions, scalars, tensors
@@ -27,13 +29,16 @@ from agentmatrix.wire.encoding import Encoder, PartialEncoder, pack
 from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
 from agentmatrix.wire.objects import ObjectCodec, PlainObjectCodec, class_ext, wire_name
 from agentmatrix.wire.pydantic_models import object_codec_of
+from agentmatrix.wire.shared_messages import SharedMessages, encode_message
 from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
 from agentmatrix.wire.unlisted import UnlistedValue, encode_unlisted, not_allowed
 from agentmatrix.wire.unlisted import stored as stored_form
 
-__all__ = ["Codec", "Unlisted", "types_of"]
+__all__ = ["DEFAULT_MAX_BYTES", "Codec", "Unlisted", "types_of"]
 
 _DEEPEST: Final = 240  # ormsgpack writes 254 levels
+DEFAULT_MAX_BYTES: Final = 1 << 30
+"""Of a value on the wire and, estimated from above, in memory."""
 _MOST_CLASSES_GIVEN_UP: Final = 8
 """How many listed classes may count as unlisted in one message; each means to decode it again."""
 
@@ -60,7 +65,7 @@ class Codec:
         self,
         allow: Iterable[object] = (),
         *,
-        max_bytes: int = 1 << 30,
+        max_bytes: int = DEFAULT_MAX_BYTES,
         max_depth: int = 200,
         tracebacks: bool = True,
         unlisted: Unlisted = "error",
@@ -75,6 +80,8 @@ class Codec:
         self._stored: Literal["", "bytes", "text"] = ""
         self._left_out: Mapping[str, Any] = {}
         self._sent: dict[str, type] = {}
+        self._encoded_messages: SharedMessages | None = None
+        self._decoded_messages: SharedMessages | None = None
         self._object_codecs: dict[type, ObjectCodec] = {}
         self._encoders: dict[type, EncodePart] = {
             **scalars.ENCODERS,
@@ -116,6 +123,19 @@ class Codec:
         """
         codec = copy.copy(self)
         codec._allowed, codec._unlisted = ChainMap(self._sent, self._allowed), "dict"
+        return codec
+
+    def with_messages(self, messages: SharedMessages, *, encodes: bool) -> Codec:
+        """The codec for one run, whose messages go back and forth once.
+
+        Args:
+            messages: of the run.
+            encodes: whether to name them, rather than to read their names alone.
+        """
+        _ = self.listed  # for all copies
+        codec = copy.copy(self)
+        codec._decoded_messages = messages
+        codec._encoded_messages = messages if encodes else None
         return codec
 
     def with_left_out(self, parts: Mapping[str, Any]) -> Codec:
@@ -170,6 +190,28 @@ class Codec:
             raise EncodeError(f"{where}: {len(data):,} bytes, more than max_bytes={self._max_bytes:,}")
         return data
 
+    def encode_pieces(self, value: object, where: str = "value", messages: SharedMessages | None = None) -> list[bytes]:
+        """The bytes of a value in pieces: a message, and the large buffers in it, which are not copied.
+
+        Arguments and errors as of `encode`; and `messages` takes those of LangChain's messages that are in the value.
+        """
+        try:
+            pieces: list[bytes] = _on_fresh_stack(functools.partial(self._encode_pieces, messages=messages), value)
+        except InvalidPart as invalid:
+            raise EncodeError(invalid.at(where)) from None
+        except RecursionError:
+            raise EncodeError(f"{where}: nested too deep for the stack") from None
+        if (size := sum(map(len, pieces))) > self._max_bytes:
+            raise EncodeError(
+                f"{where}: {size:,} bytes, more than max_bytes={self._max_bytes:,}; RemoteAgent(max_value=) and "
+                "Host(max_value=) set it"
+            )
+        return pieces
+
+    def _encode_pieces(self, value: object, messages: SharedMessages | None) -> list[bytes]:
+        buffers: list[bytes] = []
+        return [self._encode(value, buffers=buffers, messages=messages), *buffers]
+
     def encode_partly(self, value: object, where: str, left_out: dict[str, Any]) -> bytes:
         """The bytes of a value, with an `UnencodableValue` for each part that cannot be encoded.
 
@@ -189,32 +231,43 @@ class Codec:
             left_out[reason] = value
             return self.encode(UnencodableValue(reason))
 
-    def decode(self, data: bytes | memoryview, where: str = "value") -> Any:
+    def decode_pieces(self, pieces: Sequence[bytes], where: str = "value") -> Any:
+        """The value of `encode_pieces`, or of anything else that a peer sent. Arguments and errors as of `decode`."""
+        return self.decode(pieces[0], where, pieces[1:])
+
+    def decode(self, data: bytes | memoryview, where: str = "value", buffers: Sequence[bytes] = ()) -> Any:
         """The value of some bytes.
 
         Args:
             data: bytes from `encode`, or anything else that a peer sent.
             where: the name of the value in an error; paths start with it.
+            buffers: the large buffers beside them.
 
         Raises:
             TypeNotAllowed: the bytes name a class that is not in the allow-list.
             DecodeError: they are no value, or too large, or too deep, or a value that fails the check of its class.
         """
         try:
-            return _on_fresh_stack(self._decode, data)
+            return _on_fresh_stack(functools.partial(self._decode, buffers=buffers), data)
         except InvalidPart as invalid:
             raise (TypeNotAllowed if invalid.not_allowed else DecodeError)(invalid.at(where)) from invalid.__cause__
         except (RecursionError, MemoryError) as error:
             raise DecodeError(f"{where}: too large or too deep for this process ({type(error).__name__})") from None
 
-    def _decode(self, data: bytes | memoryview) -> Any:
+    def _decode(self, data: bytes | memoryview, buffers: Sequence[bytes]) -> Any:
         allowed, limits = self._allowed, (self._max_bytes, self._max_depth)
         unlisted = None if self._unlisted == "error" else self._keep if self._stored else _itself
         for _ in range(_MOST_CLASSES_GIVEN_UP):
             try:
                 return Decoder(
-                    allowed.get, self._object_codec_of, *limits, unlisted, bool(self._stored), self._left_out
-                ).decode(data)
+                    allowed.get,
+                    self._object_codec_of,
+                    *limits,
+                    unlisted,
+                    bool(self._stored),
+                    self._left_out,
+                    self._decoded_messages,
+                ).decode(data, buffers)
             except PartUnlisted as error:
                 if unlisted is None:
                     raise error.__cause__ or error from None
@@ -225,10 +278,23 @@ class Codec:
     def _keep(self, value: UnlistedValue) -> Any:
         return stored_form(value, self._encode(value, stored=False), text=self._stored == "text")
 
-    def _encode(self, value: object, *, stored: bool | None = None) -> bytes:
+    def _encode(
+        self,
+        value: object,
+        *,
+        stored: bool | None = None,
+        buffers: list[bytes] | None = None,
+        messages: SharedMessages | None = None,
+    ) -> bytes:
+        messages = messages or self._encoded_messages
         stored = bool(self._stored) if stored is None else stored
         for plain_strings in (True, False):
-            encoder = Encoder(self._encoder_of, self._max_bytes, self._max_depth, plain_strings, stored)
+            if buffers is not None:
+                buffers.clear()
+            if messages is not None:
+                messages.restart()
+            limits = self._max_bytes, self._max_depth
+            encoder = Encoder(self._encoder_of, *limits, plain_strings, stored, buffers, messages)
             try:
                 return pack(encoder.encode_part(value, 0))
             except TypeError as error:
@@ -265,7 +331,7 @@ class Codec:
         if isinstance(codec, PlainObjectCodec) and not self.allows(cls):
             return functools.partial(_refuse_ordinary, codec)
         self._sent[wire_name(cls)] = cls
-        return codec.encode
+        return functools.partial(encode_message, codec) if issubclass(cls, BaseMessage) else codec.encode
 
     def _encode_class(self, encoder: PartEncoder, value: type, depth: int) -> Any:
         if not self.allows(value):

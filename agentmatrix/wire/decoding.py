@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ormsgpack
 
 from agentmatrix.wire import scalars
-from agentmatrix.wire.extensions import CLASS, NATIVE, OBJECT, TAG, InvalidPart, Marker, Tag, Undecodable, key_step
+from agentmatrix.wire.extensions import (
+    BUFFER,
+    CLASS,
+    NATIVE,
+    OBJECT,
+    REFERENCE,
+    TAG,
+    InvalidPart,
+    Marker,
+    Tag,
+    Undecodable,
+    key_step,
+)
 from agentmatrix.wire.objects import ObjectCodec
+from agentmatrix.wire.shared_messages import SharedMessages
 from agentmatrix.wire.size import decoded_size
 from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedClass, UnlistedMarker, UnlistedValue, escaped, not_allowed
 
@@ -38,10 +51,12 @@ class Decoder:
         unlisted: what becomes of an object of another class; None where it is an error.
         stored: the value goes to a checkpointer, cache or store, which keeps objects of other classes in dicts.
         left_out: the parts that stayed here when a config was encoded, by the sentence of their placeholder.
+        shared: the messages that the peer may name, or has numbered.
     """
 
     __slots__ = (
         "_budget",
+        "_buffers",
         "_max_bytes",
         "_max_depth",
         "_object_codec_of",
@@ -52,6 +67,7 @@ class Decoder:
         "_unlisted",
         "_unlisted_made",
         "allowed_class",
+        "shared",
     )
 
     def __init__(
@@ -63,8 +79,11 @@ class Decoder:
         unlisted: Callable[[UnlistedValue], Any] | None = None,
         stored: bool = False,
         left_out: Mapping[str, Any] | None = None,
+        shared: SharedMessages | None = None,
     ) -> None:
+        self.shared = shared
         self._left_out = left_out or {}
+        self._buffers: Sequence[bytes] = ()
         self._unlisted, self._stored = unlisted, stored
         self._unlisted_made = self._inside_unlisted = 0
         self._kept: Any = None
@@ -74,14 +93,19 @@ class Decoder:
         self._max_depth = max_depth
         self._budget = max_bytes
 
-    def decode(self, data: bytes | memoryview) -> Any:
+    def decode(self, data: bytes | memoryview, buffers: Sequence[bytes] = ()) -> Any:
         """The value of the bytes.
+
+        Args:
+            data: the message.
+            buffers: the large buffers beside it.
 
         Raises:
             InvalidPart: they are no value, or too large, too deep, or name a class that is not in the allow-list.
             PartUnlisted: see there.
         """
-        self.charge(len(data))
+        self._buffers = buffers
+        self.charge(len(data) + sum(map(len, buffers)))
         self.charge(decoded_size(data, self._budget))
         try:
             raw = ormsgpack.unpackb(data, ext_hook=self._extension)
@@ -209,6 +233,10 @@ class Decoder:
         try:
             if code == TAG:
                 return Tag.registry[data]
+            if code == BUFFER:
+                return self._buffers[int.from_bytes(data, "big")]
+            if code == REFERENCE and self.shared is not None:
+                return self.shared.get(int.from_bytes(data, "big"))
             if code in (OBJECT, CLASS):
                 return self._class(code, data.decode())
             return scalars.DECODERS[code](data)

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import ormsgpack
+from ormsgpack import Ext
 
 from agentmatrix.wire.containers import encode_pairs
-from agentmatrix.wire.extensions import NATIVE, EncodePart, InvalidPart, key_step
+from agentmatrix.wire.extensions import BUFFER, NATIVE, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
+from agentmatrix.wire.shared_messages import SharedMessages
 from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
 from agentmatrix.wire.unlisted import STORED_TYPE, encode_stored
 
+LARGE: Final = 256 * 1024
+"""Bytes from which on a buffer is worth a place beside the message."""
+MOST_BUFFERS: Final = 256
 _STR_KEYS: Final = frozenset({str})
 _OPTIONS: Final = (
     ormsgpack.OPT_PASSTHROUGH_BIG_INT
@@ -36,9 +41,11 @@ class Encoder:
             time, and passes False when msgpack has found a string with lone surrogates.
         stored: the value comes from a caller's checkpointer, cache or store, where plain data stands for objects of
             unlisted classes (see `unlisted`).
+        buffers: takes the large buffers out of the message; None leaves them in it.
+        shared: the messages that the peer has, or is to keep.
     """
 
-    __slots__ = ("_encoder_of", "_max_depth", "_native", "_plain_strings", "_stored", "max_bytes")
+    __slots__ = ("_buffers", "_encoder_of", "_max_depth", "_native", "_plain_strings", "_stored", "max_bytes", "shared")
 
     def __init__(
         self,
@@ -47,13 +54,17 @@ class Encoder:
         max_depth: int,
         plain_strings: bool = True,
         stored: bool = False,
+        buffers: list[bytes] | None = None,
+        shared: SharedMessages | None = None,
     ) -> None:
-        self._stored = stored
+        self._stored, self._buffers, self.shared = stored, buffers, shared
         self._encoder_of = encoder_of
         self.max_bytes = max_bytes
         self._max_depth = max_depth
         self._plain_strings = plain_strings
         self._native = NATIVE if plain_strings else NATIVE - {str}
+        if buffers is not None:
+            self._native -= {bytes}
 
     def encode_part(self, value: Any, depth: int) -> Any:
         """Return what msgpack writes for a value: native values, lists, dicts with string keys, extensions.
@@ -70,6 +81,8 @@ class Encoder:
         cls = type(value)
         if cls in self._native:
             return value
+        if cls is bytes:
+            return self.buffer(value)
         if depth > self._max_depth:
             raise InvalidPart(f"nested deeper than {self._max_depth}, or a container that contains itself")
         if cls is list:
@@ -118,6 +131,14 @@ class Encoder:
             invalid.steps.append(key_step(key))
             raise
         return out
+
+    def buffer(self, value: bytes | memoryview) -> Any:
+        """Return what msgpack writes for a buffer: itself, or its place beside the message."""
+        buffers = self._buffers
+        if buffers is None or len(value) < LARGE or len(buffers) >= MOST_BUFFERS:
+            return value
+        buffers.append(bytes(value))  # bytes are not copied; who has an array may go on to change it
+        return Ext(BUFFER, (len(buffers) - 1).to_bytes(2, "big"))
 
     @staticmethod
     def _string(value: str) -> Any:

@@ -37,6 +37,7 @@ _LAYOUT: Final[dict[type[BaseException], tuple[str, ...]]] = {
     UnicodeError: ("encoding", "object", "start", "end", "reason"),
 }
 """Attributes that built-in exceptions keep outside `args` and `__dict__`."""
+_MOST_NOTES: Final = 100
 _CONTROL_FLOW: Final = (langgraph.errors.GraphBubbleUp, GeneratorExit)
 
 
@@ -83,7 +84,7 @@ def _encode_parts(encoder: PartEncoder, error: BaseException, depth: int, seen: 
     if isinstance(error, ValidationError):
         layout = {"title": error.title, "errors": error.errors(include_url=False)}
     state = {name: value for name, value in instance_state(error).items() if not name.startswith("__")}
-    notes = [str(note) for note in getattr(error, "__notes__", ())]
+    notes = _shortened([str(note) for note in getattr(error, "__notes__", ())])
     for name, values in (("layout", layout), ("state", state)):
         if values:
             parts[name] = {key: _encode_or_repr(encoder, value, depth + 1) for key, value in values.items()}
@@ -93,6 +94,14 @@ def _encode_parts(encoder: PartEncoder, error: BaseException, depth: int, seen: 
         parts["message"] = encoder.encode_part(str(error.message), depth)
         parts["group"] = [_encode_linked(encoder, child, depth + 1, seen) for child in error.exceptions]
     return parts | _encode_chain(encoder, error, depth, seen)
+
+
+def _shortened(notes: list[str]) -> list[str]:
+    """The notes of an exception: of very many the first and the last, since LangGraph adds one in each graph around."""
+    if len(notes) <= _MOST_NOTES:
+        return notes
+    half = _MOST_NOTES // 2
+    return [*notes[:half], "... and so on ...", *notes[-half:]]
 
 
 def _encode_chain(encoder: PartEncoder, error: BaseException, depth: int, seen: set[int]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The extension types of msgpack that the encoder and the decoder share.
 
-A value is msgpack with three kinds of extension:
+A value is msgpack with four kinds of extension:
 
 - a *scalar*, one extension whose payload is the whole value (a UUID, a date, an int beyond 64 bits);
 - a *tag*, the first element of an array that stands for a built-in value with parts (`[TUPLE, 1, 2]`);
+- a *buffer*, the number of bytes that are sent beside the message, since they are many;
 - an *object*, the name of a class: the first element of an array (`[OBJECT, ...]`) or the entry `""` of a map
   (`{"": OBJECT, "field": value, ...}`). A class that is itself the value has an extension of its own, CLASS.
 
@@ -22,6 +23,10 @@ import ormsgpack
 TAG: Final = 0
 OBJECT: Final = 1
 CLASS: Final = 2
+REFERENCE: Final = 31
+"""The number of a message that the peer has sent in this run; see `shared_messages`."""
+BUFFER: Final = 30
+"""The place of a large buffer among those that are beside the message; see `Codec.encode_pieces`."""
 
 NATIVE: Final = frozenset({type(None), bool, int, float, str, bytes})
 """Types that msgpack keeps exactly, ints up to 64 bits and strings without lone surrogates."""
@@ -59,7 +64,9 @@ class PartEncoder(Protocol):
     """What the functions that encode one type ask of the `Encoder`, which imports them."""
 
     max_bytes: int
+    shared: Any
 
+    def buffer(self, value: Any) -> Any: ...
     def encode_part(self, value: Any, depth: int) -> Any: ...
     def encode_field(self, value: Any, step: str, depth: int) -> Any: ...
     def encode_items(self, values: Any, depth: int) -> list[Any]: ...
@@ -68,6 +75,8 @@ class PartEncoder(Protocol):
 
 class PartDecoder(Protocol):
     """What the functions that decode one type ask of the `Decoder`, which imports them."""
+
+    shared: Any
 
     def decode_part(self, value: Any, depth: int) -> Any: ...
     def decode_field(self, value: Any, step: str, depth: int) -> Any: ...

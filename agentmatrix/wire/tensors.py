@@ -48,7 +48,7 @@ def _encode(encoder: PartEncoder, value: Any, depth: int) -> list[Any]:
     plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
     data = ctypes.string_at(plain.data_ptr(), size) if size else b""
     dtype = str(value.dtype).removeprefix("torch.")
-    return [TENSOR.ext, dtype, list(value.shape), bool(value.requires_grad), parameter, data]
+    return [TENSOR.ext, dtype, list(value.shape), bool(value.requires_grad), parameter, encoder.buffer(data)]
 
 
 def _decode(decoder: PartDecoder, payload: list[Any], depth: int) -> Any:

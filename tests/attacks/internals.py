@@ -106,8 +106,8 @@ def chunks(frame: pb.Frame, size: int = 128 * 1024) -> Iterator[pb.Frame]:
 
 def merged(fields: BulkFields) -> pb.Frame:
     """A frame with the large fields that came behind it."""
-    for name, value in fields.values.items():
-        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, value)
+    for name, pieces in fields.values.items():
+        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, b"".join(pieces))
     return fields.frame
 
 

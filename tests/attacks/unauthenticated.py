@@ -16,8 +16,7 @@ from tests.attacks.probing import honest_calls
 from tests.attacks.processes import HostProcess
 
 attacks = Attacks(__doc__)
-# gRPC itself may end the connection of such a caller: UNAVAILABLE.
-_REFUSALS = {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
+_REFUSALS = {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
 
 
 def _under(attack: Callable[[HostProcess], Any]) -> Figures:

@@ -9,11 +9,11 @@ from typing import Any
 
 import typer
 
-from agentmatrix import Host
+from agentmatrix import Host, RemoteAgent
 from agentmatrix.cli.serve import serve
 from agentmatrix.session.run_limiter import RunLimiter
 from agentmatrix.transport.framing import FRAMES_OF_A_MESSAGE
-from agentmatrix.transport.options import ServerOptions
+from agentmatrix.transport.options import ClientOptions, ServerOptions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
 ROWS = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\|.*\|$", PAGE, re.MULTILINE)][2:]
@@ -29,7 +29,8 @@ def test_each_limit_can_be_set_on_a_host_and_on_the_command_line() -> None:
     command: Any = typer.main.get_command(app)
     options = {name for parameter in command.params for name in parameter.opts}
     host, line = inspect.signature(Host).parameters, inspect.signature(serve).parameters
-    named = [(re.findall(r"(\w+)=", row[2]), re.findall(r"--[\w-]+", row[2])) for row in ROWS]
+    rows = [row for row in ROWS if not row[0].startswith("a caller:")]
+    named = [(re.findall(r"(\w+)=", row[2]), re.findall(r"--[\w-]+", row[2])) for row in rows]
     pairs = [(keywords[0], flags[0]) for keywords, flags in named if keywords]
     assert len(pairs) == 8
     for keyword, flag in pairs:
@@ -38,13 +39,20 @@ def test_each_limit_can_be_set_on_a_host_and_on_the_command_line() -> None:
         assert ours == theirs or (ours, theirs) == (1 << 30, 1024), (keyword, ours, theirs)
 
 
+def test_each_limit_of_a_caller_is_an_option_of_its_remote_agent() -> None:
+    options = inspect.signature(RemoteAgent).parameters
+    named = [re.findall(r"(\w+)=", row[2]) for row in ROWS if row[0].startswith("a caller:")]
+    assert named == [["max_value"], ["max_bytes"], []] and {"max_value", "max_bytes"} <= options.keys()
+    assert default_of(options, "max_value") == ClientOptions().max_frame == 1 << 30
+
+
 def test_the_defaults_are_those_of_the_page() -> None:
     said = {row[0]: row[1] for row in ROWS}
     host, server = inspect.signature(Host).parameters, ServerOptions()
     assert said["runs at a time, of all callers"] == f"{default_of(host, 'max_runs'):,}"
     assert said["runs that a run of this host starts here"] == f"{RunLimiter(1).most_of_all - 1} times `max_runs`"
     assert said["callers (processes) connected"] == f"{default_of(host, 'max_streams'):,}"
-    assert said["streams over one connection"] == str(server.max_caller_streams)
+    assert said["streams over one connection"].startswith(f"{server.max_caller_streams}, ")
     assert said["seconds until a new connection starts a run"] == f"{default_of(host, 'start_timeout'):g}"
     timeout = said["seconds until a caller's checkpointer, store or cache answers"]
     assert timeout == f"{default_of(host, 'answer_timeout'):g}"

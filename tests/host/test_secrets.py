@@ -260,7 +260,8 @@ class Broken(InMemorySaver):
 async def test_what_fails_at_the_caller_keeps_its_traceback_there_and_shows_none_to_the_host(verbs: Any) -> None:
     with Host({"tell": one(tell)}) as host, recorded_messages() as messages:
         remote = RemoteAgent(f"{host.address}/tell")
-        config: Any = {"configurable": {"__pregel_checkpointer": Broken(), "thread_id": "1"}}
+        broken = {"__pregel_checkpointer": Broken(), "thread_id": "1", "__pregel_durability": "sync"}
+        config: Any = {"configurable": broken}
         with pytest.raises(RuntimeError, match="the disk is full") as caught:
             await verbs.invoke(remote, {}, config)
     assert ("in aput" if verbs.is_async else "in put") in "".join(traceback.format_exception(caught.value))

@@ -21,6 +21,7 @@ from agentmatrix.errors import (
     HostBusy,
     HostLost,
     HostUnreachable,
+    ProtocolError,
     RemoteError,
     TypeNotAllowed,
     Unauthenticated,
@@ -271,6 +272,21 @@ def test_values_of_64_megabytes_cross() -> None:
     remote = loopback(graph_of(echo))
     blob = bytes(range(256)) * (64 * 4096)
     assert remote.invoke({"text": blob})["text"] == blob
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"max_value": 1 << 20}, ProtocolError, "1,048,576 bytes that this side accepts"),
+        ({"max_bytes": 1 << 20}, HostBusy, "this process holds for one host .*max_bytes"),
+    ],
+)
+def test_a_caller_bounds_what_a_host_sends_it(options: Any, error: type[Exception], says: str) -> None:
+    with Host({"many": graph_of(lambda state: {"text": b"x" * state["text"]})}) as host:
+        remote = RemoteAgent(f"{host.address}/many", **options)
+        with pytest.raises(error, match=says):
+            remote.invoke({"text": 2_000_000})
+        assert len(remote.invoke({"text": 200_000})["text"]) == 200_000
 
 
 def test_an_unknown_exception_degrades_to_remote_error() -> None:

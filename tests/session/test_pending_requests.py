@@ -95,7 +95,10 @@ def test_a_saver_that_hangs_ends_the_run_on_the_host(is_async: bool) -> None:
         config: Any = {"configurable": {"thread_id": "1"}}
         threading.Timer(2.0, free.set).start()  # the caller's own thread hangs in it as well
         with pytest.raises(HostError, match="has not answered saver"):
-            asyncio.run(graph.ainvoke({}, config)) if is_async else graph.invoke({}, config)
+            if is_async:
+                asyncio.run(graph.ainvoke({}, config, durability="sync"))
+            else:
+                graph.invoke({}, config, durability="sync")
 
 
 class Full:

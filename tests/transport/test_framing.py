@@ -85,8 +85,8 @@ class Reader:
                 if self.partial[run].add(frame.chunk.data):
                     fields = self.partial.pop(run)
                     grant.consume(0, fields.size)
-                    for name, value in fields.values.items():
-                        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, value)
+                    for name, pieces in fields.values.items():
+                        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, b"".join(pieces))
                     self.frames[run].append(fields.frame)
             elif frame.bulk:
                 assert run not in self.partial

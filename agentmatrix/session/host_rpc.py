@@ -1,0 +1,121 @@
+"""What a run on a host says to its caller: requests and notifications, with the frames that carry them.
+
+Any thread of the graph may send. `_lock` guards the protocol machine, and is held until the frame that it made is sent:
+so frames go out in the order of the protocol. It is never held while user code runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from agentmatrix.errors import HostError
+from agentmatrix.session import host_verbs
+from agentmatrix.session.event_encoding import encode_event
+from agentmatrix.session.part_sender import wait_for_room
+from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
+from agentmatrix.session.protocol import HostProtocol
+from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
+from agentmatrix.transport.identity import Identity
+from agentmatrix.wire.codec import Codec
+from agentmatrix.wire.remote_failures import decode_failure, raisable
+from agentmatrix.wire.v1 import run_pb2 as pb
+
+__all__ = ["HostRpc"]
+
+_ENDED: Final = "the run has ended; its caller's objects cannot be asked any more"
+_FLUSH_AFTER: Final = 0.002
+"""Seconds that a write to the caller's checkpointer may wait for what goes along: each message costs both sides."""
+
+
+class HostRpc:
+    """The `RpcClient` of one run's proxies.
+
+    Args:
+        frames: of the run.
+        codec: of the graph.
+        user: who calls.
+        answer_timeout: see `PendingRequests`.
+    """
+
+    def __init__(self, frames: FrameStream, codec: Codec, user: Identity | None, answer_timeout: float | None) -> None:
+        self.frames, self.user = frames, user
+        self.protocol = HostProtocol()
+        self.codec = self._replies = codec
+        self._lock = threading.Lock()
+        self._requests = PendingRequests(answer_timeout)
+        self._accepted: pb.Frame | None = None
+        """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
+        self._flushes = False
+
+    def notify(self, kind: str, *args: Any) -> None:
+        arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
+        wait_for_room(self.frames)
+        with self._lock:
+            self._send(self.protocol.event(kind, arguments))
+
+    def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
+        arguments = self.codec.encode_pieces((args, kwargs), f"{target}.{method}")
+        wait_for_room(self.frames)
+        with self._lock:
+            frame = self.protocol.request(target, method, b"")
+            if frame is None:
+                raise HostError(_ENDED)
+            request = self._requests.open(frame.request.id, target, method)
+            self._send(frame, {"arguments": arguments})
+        return request
+
+    def _result_of(self, request: PendingRequest, received: ReceivedFrame) -> Any:
+        try:
+            if failure := received.field("failure"):
+                raise raisable(decode_failure(failure, self.codec))
+            return self._replies.decode_pieces(received.pieces("value"), f"reply of {request.target}.{request.method}")
+        finally:
+            received.release()
+
+    def request(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        request = self._send_request(target, method, args, kwargs)
+        return self._result_of(request, self._requests.wait(request))
+
+    async def arequest(self, target: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        request = self._send_request(target, method, args, kwargs)
+        return self._result_of(request, await self._requests.await_answer(request))
+
+    def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
+        arguments = self.codec.encode_pieces((args, kwargs), f"{target}.{method}")
+        wait_for_room(self.frames)
+        with self._lock:
+            frame = self.protocol.request(target, method, b"", pipelined=True)
+            if frame is None:
+                raise HostError(_ENDED)
+            self._send(frame, {"arguments": arguments}, flush=False)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.frames.flush()
+            return
+        if not self._flushes:
+            self._flushes = True
+            loop.call_later(_FLUSH_AFTER, self._flush)
+
+    def _flush(self) -> None:
+        self._flushes = False
+        self.frames.flush()
+
+    def _shown(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        return parts if self.user is None else host_verbs.without_identity(parts)
+
+    def _send(
+        self, frame: pb.Frame | None, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True
+    ) -> None:
+        if frame is None:
+            return
+        is_end = frame.HasField("end")
+        if (accepted := self._accepted) is not None:
+            self._accepted = None
+            if not is_end:
+                self.frames.send(accepted, flush=False)
+        # The I/O thread wakes for the end when this thread has nothing more to do: else both want the interpreter.
+        self.frames.send(frame, large, flush=flush and not is_end)

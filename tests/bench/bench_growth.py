@@ -1,0 +1,119 @@
+"""What grows: with the turns of a conversation, with the depth of nested calls; and what an import costs.
+
+    python tests/bench/bench_growth.py [turns] [depth]
+
+One JSON line a row. CPU seconds of both processes where a ratio of times would be one of the machine's load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, TypedDict
+
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+
+from agentmatrix import Host, RemoteAgent
+
+TURNS, DEPTH = 600, 200
+EARLY = 15
+
+
+class Depth(TypedDict, total=False):
+    left: int
+    address: str
+
+
+async def reply(state: MessagesState) -> dict[str, Any]:
+    return {"messages": [AIMessage("y" * 200)]}
+
+
+async def deeper(state: Depth) -> Depth:
+    if not state["left"]:
+        raise ValueError("the innermost call fails")
+    below = RemoteAgent(f"{state['address']}/deeper")
+    return await below.ainvoke({"left": state["left"] - 1, "address": state["address"]})
+
+
+def graph(state: Any, node: Any) -> Any:
+    return StateGraph(state).add_node("node", node).add_edge(START, "node").compile()
+
+
+def cpu_of(process: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+async def conversation(nested: Any, turns: int, process: int) -> tuple[float, float]:
+    """CPU milliseconds of an early and of the last turns, in the mean, of both processes."""
+    parent = StateGraph(MessagesState).add_node("nested", nested).add_edge(START, "nested")
+    saved, config = parent.compile(checkpointer=InMemorySaver()), {"configurable": {"thread_id": "1"}}
+    used, span = [], max(1, min(20, turns // 4))
+    for turn in range(turns):
+        if turn in (EARLY if turns > 4 * EARLY else 0, turns - span):
+            used.append(time.process_time() + cpu_of(process))
+        await saved.ainvoke({"messages": [HumanMessage("x" * 200)]}, config)  # type: ignore[arg-type]
+        if turn in ((EARLY if turns > 4 * EARLY else 0) + span - 1, turns - 1):
+            used.append(time.process_time() + cpu_of(process))
+    return (used[1] - used[0]) / span * 1e3, (used[-1] - used[-2]) / span * 1e3
+
+
+async def failure(address: str, depth: int) -> float:
+    began = time.perf_counter()
+    try:
+        await RemoteAgent(f"{address}/deeper").ainvoke({"left": depth, "address": address})
+    except ValueError:
+        return time.perf_counter() - began
+    raise AssertionError("it fails")
+
+
+def importing(what: str, rounds: int = 3) -> float:
+    """CPU seconds of a process that imports something."""
+    taken = []
+    for _ in range(rounds):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", what], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return statistics.median(taken)
+
+
+def say(row: str, what: str, ratio: float, **figures: float) -> None:
+    rounded = {name: float(f"{value:.3g}") for name, value in figures.items()}
+    print(json.dumps({"row": row, "what": what, "ratio": round(ratio, 2), **rounded}), flush=True)
+
+
+async def main(turns: int, depth: int) -> None:
+    with subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        for name, nested in (("local", graph(MessagesState, reply)), ("remote", RemoteAgent(f"{address}/reply"))):
+            early, late = await conversation(nested, turns, process.pid)
+            what = f"{name} node under a memory saver: turn {turns} / turn {EARLY}, CPU of both processes"
+            say("8", what, late / max(early, 0.1), early_ms=early, late_ms=late)
+        short, long = await failure(address, depth // 2), await failure(address, depth)
+        say("12", f"an error through {depth} nested remote calls / {depth // 2}", long / short, seconds=long)
+        process.kill()
+    base = importing("import langgraph.graph")
+    for what in ("import agentmatrix", "from agentmatrix import Dag", "from agentmatrix import Host, RemoteAgent"):
+        took = importing(what)
+        say("10", f"{what} / import langgraph.graph", took / base, seconds=took, langgraph_s=base)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["serve"]:
+        with Host({"reply": graph(MessagesState, reply), "deeper": graph(Depth, deeper)}) as host:
+            print(host.address, flush=True)
+            host.wait()
+    else:
+        given = [int(argument) for argument in sys.argv[1:]]
+        asyncio.run(main(*(given or [TURNS, DEPTH])))
