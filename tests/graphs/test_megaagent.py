@@ -241,7 +241,7 @@ def journal(folder: Path, kill_at: int) -> Any:
     def answer(messages: list[BaseMessage]) -> Any:
         with (folder / "asked").open("a") as file:
             file.write("x")
-        if (folder / "asked").stat().st_size == kill_at:
+        if 0 < kill_at <= (folder / "asked").stat().st_size:
             os.kill(os.getpid(), signal.SIGKILL)
         return scripted.answers[0](messages)
 
