@@ -20,6 +20,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.chat import ChatGroup
     from agentmatrix.compose import CyclicGraph, Dag
     from agentmatrix.compose.activation import Activation, get_activation
+    from agentmatrix.dataset import FailedRow, Ray, Report, arefine, refine
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
@@ -38,18 +39,23 @@ __all__ = [
     "ChatGroup",
     "CyclicGraph",
     "Dag",
+    "FailedRow",
     "Host",
     "Identity",
+    "Ray",
     "RemoteAgent",
+    "Report",
     "UnlistedValue",
     "after",
     "all_of",
     "any_of",
+    "arefine",
     "as_agent",
     "at_least",
     "every",
     "get_activation",
     "idle",
+    "refine",
     "signal",
     "watching",
 ]
@@ -62,18 +68,23 @@ _HOMES = {
     "ChatGroup": "agentmatrix.chat",
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",
+    "FailedRow": "agentmatrix.dataset",
     "Host": "agentmatrix.host",
     "Identity": "agentmatrix.transport.identity",
+    "Ray": "agentmatrix.dataset",
     "RemoteAgent": "agentmatrix.remote",
+    "Report": "agentmatrix.dataset",
     "UnlistedValue": "agentmatrix.wire.unlisted",
     "after": "agentmatrix.triggers",
     "all_of": "agentmatrix.triggers",
     "any_of": "agentmatrix.triggers",
+    "arefine": "agentmatrix.dataset",
     "as_agent": "agentmatrix.agent",
     "at_least": "agentmatrix.triggers",
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
     "idle": "agentmatrix.triggers",
+    "refine": "agentmatrix.dataset",
     "signal": "agentmatrix.triggers",
     "watching": "agentmatrix.watch.watching",
 }

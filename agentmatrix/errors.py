@@ -28,6 +28,8 @@
     │   ├── VersionMismatch                     it has another version of the wire or of langgraph
     │   └── DeadlineExceeded (TimeoutError)     the run took longer than its timeout
     ├── ProtocolError                   a peer violated the protocol
+    ├── DatasetError (ValueError)       rows, columns or settings of a dataset that cannot be used: names the line
+    ├── TooManyFailures (RuntimeError)  so many rows of a dataset have failed that it was ended
     ├── AddressError (ValueError)       an address or URL that cannot be parsed or bound
     └── MissingExtra (ImportError)      an optional dependency that is not installed
 
@@ -163,6 +165,20 @@ class ProtocolError(AgentMatrixError):
 
 class AddressError(AgentMatrixError, ValueError):
     """An address or URL that cannot be parsed, or that a host cannot or may not bind."""
+
+
+class DatasetError(AgentMatrixError, ValueError):
+    """Rows, columns, a file or a setting of a dataset that cannot be used. The message names line and column."""
+
+
+class TooManyFailures(AgentMatrixError, RuntimeError):
+    """So many rows of a dataset have failed that the others were not begun. The message has the last error.
+
+    Attributes:
+        report: the `Report` of what was done.
+    """
+
+    report: object = None
 
 
 class MissingExtra(AgentMatrixError, ImportError):

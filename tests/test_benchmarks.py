@@ -13,6 +13,7 @@ SMALL = {
     "bench_actors.py": ["5", "20"],
     "bench_chat.py": ["3", "3"],
     "bench_codec.py": ["0"],
+    "bench_dataset.py": ["20"],
     "bench_engine.py": ["1", "one node"],
     "bench_groups.py": ["2"],
     "bench_growth.py": ["8", "4"],

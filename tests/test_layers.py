@@ -39,6 +39,7 @@ LAYERS = {
     "host": 5,
     "remote": 5,
     "chat": 6,
+    "dataset": 6,
     "speakers": 7,
     "stops": 7,
     "testing": 7,

@@ -87,6 +87,8 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     (_write.ChannelWrite, (ANY,), (), "compiled_graph.py"),
     (_write.ChannelWrite.register_writer, (ANY,), (), "runnables.py"),
     (_write.ChannelWriteTupleEntry, (ANY,), (), "compiled_graph.py"),
+    (_write.ChannelWriteEntry, (ANY,), ("value",), "pickling.py"),
+    (_write.ChannelWriteTupleEntry, (ANY,), ("value",), "pickling.py"),
     (PregelNode.copy, (SELF, ANY), (), "compiled_graph.py"),
     (CompiledStateGraph.attach_node, (SELF, ANY, ANY), (), "compiled_graph.py"),
     (CompiledStateGraph.validate, (SELF,), (), "compiled_graph.py"),

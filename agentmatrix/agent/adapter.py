@@ -18,7 +18,7 @@ from agentmatrix.errors import BuildError, NotAnAgentError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import wrap_runnable
 
-__all__ = ["as_agent", "as_update", "messages_in", "only_calls_models", "prompted"]
+__all__ = ["as_agent", "as_update", "messages_in", "only_calls_models", "prompted", "takes_messages"]
 
 _ONLY_CALLS_MODELS: Final = "_agentmatrix_only_calls_models"
 
@@ -36,7 +36,8 @@ def as_agent(
 
     - A LangGraph graph, local or remote, stays itself; a builder that is not compiled yet is compiled.
     - A function, sync or async, is called with the state, or with the messages of the state if its first parameter is
-      annotated as a list of messages. It keeps the other parameters that LangGraph injects (config, runtime, store).
+      annotated as a list of messages, or is called `messages` and has no annotation. It keeps the other parameters that
+      LangGraph injects (config, runtime, store).
     - A chat model, also one with tools or fallbacks, is called with the messages.
     - A chat model with `tools` or a `response_format` becomes LangChain's agent (`create_agent`; extra `models`): a
       graph that runs the tools that the model calls, until it has an answer.
@@ -150,10 +151,10 @@ def _instructed(
 def _from_runnable(
     runnable: Runnable[Any, Any], name: str | None, key: str, in_front: Sequence[BaseMessage] = ()
 ) -> Runnable[Any, Any]:
-    takes_messages = isinstance(innermost(runnable), BaseLanguageModel)
+    is_model = isinstance(innermost(runnable), BaseLanguageModel)
 
     def node_input(state: Any) -> Any:
-        return [*in_front, *messages_in(state, key)] if takes_messages else state
+        return [*in_front, *messages_in(state, key)] if is_model else state
 
     def call(state: Any, config: RunnableConfig) -> Any:
         return as_update(runnable.invoke(node_input(state), config), name=name, key=key)
@@ -181,10 +182,10 @@ def _from_function(function: Callable[..., Any], name: str | None, key: str) -> 
     called = type(function).__name__
     if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
         function = function.__call__  # type: ignore[operator]
-    takes_messages = _takes_messages(function)
+    is_given_messages = takes_messages(function)
 
     def node_input(state: Any) -> Any:
-        return messages_in(state, key) if takes_messages else state
+        return messages_in(state, key) if is_given_messages else state
 
     def call(state: Any, *args: Any, **kwargs: Any) -> Any:
         return as_update(function(node_input(state), *args, **kwargs), name=name, key=key)
@@ -204,10 +205,15 @@ def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(function)
 
 
-def _takes_messages(function: Callable[..., Any]) -> bool:
-    """Whether the first parameter is annotated as a list of messages, in any spelling."""
+def takes_messages(function: Callable[..., Any]) -> bool:
+    """Whether the first parameter is annotated as a list of messages, in any spelling.
+
+    One that is called `messages` and has no annotation counts, too.
+    """
     try:
         first = next(iter(inspect.signature(function).parameters.values()))
+        if first.name == "messages" and first.annotation is first.empty:
+            return True
         target = function.func if isinstance(function, functools.partial) else function
         annotation = typing.get_type_hints(target).get(first.name)
     except (StopIteration, TypeError, ValueError, NameError):

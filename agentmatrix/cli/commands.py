@@ -18,6 +18,7 @@ from agentmatrix.cli.describe import describe
 from agentmatrix.cli.draw import draw
 from agentmatrix.cli.error_report import reports_errors
 from agentmatrix.cli.example import example
+from agentmatrix.cli.refine import refine
 from agentmatrix.cli.run import run
 from agentmatrix.cli.serve import serve
 
@@ -52,5 +53,5 @@ def options(
         os.environ["AGENTMATRIX_DEBUG"] = "1"
 
 
-for command in (demo, example, run, chat, serve, describe, draw):
+for command in (demo, example, run, chat, refine, serve, describe, draw):
     app.command()(reports_errors(command))

@@ -36,6 +36,30 @@ def load_graph(target: str) -> Any:
     Raises:
         CommandError: the target, its module or its attribute cannot be found or loaded, or is no graph.
     """
+    return _as_graph(load_attribute(target), target)
+
+
+def load_agent(target: str) -> Any:
+    """What `refine` runs of a target: as `load_graph`, but a function or a Runnable that is no graph stays itself.
+
+    Raises:
+        CommandError: as of `load_graph`.
+    """
+    from langchain_core.runnables import Runnable
+    from langgraph.pregel import Pregel
+
+    value = load_attribute(target)
+    is_factory = inspect.isfunction(value) and _required_parameters(value) in ([], ["config"])
+    is_other = inspect.isfunction(value) or (isinstance(value, Runnable) and not isinstance(value, Pregel))
+    return value if is_other and not is_factory else _as_graph(value, target)
+
+
+def load_attribute(target: str) -> Any:
+    """What a target `module:attribute` or `path.py:attribute` names, as it is.
+
+    Raises:
+        CommandError: the target, its module or its attribute cannot be found or loaded.
+    """
     place, colon, attribute = target.rpartition(":")
     if not colon or not place or not attribute:
         raise CommandError(f"{target!r} names no graph: write module:attribute, path.py:attribute or host:port/agent")
@@ -45,7 +69,7 @@ def load_graph(target: str) -> Any:
         if not hasattr(value, part):
             raise CommandError(_missing_attribute(place, part, value))
         value = getattr(value, part)
-    return _as_graph(value, target)
+    return value
 
 
 def split_name(target: str) -> tuple[str, str]:

@@ -32,6 +32,7 @@ __all__ = [
     "other_handlers",
     "told_of_model_call",
     "told_of_node",
+    "wants_node_runs",
 ]
 
 is_hook_muted: Final[ContextVar[bool]] = ContextVar("is_hook_muted", default=False)
@@ -79,8 +80,17 @@ def node_handlers(manager: Any) -> list[NodeHandler]:
 
 
 def other_handlers(manager: Any) -> bool:
-    """Whether a callback manager has a handler that needs a run for each node."""
+    """Whether a callback manager has a handler that is told by LangChain alone."""
     return any(not isinstance(h, NodeHandler) for h in (*manager.handlers, *manager.inheritable_handlers))
+
+
+def wants_node_runs(manager: Any) -> bool:
+    """Whether a callback manager has a handler that needs a run for each node.
+
+    One that ignores chains, as a counter of tokens, hears of models only.
+    """
+    handlers = (*manager.handlers, *manager.inheritable_handlers)
+    return any(not (isinstance(handler, NodeHandler) or handler.ignore_chain) for handler in handlers)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
-from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, other_handlers, told_of_node
+from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, told_of_node, wants_node_runs
 
 __all__ = ["UntracedSequence", "is_watched", "untraced_node"]
 
@@ -82,7 +82,7 @@ def _without_run(config: RunnableConfig | None) -> RunnableConfig:
 
 def is_watched(manager: Any) -> bool:
     """Whether a run has a handler of callbacks, of its own or for its nodes, that wants a run for each node."""
-    return manager is None or other_handlers(manager)
+    return manager is None or wants_node_runs(manager)
 
 
 def untraced_node(node: Any) -> Any:

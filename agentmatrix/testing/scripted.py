@@ -70,7 +70,7 @@ class ScriptedChatModel(BaseChatModel):
             calls (`{"name": ..., "args": ...}`), an exception to raise, or a function of the messages that returns
             one of these. A single answer need not be in a list.
         cycle: begin again after the last answer. Without it the next call raises `ScriptExhausted`.
-        usage: report token counts, one per word.
+        usage: report token counts, one per word, of a model named `scripted`.
 
     Example:
         >>> ScriptedChatModel(answers=["hello", "goodbye"]).invoke("hi").content
@@ -174,7 +174,11 @@ class ScriptedChatModel(BaseChatModel):
         if callable(answer) and not isinstance(answer, type):
             answer = answer(list(messages))
         message = _as_message(answer)
-        return message.model_copy(update={"usage_metadata": _usage(messages, message)}) if self.usage else message
+        if not self.usage:
+            return message
+        # LangChain's counters count by the model's name, and nothing where it is missing.
+        metadata = {"model_name": self._llm_type, **message.response_metadata}
+        return message.model_copy(update={"usage_metadata": _usage(messages, message), "response_metadata": metadata})
 
     def _generate(
         self,

@@ -10,7 +10,18 @@ import pytest
 
 import agentmatrix
 
-HEAVY = {"langgraph", "langchain_core", "grpc", "google.protobuf", "numpy", "uvloop", "httpx"}
+HEAVY = {
+    "langgraph",
+    "langchain_core",
+    "grpc",
+    "google.protobuf",
+    "numpy",
+    "uvloop",
+    "httpx",
+    "ray",
+    "pyarrow",
+    "sqlite3",
+}
 PUBLIC_MODULES = ["middleware", "display", "errors", "speakers", "stops", "testing", "watch"]
 
 
@@ -29,6 +40,7 @@ RUN = "import runpy; sys.argv = {}; runpy.run_module('agentmatrix', run_name='__
         "import agentmatrix; dir(agentmatrix)",
         RUN.format(["agentmatrix", "--help"]),
         RUN.format(["agentmatrix", "serve", "--help"]),
+        RUN.format(["agentmatrix", "refine", "--help"]),
     ],
 )
 def test_import_and_help_load_neither_langgraph_nor_grpc(code: str) -> None:
@@ -60,7 +72,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = agentmatrix.Dagg
 
 
-@pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "serve", "describe", "draw"])
+@pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "refine", "serve", "describe", "draw"])
 def test_each_command_explains_itself(command: str) -> None:
     help = subprocess.run(
         [sys.executable, "-m", "agentmatrix", command, "--help"], capture_output=True, text=True, timeout=100

@@ -15,7 +15,7 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("agent_matrix", "debate", "gobang", "hello", "megaagent", "review", "voice_desk")
+NAMES = ("agent_matrix", "debate", "gobang", "hello", "megaagent", "refine", "review", "voice_desk")
 OWN = """
 from langchain_core.messages import AnyMessage
 

@@ -1,0 +1,11 @@
+"""Datasets: an agent over rows, with each row exactly once in the output (`refine`, `arefine`).
+
+`refinement` has the two verbs. A row's way: `sources` read it, `row_reader` gives it its id, `driver` gives it a slot,
+`row_runner` runs the agent on it, `records` makes lines of the result, `commits` writes them with the progress file.
+"""
+
+from agentmatrix.dataset.ray_hosts import Ray
+from agentmatrix.dataset.refinement import arefine, refine
+from agentmatrix.dataset.report import FailedRow, Report
+
+__all__ = ["FailedRow", "Ray", "Report", "arefine", "refine"]

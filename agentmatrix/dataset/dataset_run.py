@@ -1,0 +1,275 @@
+"""One run over a dataset: its input, output and progress file are opened and checked, its rows run, its report made."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from agentmatrix.dataset.agent_pool import AgentPool
+from agentmatrix.dataset.columns import check_columns
+from agentmatrix.dataset.driver import Driver, Limits
+from agentmatrix.dataset.interrupted import on_interrupt
+from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
+from agentmatrix.dataset.progress_display import Display
+from agentmatrix.dataset.progress_file import ProgressFile
+from agentmatrix.dataset.ray_hosts import Ray, RayHosts
+from agentmatrix.dataset.report import Ended, Report
+from agentmatrix.dataset.row import Place
+from agentmatrix.dataset.row_agent import row_agent
+from agentmatrix.dataset.row_reader import RowReader
+from agentmatrix.dataset.row_runner import RowRunner, RunOptions
+from agentmatrix.dataset.settings import check_answers, check_same_settings, described, schema_digest
+from agentmatrix.dataset.slots import Slots
+from agentmatrix.dataset.sources import AsyncSource, FileSource, open_source
+from agentmatrix.errors import DatasetError, TooManyFailures
+
+__all__ = ["DatasetRun", "ReadOptions"]
+
+_MOST_FAILURES = 1000
+_DEFAULT_ID = "id"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How rows are read; the attributes are the arguments of `refine`."""
+
+    id: str | Callable[[dict[str, Any]], Any] | None = None
+    repetitions: int = 1
+    where: Callable[[dict[str, Any]], Any] | None = None
+    limit: int | None = None
+    shard: tuple[int, int] | None = None
+    skip_bad_lines: bool = False
+
+
+@dataclass
+class DatasetRun:
+    """A run; the attributes are the arguments of `refine`."""
+
+    agents: Sequence[Any]
+    source: Any
+    output: Path | None
+    progress: Path | None
+    reading: ReadOptions
+    running: RunOptions
+    limits: Limits
+    in_input_order: bool
+    max_concurrency: int
+    engine: Ray | None = None
+
+    async def open(self, stack: ExitStack, *, restart: bool, retry_failed: bool) -> None:
+        """Open the files and check the settings. No agent is run.
+
+        Args:
+            stack: closes what is opened.
+            restart: forget what is done.
+            retry_failed: take up again what has failed.
+
+        Raises:
+            DatasetError: something cannot be used.
+        """
+        self._source = open_source(self.source)
+        self._check_paths()
+        self._hosts = None if self.engine is None else RayHosts(self.engine)
+        made = [await row_agent(agent, self.running.context) for agent in self.agents]
+        if not made:
+            raise DatasetError("no agent was given")
+        self._agent = made[0]
+        self._runnables = [agent.runnable for agent in made]
+        for agent, other in zip(self.agents, made, strict=True):
+            if other.json_schemas != self._agent.json_schemas:
+                raise DatasetError(f"{agent!r} has other schemas than {self.agents[0]!r}: give hosts of one graph")
+        check_columns(self.running.input, self._agent)
+        self._id, self._is_empty = self.reading.id, False
+        if self._id is None:
+            first = await self._source.peek() if isinstance(self._source, AsyncSource) else self._source.peek()
+            self._id = _DEFAULT_ID if first is not None and _DEFAULT_ID in first else None
+            self._is_empty = first is None
+        self._output = MemoryOutput() if self.output is None else OutputFile(self.output)
+        stack.callback(self._output.close)
+        path = self.progress or (self.output and self.output.with_name(self.output.name + ".progress"))
+        existed = path is not None and path.exists()
+        self._progress = ProgressFile(path if self.output is not None else None)
+        stack.callback(self._progress.close)
+        if restart:
+            self._progress.clear()
+        self._take_up(existed and not restart, restart)
+        if retry_failed:
+            self._progress.take_again()
+        if self.running.answers:
+            paused = {row.id for row in self._progress.failures() if row.status == "paused"}
+            check_answers(self.running.answers, paused)
+        if self._hosts is not None:
+            # Last: it takes seconds.
+            stack.callback(self._hosts.stop)
+            self._runnables = await self._hosts.start(self._agent)
+
+    def _check_paths(self) -> None:
+        if self.output is None:
+            return
+        if isinstance(self._source, FileSource) and self.output.exists() and self.output.samefile(self._source.path):
+            raise DatasetError(f"{self.output} is input and output: give another output")
+        if not self.output.parent.is_dir():
+            raise DatasetError(f"there is no folder {self.output.parent}")
+        if self.output.is_dir():
+            raise DatasetError(f"{self.output} is a folder: name a file in it")
+
+    def _take_up(self, goes_on: bool, restart: bool) -> None:
+        """Bring output and progress file to where they agree, and compare the settings."""
+        output, progress = self._output, self._progress
+        recorded = progress.get("settings")
+        if self._is_empty and recorded is not None:
+            self._id = recorded["id"]
+        settings = self._settings()
+        self.goes_on = goes_on and recorded is not None
+        if not isinstance(output, OutputFile):
+            return
+        if recorded is None or not progress.counts.total():
+            # Nobody has seen a row of it yet: settings may be corrected.
+            if recorded is None and output.length and not restart:
+                raise DatasetError(
+                    f"{output.lines_path} exists and {progress.path} knows nothing of it: restart overwrites it, "
+                    "or give another output"
+                )
+            output.cut(0)
+            progress.set(settings=settings, length=0)
+            return
+        check_same_settings(recorded, settings, progress.counts.total(), output.path)
+        length = progress.get("length", 0)
+        if output.length < length:
+            raise DatasetError(
+                f"{output.lines_path} has {output.length} bytes, and {progress.path} says {length}: "
+                "it was cut or replaced; restart, or put it back"
+            )
+        output.cut(length)
+
+    def _settings(self) -> dict[str, Any]:
+        reading, running = self.reading, self.running
+        settings: dict[str, Any] = {"the input": self._source.name}
+        for kind in ("input", "output"):
+            settings[f"the graph's {kind} schema"] = schema_digest(self._agent.json_schemas.get(kind))
+        settings |= {
+            "id": described(self._id), "input": described(running.input), "result": described(running.result),
+            "where": described(reading.where), "accept": described(running.accept), "repetitions": reading.repetitions,
+            "order": "input" if self.in_input_order else "done", "shard": described(reading.shard),
+        }  # fmt: skip
+        return settings
+
+    async def run(self, display: Display) -> Report:
+        """Run the rows.
+
+        Returns:
+            The report; it is attached to `TooManyFailures`, too.
+        """
+        loop_time = _loop_time()
+        slots = Slots(self.max_concurrency, loop_time)
+        start = self._start()
+        reading = self.reading
+        reader = RowReader(
+            self._source, start, id=self._id, repetitions=reading.repetitions, where=reading.where, limit=reading.limit,
+            shard=reading.shard, skip_bad_lines=reading.skip_bad_lines,
+        )  # fmt: skip
+        pool = AgentPool(self._runnables, None if self._hosts is None else self._hosts.agent)
+        options = replace(self.running, id_column=self._id_column(), is_csv=_is_csv(self.output))
+        driver = Driver(
+            reader, slots, pool, self._output, self._progress, self.limits, in_input_order=self.in_input_order,
+            answers=options.answers,
+        )  # fmt: skip
+        runner = RowRunner(
+            self._agent, pool, slots, options, self._progress.run_id, self.goes_on, lambda: driver.counts["done"] > 0
+        )
+        ended: Ended = "interrupted"
+        try:
+            with on_interrupt(driver), display.showing(driver, self._count_rows):
+                ended = await driver.run(runner, start)
+        except TooManyFailures as error:
+            error.report = self._report(driver, ended)
+            raise
+        finally:
+            self._stamp(driver.place)
+        if driver.settled_now["done"] or not isinstance(self._output, OutputFile) or not self._output.path.exists():
+            self._output.finish()
+        return self._report(driver, ended)
+
+    def _start(self) -> Place:
+        """Where the input was worked off, if it is the same up to there; else its beginning."""
+        place, stamp = self._progress.get("place"), self._progress.get("stamp")
+        if not isinstance(self._source, FileSource):
+            return Place()
+        now = self._source.stamp()
+        found = Place() if place is None else Place.of(place)
+        is_same = stamp is not None and (
+            stamp["file"] == now or (stamp["prefix"] and stamp["prefix"] == _prefix_digest(self._source, found))
+        )
+        self._progress.set(stamp={"file": now, "prefix": None})
+        # Rows that are run again are looked for from the beginning.
+        return found if is_same and not self._progress.again and not self.running.answers else Place()
+
+    def _stamp(self, place: Place) -> None:
+        """Remember how the input looks up to where it was worked off."""
+        if isinstance(self._source, FileSource) and self._progress.path is not None:
+            with suppress(OSError, DatasetError):
+                prefix = _prefix_digest(self._source, place)
+                self._progress.set(stamp={"file": self._source.stamp(), "prefix": prefix})
+
+    def _id_column(self) -> str | None:
+        if self._id is None:
+            return None
+        return self._id if isinstance(self._id, str) else _DEFAULT_ID
+
+    def _count_rows(self, place: Place) -> int | None:
+        """The rows behind a place, where that can be known."""
+        if isinstance(self._source, AsyncSource):
+            return None
+        count = self._source.count(place)
+        if count is not None and self.reading.limit is not None:
+            count = min(count, self.reading.limit - place.number)
+        return None if count is None else count * self.reading.repetitions // (self.reading.shard or (1, 1))[1]
+
+    def _report(self, driver: Driver, ended: Ended) -> Report:
+        counts, place = driver.progress.counts, driver.place
+        unread = self._count_rows(place) or 0 if ended != "input" and ended != "limit" else 0
+        taken = place.taken * self.reading.repetitions
+        rows = self._output.rows if isinstance(self._output, MemoryOutput) else ()
+        return Report(
+            **{status: counts[status] for status in counts},
+            left=max(taken + unread - counts.total(), driver.progress.again, driver.in_flight),
+            duplicates=place.duplicates,
+            filtered=place.filtered,
+            bad_lines=place.bad_lines,
+            asked=driver.settled_now.total(),
+            usage=dict(driver.usage),
+            cost=driver.cost if self.limits.prices is not None else None,
+            seconds=time.monotonic() - driver.began,
+            ended=ended,
+            output=None if self.output is None else str(self.output),
+            rows=rows,
+            failures=list(islice(driver.progress.failures(), _MOST_FAILURES)),
+        )
+
+
+def _loop_time() -> Callable[[], float]:
+    return asyncio.get_running_loop().time
+
+
+def _is_csv(output: Path | None) -> bool:
+    return output is not None and output.suffix.lower() == ".csv"
+
+
+def _prefix_digest(source: FileSource, place: Place) -> str | None:
+    """The hash of a text file up to a place; None for other files."""
+    digest = hashlib.blake2b(digest_size=16)
+    left = place.offset
+    if not left or source.path.suffix == ".gz":
+        return None
+    with source.path.open("rb") as file:
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return None if left else digest.hexdigest()

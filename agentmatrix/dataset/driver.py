@@ -1,0 +1,291 @@
+"""The loop over rows: a row is begun when a slot is free, and no row waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agentmatrix.dataset.agent_pool import AgentPool
+from agentmatrix.dataset.commits import Commits
+from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
+from agentmatrix.dataset.progress_file import ProgressFile
+from agentmatrix.dataset.report import Ended
+from agentmatrix.dataset.row import DatasetRow, Place
+from agentmatrix.dataset.row_reader import RowReader
+from agentmatrix.dataset.row_runner import HopelessRun, RowRunner
+from agentmatrix.dataset.row_usage import Prices, cost_of
+from agentmatrix.dataset.settled_row import SettledRow
+from agentmatrix.dataset.slots import Slots
+from agentmatrix.errors import DatasetError, TooManyFailures
+
+__all__ = ["Driver", "Limits"]
+
+_ROWS_BEFORE_FAILURES_COUNT = 20
+_SETTLED, _DUPLICATE = "settled", "duplicate"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When no row is begun any more; the attributes are the arguments of `refine`."""
+
+    budget: float | None = None
+    prices: Prices | None = None
+    max_failures: float = 0.5
+    grace: float = 60.0
+
+
+class Driver:
+    """Runs the rows of a reader.
+
+    Args:
+        reader: the rows.
+        slots: how many are run at the same time.
+        pool: the agents.
+        output: where their lines go.
+        progress: the progress file.
+        limits: when it ends before the input does.
+        in_input_order: the output has the order of the input.
+        answers: rows that are paused and are run again, by their ids.
+    """
+
+    def __init__(
+        self,
+        reader: RowReader,
+        slots: Slots,
+        pool: AgentPool,
+        output: OutputFile | MemoryOutput,
+        progress: ProgressFile,
+        limits: Limits,
+        *,
+        in_input_order: bool,
+        answers: Mapping[str, Any],
+    ) -> None:
+        self.slots, self.pool, self.progress = slots, pool, progress
+        self._reader, self._limits, self._answers = reader, limits, answers
+        self._commits = Commits(output, progress, in_input_order=in_input_order, on_commit=self._on_commit)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._feeding: asyncio.Task[None] | None = None
+        self._ended: Ended = "input"
+        self._failure: BaseException | None = None
+        self._duplicates = 0
+        self.began = time.monotonic()
+        self.counts: Counter[str] = Counter(progress.counts)
+        self.settled_now: Counter[str] = Counter()
+        """The rows that this run has settled, by status."""
+        self.usage: dict[str, tuple[int, int]] = {m: (i, o) for m, (i, o) in progress.usage.items()}
+        self.cost = cost_of(self.usage, limits.prices)
+
+    @property
+    def place(self) -> Place:
+        """Where the input stands behind all rows that were begun."""
+        return self._commits.place
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether the cost is known."""
+        return self._limits.prices is not None
+
+    @property
+    def in_flight(self) -> int:
+        """How many rows are run."""
+        return len(self._commits.in_flight)
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens of all models."""
+        return sum(given + made for given, made in self.usage.values())
+
+    def drain(self) -> None:
+        """Begin no row any more; those under way have `grace` seconds to end."""
+        self._stop("interrupted")
+        asyncio.get_running_loop().call_later(self._limits.grace, self.cancel)
+
+    def cancel(self) -> None:
+        """End the rows that are under way. They are left, and run again the next time."""
+        self._stop("interrupted")
+        for task in self._tasks:
+            task.cancel()
+
+    async def run(self, runner: RowRunner, start: Place) -> Ended:
+        """Run all rows.
+
+        Args:
+            runner: runs one of them.
+            start: where the input stands.
+
+        Returns:
+            Why it ended.
+
+        Raises:
+            DatasetError: the input cannot be read on, or the output cannot be written; what is done is kept.
+            TooManyFailures: as its name says.
+            Exception: of a row, where no row can succeed.
+        """
+        self._commits.place = start
+        self._duplicates = start.duplicates
+        self._feeding = asyncio.create_task(self._feed(runner))
+        writing = asyncio.create_task(self._commits.run())
+        writing.add_done_callback(lambda task: None if task.cancelled() else self._fail(task.exception()))
+        try:
+            await asyncio.wait([self._feeding])
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+            if not self._feeding.cancelled():
+                self._feeding.result()
+        finally:
+            # Also where this run is cancelled: its rows end, and what was done stays.
+            ours = [self._feeding, writing, *self._tasks]
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
+            if self._commits.error is None:
+                await self._commits.write()
+            self._commits.close()
+            self._reader.close()
+        if self._failure is not None:
+            raise self._failure
+        return self._ended
+
+    async def _feed(self, runner: RowRunner) -> None:
+        coming = asyncio.create_task(self._reader.next_chunk())
+        try:
+            while True:
+                rows, place = await coming
+                if not rows:
+                    self._commits.place = self._with_duplicates(place)
+                    if self._reader.is_at_limit:
+                        self._ended = "limit"
+                    return
+                coming = asyncio.create_task(self._reader.next_chunk())
+                await self._begin(rows, place, runner)
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+    async def _begin(self, rows: list[DatasetRow], behind: Place, runner: RowRunner) -> None:
+        """Begin the rows of a chunk that are not settled, each as soon as there is a slot."""
+        known = self._known(rows)
+        for row, next_row, status in zip(rows, [*rows[1:], None], known, strict=True):
+            if status == _DUPLICATE:
+                self._duplicates += row.repetition == 0
+            elif status != _SETTLED:
+                began = await self.slots.acquire()
+                if self._is_over_budget():
+                    self.slots.release()
+                    self._stop("budget")
+                    # The cancellation arrives here.
+                    await asyncio.sleep(0)
+                row.before = self._with_duplicates(row.before)
+                self._commits.in_flight[row.id] = row
+                task = asyncio.create_task(self._run_row(row, runner, began, status))
+                self._tasks.add(task)
+                task.add_done_callback(self._on_row_end)
+            place = behind if next_row is None else next_row.before
+            self._commits.place = self._with_duplicates(place)
+
+    def _with_duplicates(self, place: Place) -> Place:
+        """The reader does not know of duplicates: it keeps no ids."""
+        return place if place.duplicates == self._duplicates else replace(place, duplicates=self._duplicates)
+
+    def _known(self, rows: list[DatasetRow]) -> list[str]:
+        """What is known of each row of a chunk: its status before, `_SETTLED` or `_DUPLICATE`; empty for a new one.
+
+        Raises:
+            DatasetError: two rows have one id and different content.
+        """
+        settled = self.progress.settled(row.id for row in rows)
+        first: dict[str, DatasetRow] = {}
+        known = []
+        for row in rows:
+            twin = first.setdefault(row.id, self._commits.in_flight.get(row.id, row))
+            if twin is not row:
+                if twin.digest != row.digest:
+                    raise _other_content(row, twin.name)
+                known.append(_DUPLICATE)
+                continue
+            number, digest, status = settled.get(row.id, (row.number, row.digest, ""))
+            # A failed row may have been corrected meanwhile.
+            if status in ("", "again") or (status == "paused" and row.id in self._answers):
+                known.append(status)
+            elif digest == row.digest:
+                known.append(_SETTLED if number == row.number else _DUPLICATE)
+            elif number == row.number:
+                raise DatasetError(
+                    f"{row.name} (id {row.id!r}) has changed since it was run: restart, or give it another id"
+                )
+            else:
+                raise _other_content(row, self.progress.name(row.id))
+        return known
+
+    async def _run_row(self, row: DatasetRow, runner: RowRunner, began: float, previous: str) -> None:
+        try:
+            settled = await runner.run(row, began)
+        except HopelessRun as hopeless:
+            error = hopeless.__cause__ or hopeless
+            error.add_note(f"no row can succeed: {row.name} (id {row.id!r}) ended so")
+            self._fail(error)
+            return
+        # It keeps its slot until it is on disk: so many rows at most are run again after a kill.
+        settled.previous = previous
+        self._count(settled)
+        self._commits.add(settled)
+
+    def _count(self, settled: SettledRow) -> None:
+        self.counts[settled.status] += 1
+        self.settled_now[settled.status] += 1
+        if settled.previous and settled.previous != "again":
+            self.counts[settled.previous] -= 1
+        if settled.status in ("done", "rejected"):
+            self.slots.ended_well()
+        for model, (given, made) in settled.usage.items():
+            before = self.usage.get(model, (0, 0))
+            self.usage[model] = (before[0] + given, before[1] + made)
+        try:
+            self.cost = cost_of(self.usage, self._limits.prices)
+        except DatasetError as error:
+            self._fail(error, at_once=False)
+        failures = self.settled_now["failed"] + self.settled_now["tombstoned"]
+        settled_now = self.settled_now.total()
+        if settled_now >= _ROWS_BEFORE_FAILURES_COUNT and failures >= self._limits.max_failures * settled_now:
+            last = f"the last with {settled.error_type}: {settled.error_text}" if settled.error_type else "see failures"
+            self._fail(
+                TooManyFailures(f"{failures} of {settled_now} rows have failed, {last} (max_failures)"), at_once=False
+            )
+
+    def _on_row_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(task.exception())
+
+    def _on_commit(self, settled: SettledRow) -> None:
+        self.slots.release()
+
+    def _is_over_budget(self) -> bool:
+        if self._limits.budget is None:
+            return False
+        spent = self.tokens if self._limits.prices is None else self.cost
+        return spent >= self._limits.budget
+
+    def _stop(self, why: Ended) -> None:
+        """Begin no row any more."""
+        if self._ended == "input":
+            self._ended = why
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+    def _fail(self, error: BaseException | None, *, at_once: bool = True) -> None:
+        """End with an error; `at_once` the rows under way, too, which can come to nothing."""
+        if self._failure is None:
+            self._failure = error
+        if at_once:
+            self.cancel()
+        else:
+            self.drain()
+
+
+def _other_content(row: DatasetRow, twin: str) -> DatasetError:
+    return DatasetError(f"{row.name} has the id {row.id!r} of {twin} and other content: give each row an id of its own")

@@ -1,0 +1,71 @@
+"""The datasets of graphs/refine: each way offline, with a proofreader elsewhere, and by the command line."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from agentmatrix import Host, refine
+from agentmatrix.cli import app
+from agentmatrix.cli.example import package_name
+from agentmatrix.testing import ScriptedChatModel
+from graphs.refine import QUESTIONS, dialogue, filter_append, preferences, translation
+
+WAYS = [filter_append, translation, preferences, dialogue]
+
+
+def records(module: Any, graph: Any = None) -> list[dict[str, Any]]:
+    report = refine(graph or module.graph, QUESTIONS, result=module.result, order="input")
+    assert (report.done, report.failed) == (len(QUESTIONS), 0)
+    assert report.tokens > 0 or graph is not None
+    return list(report.rows)
+
+
+def test_poor_rows_are_filtered_and_good_ones_appended_to() -> None:
+    found = records(filter_append)
+    assert [record["id"] for record in found] == ["sum", "sky", "half"]
+    assert found[0] == {**QUESTIONS[0], "explanation": "One works out 'What is 17 and 25' and gets '42'."}
+
+
+def test_a_translation_is_proofread_here_or_elsewhere() -> None:
+    here = records(translation)
+    assert [record["french"] for record in here][2] == "(fr) asdf."
+    with Host({"proofreader": translation.build_proofreader()}) as host:
+        there = records(translation, translation.build(address=f"{host.address}/proofreader"))
+    assert there == here
+
+
+def test_pairs_are_the_best_and_the_worst_answer() -> None:
+    found = records(preferences)
+    assert [record["id"] for record in found] == ["sum", "sky", "half"]
+    assert found[0]["chosen"][0]["content"].startswith("Be exact") and found[0]["margin"] == 6
+
+
+def test_dialogues_end_in_agreement_or_not() -> None:
+    found = {record["id"]: record for record in records(dialogue)}
+    assert (found["sum"]["agreed"], found["sum"]["is_right"]) == ("42", True)
+    assert (found["odd"]["agreed"], found["odd"]["is_right"]) == (None, False)
+    assert [turn["role"] for turn in found["sum"]["dialogue"]] == ["student", "teacher"] * 2
+
+
+@pytest.mark.parametrize("module", WAYS, ids=lambda module: module.__name__)
+def test_each_takes_any_model(module: Any) -> None:
+    model = ScriptedChatModel("KEEP 5 AGREED: 42", cycle=True, usage=True)
+    report = refine(module.build(model), QUESTIONS, result=module.result)
+    assert (report.done, report.failed) == (4, 0) and model.calls >= 4
+
+
+def test_the_example_and_its_command_line(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["example", "refine"], prog_name="agentmatrix")
+    assert ran.exit_code == 0 and ran.stdout.count(" rows done, 0 failed") == 4
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    name = f"{package_name()}.refine.preferences"
+    line = ["refine", f"{name}:graph", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    assert CliRunner().invoke(app, [*line, "--result", f"{name}:result"], prog_name="agentmatrix").exit_code == 0
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+    assert import_module(name).graph
