@@ -16,6 +16,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix import testing as testing
     from agentmatrix import watch as watch
     from agentmatrix.agent import AgentSpec, as_agent
+    from agentmatrix.budget import Budget
     from agentmatrix.card import AgentCard
     from agentmatrix.chat import ChatGroup
     from agentmatrix.compose import CyclicGraph, Dag
@@ -36,6 +37,7 @@ __all__ = [
     "AgentCard",
     "AgentMatrixError",
     "AgentSpec",
+    "Budget",
     "ChatGroup",
     "CyclicGraph",
     "Dag",
@@ -65,6 +67,7 @@ _HOMES = {
     "AgentCard": "agentmatrix.card",
     "AgentMatrixError": "agentmatrix.errors",
     "AgentSpec": "agentmatrix.agent",
+    "Budget": "agentmatrix.budget",
     "ChatGroup": "agentmatrix.chat",
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",

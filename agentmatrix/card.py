@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from agentmatrix.errors import HostUnreachable, ProtocolError
 from agentmatrix.pregel.state_graph import input_keys_of
 
-__all__ = ["AgentCard", "class_kind", "describe", "pack_drawing", "unpack_drawing"]
+__all__ = ["AgentCard", "class_kind", "describe", "description_of", "pack_drawing", "unpack_drawing"]
 
 _KINDS: Final[Mapping[str, type]] = {
     **dict.fromkeys(("name", "description", "langgraph"), str),
@@ -126,7 +126,7 @@ def describe(
     schemas, unmade = _schemas(graph)
     return {
         "name": graph.get_name(),
-        "description": _description(graph),
+        "description": description_of(graph),
         "checkpointer": "own" if owns else saver,
         "saver": describe_saver(saver) if isinstance(saver, BaseCheckpointSaver) else None,
         "schemas": schemas,
@@ -156,7 +156,8 @@ def _sorted(names: Iterable[str] | None) -> list[str] | None:
     return None if names is None else sorted(names)
 
 
-def _description(graph: Any) -> str:
+def description_of(graph: Any) -> str:
+    """What a graph says of itself, in a sentence; empty where it says nothing."""
     config: Mapping[str, Any] = getattr(graph, "config", None) or {}
     description = getattr(graph, "description", None) or (config.get("metadata") or {}).get("description") or ""
     return str(description)

@@ -7,6 +7,7 @@
     │   ├── CycleError                  a Dag with a cycle, drawn
     │   └── NotAnAgentError (TypeError) something that cannot be made an agent
     ├── BoundError (RecursionError)     a loop or a chat group exceeded its bound
+    ├── BudgetError (RuntimeError)      a budget of seconds, tokens or calls is used up
     ├── TriggerError (RuntimeError)     a trigger group waits for a source that can no longer deliver
     ├── SpeakerError (ValueError)       the next speaker is not a member of the chat group
     ├── SignalError                     a signal that was not accepted: no node declares it, or the run is over
@@ -57,6 +58,10 @@ class NotAnAgentError(BuildError, TypeError):
 
 class BoundError(AgentMatrixError, RecursionError):
     """A loop or a chat group exceeded its bound. The message names the loop and the option that raises the bound."""
+
+
+class BudgetError(AgentMatrixError, RuntimeError):
+    """A `Budget` is used up: no more chat models are called in it. The message says which of its limits it was."""
 
 
 class TriggerError(AgentMatrixError, RuntimeError):
@@ -136,7 +141,18 @@ class HostLost(HostError, ConnectionError):
 
 
 class HostBusy(HostError):
-    """The host has as many runs as it takes. Nothing has been started there."""
+    """The host has as many runs as it takes. Nothing has been started there.
+
+    Attributes:
+        retry_after: seconds after which to try again; None where that is not known.
+    """
+
+    retry_after: float | None = None
+
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        if retry_after is not None:
+            self.retry_after = retry_after
 
 
 class AgentNotFound(HostError, LookupError):

@@ -24,6 +24,7 @@ LAYERS = {
     "display": 1,
     "approvals": 1,
     "stream_modes": 1,
+    "budget": 1,
     "middleware": 1,
     "triggers": 1,
     "agent": 2,

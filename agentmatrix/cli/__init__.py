@@ -1,4 +1,6 @@
-"""The command line: `agentmatrix demo | example | run | chat | refine | serve | describe | draw`, one file a command.
+"""The command line: `agentmatrix demo | example | run | chat | refine | serve | certs | describe | draw`.
+
+One file a command.
 
 Only typer and rich are imported before a command runs, so that `--help` answers at once.
 """

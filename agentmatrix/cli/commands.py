@@ -12,12 +12,14 @@ from typing import Annotated
 import typer
 
 from agentmatrix import __version__
+from agentmatrix.cli.certs import certs
 from agentmatrix.cli.chat import chat
 from agentmatrix.cli.demo import demo
 from agentmatrix.cli.describe import describe
 from agentmatrix.cli.draw import draw
 from agentmatrix.cli.error_report import reports_errors
 from agentmatrix.cli.example import example
+from agentmatrix.cli.option_variables import ENVIRONMENT, CommandWithVariables
 from agentmatrix.cli.refine import refine
 from agentmatrix.cli.run import run
 from agentmatrix.cli.serve import serve
@@ -53,5 +55,10 @@ def options(
         os.environ["AGENTMATRIX_DEBUG"] = "1"
 
 
-for command in (demo, example, run, chat, refine, serve, describe, draw):
-    app.command()(reports_errors(command))
+for command in (demo, example, run, chat, refine, serve, certs, describe, draw):
+    if command is serve:
+        # Its options may come from the environment, as where it runs in a container.
+        settings = {"auto_envvar_prefix": ENVIRONMENT}
+        app.command(cls=CommandWithVariables, context_settings=settings)(reports_errors(command))
+    else:
+        app.command()(reports_errors(command))

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from agentmatrix.cli.error_report import CommandError
 from agentmatrix.cli.host_options import checked_token
+from agentmatrix.cli.log_output import LogFormat, LogLevel, logging_to_stderr
+from agentmatrix.cli.option_variables import warn_of_unknown_variables
 
 __all__ = ["serve"]
 
 _SAFETY = "Safety"
 _LIMITS = "Limits"
+_LIFE = "Start and end"
+_LOG = "Log and metrics"
 
 
 def serve(
@@ -82,8 +82,23 @@ def serve(
         typer.Option(help="A module whose classes may cross the wire; may be repeated.", rich_help_panel=_SAFETY),
     ] = None,
     max_runs: Annotated[
-        int, typer.Option(min=1, help="Most runs at once; further ones are refused.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, help="Most runs at once; further ones wait.", rich_help_panel=_LIMITS)
     ] = 1000,
+    concurrency: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[AGENT=]NUMBER",
+            help="Most runs at once of an agent, or of each: expert=1 for a card of its own. May be repeated.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option(min=0, help="Most runs that wait; further ones are refused.", rich_help_panel=_LIMITS)
+    ] = 100,
+    queue_timeout: Annotated[
+        float,
+        typer.Option(min=0.0, help="Seconds that a run may wait; 0 for no limit.", rich_help_panel=_LIMITS),
+    ] = 600.0,
     max_caller_runs: Annotated[
         int | None,
         typer.Option(min=1, help="Most runs of one caller at once; by default all.", rich_help_panel=_LIMITS),
@@ -118,7 +133,44 @@ def serve(
             rich_help_panel=_LIMITS,
         ),
     ] = 300.0,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that runs may go on after SIGTERM or Ctrl-C.")] = 10.0,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds that runs go on as they are after SIGTERM or Ctrl-C; then they stop at a checkpoint.",
+            rich_help_panel=_LIFE,
+        ),
+    ] = 10.0,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds until the host stops then, whatever is left.", rich_help_panel=_LIFE),
+    ] = 30.0,
+    lifespan: Annotated[
+        str | None,
+        typer.Option(
+            help="module:attribute or path.py:attribute of an async context manager of the host: what it does first, "
+            "such as loading a model, is done before the host serves.",
+            rich_help_panel=_LIFE,
+        ),
+    ] = None,
+    checkpointer: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep threads of graphs without a checkpointer here: sqlite:///runs.db or postgresql://...; by "
+            "default they are kept by the callers.",
+            rich_help_panel=_LIFE,
+        ),
+    ] = None,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="Least level of the log on stderr.", rich_help_panel=_LOG)
+    ] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Text, or JSON with an object a line.", rich_help_panel=_LOG)
+    ] = LogFormat.TEXT,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Address for Prometheus, such as 127.0.0.1:9464 (extra metrics).", rich_help_panel=_LOG),
+    ] = None,
     allow_version_skew: Annotated[
         bool,
         typer.Option("--allow-version-skew", help="Log another langgraph version at the caller, do not refuse it."),
@@ -128,54 +180,69 @@ def serve(
     ] = False,
 ) -> None:
     """Serve graphs over gRPC until Ctrl-C or SIGTERM."""
-    options = {
-        "address": f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
-        "token": _own_token(tokens_file) if token_file is None else checked_token(token_file),
-        "tokens": tokens_file,
-        "authorize": None if authorize is None else _read_table(authorize),
-        "share_threads": share_threads,
-        "tracebacks": tracebacks,
-        "ssl_certfile": ssl_certfile,
-        "ssl_keyfile": ssl_keyfile,
-        "ssl_ca": ssl_ca,
-        "insecure": insecure,
-        "allow": allow or [],
-        "max_runs": max_runs,
-        "max_caller_runs": max_caller_runs,
-        "max_streams": max_streams,
-        "max_value": max_value << 20,
-        "max_bytes": None if max_memory is None else max_memory << 20,
-        "max_caller_bytes": None if max_caller_memory is None else max_caller_memory << 20,
-        "start_timeout": start_timeout,
-        "answer_timeout": answer_timeout or None,
-        "allow_version_skew": allow_version_skew,
-    }
-    _serve(_load_graphs(targets or []), grace, until_eof, options)
+    from agentmatrix.cli.foreground import serve_in_foreground
+    from agentmatrix.cli.metrics_server import serve_metrics
+    from agentmatrix.cli.served import Served
+    from agentmatrix.cli.targets import load_attribute
+
+    with logging_to_stderr(log_level, log_format):
+        warn_of_unknown_variables(serve)
+        served = Served.load(targets or [])
+        if metrics is not None:
+            serve_metrics(metrics)
+        options = {
+            "descriptions": served.descriptions,
+            "checkpointer": checkpointer or served.checkpointer,
+            "store": served.store,
+            "lifespan": None if lifespan is None else load_attribute(lifespan),
+            "authenticate": served.authenticate,
+            "address": f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
+            "token": _own_token(tokens_file or served.authenticate)
+            if token_file is None
+            else checked_token(token_file),
+            "tokens": tokens_file,
+            "authorize": None if authorize is None else _read_table(authorize),
+            "share_threads": share_threads,
+            "tracebacks": tracebacks,
+            "ssl_certfile": ssl_certfile,
+            "ssl_keyfile": ssl_keyfile,
+            "ssl_ca": ssl_ca,
+            "insecure": insecure,
+            "allow": allow or [],
+            "max_runs": max_runs,
+            "max_caller_runs": max_caller_runs,
+            "concurrency": _concurrency(concurrency or []),
+            "max_queue": max_queue,
+            "queue_timeout": queue_timeout or None,
+            "max_streams": max_streams,
+            "max_value": max_value << 20,
+            "max_bytes": None if max_memory is None else max_memory << 20,
+            "max_caller_bytes": None if max_caller_memory is None else max_caller_memory << 20,
+            "start_timeout": start_timeout,
+            "answer_timeout": answer_timeout or None,
+            "allow_version_skew": allow_version_skew,
+        }
+        serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options)
 
 
-def _load_graphs(targets: list[str]) -> dict[str, Any]:
-    """The graphs of all targets by their names on the host; a `langgraph.json` stands for the graphs in it.
+def _concurrency(given: list[str]) -> dict[str, int] | int | None:
+    """The runs at a time by agent; a number alone is for each.
 
     Raises:
-        CommandError: a target cannot be loaded, or two have the same name.
+        CommandError: one of them is no number, or a number alone is not the only one.
     """
-    from agentmatrix.cli.targets import langgraph_json_targets, load_graph, split_name
-
-    entries: list[str] = []
-    for target in targets or ["langgraph.json"]:
-        entries += langgraph_json_targets(Path(target)) if target.endswith(".json") else [target]
-    graphs: dict[str, Any] = {}
-    for entry in entries:
-        name, target = split_name(entry)
-        if name in graphs:
-            raise CommandError(f"two graphs are named {name!r}; name one of them otherwise: other={target}")
-        graphs[name] = load_graph(target)
-    return graphs
+    limits: dict[str, int] = {}
+    for text in given:
+        agent, _, number = text.rpartition("=")
+        if not number.isdecimal() or int(number) < 1 or (not agent and len(given) > 1):
+            raise CommandError(f"--concurrency {text}: write expert=1, once for each agent, or one number for all")
+        limits[agent] = int(number)
+    return limits.get("", limits) or None
 
 
-def _own_token(tokens_file: Path | None) -> str | None:
-    """The token in AGENTMATRIX_TOKEN, for a host of one token."""
-    return None if tokens_file else os.environ.get("AGENTMATRIX_TOKEN") or None
+def _own_token(other_way: object) -> str | None:
+    """The token in AGENTMATRIX_TOKEN, for a host that has no other way to know its callers."""
+    return None if other_way else os.environ.get("AGENTMATRIX_TOKEN") or None
 
 
 def _read_table(path: Path) -> dict[str, Any]:
@@ -194,51 +261,3 @@ def _read_table(path: Path) -> dict[str, Any]:
     if not lists or not all(isinstance(name, str) for names in table.values() for name in names):
         raise CommandError(f'the table {path} has to be an object of lists of agents: {{"alice": ["research"]}}')
     return dict(table)
-
-
-def _serve(graphs: dict[str, Any], grace: float, until_eof: bool, options: dict[str, Any]) -> None:
-    """Print one line when the host listens, and return when it has stopped.
-
-    Args:
-        graphs: the graphs by their names on the host.
-        grace: seconds that runs may go on after the first signal; a second signal ends them at once.
-        until_eof: the end of stdin counts as a signal, so that the host ends with the process that started it,
-            however that one ends.
-        options: arguments of `Host`.
-    """
-    from agentmatrix import Host
-
-    # Before the host listens: a signal that comes earlier would end the process without a drain.
-    stop = _StopSignal()
-    if until_eof:
-        threading.Thread(target=stop.set_at_eof, args=(sys.stdin.fileno(),), daemon=True).start()
-    with Host(graphs, **options) as host:
-        print(f"serving {', '.join(graphs)} at {host.address}", flush=True)
-        stop.wait()
-        drain = threading.Thread(target=host.drain, args=(grace,), daemon=True)
-        stop.clear()
-        drain.start()
-        # The main thread must stay free: Python runs signal handlers on it alone.
-        while drain.is_alive() and not stop.is_set():
-            drain.join(0.05)
-
-
-class _StopSignal(threading.Event):
-    """An event that SIGINT and SIGTERM set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def set_at_eof(self, file: int) -> None:
-        """Read a file to its end, in a thread of its own, and set the event.
-
-        Unbuffered: a buffer's lock, held by this thread, would disturb the end of the process.
-        """
-        while os.read(file, 4096):
-            pass
-        self.set()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.set()

@@ -1,14 +1,13 @@
-"""Typed targets: `module:attribute` and `path.py:attribute` to a graph, `langgraph.json` to such targets."""
+"""Typed targets: `module:attribute` and `path.py:attribute` to a graph, or to whatever they name."""
 
 from __future__ import annotations
 
-import asyncio
+import atexit
 import contextlib
 import difflib
 import importlib
 import importlib.util
 import inspect
-import json
 import re
 import sys
 import traceback
@@ -31,12 +30,30 @@ def load_graph(target: str) -> Any:
     """The graph of a target `module:attribute` or `path.py:attribute`.
 
     The attribute may be a graph, a builder with `.compile()`, a Runnable such as a chat model, a function of the state
-    or of the messages, or a function without parameters or of `config` that makes one of these.
+    or of the messages, or a function that makes one of these: without parameters, or of a config.
 
     Raises:
         CommandError: the target, its module or its attribute cannot be found or loaded, or is no graph.
     """
-    return _as_graph(load_attribute(target), target)
+    from agentmatrix.host.graph_factory import graph_factory
+    from agentmatrix.session.user_loop import UserLoop
+
+    value = load_attribute(target)
+    factory = graph_factory(value, split_name(target)[0])
+    if factory is None:
+        return _as_graph(value, target)
+    # It is left when the process ends: the command uses the graph until then.
+    opened = factory.open({"configurable": {}}, UserLoop().loop)
+    atexit.register(opened.__exit__, None, None, None)
+    return opened.__enter__()
+
+
+def load_hosted(target: str) -> Any:
+    """The graph of a target for a host, or the function that makes one for each run. Raises as `load_graph`."""
+    from agentmatrix.host.graph_factory import graph_factory
+
+    value = load_attribute(target)
+    return _as_graph(value, target) if graph_factory(value) is None else value
 
 
 def load_agent(target: str) -> Any:
@@ -48,14 +65,17 @@ def load_agent(target: str) -> Any:
     from langchain_core.runnables import Runnable
     from langgraph.pregel import Pregel
 
+    from agentmatrix.host.graph_factory import graph_factory
+
     value = load_attribute(target)
-    is_factory = inspect.isfunction(value) and _required_parameters(value) in ([], ["config"])
+    if graph_factory(value) is not None:
+        return load_graph(target)
     is_other = inspect.isfunction(value) or (isinstance(value, Runnable) and not isinstance(value, Pregel))
-    return value if is_other and not is_factory else _as_graph(value, target)
+    return value if is_other else _as_graph(value, target)
 
 
 def load_attribute(target: str) -> Any:
-    """What a target `module:attribute` or `path.py:attribute` names, as it is.
+    """What a target `module:attribute` or `path.py:attribute` names, whatever it is.
 
     Raises:
         CommandError: the target, its module or its attribute cannot be found or loaded.
@@ -76,32 +96,6 @@ def split_name(target: str) -> tuple[str, str]:
     """The name and the target of `name=module:attribute`; without a name it is the attribute's."""
     name, equals, rest = target.partition("=")
     return (name, rest) if equals else (target.rpartition(":")[2].rpartition(".")[2], target)
-
-
-def langgraph_json_targets(path: Path) -> list[str]:
-    """The `graphs` of a `langgraph.json` as `name=path.py:attribute` targets. Puts its folders on `sys.path`.
-
-    Raises:
-        CommandError: the file is missing, is no JSON or has no `graphs` table.
-    """
-    try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}; name a graph as module:attribute") from None
-    except ValueError as error:
-        raise CommandError(f"{path} is not JSON: {error}") from None
-    graphs = config.get("graphs") if isinstance(config, dict) else None
-    if not isinstance(graphs, dict) or not graphs:
-        raise CommandError(f"{path} has no `graphs` table such as {{'graphs': {{'agent': './agent.py:graph'}}}}")
-    folders = [item for item in config.get("dependencies", ()) if str(item).startswith(".")]
-    _add_to_path([path.parent, *(path.parent / folder for folder in folders)])
-    return [f"{name}={_relative_to(path, entry)}" for name, entry in graphs.items()]
-
-
-def _relative_to(path: Path, entry: Any) -> str:
-    target = entry.get("path", "") if isinstance(entry, dict) else str(entry)
-    place, _, attribute = target.rpartition(":")
-    return f"{path.parent / place}:{attribute}" if place.endswith(".py") else target
 
 
 def _add_to_path(folders: Iterable[Path]) -> None:
@@ -187,9 +181,6 @@ def _as_graph(value: Any, target: str) -> Any:
     from langchain_core.runnables import Runnable
     from langgraph.pregel import Pregel
 
-    if inspect.isfunction(value) and _required_parameters(value) in ([], ["config"]):
-        made = value({}) if _required_parameters(value) else value()
-        value = asyncio.run(made) if inspect.iscoroutine(made) else made
     if isinstance(value, Pregel):
         return value
     if hasattr(value, "compile") and not isinstance(value, type):
@@ -201,11 +192,3 @@ def _as_graph(value: Any, target: str) -> Any:
         return Dag(name=name).add_node(name, value).compile()
     kind = "a class" if isinstance(value, type) else f"of type {type(value).__name__}"
     raise CommandError(f"{target} is {kind}, not a graph, a builder, an agent or a function that makes one")
-
-
-def _required_parameters(function: Any) -> list[str]:
-    return [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is parameter.empty and "VAR" not in parameter.kind.name
-    ]

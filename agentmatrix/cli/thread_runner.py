@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command
@@ -15,6 +17,7 @@ from agentmatrix.approvals import approval_request
 from agentmatrix.cli.error_report import FAILED, CommandError
 from agentmatrix.cli.graph_input import parse_answer
 from agentmatrix.cli.output import Output
+from agentmatrix.cli.terminal_text import terminal_text
 
 __all__ = ["WRAPPER", "ThreadRunner", "resume_command", "with_memory"]
 
@@ -37,7 +40,7 @@ class ThreadRunner:
         self._is_wrapped = graph.name == WRAPPER
         self.thread = thread or f"cli-{uuid.uuid4().hex[:8]}"
         self._output = output
-        self._config = {"configurable": {"thread_id": self.thread}}
+        self._config = {"configurable": {"thread_id": self.thread}, "callbacks": [_QueueNotice()]}
 
     async def run(self, value: Any) -> list[Any]:
         """Run the graph until it ends or pauses.
@@ -93,6 +96,18 @@ class ThreadRunner:
         except NotImplementedError:
             return True
         return False
+
+
+class _QueueNotice(BaseCallbackHandler):
+    """Tells the person at the terminal that a host is busy with other runs."""
+
+    ignore_chain = ignore_llm = ignore_chat_model = ignore_agent = ignore_retriever = True
+    run_inline = True
+
+    def on_custom_event(self, name: str, data: Any, **_: Any) -> None:
+        if name == "queue" and isinstance(data, dict) and "place" in data:
+            text = f"waiting for {data.get('agent')}: place {data['place']} in its queue"
+            print(terminal_text(text), file=sys.stderr, flush=True)
 
 
 def resume_command(interrupts: list[Any], answers: list[str | list[str]]) -> Command[Any]:

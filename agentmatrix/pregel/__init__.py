@@ -6,6 +6,7 @@ The rest of the package takes what it needs from the files in here, so that a ne
 - `config_keys`: the reserved keys of a config, sorted by how they cross to another process.
 - `config_values`: the objects behind these keys: scratchpad, replay state, runtime, checkpoint namespace.
 - `run_control`: who hears of a requested drain.
+- `token_usage`: counts the tokens of the chat models that are called in a context.
 - `callback_handlers`: callback managers, LangGraph's stream handlers, LangChain's hooks.
 - `state_graph`: what a `StateGraph` has been told.
 - `compiled_graph`: how a compiled graph is changed.

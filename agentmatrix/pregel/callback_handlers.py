@@ -28,6 +28,7 @@ from langsmith.utils import tracing_is_enabled
 
 from agentmatrix.pregel.config_values import set_current_config
 from agentmatrix.pregel.node_handler import node_handlers
+from agentmatrix.pregel.token_usage import TokenUsageHandler
 
 __all__ = [
     "StreamingCallbackHandler",
@@ -190,6 +191,8 @@ def is_any_hook_set(callbacks: Callbacks = None) -> bool:
         return True
     known = node_handlers(callbacks)
     return any(
-        (found := var.get()) is not None and found not in known or (kind and env and env_var_is_set(env))
+        not (found is None or found in known or type(found) is TokenUsageHandler)
+        or (kind and env and env_var_is_set(env))
         for var, _, kind, env in hooks
+        for found in (var.get(),)
     )

@@ -23,6 +23,7 @@ from langgraph.constants import TAG_HIDDEN
 from langgraph.pregel import Pregel
 
 from agentmatrix.pregel.task_config import namespace_of
+from agentmatrix.pregel.token_usage import TokenUsageHandler
 
 __all__ = [
     "NodeHandler",
@@ -73,6 +74,9 @@ class NodeHandler(BaseCallbackHandler):
         """A node is given up: what it does from here on counts for nothing."""
 
 
+_WITHOUT_RUNS: Final = (NodeHandler, TokenUsageHandler)
+
+
 def node_handlers(manager: Any) -> list[NodeHandler]:
     """The node handlers of a callback manager."""
     handlers = getattr(manager, "handlers", None)
@@ -80,8 +84,8 @@ def node_handlers(manager: Any) -> list[NodeHandler]:
 
 
 def other_handlers(manager: Any) -> bool:
-    """Whether a callback manager has a handler that is told by LangChain alone."""
-    return any(not isinstance(h, NodeHandler) for h in (*manager.handlers, *manager.inheritable_handlers))
+    """Whether a callback manager has a handler that needs a run for each node."""
+    return any(not isinstance(h, _WITHOUT_RUNS) for h in (*manager.handlers, *manager.inheritable_handlers))
 
 
 def wants_node_runs(manager: Any) -> bool:

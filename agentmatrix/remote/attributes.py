@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.graph import Edge, Graph, Node
 from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
@@ -16,7 +17,7 @@ from agentmatrix.live.live_run import LiveMixin
 from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.schema_classes import SchemaClasses, model_schema
 
-__all__ = ["CardAttributes"]
+__all__ = ["CardAttributes", "unreached_drawing"]
 
 
 class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
@@ -178,3 +179,10 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
         made: Any = make(self)
         made.model_json_schema = classmethod(lambda cls, *args, **kwargs: dict(exact))
         return cast(type[BaseModel], made)
+
+
+def unreached_drawing(name: str, address: str) -> Graph:
+    """The drawing of an agent whose card is not known: one node that says so."""
+    names = {"__start__": "__start__", name: f"{name} @{address} (not reached)", "__end__": "__end__"}
+    nodes = {key: Node(id=key, name=text, data=None, metadata=None) for key, text in names.items()}
+    return Graph(nodes=nodes, edges=[Edge("__start__", name), Edge(name, "__end__")])

@@ -7,12 +7,14 @@ import os
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.graph import Edge, Graph, Node
+from langchain_core.runnables.graph import Graph
 from langgraph.runtime import RunControl
+from langgraph.types import RetryPolicy
 
+from agentmatrix.budget import timeout_within
 from agentmatrix.card import AgentCard
 from agentmatrix.display.notebook import NotebookRepr
 from agentmatrix.live.signal_router import new_id
@@ -20,9 +22,10 @@ from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config, merge_configs
 from agentmatrix.pregel.state_graph import declared_input
 from agentmatrix.pregel.state_types import state_types_around
-from agentmatrix.remote.attributes import CardAttributes
+from agentmatrix.remote.attributes import CardAttributes, unreached_drawing
 from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.printing import aprinted, printed, wants_printing
+from agentmatrix.remote.retries import AsyncRetriedRun, RetriedRun
 from agentmatrix.remote.schema_classes import given
 from agentmatrix.session.caller import CallSpec
 from agentmatrix.session.caller_async import AsyncCallerRun
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from agentmatrix.explanation import Explanation
 
 __all__ = ["RemoteAgent"]
+
+R = TypeVar("R", SyncCallerRun, AsyncCallerRun)
 
 
 class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
@@ -73,6 +78,9 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         insecure: send the token although the connection is plaintext and leaves this machine.
         connect_timeout: seconds until a host that does not answer counts as unreachable; one that does may take six
             times as long for an agent's card, since a large graph is slow to draw.
+        retry_policy: when to send a run again that the host has not begun: it was busy (`HostBusy`), or did not answer
+            (`HostUnreachable`). None, the default, raises at once. A busy host says when to come again, and is asked
+            no sooner.
         max_value: bytes of one value that the host may send (a result, a part of a stream, a checkpoint).
         max_bytes: bytes of values on their way to and from the host that this process holds; by default a quarter of
             the machine's memory.
@@ -107,6 +115,7 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         server_name: str | None = None,
         insecure: bool = False,
         connect_timeout: float = 5.0,
+        retry_policy: RetryPolicy | None = None,
         max_value: int = 1 << 30,
         max_bytes: int | None = None,
     ) -> None:
@@ -121,7 +130,7 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         self._nested: AgentCard | None = None
         self.name = name or target.agent
         self.config = config
-        self.timeout = timeout
+        self.timeout, self._retries = timeout, retry_policy
         self.forward = None if forward is None else frozenset(forward)
         self.store_prefix = None if store_prefix is None else tuple(store_prefix)
         self._set_pregel_attributes()
@@ -261,17 +270,11 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing. Touches no network: a host that was not reached yet shows as one node that says so."""
         card = self._known
-        return self._unreached_drawing() if card is None else card.drawing(xray)
+        return unreached_drawing(self.name, self._connection.target.address) if card is None else card.drawing(xray)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing, awaited."""
         return self.get_graph(config, xray=xray)
-
-    def _unreached_drawing(self) -> Graph:
-        label = f"{self.name} @{self._connection.target.address} (not reached)"
-        names = {"__start__": "__start__", self.name: label, "__end__": "__end__"}
-        nodes = {key: Node(id=key, name=text, data=None, metadata=None) for key, text in names.items()}
-        return Graph(nodes=nodes, edges=[Edge("__start__", self.name), Edge(self.name, "__end__")])
 
     def get_subgraphs(
         self, *, namespace: str | None = None, recurse: bool = False
@@ -307,6 +310,7 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         config: RunnableConfig | None = None,
         is_run: bool = False,
         control: RunControl | None = None,
+        within: float | None = None,
         **kwargs: Any,
     ) -> CallSpec:
         self._connection.prefetch_card()
@@ -317,16 +321,20 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         return CallSpec(
             agent=self.agent, verb=verb, version=spoken_version(), run_id=new_id(),
             path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
-            timeout=self.timeout, forward=self.forward, store_prefix=self.store_prefix,
+            timeout=timeout_within(self.timeout if within is None else within),
+            forward=self.forward, store_prefix=self.store_prefix,
         )  # fmt: skip
 
-    def _call(self, verb: str, *args: Any, **options: Any) -> SyncCallerRun:
-        spec = self._spec(verb, *args, **options)
-        return SyncCallerRun(self._connection.transport, self._connection.codec, spec)
+    def _call(self, verb: str, *args: Any, **options: Any) -> SyncCallerRun | RetriedRun:
+        start = partial(self._start, SyncCallerRun, verb, *args, **options)
+        return start() if self._retries is None else RetriedRun(start, self._retries, self.timeout)
 
-    def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCallerRun:
-        spec = self._spec(verb, *args, **options)
-        return AsyncCallerRun(self._connection.transport, self._connection.codec, spec)
+    def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCallerRun | AsyncRetriedRun:
+        start = partial(self._start, AsyncCallerRun, verb, *args, **options)
+        return start() if self._retries is None else AsyncRetriedRun(start, self._retries, self.timeout)
+
+    def _start(self, kind: type[R], verb: str, *args: Any, **options: Any) -> R:
+        return kind(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the agent to its end. Arguments, result and errors as of a local graph's `invoke`."""

@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Final, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, CallbackManager
 from langchain_core.callbacks.manager import ahandle_event, handle_event
@@ -38,6 +38,7 @@ from agentmatrix.pregel.callback_handlers import (
     stream_handler_kind,
     stream_handler_state,
 )
+from agentmatrix.pregel.token_usage import without_token_usage
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
@@ -125,11 +126,13 @@ class CallerCallbacks:
         self._relays: dict[int, EventRelay] = {}
         self._groups: list[list[BaseCallbackHandler]] = []
         self._taps: dict[tuple[int, UUID], tuple[deque[Any], Any]] = {}
-        manager = callback_manager(config, is_async=is_async)
+        manager = self._manager = callback_manager(config, is_async=is_async)
         inherited = {**(config.get("metadata") or {}), **manager.metadata, **manager.inheritable_metadata}
         self._scope = EventScope(scope, manager.parent_run_id, inherited)
         self.packed: dict[str, Any] = {
-            "handlers": self._pack_handlers(manager.handlers, manager.inheritable_handlers, manager.parent_run_id),
+            "handlers": self._pack_handlers(
+                without_token_usage(manager.handlers), manager.inheritable_handlers, manager.parent_run_id
+            ),
             "parent_run_id": manager.parent_run_id,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),
@@ -190,6 +193,17 @@ class CallerCallbacks:
                 raise ProtocolError("the host told of a run to a watcher that is not lent to it")
             self._relays[args[0]].take(args[1])
         return None
+
+    def on_queue(self, agent: str, place: int) -> Awaitable[None] | None:
+        """Tells all handlers, as LangChain's custom event `queue`, that the run waits for its turn on the host."""
+        data = {"agent": agent, "place": place}
+        handlers = list(dict.fromkeys([*self._manager.handlers, *self._manager.inheritable_handlers]))
+        run = self._manager.parent_run_id or uuid4()
+        tell: Callable[..., Any] = ahandle_event if self.is_async else handle_event
+        awaitable: Awaitable[None] | None = tell(
+            handlers, "on_custom_event", "ignore_custom_event", "queue", data, run_id=run, tags=[], metadata={}
+        )
+        return awaitable
 
     def follow(self, frames: FrameStream | None) -> None:
         """Let watchers see how much of a large value has crossed.

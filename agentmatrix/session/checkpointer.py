@@ -35,7 +35,8 @@ __all__ = [
     "HostCheckpointerRpc",
     "checkpointer_proxy",
     "describe_saver",
-    "own_saver_method",
+    "acall_own_saver",
+    "call_own_saver",
     "plain_config",
     "with_listed_types",
 ]
@@ -273,12 +274,23 @@ _OWN_METHODS: Final = frozenset(
 """The methods of its own checkpointer that a host offers to callers."""
 
 
-def own_saver_method(saver: Any, method: str) -> Any:
-    """The method of a checkpointer that a graph on this host was compiled with.
+def call_own_saver(graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a method of the checkpointer that a graph on this host was compiled with.
 
     Raises:
-        HostError: there is none, or it is not offered.
+        HostError: there is none, or the method is not offered.
     """
+    value = _own_saver_method(graph.checkpointer, method)(*args, **kwargs)
+    return list(value) if method == "list" else value
+
+
+async def acall_own_saver(graph: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The same, awaited."""
+    value = _own_saver_method(graph.checkpointer, method)(*args, **kwargs)
+    return [item async for item in value] if method == "alist" else await value
+
+
+def _own_saver_method(saver: Any, method: str) -> Any:
     if not isinstance(saver, BaseCheckpointSaver) or method not in _OWN_METHODS:
         raise HostError(f"the agent has no checkpointer of its own to ask for {method}")
     return getattr(saver, method)

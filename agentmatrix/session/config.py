@@ -45,6 +45,7 @@ from agentmatrix.session.config_items import (
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient
+from agentmatrix.session.remote_usage import CallerUsage
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.store import CacheProxy, ClosedStore, LentCache, LentStore, StoreProxy
@@ -90,6 +91,7 @@ class CallerConfig:
         agent: what the namespace of the cache that the host may use is named after.
 
     Attributes:
+        usage: is told what the run has used.
         left_out: the parts of the config that could not be encoded, by the sentence of their placeholder on the host.
     """
 
@@ -113,6 +115,7 @@ class CallerConfig:
         self._forward, self._store_prefix = forward, store_prefix
         self.callbacks: CallerCallbacks | None = None
         self.left_out: dict[str, Any] = {}
+        self.usage = CallerUsage()
         self.events = EventScope(self.scope)
         if is_run:
             self.callbacks = CallerCallbacks(
@@ -146,6 +149,8 @@ class CallerConfig:
         packed["configurable"] = pack_items(own, _CONFIGURABLE, self._codec, self.left_out)
         if (metadata := self.config.get("metadata")) is not None:
             packed["metadata"] = self._pack_metadata(metadata)
+        if self._is_run and (budget := self.usage.pack()) is not None:
+            packed["budget"] = budget
         if self.callbacks is not None:
             packed["callbacks"] = self.callbacks.packed
         return packed
@@ -245,6 +250,10 @@ class CallerConfig:
         self.events.check(kind, args, self.configurable)
         if kind in ("callback", "tap", "replica", "seen", "watched"):
             return None if self.callbacks is None else self.callbacks.on_event(kind, args)
+        if kind == "usage":
+            return self.usage.add(*args)
+        if kind == "queue":
+            return None if self.callbacks is None else self.callbacks.on_queue(self._agent, args[0])
         if kind == "stream":
             self.configurable[config_keys.STREAM](args[0])
         elif kind == "writer":

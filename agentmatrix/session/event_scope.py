@@ -27,6 +27,8 @@ _EVENTS: Final[Mapping[str, tuple[int, str | None]]] = {
     "null_resume": (0, config_keys.SCRATCHPAD),
     "visited": (1, config_keys.REPLAY_STATE),
     "drain": (1, None),
+    "queue": (1, None),
+    "usage": (3, None),
     "callback": (4, None),
     "tap": (3, None),
     "replica": (2, None),
@@ -73,6 +75,8 @@ class EventScope:
                 self._check_namespace(args[0])
         elif kind == "visited" and not self.scope.is_visit(args[0]):
             self._refuse(args[0])
+        elif kind == "queue" and type(args[0]) is not int:
+            raise ProtocolError("the host sent an event of the kind 'queue' without a number")
         elif kind in ("node_finished", "drain") and not isinstance(args[0], str):
             raise ProtocolError(f"the host sent an event of the kind {kind!r} without a text")
 

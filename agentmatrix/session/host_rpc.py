@@ -53,6 +53,10 @@ class HostRpc:
     def notify(self, kind: str, *args: Any) -> None:
         arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
         wait_for_room(self.frames)
+        self.send_event(kind, arguments)
+
+    def send_event(self, kind: str, arguments: bytes) -> None:
+        """Sends a notification, whatever waits already."""
         with self._lock:
             self._send(self.protocol.event(kind, arguments))
 

@@ -15,45 +15,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
-from langgraph.errors import GraphBubbleUp, GraphDrained
+from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from agentmatrix.cancel_scope import CancelScope, current_scope, is_cancelled_here
 from agentmatrix.errors import (
     AgentMatrixError,
-    DeadlineExceeded,
     HostBusy,
     HostError,
-    HostLost,
     ProtocolError,
     SignalError,
 )
 from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
-from agentmatrix.pregel import config_keys, handoffs
+from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.node_handler import is_hook_muted
 from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
+from agentmatrix.pregel.token_usage import counting_tokens
 from agentmatrix.pregel.written_keys import observed_if_asked
 from agentmatrix.session import host_verbs, tracing
 from agentmatrix.session.authorization import public_verb
-from agentmatrix.session.caller import RESUME_ADVICE
-from agentmatrix.session.checkpointer import own_saver_method
+from agentmatrix.session.checkpointer import acall_own_saver, call_own_saver
 from agentmatrix.session.config import HostRunConfig
-from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.host_rpc import HostRpc
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.part_sender import PartSender
-from agentmatrix.session.run_limiter import TICKETS, RunSlot
+from agentmatrix.session.run_limiter import TICKETS
+from agentmatrix.session.run_queue import AgentSlot
+from agentmatrix.session.run_record import RunRecord
+from agentmatrix.session.run_turn import RunTurn
 from agentmatrix.session.send_forwarding import SendsProxy
-from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.session.stage_clock import stage_clock
+from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, outcome_of, reported_failure
+from agentmatrix.session.verb_call import VerbCall
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
@@ -63,12 +64,8 @@ from agentmatrix.wire.remote_failures import encode_failure
 from agentmatrix.wire.shared_messages import ReceivedMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["STOPPING", "HostRun"]
+__all__ = ["HostRun"]
 
-_logger = logging.getLogger(__name__)
-
-STOPPING: Final = "the host is stopping"
-"""The reason to stop a run by which its caller is told that the host was lost."""
 _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
 
@@ -93,12 +90,14 @@ class HostRun(HostRpc):
         self._task: asyncio.Task[Any] | None = None
         self._loop = host.loop
         self._timer: asyncio.TimerHandle | None = None
-        self._place: RunSlot | None = None
+        self._place: AgentSlot | None = None
+        self._turn: RunTurn | None = None
         self._is_watched = False
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
-        self._verb = ""
+        self._verb, self._has_checkpointer, self._call = "", False, VerbCall()
+        self.record = RunRecord("", "", "", caller)
 
     # FrameReceiver: called on the I/O thread.
 
@@ -121,6 +120,7 @@ class HostRun(HostRpc):
         elif kind == "cancel":
             self.stop(frame.cancel.reason)
         elif kind == "signal":
+            self.record.signals += 1
             self.signals.receive(received)
         elif kind == "notice" and frame.notice.kind == "drain":
             self.host.services.submit(self._decode_drain, received)
@@ -131,21 +131,24 @@ class HostRun(HostRpc):
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
             self.protocol.lost()
-        self.stop(str(error))
+        self.stop(CALLER_LOST)
         self._requests.fail(error)
 
     def _start(self, received: ReceivedFrame) -> None:
-        start = received.frame.start
+        start, record = received.frame.start, self.record
+        record.agent, record.verb, record.run_id = start.agent, public_verb(start.verb), start.id
         try:
             host_verbs.check_verb(start.verb)
             if not start.timeout >= 0.0:
                 raise ProtocolError(f"the timeout of a run is a number of seconds, not {start.timeout}")
-            exported, self._place = self.host.admit(start, self.caller, self.user)
+            exported = self.host.admit(start, self.user)
+            turn = RunTurn(self, partial(self._begin, start, exported), self.host)
+            limited = start.agent if start.verb in host_verbs.RUNS else ""
+            self._place = turn.enter(limited, self.caller, start.tickets)
         except AgentMatrixError as error:
-            self._end(failure=error)
-            self.frames.close()
-            self.frames.flush()
+            self.refuse(error)
             return
+        self._turn = turn
         self.codec = exported.codec.with_messages(ReceivedMessages(), encodes=True)
         self._replies = self.codec.for_replies()
         self._start_received = received
@@ -153,7 +156,16 @@ class HostRun(HostRpc):
         with self._lock:
             self._accepted = self.protocol.accept()
         if 0 < start.timeout < _LONGEST_TIMEOUT:
-            self._timer = io_thread().loop.call_later(start.timeout, self.stop, "deadline")
+            self._timer = io_thread().loop.call_later(start.timeout, self.stop, DEADLINE)
+        if self._place is not None:
+            self._begin(start, exported, self._place)
+        else:
+            self.host.observers.on_wait(record)
+            turn.tell()
+
+    def _begin(self, start: pb.Start, exported: ExportedGraph, place: AgentSlot) -> None:
+        self._place, self._turn = place, None
+        self.host.observers.on_begin(self.record)
         if exported.is_async_only and start.verb in ("invoke", "stream"):
             start.verb = f"a{start.verb}"
         if start.verb.startswith("a"):
@@ -162,6 +174,12 @@ class HostRun(HostRpc):
             self.host.handover(self._loop).call(self._spawn, start, exported)
         else:
             self.host.workers.submit(contextvars.Context().run, self._run, start, exported)
+
+    def refuse(self, error: BaseException) -> None:
+        """Ends a run that has not begun. On the I/O thread."""
+        self.record.end("refused" if not self._stop_reason else outcome_of(error, None, self._stop_reason), error)
+        self._end(failure=error)
+        self._close()
 
     def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
         self._acredits = asyncio.Semaphore(0)
@@ -184,11 +202,16 @@ class HostRun(HostRpc):
             if control is not None:
                 set_drained(control, reason)
 
+    def drain(self, reason: str) -> None:
+        """Stops the run at its next checkpoint; one that has no checkpointer goes on. Thread-safe."""
+        if self._has_checkpointer:
+            self._drain(reason)
+
     def stop(self, reason: str) -> None:
         """Stops the run: an async one at its next await, a sync one before its next superstep. Thread-safe."""
         if self.cancelled.is_set():
             return
-        self._stop_reason = reason
+        self._stop_reason = reason or "cancelled"
         self.cancelled.set()
         self._scope.cancel()
         self._drain(reason)
@@ -196,6 +219,8 @@ class HostRun(HostRpc):
         self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
+        if self._turn is not None and self._turn.leave():
+            io_thread().call(self.refuse, HostError("the run was cancelled before it began"))
 
     def _ack_signal(self, number: int, refused: str) -> None:
         with self._lock:
@@ -206,7 +231,7 @@ class HostRun(HostRpc):
     def _run(self, start: pb.Start, exported: ExportedGraph) -> None:
         try:
             self._show_tickets(start)
-            with tracing.continued(start.trace):
+            with tracing.continued(start.trace), counting_tokens(self.record.usage):
                 result = self._result(start, exported)
             self._check_not_truncated()
             self._end(result=result)
@@ -223,7 +248,7 @@ class HostRun(HostRpc):
             self.host.watch.enter()
         try:
             self._show_tickets(start)
-            with tracing.continued(start.trace):
+            with tracing.continued(start.trace), counting_tokens(self.record.usage):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
             self._end(result=result)
@@ -250,55 +275,54 @@ class HostRun(HostRpc):
             raise HostError("the run was cancelled")
 
     def _result(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        call, args, kwargs = self._prepare(start, exported)
-        if start.verb in host_verbs.STREAMS:
-            return self._stream(call, args, kwargs)
-        return self._call_checkpointer(*args) if start.verb == "saver" else call(*args, **kwargs)
+        call = self._unpack(start)
+        opened = exported.open(call.run_config, self.host.loop, call.kwargs.get("context"), is_run=call.is_run)
+        with call.budget, opened as graph:
+            verb = self._prepare(start, graph)
+            if start.verb in host_verbs.STREAMS:
+                return self._stream(verb, call.args, call.kwargs)
+            return call_own_saver(self._root, *call.args) if start.verb == "saver" else verb(*call.args, **call.kwargs)
 
     async def _aresult(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        call, args, kwargs = self._prepare(start, exported)
-        if start.verb in host_verbs.STREAMS:
-            return await self._astream(call, args, kwargs)
-        if start.verb == "asaver":
-            return await self._acall_checkpointer(*args)
-        return await call(*args, **kwargs)
+        call = self._unpack(start)
+        opened = exported.aopen(call.run_config, call.kwargs.get("context"), is_run=call.is_run)
+        with call.budget:
+            async with opened as graph:
+                verb = self._prepare(start, graph)
+                if start.verb in host_verbs.STREAMS:
+                    return await self._astream(verb, call.args, call.kwargs)
+                if start.verb == "asaver":
+                    return await acall_own_saver(self._root, *call.args)
+                return await verb(*call.args, **call.kwargs)
 
-    def _prepare(self, start: pb.Start, exported: ExportedGraph) -> tuple[Any, list[Any], dict[str, Any]]:
+    def _unpack(self, start: pb.Start) -> VerbCall:
         self.host.authorization.check(self.user, start.agent, public_verb(start.verb))
-        graph: Any = self.host.graph_for(exported, self.user)
-        self._root = graph
+        call = self._call = VerbCall.unpack(
+            self._start_received, self.codec, self._replies, self, self.user, self.control
+        )
+        self._verb, self.config = start.verb, call.config
+        self.record.name(call.run_config)
+        return call
+
+    def _prepare(self, start: pb.Start, graph: Any) -> Any:
+        """What is called: the verb of the graph, or of one inside it."""
+        call = self._call
+        self._root = graph = self.host.graph_for(graph, self.user, call.configurable)
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
-        self._graph, self._verb = graph, start.verb
-        sent = self._start_received
-        args, kwargs = host_verbs.checked_arguments(
-            start.verb, self.codec.decode_pieces(sent.pieces("arguments"), "arguments")
-        )
-        packed = self.codec.decode(config, "config") if (config := sent.field("config")) else host_verbs.EMPTY_CONFIG
-        found = SentCheckpoint.decode(data, self._replies) if (data := sent.field("checkpoint")) else None
-        sent.release()
-        if host_verbs.takes_config(start.verb):
-            is_async, is_run = start.verb.startswith("a"), start.verb in host_verbs.RUNS
-            self.config = HostRunConfig(
-                packed, self, self.codec, is_async=is_async, is_run=is_run, user=self.user, checkpoint=found
-            )
-            kwargs["config"] = self.config.config
-            if "context" in packed:
-                kwargs["context"] = unpack_context(packed["context"], self.codec)
+        if call.config is not None:
             # In this context: that of the run's own thread or task.
-            current_send_scope.set(SendsProxy(self) if packed.get("sends") else None)
-            self._open_signals(graph if packed.get("live") else None, self.config.config.get("configurable", {}))
-            if is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
-                kwargs["control"] = self.control
-                if (reason := packed.get("control", {}).get("drained")) is not None:
-                    set_drained(self.control, reason)
+            current_send_scope.set(SendsProxy(self) if call.forwards_sends else None)
+            self._open_signals(graph if call.is_live else None, call.configurable)
             current_scope.set(self._scope)
-            graph = self._graph = observed_if_asked(graph, self.config.config, is_cancelled_here())
+            graph = observed_if_asked(graph, call.run_config, is_cancelled_here())
+        self._graph = graph
+        savers = (self._root.checkpointer, call.configurable.get(config_keys.CHECKPOINTER))
+        self._has_checkpointer = any(isinstance(saver, BaseCheckpointSaver) for saver in savers)
         if self.cancelled.is_set():
             raise HostError("the run was cancelled before it began")
         self._lap("config and arguments decoded")
-        is_verb = start.verb not in ("saver", "asaver")
-        return getattr(graph, start.verb) if is_verb else None, args, kwargs
+        return getattr(graph, start.verb) if start.verb not in ("saver", "asaver") else None
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         if graph is not None:
@@ -353,47 +377,29 @@ class HostRun(HostRpc):
         with self._lock:
             self._send(self.protocol.part(b"", more=more), {"value": value})
 
-    def _call_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
-        return list(value) if method == "list" else value
-
-    async def _acall_checkpointer(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = own_saver_method(self._root.checkpointer, method)(*args, **kwargs)
-        return [item async for item in value] if method == "alist" else await value
-
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
         self._lap("the graph")
         large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if self.config is not None:
             self.config.finish()
+            if self._call.wants_usage:
+                usage = self.record.usage
+                self.send_event("usage", self.codec.encode(usage.used, "usage"))
         if failure is None:
             try:
                 large = {"result": self.codec.encode_pieces(encodable_result(result), "result")}
             except BaseException as error:
                 failure = error
-        if isinstance(failure, Exception) and not isinstance(failure, GraphBubbleUp):
-            _logger.info("%s failed", self._verb or "a run", exc_info=failure)  # callers may not get the traceback
-        broken = None if failure is None else encode_failure(self._as_reported(failure), self.codec)
+        if self._place is not None:
+            self.record.end(outcome_of(failure, result, self._stop_reason), failure)
+        broken = None if failure is None else encode_failure(reported_failure(failure, self._stop_reason), self.codec)
         with self._lock:
             try:
                 written = None if self.config is None else self.config.written
                 self._send(self.protocol.end(failure=broken, written=written), large)
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
-
-    def _as_reported(self, failure: BaseException) -> BaseException:
-        """The failure that the caller is told: where a stop has ended the run, the reason of the stop."""
-        if not self.cancelled.is_set() or not isinstance(failure, (asyncio.CancelledError, GraphDrained, HostError)):
-            return handoffs.keep_handoff(failure)
-        if self._stop_reason == STOPPING:
-            return HostLost(
-                "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. "
-                + RESUME_ADVICE
-            )
-        if self._stop_reason == "deadline":
-            return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")
-        return failure
 
     def _close(self) -> None:
         if self._timer is not None:
@@ -402,6 +408,8 @@ class HostRun(HostRpc):
         self.signals.router.end(SignalError("the run has ended"))
         if self._is_watched:
             self.host.watch.leave()
+        self.record.bytes_in, self.record.bytes_out = self.frames.bytes_in, self.frames.bytes_out
+        self.host.observers.on_end(self.record)  # before a host that drains sees it gone, and ends
         self.host.runs.discard(self)
         if self._place is not None:
             self._place.leave()

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
+from langgraph.pregel import Pregel
+
 from agentmatrix.host import Host, graph_types
 from agentmatrix.remote import RemoteAgent
 
@@ -72,6 +74,7 @@ def loopback(graph: Any, *, allow: Iterable[object] = (), **options: Any) -> Rem
     name = f"agent-{next(_numbers)}"
     allowed = tuple(allow)
     hosted = host.add(name, graph, allow=allowed)
+    assert isinstance(hosted, Pregel)
     options.setdefault("name", hosted.get_name())
     remote = _agent_class(type(hosted))(f"{host.address}/{name}", allow=(*graph_types(hosted), *allowed), **options)
     _ = remote.card  # fetched now

@@ -30,6 +30,7 @@ from pydantic import Field, PrivateAttr
 from agentmatrix.errors import ScriptExhausted
 from agentmatrix.pregel.callback_handlers import inherited_callbacks, is_any_hook_set
 from agentmatrix.pregel.node_handler import other_handlers, told_of_model_call
+from agentmatrix.pregel.token_usage import counted
 
 __all__ = ["ScriptedChatModel"]
 
@@ -157,7 +158,7 @@ class ScriptedChatModel(BaseChatModel):
     def _answer_with_id(self, messages: list[BaseMessage], config: RunnableConfig | None) -> AIMessage:
         callbacks = (config or {}).get("callbacks") or inherited_callbacks()
         with told_of_model_call(callbacks, config) if callbacks else nullcontext() as tell_end:
-            answer = self._answer(messages)
+            answer = counted(lambda: self._answer(messages))
             answer.id = answer.id or f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
             if tell_end is not None:
                 tell_end(answer)

@@ -79,9 +79,13 @@ class FrameStream(Protocol):
 
     Attributes:
         run: the number of the run on its connection.
+        bytes_in: of the frames that have come from the peer.
+        bytes_out: of the frames that were sent to it.
     """
 
     run: int
+    bytes_in: int
+    bytes_out: int
 
     def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
         """Send a frame after those sent before.
@@ -208,6 +212,10 @@ class Server(ABC):
         Raises:
             AddressError: in one sentence why it cannot or may not be bound.
         """
+
+    @abstractmethod
+    def ready(self) -> None:
+        """Tell whoever asks for the health of the host that it serves; it does not before this is called."""
 
     @abstractmethod
     def drain(self) -> None:

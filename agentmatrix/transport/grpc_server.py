@@ -20,12 +20,13 @@ from google.protobuf.message import DecodeError as ProtobufDecodeError
 from google.protobuf.message import Message
 
 from agentmatrix.errors import AddressError, HostBusy, HostError, ProtocolError, Unauthenticated
-from agentmatrix.transport import health
+from agentmatrix.transport import health, reflection
 from agentmatrix.transport.admission import AdmissionControl
 from agentmatrix.transport.authentication import AdmittedCaller, Authentication
 from agentmatrix.transport.base import Peer, Server, Servicer
 from agentmatrix.transport.binding import binding_error, check_exposure, socket_lock, split_address
 from agentmatrix.transport.caller_streams import StreamTable
+from agentmatrix.transport.certificate_expiry import watch_certificate
 from agentmatrix.transport.grpc_errors import status_code
 from agentmatrix.transport.grpc_options import (
     ACCEPTED,
@@ -37,6 +38,8 @@ from agentmatrix.transport.grpc_options import (
 from agentmatrix.transport.grpc_stream import FLUSH_SECONDS, CallerStream, Context
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.options import ServerOptions
+from agentmatrix.transport.rate_limited_log import CALLERS_LOG, RateLimitedLog
+from agentmatrix.transport.watched_file import read_pem
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
 __all__ = ["GrpcServer"]
@@ -67,11 +70,13 @@ class GrpcServer(Server):
         self._server: grpc.aio.Server | None = None
         self._streams = StreamTable(options.max_streams, options.max_caller_streams)
         self._watches = 0
+        self._certificate: asyncio.Task[None] | None = None
         self._budget = options.budget()
         self._admission = AdmissionControl(servicer, options.max_runs)
         self._authentication = Authentication(options)
+        self._refusals = RateLimitedLog(CALLERS_LOG, "callers were refused")
         self._stopped = asyncio.Event()
-        self._draining = asyncio.Event()
+        self._serving = health.ServingState()
 
     def start(self) -> str:
         if self._server or self._stopped.is_set():
@@ -88,8 +93,11 @@ class GrpcServer(Server):
             self._resources.close()
             raise
 
+    def ready(self) -> None:
+        self._io.call(self._serving.set, health.ServingStatus.SERVING)
+
     def drain(self) -> None:
-        self._io.call(self._draining.set)
+        self._io.call(self._serving.set, health.ServingStatus.NOT_SERVING)
 
     def stop(self, grace: float) -> None:
         if self._server is None:
@@ -108,6 +116,8 @@ class GrpcServer(Server):
         await server.start()
         self._server = server
         self._unregister_exit = self._io.at_exit(self._exit)
+        if (certificate := self._options.certificate) is not None:
+            self._certificate = self._io.task(watch_certificate(lambda: read_pem("certificate file", certificate)))
         return address
 
     def _bind(self, server: grpc.aio.Server) -> str:
@@ -145,6 +155,10 @@ class GrpcServer(Server):
             grpc.method_handlers_generic_handler(
                 health.SERVICE, {"Check": unary(self._check), "Watch": stream(self._watch)}
             ),
+            *(
+                grpc.method_handlers_generic_handler(name, {reflection.METHOD: admitted(self._reflect)})
+                for name in reflection.SERVICES
+            ),
             _Unknown(admitted(self._unknown)),
         )
 
@@ -156,6 +170,7 @@ class GrpcServer(Server):
                 return await asyncio.to_thread(AdmittedCaller, self._authentication, metadata, _peer(context))
             return AdmittedCaller(self._authentication, metadata, _peer(context))
         except Unauthenticated as error:
+            self._refusals.warning("the caller at %s was refused: %s", _peer(context).address, error)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             raise AssertionError("abort raises") from error
 
@@ -165,12 +180,15 @@ class GrpcServer(Server):
         try:
             self._streams.add(caller)
         except HostBusy as busy:
+            self._refusals.warning("the caller at %s was refused: %s", _peer(context).address, busy)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(busy))
         await context.send_initial_metadata((ACCEPTED,))
+        CALLERS_LOG.info("%s has connected from %s", *caller.names)
         try:
             await caller.serve()
         finally:
             self._streams.remove(caller)
+            CALLERS_LOG.info("%s has disconnected from %s", *caller.names)
         return
         yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
 
@@ -185,6 +203,11 @@ class GrpcServer(Server):
     async def _list_agents(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         peer = (await self._admitted(context)).peer
         yield await _answer(context, lambda: self._servicer.list_agents(peer))
+
+    async def _reflect(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        await self._admitted(context)
+        while isinstance(data := await context.read(), bytes):
+            yield reflection.answer(data)
 
     async def _unknown(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         await self._admitted(context)
@@ -205,9 +228,10 @@ class GrpcServer(Server):
             )
         self._watches += 1
         try:
-            yield health.encode_response(self._status(data))
-            await self._draining.wait()
-            yield health.encode_response(self._status(data))
+            while True:
+                changed = self._serving.changed
+                yield health.encode_response(self._status(data))
+                await changed.wait()
         finally:
             self._watches -= 1
 
@@ -218,14 +242,16 @@ class GrpcServer(Server):
             return health.ServingStatus.SERVICE_UNKNOWN
         if service not in ("", SERVICE):
             return health.ServingStatus.SERVICE_UNKNOWN
-        return health.ServingStatus.NOT_SERVING if self._draining.is_set() else health.ServingStatus.SERVING
+        return self._serving.status
 
     async def _stop(self, grace: float) -> None:
         server, self._server = self._server, None
         if server is None:
             return
         self._stopped.set()
-        self._draining.set()
+        if self._certificate is not None:
+            self._certificate.cancel()
+        self._serving.set(health.ServingStatus.NOT_SERVING)
         await self._admission.drain(grace)
         await asyncio.gather(*(caller.close() for caller in self._callers()))
         await server.stop(FLUSH_SECONDS)

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from agentmatrix.errors import HostLost, ProtocolError, Unauthenticated
-from agentmatrix.transport.admission import AdmissionControl
+from agentmatrix.transport.admission import AdmissionControl, caller_of
 from agentmatrix.transport.authentication import REAUTHENTICATE_SECONDS, AdmittedCaller
 from agentmatrix.transport.base import FrameReceiver, FrameStream
 from agentmatrix.transport.caller_streams import StreamTable
@@ -84,6 +84,11 @@ class CallerStream:
             budget=options.caller_budget(budget),
         )
         self._handler = asyncio.current_task()
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Who calls, and from where."""
+        return caller_of(self._peer), self._peer.address
 
     def _accept(self, frames: FrameStream) -> FrameReceiver:
         self._check_admitted()

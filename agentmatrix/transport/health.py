@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import IntEnum
 
 from agentmatrix.errors import ProtocolError
 
-__all__ = ["SERVICE", "ServingStatus", "decode_request", "encode_response"]
+__all__ = ["SERVICE", "ServingState", "ServingStatus", "decode_request", "encode_response"]
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -17,6 +18,26 @@ class ServingStatus(IntEnum):
     SERVING = 1
     NOT_SERVING = 2
     SERVICE_UNKNOWN = 3
+
+
+class ServingState:
+    """Whether a server serves: not before it is ready, and not while it drains. On the I/O thread.
+
+    Attributes:
+        status: now.
+        changed: is set when that is not the status any more; then another takes its place.
+    """
+
+    def __init__(self) -> None:
+        self.status = ServingStatus.NOT_SERVING
+        self.changed = asyncio.Event()
+
+    def set(self, status: ServingStatus) -> None:
+        """Changes the status, and wakes who waits for that."""
+        if status is not self.status:
+            self.status = status
+            changed, self.changed = self.changed, asyncio.Event()
+            changed.set()
 
 
 def decode_request(data: bytes) -> str:

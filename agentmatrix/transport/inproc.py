@@ -67,8 +67,11 @@ class InprocServer(Server):
                 raise AddressError(f"inproc://{self.name} is in use by another host of this process")
         return f"inproc://{self.name}"
 
-    def drain(self) -> None:
+    def ready(self) -> None:
         """Nothing here asks for the health of a host."""
+
+    def drain(self) -> None:
+        """Likewise."""
 
     def stop(self, grace: float) -> None:
         if _servers.get(self.name) is self:

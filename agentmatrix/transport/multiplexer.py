@@ -120,10 +120,9 @@ class Multiplexer:
         self.outbox.open(run)
         return stream
 
-    def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
-        """Queues a frame; drops it when its run is closed."""
-        if frame.run in self._streams:
-            self.outbox.put(frame, large, flush=flush)
+    def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> int:
+        """Queues a frame; drops it when its run is closed. Returns its size in bytes."""
+        return self.outbox.put(frame, large, flush=flush) if frame.run in self._streams else 0
 
     def close(self, run: int) -> None:
         """Closes a run's stream: queued frames still go out, frames that arrive are dropped. Idempotent."""

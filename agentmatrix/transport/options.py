@@ -138,6 +138,21 @@ class ServerOptions:
     max_bytes: int | None = None
     max_caller_bytes: int | None = None
 
+    @property
+    def protection(self) -> str:
+        """What protects the server, in words, without any secret."""
+        encryption = "without TLS" if self.certificate is None else "with TLS"
+        callers = "anybody"
+        if self.token is not None:
+            callers = "callers with the token"
+        elif self.tokens is not None:
+            callers = "callers with a token of their own"
+        elif self.authenticate is not None:
+            callers = "callers that authenticate() knows"
+        elif self.client_ca is not None:
+            callers = "callers with a certificate"
+        return f"{encryption}, for {callers}"
+
     def budget(self) -> ByteBudget:
         """The budget of a host."""
         return ByteBudget(self.max_bytes or memory_budget(), "the host holds", "max_bytes")

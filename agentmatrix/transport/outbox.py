@@ -162,8 +162,8 @@ class Outbox:
             waiting, queue.waiting = queue.waiting, []
         _call(call for _, call in waiting)
 
-    def put(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
-        """Adds a frame behind the earlier ones of its run. The frame is used up.
+    def put(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> int:
+        """Adds a frame behind the earlier ones of its run. The frame is used up. Returns its size in bytes.
 
         Args:
             frame: the frame.
@@ -191,6 +191,7 @@ class Outbox:
             self._list(queue)
         if flush:
             self.flush()
+        return encoded.size
 
     def flush(self) -> None:
         """Wakes the carrier if it has seen nothing to send, and there is something."""

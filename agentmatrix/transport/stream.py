@@ -26,6 +26,8 @@ class MultiplexedStream:
     """The frames of one run in a `Multiplexer`: a `FrameStream`.
 
     Attributes:
+        bytes_in: of the frames that have arrived.
+        bytes_out: of the frames that were sent.
         receiver: gets the frames that arrive.
         delivered: whether a frame of the run may have reached the peer.
         owner: an object to keep alive as long as the run is open.
@@ -36,13 +38,14 @@ class MultiplexedStream:
 
     __slots__ = (
         *("_credit", "_held", "_lock", "_multiplexer"),
-        *("delivered", "ended", "owner", "partial", "partial_since", "receiver", "run"),
+        *("bytes_in", "bytes_out", "delivered", "ended", "owner", "partial", "partial_since", "receiver", "run"),
     )
 
     def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
         self._multiplexer = multiplexer
         self.run = run
         self.receiver = receiver
+        self.bytes_in = self.bytes_out = 0
         self.delivered = self.ended = False
         self.owner: object = None
         self.partial: tuple[BulkFields, int] | None = None
@@ -53,7 +56,7 @@ class MultiplexedStream:
 
     def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
         frame.run = self.run
-        self._multiplexer.send(frame, large, flush=flush)
+        self.bytes_out += self._multiplexer.send(frame, large, flush=flush)
 
     def flush(self) -> None:
         self._multiplexer.outbox.flush()
@@ -83,6 +86,7 @@ class MultiplexedStream:
             ProtocolError: the peer had no credit for it, or it comes in the middle of another.
             BudgetExceeded: it announces more bytes than this side may hold.
         """
+        self.bytes_in += size
         counted = is_counted(frame)
         with self._lock:
             if counted and not self._credit.receive(size):

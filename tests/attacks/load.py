@@ -65,7 +65,7 @@ def many_runs(runs: int = 990, naps: float = 6.0) -> Figures:
 
 @attacks.add("more runs than the host takes", short={"naps": 0.3})
 def overload(naps: float = 0.5) -> Figures:
-    with HostProcess(max_runs=4) as host:
+    with HostProcess(max_runs=4, max_queue=0) as host:
         outcomes = asyncio.run(_at_once(host.remote("asleep"), 12, naps))
     refused = [type(outcome).__name__ for outcome in outcomes if isinstance(outcome, BaseException)]
     return {"holds": 0 < len(refused) <= 8 and set(refused) == {"HostBusy"}, "ends": tally(outcomes)}
@@ -74,7 +74,7 @@ def overload(naps: float = 0.5) -> Figures:
 @attacks.add("a card while runs hold every worker", short={"patience": 2.0})
 def card_while_busy(patience: float = 5.0) -> Figures:
     log = str(workplace() / f"card-{time.monotonic_ns()}.log")
-    with HostProcess(max_runs=2) as host, ThreadPoolExecutor(2) as pool:
+    with HostProcess(max_runs=2, max_queue=0) as host, ThreadPoolExecutor(2) as pool:
         holding, fresh = host.remote("held"), host.remote("quick")
         holders = [pool.submit(holding.invoke, {"log": log}) for _ in range(2)]
         eventually(lambda: len(read_log(log)) == 2)

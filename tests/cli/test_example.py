@@ -49,7 +49,7 @@ def test_an_unknown_one_is_one_sentence(project: Project) -> None:
     near, far = project.cli("example", "helo"), project.cli("example", "zebra")
     assert (near.code, near.err) == (2, "error: there is no example 'helo'; did you mean 'hello'?\n")
     assert (far.code, far.err.partition(";")[0]) == (2, "error: there is no example 'zebra'")
-    assert "there are: agent_matrix, debate, gobang, hello" in far.err
+    assert "there are: agent_matrix, debate, expert, gobang, hello" in far.err
 
 
 def test_the_wheel_s_name_of_an_example_is_mended(project: Project) -> None:

@@ -72,7 +72,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = agentmatrix.Dagg
 
 
-@pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "refine", "serve", "describe", "draw"])
+@pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "refine", "serve", "certs", "describe", "draw"])
 def test_each_command_explains_itself(command: str) -> None:
     help = subprocess.run(
         [sys.executable, "-m", "agentmatrix", command, "--help"], capture_output=True, text=True, timeout=100

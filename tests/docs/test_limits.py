@@ -32,7 +32,7 @@ def test_each_limit_can_be_set_on_a_host_and_on_the_command_line() -> None:
     rows = [row for row in ROWS if not row[0].startswith("a caller:")]
     named = [(re.findall(r"(\w+)=", row[2]), re.findall(r"--[\w-]+", row[2])) for row in rows]
     pairs = [(keywords[0], flags[0]) for keywords, flags in named if keywords]
-    assert len(pairs) == 8
+    assert len(pairs) == 11
     for keyword, flag in pairs:
         assert keyword in host and flag in options
         ours, theirs = default_of(host, keyword), default_of(line, flag.strip("-").replace("-", "_"))

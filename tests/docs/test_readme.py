@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
@@ -53,6 +52,7 @@ COMMANDS = [
     for line in block.text.splitlines()
     if line.strip()
 ]
+CERTS = [line for line in COMMANDS if line.startswith("agentmatrix certs")]
 SERVES = [line for line in COMMANDS if line.startswith("agentmatrix serve")]
 
 
@@ -93,6 +93,7 @@ def serve(folder: Path, command: str) -> tuple[subprocess.Popen[str], str]:
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
     )
     assert process.stdout is not None
@@ -107,12 +108,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     for block in BLOCKS:
         if block.file:
             (folder / block.file).write_text(block.text)
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1", "gpu-box")
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    (folder / "token").write_text("a long secret\n")
+    (certs,) = CERTS
+    assert Desk(folder, {}).type(certs).returncode == 0
     plain, secure = SERVES
     hosts = [serve(folder, plain), serve(folder, secure)]
     plain_port, secure_port = (port for _, port in hosts)
@@ -149,13 +146,14 @@ def test_the_python_examples_run(desk: Desk) -> None:
         [sys.executable, "-c", code], cwd=desk.folder, env=environment(), capture_output=True, text=True, timeout=100
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines() == ["The numbers say yes. DONE"] * 2
+    streamed, _, last = ended.stdout.rstrip("\n").rpartition("The numbers say yes. DONE")
+    assert last == "" and streamed.strip().endswith(".") and len(streamed.split()) > 3  # in words of the model
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.split()[0] == "agentmatrix"])
 def test_each_command_does_what_it_says(desk: Desk, command: str) -> None:
-    if command in SERVES:
-        return  # it runs, or the fixture would have failed
+    if command in (*SERVES, *CERTS):
+        return  # it did, or the fixture would have failed
     (desk.folder / "desk.py").write_text(desk.here((desk.folder / "desk.py").read_text()))
     ended = desk.type(command)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -20,6 +20,7 @@ from agentmatrix import Host, RemoteAgent
 from agentmatrix.errors import AddressError, HostUnreachable, Unauthenticated
 from agentmatrix.transport.watched_file import WatchedFile
 from tests.attacks.internals import recorded_messages
+from tests.attacks.kit import eventually
 
 
 class State(TypedDict, total=False):
@@ -246,7 +247,7 @@ async def test_a_hosts_own_log_has_the_traceback(verbs: Any, caplog: pytest.LogC
     with caplog.at_level("INFO", "agentmatrix"), Host({"fail": one(fail)}) as host:
         with pytest.raises(ValueError, match="intention"):
             await verbs.invoke(RemoteAgent(f"{host.address}/fail"), {})
-        assert "in fail" in caplog.text
+        assert eventually(lambda: "in fail" in caplog.text)
 
 
 class Broken(InMemorySaver):

@@ -294,7 +294,7 @@ async def test_a_host_that_shows_no_card_runs_the_agent_all_the_same(
     def refuse(*args: Any) -> Any:
         raise HostError("cards are not for everybody")
 
-    monkeypatch.setattr("agentmatrix.host.describe", refuse)
+    monkeypatch.setattr("agentmatrix.host.servicer.describe", refuse)
     for _ in range(2):
         assert remote.invoke({"log": []})["log"] == ["ran"]
         assert (await remote.ainvoke({"log": []}))["log"] == ["ran"]

@@ -184,18 +184,23 @@ def test_a_type_that_was_not_admitted() -> None:
         assert RemoteAgent(f"{host.address}/a", allow=[Secret]).invoke({"text": 1}) == {"text": Secret("x")}
 
 
-def test_another_version_of_langgraph(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_langgraph(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     other = pb.Version(wire=1, langgraph="1.9.0", agentmatrix="0")
     monkeypatch.setattr("agentmatrix.remote.remote_agent.spoken_version", lambda: other)
     with Host({"a": graph_of(echo)}) as host, pytest.raises(VersionMismatch, match=r"1\.9\.0"):
         RemoteAgent(f"{host.address}/a").invoke({"text": "x"})
     with Host({"a": graph_of(echo)}, allow_version_skew=True) as host:
-        assert RemoteAgent(f"{host.address}/a").invoke({"text": "x"}) == {"text": "x"}
+        for _ in range(2):
+            assert RemoteAgent(f"{host.address}/a").invoke({"text": "x"}) == {"text": "x"}
+    warnings = [
+        record for record in caplog.records if record.name == "agentmatrix.host" and record.levelname == "WARNING"
+    ]
+    assert len(warnings) == 1 and "the caller '1.9.0'" in warnings[0].getMessage()
 
 
 async def test_a_host_that_is_full_refuses() -> None:
     gate = Gate()
-    with Host({"a": graph_of(gate.__call__)}, max_runs=1) as host:
+    with Host({"a": graph_of(gate.__call__)}, max_runs=1, max_queue=0) as host:
         remote = RemoteAgent(f"{host.address}/a")
         first = asyncio.create_task(remote.ainvoke({"text": "x"}))
         assert await wait(gate.started)

@@ -33,6 +33,7 @@ def serve(stack: ExitStack) -> Serve:
     def serve(address: str = "127.0.0.1:0", host: EchoHost | None = None, **options: object) -> str:
         server = listen(address, host or EchoHost(), ServerOptions(**options))
         bound = server.start()
+        server.ready()
         stack.callback(server.stop, 0)
         return bound
 

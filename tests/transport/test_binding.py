@@ -109,6 +109,7 @@ def test_a_name_in_this_process_serves_one_host(serve: Serve) -> None:
 def test_health_probes(reach: Connect) -> None:
     server = listen("127.0.0.1:0", EchoHost(), ServerOptions())
     with grpc.insecure_channel(server.start()) as channel:
+        server.ready()
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
         named = b"\x0a\x1d" + b"agentmatrix.wire.v1.AgentHost"

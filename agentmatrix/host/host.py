@@ -9,44 +9,49 @@ cards. So user code that blocks holds up other runs at most, never the frames, t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Self
 
-from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.pregel import Pregel
 
-from agentmatrix.agent import as_agent
-from agentmatrix.card import describe
-from agentmatrix.errors import AddressError, HostBusy, NotAnAgentError
+from agentmatrix.errors import AddressError, HostBusy, HostError
+from agentmatrix.host.context_task import ContextTask
+from agentmatrix.host.graph_factory import GraphFactory, hosted, named_graphs
+from agentmatrix.host.hosted_graph import graph_types, with_resources
+from agentmatrix.host.resources import Checkpointer, Lifespan, Resources, Store
+from agentmatrix.host.run_log import RunLog
+from agentmatrix.host.run_metrics import run_metrics
+from agentmatrix.host.servicer import HostServicer
 from agentmatrix.pregel.node_functions import is_async_only
-from agentmatrix.pregel.state_graph import schemas_of
 from agentmatrix.session.authorization import Authorization, Authorize
-from agentmatrix.session.checkpointer import describe_saver
-from agentmatrix.session.host_run import STOPPING, HostRun
-from agentmatrix.session.host_state import ExportedGraph, HostState
+from agentmatrix.session.host_state import STOPPING_WORDS, ExportedGraph, HostState
 from agentmatrix.session.run_limiter import RunLimiter
-from agentmatrix.session.schema_types import describe_types
+from agentmatrix.session.run_queue import RunQueue
+from agentmatrix.session.run_record import RunObservers
+from agentmatrix.session.stop_reasons import DRAINING, STOPPING
 from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport import listen
-from agentmatrix.transport.admission import caller_of
 from agentmatrix.transport.authentication import Authenticate
-from agentmatrix.transport.base import FrameReceiver, FrameStream, Peer, Server
-from agentmatrix.transport.identity import Identity
+from agentmatrix.transport.base import Server
 from agentmatrix.transport.options import Pem, ServerOptions
-from agentmatrix.wire.codec import DEFAULT_MAX_BYTES, Codec, types_of
-from agentmatrix.wire.v1.service_pb2 import AgentName, Card, DescribeReply, ListAgentsReply
+from agentmatrix.wire.codec import DEFAULT_MAX_BYTES, Codec
 
 __all__ = ["Host"]
 
+_logger = logging.getLogger("agentmatrix.host")
+
+Graph = Pregel[Any, Any, Any, Any]
+
 _SERVICE_THREADS = 4
-_CARD_THREADS = 64
-"""A card may need those of agents inside, which this host may have too; one agent has one at a time."""
+_CLOSING_SECONDS = 30.0
+"""How long a lifespan may take at its end."""
 _MOST_RUNS = 10_000
 
 
@@ -81,8 +86,12 @@ class Host:
         tracebacks: callers get the traceback of an error, with files and source lines of this host, not its text alone.
         loop: the event loop for async code, which has to run as long as the host does; by default one of the host's
             own, in `async with` the running one.
-        max_runs: runs at a time; more are refused with `HostBusy`. Runs that a run of this host starts here need none.
+        max_runs: runs at a time; more wait for their turn. Runs that a run of this host starts here need none.
         max_caller_runs: runs of one caller at a time; by default as many as the host takes.
+        concurrency: runs at a time by agent, `{"expert": 1}` for one that has a card to itself; more wait. A number is
+            for each agent.
+        max_queue: runs that may wait; more are refused with `HostBusy`, which says when to come again.
+        queue_timeout: seconds that a run may wait for its turn; None for no limit.
         max_streams: connected callers (processes) at a time.
         max_value: bytes of one value (an input, a result, a checkpoint) at most.
         max_bytes: bytes of values on their way in and out that the host holds; by default half of the machine's memory.
@@ -90,6 +99,12 @@ class Host:
         start_timeout: seconds in which a new connection has to start its first run.
         answer_timeout: seconds in which a caller has to answer for its checkpointer, store or cache; None for no limit.
         allow_version_skew: take callers whose langgraph has another minor version.
+        checkpointer: for the graphs that were compiled without one: an object, `"sqlite:///runs.db"`,
+            `"postgresql://..."`, or a function that makes one. Without it they use their callers'.
+        store: likewise; an object, or a function that makes one.
+        lifespan: takes the host and returns an async context manager: what it does first, such as loading a model, is
+            done before the host serves; the rest after its last run.
+        descriptions: sentences that say what the agents are for, by their names; by default the graphs' own.
 
     Raises:
         NotAnAgentError: something that is no graph and cannot be made one.
@@ -117,6 +132,9 @@ class Host:
         loop: asyncio.AbstractEventLoop | None = None,
         max_runs: int = 1000,
         max_caller_runs: int | None = None,
+        concurrency: Mapping[str, int] | int | None = None,
+        max_queue: int = 100,
+        queue_timeout: float | None = 600.0,
         max_streams: int = 1000,
         max_value: int = 1 << 30,
         max_bytes: int | None = None,
@@ -124,9 +142,15 @@ class Host:
         start_timeout: float = 10.0,
         answer_timeout: float | None = 300.0,
         allow_version_skew: bool = False,
+        checkpointer: Checkpointer | None = None,
+        store: Store | None = None,
+        lifespan: Lifespan | None = None,
+        descriptions: Mapping[str, str] | None = None,
     ) -> None:
-        self.graphs = _named(graphs)
+        self.graphs = named_graphs(graphs)
         self.allow = tuple(allow)
+        self.descriptions = dict(descriptions or {})
+        self._allowed: dict[str, tuple[object, ...]] = {}
         self._address = address
         self._options = ServerOptions(
             token=token, tokens=tokens, authenticate=authenticate, insecure=insecure,
@@ -139,7 +163,11 @@ class Host:
         self._authorization, self._share_threads, self._tracebacks = Authorization(authorize), share_threads, tracebacks
         self._max_runs, self._max_caller_runs, self._skew = max_runs, max_caller_runs, allow_version_skew
         self._answer_timeout = answer_timeout
+        self._queueing = max_queue, queue_timeout, concurrency
         self._user_loop = loop
+        self._sources = checkpointer, store, lifespan
+        self._resources: Resources | None = None
+        self._opened: ContextTask[None] | None = None
         self._server: Server | None = None
         self._state: HostState | None = None
         self._loop: UserLoop | None = None
@@ -167,22 +195,26 @@ class Host:
             return self
         self._stopped.clear()
         loop, places = UserLoop(self._user_loop), RunLimiter(self._max_runs, self._max_caller_runs)
+        most, timeout, concurrency = self._queueing
         state = HostState(
-            exported={name: self._export(graph) for name, graph in self.graphs.items()},
+            exported={},
             version=spoken_version(),
             workers=ThreadPoolExecutor(places.most_of_all, thread_name_prefix="agentmatrix-run"),
             services=ThreadPoolExecutor(_SERVICE_THREADS, thread_name_prefix="agentmatrix-service"),
             loop=loop.loop,
             handovers={loop.loop: loop.handover},
             watch=loop.watch,
-            places=places,
+            queue=RunQueue(places, concurrency, most),
+            queue_timeout=timeout,
             answer_timeout=self._answer_timeout,
             allow_version_skew=self._skew,
             authorization=self._authorization,
             share_threads=self._share_threads,
             tracebacks=self._tracebacks,
+            observers=RunObservers([RunLog(), *run_metrics(self.graphs)]),
+            starting=True,
         )
-        self._servicer = _HostServicer(state)
+        self._servicer = HostServicer(state, self.descriptions)
         options = replace(self._options, max_runs=max(_MOST_RUNS, places.most_of_all))
         server = listen(self._address, self._servicer, options)
         try:
@@ -192,43 +224,98 @@ class Host:
             raise
         loop.serve(self._bound)
         self._server, self._state, self._loop = server, state, loop
+        try:
+            self._open(state, loop.loop)
+        except BaseException:
+            self.stop()
+            raise
+        if self._server is not server:
+            raise HostError("the host was stopped while it was starting")
+        state.starting = False
+        server.ready()
+        _logger.info("serving %s at %s, %s", ", ".join(state.exported), self._bound, self._options.protection)
         return self
 
-    def add(self, name: str, graph: Any, *, allow: Iterable[object] = ()) -> Pregel[Any, Any, Any, Any]:
-        """Offers one more graph, also while the host serves.
+    def _open(self, state: HostState, loop: asyncio.AbstractEventLoop) -> None:
+        """Does what comes before the first run: the checkpointer, the store, the lifespan; then the graphs."""
+        resources = Resources(self, *self._sources)
+        if any(source is not None for source in self._sources):
+            self._opened = ContextTask(loop, resources.opened)
+            try:
+                self._opened.enter()
+            except asyncio.CancelledError:
+                raise HostError("the host was stopped while it was starting") from None
+        self._resources, state.checkpointer = resources, resources.checkpointer
+        concurrency = self._queueing[2]
+        if isinstance(concurrency, Mapping) and (unknown := concurrency.keys() - self.graphs.keys()):
+            _logger.warning("concurrency= names %s, which this host has not", ", ".join(sorted(unknown)))
+        for name, graph in list(self.graphs.items()):
+            state.exported[name] = self._export(graph, loop, *self._allowed.get(name, ()))
+
+    def add(self, name: str, graph: Any, *, allow: Iterable[object] = ()) -> Graph | GraphFactory:
+        """Offers one more graph, also while the host serves, or in its lifespan.
 
         Args:
             name: what callers call it; a graph of that name is replaced.
-            graph: a graph, or anything that `as_agent` takes.
+            graph: a graph, anything that `as_agent` takes, or a function that makes graphs.
             allow: as for the host, for this graph alone.
 
         Returns:
             The graph as it is hosted.
         """
-        hosted = self.graphs[name] = _as_graph(graph, name)
-        if self._state is not None:
-            self._state.exported[name] = self._export(hosted, *allow)
-        return hosted
+        added = self.graphs[name] = hosted(graph, name)
+        self._allowed[name] = tuple(allow)
+        if self._state is not None and not self._state.starting:
+            self._state.exported[name] = self._export(added, self._state.loop, *self._allowed[name])
+        return added
 
-    def _export(self, graph: Pregel[Any, Any, Any, Any], *allow: object) -> ExportedGraph:
-        types = [*graph_types(graph), *self.allow, *allow]
-        codec = Codec(types, max_bytes=max(DEFAULT_MAX_BYTES, self._options.max_frame), tracebacks=self._tracebacks)
-        return ExportedGraph(graph, codec, is_async_only(graph))
+    def _export(self, graph: Graph | GraphFactory, loop: asyncio.AbstractEventLoop, *allow: object) -> ExportedGraph:
+        resources = self._resources or Resources(self, None, None, None)
+
+        def finish(graph: Graph) -> Graph:
+            return with_resources(graph, resources.checkpointer, resources.store)
+
+        factory = graph if isinstance(graph, GraphFactory) else None
+        if isinstance(graph, GraphFactory):
+            graph.finish = finish
+            graph = graph.example(loop)
+        else:
+            graph = finish(graph)
+        types, most = [*graph_types(graph), *self.allow, *allow], max(DEFAULT_MAX_BYTES, self._options.max_frame)
+        codec = Codec(types, max_bytes=most, tracebacks=self._tracebacks)
+        return ExportedGraph(graph, codec, is_async_only(graph), factory)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""
         return self._stopped.wait(timeout)
 
-    def drain(self, grace: float = 30.0) -> None:
-        """Takes no more runs, lets those under way go on for up to `grace` seconds, then stops."""
+    def drain(self, timeout: float = 30.0, *, grace: float = 10.0) -> None:
+        """Stops in good order: health says NOT_SERVING, no run is taken, those under way end or stop at a checkpoint.
+
+        A run that stops at a checkpoint raises LangGraph's `GraphDrained` at its caller, who goes on from there, here
+        or elsewhere, by calling again with None. A run that is left at the end is lost (`HostLost`).
+
+        Args:
+            timeout: seconds until the host stops, whatever is left.
+            grace: of them, those in which runs go on as they are. Then each run that has a checkpointer is asked to
+                stop at its next checkpoint.
+        """
         state, server = self._state, self._server
         if state is not None and server is not None:
+            began = time.monotonic()
             state.stopping = True
             server.drain()
-            limit = time.monotonic() + grace
-            while state.runs and time.monotonic() < limit:
-                self._stopped.wait(0.02)
+            state.queue.close(lambda: HostBusy(STOPPING_WORDS))
+            _logger.info("draining %s: %d runs under way", self._bound, len(state.runs))
+            self._wait_for_runs(state, began + min(grace, timeout))
+            for run in list(state.runs):
+                run.drain(DRAINING)
+            self._wait_for_runs(state, began + timeout)
         self.stop()
+
+    def _wait_for_runs(self, state: HostState, until: float) -> None:
+        while state.runs and time.monotonic() < until and not self._stopped.wait(0.02):
+            pass
 
     def stop(self, grace: float = 1.0) -> None:
         """Stops the runs under way, tells their callers, and gives the address up. Idempotent.
@@ -236,12 +323,14 @@ class Host:
         Args:
             grace: seconds that runs get to unwind.
         """
-        server, state, loop = self._server, self._state, self._loop
+        server, state, loop, bound = self._server, self._state, self._loop, self._bound
         self._server = self._state = self._loop = self._bound = None
         if server is None or state is None or loop is None:
             return
         state.stopping = True
-        for run in list(state.runs):
+        state.queue.close(lambda: HostBusy(STOPPING_WORDS))
+        left = list(state.runs)
+        for run in left:
             run.stop(STOPPING)
         limit = time.monotonic() + grace
         while state.runs and time.monotonic() < limit:
@@ -250,8 +339,22 @@ class Host:
         state.workers.shutdown(wait=False, cancel_futures=True)
         state.services.shutdown(wait=False, cancel_futures=True)
         self._servicer.stop()
+        self._close()
         loop.stop()
         self._stopped.set()
+        _logger.info("stopped serving at %s; %d runs were cut", bound, len(left))
+
+    def _close(self) -> None:
+        """Leaves the lifespan, the store and the checkpointer."""
+        opened, self._opened, self._resources = self._opened, None, None
+        if opened is None:
+            return
+        try:
+            opened.leave(timeout=_CLOSING_SECONDS)
+        except TimeoutError:
+            _logger.error("the lifespan has not ended within %g seconds", _CLOSING_SECONDS)
+        except Exception:
+            _logger.exception("the lifespan has failed at its end")
 
     def __enter__(self) -> Self:
         return self.start()
@@ -270,109 +373,7 @@ class Host:
         return f"Host({', '.join(self.graphs)}; {self._bound or 'not started'})"
 
 
-class _HostServicer:
-    """The host, as a server of the transport calls it: on the I/O thread."""
-
-    def __init__(self, state: HostState) -> None:
-        self._state = state
-        self._cards = ThreadPoolExecutor(_CARD_THREADS, thread_name_prefix="agentmatrix-card")
-        self._making: dict[str, Future[DescribeReply]] = {}
-
-    def stop(self) -> None:
-        """Ends the threads."""
-        self._cards.shutdown(wait=False, cancel_futures=True)
-
-    def accept(self, frames: FrameStream, peer: Peer) -> FrameReceiver:
-        return HostRun(frames, self._state, caller_of(peer), peer.user)
-
-    def describe(self, agent: str, peer: Peer) -> Future[DescribeReply]:
-        # On threads of their own: a function that authorizes may block, and drawing a large graph takes seconds.
-        answer: Future[DescribeReply] = Future()
-        if self._state.authorization.blocks:
-            asked = self._state.services.submit(self._give_card, agent, peer.user, answer)
-            asked.add_done_callback(lambda done: done.cancelled() and answer.cancel())
-        else:
-            self._give_card(agent, peer.user, answer)
-        return answer
-
-    def _give_card(self, agent: str, user: Identity | None, answer: Future[DescribeReply]) -> None:
-        """Gives the card to who may have it. Who asks while it is made gets the same: it is the same for all callers.
-
-        Two threads may come here at once; then the card is made twice.
-        """
-        try:
-            self._state.authorization.check(user, agent, "describe")
-            exported = self._state.graph(agent, user)
-            making = self._making.get(agent)
-            if making is None or making.done():
-                making = self._making[agent] = self._cards.submit(self._describe, exported)
-        except Exception as error:
-            if answer.set_running_or_notify_cancel():
-                answer.set_exception(error)
-            return
-        making.add_done_callback(lambda made: _pass_on(made, answer))
-
-    def _describe(self, exported: ExportedGraph) -> DescribeReply:
-        card = {**describe(exported.graph, describe_saver, describe_types), "langgraph": self._state.version.langgraph}
-        details = exported.codec.encode(card, "card")
-        named = Card(name=card["name"], description=card["description"], details=details)
-        return DescribeReply(version=self._state.version, card=named)
-
-    def list_agents(self, peer: Peer) -> Future[ListAgentsReply]:
-        if self._state.authorization.blocks:
-            return self._state.services.submit(self._list, peer.user)
-        future: Future[ListAgentsReply] = Future()
-        future.set_result(self._list(peer.user))
-        return future
-
-    def _list(self, user: Identity | None) -> ListAgentsReply:
-        names = [AgentName(name=name) for name in self._state.names_for(user)]
-        return ListAgentsReply(version=self._state.version, agents=names)
-
-
 def _either(value: Pem | None, alias: Pem | None, name: str, alias_name: str) -> Pem | None:
     if value is not None and alias is not None:
         raise AddressError(f"{name}= and {alias_name}= are the same option; give one of them")
     return alias if value is None else value
-
-
-def _pass_on(made: Future[DescribeReply], answer: Future[DescribeReply]) -> None:
-    if not answer.set_running_or_notify_cancel():
-        return
-    if made.cancelled():
-        answer.set_exception(HostBusy("the host is stopping"))
-    elif (error := made.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(made.result())
-
-
-def graph_types(graph: Any) -> set[type]:
-    """The classes in the schemas of a graph and of its nested graphs: the types that callers may send it."""
-    found = types_of(*schemas_of(graph))
-    for _, nested in graph.get_subgraphs():
-        if not getattr(type(nested), "is_remote", False):
-            found |= graph_types(nested)
-    return found
-
-
-def _named(graphs: Mapping[str, Any] | Any) -> dict[str, Pregel[Any, Any, Any, Any]]:
-    if not isinstance(graphs, Mapping):
-        graph = _as_graph(graphs, None)
-        return {graph.get_name(): graph}
-    return {name: _as_graph(graph, name) for name, graph in graphs.items()}
-
-
-def _as_graph(obj: Any, name: str | None) -> Pregel[Any, Any, Any, Any]:
-    """A graph of anything that is an agent: a function or a model becomes the one node of a graph of messages."""
-    agent = as_agent(obj, name=name)
-    if isinstance(agent, Pregel):
-        return agent
-    builder: Any = StateGraph(MessagesState)
-    node = name or getattr(obj, "__name__", None) or "agent"
-    try:
-        builder.add_node(node, agent).add_edge(START, node).add_edge(node, END)
-    except (TypeError, ValueError) as error:
-        raise NotAnAgentError(f"{obj!r} cannot be hosted: {error}") from error
-    graph: Pregel[Any, Any, Any, Any] = builder.compile(name=node)
-    return graph

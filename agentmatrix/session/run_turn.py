@@ -1,0 +1,100 @@
+"""How a run on a host waits for its turn, and tells its caller of its place in the queue.
+
+All of it happens on the I/O thread, but `leave`, which any thread may call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from agentmatrix.errors import HostBusy
+from agentmatrix.session.host_state import HostState
+from agentmatrix.session.run_queue import AgentSlot, QueuedRun
+from agentmatrix.transport.iothread import io_thread
+from agentmatrix.wire.codec import Codec
+
+__all__ = ["RunTurn"]
+
+_CODEC: Final = Codec()
+
+
+class QueueingRun(Protocol):
+    """A run of a host, as far as its turn is concerned."""
+
+    def send_event(self, kind: str, arguments: bytes) -> None:
+        """Sends an event to the caller."""
+
+    def refuse(self, error: BaseException) -> None:
+        """Ends the run, which has not begun."""
+
+
+class RunTurn:
+    """The turn of one run: a `WaitingRun`.
+
+    Args:
+        run: the run.
+        begin: lets it begin.
+        host: the host's state.
+    """
+
+    def __init__(self, run: QueueingRun, begin: Callable[[AgentSlot], None], host: HostState) -> None:
+        self._run, self._begin, self._host = run, begin, host
+        self._queued: QueuedRun | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._place = self._told = 0
+
+    def enter(self, agent: str, caller: str, tickets: Iterable[str]) -> AgentSlot | None:
+        """The place of the run; None where it waits.
+
+        Raises:
+            HostBusy: it cannot even wait.
+        """
+        entered = self._host.queue.enter(agent, caller, tickets, self)
+        if isinstance(entered, AgentSlot):
+            return entered
+        self._queued = entered
+        timeout = self._host.queue_timeout
+        if timeout is not None:
+            self._timer = io_thread().loop.call_later(timeout, self._give_up, timeout)
+        return None
+
+    def leave(self) -> bool:
+        """Gives the turn up; returns whether the run was still waiting for it."""
+        if self._timer is not None:
+            io_thread().call(self._timer.cancel)
+        return self._queued is not None and self._queued.leave()
+
+    def tell(self) -> None:
+        """Tells the caller of the place, once it is told that the host has taken the run."""
+        if self._queued is not None and self._place != self._told:
+            self._told = self._place
+            self._run.send_event("queue", _CODEC.encode((self._place,), "event queue"))
+
+    def _give_up(self, seconds: float) -> None:
+        if self._queued is not None and self._queued.leave():
+            self._run.refuse(HostBusy(f"the run has waited for its turn for {seconds:g} s (--queue-timeout)"))
+
+    # WaitingRun: called under the queue's lock, on any thread.
+
+    def on_place(self, place: int) -> None:
+        self._place = place
+        if self._queued is not None:
+            io_thread().call(self.tell)
+
+    def on_turn(self, slot: AgentSlot) -> None:
+        io_thread().call(self._take, slot)
+
+    def on_refused(self, error: HostBusy) -> None:
+        io_thread().call(self._refused, error)
+
+    def _take(self, slot: AgentSlot) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._begin(slot)
+
+    def _refused(self, error: HostBusy) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._run.refuse(error)
