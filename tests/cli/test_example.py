@@ -39,7 +39,7 @@ def test_one_runs_on_its_input(project: Project, name: str) -> None:
     assert module.graph.invoke({"messages": module.INPUT})["messages"][-1].text in said
 
 
-@pytest.mark.parametrize("name", ["agent_matrix", "gobang", "self_organizing", "voice_desk"])
+@pytest.mark.parametrize("name", ["agent_matrix", "gobang", "megaagent", "self_organizing", "voice_desk"])
 def test_one_that_plays_by_itself_does(project: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"graphs.{name}.main", lambda: 7)
     assert project.cli("example", name).code == 7

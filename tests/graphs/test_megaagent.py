@@ -1,0 +1,293 @@
+"""The MegaAgent paper's firm: who is recruited, who may talk to whom, what the monitors do, and what a kill leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import BaseMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
+from agentmatrix.testing import ScriptedChatModel, loopback
+from graphs.megaagent import Workspace, __main__, build, policy_firm
+from graphs.megaagent.employee import FORMAT, RECENT
+from graphs.megaagent.firm import REMIND, REVIEW
+from graphs.megaagent.script import END, Rule, add, read, script, status, talk, write
+from tests.forked import Forked
+
+THREAD: Any = {"configurable": {"thread_id": "1"}}
+
+
+def run(rules: list[Rule] | ScriptedChatModel, workspace: Workspace | None = None, **bounds: int) -> tuple[Any, Any]:
+    model = rules if isinstance(rules, ScriptedChatModel) else script(rules)
+    graph: Any = build(model, workspace or Workspace(), checkpointer=InMemorySaver(), **bounds)
+    return graph.invoke({"task": "begin"}, THREAD), graph.actors(THREAD)
+
+
+def calls(*called: Any) -> Any:
+    return lambda prompt, *_: list(called)
+
+
+def heard(actor: Any, kind: type[BaseMessage]) -> list[str]:
+    return [message.text for message in actor.values["messages"] if isinstance(message, kind)]
+
+
+def finish(*called: Any) -> Any:
+    return calls(*called, status("", "done"), END)
+
+
+@pytest.mark.parametrize("rows", [__main__.gobang, __main__.policy])
+def test_the_table_has_what_the_paper_says(rows: Any) -> None:
+    assert [row for row in rows() if not row[3]] == []
+
+
+@pytest.mark.parametrize("place", ["local", "remote"])
+async def test_a_firm_is_an_agent(place: str) -> None:
+    graph: Any = build(policy_firm.staff(2, 6), Workspace())
+    graph = loopback(graph) if place == "remote" else graph
+    for firm in (graph.invoke({"task": policy_firm.TASK}), await graph.ainvoke({"task": policy_firm.TASK})):
+        assert firm["result"].split(", ") in (["minister0", "minister1"], ["minister1", "minister0"])
+        assert (firm["counts"]["calls"], firm["counts"]["add_agent"]) == (3 + 6 + 6 + 2 + 1, 8)
+
+
+def test_a_second_task_on_the_thread_finds_the_staff() -> None:
+    rules: list[Rule] = [
+        (r"boss\nbegin", finish(add("ann", "Work."))),
+        (r"ann\n", finish()),
+        (r"boss\nAgain", finish()),
+    ]
+    graph: Any = build(script(rules), Workspace(), checkpointer=InMemorySaver())
+    for task in ("begin", "Again."):
+        graph.invoke({"task": task}, THREAD)
+    staff = graph.actors(THREAD)
+    assert [*staff] == ["staff/boss", "staff/boss.ann"]
+    assert staff["staff/boss"].count == 5  # begin, ann's report, review, again, review
+
+
+@pytest.mark.parametrize("to", ["eve", "cid", "ann", "boss"])
+def test_talk_outside_the_neighbourhood_is_refused(to: str) -> None:
+    # boss: ann, bob; bob: cid. Whoever talks is not near whom it talks to: a stranger, a peer's worker, itself.
+    sender = {"eve": "boss", "cid": "ann", "ann": "ann", "boss": "cid"}[to]
+    rules: list[Rule] = [
+        (rf"{sender}\n(?:begin|Work)", finish(talk(to, "hello"), *([add("ann", "Work.")] if sender == "boss" else []))),
+        (r"boss\nbegin", calls(add("bob", "Work."), add("ann", "Work."), status("ann, bob", ""), END)),
+        (r"bob\nWork", calls(add("cid", "Work."), status("cid", ""), END)),
+        (r"\w+\nWork", finish()),
+    ]
+    firm, staff = run(rules)
+    assert firm["counts"]["refused"] == 1
+    [said] = [
+        message
+        for actor in staff.values()
+        for message in actor.values["messages"]
+        if isinstance(message, ToolMessage) and message.status == "error"
+    ]
+    assert "your superior" in said.text and "peer" in said.text
+    assert not any(text == "hello" for actor in staff.values() for text in heard(actor, BaseMessage))
+
+
+def test_superior_subordinates_and_peers_hear() -> None:
+    rules: list[Rule] = [
+        (r"boss\nbegin", calls(add("ann", "Work."), add("bob", "Wait."), talk("bob", "from boss"), END)),
+        (r"ann\nWork", finish(talk("boss", "from ann"), talk("bob", "from ann"))),
+        (r"bob\nfrom ann", finish()),
+        (r"boss\nOthers", finish()),
+    ]
+    firm, staff = run(rules)
+    assert "from ann" in heard(staff["staff/boss"], BaseMessage)
+    assert {"from boss", "from ann"} <= {*heard(staff["staff/boss.bob"], BaseMessage)}
+    assert (firm["waiting"], firm["result"]) == ({}, "done")
+
+
+def test_nobody_is_recruited_twice() -> None:
+    hired = [add("ann", "Work."), add("ann", "Work."), add("boss", "Work."), add("a b", "Work.")]
+    firm, staff = run([(r"boss\nbegin", finish(*hired)), (r"ann\n", finish())])
+    assert [*staff] == ["staff/boss", "staff/boss.ann"]
+    said = [text for text in heard(staff["staff/boss"], ToolMessage) if "recruited" not in text]
+    assert said[:3] == [
+        "there is a ann already",
+        "there is a boss already",
+        "'a b' is no name: take letters, digits and '_'",
+    ]
+
+
+def test_hiring_without_end_is_bounded() -> None:
+    order = {"boss": "ann", "ann": "bob", "bob": "cid", "cid": "ann"}
+    rules: list[Rule] = [(rf"{name}\n", finish(add(other, "Work."))) for name, other in order.items()]
+    firm, staff = run(rules, max_agents=5)
+    assert len(staff) == 5
+    assert any("5 actors" in text for actor in staff.values() for text in heard(actor, ToolMessage))
+
+
+def test_wrong_formats_are_bounded() -> None:
+    model = ScriptedChatModel("I shall think about it.", cycle=True)
+    firm, staff = run(model, max_retries=3, max_reminders=2)
+    assert firm["counts"] == {"calls": 12, "format errors": 12}  # one turn, and two reminders
+    assert firm["waiting"] == {"boss": "the task"}
+    assert heard(staff["staff/boss"], BaseMessage).count(FORMAT) == 12
+
+
+def test_wrong_calls_are_told_to_the_model() -> None:
+    wrong = [
+        {"name": "shout"},
+        {"name": "talk", "args": {"text": "x"}},
+        {"name": "exec_python_file", "args": {"name": "a.py"}},
+    ]
+    firm, staff = run([(r"boss\nbegin", finish(*wrong))])
+    unknown, missing, off, *_ = heard(staff["staff/boss"], ToolMessage)
+    assert unknown.startswith("there is no function 'shout'; there are: add_agent, talk, ")
+    assert missing == "to: Field required"
+    assert off == "files are not run here: Workspace(execute=True) allows it, and confines nothing"
+    assert firm["result"] == "done"
+
+
+def test_a_turn_ends_after_its_calls() -> None:
+    firm, _ = run([(r"boss\n", calls(read("notes.md")))], max_calls=4, max_reminders=1)
+    assert firm["counts"]["calls"] == 8
+
+
+def test_who_waits_for_a_dead_peer_is_reminded() -> None:
+    def die(prompt: str) -> Any:
+        raise ConnectionError("no answer")
+
+    rules: list[Rule] = [
+        (r"boss\nbegin", calls(add("ann", "Wait for bob."), add("bob", "Work."), status("ann", ""), END)),
+        (r"bob\n", die),
+        (r"ann\n" + re.escape(REMIND), finish(talk("bob", "Are you there?"))),
+    ]
+    firm, staff = run(rules)
+    assert (firm["result"], firm["waiting"]) == ("ann", {})
+    assert staff["staff/boss.bob"].dismissed
+    assert "bob is gone: ConnectionError: no answer. Recruit another, or do without." in heard(
+        staff["staff/boss"], BaseMessage
+    )
+    assert any("was dismissed" in text for text in heard(staff["staff/boss.ann"], ToolMessage))
+
+
+def test_whose_superior_is_gone_reports_to_the_next_above() -> None:
+    def die(prompt: str) -> Any:
+        raise ConnectionError("no answer")
+
+    rules: list[Rule] = [
+        (r"boss\nbegin", calls(add("ann", "Recruit."), status("ann, bob", ""), END)),
+        (r"ann\nRecruit", calls(add("bob", "Work."), status("bob", ""), END)),
+        (r"bob\nWork", calls(talk("boss.ann", "x"), talk("ann", "Are you there?"), END)),
+        (r"ann\nAre you there", die),
+        (r"bob\nOthers", finish()),
+        (r"boss\nann is gone", calls(status("bob", ""), END)),
+    ]
+    firm, staff = run(rules)
+    assert staff["staff/boss.ann"].dismissed
+    assert "bob has finished: done. Review it." in heard(staff["staff/boss"], BaseMessage)
+    assert (firm["result"], firm["waiting"]) == ("bob", {})
+
+
+def test_a_boss_that_cannot_work_ends_the_run() -> None:
+    with pytest.raises(ConnectionError, match="no answer"):
+        run(ScriptedChatModel(ConnectionError("no answer"), cycle=True))
+
+
+def test_the_boss_reviews_until_it_has_nothing_to_say() -> None:
+    said = iter(["Mend it.", "Mend it again."])
+
+    def review(prompt: str) -> Any:
+        word = next(said, None)
+        return [talk("ann", word), END] if word else [END]
+
+    rules: list[Rule] = [
+        (r"boss\nbegin", calls(add("ann", "Work."), status("ann", ""), END)),
+        (r"boss\n" + re.escape(REVIEW), review),
+        (r"ann\nMend it again", calls(status("", "mended twice"), END)),
+        (r"ann\nMend it", calls(status("", "mended"), END)),
+        (r"ann\nWork", finish()),
+    ]
+    firm, staff = run(rules)
+    assert heard(staff["staff/boss"], BaseMessage).count(REVIEW) == firm["reminders"] == 3
+    assert staff["staff/boss.ann"].values["done"] == "mended twice"
+
+
+def test_memory_is_the_last_messages_and_the_nearest() -> None:
+    model = script(
+        [
+            (r"boss\nbegin", calls(add("ann", "The password of the safe is 1234."), status("ann", ""), END)),
+            (
+                r"boss\nOthers",
+                calls(*(talk("ann", f"Count to {n}.") for n in range(12)), talk("ann", "Open the safe.")),
+            ),
+            (r"boss\nann was told", finish()),
+            (r"ann\nOpen the safe", finish()),
+        ]
+    )
+    run(model)
+    [asked] = [prompt for prompt in model.prompts if prompt[-1].text == "Open the safe."]
+    assert "You remember: The password of the safe is 1234.\n" in asked[0].text
+    assert asked[1].type == "human" and 1 < len(asked[1:-1]) <= RECENT
+    assert {message.text for message in asked[1:-1] if message.type == "human"} == {
+        f"Count to {n}." for n in (9, 10, 11)
+    }
+
+
+def journal(folder: Path, kill_at: int) -> Any:
+    """Begins in a process of its own, or goes on where another one was killed, and is killed at a call of the model."""
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    scripted = policy_firm.staff(3, 12)
+    given = None if (folder / "asked").exists() else {"task": policy_firm.TASK}
+
+    def answer(messages: list[BaseMessage]) -> Any:
+        with (folder / "asked").open("a") as file:
+            file.write("x")
+        if 0 < kill_at <= (folder / "asked").stat().st_size:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return scripted.answers[0](messages)
+
+    with SqliteSaver.from_conn_string(str(folder / "db")) as saver:
+        model = ScriptedChatModel(answer, cycle=True)
+        graph: Any = build(model, Workspace(folder / "files"), checkpointer=saver)
+        firm = graph.invoke(given, THREAD, durability="sync")
+        print(firm["result"], firm["counts"]["add_agent"], firm["counts"]["calls"], len(firm["waiting"]), sep="\n")
+        for path, actor in graph.actors(THREAD).items():
+            print(path, len(actor.values["subordinates"]), len({*actor.values["subordinates"]}))
+
+
+def test_a_firm_that_was_killed_goes_on_and_hires_nobody_twice(tmp_path: Path) -> None:
+    pytest.importorskip("langgraph.checkpoint.sqlite")
+    for kill in (1, 4, 12, 25):
+        with Forked(journal, tmp_path, kill) as killed:
+            assert killed.wait(100) == -signal.SIGKILL
+    with Forked(journal, tmp_path, 0) as resumed:
+        said, errors = resumed.communicate(100)
+    assert said, errors
+    result, hired, called, waiting, *staff = said.splitlines()
+    assert sorted(result.split(", ")) == ["minister0", "minister1", "minister2"]
+    assert (int(hired), int(called), int(waiting)) == (15, 1 + 3 + 12 + 12 + 3 + 1, 0)
+    assert len(staff) == len({line.split()[0] for line in staff}) == 16
+    assert all(count == distinct for _, count, distinct in map(str.split, staff))
+    assert len(Workspace(tmp_path / "files").names()) == 12
+    # Only who was at work at a kill was asked once more.
+    assert int(called) < (tmp_path / "asked").stat().st_size <= int(called) + 4 * 16
+
+
+def test_of_two_writers_with_one_hash_one_gets_the_other_s_text() -> None:
+    both = calls(read("plan.md"))
+    add_line = {
+        name: lambda prompt, hash, text, name=name: [write("plan.md", f"{text}{name}\n", hash)]
+        for name in ("ann", "bob")
+    }
+    rules: list[Rule] = [
+        (r"boss\nbegin", calls(write("plan.md", "boss\n"))),
+        (r"boss\nwritten", calls(add("ann", "Work."), add("bob", "Work."), status("ann, bob", ""), END)),
+        (r"(?:ann|bob)\nWork", both),
+        *((rf"{name}\nhash (\w+)\n(.*)", act) for name, act in add_line.items()),
+        *((rf"{name}\nconflict: .* hash (\w+), and the text:\n(.*)", act) for name, act in add_line.items()),
+        (r"(?:ann|bob)\nwritten", finish()),
+    ]
+    workspace = Workspace()
+    firm, _ = run(rules, workspace)
+    lines = workspace.read("plan.md")["plan.md"].text.splitlines()
+    assert (lines[0], sorted(lines[1:])) == ("boss", ["ann", "bob"])
+    assert firm["result"] in ("ann, bob", "bob, ann")
