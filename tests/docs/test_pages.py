@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-# docs/groups.md has a test of its own.
-PAGES = [page.name for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text() and page.stem != "groups"]
+OWN_TESTS = {path.stem.removeprefix("test_").removesuffix("_page") for path in Path(__file__).parent.glob("test_*.py")}
+PAGES = [page.name for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text()]
+PAGES = [page for page in PAGES if page.removesuffix(".md") not in OWN_TESTS]
 
 
 @pytest.mark.parametrize("page", PAGES)
