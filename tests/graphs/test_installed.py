@@ -15,7 +15,10 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("agent_matrix", "debate", "gobang", "hello", "megaagent", "refine", "review", "self_organizing", "voice_desk")
+NAMES = (
+    *("agent_matrix", "debate", "expert", "gobang", "hello", "megaagent", "refine", "review"),
+    *("self_organizing", "voice_desk"),
+)
 OWN = """
 from langchain_core.messages import AnyMessage
 
