@@ -334,7 +334,8 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         return start() if self._retries is None else AsyncRetriedRun(start, self._retries, self.timeout)
 
     def _start(self, kind: type[R], verb: str, *args: Any, **options: Any) -> R:
-        return kind(self._connection.transport, self._connection.codec, self._spec(verb, *args, **options))
+        spec = self._spec(verb, *args, **options)  # first: it may list classes for the codec
+        return kind(self._connection.transport, self._connection.codec, spec)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the agent to its end. Arguments, result and errors as of a local graph's `invoke`."""

@@ -31,9 +31,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     put = Outbox.put
 
-    def counted(self: Outbox, frame: Any, large: Any, **options: Any) -> None:
+    def counted(self: Outbox, frame: Any, large: Any, **options: Any) -> int:
         sizes.append(frame.ByteSize() + sum(len(piece) for pieces in large.values() for piece in pieces))
-        put(self, frame, large, **options)
+        return put(self, frame, large, **options)
 
     monkeypatch.setattr(Outbox, "put", counted)
     return sizes
