@@ -51,11 +51,13 @@ def words(*keys: str) -> list[tuple[str, Any]]:
 
 async def test_messages_are_read_in_order_and_one_at_a_time(place: Callable[..., Any], verbs: Verbs) -> None:
     at_work: list[str] = []
+    read: list[str] = []
 
     def reads(state: Memory) -> Any:
         key = str(get_activation().key)
         assert key not in at_work
         at_work.append(key)
+        read.append(f"{key} {state['word']}")
         try:
             return Command(update={"heard": [state["word"]]}, goto=Send("office", {"log": [f"{key} {state['word']}"]}))
         finally:
@@ -64,7 +66,8 @@ async def test_messages_are_read_in_order_and_one_at_a_time(place: Callable[...,
     sent = words(*(f"{key} {number}" for number in range(5) for key in ("ann", "bob")))
     result = await verbs.call(place(told(*sent, agent=reads).compile()), "invoke", {"log": []})
     for key in ("ann", "bob"):
-        assert [line for line in result["log"] if line.startswith(key)] == [f"{key} {number}" for number in range(5)]
+        assert [line for line in read if line.startswith(key)] == [f"{key} {number}" for number in range(5)]
+    assert sorted(result["log"]) == sorted(read)
 
 
 def test_different_keys_are_at_work_at_once() -> None:

@@ -92,8 +92,8 @@ async def test_a_firm(durability: Any, verbs: Verbs) -> None:
             key: ["done"] * teams.get(key, 0) + ["start"]
             for key in ("boss", "boss.0", "boss.1", *(f"boss.0.{n}" for n in range(3)), "boss.1.0", "boss.1.1")
         }, calls
-        # At a death one of them was at work.
-        assert sum(asked.values()) <= 15 + 1, (calls, asked)
+        # At a death one of them was at work; with "async" what the saver had not yet kept is asked again as well.
+        assert sum(asked.values()) <= 15 + (1 if durability == "sync" else 15), (calls, asked)
     assert deaths > 30
 
 
