@@ -237,7 +237,7 @@ class ListeningLoop(SuperstepLoop):
                 if record is None:
                     sent.acknowledge()
                     continue
-                _acknowledge(sent, self._save(record))
+                _acknowledge(sent, self._save(record), getattr(self, "_put_checkpoint_fut", None))
                 self._on_event()
                 return True
             if (label := listener.next_tick()) is not None:
@@ -331,16 +331,27 @@ def _on_cancelled(router: SignalRouter, listener: SignalListener) -> None:
     listener.close()
 
 
-def _acknowledge(sent: PendingSignal, saved: Any) -> None:
-    """Tell the sender of a signal, once it is kept."""
+def _acknowledge(sent: PendingSignal, saved: Any, checkpoint: Any) -> None:
+    """Tell the sender of a signal, once it is kept: itself, and the checkpoint that it stands beside.
+
+    A write beside a checkpoint that the saver has not got is found by nobody after a kill.
+    """
     if saved is None:
         sent.acknowledge()
         return
+    _when_done(saved, sent, lambda: _when_done(checkpoint, sent, sent.acknowledge))
 
-    def answer(future: asyncio.Future[None] | concurrent.futures.Future[None]) -> None:
-        if future.cancelled():
+
+def _when_done(future: Any, sent: PendingSignal, then: Callable[[], None]) -> None:
+    """Go on when a future of the saver is done; refuse the signal where it has failed."""
+    if future is None:
+        then()
+        return
+
+    def answer(done: asyncio.Future[None] | concurrent.futures.Future[None]) -> None:
+        if done.cancelled():
             return
-        error = future.exception()
-        sent.acknowledge() if error is None else sent.refuse(error)
+        error = done.exception()
+        then() if error is None else sent.refuse(error)
 
-    saved.add_done_callback(answer)
+    future.add_done_callback(answer)
