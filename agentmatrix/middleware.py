@@ -47,7 +47,7 @@ class BlockedMessage(TypedDict):
     by: str
 
 
-class Passed(NamedTuple):
+class MiddlewareResult(NamedTuple):
     """What has come of messages.
 
     Attributes:
@@ -59,8 +59,9 @@ class Passed(NamedTuple):
     blocked: list[BlockedMessage]
 
 
-_Call = tuple[Middleware, BaseMessage]
-_Steps = Generator[_Call, Verdict | Exception, Passed]
+_Call = tuple[Middleware, BaseMessage, BaseMessage]
+Hearers: TypeAlias = Callable[[BaseMessage], Sequence[str]]
+_Steps = Generator[_Call, Verdict | Exception, MiddlewareResult]
 
 
 class MiddlewareChain:
@@ -83,13 +84,13 @@ class MiddlewareChain:
         self._middleware = tuple(middleware)
 
     def apply(
-        self, messages: Sequence[BaseMessage], sender: str, hearers: Callable[[BaseMessage], Sequence[str]], about: Any
-    ) -> Passed:
+        self, messages: Sequence[BaseMessage], sender: Callable[[BaseMessage], str], hearers: Hearers, about: Any
+    ) -> MiddlewareResult:
         """Has messages pass.
 
         Args:
             messages: what is to be said.
-            sender: who says it.
+            sender: gives the name of who says a message.
             hearers: gives the names of those who would hear a message.
             about: the conversation so far, as the functions get it.
         """
@@ -97,9 +98,9 @@ class MiddlewareChain:
         verdict: Any = None
         try:
             while True:
-                function, message = steps.send(verdict)
+                function, original, message = steps.send(verdict)
                 try:
-                    verdict = function(message, sender, hearers(message), about)
+                    verdict = function(message, sender(original), hearers(message), about)
                     if inspect.isawaitable(verdict):
                         _close(verdict)
                         verdict = TypeError("it is async, and this run is not: use ainvoke or astream")
@@ -111,16 +112,16 @@ class MiddlewareChain:
             return _passed(end)
 
     async def aapply(
-        self, messages: Sequence[BaseMessage], sender: str, hearers: Callable[[BaseMessage], Sequence[str]], about: Any
-    ) -> Passed:
+        self, messages: Sequence[BaseMessage], sender: Callable[[BaseMessage], str], hearers: Hearers, about: Any
+    ) -> MiddlewareResult:
         """The same as `apply`, async."""
         steps = self._steps(messages)
         verdict: Any = None
         try:
             while True:
-                function, message = steps.send(verdict)
+                function, original, message = steps.send(verdict)
                 try:
-                    verdict = function(message, sender, hearers(message), about)
+                    verdict = function(message, sender(original), hearers(message), about)
                     if inspect.isawaitable(verdict):
                         verdict = await verdict
                 except GraphBubbleUp:
@@ -139,7 +140,7 @@ class MiddlewareChain:
             for function in self._middleware:
                 said: list[BaseMessage] = []
                 for message in left:
-                    verdict = _checked((yield function, message))
+                    verdict = _checked((yield function, original, message))
                     if isinstance(verdict, Block):
                         by = getattr(function, "__name__", type(function).__name__)
                         _log.warning("%s has blocked a message of %r: %s", by, original.name, verdict.reason)
@@ -150,7 +151,7 @@ class MiddlewareChain:
                         said += verdict
                 left = said
             passed += [(original, message) for message in left]
-        return Passed(passed, blocked)
+        return MiddlewareResult(passed, blocked)
 
 
 def _checked(verdict: Any) -> Block | list[BaseMessage]:
@@ -168,8 +169,8 @@ def _checked(verdict: Any) -> Block | list[BaseMessage]:
     return Block(f"it has returned {verdict!r}, which is no message, no list of messages, no Block and not None")
 
 
-def _passed(end: StopIteration) -> Passed:
-    passed: Passed = end.value
+def _passed(end: StopIteration) -> MiddlewareResult:
+    passed: MiddlewareResult = end.value
     return passed
 
 

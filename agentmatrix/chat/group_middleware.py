@@ -21,7 +21,7 @@ from agentmatrix.chat.contribution import public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event
 from agentmatrix.chat.transcript import VISIBLE_TO, audience_of, messages_of
 from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
-from agentmatrix.middleware import BlockedMessage, Passed
+from agentmatrix.middleware import BlockedMessage, MiddlewareResult
 from agentmatrix.pregel.callback_handlers import was_streamed
 from agentmatrix.pregel.task_config import updates_of
 
@@ -41,7 +41,7 @@ def passed_turn(update: Any, turn: Turn, member: str, group: GroupSettings, conf
     if group.middleware is None or not (said := _messages_in(update)):
         return update
     about = conversation_of(turn.state, group)
-    passed = group.middleware.apply(said, member, partial(_hearers, member, group), about)
+    passed = group.middleware.apply(said, lambda _: member, partial(_hearers, member, group), about)
     return _replaced(update, said, passed, turn, member, group, config)
 
 
@@ -50,7 +50,7 @@ async def apassed_turn(update: Any, turn: Turn, member: str, group: GroupSetting
     if group.middleware is None or not (said := _messages_in(update)):
         return update
     about = conversation_of(turn.state, group)
-    passed = await group.middleware.aapply(said, member, partial(_hearers, member, group), about)
+    passed = await group.middleware.aapply(said, lambda _: member, partial(_hearers, member, group), about)
     return _replaced(update, said, passed, turn, member, group, config)
 
 
@@ -61,12 +61,7 @@ def passed_words(
     if group.middleware is None:
         return _heard([(word, word) for word in words], [])
     about = conversation_of(state, group)
-    passed: list[tuple[BaseMessage, BaseMessage]] = []
-    blocked: list[BlockedMessage] = []
-    for word in words:
-        one = group.middleware.apply([word], word.name or "user", lambda _: group.members, about)
-        passed, blocked = passed + one.messages, blocked + one.blocked
-    return _heard(passed, blocked)
+    return _heard(*group.middleware.apply(words, lambda word: word.name or "user", lambda _: group.members, about))
 
 
 async def apassed_words(
@@ -76,12 +71,9 @@ async def apassed_words(
     if group.middleware is None:
         return _heard([(word, word) for word in words], [])
     about = conversation_of(state, group)
-    passed: list[tuple[BaseMessage, BaseMessage]] = []
-    blocked: list[BlockedMessage] = []
-    for word in words:
-        one = await group.middleware.aapply([word], word.name or "user", lambda _: group.members, about)
-        passed, blocked = passed + one.messages, blocked + one.blocked
-    return _heard(passed, blocked)
+    return _heard(
+        *await group.middleware.aapply(words, lambda word: word.name or "user", lambda _: group.members, about)
+    )
 
 
 def conversation_of(state: Mapping[str, Any], group: GroupSettings) -> Conversation:
@@ -109,7 +101,7 @@ def _hearers(sender: str, group: GroupSettings, message: BaseMessage) -> list[st
 def _replaced(
     update: Any,
     said: list[BaseMessage],
-    passed: Passed,
+    passed: MiddlewareResult,
     turn: Turn,
     member: str,
     group: GroupSettings,
@@ -128,7 +120,7 @@ def _replaced(
     return {**update, "messages": kept, EVENT_LOG: [*update[EVENT_LOG][:-1], event]}
 
 
-def _signed(passed: Passed, turn: Turn, member: str, group: GroupSettings) -> list[BaseMessage]:
+def _signed(passed: MiddlewareResult, turn: Turn, member: str, group: GroupSettings) -> list[BaseMessage]:
     """The messages, each under the member's name, with an id and an audience."""
     kept: list[BaseMessage] = []
     for original, message in passed.messages:
