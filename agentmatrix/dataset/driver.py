@@ -16,7 +16,7 @@ from agentmatrix.dataset.progress_file import ProgressFile
 from agentmatrix.dataset.report import Ended
 from agentmatrix.dataset.row import DatasetRow, Place
 from agentmatrix.dataset.row_reader import RowReader
-from agentmatrix.dataset.row_runner import HopelessRun, RowRunner
+from agentmatrix.dataset.row_runner import NonRetryableError, RowRunner
 from agentmatrix.dataset.row_usage import Prices, cost_of
 from agentmatrix.dataset.settled_row import SettledRow
 from agentmatrix.dataset.slots import Slots
@@ -224,7 +224,7 @@ class Driver:
     async def _run_row(self, row: DatasetRow, runner: RowRunner, began: float, previous: str) -> None:
         try:
             settled = await runner.run(row, began)
-        except HopelessRun as hopeless:
+        except NonRetryableError as hopeless:
             error = hopeless.__cause__ or hopeless
             error.add_note(f"no row can succeed: {row.name} (id {row.id!r}) ended so")
             self._fail(error)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Drained(Protocol):
+class Drainable(Protocol):
     """What is told to end."""
 
     def drain(self) -> None:
@@ -32,7 +32,7 @@ class _Interrupts:
     def __init__(self) -> None:
         self.count = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._run: Drained | None = None
+        self._run: Drainable | None = None
 
     def receive(self) -> None:
         self.count += 1
@@ -41,7 +41,7 @@ class _Interrupts:
         self._loop.call_soon_threadsafe(self._run.drain if self.count == 1 else self._run.cancel)
 
     @contextmanager
-    def told_to(self, run: Drained) -> Iterator[None]:
+    def told_to(self, run: Drainable) -> Iterator[None]:
         self._run, self._loop = run, asyncio.get_running_loop()
         try:
             yield
@@ -53,7 +53,7 @@ _interrupts: ContextVar[_Interrupts | None] = ContextVar("interrupts", default=N
 
 
 @contextmanager
-def on_interrupt(run: Drained) -> Iterator[None]:
+def on_interrupt(run: Drainable) -> Iterator[None]:
     """Tell a run of signals, where `run_draining` listens to them."""
     interrupts = _interrupts.get()
     if interrupts is None:

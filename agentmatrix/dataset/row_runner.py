@@ -27,7 +27,7 @@ from agentmatrix.dataset.slots import Slots
 from agentmatrix.errors import DatasetError
 from agentmatrix.pregel.config_values import merge_configs
 
-__all__ = ["HopelessRun", "RowRunner", "RunOptions"]
+__all__ = ["NonRetryableError", "RowRunner", "RunOptions"]
 
 _FIRST_BUSY_WAIT = 0.1
 _LONGEST_BUSY_WAIT = 5.0
@@ -35,7 +35,7 @@ _INTERRUPTS = "__interrupt__"
 _WITHOUT_ATTEMPT = (FailureKind.RATE_LIMITED, FailureKind.BUSY, FailureKind.UNREACHABLE)
 
 
-class HopelessRun(Exception):
+class NonRetryableError(Exception):
     """No row can succeed, for the reason that is the cause."""
 
 
@@ -107,7 +107,7 @@ class RowRunner:
             began: when it got its slot.
 
         Raises:
-            HopelessRun: no row can succeed.
+            NonRetryableError: no row can succeed.
         """
         tries = _Tries(RowUsage(lambda: self._slots.cool_down), time.monotonic())
         while True:
@@ -189,7 +189,7 @@ class RowRunner:
         retry = self._options.retry
         kind = failure_kind(error, retry)
         if kind is FailureKind.HOPELESS or (kind is FailureKind.HOPELESS_AT_FIRST and not self._has_done()):
-            raise HopelessRun from error
+            raise NonRetryableError from error
         if kind not in _WITHOUT_ATTEMPT:
             tries.attempts += 1
         if kind is FailureKind.LOST:

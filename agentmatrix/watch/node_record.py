@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from agentmatrix.watch.run_event import RunEvent, node_above
 
-__all__ = ["NodeActivation", "GraphRecord", "Line", "NodeRecord", "OpenQuestion", "State"]
+__all__ = ["NodeActivation", "GraphRecord", "TranscriptLine", "NodeRecord", "OpenQuestion", "State"]
 
 State = Literal["waiting", "running", "done", "failed", "asking", "cut off", "skipped"]
 
@@ -56,7 +56,7 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TranscriptLine:
     """A message of the transcript.
 
     Attributes:
@@ -132,7 +132,7 @@ class GraphRecord:
     def __init__(self, name: str) -> None:
         self.name = name
         self.nodes: dict[str, NodeRecord] = {"": NodeRecord("")}
-        self.transcript: list[Line] = []
+        self.transcript: list[TranscriptLine] = []
         self.questions: dict[str, OpenQuestion] = {}
         self.activations: list[NodeActivation] = []
         self._at_work: dict[tuple[str, str, bool], NodeActivation] = {}
@@ -222,7 +222,9 @@ class GraphRecord:
             if (event.run, id) in self._said:
                 return
             self._said.add((event.run, id))
-        line = Line(event.path, data["speaker"], data["text"], tuple(data.get("calls", ())), event.at, event.run)
+        line = TranscriptLine(
+            event.path, data["speaker"], data["text"], tuple(data.get("calls", ())), event.at, event.run
+        )
         self.transcript.append(line)
         _trim(self.transcript)
 

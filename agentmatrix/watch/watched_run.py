@@ -16,7 +16,7 @@ from langgraph.types import Command
 from agentmatrix.approvals import approval_request
 from agentmatrix.display.drawing import NAMELESS, NOT_REACHED, Drawing, drawing_of
 from agentmatrix.errors import AnswerError
-from agentmatrix.watch.node_record import GraphRecord, Line, NodeRecord, OpenQuestion
+from agentmatrix.watch.node_record import GraphRecord, NodeRecord, OpenQuestion, TranscriptLine
 from agentmatrix.watch.recorder import Transfer, WatchedGraph
 from agentmatrix.watch.run_event import RunEvent
 from agentmatrix.watch.structure import drawing_from_json, drawing_to_json, without_outer_box
@@ -154,7 +154,7 @@ class WatchedRun:
         return {one.path: one for one in now if one is not None and max(one.size, one.done) >= _LARGE}
 
     @property
-    def transcript(self) -> list[Line]:
+    def transcript(self) -> list[TranscriptLine]:
         """What was said, in order, with speakers and paths."""
         return sorted((line for record in self.records for line in record.transcript), key=lambda line: line.at)
 
