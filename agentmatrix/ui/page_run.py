@@ -48,7 +48,6 @@ class PageRun:
         compiled: Any = None,
     ) -> None:
         self.id, self.graph, self.thread, self.source = id, graph, thread, source
-        self.compiled = compiled
         self.watched = WatchedRun(compiled)
         self.started = time.time()
         self.input = ""

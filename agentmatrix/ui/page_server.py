@@ -89,7 +89,7 @@ class PageServer:
             ssl_certfile=certificate,
             ssl_keyfile=private_key,
         )
-        self._server = _Server(config)
+        self._server = _UvicornServer(config)
         self._thread = threading.Thread(target=self._serve, name="agentmatrix-ui", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -128,7 +128,7 @@ class PageServer:
         self.stop()
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     """Leaves signals to the program."""
 
     def __init__(self, config: uvicorn.Config) -> None:

@@ -14,10 +14,10 @@ from agentmatrix.ui.page_run import PageRun
 from agentmatrix.watch.hooks import hooked
 from agentmatrix.watch.recorder import EventRecorder
 
-__all__ = ["ActiveRun", "RunDriver"]
+__all__ = ["RunningTask", "RunDriver"]
 
 
-class ActiveRun:
+class RunningTask:
     """A run that is at work.
 
     Attributes:
@@ -37,7 +37,7 @@ class RunDriver:
 
     def __init__(self) -> None:
         self._user_loop: UserLoop | None = None
-        self._active: dict[str, ActiveRun] = {}
+        self._active: dict[str, RunningTask] = {}
         self._recorders: dict[str, EventRecorder] = {}
         self._lock = threading.Lock()
 
@@ -49,7 +49,7 @@ class RunDriver:
                 self._user_loop = UserLoop()
             return self._user_loop.loop
 
-    def active(self, run: PageRun) -> ActiveRun | None:
+    def active(self, run: PageRun) -> RunningTask | None:
         """What is at work for a run."""
         return self._active.get(run.id)
 
@@ -76,7 +76,7 @@ class RunDriver:
         Returns:
             False where it is at work already.
         """
-        active = ActiveRun()
+        active = RunningTask()
         with self._lock:
             if run.id in self._active:
                 return False
@@ -90,7 +90,7 @@ class RunDriver:
         self.loop.call_soon_threadsafe(self._create_task, active, work)
         return True
 
-    def _create_task(self, active: ActiveRun, work: Any) -> None:
+    def _create_task(self, active: RunningTask, work: Any) -> None:
         # A context of its own: runs do not watch each other.
         active.task = self.loop.create_task(work, context=contextvars.Context())
         if active.is_stopped:
@@ -99,7 +99,7 @@ class RunDriver:
     async def _run(
         self,
         run: PageRun,
-        active: ActiveRun,
+        active: RunningTask,
         recorder: EventRecorder,
         arguments: Any,
         takes_signals: bool,
@@ -199,7 +199,7 @@ class RunDriver:
             self._user_loop.stop()
 
 
-def _run_in_thread(active: ActiveRun, recorder: EventRecorder, arguments: Any, takes_signals: bool) -> None:
+def _run_in_thread(active: RunningTask, recorder: EventRecorder, arguments: Any, takes_signals: bool) -> None:
     with hooked(recorder), LiveRun(*arguments, stream_mode=[]) as live:
         active.live = live
         if not takes_signals:
