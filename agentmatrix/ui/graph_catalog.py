@@ -105,6 +105,8 @@ class GraphCatalog:
         self._graphs = {graph.name: graph for graph in graphs}
         self._reloads, self.on_change = reloads, on_change
         self._ended = threading.Event()
+        # The modules of the project that were imported for the graphs.
+        self._modules: set[str] = set()
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[CatalogGraph]:
@@ -121,7 +123,7 @@ class GraphCatalog:
     def open(self) -> None:
         """Load all graphs, and look after their files until `close`."""
         for graph in self:
-            graph.reload()
+            self._load(graph)
         self._reach()
         threading.Thread(target=self._look, name="agentmatrix-ui-files", daemon=True).start()
 
@@ -133,10 +135,16 @@ class GraphCatalog:
         """Load a graph again, with all modules of its project."""
         with self._lock:
             if not graph.is_remote:
-                _forget_project()
-            graph.reload()
+                for name in self._modules:
+                    sys.modules.pop(name, None)
+            self._load(graph)
         self._reach()
         self.on_change()
+
+    def _load(self, graph: CatalogGraph) -> None:
+        before = set(sys.modules)
+        graph.reload()
+        self._modules |= _project_modules() - before
 
     def _reach(self) -> None:
         """Ask the hosts of remote members for their cards: the picture of a graph has then what is inside of them."""
@@ -167,21 +175,14 @@ def _fetch_cards(graphs: list[CatalogGraph], then: Callable[[], None]) -> None:
     then()
 
 
-def _project_modules() -> list[str]:
+def _project_modules() -> set[str]:
     """The modules of the folder that the page was started in."""
     folder = f"{Path.cwd()}{os.sep}"
-    found = []
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None) or ""
-        own = file.startswith(folder) and "site-packages" not in file and name.partition(".")[0] != "agentmatrix"
-        if own and name != "__main__":
-            found.append(name)
-    return found
+    return {name for name, module in list(sys.modules.items()) if _is_own(getattr(module, "__file__", None), folder)}
 
 
-def _forget_project() -> None:
-    for name in _project_modules():
-        sys.modules.pop(name, None)
+def _is_own(file: str | None, folder: str) -> bool:
+    return bool(file) and str(file).startswith(folder) and "site-packages" not in str(file)
 
 
 def _changed_at() -> dict[str, int]:
