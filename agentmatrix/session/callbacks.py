@@ -46,6 +46,7 @@ from agentmatrix.transport.base import FrameStream
 from agentmatrix.watch.event_batches import EventBatches
 from agentmatrix.watch.recorder import EventRecorder
 from agentmatrix.watch.relay import EventRelay
+from agentmatrix.watch.token_recorder import new_recorder
 
 __all__ = ["CallerCallbacks", "callback_proxies"]
 
@@ -111,6 +112,7 @@ class CallerCallbacks:
         is_async: whether the run is one of the async verbs.
         pack_metadata: returns metadata as they cross.
         scope: the namespaces that the host may speak for.
+        host: `"host:port/agent"`, for watchers.
     """
 
     def __init__(
@@ -120,7 +122,9 @@ class CallerCallbacks:
         is_async: bool,
         pack_metadata: Callable[[Mapping[str, Any]], dict[str, Any]],
         scope: NamespaceScope,
+        host: str = "",
     ) -> None:
+        self._host = host
         self.is_async = is_async
         self._replicas: dict[int, Any] = {}
         self._relays: dict[int, EventRelay] = {}
@@ -152,10 +156,10 @@ class CallerCallbacks:
         for number, handler in enumerate(dict.fromkeys([*handlers, *inheritable])):
             here, below = handler in handlers, handler in inheritable
             if isinstance(handler, EventRecorder):
-                self._relays[number] = EventRelay(handler, parent_run, self._scope.scope)
-                packed.append(
-                    {"watcher": number, "namespace": self._scope.scope.namespace, "here": here, "below": below}
-                )
+                self._relays[number] = EventRelay(handler, parent_run, self._scope.scope, self._host)
+                wanted = {"tokens": handler.streams_tokens, "values": handler.has_values}
+                watcher = {"watcher": number, "namespace": self._scope.scope.namespace, **wanted}
+                packed.append({**watcher, "here": here, "below": below})
                 continue
             kind = stream_handler_kind(handler)
             if kind is not None:
@@ -399,7 +403,15 @@ def _recorder(rpc: RpcClient, packed: dict[str, Any], parent_run: UUID | None) -
     """A watcher next to the nodes: it measures here, and tells the caller's."""
     number = packed["watcher"]
     batches = EventBatches(lambda events: rpc.notify("watched", number, events))
-    recorder = EventRecorder(batches.add, outer=parent_run, namespace=packed["namespace"], is_remote=True)
+    # A caller of an earlier version does not say what else it wants.
+    recorder = new_recorder(
+        batches.add,
+        tokens=packed.get("tokens", False),
+        values=packed.get("values", False),
+        outer=parent_run,
+        namespace=packed["namespace"],
+        is_remote=True,
+    )
     return recorder, batches
 
 
