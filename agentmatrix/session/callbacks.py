@@ -42,11 +42,11 @@ from agentmatrix.pregel.token_usage import without_token_usage
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
+from agentmatrix.session.watcher import hosted_recorder, packed_watcher
 from agentmatrix.transport.base import FrameStream
 from agentmatrix.watch.event_batches import EventBatches
 from agentmatrix.watch.recorder import EventRecorder
 from agentmatrix.watch.relay import EventRelay
-from agentmatrix.watch.token_recorder import new_recorder
 
 __all__ = ["CallerCallbacks", "callback_proxies"]
 
@@ -157,8 +157,7 @@ class CallerCallbacks:
             here, below = handler in handlers, handler in inheritable
             if isinstance(handler, EventRecorder):
                 self._relays[number] = EventRelay(handler, parent_run, self._scope.scope, self._host)
-                wanted = {"tokens": handler.streams_tokens, "values": handler.has_values}
-                watcher = {"watcher": number, "namespace": self._scope.scope.namespace, **wanted}
+                watcher = packed_watcher(number, handler, self._scope.scope.namespace)
                 packed.append({**watcher, "here": here, "below": below})
                 continue
             kind = stream_handler_kind(handler)
@@ -399,22 +398,6 @@ def _replica(rpc: RpcClient, packed: dict[str, Any]) -> Any:
     )
 
 
-def _recorder(rpc: RpcClient, packed: dict[str, Any], parent_run: UUID | None) -> tuple[EventRecorder, EventBatches]:
-    """A watcher next to the nodes: it measures here, and tells the caller's."""
-    number = packed["watcher"]
-    batches = EventBatches(lambda events: rpc.notify("watched", number, events))
-    # A caller of an earlier version does not say what else it wants.
-    recorder = new_recorder(
-        batches.add,
-        tokens=packed.get("tokens", False),
-        values=packed.get("values", False),
-        outer=parent_run,
-        namespace=packed["namespace"],
-        is_remote=True,
-    )
-    return recorder, batches
-
-
 def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
     """The callback manager of a run on the host.
 
@@ -435,7 +418,7 @@ def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) 
             handler = _replica(rpc, entry)
             replicas.append((entry["replica"], handler, set(entry["seen"])))
         elif "watcher" in entry:
-            handler, events = _recorder(rpc, entry, packed["parent_run_id"])
+            handler, events = hosted_recorder(rpc, entry, packed["parent_run_id"])
             batches.append(events)
         else:
             handler = _handler_proxy(rpc, entry, is_async=is_async)
