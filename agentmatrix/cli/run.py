@@ -94,7 +94,8 @@ def run_graph(
     import asyncio
 
     from agentmatrix.cli.output import JsonOutput, TextOutput
-    from agentmatrix.cli.thread_runner import ThreadRunner, resume_command, with_memory
+    from agentmatrix.cli.thread_runner import WRAPPER, ThreadRunner, resume_command
+    from agentmatrix.remote.thread_memory import with_memory
 
     output: Any = JsonOutput() if as_json else TextOutput()
     if watch:
@@ -105,7 +106,7 @@ def run_graph(
     value: Any = parse_input(text, graph) if text is not None else None
     if text is None and not pending:
         value = empty_input(graph, thread)
-    runner = ThreadRunner(with_memory(graph) if pending else graph, output, thread)
+    runner = ThreadRunner(with_memory(graph, name=WRAPPER) if pending else graph, output, thread)
     with asyncio.Runner() as loop:
         try:
             if text is None and pending:
