@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from agentmatrix.dataset.agent_pool import AgentPool
@@ -170,16 +170,17 @@ class Driver:
 
     async def _begin(self, rows: list[DatasetRow], behind: Place, runner: RowRunner) -> None:
         """Begin the rows of a chunk that are not settled, each as soon as there is a slot."""
-        known = self._known(rows)
-        for row, next_row, status in zip(rows, [*rows[1:], None], known, strict=True):
+        for index, (row, status) in enumerate(zip(rows, self._known(rows), strict=True), 1):
+            if status == _SETTLED:
+                continue
             if status == _DUPLICATE:
                 self._duplicates += row.repetition == 0
-            elif status != _SETTLED:
-                row.before = self._with_duplicates(row.before)
-                is_suspect = row.id in self._crashes and self._crashes[row.id].count >= self._limits.max_crashes - 1
-                await (self._run_alone if is_suspect else self._begin_row)(row, status, runner)
-            place = behind if next_row is None else next_row.before
-            self._commits.place = self._with_duplicates(place)
+                continue
+            row.before = self._with_duplicates(row.before)
+            is_suspect = row.id in self._crashes and self._crashes[row.id].count >= self._limits.max_crashes - 1
+            await (self._run_alone if is_suspect else self._begin_row)(row, status, runner)
+            self._commits.place = self._with_duplicates(rows[index].before if index < len(rows) else behind)
+        self._commits.place = self._with_duplicates(behind)
 
     async def _begin_row(self, row: DatasetRow, status: str, runner: RowRunner) -> asyncio.Task[None]:
         began = await self.slots.acquire()
@@ -202,7 +203,7 @@ class Driver:
 
     def _with_duplicates(self, place: Place) -> Place:
         """The reader does not know of duplicates: it keeps no ids."""
-        return place if place.duplicates == self._duplicates else replace(place, duplicates=self._duplicates)
+        return place if place.duplicates == self._duplicates else place._replace(duplicates=self._duplicates)
 
     def _known(self, rows: list[DatasetRow]) -> list[str]:
         """What is known of each row of a chunk: its status before, `_SETTLED` or `_DUPLICATE`; empty for a new one.
