@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agentmatrix.dataset.agent_pool import AgentPool
+from agentmatrix.dataset.columns import awaited
 from agentmatrix.dataset.commits import Commits
+from agentmatrix.dataset.completed_row import CompletedRow, completed_row
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_file import Crashes, ProgressFile
 from agentmatrix.dataset.report import Ended
@@ -52,6 +54,7 @@ class Driver:
         in_input_order: the output has the order of the input.
         answers: rows that are paused and are run again, by their ids.
         crashes: rows that were at work when earlier processes crashed, by their ids.
+        on_row: called with each row that is settled and on disk.
     """
 
     def __init__(
@@ -66,11 +69,12 @@ class Driver:
         in_input_order: bool,
         answers: Mapping[str, Any],
         crashes: Mapping[str, Crashes],
+        on_row: Callable[[CompletedRow], Any] | None,
     ) -> None:
         self.slots, self.pool, self.progress = slots, pool, progress
         self._reader, self._limits, self._answers = reader, limits, answers
         self._commits = Commits(output, progress, in_input_order=in_input_order)
-        self._crashes = crashes
+        self._crashes, self._on_row = crashes, on_row
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeding: asyncio.Task[None] | None = None
         self._ended: Ended = "input"
@@ -250,6 +254,8 @@ class Driver:
         self._count(settled)
         # It keeps its slot until it is on disk: so many rows at most are run again after a kill.
         await self._commits.settle(settled)
+        if self._on_row is not None:
+            await awaited(self._on_row(completed_row(settled)))
         self.slots.release()
 
     def _tombstone(self, row: DatasetRow) -> SettledRow | None:

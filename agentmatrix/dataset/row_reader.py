@@ -21,7 +21,7 @@ __all__ = ["RowReader", "digest_of"]
 
 _canonical = json.JSONEncoder(sort_keys=True, default=str)
 
-_CHUNK = 512
+_CHUNK = 256
 _LONGEST_READ = 0.05
 """Seconds of reading after which a chunk is handed on although it is not full."""
 
