@@ -67,7 +67,7 @@ class RemoteCalls(CardAttributes):
     ) -> Call:
         configurable = (config or {}).get("configurable") or {}
         thread = configurable.get("thread_id")
-        keeps: GoesOn = {None: "caller", True: "caller", "own": "host"}.get(self._checkpointer_there(), "")  # type: ignore[assignment]
+        keeps: GoesOn = {None: "caller", "own": "host"}.get(self._checkpointer_there(), "")  # type: ignore[assignment]
         return Call(verb, is_run, None if thread is None else str(thread), keeps, self.timeout)
 
     def _checkpointer_there(self) -> Any:

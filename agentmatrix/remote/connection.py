@@ -135,7 +135,7 @@ class AgentConnection:
         return self._resolving if not len(self.replicas) else None
 
     def resolved_again(self) -> Future[None] | None:
-        """What to wait for where no replica takes a run: there may be others. None where that was found out just now."""
+        """What to wait for where no replica takes a run: there may be others. None where nobody can say more."""
         if self.targets.are_fixed:
             return None
         if self.replicas.now() - self._resolved_at >= _RESOLVE_AGAIN_SECONDS:

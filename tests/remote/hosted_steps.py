@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from langgraph.graph import START, StateGraph
+from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
@@ -41,9 +42,10 @@ async def first(state: Steps) -> Steps:
     return {"log": ["first"]}
 
 
-async def second(state: Steps) -> Steps:
+async def second(state: Steps, runtime: Runtime[Any]) -> Steps:
     note(state, "second")
-    while is_held(state, "second"):
+    control = runtime.control
+    while is_held(state, "second") and not (control is not None and control.drain_requested):
         await asyncio.sleep(0.01)
     return {"log": ["second"]}
 
@@ -78,13 +80,14 @@ def steps_graph(build: Any = StateGraph, *, asks: bool = False, is_sync: bool = 
     return builder.compile(**options)
 
 
-def serve_steps(port: int = 0, build: str = "StateGraph", **options: Any) -> None:
+def serve_steps(port: int = 0, **options: Any) -> None:
     """Serve it, print the address, and stop in good order on SIGTERM."""
     import signal
 
     host = Host(
         {
-            "steps": steps_graph(Dag if build == "Dag" else StateGraph),
+            "steps": steps_graph(),
+            "dag": steps_graph(Dag),
             "sync": steps_graph(is_sync=True),
             "asks": steps_graph(asks=True),
         },

@@ -25,9 +25,9 @@ from tests.remote.hosted_steps import Steps, serve_steps
 class Processes:
     """Two hosts. Which of them runs a node is seen in the file that the node has written."""
 
-    def __init__(self, stack: ExitStack, folder: Path, build: str) -> None:
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.folder = folder
-        self.started = [stack.enter_context(Forked(serve_steps, 0, build)) for _ in range(2)]
+        self.started = [stack.enter_context(Forked(serve_steps)) for _ in range(2)]
         self.addresses = [process.stdout.readline().strip() for process in self.started]
 
     def remote(self, agent: str = "steps") -> RemoteAgent:
@@ -55,10 +55,10 @@ class Processes:
         return next(process for process in self.started if process._process.pid == pid)
 
 
-@pytest.fixture(params=["StateGraph", "Dag"])
-def processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Processes]:
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
     with ExitStack() as stack:
-        yield Processes(stack, tmp_path, request.param)
+        yield Processes(stack, tmp_path)
 
 
 def around(remote: RemoteAgent, build: Any = StateGraph, **options: Any) -> Any:
@@ -70,7 +70,7 @@ def given(processes: Processes) -> tuple[Steps, Any]:
     return {"folder": str(processes.folder), "key": "1"}, {"configurable": {"thread_id": "1"}}
 
 
-@pytest.mark.parametrize("agent", ["steps", "sync"])
+@pytest.mark.parametrize("agent", ["steps", "dag", "sync"])
 async def test_a_lost_run_goes_on_elsewhere_from_its_parents_checkpoint(
     verbs: Any, processes: Processes, agent: str
 ) -> None:
@@ -90,17 +90,18 @@ async def test_a_lost_run_goes_on_elsewhere_from_its_parents_checkpoint(
     assert (await graph.aget_state(config)).next == ()
 
 
-async def test_a_drained_run_goes_on_elsewhere_and_no_node_runs_twice(verbs: Any, processes: Processes) -> None:
-    processes.hold("second")
-    graph = around(processes.remote(), Dag)
+@pytest.mark.parametrize("agent", ["steps", "dag"])
+async def test_a_drained_run_goes_on_elsewhere_and_no_node_runs_twice(
+    verbs: Any, processes: Processes, agent: str
+) -> None:
+    processes.hold("second")  # until its host asks the run to stop
+    graph = around(processes.remote(agent), Dag)
     with ThreadPoolExecutor() as threads:
         state, config = given(processes)
         run = threads.submit(lambda: asyncio.run(verbs.listed(graph, "stream", state, config, stream_mode="values")))
         await processes.until("second")
         stopping = processes.where("second")
         stopping.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.5)  # beyond its grace: the run is asked to stop at its next checkpoint
-        processes.let_go("second")
         assert run.result(60)[-1]["log"] == ["first", "second", "third"]
         assert await asyncio.to_thread(stopping.wait, 60) == 0
     assert processes.counts() == {"first": 1, "second": 1, "third": 1}
@@ -143,7 +144,9 @@ async def test_a_graph_called_in_a_node_goes_on_too(processes: Processes) -> Non
     assert (await run)["log"] == ["first", "second", "third"] * 2
     assert Counter((key, node) for key, node, _ in processes.nodes()) == {
         **dict.fromkeys([("one", "first"), ("one", "second"), ("one", "third")], 1),
-        **{("two", "first"): 1, ("two", "second"): 2, ("two", "third"): 1},
+        ("two", "first"): 1,
+        ("two", "second"): 2,
+        ("two", "third"): 1,
     }
 
 
