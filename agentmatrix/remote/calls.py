@@ -15,8 +15,8 @@ from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import with_counted_subgraph
 from agentmatrix.pregel.state_graph import declared_input
 from agentmatrix.pregel.state_types import state_types_around
-from agentmatrix.remote.attempts import Attempts, Call, GoesOn
 from agentmatrix.remote.attributes import CardAttributes
+from agentmatrix.remote.call_attempts import Attempts, Call, GoesOn
 from agentmatrix.remote.retries import AsyncRetriedRun, RetriedRun
 from agentmatrix.remote.schema_classes import given
 from agentmatrix.session.caller import CallSpec

@@ -18,8 +18,8 @@ from typing import Final
 from agentmatrix.card import AgentCard
 from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable, ReplicaMismatch
 from agentmatrix.remote.card_differences import first_difference
+from agentmatrix.remote.replica_targets import Targets
 from agentmatrix.remote.replicas import Replica, Replicas
-from agentmatrix.remote.targets import Targets
 from agentmatrix.transport import connect
 from agentmatrix.transport.base import Transport
 from agentmatrix.transport.iothread import io_thread

@@ -20,8 +20,8 @@ from agentmatrix.remote.attributes import unreached_drawing
 from agentmatrix.remote.calls import RemoteCalls
 from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.printing import aprinted, printed, wants_printing
+from agentmatrix.remote.replica_targets import Resolver, Targets, parse_targets
 from agentmatrix.remote.replicas import ReplicaStatus
-from agentmatrix.remote.targets import Resolver, Targets, parse_targets
 from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_proxy
 from agentmatrix.transport.options import ClientOptions, Pem
 from agentmatrix.watch.watch_mixin import WatchMixin

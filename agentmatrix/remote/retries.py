@@ -12,7 +12,7 @@ from langgraph.errors import GraphDrained
 
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.errors import HostError
-from agentmatrix.remote.attempts import Attempts, Waiting
+from agentmatrix.remote.call_attempts import Attempts, Waiting
 from agentmatrix.session.caller_async import AsyncCallerRun
 from agentmatrix.session.caller_sync import SyncCallerRun
 

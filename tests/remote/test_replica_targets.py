@@ -11,7 +11,7 @@ import pytest
 
 from agentmatrix import RemoteAgent
 from agentmatrix.errors import AddressError, HostUnreachable
-from agentmatrix.remote.targets import parse_targets
+from agentmatrix.remote.replica_targets import parse_targets
 from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.target import Target
 
