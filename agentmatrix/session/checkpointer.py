@@ -134,6 +134,7 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         pipelined: checkpoints and writes of tasks are not waited for: the caller carries them out in order, and before
             the run ends. Otherwise `put` returns after the real saver has returned.
         is_async: the run is one of the async verbs: its caller has no order among sync methods, so they are waited for.
+        in_run: the checkpoint of a run's input is not waited for.
         sent: a checkpoint that need not be asked for.
     """
 
@@ -143,12 +144,13 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         description: Mapping[str, Any],
         *,
         pipelined: bool = False,
+        in_run: bool = False,
         is_async: bool = False,
         sent: SentCheckpoint | None = None,
     ) -> None:
         super().__init__()
         self.rpc = rpc
-        self.pipelined, self._is_async = pipelined, is_async
+        self.pipelined, self._in_run, self._is_async = pipelined, in_run, is_async
         self.scheme: str = description["scheme"]
         self._sent = sent
 

@@ -358,6 +358,7 @@ class HostRunConfig:
                 rpc,
                 description,
                 pipelined=self._pipelined,
+                in_run=self._is_run,
                 is_async=self._is_async,
                 sent=self._checkpoint,
             )
