@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 
 from agentmatrix.approvals import approval_request
@@ -19,7 +17,7 @@ from agentmatrix.cli.graph_input import parse_answer
 from agentmatrix.cli.output import Output
 from agentmatrix.cli.terminal_text import terminal_text
 
-__all__ = ["WRAPPER", "ThreadRunner", "resume_command", "with_memory"]
+__all__ = ["WRAPPER", "ThreadRunner", "resume_command"]
 
 
 WRAPPER: Final = "agentmatrix-cli"
@@ -55,11 +53,15 @@ class ThreadRunner:
             CommandError: the run was cancelled by a node or by its host.
         """
         values: Any = None
+        # Each of several nodes that ask at once has a part of its own.
+        asked: dict[str, Any] = {}
         try:
             with self._output.watched(self.graph):
                 async for namespace, mode, data in self._stream(value):
                     if mode == "values" and not namespace:
                         values = data
+                        if isinstance(data, dict):
+                            asked |= {interrupt.id: interrupt for interrupt in data.get("__interrupt__", ())}
                     if self._is_wrapped and namespace:
                         # Paths are those of the remote graph, as if it were here.
                         self._output.show_part(namespace[1:], mode, data)
@@ -71,12 +73,21 @@ class ThreadRunner:
             if task is not None and task.cancelling():
                 raise
             raise CommandError("the run was cancelled before it ended", FAILED) from None
-        interrupts = list(values.get("__interrupt__", ())) if isinstance(values, dict) else []
+        interrupts = list(asked.values())
         if interrupts:
             self._output.show_interrupts(interrupts)
         else:
             self._output.show_result(values)
         return interrupts
+
+    async def paused_at(self) -> list[Any]:
+        """The interrupts at which the thread has paused; empty where it has not, or nothing keeps it."""
+        if not self.graph.checkpointer:
+            return []
+        config: Any = self._config
+        if await self._is_sync_only():
+            return list(self.graph.get_state(config).interrupts)
+        return list((await self.graph.aget_state(config)).interrupts)
 
     async def _stream(self, value: Any) -> AsyncIterator[Any]:
         options: dict[str, Any] = {"stream_mode": list(self._output.stream_modes), "subgraphs": True}
@@ -137,17 +148,3 @@ def _value_of(answer: str | list[str], interrupt: Any) -> Any:
         return parse_answer(texts[0])
     whole = parse_answer(texts[0])
     return whole if isinstance(whole, dict) and "decisions" in whole else request.answer(texts)
-
-
-def with_memory(graph: Any, state: type[Any] = dict) -> Any:
-    """The graph with a checkpointer in memory where it has none, so that it can pause and be resumed.
-
-    A remote graph uses its parent's checkpointer, so it is made the only node of a graph with this state.
-    """
-    if graph.checkpointer:
-        return graph
-    if not getattr(graph, "is_remote", False):
-        return graph.copy({"checkpointer": InMemorySaver()})
-    name = graph.get_name()
-    wrapper = StateGraph(state).add_node(name, graph).add_edge(START, name)
-    return wrapper.compile(checkpointer=InMemorySaver(), name=WRAPPER)

@@ -28,8 +28,10 @@ from agentmatrix.errors import (
     EncodeError,
     HostBusy,
     HostLost,
+    HostUnreachable,
     ProtocolError,
     SignalError,
+    Unauthenticated,
 )
 from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
@@ -38,13 +40,14 @@ from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
+from agentmatrix.session.event_encoding import GATHERED
 from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.send_forwarding import LentSends
-from agentmatrix.session.sent_checkpoint import SentCheckpoint
+from agentmatrix.session.sent_checkpoint import FirstCheckpoint, SentCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame, Transport
@@ -57,6 +60,7 @@ __all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
 
 RESUME_ADVICE: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
 """The mend for a host that was lost in the middle of a run."""
+_CERTAINLY_NOT_BEGUN: Final = (HostUnreachable, HostBusy, Unauthenticated)
 UNWIND_SECONDS: Final = 10.0
 """How long a caller that leaves a run goes on serving the host, so that the run can unwind cleanly there."""
 
@@ -116,6 +120,11 @@ class CallerRun:
         self._signals: SignalRouter | None = None
         self._forwarder: SignalForwarder | None = None
         self._unacked: dict[int, PendingSignal] = {}
+        self.ended_by = ""
+        """What, if not the graph, has ended the run: "refused" where it has certainly not begun, "lost" where the
+        connection broke and it may have, "stopped" and "drained" by its host."""
+        self.began_from: FirstCheckpoint | None = None
+        """None where the caller keeps no checkpoints of the run, or where it is not clear which they are."""
         self._raised: deque[BaseException] = deque(maxlen=8)
         """What objects of the caller have raised lately, with tracebacks, which do not cross."""
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
@@ -179,8 +188,13 @@ class CallerRun:
             return None
         return self.config.saver, asked
 
-    def _send_along(self, start: pb.Start, asked: RunnableConfig, found: CheckpointTuple | None) -> None:
+    def _send_along(
+        self, start: pb.Start, saver: LentSaver, asked: RunnableConfig, found: CheckpointTuple | None
+    ) -> None:
         """Puts a checkpoint into the first frame; one that cannot be encoded is an error where the host asks for it."""
+        durability = (self.config.configurable if self.config else {}).get(config_keys.DURABILITY)
+        if "exit" not in (durability, self.spec.kwargs.get("durability")):
+            self.began_from = FirstCheckpoint(saver, asked, found)
         with contextlib.suppress(EncodeError):
             start.checkpoint = SentCheckpoint.encode(asked, found, self.codec.for_storage(text=False))
 
@@ -275,6 +289,7 @@ class CallerRun:
         with self._lock:
             was_open = self.protocol.lost()
         if was_open:
+            self.ended_by = "refused" if isinstance(error, _CERTAINLY_NOT_BEGUN) else "lost"
             self._enqueue("lost", _with_advice(error))
 
     def _enqueue(self, kind: str, item: Any) -> None:
@@ -293,7 +308,13 @@ class CallerRun:
         event = received.frame.event
         args = self.codec.decode(received.field("arguments"), f"event {event.kind}")
         received.release()
-        return None if self.config is None else self.config.on_event(event.kind, args)
+        if self.config is None:
+            return None
+        if event.kind not in GATHERED:
+            return self.config.on_event(event.kind, args)
+        for arguments in args if type(args) is tuple else (None,):
+            self.config.on_event(event.kind, arguments)
+        return None
 
     def _codec_for(self, request: pb.Request) -> Codec:
         """The codec for the arguments and the answer of a request: what is stored returns to the host as it was."""
@@ -346,6 +367,7 @@ class CallerRun:
 
     def _result_of(self, received: ReceivedFrame) -> Any:
         end = received.frame.end
+        self.ended_by = end.ended_by
         if self._clock is not None:
             self._clock.lap("the caller's thread woken")
         if self.config is not None and end.HasField("written"):
