@@ -169,7 +169,7 @@ class HostRun(HostRpc):
         self.host.observers.on_begin(self.record)
         if exported.is_async_only and start.verb in ("invoke", "stream"):
             start.verb = f"a{start.verb}"
-        if start.verb.startswith("a"):
+        if host_verbs.is_async_verb(start.verb):
             self._loop = exported.loop(self.host.loop)
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
             self.host.handover(self._loop).call(self._spawn, start, exported)

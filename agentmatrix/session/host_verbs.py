@@ -12,9 +12,20 @@ from agentmatrix.errors import DecodeError, ProtocolError, VersionMismatch
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.host_state import brief
 
-__all__ = ["EMPTY_CONFIG", "RUNS", "STREAMS", "check_verb", "checked_arguments", "takes_config", "without_identity"]
+__all__ = [
+    "EMPTY_CONFIG",
+    "RUNS",
+    "STREAMS",
+    "check_verb",
+    "checked_arguments",
+    "is_async_verb",
+    "takes_config",
+    "without_identity",
+]
 
-_UNARY: Final = frozenset({"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver", "explain"})
+_UNARY: Final = frozenset(
+    {"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver", "explain", "actors"}
+)
 _ITERATED: Final = frozenset({"stream", "get_state_history"})
 STREAMS: Final = _ITERATED | {f"a{verb}" for verb in _ITERATED}
 """The verbs that yield parts."""
@@ -29,8 +40,13 @@ EMPTY_CONFIG: Final[dict[str, Any]] = {"config": {}, "configurable": {}, "reserv
 """What a caller that sends no config has sent."""
 
 
+def is_async_verb(verb: str) -> bool:
+    """Whether it is the async twin of a verb; `actors` is none."""
+    return verb.startswith("a") and verb[1:] in _UNARY | _ITERATED
+
+
 def _sync(verb: str) -> str:
-    return verb[1:] if verb.startswith("a") else verb
+    return verb[1:] if is_async_verb(verb) else verb
 
 
 def check_verb(verb: str) -> None:

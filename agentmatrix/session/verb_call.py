@@ -89,7 +89,7 @@ class VerbCall:
         received.release()
         call = cls(args, kwargs, start.verb in host_verbs.RUNS)
         if host_verbs.takes_config(start.verb):
-            is_async = start.verb.startswith("a")
+            is_async = host_verbs.is_async_verb(start.verb)
             call.config = HostRunConfig(
                 packed, rpc, codec, is_async=is_async, is_run=call.is_run, user=user, checkpoint=found
             )
