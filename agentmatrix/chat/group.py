@@ -27,7 +27,7 @@ from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGro
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Event, append_events
 from agentmatrix.chat.group_drawing import MAX_DRAWN, large_group
-from agentmatrix.chat.group_nodes import GroupNodes, speakers_after
+from agentmatrix.chat.group_nodes import GroupNodes, nodes_after
 from agentmatrix.chat.history import History, HistoryRule
 from agentmatrix.chat.human import addressed, is_person
 from agentmatrix.chat.live_messages import LiveMessages
@@ -255,7 +255,7 @@ class ChatGroup(BuilderRepr):
         graph._made_by = (made_by, {**arguments, **breakpoints})
         graph._drawing = drawn
         for member in members:
-            replace_edge(graph, member, NEXT_TURN, speakers_after)
+            replace_edge(graph, member, NEXT_TURN, nodes_after)
         hide_node(graph, NEXT_TURN)
         add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.

@@ -29,7 +29,7 @@ from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import parent_node_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle
 
-__all__ = ["GroupNodes", "speakers_after"]
+__all__ = ["GroupNodes", "nodes_after"]
 
 
 class GroupNodes:
@@ -64,14 +64,20 @@ class GroupNodes:
         """The node that runs a broadcast in one task."""
         parallel = self.parallel
 
-        def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
+        def together(state: dict[str, Any], config: RunnableConfig) -> Command[Any] | list[Command[Any]]:
             conversation = conversation_of(state, self.settings)
-            outcome = parallel.run(state, conversation, speakers_of(conversation.events), config)
+            names = speakers_of(conversation.events)
+            if not parallel.can_run(names, config):
+                return Command(goto=names)
+            outcome = parallel.run(state, conversation, names, config)
             return outcome.command(NEXT_TURN)
 
-        async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
+        async def atogether(state: dict[str, Any], config: RunnableConfig) -> Command[Any] | list[Command[Any]]:
             conversation = conversation_of(state, self.settings)
-            outcome = await parallel.arun(state, conversation, speakers_of(conversation.events), config)
+            names = speakers_of(conversation.events)
+            if not parallel.can_run(names, config):
+                return Command(goto=names)
+            outcome = await parallel.arun(state, conversation, names, config)
             return outcome.command(NEXT_TURN)
 
         return runnable(together, atogether, name=TOGETHER)
@@ -124,20 +130,26 @@ class GroupNodes:
             config: the config of the member's task.
         """
         conversation = self._conversation_after(update, member, state, config)
-        if conversation is None or self._stop_reason(conversation):
+        if conversation is None:
             return update
+        if reason := self._stop_reason(conversation):
+            return self._with_event(update, Event(stop_reason=reason), leads_on=False)
         counter, counted = self._count_selector(config)
         chosen = _handed_over(conversation) or self.speaker.next(conversation, counted)
-        return self._with_choice(update, conversation, chosen, counter)
+        event = self._choice(conversation, chosen, counter)
+        return self._with_event(update, event, leads_on=len(chosen.names) == 1)
 
     async def aafter_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The same as `after_turn`, async."""
         conversation = self._conversation_after(update, member, state, config)
-        if conversation is None or self._stop_reason(conversation):
+        if conversation is None:
             return update
+        if reason := self._stop_reason(conversation):
+            return self._with_event(update, Event(stop_reason=reason), leads_on=False)
         counter, counted = self._count_selector(config)
         chosen = _handed_over(conversation) or await self.speaker.anext(conversation, counted)
-        return self._with_choice(update, conversation, chosen, counter)
+        event = self._choice(conversation, chosen, counter)
+        return self._with_event(update, event, leads_on=len(chosen.names) == 1)
 
     def _conversation_after(
         self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig
@@ -157,12 +169,12 @@ class GroupNodes:
         messages = [*messages_of(state), *update["messages"]]
         return conversation_of({**state, "messages": messages, EVENT_LOG: [*events, *update[EVENT_LOG]]}, self.settings)
 
-    def _with_choice(
-        self, update: dict[str, Any], conversation: Conversation, chosen: Selection, counter: UsageCounter | None
-    ) -> dict[str, Any]:
-        if len(chosen.names) != 1 or chosen.fallback:
+    def _with_event(self, update: dict[str, Any], event: Event, *, leads_on: bool) -> dict[str, Any]:
+        """The update with an event behind its own. A rule that does not lead on to one member decides again in
+        `next_turn`; a model and a function of the user are asked once."""
+        if self._is_pure and not leads_on:
             return update
-        return {**update, EVENT_LOG: [*update[EVENT_LOG], self._choice(conversation, chosen, counter)]}
+        return {**update, EVENT_LOG: [*update[EVENT_LOG], event]}
 
     def _end_or_resume(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
         """The command that ends the conversation or resumes interrupted members; None if a speaker is to be chosen."""
@@ -199,10 +211,7 @@ class GroupNodes:
         """The command that goes to the chosen members, or None if their turns run in this task; and the event."""
         if self.speaker.is_free:
             return None, Event(speakers=[])
-        names, fallback = chosen
-        event = self._choice(conversation, chosen, counter)
-        if fallback:
-            get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
+        names, event = chosen.names, self._choice(conversation, chosen, counter)
         if not names:
             return self._end(conversation, event, config), event
         if not self.parallel.can_run(names, config):
@@ -212,13 +221,14 @@ class GroupNodes:
         return Command(goto=TOGETHER, update={EVENT_LOG: [event]}) if has_checkpointer else None, event
 
     def _choice(self, conversation: Conversation, chosen: Selection, counter: UsageCounter | None) -> Event:
-        """The event of a choice."""
-        event = counter.usage() if counter else Event()
-        if chosen.fallback:
-            event["fallback"] = chosen.fallback
-        if not chosen.names:
+        """The event of a choice. A fallback is told in the stream too."""
+        event, (names, fallback) = counter.usage() if counter else Event(), chosen
+        if fallback:
+            event["fallback"] = fallback
+            get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
+        if not names:
             return {**event, "stop_reason": f"{self.speaker.label} chose nobody"}
-        return {**event, "speakers": list(chosen.names), "turn": conversation.turns + 1}
+        return {**event, "speakers": list(names), "turn": conversation.turns + 1}
 
     def _end(self, conversation: Conversation, event: Event, config: RunnableConfig) -> Command[Any]:
         ends = {"stop_reason": event["stop_reason"], "last_speaker": conversation.last_speaker}
@@ -235,10 +245,11 @@ def _handed_over(conversation: Conversation) -> Selection | None:
     return Selection(names) if (names := conversation.handoff) else None
 
 
-def speakers_after(answer: Any) -> list[str]:
-    """The members that a member's answer leads to; nobody where `next_turn` is to choose."""
+def nodes_after(answer: Any) -> list[str]:
+    """The nodes that a member's answer leads to; none where `next_turn` is to choose, or to end it."""
     log = answer.get(EVENT_LOG) if isinstance(answer, dict) else None
-    return log[-1].get("speakers", []) if log else []
+    names = log[-1].get("speakers", []) if log else []
+    return names if len(names) < 2 else [TOGETHER]
 
 
 class _MemberNode(Runnable[Any, Any]):

@@ -12,7 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from agentmatrix.chat import ChatGroup
 from agentmatrix.compose import Dag
 from agentmatrix.speakers import handoff, mention, random, round_robin
-from agentmatrix.stops import max_turns, says
+from agentmatrix.stops import max_turns, says, when
 from agentmatrix.testing import ScriptedChatModel, loopback
 
 SYNC = pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
@@ -64,6 +64,20 @@ async def test_a_function_chooses_when_the_turn_is_saved(sync: bool) -> None:
     with pytest.raises(ConnectionError):
         await run(graph, GIVEN, sync)
     assert said(graph.get_state(THREAD).values) == [(None, "Go."), ("ann", "a1"), ("bob", "b1")]
+
+
+@SYNC
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["", "saved"])
+@pytest.mark.parametrize("last", [None, "stop"])
+async def test_functions_are_asked_once_for_each_turn(last: str | None, saver: Any, sync: bool) -> None:
+    turns, asked = iter(["ann", ["ann", "bob"], "bob", ["team", "bob"], "bob", None]), iter(range(100))
+    team = ChatGroup({"x": model("x")}, stop=max_turns(1)).compile()
+    members = {"ann": model("a"), "bob": model("b"), "team": team}
+    stop = when(lambda state: next(asked) == 5 and "enough") if last else None
+    made = ChatGroup(members, speaker=lambda state: next(turns), stop=stop, reply="transcript")
+    result = await run(made.compile(saver and saver()), GIVEN, sync)
+    assert [name for name, _ in said(result)[1:]] == ["ann", "ann", "bob", "bob", "bob", "team", "bob"]
+    assert result["stop_reason"] == (last and "enough" or "speaker chose nobody").replace("speaker", "<lambda>")
 
 
 @SYNC
