@@ -94,60 +94,6 @@ class ParallelTurns:
         # By LangGraph's loop, for broadcasts in tasks of the members' own.
         self._claims: WeakKeyDictionary[Any, Claims] = WeakKeyDictionary()
 
-<<<<<<< HEAD
-=======
-    def can_speak_here(self, names: Sequence[str], config: RunnableConfig) -> bool:
-        """Whether one member may take its turn in the task of the group's own node, because that makes no visible
-        difference: a model that nobody watches, in a run that saves nothing in between."""
-        if len(names) != 1 or not self._members[names[0]].only_calls_models:
-            return False
-        loop = LoopHandle(config)
-        return not (loop.has_checkpointer or loop.is_followed or loop.breakpoints)
-
-    def speak_here(
-        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
-    ) -> dict[str, Any]:
-        """The turn of one member, in the task of `config`.
-
-        Returns:
-            An update of the group's state.
-        """
-        task, turn = self._begin_here(state, conversation, name, config)
-        try:
-            return self._ended(task, self._members[name].speak(turn, task.enter()))
-        except Exception as error:
-            task.run.tell_end(task, error)
-            _noted(error, task)
-            raise
-
-    async def aspeak_here(
-        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
-    ) -> dict[str, Any]:
-        """The same as `speak_here`, async."""
-        task, turn = self._begin_here(state, conversation, name, config)
-        try:
-            return self._ended(task, await self._members[name].aspeak(turn, task.enter()))
-        except Exception as error:
-            task.run.tell_end(task, error)
-            _noted(error, task)
-            raise
-
-    def _begin_here(
-        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
-    ) -> tuple[VirtualTask, Turn]:
-        loop = LoopHandle(config)
-        transcript = self._transcripts.of(loop.loop, conversation.messages)
-        turn = self._members[name].begin_turn(state, transcript, len(transcript), Claims(), False)
-        task = VirtualTask(loop, name, loop.task_id, deque())
-        loop.tell_start(task, turn.input)
-        return task, turn
-
-    def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:
-        task.run.tell_end(task, update)
-        task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
-        return update
-
->>>>>>> main
     def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
         """Whether a broadcast to these members may run in one task, because that makes no visible difference."""
         if len(names) < 2 or any(self._members[name].graphs for name in names):
