@@ -39,7 +39,7 @@ from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
 from agentmatrix.session.event_scope import check_command, check_states
-from agentmatrix.session.protocol import CallerProtocol
+from agentmatrix.session.protocol import CallerProtocol, Phase
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
@@ -206,9 +206,21 @@ class CallerRun:
             self._frames.send(frame, large)
 
     def cancel(self, reason: str) -> None:
-        """Asks the host to stop the run, which still ends by the End frame. Thread-safe."""
+        """Asks the host to stop the run, which still ends by the End frame, unless the line is cut. Thread-safe."""
         with self._lock:
-            self._send(self.protocol.cancel(reason))
+            frame = self.protocol.cancel(reason)
+            self._send(frame)
+        if frame is not None:
+            self._end_where_cut()
+
+    def _end_where_cut(self) -> None:
+        """Has a run that is cancelled end here without the host's End, when the line is cut now or before it comes."""
+        if self._frames is not None:
+            self._frames.on_cut(lambda: self._enqueue("lost", HostLost(f"the run was cancelled {self._cut_off}")))
+
+    @property
+    def _cut_off(self) -> str:
+        return f"while the line to the host at {self.transport.address} was cut; it ends there when that notices"
 
     def credit(self) -> None:
         """Lets the host go on after the parts that the consumer has taken."""
@@ -273,9 +285,10 @@ class CallerRun:
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
+            delivered = self.protocol.phase is Phase.ACCEPTED
             was_open = self.protocol.lost()
         if was_open:
-            self._enqueue("lost", _with_advice(error))
+            self._enqueue("lost", _with_advice(error, delivered))
 
     def _enqueue(self, kind: str, item: Any) -> None:
         """Puts something into the driver's queue.
@@ -398,10 +411,12 @@ class CallerRun:
 
     def _deadline_exceeded(self) -> DeadlineExceeded:
         """Cancels the run; returns the error to raise."""
+        is_cut = self._frames is not None and self._frames.is_cut
         self.cancel("deadline")
+        there = "the line is cut, and it ends there by itself" if is_cut else "it has been cancelled there"
         return DeadlineExceeded(
             f"{self.spec.agent!r} at {self.transport.address} did not finish {self.spec.verb} within "
-            f"{self.spec.timeout:g} s; it has been cancelled there. RemoteAgent(timeout=...) sets the limit"
+            f"{self.spec.timeout:g} s; {there}. RemoteAgent(timeout=...) sets the limit"
         )
 
 
@@ -412,7 +427,8 @@ def _namespace_of(part: Any) -> object:
     return part[0] if isinstance(part, tuple) and part else None
 
 
-def _with_advice(error: AgentMatrixError) -> AgentMatrixError:
+def _with_advice(error: AgentMatrixError, delivered: bool) -> AgentMatrixError:
     if isinstance(error, HostLost):
-        return HostLost(f"{error}. {RESUME_ADVICE}")
+        known = "the host had taken it" if delivered else "whether the host has got it is unknown"
+        return HostLost(f"{error}; {known}. {RESUME_ADVICE}", delivered=delivered)
     return error

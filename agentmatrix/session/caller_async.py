@@ -185,6 +185,7 @@ class AsyncCallerRun(CallerRun):
             frame = self.protocol.cancel("the caller left")
             self._send(frame)
         if frame is not None:
+            self._end_where_cut()
             serving = pump or self._spawn(self._handle(lambda part: part.release()))
             await asyncio.wait({serving}, timeout=UNWIND_SECONDS)
             serving.cancel()

@@ -131,6 +131,7 @@ class SyncCallerRun(CallerRun):
             self._send(frame)
         if frame is None:
             return
+        self._end_where_cut()
         limit = time.monotonic() + seconds
         while (left := limit - time.monotonic()) > 0:
             try:
@@ -141,7 +142,7 @@ class SyncCallerRun(CallerRun):
                 return
             if kind == "request":
                 self._handle_request(item)
-            else:
+            elif item is not None:  # a helper that has ended meanwhile has left its mark
                 item.release()
 
     def _pause_reader(self) -> None:

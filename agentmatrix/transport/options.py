@@ -59,6 +59,8 @@ class ClientOptions:
             machine's memory.
         max_message: bytes; the largest gRPC message to accept.
         connect_timeout: seconds until a host that does not answer counts as unreachable.
+        reconnect_timeout: seconds in which to take up a connection that was cut; 0 never. None for as long as the host
+            keeps it, but not where nobody listens any more.
     """
 
     token: str | os.PathLike[str] | None = field(default=None, repr=False)
@@ -73,6 +75,7 @@ class ClientOptions:
     max_bytes: int | None = None
     max_message: int = 4 * MIB
     connect_timeout: float = 5.0
+    reconnect_timeout: float | None = None
 
     def key(self) -> Hashable:
         """Equal for options that may share a connection."""
@@ -119,6 +122,7 @@ class ServerOptions:
         max_bytes: bytes of large frames that are held, in both directions; None for half of the machine's memory.
         max_caller_bytes: of them for one stream; None for half of `max_bytes`.
         max_message: bytes; the largest gRPC message to accept.
+        linger: seconds that the runs of a caller whose line was cut go on, so that it can take them up again.
     """
 
     token: str | os.PathLike[str] | None = field(default=None, repr=False)
@@ -137,6 +141,7 @@ class ServerOptions:
     max_message: int = 4 * MIB
     max_bytes: int | None = None
     max_caller_bytes: int | None = None
+    linger: float = 0.0
 
     @property
     def protection(self) -> str:

@@ -17,7 +17,8 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import RemoteAgent
 from tests.attacks.hosted import State, released
 from tests.attacks.kit import Attacks, Figures, brief, eventually, in_background, read_log, tally, within, workplace
-from tests.attacks.processes import FaultyProxy, HostProcess
+from tests.attacks.processes import HostProcess
+from tests.faulty_proxy import FaultyProxy
 
 attacks = Attacks(__doc__)
 NODES = range(5)
@@ -40,12 +41,12 @@ def throttle(rate: int = 20_000) -> Figures:
 
 @attacks.add("half-open: nothing is forwarded", limit=200)
 def half_open() -> Figures:
-    return _fault(lambda proxy: setattr(proxy, "stalls", True), noticed_within=15)
+    return _fault(lambda proxy: setattr(proxy, "stalls", True), noticed_within=60)
 
 
 @attacks.add("half-open: nothing is forwarded to the host", limit=200)
 def one_way() -> Figures:
-    return _fault(lambda proxy: setattr(proxy, "stalls_up", True), noticed_within=15)
+    return _fault(lambda proxy: setattr(proxy, "stalls_up", True), noticed_within=60)
 
 
 @attacks.add("half-open for 20 s, then healed", limit=200)
@@ -69,7 +70,7 @@ def _fault(do: Callable[[FaultyProxy], None], *, at_once: bool = False, noticed_
         remote = RemoteAgent(f"127.0.0.1:{port}/chain")
         return StateGraph(State).add_node("far", remote).add_edge(START, "far").compile(checkpointer=saver)
 
-    with HostProcess() as host, FaultyProxy(host.port) as proxy:
+    with HostProcess() as host, FaultyProxy(host.address) as proxy:
 
         def later() -> None:
             if not at_once:
@@ -104,7 +105,7 @@ def cut_under_many(runs: int = 20) -> Figures:
     def call() -> Any:
         return remote.invoke({"log": log})["text"]
 
-    with HostProcess() as host, FaultyProxy(host.port) as proxy, ThreadPoolExecutor(runs) as pool:
+    with HostProcess() as host, FaultyProxy(host.address) as proxy, ThreadPoolExecutor(runs) as pool:
         remote = RemoteAgent(f"127.0.0.1:{proxy.port}/held")
         calls = [pool.submit(call) for _ in range(runs)]
         eventually(lambda: len(read_log(log)) == runs)
@@ -118,7 +119,7 @@ def cut_under_many(runs: int = 20) -> Figures:
 
 @attacks.add("a large value over a slow link", limit=300)
 def slow_link(size: int = 10_000_000, rate: int = 100_000) -> Figures:
-    with HostProcess() as host, FaultyProxy(host.port) as proxy:
+    with HostProcess() as host, FaultyProxy(host.address) as proxy:
         remote = RemoteAgent(f"127.0.0.1:{proxy.port}/echo")
         remote.invoke({"text": ""})
         proxy.rate = rate
@@ -128,7 +129,7 @@ def slow_link(size: int = 10_000_000, rate: int = 100_000) -> Figures:
 
 @attacks.add("a slow reader of 300 MB", limit=200)
 def slow_reader(size: int = 3000, rate: int = 200_000, seconds: float = 15.0) -> Figures:
-    with HostProcess() as host, FaultyProxy(host.port) as proxy:
+    with HostProcess() as host, FaultyProxy(host.address) as proxy:
         memory = [host.rss()]
         remote = RemoteAgent(f"127.0.0.1:{proxy.port}/flood")
 
