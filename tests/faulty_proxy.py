@@ -60,11 +60,10 @@ class FaultyProxy:
 
     async def _close(self) -> None:
         self._server.close()
-        await self._cut()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks or {asyncio.ensure_future(asyncio.sleep(0))})
+        self.stalls = self.stalls_up = False
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            await self._cut()
+            await asyncio.wait(rest, timeout=0.1)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

@@ -28,6 +28,12 @@ def is_secret(header: str) -> bool:
     return any(word in header.lower() for word in _SECRET)
 
 
+def _checked_seconds(option: str, seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds < _LONGEST:
+        raise ValueError(f"{option}= takes seconds, from 0 on, not {seconds!r}")
+
+
+_LONGEST = 1e7
 _LEAST_BUDGET = 2560 * MIB
 
 
@@ -76,6 +82,9 @@ class ClientOptions:
     max_message: int = 4 * MIB
     connect_timeout: float = 5.0
     reconnect_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        _checked_seconds("reconnect_timeout", self.reconnect_timeout)
 
     def key(self) -> Hashable:
         """Equal for options that may share a connection."""
@@ -142,6 +151,9 @@ class ServerOptions:
     max_bytes: int | None = None
     max_caller_bytes: int | None = None
     linger: float = 0.0
+
+    def __post_init__(self) -> None:
+        _checked_seconds("linger", self.linger)
 
     @property
     def protection(self) -> str:
