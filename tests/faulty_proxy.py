@@ -22,6 +22,7 @@ class FaultyProxy:
     Attributes:
         address: where it listens.
         accepted: how many connections it has had.
+        held: bytes that it has read and not forwarded, while it stalls.
         stalls: nothing is forwarded, either way, and nothing is closed: a half-open connection.
         stalls_up: nothing is forwarded from the caller to the host.
         refuses: new connections are reset at once.
@@ -34,7 +35,7 @@ class FaultyProxy:
         self._to = host, int(far_port)
         self.stalls = self.stalls_up = self.refuses = False
         self.delay, self.rate = 0.0, 0
-        self.accepted = 0
+        self.accepted = self.held = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -83,8 +84,10 @@ class FaultyProxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_up: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(max(1, self.rate // 10) if self.rate else 65536):
-                while self.stalls or (is_up and self.stalls_up):
+                self.held += len(data)
+                while (self.stalls or (is_up and self.stalls_up)) and not writer.is_closing():
                     await asyncio.sleep(0.02)
+                self.held -= len(data)
                 await asyncio.sleep(self.delay + (len(data) / self.rate if self.rate else 0.0))
                 writer.write(data)
                 await writer.drain()

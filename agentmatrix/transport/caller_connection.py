@@ -164,7 +164,8 @@ class CallerConnections:
         """
         connection.stream = None
         multiplexer = connection.multiplexer
-        if for_good or not connection.id or multiplexer.has_disconnected or multiplexer.is_settled:
+        # One that has no run is kept too: its caller may have started some that have not arrived.
+        if for_good or not connection.id or multiplexer.has_disconnected:
             self._end(connection, why)
             return
         if len(self._lingering) >= self._options.max_streams:

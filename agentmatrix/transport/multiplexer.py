@@ -128,11 +128,6 @@ class Multiplexer:
         """Seconds without a line, in all."""
         return self._downtime + (self.clock() - self._cut_at if self.is_cut else 0.0)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether no run is open, and nothing of any waits to be sent or to be acknowledged."""
-        return not self._streams and self.outbox.empty and self.outbox.is_acknowledged
-
     def cut(self) -> None:
         """The line is gone; another one may come."""
         if not self.is_cut:

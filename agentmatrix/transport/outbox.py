@@ -141,12 +141,6 @@ class Outbox:
             return all(queue.empty for queue in self._queues.values())
 
     @property
-    def is_acknowledged(self) -> bool:
-        """Whether the peer has acknowledged all messages, as far as they are kept."""
-        with self._lock:
-            return not self._written
-
-    @property
     def received(self) -> int:
         """Bytes of messages that this side has read in all."""
         return self._received

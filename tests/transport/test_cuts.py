@@ -59,6 +59,18 @@ def test_all_runs_of_a_connection_go_on_and_new_ones_need_not_wait_for_it(
     assert host.lost.empty() and transport.state == "connected"
 
 
+def test_a_run_whose_start_did_not_arrive_goes_on_too(proxy: FaultyProxy, reach: Connect, host: EchoHost) -> None:
+    transport = reach(proxy.address)
+    assert Caller(transport).started().finish() == b"cancelled"
+    proxy.stalls_up = True
+    caller = Caller(transport)
+    assert eventually(lambda: bool(proxy.held))
+    proxy.cut()
+    proxy.stalls_up = False
+    assert caller.started().echo(b"x") == b"x"
+    assert host.started.qsize() == 2 and host.lost.empty()
+
+
 def test_large_values_that_are_cut_in_the_middle_arrive_whole(
     proxy: FaultyProxy, reach: Connect, host: EchoHost
 ) -> None:
