@@ -8,12 +8,11 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, get_args, get_origin
 
-from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 
-from agentmatrix.agent.tool_agent import Tool, innermost, tool_agent
+from agentmatrix.agent.tool_agent import Tool, innermost, is_language_model, tool_agent
 from agentmatrix.errors import BuildError, NotAnAgentError
 from agentmatrix.pregel.compiled_graph import PregelProtocol
 from agentmatrix.pregel.runnables import wrap_runnable
@@ -135,7 +134,7 @@ def _instructed(
     """A chat model with instructions as an agent."""
     if key is None:
         raise BuildError("instructions, tools and a schema are for agents that answer messages: leave out key=None")
-    if not isinstance(innermost(model), BaseLanguageModel):
+    if not is_language_model(innermost(model)):
         raise BuildError(
             f"system_prompt=, tools= and response_format= are for a chat model, not for {type(model).__name__}: "
             "a graph or a function has instructions of its own"
@@ -151,7 +150,7 @@ def _instructed(
 def _from_runnable(
     runnable: Runnable[Any, Any], name: str | None, key: str, in_front: Sequence[BaseMessage] = ()
 ) -> Runnable[Any, Any]:
-    is_model = isinstance(innermost(runnable), BaseLanguageModel)
+    is_model = is_language_model(innermost(runnable))
 
     def node_input(state: Any) -> Any:
         return [*in_front, *messages_in(state, key)] if is_model else state
@@ -175,7 +174,7 @@ def only_calls_models(agent: Any) -> bool:
         return all(map(only_calls_models, agent.runnables))
     if isinstance(agent, RunnableBindingBase):
         return only_calls_models(agent.bound)
-    return isinstance(agent, BaseLanguageModel) or bool(getattr(agent, _ONLY_CALLS_MODELS, False))
+    return is_language_model(agent) or bool(getattr(agent, _ONLY_CALLS_MODELS, False))
 
 
 def _from_function(function: Callable[..., Any], name: str | None, key: str) -> Callable[..., Any]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentmatrix.agent.adapter import as_agent, prompted
 from agentmatrix.agent.tool_agent import Tool, tool_agent
 from agentmatrix.errors import BuildError
 
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
 __all__ = ["AgentSpec", "Models", "Tools"]
 
-Models = Mapping[str, BaseChatModel]
-Tools = Mapping[str, Tool] | Sequence[Tool]
+Models: TypeAlias = "Mapping[str, BaseChatModel]"
+Tools: TypeAlias = "Mapping[str, Tool] | Sequence[Tool]"
 
 
 class AgentSpec(BaseModel):

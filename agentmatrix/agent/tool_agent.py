@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.runnables import Runnable
-from langchain_core.tools import BaseTool
-from pydantic import TypeAdapter
 
 from agentmatrix.errors import BuildError, MissingExtra
 
-__all__ = ["Tool", "innermost", "names_of_bound_tools", "tool_agent"]
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
 
-Tool = BaseTool | Callable[..., Any] | dict[str, Any]
+__all__ = ["Tool", "innermost", "is_language_model", "names_of_bound_tools", "tool_agent"]
+
+Tool: TypeAlias = "BaseTool | Callable[..., Any] | dict[str, Any]"
 
 
 def tool_agent(
@@ -45,6 +46,8 @@ def tool_agent(
         BuildError: the model is no chat model, or has tools already.
         MissingExtra: langchain is not installed.
     """
+    from langchain_core.language_models import BaseChatModel
+
     if not isinstance(model, BaseChatModel):
         inner = "with tools bound to it" if names_of_bound_tools(model) else type(model).__name__
         raise BuildError(
@@ -82,6 +85,7 @@ def _words_of_structured_response(name: str | None) -> Any:
     """The middleware that says a structured answer in words: where the model gave it by calling a tool, nobody else
     would hear it."""
     from langchain.agents.middleware import after_agent
+    from pydantic import TypeAdapter
 
     def words(state: Any, runtime: Any) -> dict[str, Any] | None:
         answer = state.get("structured_response")
@@ -130,3 +134,10 @@ def innermost(runnable: Any) -> Any:
         if isinstance(runnable, Runnable) and isinstance(getattr(runnable, inner, None), Runnable):
             return innermost(getattr(runnable, inner))
     return runnable
+
+
+def is_language_model(agent: object) -> bool:
+    """Whether something is one of LangChain's models. Nothing is as long as their base class, a tenth of what is
+    imported here, has not been imported."""
+    module = sys.modules.get("langchain_core.language_models.base")
+    return module is not None and isinstance(agent, module.BaseLanguageModel)

@@ -90,6 +90,9 @@ def refine(
     max_failures: Annotated[
         float, typer.Option(help="The share of failed rows that ends it.", rich_help_panel=LIMITS)
     ] = 0.5,
+    max_crashes: Annotated[
+        int, typer.Option(help="Crashes of this process after which a row is tombstoned.", rich_help_panel=LIMITS)
+    ] = 3,
     grace: Annotated[
         float, typer.Option(help="Seconds for the rows under way after Ctrl-C.", rich_help_panel=LIMITS)
     ] = 60,
@@ -150,9 +153,9 @@ def refine(
         "input": _pairs(input, "--input", "KEY=COLUMN"),
         "id": id, "repetitions": repetitions, "limit": limit, "order": order, "skip_bad_lines": skip_bad_lines,
         "shard": shard, "max_concurrency": max_concurrency, "timeout": timeout or None, "budget": budget,
-        "prices": _prices(price), "max_failures": max_failures, "grace": grace, "retry_failed": retry_failed,
-        "restart": restart, "answers": answers, "progress": progress, "context": _context(context),
-        "engine": None if ray is None else Ray(replicas=ray, num_gpus=num_gpus),
+        "prices": _prices(price), "max_failures": max_failures, "max_crashes": max_crashes, "grace": grace,
+        "retry_failed": retry_failed, "restart": restart, "answers": answers, "progress": progress,
+        "context": _context(context), "engine": None if ray is None else Ray(replicas=ray, num_gpus=num_gpus),
         "retry": RetryPolicy(max_attempts=max_attempts),
         "show_progress": PeriodicDisplay(_JSON_SECONDS, _print_snapshot) if json else True,
         **{name: target and load_attribute(target) for name, target in functions.items()},

@@ -128,6 +128,7 @@ class DatasetRun:
             self._id = recorded["id"]
         settings = self._settings()
         self.goes_on = goes_on and recorded is not None
+        self._crashes = progress.count_crash()
         if not isinstance(output, OutputFile):
             return
         if recorded is None or not progress.counts.total():
@@ -179,7 +180,7 @@ class DatasetRun:
         options = replace(self.running, id_column=self._id_column(), is_csv=_is_csv(self.output))
         driver = Driver(
             reader, slots, pool, self._output, self._progress, self.limits, in_input_order=self.in_input_order,
-            answers=options.answers,
+            answers=options.answers, crashes=self._crashes,
         )  # fmt: skip
         runner = RowRunner(
             self._agent, pool, slots, options, self._progress.run_id, self.goes_on, lambda: driver.counts["done"] > 0

@@ -12,7 +12,7 @@ from typing import Any
 from agentmatrix.dataset.agent_pool import AgentPool
 from agentmatrix.dataset.commits import Commits
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
-from agentmatrix.dataset.progress_file import ProgressFile
+from agentmatrix.dataset.progress_file import Crashes, ProgressFile
 from agentmatrix.dataset.report import Ended
 from agentmatrix.dataset.row import DatasetRow, Place
 from agentmatrix.dataset.row_reader import RowReader
@@ -35,6 +35,7 @@ class Limits:
     budget: float | None = None
     prices: Prices | None = None
     max_failures: float = 0.5
+    max_crashes: int = 3
     grace: float = 60.0
 
 
@@ -50,6 +51,7 @@ class Driver:
         limits: when it ends before the input does.
         in_input_order: the output has the order of the input.
         answers: rows that are paused and are run again, by their ids.
+        crashes: rows that were at work when earlier processes crashed, by their ids.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class Driver:
         *,
         in_input_order: bool,
         answers: Mapping[str, Any],
+        crashes: Mapping[str, Crashes],
     ) -> None:
         self.slots, self.pool, self.progress = slots, pool, progress
         self._reader, self._limits, self._answers = reader, limits, answers
-        self._commits = Commits(output, progress, in_input_order=in_input_order, on_commit=self._on_commit)
+        self._commits = Commits(output, progress, in_input_order=in_input_order)
+        self._crashes = crashes
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeding: asyncio.Task[None] | None = None
         self._ended: Ended = "input"
@@ -142,10 +146,8 @@ class Driver:
             for task in ours:
                 task.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
-            if self._commits.error is None:
-                await self._commits.write()
-            self._commits.close()
             self._reader.close()
+            await self._commits.close()
         if self._failure is not None:
             raise self._failure
         return self._ended
@@ -173,19 +175,30 @@ class Driver:
             if status == _DUPLICATE:
                 self._duplicates += row.repetition == 0
             elif status != _SETTLED:
-                began = await self.slots.acquire()
-                if self._is_over_budget():
-                    self.slots.release()
-                    self._stop("budget")
-                    # The cancellation arrives here.
-                    await asyncio.sleep(0)
                 row.before = self._with_duplicates(row.before)
-                self._commits.in_flight[row.id] = row
-                task = asyncio.create_task(self._run_row(row, runner, began, status))
-                self._tasks.add(task)
-                task.add_done_callback(self._on_row_end)
+                is_suspect = row.id in self._crashes and self._crashes[row.id].count >= self._limits.max_crashes - 1
+                await (self._run_alone if is_suspect else self._begin_row)(row, status, runner)
             place = behind if next_row is None else next_row.before
             self._commits.place = self._with_duplicates(place)
+
+    async def _begin_row(self, row: DatasetRow, status: str, runner: RowRunner) -> asyncio.Task[None]:
+        began = await self.slots.acquire()
+        if self._is_over_budget():
+            self.slots.release()
+            self._stop("budget")
+            # The cancellation arrives here.
+            await asyncio.sleep(0)
+        self._commits.in_flight[row.id] = row
+        task = asyncio.create_task(self._run_row(row, runner, began, status))
+        self._tasks.add(task)
+        task.add_done_callback(self._on_row_end)
+        return task
+
+    async def _run_alone(self, row: DatasetRow, status: str, runner: RowRunner) -> None:
+        """Run a row while no other one is at work: if the process crashes again it is known for which."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.wait([await self._begin_row(row, status, runner)])
 
     def _with_duplicates(self, place: Place) -> Place:
         """The reader does not know of duplicates: it keeps no ids."""
@@ -223,16 +236,33 @@ class Driver:
 
     async def _run_row(self, row: DatasetRow, runner: RowRunner, began: float, previous: str) -> None:
         try:
-            settled = await runner.run(row, began)
+            settled = self._tombstone(row)
+            if settled is None:
+                await self._commits.begin(row)
+                settled = await runner.run(row, began)
         except NonRetryableError as hopeless:
             error = hopeless.__cause__ or hopeless
             error.add_note(f"no row can succeed: {row.name} (id {row.id!r}) ended so")
             self._fail(error)
             return
-        # It keeps its slot until it is on disk: so many rows at most are run again after a kill.
         settled.previous = previous
         self._count(settled)
-        self._commits.add(settled)
+        # It keeps its slot until it is on disk: so many rows at most are run again after a kill.
+        await self._commits.settle(settled)
+        self.slots.release()
+
+    def _tombstone(self, row: DatasetRow) -> SettledRow | None:
+        """What becomes of a row that has crashed the process too often; None for all others."""
+        crashes = self._crashes.get(row.id)
+        if crashes is None or not crashes.was_alone or crashes.count < self._limits.max_crashes:
+            return None
+        return SettledRow(
+            row,
+            "tombstoned",
+            attempts=crashes.count,
+            error_type="WorkerCrashedError",
+            error_text=f"the process ended {crashes.count} times while it ran this row, at last this one alone",
+        )
 
     def _count(self, settled: SettledRow) -> None:
         self.counts[settled.status] += 1
@@ -260,9 +290,6 @@ class Driver:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._fail(task.exception())
-
-    def _on_commit(self, settled: SettledRow) -> None:
-        self.slots.release()
 
     def _is_over_budget(self) -> bool:
         if self._limits.budget is None:

@@ -1,4 +1,7 @@
-"""The progress file: which rows are settled, and how long the output is with them; one sqlite3 transaction for both."""
+"""The progress file: which rows are settled, and how long the output is with them; one sqlite3 transaction for both.
+
+Rows that have begun are in it too: those that it has when a run starts were at work when the last one crashed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ from agentmatrix.dataset.report import STATUSES, FailedRow
 from agentmatrix.dataset.settled_row import SettledRow
 from agentmatrix.errors import DatasetError
 
-__all__ = ["ProgressFile"]
+__all__ = ["Crashes", "ProgressFile"]
 
 _TABLES = """
 create table if not exists meta(key text primary key, value text) without rowid;
@@ -22,11 +27,21 @@ create table if not exists row(
     id text primary key, number integer, repetition integer, digest text, status text, name text, attempts integer,
     error_type text, error text, seconds real) without rowid;
 create index if not exists unsuccessful on row(status) where status <> 'done';
+create table if not exists begun(
+    id text primary key, is_at_work integer, crashes integer default 0, was_alone integer default 0) without rowid;
 create table if not exists held(number integer, repetition integer, lines blob, primary key(number, repetition));
 """
 _LARGEST_ERROR = 10_000
 RETRIED = ("failed", "rejected", "tombstoned")
 """The statuses that `retry_failed` takes up again."""
+
+
+@dataclass(frozen=True)
+class Crashes:
+    """At how many crashes of the process a row was at work, and whether it was the only one at the last."""
+
+    count: int
+    was_alone: bool
 
 
 class ProgressFile:
@@ -63,9 +78,8 @@ class ProgressFile:
 
     def set(self, **values: Any) -> None:
         """Set values of the file as a whole, in a transaction of their own."""
-        self._writer.execute("begin immediate")
-        self._set(values)
-        self._writer.execute("commit")
+        with self._transaction():
+            self._set(values)
 
     def _set(self, values: Mapping[str, Any]) -> None:
         pairs = [(key, json.dumps(value)) for key, value in values.items()]
@@ -102,21 +116,63 @@ class ProgressFile:
     def take_again(self, statuses: Iterable[str] = RETRIED) -> int:
         """Count the rows of these statuses as left, so that they are run again. Returns how many there are."""
         again = 0
-        for status in statuses:
-            again += self._writer.execute("update row set status='again' where status=?", (status,)).rowcount
-            self.counts[status] = 0
-        self.again += again
-        self.set(counts=self.counts, again=self.again)
+        with self._transaction():
+            for status in statuses:
+                again += self._writer.execute("update row set status='again' where status=?", (status,)).rowcount
+                self.counts[status] = 0
+            self.again += again
+            self._set({"counts": self.counts, "again": self.again})
         return again
 
     def clear(self) -> None:
         """Forget everything."""
-        for table in ("meta", "row", "held"):
-            self._writer.execute(f"delete from {table}")
+        with self._transaction():
+            for table in ("meta", "row", "held", "begun"):
+                self._writer.execute(f"delete from {table}")
         self.counts, self.usage, self.again = Counter(dict.fromkeys(STATUSES, 0)), {}, 0
 
+    def begin(self, ids: Iterable[str]) -> None:
+        """Record that rows begin. It survives the end of the process, and need not survive that of the machine.
+
+        Raises:
+            DatasetError: the file cannot be written.
+        """
+        with self._transaction("normal"):
+            self._begin(ids)
+
+    def _begin(self, ids: Iterable[str]) -> None:
+        self._writer.executemany(
+            "insert into begun(id, is_at_work) values(?, 1) on conflict(id) do update set is_at_work=1",
+            [(id,) for id in ids],
+        )
+
+    def end_begun(self) -> None:
+        """Record that no row is at work: the process does not crash."""
+        with suppress(DatasetError), self._transaction("normal"):
+            self._writer.execute("delete from begun where crashes=0")
+            self._writer.execute("update begun set is_at_work=0 where is_at_work")
+
+    def count_crash(self) -> dict[str, Crashes]:
+        """Count a crash for the rows that were at work when the last process ended, if there are any.
+
+        Returns:
+            The rows that were at work at any crash and are not settled, by their ids.
+        """
+        with self._transaction():
+            at_work = self._writer.execute("select count(*) from begun where is_at_work").fetchone()[0]
+            self._writer.execute(
+                "update begun set crashes=crashes+1, was_alone=?, is_at_work=0 where is_at_work", (at_work == 1,)
+            )
+        found = self._writer.execute("select id, crashes, was_alone from begun")
+        return {id: Crashes(crashes, bool(was_alone)) for id, crashes, was_alone in found}
+
     def commit(
-        self, settled: Iterable[SettledRow], held: Iterable[SettledRow], released: int | None, **values: Any
+        self,
+        settled: Iterable[SettledRow],
+        held: Iterable[SettledRow],
+        released: int | None,
+        begun: Iterable[str] = (),
+        **values: Any,
     ) -> None:
         """Record rows, in one transaction.
 
@@ -124,7 +180,11 @@ class ProgressFile:
             settled: the rows.
             held: those of them whose lines wait for rows before them.
             released: the lines of held rows before this number are in the output now.
+            begun: the ids of rows that begin.
             values: values of the file as a whole.
+
+        Raises:
+            DatasetError: the file cannot be written.
         """
         counts, usage, again = Counter(self.counts), dict(self.usage), self.again
         records = []
@@ -137,23 +197,32 @@ class ProgressFile:
                 before = usage.get(model, [0, 0])
                 usage[model] = [before[0] + given, before[1] + made]
             records.append(_record(row))
-        execute = self._writer.execute
-        execute("begin immediate")
-        try:
+        with self._transaction():
+            self._begin(begun)
             self._writer.executemany("insert or replace into row values(?,?,?,?,?,?,?,?,?,?)", records)
+            self._writer.executemany("delete from begun where id=?", [(record[0],) for record in records])
             lines = [(row.row.number, row.row.repetition, b"".join(row.lines)) for row in held]
             self._writer.executemany("insert or replace into held values(?,?,?)", lines)
             if released is not None:
-                execute("delete from held where number < ?", (released,))
+                self._writer.execute("delete from held where number < ?", (released,))
             self._set({"counts": counts, "usage": usage, "again": again, **values})
+        self.counts, self.usage, self.again = counts, usage, again
+
+    @contextmanager
+    def _transaction(self, synchronous: str = "full") -> Iterator[None]:
+        execute = self._writer.execute
+        try:
+            execute(f"pragma synchronous={synchronous}")
+            execute("begin immediate")
+            yield
             execute("commit")
         except BaseException as error:
-            if self._writer.in_transaction:
-                execute("rollback")
+            with suppress(sqlite3.Error):
+                if self._writer.in_transaction:
+                    execute("rollback")
             if isinstance(error, sqlite3.Error):
                 raise DatasetError(f"the progress file {self.path} cannot be written: {error}") from None
             raise
-        self.counts, self.usage, self.again = counts, usage, again
 
     def held_lines(self, before: int) -> list[tuple[int, int, bytes]]:
         """The lines that wait, of rows before this number, in their order: number, repetition, lines."""
@@ -166,7 +235,6 @@ def _connect(path: Path | None) -> sqlite3.Connection:
     connection = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False, timeout=60)
     if path is not None:
         connection.execute("pragma journal_mode=wal")
-        connection.execute("pragma synchronous=full")
     return connection
 
 

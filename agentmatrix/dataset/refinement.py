@@ -52,6 +52,7 @@ async def arefine(
     budget: float | None = None,
     prices: Prices | None = None,
     max_failures: float = 0.5,
+    max_crashes: int = 3,
     shard: str | tuple[int, int] | None = None,
     retry_failed: bool = False,
     restart: bool = False,
@@ -95,6 +96,8 @@ async def arefine(
         budget: no row is begun when so many tokens are used, or so much money where there are `prices`.
         prices: by the model's name what a million tokens cost, given and made: `{"some-model": (0.15, 0.6)}`.
         max_failures: the share of failed rows, of twenty and more, at which the run is ended.
+        max_crashes: a row at which this process crashed so often (out of memory, a fault in native code, a SIGKILL) is
+            tombstoned. Before the last time it is run alone, so that no other one is taken for the reason.
         shard: `"3/8"` for the third of eight parts, each with an output of its own.
         retry_failed: also run the rows that have failed, were rejected or tombstoned.
         restart: forget what is done and begin anew.
@@ -119,7 +122,7 @@ async def arefine(
     """
     check_numbers(
         max_concurrency=max_concurrency, repetitions=repetitions, limit=limit, order=order, max_failures=max_failures,
-        timeout=timeout, budget=budget, grace=grace,
+        max_crashes=max_crashes, timeout=timeout, budget=budget, grace=grace,
     )  # fmt: skip
     policy = retry or RetryPolicy()
     given_answers = read_answers(Path(answers) if isinstance(answers, os.PathLike) else answers)
@@ -133,7 +136,7 @@ async def arefine(
             input, result, accept, policy, timeout, rate_limiter, config, context, repeats=repetitions > 1,
             answers=given_answers,
         ),
-        limits=Limits(budget, prices, max_failures, grace),
+        limits=Limits(budget, prices, max_failures, max_crashes, grace),
         in_input_order=order == "input",
         max_concurrency=max_concurrency, engine=_engine_of(engine),
     )  # fmt: skip

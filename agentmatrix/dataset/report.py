@@ -45,7 +45,7 @@ class Report:
         done: rows that are in the output, or whose result was None.
         rejected: rows whose results `accept` did not take in any attempt.
         failed: rows that failed in their last attempt.
-        tombstoned: rows whose host was lost in each attempt.
+        tombstoned: rows whose host was lost in each attempt, or which crashed this process (`max_crashes`).
         paused: rows that wait for a person's answer.
         left: rows that are not settled. Rows that were not read count where the input has a length, but for those that
             are beyond `limit`.

@@ -53,6 +53,7 @@ def check_numbers(
     limit: Any,
     order: Any,
     max_failures: Any,
+    max_crashes: Any,
     timeout: Any,
     budget: Any,
     grace: Any,
@@ -62,7 +63,12 @@ def check_numbers(
     Raises:
         DatasetError: the first that cannot be.
     """
-    counts = {"max_concurrency": max_concurrency, "repetitions": repetitions, "limit": limit}
+    counts = {
+        "max_concurrency": max_concurrency,
+        "repetitions": repetitions,
+        "limit": limit,
+        "max_crashes": max_crashes,
+    }
     for name, value in counts.items():
         if value is None and name == "limit":
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from agentmatrix.cancel_scope import current_scope
 from agentmatrix.engine.channels import RUN
 from agentmatrix.engine.supersteps import SuperstepLoop
 from agentmatrix.errors import SignalError
+from agentmatrix.live.parent_checkpoints import aparents_saved, parents_saved
 from agentmatrix.live.signal_router import (
     SIGNAL_ROUTER,
     SIGNAL_TASK_PATH,
@@ -130,6 +132,7 @@ class ListeningLoop(SuperstepLoop):
         self._closed_targets: ClosedTargets | None = None
         self._stops: list[Callable[[], None]] = []
         self._saving: list[Any] = []
+        self._parents: Any = None
         self._tells_changes = SIGNAL_ROUTER in self.config[CONF]
 
     def _is_input_open(self) -> bool:
@@ -145,6 +148,7 @@ class ListeningLoop(SuperstepLoop):
 
     def tick(self) -> bool:
         if super().tick():
+            self._show_replayed()
             return True
         # Without a task there may still be something to wait for.
         if self.status != "done" or self.open_step is None:
@@ -153,6 +157,7 @@ class ListeningLoop(SuperstepLoop):
             self.status = "draining"
             return False
         self.status = "pending"
+        self._show_replayed()
         return True
 
     # called by the runner
@@ -237,7 +242,7 @@ class ListeningLoop(SuperstepLoop):
                 if record is None:
                     sent.acknowledge()
                     continue
-                _acknowledge(sent, self._save(record), getattr(self, "_put_checkpoint_fut", None))
+                _acknowledge(sent, self._futures_of(self._save(record)))
                 self._on_event()
                 return True
             if (label := listener.next_tick()) is not None:
@@ -306,6 +311,17 @@ class ListeningLoop(SuperstepLoop):
         self.checkpoint_pending_writes.append((task_id, RUN, record))
         return self._put_beside_now(task_id, [(RUN, record)])
 
+    def _futures_of(self, saved: Any) -> list[Any]:
+        """What must be done before a record counts that the saver was given: a write beside a checkpoint that is not
+        there, or in the namespace of a node whose graph's checkpoint is not there, is found by nobody after a kill."""
+        if saved is None:
+            return []
+        if self._parents is None and self.is_nested and self.durability == "async":
+            wait = aparents_saved if inspect.iscoroutinefunction(self.checkpointer_put_writes) else parents_saved
+            self._parents = self.submit(wait, self.checkpointer, self.config[CONF])
+        futures = (saved, getattr(self, "_put_checkpoint_fut", None), self._parents)
+        return [future for future in futures if future is not None]
+
     def _put_beside_now(self, task_id: str, writes: Sequence[Write]) -> Any:
         """Keep writes beside the checkpoint that the run stands at. Returns the future of the saver, or None."""
         if self.durability == "exit":
@@ -331,27 +347,17 @@ def _on_cancelled(router: SignalRouter, listener: SignalListener) -> None:
     listener.close()
 
 
-def _acknowledge(sent: PendingSignal, saved: Any, checkpoint: Any) -> None:
-    """Tell the sender of a signal, once it is kept: itself, and the checkpoint that it stands beside.
-
-    A write beside a checkpoint that the saver has not got is found by nobody after a kill.
-    """
-    if saved is None:
+def _acknowledge(sent: PendingSignal, futures: Sequence[Any]) -> None:
+    """Tell the sender of a signal once all these futures are done, or that one of them has failed."""
+    if not futures:
         sent.acknowledge()
         return
-    _when_done(saved, sent, lambda: _when_done(checkpoint, sent, sent.acknowledge))
-
-
-def _when_done(future: Any, sent: PendingSignal, then: Callable[[], None]) -> None:
-    """Go on when a future of the saver is done; refuse the signal where it has failed."""
-    if future is None:
-        then()
-        return
+    first, *others = futures
 
     def answer(done: asyncio.Future[None] | concurrent.futures.Future[None]) -> None:
         if done.cancelled():
             return
         error = done.exception()
-        then() if error is None else sent.refuse(error)
+        _acknowledge(sent, others) if error is None else sent.refuse(error)
 
-    future.add_done_callback(answer)
+    first.add_done_callback(answer)

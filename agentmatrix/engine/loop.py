@@ -333,6 +333,20 @@ class SchedulerLoop(RecordedWritesLoop):
     def _outputs(self) -> Sequence[str]:
         return (self.output_keys,) if isinstance(self.output_keys, str) else self.output_keys
 
+    def _show_replayed(self) -> None:
+        """Stream what lay beside the checkpoint when the run began, as LangGraph does: no task of this run will."""
+        if (step := self.open_step) is None or not step.replayed:
+            return
+        replayed, step.replayed = step.replayed, []
+        if self._result_only:
+            return
+        for task, writes in replayed:
+            self.tasks[task.id] = task
+            self.output_writes(task.id, writes, cached=True)
+            del self.tasks[task.id]
+        if self._is_live_values and not self.schedule.barriers:
+            self._emit_values([write for _, writes in replayed for write in writes])
+
     def _emit_values(self, writes: Sequence[Write]) -> None:
         assert self.open_step is not None
         if any(key in self._outputs for key, _ in writes):

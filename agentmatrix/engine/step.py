@@ -39,6 +39,7 @@ class OpenStep:
     Attributes:
         activations: by id of a task that is at work, its activation.
         finished: by id of a task that has finished, its node.
+        replayed: the tasks that had finished before this run, with what they have written.
         held: the activations that wait for the step to end, behind a breakpoint, a drain, the last step or a barrier.
     """
 
@@ -47,6 +48,7 @@ class OpenStep:
         self.activations: dict[str, ScheduledActivation] = {}
         self._calls: dict[str, ScheduledActivation] = {}
         self.finished: dict[str, str] = {}
+        self.replayed: list[tuple[Task, Sequence[Write]]] = []
         self.held: list[ScheduledActivation] = []
 
     def replay(self, pending: PendingWrites) -> dict[str, Task]:
@@ -74,6 +76,7 @@ class OpenStep:
             if status is None or not status.output:
                 return None
             self.finished[task.id] = activation.node
+            self.replayed.append((task, status.output))
             record = next((value for channel, value in status.output if is_record(channel, value)), None)
             return result_of(self.schedule, activation.node, task.name, status.output, recorded=True), record
 

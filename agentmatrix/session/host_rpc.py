@@ -14,11 +14,12 @@ from typing import Any, Final
 from agentmatrix.errors import HostError
 from agentmatrix.session import host_verbs
 from agentmatrix.session.event_encoding import encode_event
-from agentmatrix.session.part_sender import wait_for_room
+from agentmatrix.session.part_sender import BATCH_SECONDS, PartBatch, wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.protocol import HostProtocol
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
+from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, raisable
 from agentmatrix.wire.v1 import run_pb2 as pb
@@ -57,6 +58,7 @@ class HostRpc:
         self._accepted: pb.Frame | None = None
         """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
         self._flushes = False
+        self._batch, self._batch_is_timed = PartBatch(), False
 
     def notify(self, kind: str, *args: Any) -> None:
         arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
@@ -67,6 +69,34 @@ class HostRpc:
         """Sends a notification, whatever waits already."""
         with self._lock:
             self._send(self.protocol.event(kind, arguments))
+
+    def send_part(self, part: Any, *, more: bool) -> None:
+        """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit.
+
+        It is encoded at once, since its node may go on to change it, and goes with those that come within milliseconds.
+        """
+        value = [b""] if part is None else self.codec.encode_pieces(self._shown((part,)), "part")
+        with self._lock:
+            if len(value) > 1 or not value[0]:
+                self._send(self.protocol.part(b"", more=more), {"value": value})
+                return
+            if not (self._batch.may_wait(value[0]) and more):
+                self._send_batch(more=more)
+                return
+            starts_timer, self._batch_is_timed = not self._batch_is_timed, True
+        if starts_timer:
+            # On the I/O thread, which no node holds up.
+            io_thread().call(io_thread().loop.call_later, BATCH_SECONDS, self._send_late_parts)
+
+    def _send_late_parts(self) -> None:
+        with self._lock:
+            self._batch_is_timed = False
+            self._send_batch()
+
+    def _send_batch(self, *, more: bool = True) -> None:
+        """Sends the parts that wait. Under the lock."""
+        if self._batch and (frame := self.protocol.part(self._batch.take(), more=more)) is not None:
+            self._send(frame)
 
     def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
         arguments = self.codec.encode_pieces((args, kwargs), f"{target}.{method}")
@@ -122,6 +152,8 @@ class HostRpc:
     def _send(
         self, frame: pb.Frame | None, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True
     ) -> None:
+        if self._batch:
+            self._send_batch()  # they came first
         if frame is None:
             return
         is_end = frame.HasField("end")

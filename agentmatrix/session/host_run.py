@@ -373,12 +373,6 @@ class HostRun(HostRpc):
         nested = config_keys.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
         return SuperstepBoundary(kwargs, "values" if nested else self._graph.stream_mode)
 
-    def send_part(self, part: Any, *, more: bool) -> None:
-        """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit."""
-        value = [b""] if part is None else self.codec.encode_pieces(self._shown((part,)), "part")
-        with self._lock:
-            self._send(self.protocol.part(b"", more=more), {"value": value})
-
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
         self._lap("the graph")
@@ -398,6 +392,7 @@ class HostRun(HostRpc):
         broken = None if failure is None else encode_failure(reported_failure(failure, self._stop_reason), self.codec)
         with self._lock:
             try:
+                self._send_batch()
                 written = None if self.config is None else self.config.written
                 self._send(self.protocol.end(failure=broken, written=written), large)
             except HostBusy as error:

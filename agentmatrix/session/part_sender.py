@@ -1,8 +1,10 @@
-"""The parts of a stream on their way from a host to its caller: when to go on, and when to wait.
+"""The parts of a stream on their way from a host to its caller: when to go on, when to wait, and what goes together.
 
 Two things make a host wait. Where a superstep begins it waits until the caller has taken the parts before, as a local
 generator does (see `SuperstepBoundary`). Within a superstep it goes on, until half of the run's credit is used up by
 parts that nobody takes; the other half is left for the requests and events of nodes at work.
+
+Parts that come quickly one after the other go together: a frame costs both sides more than a token in it.
 """
 
 from __future__ import annotations
@@ -10,18 +12,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from agentmatrix.errors import HostBusy
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream
 from agentmatrix.transport.flow import RUN_CREDIT
+from agentmatrix.wire.containers import joined
 
 if TYPE_CHECKING:
     from agentmatrix.session.host_run import HostRun
 
-__all__ = ["PartSender", "async_room", "wait_for_room"]
+__all__ = ["BATCH_SECONDS", "PartBatch", "PartSender", "async_room", "wait_for_room"]
 
+BATCH_SECONDS: Final = 0.003
+"""How long a part may wait for the next ones, and how long after a frame a part counts as the next one."""
+_BATCH_BYTES: Final = 3072
+"""Bytes of parts that go without more waiting; a frame of them needs no room in a budget."""
 _FOR_PARTS: Final = RUN_CREDIT // 2
 _MOST_BACKLOG: Final = 64 << 20
 """Bytes of a run that may wait for its caller where the code that sends them runs on an event loop and cannot wait."""
@@ -64,6 +73,35 @@ async def async_room(frames: FrameStream, least: int) -> None:
 
     frames.on_room(least, wake)
     await has_room.wait()
+
+
+class PartBatch:
+    """Encoded parts that wait for those that come next. Not thread-safe.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._taken = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def may_wait(self, part: bytes) -> bool:
+        """Adds a part, which is the encoding of a tuple of it; returns whether the batch may wait for more. The first
+        one after a pause may not."""
+        self._parts.append(part)
+        self._size += len(part)
+        return self._size < _BATCH_BYTES and self._clock() - self._taken < BATCH_SECONDS
+
+    def take(self) -> bytes:
+        """All parts, encoded as one tuple."""
+        parts, self._parts, self._size, self._taken = self._parts, [], 0, self._clock()
+        return joined(parts)
 
 
 class PartSender:

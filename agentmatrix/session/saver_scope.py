@@ -15,6 +15,8 @@ from typing import Any, Final
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
+from agentmatrix.live.parent_checkpoints import aparents_saved, parents_saved
+from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.namespace_scope import NamespaceScope
 
@@ -44,7 +46,7 @@ class LentSaver:
         scope: NamespaceScope,
         forward: Collection[str] | None = None,
     ) -> None:
-        self._saver, self._scope = saver, scope
+        self._saver, self._scope, self._configurable = saver, scope, configurable
         self._thread = configurable.get("thread_id")
         own = {key: value for key, value in configurable.items() if not config_keys.is_reserved(key)}
         self._own = {key: value for key, value in own.items() if key not in config_keys.IDENTITY}
@@ -96,9 +98,13 @@ class LentSaver:
         return self._shown_config(await self._saver.aput(confined, checkpoint, metadata, new_versions), config)
 
     def put_writes(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str = "") -> None:
+        if task_path.startswith(SIGNAL_TASK_PATH):
+            parents_saved(self._saver, self._configurable)
         self._saver.put_writes(self._confined(config), writes, task_id, task_path)
 
     async def aput_writes(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str = "") -> None:
+        if task_path.startswith(SIGNAL_TASK_PATH):
+            await aparents_saved(self._saver, self._configurable)
         await self._saver.aput_writes(self._confined(config), writes, task_id, task_path)
 
     # Checks.

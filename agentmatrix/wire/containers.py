@@ -6,10 +6,12 @@ import array
 import re
 import types
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
+from collections.abc import Sequence
 from datetime import datetime, time, tzinfo
 from fractions import Fraction
 from typing import Any, Final, TypeVar
 
+import ormsgpack
 from ormsgpack import Ext
 
 from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartDecoder, PartEncoder, Tag, key_step
@@ -195,6 +197,18 @@ def _decode_fraction(decoder: PartDecoder, payload: list[Any], depth: int) -> Fr
 
 
 TUPLE: Final = Tag(0, _decode_tuple)
+_OF_ONE: Final = ormsgpack.packb([TUPLE.ext, None])[:-1]
+"""How the encoding of a tuple of one item begins."""
+
+
+def joined(tuples: Sequence[bytes]) -> bytes:
+    """The encoding of a tuple with the items of several tuples of one item, which are encoded already."""
+    if len(tuples) == 1:
+        return tuples[0]
+    head = b"\xdd" + (len(tuples) + 1).to_bytes(4, "big") + _OF_ONE[1:]
+    return b"".join((head, *(one[len(_OF_ONE) :] for one in tuples)))
+
+
 SET: Final = Tag(1, _decode_set)
 FROZENSET: Final = Tag(2, _decode_frozenset)
 DEQUE: Final = Tag(3, _decode_deque)

@@ -86,6 +86,6 @@ def go_on_in_the_middle(folder: Path) -> None:
             dag.add_edge("a", "b")
             dag.add_edge("b", "c")
             graph = dag.compile(checkpointer=saver)
-            await arefine(graph, folder / "in.jsonl", folder / "out.jsonl", max_concurrency=4)
+            await arefine(graph, folder / "in.jsonl", folder / "out.jsonl", max_concurrency=4, max_crashes=9)
 
     asyncio.run(main())

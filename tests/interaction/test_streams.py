@@ -6,6 +6,7 @@ import threading
 from typing import Any, TypedDict
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler, adispatch_custom_event
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 
@@ -155,3 +156,48 @@ async def test_the_event_stream_of_version_3(place: Any, verbs: Any) -> None:
         return [event["method"] for event in run], run.output
 
     assert await story(place(nested)) == await story(nested)
+
+
+async def test_parts_and_events_of_a_run_come_in_their_order(place: Any, verbs: Any) -> None:
+    seen: list[Any] = []
+
+    class Watcher(BaseCallbackHandler):
+        run_inline = True
+
+        def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+            seen.append(data)
+
+    async def work(state: State) -> State:
+        for number in range(50):
+            get_stream_writer()(number)
+            if number % 10 == 9:
+                await adispatch_custom_event("after", number)
+        return {}
+
+    graph = place(steps(work))
+    if not verbs.is_async:
+        pytest.skip("the node is async")
+    config: Any = {"callbacks": [Watcher()]}
+    parts = [part async for part in graph.astream({"text": ""}, config, stream_mode="custom")]
+    assert parts == list(range(50))
+    assert seen == [9, 19, 29, 39, 49]
+
+
+async def test_the_last_part_does_not_wait_for_a_next_one(place: Any, verbs: Any) -> None:
+    go_on = threading.Event()
+
+    def work(state: State) -> State:
+        for number in range(3):
+            get_stream_writer()(number)
+        assert go_on.wait(10)
+        return {}
+
+    graph = place(steps(work))
+    if verbs.is_async:
+        stream = graph.astream({"text": ""}, stream_mode="custom")
+        assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+    else:
+        parts = graph.stream({"text": ""}, stream_mode="custom")
+        assert [next(parts) for _ in range(3)] == [0, 1, 2]
+    go_on.set()
+    assert ([part async for part in stream] if verbs.is_async else list(parts)) == []

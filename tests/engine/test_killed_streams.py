@@ -1,0 +1,65 @@
+"""A run that was killed after any operation of its saver: the one that goes on streams what had finished."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+
+from agentmatrix import Dag
+from tests.conftest import Verbs
+from tests.live.prefix_saver import RecordingSaver
+
+CONFIG: Any = {"configurable": {"thread_id": "1"}}
+
+
+class State(TypedDict, total=False):
+    log: Annotated[list[str], operator.add]
+
+
+def two(builder: Any, saver: Any, **options: Any) -> Any:
+    """Two nodes in one superstep."""
+    graph = builder(State)
+    for name in ("a", "b"):
+        graph.add_node(name, lambda state, name=name: {"log": [name]}).add_edge(START, name)
+    return graph.compile(checkpointer=saver, **options)
+
+
+def chain(saver: Any, **options: Any) -> Any:
+    graph = Dag(State)
+    for name in ("a", "b", "c"):
+        graph.add_node(name, lambda state, name=name: {"log": [name]})
+    return graph.add_edge("a", "b").add_edge("b", "c").compile(checkpointer=saver, **options)
+
+
+async def resumed(verbs: Verbs, graph: Any, left: InMemorySaver) -> tuple[list[Any], list[Any]]:
+    """The updates that a run streams which goes on, and its values."""
+    given = None if left.get_tuple(CONFIG) else {"log": []}
+    parts = await verbs.listed(graph, "stream", given, CONFIG, stream_mode=["updates", "values"])
+    return [part for mode, part in parts if mode == "updates"], [part for mode, part in parts if mode == "values"]
+
+
+@pytest.mark.parametrize("options", [{}, {"barriers": True}], ids=["dag", "barriers"])
+async def test_as_a_state_graph(verbs: Verbs, options: Any) -> None:
+    savers = RecordingSaver(), RecordingSaver()
+    await verbs.call(two(StateGraph, savers[0]), "invoke", {"log": []}, CONFIG, durability="sync")
+    await verbs.call(two(Dag, savers[1], **options), "invoke", {"log": []}, CONFIG, durability="sync")
+    for (theirs, _), (ours, _) in zip(savers[0].kills(), savers[1].kills(), strict=True):
+        expected = await resumed(verbs, two(StateGraph, theirs), theirs)
+        updates, values = await resumed(verbs, two(Dag, ours, **options), ours)
+        assert sorted(map(str, updates)) == sorted(map(str, expected[0]))
+        assert (values[0], values[-1]) == (expected[1][0], expected[1][-1])
+
+
+@pytest.mark.parametrize("options", [{}, {"barriers": True}], ids=["dag", "barriers"])
+async def test_the_last_values_are_the_result(verbs: Verbs, options: Any) -> None:
+    saver = RecordingSaver()
+    await verbs.call(chain(saver, **options), "invoke", {"log": []}, CONFIG, durability="async")
+    for left, _ in saver.kills():
+        graph = chain(left, **options)
+        _, values = await resumed(verbs, graph, left)
+        state = await verbs.call(graph, "get_state", CONFIG)
+        assert values[-1] == state.values == {"log": ["a", "b", "c"]}
