@@ -44,6 +44,7 @@ LAYERS = {
     "speakers": 7,
     "stops": 7,
     "testing": 7,
+    "ui": 7,
     "cli": 8,
     "__main__": 9,
 }

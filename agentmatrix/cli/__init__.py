@@ -1,4 +1,4 @@
-"""The command line: `agentmatrix demo | example | run | chat | refine | serve | certs | describe | draw`.
+"""The command line: `agentmatrix demo | example | run | chat | ui | refine | serve | certs | describe | draw`.
 
 One file a command.
 

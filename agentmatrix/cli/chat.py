@@ -60,13 +60,14 @@ def _chat_with(graph: Any, thread: str | None) -> None:
     from langgraph.graph import MessagesState
 
     from agentmatrix.cli.output import TextOutput
-    from agentmatrix.cli.thread_runner import ThreadRunner, with_memory
+    from agentmatrix.cli.thread_runner import WRAPPER, ThreadRunner
+    from agentmatrix.remote.thread_memory import with_memory
 
     if not takes_messages(graph):
         raise CommandError("this graph takes no messages, so one cannot talk with it; try `agentmatrix run`")
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives `input` its line editing
-    runner = ThreadRunner(with_memory(graph, MessagesState), TextOutput(), thread)
+    runner = ThreadRunner(with_memory(graph, MessagesState, name=WRAPPER), TextOutput(), thread)
     with asyncio.Runner() as loop:
         while (line := _read_line("> ")) is not None:
             try:

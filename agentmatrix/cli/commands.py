@@ -23,6 +23,7 @@ from agentmatrix.cli.option_variables import ENVIRONMENT, CommandWithVariables
 from agentmatrix.cli.refine import refine
 from agentmatrix.cli.run import run
 from agentmatrix.cli.serve import serve
+from agentmatrix.cli.ui import ui
 
 __all__ = ["app"]
 
@@ -55,7 +56,7 @@ def options(
         os.environ["AGENTMATRIX_DEBUG"] = "1"
 
 
-for command in (demo, example, run, chat, refine, serve, certs, describe, draw):
+for command in (demo, example, run, chat, ui, refine, serve, certs, describe, draw):
     if command is serve:
         # Its options may come from the environment, as where it runs in a container.
         settings = {"auto_envvar_prefix": ENVIRONMENT}

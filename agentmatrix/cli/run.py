@@ -94,7 +94,8 @@ def run_graph(
     import asyncio
 
     from agentmatrix.cli.output import JsonOutput, TextOutput
-    from agentmatrix.cli.thread_runner import ThreadRunner, resume_command, with_memory
+    from agentmatrix.cli.thread_runner import WRAPPER, ThreadRunner, resume_command
+    from agentmatrix.remote.thread_memory import with_memory
 
     output: Any = JsonOutput() if as_json else TextOutput()
     if watch:
@@ -106,7 +107,7 @@ def run_graph(
         value = parse_input(text, graph)
     else:
         value = resume_command([], [pending.pop(0)]) if pending else empty_input(graph, thread)
-    runner = ThreadRunner(with_memory(graph) if pending else graph, output, thread)
+    runner = ThreadRunner(with_memory(graph, name=WRAPPER) if pending else graph, output, thread)
     with asyncio.Runner() as loop:
         try:
             while interrupts := loop.run(runner.run(value)):

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 
 from agentmatrix.approvals import approval_request
@@ -19,7 +17,7 @@ from agentmatrix.cli.graph_input import parse_answer
 from agentmatrix.cli.output import Output
 from agentmatrix.cli.terminal_text import terminal_text
 
-__all__ = ["WRAPPER", "ThreadRunner", "resume_command", "with_memory"]
+__all__ = ["WRAPPER", "ThreadRunner", "resume_command"]
 
 
 WRAPPER: Final = "agentmatrix-cli"
@@ -137,17 +135,3 @@ def _value_of(answer: str | list[str], interrupt: Any) -> Any:
         return parse_answer(texts[0])
     whole = parse_answer(texts[0])
     return whole if isinstance(whole, dict) and "decisions" in whole else request.answer(texts)
-
-
-def with_memory(graph: Any, state: type[Any] = dict) -> Any:
-    """The graph with a checkpointer in memory where it has none, so that it can pause and be resumed.
-
-    A remote graph uses its parent's checkpointer, so it is made the only node of a graph with this state.
-    """
-    if graph.checkpointer:
-        return graph
-    if not getattr(graph, "is_remote", False):
-        return graph.copy({"checkpointer": InMemorySaver()})
-    name = graph.get_name()
-    wrapper = StateGraph(state).add_node(name, graph).add_edge(START, name)
-    return wrapper.compile(checkpointer=InMemorySaver(), name=WRAPPER)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -13,7 +11,13 @@ from langgraph.errors import EmptyChannelError
 
 from agentmatrix.engine.channels import RUN
 from agentmatrix.live.send_scope import SendScope, current_send_scope
-from agentmatrix.pregel.task_config import attempt_of, checkpoints_under_way, namespace_of, read_channel
+from agentmatrix.pregel.task_config import (
+    attempt_of,
+    await_checkpoints,
+    namespace_of,
+    read_channel,
+    wait_for_checkpoints,
+)
 
 __all__ = ["Activation", "get_activation"]
 
@@ -63,16 +67,13 @@ class Activation:
             BoundError: it would hire one actor too many.
         """
         config = get_config()
-        for saved in checkpoints_under_way(config):
-            if isinstance(saved, concurrent.futures.Future):
-                saved.result()
+        wait_for_checkpoints(config)
         _scope().send(path, value, namespace_of(config), attempt_of(config))
 
     async def asend(self, path: str, value: Any) -> None:
         """The same as `send`, async: it does not hold up the event loop where a saver or a host has to answer."""
         config = get_config()
-        for saved in checkpoints_under_way(config):
-            await (asyncio.wrap_future(saved) if isinstance(saved, concurrent.futures.Future) else saved)
+        await await_checkpoints(config)
         await _scope().asend(path, value, namespace_of(config), attempt_of(config))
 
     def dismiss(self, path: str) -> None:

@@ -89,23 +89,26 @@ class Mark:
 Marks = Mapping[str, Mark]
 
 
-def svg_of(drawing: Drawing, marks: Marks | None = None, layout: Layout | None = None) -> str:
+def svg_of(
+    drawing: Drawing, marks: Marks | None = None, layout: Layout | None = None, *, is_styled: bool = True
+) -> str:
     """Return the drawing as one `<svg>` element with its size in px; it shrinks with a narrow page.
 
     Args:
         drawing: what to draw.
         marks: by id of a node, what is said of it. A node whose state is to be told needs a note, which keeps the room.
         layout: of the drawing, where it was made before.
+        is_styled: False for a page that has style sheets of its own, and allows none in its elements.
     """
     layout, marks = layout or layout_of(drawing), marks or {}
     width, height = max(layout.width, 60.0) + 2 * MARGIN, max(layout.height, 30.0) + 2 * MARGIN
     label = quoteattr(_clean(f"graph {drawing.label}"))
+    size = ' style="max-width:100%;height:auto"' if is_styled else ""
     dark = "".join(f".amx-{name}{{{style}}}" for name, style in _DARK.items())
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" style="max-width:100%;height:auto" role="img" aria-label={label} '
-        f'font-family="{FONT}" font-size="13">',
-        f"<style>@media (prefers-color-scheme:dark){{{dark}}}</style>",
+        f'height="{height:.0f}"{size} role="img" aria-label={label} font-family="{FONT}" font-size="13">',
+        *([f"<style>@media (prefers-color-scheme:dark){{{dark}}}</style>"] if is_styled else []),
         f'<rect x="0.5" y="0.5" width="{width - 1:.0f}" height="{height - 1:.0f}" rx="10" {_paint("page")}/>',
         f'<g transform="translate({MARGIN:.0f} {MARGIN:.0f})">',
         *_level(layout, 0, marks),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from agentmatrix.cancel_scope import current_scope
 from agentmatrix.engine.channels import RUN
 from agentmatrix.engine.supersteps import SuperstepLoop
 from agentmatrix.errors import SignalError
-from agentmatrix.live.parent_checkpoints import aparents_saved, parents_saved
+from agentmatrix.event_loop import call_on
 from agentmatrix.live.signal_router import (
     SIGNAL_ROUTER,
     SIGNAL_TASK_PATH,
@@ -33,6 +32,7 @@ from agentmatrix.live.signal_router import (
 )
 from agentmatrix.pregel.execution import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, with_configurable
 from agentmatrix.pregel.run_control import watch_drain
+from agentmatrix.pregel.task_config import checkpoints_under_way
 from agentmatrix.scheduling.graph_scheduler import Record
 from agentmatrix.scheduling.scheduled_activation import Write
 from agentmatrix.triggers import Every
@@ -132,7 +132,6 @@ class ListeningLoop(SuperstepLoop):
         self._closed_targets: ClosedTargets | None = None
         self._stops: list[Callable[[], None]] = []
         self._saving: list[Any] = []
-        self._parents: Any = None
         self._tells_changes = SIGNAL_ROUTER in self.config[CONF]
 
     def _is_input_open(self) -> bool:
@@ -316,11 +315,8 @@ class ListeningLoop(SuperstepLoop):
         there, or in the namespace of a node whose graph's checkpoint is not there, is found by nobody after a kill."""
         if saved is None:
             return []
-        if self._parents is None and self.is_nested and self.durability == "async":
-            wait = aparents_saved if inspect.iscoroutinefunction(self.checkpointer_put_writes) else parents_saved
-            self._parents = self.submit(wait, self.checkpointer, self.config[CONF])
-        futures = (saved, getattr(self, "_put_checkpoint_fut", None), self._parents)
-        return [future for future in futures if future is not None]
+        own = getattr(self, "_put_checkpoint_fut", None)
+        return [saved, *([own] if own is not None else []), *checkpoints_under_way(self.config)]
 
     def _put_beside_now(self, task_id: str, writes: Sequence[Write]) -> Any:
         """Keep writes beside the checkpoint that the run stands at. Returns the future of the saver, or None."""
@@ -360,4 +356,7 @@ def _acknowledge(sent: PendingSignal, futures: Sequence[Any]) -> None:
         error = done.exception()
         _acknowledge(sent, others) if error is None else sent.refuse(error)
 
-    first.add_done_callback(answer)
+    if isinstance(first, asyncio.Future):
+        call_on(first.get_loop(), first.add_done_callback, answer)
+    else:
+        first.add_done_callback(answer)

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentmatrix.errors import SignalError
 
-__all__ = ["check_address"]
+__all__ = ["check_address", "signal_addresses"]
 
 
 def check_address(graph: Any, address: str, above: tuple[str, ...] = ()) -> None:
@@ -32,7 +32,7 @@ def check_address(graph: Any, address: str, above: tuple[str, ...] = ()) -> None
     declared = frozenset() if here is None else _signals(here)
     if declared is not None and name not in declared:
         prefix = "".join(f"{node}/" for node in above)
-        known = [f"{prefix}{known}" for known in _addresses(graph)]
+        known = [f"{prefix}{known}" for known in signal_addresses(graph)]
         close = difflib.get_close_matches(f"{prefix}{address}", known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known)) or 'no signals'}"
         raise SignalError(f"no graph declares the signal {prefix + address!r} ({hint})")
@@ -44,10 +44,10 @@ def _signals(graph: Any) -> frozenset[str] | None:
     return signals
 
 
-def _addresses(graph: Any) -> Iterator[str]:
+def signal_addresses(graph: Any) -> Iterator[str]:
     """The addresses of all signals that the graph and its nested graphs declare, as far as they are known."""
     declared = _signals(graph)
     if declared is not None:
         yield from declared
         for node, nested in graph.get_subgraphs():
-            yield from (f"{node}/{address}" for address in _addresses(nested))
+            yield from (f"{node}/{address}" for address in signal_addresses(nested))

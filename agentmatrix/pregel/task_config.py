@@ -6,6 +6,8 @@ config that a node, a router or a writer is called with, on the thread that runs
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,7 @@ from agentmatrix.pregel.config_values import set_current_config
 
 __all__ = [
     "attempt_of",
+    "await_checkpoints",
     "checkpoints_under_way",
     "command_for_node",
     "declared_targets",
@@ -54,6 +57,7 @@ __all__ = [
     "task_id_of",
     "task_namespace",
     "updates_of",
+    "wait_for_checkpoints",
     "was_sent",
     "writes_of",
 ]
@@ -126,6 +130,23 @@ def checkpoints_under_way(config: RunnableConfig) -> list[Any]:
             futures.append(future)
         config = loop.config
     return futures
+
+
+def wait_for_checkpoints(config: RunnableConfig) -> None:
+    """Return when the checkpoints that the task of `config` builds upon are kept: what stands beside or below one that
+    is not there is found by nobody after a kill.
+
+    On a thread that may wait; a graph that runs async is not waited for.
+    """
+    for saved in checkpoints_under_way(config):
+        if isinstance(saved, concurrent.futures.Future):
+            saved.result()
+
+
+async def await_checkpoints(config: RunnableConfig) -> None:
+    """The same as `wait_for_checkpoints`, async."""
+    for saved in checkpoints_under_way(config):
+        await (asyncio.wrap_future(saved) if isinstance(saved, concurrent.futures.Future) else saved)
 
 
 def node_config(config: RunnableConfig) -> RunnableConfig:

@@ -215,7 +215,7 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        if self.pipelined and not self._is_async:
+        if self._may_put_on(metadata) and not self._is_async:
             self.rpc.request_nowait("saver", "put", plain_config(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
         saved: RunnableConfig = self.rpc.request(
@@ -230,13 +230,18 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        if self.pipelined:
+        if self._may_put_on(metadata):
             self.rpc.request_nowait("saver", "aput", plain_config(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
         saved: RunnableConfig = await self.rpc.arequest(
             "saver", "aput", plain_config(config), checkpoint, metadata, new_versions
         )
         return saved
+
+    def _may_put_on(self, metadata: CheckpointMetadata) -> bool:
+        """Whether a checkpoint need not be waited for. That of a run's input never: nor does LangGraph's loop wait for
+        it before the one that follows, whose answer brings a failure of this one."""
+        return self.pipelined or (self._in_run and metadata.get("source") == "input")
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

@@ -15,9 +15,9 @@ from typing import Any, Final
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
-from agentmatrix.live.parent_checkpoints import aparents_saved, parents_saved
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.task_config import await_checkpoints, wait_for_checkpoints
 from agentmatrix.session.namespace_scope import NamespaceScope
 
 __all__ = ["LentSaver", "check_filter"]
@@ -46,7 +46,7 @@ class LentSaver:
         scope: NamespaceScope,
         forward: Collection[str] | None = None,
     ) -> None:
-        self._saver, self._scope, self._configurable = saver, scope, configurable
+        self._saver, self._scope, self._configurable = saver, scope, dict(configurable)
         self._thread = configurable.get("thread_id")
         own = {key: value for key, value in configurable.items() if not config_keys.is_reserved(key)}
         self._own = {key: value for key, value in own.items() if key not in config_keys.IDENTITY}
@@ -99,12 +99,12 @@ class LentSaver:
 
     def put_writes(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str = "") -> None:
         if task_path.startswith(SIGNAL_TASK_PATH):
-            parents_saved(self._saver, self._configurable)
+            wait_for_checkpoints({"configurable": self._configurable})
         self._saver.put_writes(self._confined(config), writes, task_id, task_path)
 
     async def aput_writes(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str = "") -> None:
         if task_path.startswith(SIGNAL_TASK_PATH):
-            await aparents_saved(self._saver, self._configurable)
+            await await_checkpoints({"configurable": self._configurable})
         await self._saver.aput_writes(self._confined(config), writes, task_id, task_path)
 
     # Checks.

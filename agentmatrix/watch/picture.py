@@ -28,11 +28,13 @@ class GraphPicture:
 
     Args:
         drawing: of the graph.
+        shown: what is drawn of it; by default all of it, with large graphs closed.
+        is_styled: False for a page with style sheets of its own.
     """
 
-    def __init__(self, drawing: Drawing) -> None:
-        self.drawing = drawing
-        self._shown = _with_room(collapsed(drawing), drawing)
+    def __init__(self, drawing: Drawing, shown: Drawing | None = None, *, is_styled: bool = True) -> None:
+        self.drawing, self._is_styled = drawing, is_styled
+        self._shown = _with_room(collapsed(drawing) if shown is None else shown, drawing)
         self._layout: Layout | None = None
 
     def svg(self, nodes: Mapping[str, NodeRecord], transfers: Mapping[str, Transfer] | None = None) -> str:
@@ -45,7 +47,7 @@ class GraphPicture:
         if self._layout is None:
             self._layout = layout_of(self._shown)
         marks = dict(self._marks(nodes, transfers or {}))
-        return svg_of(self._shown, marks, self._layout)
+        return svg_of(self._shown, marks, self._layout, is_styled=self._is_styled)
 
     def _marks(self, nodes: Mapping[str, NodeRecord], transfers: Mapping[str, Transfer]) -> Iterator[tuple[str, Mark]]:
         for node in self._shown.walk():

@@ -21,6 +21,8 @@ HEAVY = {
     "ray",
     "pyarrow",
     "sqlite3",
+    "starlette",
+    "uvicorn",
 }
 PUBLIC_MODULES = ["middleware", "display", "errors", "speakers", "stops", "testing", "watch"]
 
@@ -41,6 +43,7 @@ RUN = "import runpy; sys.argv = {}; runpy.run_module('agentmatrix', run_name='__
         RUN.format(["agentmatrix", "--help"]),
         RUN.format(["agentmatrix", "serve", "--help"]),
         RUN.format(["agentmatrix", "refine", "--help"]),
+        RUN.format(["agentmatrix", "ui", "--help"]),
     ],
 )
 def test_import_and_help_load_neither_langgraph_nor_grpc(code: str) -> None:
@@ -72,7 +75,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = agentmatrix.Dagg
 
 
-@pytest.mark.parametrize("command", ["demo", "example", "run", "chat", "refine", "serve", "certs", "describe", "draw"])
+@pytest.mark.parametrize(
+    "command", ["demo", "example", "run", "chat", "ui", "refine", "serve", "certs", "describe", "draw"]
+)
 def test_each_command_explains_itself(command: str) -> None:
     help = subprocess.run(
         [sys.executable, "-m", "agentmatrix", command, "--help"], capture_output=True, text=True, timeout=100

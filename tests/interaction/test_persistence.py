@@ -195,3 +195,22 @@ def test_the_state_of_a_remote_node_that_has_not_begun() -> None:
     graph.invoke({"messages": "hi"}, config)
     state = graph.get_state(config, subgraphs=True)
     assert state.next == ("nested",) and state.tasks[0].state.values == {}
+
+
+async def test_no_node_runs_after_an_input_that_could_not_be_saved(place: Any, verbs: Any) -> None:
+    class Full(InMemorySaver):
+        def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+            if config["configurable"].get("checkpoint_ns") and metadata["source"] == "input":
+                raise OSError("the disk is full")
+            return super().put(config, checkpoint, metadata, new_versions)
+
+    ran: list[str] = []
+
+    def node(state: Log) -> Any:
+        ran.append("node")
+        return {"log": ["node"]}
+
+    child = place(StateGraph(Log).add_node("node", node).add_edge(START, "node").compile(), allow=(Log,))
+    with pytest.raises(OSError, match="the disk is full"):
+        await verbs.invoke(parent(child, Full()), {"log": []}, {"configurable": {"thread_id": "1"}}, durability="sync")
+    assert not ran

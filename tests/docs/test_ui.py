@@ -1,0 +1,51 @@
+"""The page about the local page: its graph is written, its commands are typed, and what they open is fetched."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "ui.md").read_text()
+FILES = {name: text for text, name in re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```$", PAGE, re.M | re.S)}
+COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S) for line in block.splitlines()]
+UI = [line for line in COMMANDS if line.startswith("agentmatrix ui ")]
+
+
+@pytest.mark.parametrize("command", UI)
+def test_a_command_opens_the_page_with_its_graphs(command: str, tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    words = [*command.split()[1:], "--address", "127.0.0.1:0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentmatrix", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        url = line.removeprefix("the page is at ").strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", url), line
+        with httpx.Client(trust_env=False, timeout=100) as http:
+            assert "<title>AgentMatrix</title>" in http.get(url).text
+            base = url.partition("/?")[0]
+            picture = http.get(f"{base}/api/graphs/graph/picture").json()
+            assert "panel/person" in [node["path"] for node in picture["nodes"].values()]
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_its_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / link).exists(), link
