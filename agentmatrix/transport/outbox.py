@@ -255,7 +255,8 @@ class Outbox:
             self._in_flight.read(received, self._clock())
             if self._written is not None:
                 self._give(self._written.acknowledge(received))
-            wake, self._waiting = self._waiting, False
+            wake = self._waiting and self._has_more
+            self._waiting = self._waiting and not wake
         if wake:
             self._wake()
 
@@ -320,6 +321,11 @@ class Outbox:
             self.drop(run)
 
     # Under the lock.
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there is something to write, if enough may be under way."""
+        return bool(self._small or self._bulky) or (self._written is not None and self._written.must_repeat)
 
     def _take_small(self, parts: list[bytes | memoryview], runs: list[int], room: int) -> int:
         size = 0
