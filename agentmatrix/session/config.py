@@ -88,7 +88,7 @@ class CallerConfig:
         objects: takes the objects that stay here.
         forward: the keys of `configurable` that go along; None for all.
         store_prefix: the namespaces of the store that the host may use begin so; None for none.
-        agent: what the namespace of the cache that the host may use is named after.
+        agent: `"host:port/agent"`; the namespace of the cache that the host may use is named after it.
 
     Attributes:
         usage: is told what the run has used.
@@ -119,12 +119,14 @@ class CallerConfig:
         self.events = EventScope(self.scope)
         if is_run:
             self.callbacks = CallerCallbacks(
-                config, is_async=is_async, pack_metadata=self._pack_metadata, scope=self.scope
+                config, is_async=is_async, pack_metadata=self._pack_metadata, scope=self.scope, host=agent
             )
             objects.expose("callback", self.callbacks)
         self.control: RunControl | None = None
         self.saver: LentSaver | None = None
         self._is_run = is_run
+        self._subgraph = 0
+        """Which nested graph of its task this one is, from 0."""
 
     def pack(self) -> dict[str, Any]:
         """The packed form for the host."""
@@ -172,6 +174,8 @@ class CallerConfig:
             or namespace in (known.get(CHECKPOINT_MAP) or {})
         ):
             return None
+        if self._subgraph:
+            namespace = f"{namespace}{config_keys.NS_SEP}{self._subgraph}"
         own = {
             key: value
             for key, value in known.items()
@@ -212,7 +216,11 @@ class CallerConfig:
         if key == config_keys.RUNTIME:
             return self._describe_runtime(value) if isinstance(value, Runtime) else None
         if key == config_keys.SCRATCHPAD:
-            return scratchpad_state(value) if self._is_run else None
+            if not self._is_run:
+                return None
+            state = scratchpad_state(value)
+            self._subgraph = state["subgraph"]
+            return state
         if key == config_keys.REPLAY_STATE:
             if value is None:
                 return None

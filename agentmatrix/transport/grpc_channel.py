@@ -115,7 +115,7 @@ class GrpcChannel:
 
     async def call(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
         channel = self._open_channel()
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/{method}")
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         began = time.perf_counter()
         try:
             answer = await call(request, timeout=timeout, metadata=request_metadata(self._options))

@@ -18,9 +18,10 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from agentmatrix.errors import AddressError, HostUnreachable
+from agentmatrix.transport import health
 from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Transport
 from agentmatrix.transport.grpc_channel import GrpcChannel, new_run
-from agentmatrix.transport.grpc_options import channel_credentials, require_fast_protobuf
+from agentmatrix.transport.grpc_options import SERVICE, channel_credentials, require_fast_protobuf
 from agentmatrix.transport.headers import has_secret, request_metadata
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.multiplexer import unconnected_stream
@@ -70,6 +71,10 @@ class GrpcTransport(Transport):
         request = ListAgentsRequest().SerializeToString()
         return self._call("ListAgents", request, timeout, lambda _, seconds: seconds)
 
+    def serves(self, timeout: float) -> Future[bool]:
+        serving = health.encode_response(health.ServingStatus.SERVING)
+        return self._call("Check", b"", timeout, lambda data, _: data == serving, health.SERVICE)
+
     @property
     def state(self) -> ConnectionState:
         return "closed" if self._closed else self._connection.state
@@ -79,11 +84,13 @@ class GrpcTransport(Transport):
         self._release()
         io_thread().call(self._connection.end_runs, self)
 
-    def _call(self, method: str, request: bytes, timeout: float, read: Callable[[bytes, float], T]) -> Future[T]:
+    def _call(
+        self, method: str, request: bytes, timeout: float, read: Callable[[bytes, float], T], service: str = SERVICE
+    ) -> Future[T]:
         async def call() -> T:
             if unusable := self._unusable():
                 raise unusable
-            return read(*await self._connection.call(method, request, timeout))
+            return read(*await self._connection.call(f"/{service}/{method}", request, timeout))
 
         return io_thread().run(call())
 
