@@ -14,13 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphBubbleUp, ParentCommand
-from langgraph.runtime import RunControl
 
 from agentmatrix.errors import (
     AgentMatrixError,
@@ -39,6 +37,7 @@ from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
+from agentmatrix.session.call_spec import CallSpec
 from agentmatrix.session.config import CallerConfig
 from agentmatrix.session.event_encoding import GATHERED
 from agentmatrix.session.event_scope import check_command, check_states
@@ -56,48 +55,13 @@ from agentmatrix.wire.remote_failures import decode_failure, encode_failure, rai
 from agentmatrix.wire.shared_messages import SentMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
+__all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallerRun"]
 
 RESUME_ADVICE: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
 """The mend for a host that was lost in the middle of a run."""
 _CERTAINLY_NOT_BEGUN: Final = (HostUnreachable, HostBusy, Unauthenticated)
 UNWIND_SECONDS: Final = 10.0
 """How long a caller that leaves a run goes on serving the host, so that the run can unwind cleanly there."""
-
-
-@dataclass
-class CallSpec:
-    """A call of a verb of a graph on the host.
-
-    Attributes:
-        agent: the name of the exported graph.
-        verb: the graph's method.
-        version: what this process speaks.
-        run_id: unique for this run.
-        path: the nodes from the exported graph to the nested graph that is meant.
-        args: positional arguments without the config.
-        kwargs: keyword arguments without the config and without `control`.
-        config: the run's config; None when the verb takes none.
-        is_run: whether the verb runs nodes.
-        control: a run control that the user gave; drains cross both ways.
-        timeout: seconds for the whole run; None is no limit.
-        forward: see `CallerConfig`.
-        store_prefix: see `CallerConfig`.
-    """
-
-    agent: str
-    verb: str
-    version: pb.Version
-    run_id: str
-    path: tuple[str, ...] = ()
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    config: RunnableConfig | None = None
-    is_run: bool = False
-    control: RunControl | None = None
-    timeout: float | None = None
-    forward: frozenset[str] | None = None
-    store_prefix: tuple[str, ...] | None = None
 
 
 class CallerRun:

@@ -21,7 +21,8 @@ from typing import Any, Final
 
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.errors import DeadlineExceeded
-from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
+from agentmatrix.session.call_spec import CallSpec
+from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun
 from agentmatrix.session.user_loop import check_not_on_own_loop
 from agentmatrix.transport.base import Transport
 from agentmatrix.wire.codec import Codec
