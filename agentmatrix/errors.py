@@ -151,11 +151,29 @@ class HostError(AgentMatrixError):
 
 
 class HostUnreachable(HostError, ConnectionError):
-    """No host answers at the address. Nothing has been started there."""
+    """No host answers at the address. Nothing has been started there.
+
+    Attributes:
+        refused: whether its machine answers that nobody listens there.
+    """
+
+    refused: bool = False
 
 
 class HostLost(HostError, ConnectionError):
-    """The connection to the host broke during a run. The message says what is unknown."""
+    """The connection to the host broke during a run, and the run cannot be taken up again. The message says what is
+    known of it, and what to do.
+
+    Attributes:
+        delivered: whether the host has certainly taken the run; False where that is unknown.
+    """
+
+    delivered: bool = False
+
+    def __init__(self, message: str = "", delivered: bool = False) -> None:
+        super().__init__(message)
+        if delivered:
+            self.delivered = True
 
 
 class HostBusy(HostError):
