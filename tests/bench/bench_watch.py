@@ -1,10 +1,13 @@
-"""What it costs to watch a run: the same run, watched and not, in turn.
+"""What it costs to watch a run: the same run, plain and watched, in turn.
 
     python tests/bench/bench_watch.py [nodes [members [rounds]]]
 
 A chain of nodes that do nothing, sync and async, and a broadcast to scripted models, which say one thing. Times are of
-the processor and of all threads; of the rounds the least counts, which a busy machine disturbs least. `not watched` is
+the processor and of all threads; of the rounds the least counts, which a busy machine disturbs least. The plain run is
 told twice, with and without the module imported: watching costs nothing where nobody does.
+
+`tokens=True` makes models stream. What that costs by itself is the row `streamed`: the plain run, read with
+`stream_mode="messages"`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,12 @@ from agentmatrix.stops import max_turns
 from agentmatrix.testing import ScriptedChatModel
 
 INPUT: dict[str, Any] = {"messages": "What do you say?"}
+WATCHED: dict[str, dict[str, bool]] = {
+    "watched": {},
+    "values": {"values": True},
+    "tokens": {"tokens": True},
+    "tokens and values": {"tokens": True, "values": True},
+}
 
 
 def chain(count: int, is_async: bool) -> Any:
@@ -45,29 +54,38 @@ def crowd(count: int, is_async: bool) -> Any:
     return ChatGroup(members, speaker=broadcast(), stop=max_turns(1), reply="transcript").compile()
 
 
-def seconds(make: Callable[[int, bool], Any], count: int, is_async: bool, is_watched: bool) -> float:
-    graph = make(count, is_async)
+def run_graph(graph: Any, is_async: bool, is_streamed: bool) -> float:
+    """The seconds of the processor that a run takes."""
 
     async def arun() -> float:
         began = time.process_time()
-        await graph.ainvoke(INPUT)
+        if is_streamed:
+            async for _ in graph.astream(INPUT, stream_mode="messages"):
+                pass
+        else:
+            await graph.ainvoke(INPUT)
         return time.process_time() - began
 
-    if is_watched:
-        from agentmatrix import watching
-
-        block: Any = watching()
+    if is_async:
+        return asyncio.run(arun())
+    began = time.process_time()
+    if is_streamed:
+        for _ in graph.stream(INPUT, stream_mode="messages"):
+            pass
     else:
-        block = contextlib.nullcontext()
-    with block as run:
-        if is_async:
-            took = asyncio.run(arun())
-        else:
-            began = time.process_time()
-            graph.invoke(INPUT)
-            took = time.process_time() - began
-    if is_watched:
-        assert sum(node.count for node in run.nodes.values()) >= count
+        graph.invoke(INPUT)
+    return time.process_time() - began
+
+
+def seconds(make: Callable[[int, bool], Any], count: int, is_async: bool, way: str) -> float:
+    graph = make(count, is_async)
+    if way not in WATCHED:
+        return run_graph(graph, is_async, way == "streamed")
+    from agentmatrix import watching
+
+    with watching(**WATCHED[way]) as run:
+        took = run_graph(graph, is_async, False)
+    assert sum(node.count for node in run.nodes.values()) >= count
     return took
 
 
@@ -77,13 +95,18 @@ def main() -> None:
     for is_async in (False, True):
         verb = "async" if is_async else "sync"
         for name, make, count in kinds:
-            before = min(seconds(make, count, is_async, False) for _ in range(rounds))
-            took = [[seconds(make, count, is_async, watched) for watched in (False, True)] for _ in range(rounds)]
-            off, on = (min(column) / count * 1e6 for column in zip(*took, strict=True))
-            print(
-                f"{name}, {verb}: not watched {before / count * 1e6:.0f} and {off:.0f} us, watched {on:.0f} us, "
-                f"{on - off:+.0f} us, ratio {on / off:.2f}"
-            )
+            before = min(seconds(make, count, is_async, "plain") for _ in range(rounds))
+            ways = ["plain", "streamed", *WATCHED]
+            took = [[seconds(make, count, is_async, way) for way in ways] for _ in range(rounds)]
+            least = {way: min(column) / count * 1e6 for way, column in zip(ways, zip(*took, strict=True), strict=True)}
+            print(f"{name}, {verb}: plain {before / count * 1e6:.0f} and {least['plain']:.0f} us")
+            for way in ways[1:]:
+                of_plain, of_watched = least[way] / least["plain"], least[way] / least["watched"]
+                of_streamed = least[way] / least["streamed"]
+                print(
+                    f"  {way} {least[way]:.0f} us, of plain {of_plain:.2f}, of watched {of_watched:.2f}, "
+                    f"of streamed {of_streamed:.2f}"
+                )
 
 
 main()
