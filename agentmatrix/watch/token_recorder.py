@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,11 +13,22 @@ from langgraph.constants import TAG_NOSTREAM
 
 from agentmatrix.watch.recorder import EventRecorder, guarded
 from agentmatrix.watch.run_event import RunEvent
+from agentmatrix.watch.watched_graph import WatchedGraph
 
 __all__ = ["TokenRecorder", "new_recorder"]
 
 _MOST_CHARACTERS: Final = 100_000
 """Of one message; the message itself is told whole."""
+
+
+@dataclass(slots=True)
+class _StreamedMessage:
+    """What a model says, as far as it has come; `room` is the number of characters that may follow."""
+
+    graph: WatchedGraph
+    namespace: str
+    speaker: str
+    room: int = _MOST_CHARACTERS
 
 
 class TokenRecorder(EventRecorder):
@@ -26,8 +38,9 @@ class TokenRecorder(EventRecorder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # By run of a model that streams, the characters that were told.
-        self._streamed: dict[UUID, int] = {}
+        # By run of a model that streams. Each token is taken in the middle of the run: what is the same for all of a
+        # message is looked up once.
+        self._streamed: dict[UUID, _StreamedMessage] = {}
 
     def tap_output_iter(self, run_id: UUID, output: Iterator[Any]) -> Iterator[Any]:
         """The output as it is."""
@@ -48,23 +61,25 @@ class TokenRecorder(EventRecorder):
     ) -> None:
         super().begin_call(run_id, parent, metadata, tool=tool, tags=tags)
         # What is held back until it has passed a middleware is not to be seen before.
-        if not tool and TAG_NOSTREAM not in (tags or ()):
-            self._streamed[run_id] = 0
+        if not tool and TAG_NOSTREAM not in (tags or ()) and (found := self.open_call(run_id)) is not None:
+            speaker = found[0].path(found[1]).rpartition("/")[2] or "ai"
+            self._streamed[run_id] = _StreamedMessage(*found, speaker)
 
     @guarded
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
-        message = getattr(chunk, "message", None)
-        text = str(message.text) if isinstance(message, AIMessageChunk) else token if isinstance(token, str) else ""
-        told = self._streamed.get(run_id)
-        found = self.open_call(run_id)
-        if not text or told is None or told >= _MOST_CHARACTERS or found is None:
+        if (streamed := self._streamed.get(run_id)) is None or streamed.room <= 0:
             return
-        text = text[: _MOST_CHARACTERS - told]
-        self._streamed[run_id] = told + len(text)
-        id = getattr(message, "id", None) or f"{LC_ID_PREFIX}-{run_id}"
-        graph, namespace = found
-        speaker = getattr(message, "name", None) or graph.path(namespace).rpartition("/")[2] or "ai"
-        self.tell("token", graph, namespace, {"id": id, "speaker": speaker, "text": text})
+        message, text, id, name = getattr(chunk, "message", None), token, None, None
+        if isinstance(message, AIMessageChunk):
+            id, name, text = message.id, message.name, message.content
+            # LangChain makes an object of its own of each `text`.
+            text = text if type(text) is str else str(message.text)
+        if not text or not isinstance(text, str):
+            return
+        text = text[: streamed.room]
+        streamed.room -= len(text)
+        data = {"id": id or f"{LC_ID_PREFIX}-{run_id}", "speaker": name or streamed.speaker, "text": text}
+        self.tell("token", streamed.graph, streamed.namespace, data)
 
     def end_call(self, kind: str, run_id: UUID, data: dict[str, Any]) -> None:
         self._streamed.pop(run_id, None)

@@ -1,6 +1,9 @@
 """The input or output of a node as JSON text of a bounded length: it is written until there is no room, never in whole.
 
 `json.dumps` and pydantic would write a value of 10 MB, or read a generator to its end, before anything can be cut.
+
+The nodes of a graph are given the same messages again and again, all members of a broadcast at once. So the text of a
+message is kept: by what it says, since a node may change the object.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from itertools import islice
 from json.encoder import encode_basestring  # type: ignore[attr-defined,unused-ignore]
 from typing import Any, Final
@@ -26,7 +30,13 @@ _ROOM_TO_END: Final = 200
 _DEEPEST: Final = 40
 _LONGEST_REPR: Final = 1_000
 _OF_MESSAGES: Final = ("type", "name", "content", "tool_calls", "tool_call_id", "status", "usage_metadata", "id")
+_OF_SHORT_MESSAGES: Final = ("type", "name", "content", "tool_call_id", "status", "id")
+_MOST_SHORT: Final = 4_000
+"""Characters of a message whose text is kept."""
+_SHORT_KEY: Final = 60
+_KEPT_TEXTS: Final = 1_024
 _BYTES: Final = (bytes, bytearray, memoryview)
+_PLAIN_TYPES: Final = frozenset({str, type(None)})
 _LISTS: Final = (Sequence, Set, deque)
 
 
@@ -41,6 +51,27 @@ def value_text(value: Any, most: int = MOST_CHARACTERS) -> str:
     writer = _BoundedText(most - _ROOM_TO_END)
     writer.write(value, 0)
     return "".join(writer.parts)
+
+
+@lru_cache(_KEPT_TEXTS)
+def _text_of_short_message(*said: str | None) -> str:
+    parts = [f'"{key}": {encode_basestring(text)}' for key, text in zip(_OF_SHORT_MESSAGES, said, strict=True) if text]
+    return f"{{{', '.join(parts)}}}"
+
+
+def _short_message(message: BaseMessage) -> str | None:
+    """The text of a message that is short and has nothing but words; else None."""
+    said = vars(message).get
+    content = said("content")
+    if type(content) is not str or not 0 < len(content) < _MOST_SHORT or said("tool_calls") or said("usage_metadata"):
+        return None
+    parts = (said("type"), said("name"), content, said("tool_call_id"), said("status"), said("id"))
+    return _text_of_short_message(*parts) if _PLAIN_TYPES.issuperset(map(type, parts)) else None
+
+
+@lru_cache(_KEPT_TEXTS)
+def _text_of_short_key(key: str) -> str:
+    return f"{encode_basestring(key)}: "
 
 
 class _BoundedText:
@@ -66,6 +97,8 @@ class _BoundedText:
             self._put(f'"<{len(value)} bytes>"')
         elif depth >= _DEEPEST:
             self._put('"..."')
+        elif isinstance(value, BaseMessage) and (kept := _short_message(value)) and len(kept) < self._room:
+            self._put(kept)
         else:
             try:
                 found = self._parts_of(value)
@@ -95,12 +128,14 @@ class _BoundedText:
             value = {field.name: getattr(value, field.name, None) for field in fields(value)}
         if type(value) is dict or isinstance(value, Mapping):
             return {str(key): value[key] for key in islice(value, max(self._room, 0) // 4 + 1)}, len(value)
-        if kind is list or isinstance(value, _LISTS):
+        if kind is list:
+            return value[: max(self._room, 0) // 2 + 1], len(value)
+        if isinstance(value, _LISTS):
             return list(islice(value, max(self._room, 0) // 2 + 1)), len(value)
         return repr(value)[:_LONGEST_REPR]
 
     def _text(self, text: str) -> None:
-        room = max(self._room - 2, 0)
+        room = self._room - 2 if self._room > 2 else 0
         if len(text) <= room and len(written := encode_basestring(text)) <= room + 2:
             self._put(written)
             return
@@ -113,19 +148,24 @@ class _BoundedText:
     def _object(self, parts: dict[str, Any], size: int, depth: int) -> None:
         self._put("{")
         for number, (key, value) in enumerate(parts.items()):
-            self._put(", " if number else "")
+            if number:
+                self._put(", ")
             if self._room <= 0:
                 self._put(f'"...": "{size - number:,} more"')
                 break
-            self._text(key)
-            self._put(": ")
+            if len(key) <= _SHORT_KEY and self._room > 6 * _SHORT_KEY:
+                self._put(_text_of_short_key(key))
+            else:
+                self._text(key)
+                self._put(": ")
             self.write(value, depth)
         self._put("}")
 
     def _list(self, parts: list[Any], size: int, depth: int) -> None:
         self._put("[")
         for number, value in enumerate(parts):
-            self._put(", " if number else "")
+            if number:
+                self._put(", ")
             if self._room <= 0:
                 self._put(f'"... {size - number:,} more"')
                 break

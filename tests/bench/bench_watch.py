@@ -6,20 +6,20 @@ A chain of nodes that do nothing, sync and async, and a broadcast to scripted mo
 the processor and of all threads; of the rounds the least counts, which a busy machine disturbs least. The plain run is
 told twice, with and without the module imported: watching costs nothing where nobody does.
 
-`tokens=True` makes models stream. What that costs by itself is the row `streamed`: the plain run, read with
-`stream_mode="messages"`.
+`tokens=True` makes models stream. What that costs by itself is told twice: `streamed` is the plain run, read with
+`stream_mode="messages"`; `models alone` are those of the broadcast in no graph, with a handler that does nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.graph import MessagesState
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -54,6 +54,33 @@ def crowd(count: int, is_async: bool) -> Any:
     return ChatGroup(members, speaker=broadcast(), stop=max_turns(1), reply="transcript").compile()
 
 
+class Silent(BaseCallbackHandler):
+    """Has models stream, and does nothing with it."""
+
+    def tap_output_iter(self, run_id: Any, output: Any) -> Any:
+        return output
+
+    def tap_output_aiter(self, run_id: Any, output: Any) -> Any:
+        return output
+
+
+def models_alone(count: int, is_async: bool) -> float:
+    """The seconds of the processor that so many models take to say what they say in a broadcast."""
+    models = [ScriptedChatModel("hello there") for _ in range(count)]
+    handler: Any = {"callbacks": [Silent()]}
+
+    async def ask() -> None:
+        await asyncio.gather(*(model.ainvoke("What do you say?", handler) for model in models))
+
+    began = time.process_time()
+    if is_async:
+        asyncio.run(ask())
+    else:
+        for model in models:
+            model.invoke("What do you say?", handler)
+    return time.process_time() - began
+
+
 def run_graph(graph: Any, is_async: bool, is_streamed: bool) -> float:
     """The seconds of the processor that a run takes."""
 
@@ -78,6 +105,8 @@ def run_graph(graph: Any, is_async: bool, is_streamed: bool) -> float:
 
 
 def seconds(make: Callable[[int, bool], Any], count: int, is_async: bool, way: str) -> float:
+    if way == "models alone":
+        return models_alone(count, is_async)
     graph = make(count, is_async)
     if way not in WATCHED:
         return run_graph(graph, is_async, way == "streamed")
@@ -96,7 +125,7 @@ def main() -> None:
         verb = "async" if is_async else "sync"
         for name, make, count in kinds:
             before = min(seconds(make, count, is_async, "plain") for _ in range(rounds))
-            ways = ["plain", "streamed", *WATCHED]
+            ways = ["plain", "streamed", *(["models alone"] if make is crowd else []), *WATCHED]
             took = [[seconds(make, count, is_async, way) for way in ways] for _ in range(rounds)]
             least = {way: min(column) / count * 1e6 for way, column in zip(ways, zip(*took, strict=True), strict=True)}
             print(f"{name}, {verb}: plain {before / count * 1e6:.0f} and {least['plain']:.0f} us")

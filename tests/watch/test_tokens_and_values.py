@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
@@ -98,6 +98,29 @@ def test_members_of_a_broadcast_stream_under_their_names() -> None:
     said = {event.path: event.data["speaker"] for event in run.events() if event.kind == "token"}
     assert said == {"panel/ann": "ann", "panel/bob": "bob"}
     assert run.streamed == []
+
+
+@pytest.mark.parametrize("kind", ["model", "graph"])
+@pytest.mark.parametrize("where", ["here", "on a host"])
+@pytest.mark.parametrize("verb", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("is_held", [False, True])
+def test_what_a_middleware_holds_back_is_not_told_while_it_is_made(
+    kind: str, where: str, verb: str, is_held: bool
+) -> None:
+    def secrets(message: BaseMessage, *others: Any) -> BaseMessage:
+        return message.model_copy(update={"content": message.text.replace("1234", "****")})
+
+    model = ScriptedChatModel("The code is 1234.")
+    members = {"ann": model if kind == "model" else one("write", model)}
+    group = ChatGroup(members, middleware=[secrets], hold=is_held, stop=max_turns(1)).compile()
+    graph = loopback(group) if where == "on a host" else group
+    with watching(tokens=True) as run:
+        result = graph.invoke(INPUT) if verb == "invoke" else asyncio.run(graph.ainvoke(INPUT))
+    told = "".join(event.data["text"] for event in run.events() if event.kind == "token")
+    assert told == ("" if is_held else "The code is 1234.")
+    assert result["messages"][-1].text == "The code is ****."
+    if kind == "model":
+        assert run.transcript[-1].text == "The code is ****."
 
 
 def test_what_nobody_looks_at_is_merged() -> None:
@@ -203,6 +226,22 @@ def test_a_large_value_is_cut_and_says_its_size(value: Any, size: str) -> None:
     assert MOST_CHARACTERS * 0.9 < len(text) <= MOST_CHARACTERS
     json.loads(text)
     assert size in text[-200:]
+
+
+def test_a_message_that_a_node_changes_is_told_as_it_was_each_time() -> None:
+    message = AIMessage("one", name="ann", id="1")
+    assert value_text([message]) == '[{"type": "ai", "name": "ann", "content": "one", "id": "1"}]'
+    message.content = "two"
+    assert value_text([message]) == '[{"type": "ai", "name": "ann", "content": "two", "id": "1"}]'
+    message.tool_calls = [{"name": "pay", "args": {"amount": 1}, "id": "c", "type": "tool_call"}]
+    assert '"args": {"amount": 1}' in value_text([message])
+
+
+@given(st.text(), st.none() | st.text(), st.none() | st.text())
+def test_the_text_of_a_message_is_that_of_json(content: str, name: str | None, id: str | None) -> None:
+    parts = {"type": "ai", "name": name, "content": content, "id": id}
+    kept = {key: part for key, part in parts.items() if part or key == "content"}
+    assert value_text(AIMessage(content, name=name, id=id)) == json.dumps(kept, ensure_ascii=False)
 
 
 def test_a_generator_is_not_read() -> None:
