@@ -87,6 +87,8 @@ class _BoundedText:
         kind = type(value)
         if kind is str:
             self._text(value)
+        elif (kind is dict or kind is list) and depth < _DEEPEST:
+            self._compound(value, depth)
         elif value is None or value is True or value is False:
             self._put({None: "null", True: "true", False: "false"}[value])
         elif (kind is int and value.bit_length() < 1024) or (kind is float and math.isfinite(value)):
@@ -100,16 +102,19 @@ class _BoundedText:
         elif isinstance(value, BaseMessage) and (kept := _short_message(value)) and len(kept) < self._room:
             self._put(kept)
         else:
-            try:
-                found = self._parts_of(value)
-            except Exception:
-                found = f"<{type(value).__name__}>"  # A class of a user's, whose own methods may raise.
-            if isinstance(found, str):
-                self._text(found)
-            elif isinstance(found[0], dict):
-                self._object(found[0], found[1], depth + 1)
-            else:
-                self._list(found[0], found[1], depth + 1)
+            self._compound(value, depth)
+
+    def _compound(self, value: Any, depth: int) -> None:
+        try:
+            found = self._parts_of(value)
+        except Exception:
+            found = f"<{type(value).__name__}>"  # A class of a user's, whose own methods may raise.
+        if isinstance(found, str):
+            self._text(found)
+        elif isinstance(found[0], dict):
+            self._object(found[0], found[1], depth + 1)
+        else:
+            self._list(found[0], found[1], depth + 1)
 
     def _parts_of(self, value: Any) -> str | tuple[dict[str, Any] | list[Any], int]:
         """What a value consists of, as far as there may be room, and of how many parts in all; or its text."""
@@ -148,14 +153,14 @@ class _BoundedText:
     def _object(self, parts: dict[str, Any], size: int, depth: int) -> None:
         self._put("{")
         for number, (key, value) in enumerate(parts.items()):
-            if number:
-                self._put(", ")
+            lead = ", " if number else ""
             if self._room <= 0:
-                self._put(f'"...": "{size - number:,} more"')
+                self._put(f'{lead}"...": "{size - number:,} more"')
                 break
-            if len(key) <= _SHORT_KEY and self._room > 6 * _SHORT_KEY:
-                self._put(_text_of_short_key(key))
+            if len(key) <= _SHORT_KEY and self._room > 6 * _SHORT_KEY + len(lead):
+                self._put(lead + _text_of_short_key(key))
             else:
+                self._put(lead)
                 self._text(key)
                 self._put(": ")
             self.write(value, depth)
