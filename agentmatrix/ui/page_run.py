@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from agentmatrix.approvals import approval_request
 from agentmatrix.display.drawing import Drawing
-from agentmatrix.watch.watched_graph import WatchedGraph
 from agentmatrix.watch.run_event import RunEvent
+from agentmatrix.watch.token_buffer import TokenBuffer
+from agentmatrix.watch.watched_graph import WatchedGraph
 from agentmatrix.watch.watched_run import WatchedRun
 
 __all__ = ["PageRun"]
@@ -23,7 +24,8 @@ __all__ = ["PageRun"]
 _MOST_ITEMS: Final = 200_000
 LARGEST: Final = 100_000
 """Bytes of an item that is sent with the others; the whole of a larger one is sent when it is asked for."""
-_LARGE_IN_MEMORY: Final = 64_000_000
+_LARGE_IN_MEMORY: Final = 32_000_000
+_VALUES: Final = ("input", "output")
 
 
 class PageRun:
@@ -54,7 +56,10 @@ class PageRun:
         self.is_at_work = self.is_live = False
         self._given_drawing: Drawing | None = None
         self.items: list[str] = []
+        # By index, items whose whole is large, or has the input or output of a node.
         self._large: dict[int, str] = {}
+        self.large_size = 0
+        self._tokens = TokenBuffer(self._take)
         self._lock = threading.Lock()
         self._on_change = on_change
         # Questions that were answered, until they are asked anew: who answers second is told.
@@ -66,7 +71,22 @@ class PageRun:
 
     def take_event(self, event: RunEvent) -> None:
         """An event of the run; the sink of a recorder."""
-        self.watched.take(event)
+        if event.kind == "token":
+            self._tokens.add(event)
+            self._on_change(self)
+            return
+        if self._tokens:
+            # What a message has said so far comes before what ends it.
+            self._tokens.flush()
+        self._take(event)
+
+    def flush(self) -> None:
+        """Make an item of the tokens that have come: there are many, and they are told when somebody looks."""
+        self._tokens.flush()
+
+    def _take(self, event: RunEvent) -> None:
+        if event.kind != "token":
+            self.watched.take(event)
         item = _item(event)
         for asked in item["data"].get("questions", ()):
             with self._lock:
@@ -111,13 +131,23 @@ class PageRun:
             index = len(self.items)
             if index >= _MOST_ITEMS:
                 return
-            if len(text) > LARGEST:
+            if len(text) > LARGEST or not item["data"].keys().isdisjoint(_VALUES):
                 self._large[index] = text
+                self.large_size += len(text)
                 text = json.dumps(_small(item, index), ensure_ascii=False, default=repr)
-                while sum(map(len, self._large.values())) > _LARGE_IN_MEMORY and len(self._large) > 1:
-                    del self._large[next(iter(self._large))]
+                while self.large_size > _LARGE_IN_MEMORY and len(self._large) > 1:
+                    self._drop_large()
             self.items.append(text)
         self._on_change(self)
+
+    def _drop_large(self) -> None:
+        self.large_size -= len(self._large.pop(next(iter(self._large))))
+
+    def forget_large(self) -> None:
+        """Keep only what is sent with the others: the run is an old one."""
+        with self._lock:
+            self._large.clear()
+            self.large_size = 0
 
     # What one reads.
 
@@ -149,7 +179,7 @@ class PageRun:
         if not 0 <= index < len(self.items):
             return None
         small = self.items[index]
-        return self._large.get(index) or (None if '"cut_at"' in small[:200] else small)
+        return self._large.get(index) or (None if small.startswith(('{"cut_at"', '{"more_at"')) else small)
 
     def describe(self) -> dict[str, Any]:
         """What the list says of it."""
@@ -185,8 +215,10 @@ def _item(event: RunEvent) -> dict[str, Any]:
 
 
 def _small(item: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """An item without what is large in it."""
-    return {"cut_at": index, **item, "data": {key: _shortened(value) for key, value in item["data"].items()}}
+    """An item without what is large in it: inputs and outputs are given when they are asked for."""
+    data = {key: _shortened(value) for key, value in item["data"].items() if key not in _VALUES}
+    is_cut = any(data[key] is not item["data"][key] for key in data)
+    return {**({"cut_at": index} if is_cut else {"more_at": index}), **item, "data": data}
 
 
 def _shortened(value: Any) -> Any:

@@ -11,6 +11,8 @@ from agentmatrix.ui.page_run import PageRun
 __all__ = ["RunStore"]
 
 MOST_RUNS: Final = 50
+_MOST_LARGE: Final = 256_000_000
+"""Bytes of large items of all runs together."""
 
 
 class RunStore:
@@ -34,6 +36,11 @@ class RunStore:
                 if len(self._runs) <= self._most:
                     break
                 del self._runs[id]
+            size = 0
+            for other in reversed(self._runs.values()):
+                size += other.large_size
+                if size > _MOST_LARGE and other is not run:
+                    other.forget_large()
         self.changed(run)
         return run
 
