@@ -53,7 +53,9 @@ class PageRun:
         self.watched = WatchedRun(compiled)
         self.started = time.time()
         self.input = ""
-        self.is_at_work = self.is_live = False
+        self.is_at_work = self.is_live = self.is_loaded = False
+        self.on_item: Callable[[str], None] | None = None
+        """Told of each item as JSON, whole."""
         self._given_drawing: Drawing | None = None
         self.items: list[str] = []
         # By index, items whose whole is large, or has the input or output of a node.
@@ -75,6 +77,9 @@ class PageRun:
             self._tokens.add(event)
             self._on_change(self)
             return
+        if event.kind == "begin" and not event.path and self.thread:
+            # By it the run is known for one of this graph, when it is found again.
+            event = event._replace(data={**event.data, "thread_id": self.thread})
         if self._tokens:
             # What a message has said so far comes before what ends it.
             self._tokens.flush()
@@ -102,7 +107,19 @@ class PageRun:
 
     def tell(self, kind: str, **data: Any) -> None:
         """A thing that was done on the page."""
-        self._append({"kind": kind, "at": time.time(), "data": data})
+        self.take_own(kind, time.time(), data)
+
+    def take_own(self, kind: str, at: float, data: Mapping[str, Any]) -> None:
+        """A thing that was done on the page before."""
+        if kind == "answered":
+            self._answered.add(data["question"])
+        self._append({"kind": kind, "at": at, "data": data})
+
+    def close_loaded(self) -> None:
+        """All that a file has is taken: what was at work then is so no more."""
+        kinds = [item[:20] for item in self.items if item.startswith(('{"kind": "work"', '{"kind": "rest"'))]
+        if kinds and kinds[-1].startswith('{"kind": "work"'):
+            self.tell("rest", state="cut off")
 
     def set_at_work(self, at_work: bool) -> None:
         """The run begins to work, or has ended or paused."""
@@ -138,6 +155,8 @@ class PageRun:
                 while self.large_size > _LARGE_IN_MEMORY and len(self._large) > 1:
                     self._drop_large()
             self.items.append(text)
+            if self.on_item is not None and item["kind"] != "token":
+                self.on_item(self._large.get(index, text))
         self._on_change(self)
 
     def _drop_large(self) -> None:
@@ -158,7 +177,7 @@ class PageRun:
             return "running"
         state = self.watched.state
         # It is at work nowhere: the process that told of it is gone, or its end was not told.
-        return "cut off" if state == "running" and not self.source else state
+        return "cut off" if state == "running" else state
 
     @property
     def drawing(self) -> Drawing | None:
@@ -168,6 +187,11 @@ class PageRun:
     @drawing.setter
     def drawing(self, drawing: Drawing) -> None:
         self._given_drawing = drawing
+
+    @property
+    def title(self) -> str:
+        """What it is called on the page."""
+        return self.name or self.graph
 
     @property
     def name(self) -> str:
@@ -186,7 +210,7 @@ class PageRun:
         return {
             "id": self.id,
             "graph": self.graph,
-            "title": self.name or self.graph,
+            "title": self.title,
             "thread": self.thread,
             "source": self.source,
             "started": self.started,
