@@ -112,6 +112,10 @@ class GraphCatalog:
     def __iter__(self) -> Iterator[CatalogGraph]:
         return iter(self._graphs.values())
 
+    def add(self, graph: CatalogGraph) -> None:
+        """One more graph, before they are loaded."""
+        self._graphs[graph.name] = graph
+
     def get(self, name: str) -> CatalogGraph | None:
         """The graph of a name."""
         return self._graphs.get(name)
@@ -167,11 +171,12 @@ class GraphCatalog:
 
 def _fetch_cards(graphs: list[CatalogGraph], then: Callable[[], None]) -> None:
     for entry in graphs:
-        remote = [one for _, one in entry.graph.get_subgraphs(recurse=True) if getattr(one, "is_remote", False)]
-        for agent in remote:
-            with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
+            # A host that is not there is told of when something is run.
+            remote = [one for _, one in entry.graph.get_subgraphs(recurse=True) if getattr(one, "is_remote", False)]
+            for agent in remote:
                 _ = agent.card
-        entry.version += bool(remote)
+            entry.version += bool(remote)
     then()
 
 

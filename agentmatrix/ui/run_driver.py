@@ -11,7 +11,7 @@ from typing import Any
 from agentmatrix.live.live_run import AsyncLiveRun, LiveRun, SyncLiveRun
 from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.ui.page_run import PageRun
-from agentmatrix.watch.hooks import hooked
+from agentmatrix.watch.hooks import hooked, is_process_hook_muted
 from agentmatrix.watch.recorder import EventRecorder
 from agentmatrix.watch.token_recorder import new_recorder
 
@@ -107,6 +107,8 @@ class RunDriver:
         takes_signals: bool,
         then: Callable[[PageRun], None],
     ) -> None:
+        # A host that tells the page of the runs of its callers does not tell of this one.
+        is_process_hook_muted.set(True)
         try:
             if await _is_sync_only(arguments[0], arguments[2]):
                 await asyncio.to_thread(_run_in_thread, active, recorder, arguments, takes_signals)

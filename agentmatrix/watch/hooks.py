@@ -17,8 +17,10 @@ from langchain_core.tracers.context import register_configure_hook
 
 from agentmatrix.pregel.node_handler import NodeHandler, is_hook_muted
 
-__all__ = ["hooked"]
+__all__ = ["hook_process", "hooked", "is_process_hook_muted"]
 
+is_process_hook_muted: ContextVar[bool] = ContextVar("is_process_hook_muted", default=False)
+"""Whether the handler of the process is not for runs in this context: they are told of in another way."""
 _depth: ContextVar[int] = ContextVar("agentmatrix_watch_depth", default=0)
 _lock = threading.Lock()
 
@@ -77,3 +79,27 @@ def hooked(handler: NodeHandler) -> Iterator[None]:
     finally:
         _depth.set(depth)
         is_hook_muted.set(muted)
+
+
+class _ProcessHook:
+    """The handler of all runs of the process, whoever starts them."""
+
+    handler: NodeHandler | None = None
+    is_registered = False
+
+    def get(self) -> NodeHandler | None:
+        return None if is_hook_muted.get() or is_process_hook_muted.get() else self.handler
+
+
+_process_hook = _ProcessHook()
+
+
+def hook_process(handler: NodeHandler | None) -> None:
+    """Every run of the process gets the handler, in place of the one before; None for none.
+
+    On a host the runs of a caller that watches them do not: they are told of there.
+    """
+    if handler is not None and not _process_hook.is_registered:
+        register_configure_hook(cast(Any, _process_hook), inheritable=True)
+        _process_hook.is_registered = True
+    _process_hook.handler = handler
