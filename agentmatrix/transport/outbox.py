@@ -239,7 +239,8 @@ class Outbox:
         """The peer has read so many bytes of messages in all."""
         with self._lock:
             self._in_flight.read(received, self._clock())
-            wake, self._waiting = self._waiting, False
+            wake = self._waiting and bool(self._small or self._bulky)
+            self._waiting = self._waiting and not wake
         if wake:
             self._wake()
 

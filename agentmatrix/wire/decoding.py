@@ -24,7 +24,7 @@ from agentmatrix.wire.extensions import (
 )
 from agentmatrix.wire.objects import ObjectCodec
 from agentmatrix.wire.shared_messages import SharedMessages
-from agentmatrix.wire.size import decoded_size
+from agentmatrix.wire.size import decoded_size, is_shallow
 from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedClass, UnlistedMarker, UnlistedValue, escaped, not_allowed
 
 
@@ -57,6 +57,7 @@ class Decoder:
     __slots__ = (
         "_budget",
         "_buffers",
+        "_has_extensions",
         "_max_bytes",
         "_max_depth",
         "_object_codec_of",
@@ -92,6 +93,7 @@ class Decoder:
         self._max_bytes = max_bytes
         self._max_depth = max_depth
         self._budget = max_bytes
+        self._has_extensions = False
 
     def decode(self, data: bytes | memoryview, buffers: Sequence[bytes] = ()) -> Any:
         """The value of the bytes.
@@ -111,6 +113,8 @@ class Decoder:
             raw = ormsgpack.unpackb(data, ext_hook=self._extension)
         except ValueError as error:
             raise InvalidPart(f"no message of this codec ({error})") from None
+        if not (self._has_extensions or self._stored) and is_shallow(data, self._max_depth):
+            return raw  # without an extension there is nothing to make
         return self.decode_part(raw, 0)
 
     def charge(self, cost: int) -> None:
@@ -229,6 +233,7 @@ class Decoder:
         return container
 
     def _extension(self, code: int, data: bytes) -> Any:
+        self._has_extensions = True
         # msgpack drops what a hook raises, so a failure is returned and raised once its path is known.
         try:
             if code == TAG:

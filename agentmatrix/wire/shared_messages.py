@@ -64,7 +64,7 @@ class ReceivedMessages:
     """On the host: those that it has been sent."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[int, BaseMessage, _Snapshot]] = {}
+        self._known: dict[int, tuple[Ext, BaseMessage, _Snapshot]] = {}
 
     def restart(self) -> None:
         """Nothing is numbered here."""
@@ -72,12 +72,13 @@ class ReceivedMessages:
     def encode(self, codec: ObjectCodec, encoder: PartEncoder, message: BaseMessage, depth: int) -> Any:
         known = self._known.get(id(message))
         if known is not None and known[2].is_of(message):
-            return Ext(REFERENCE, known[0].to_bytes(4, "big"))
+            return known[0]
         return codec.encode(encoder, message, depth)
 
     def note(self, number: int, message: Any) -> None:
         if isinstance(message, BaseMessage) and type(number) is int and 0 <= number < 1 << 32:
-            self._known[id(message)] = (number, message, _Snapshot(message))
+            name = Ext(REFERENCE, number.to_bytes(4, "big"))
+            self._known[id(message)] = (name, message, _Snapshot(message))
 
     def get(self, number: int) -> BaseMessage:
         raise IndexError("a caller names no messages")
@@ -90,29 +91,31 @@ _SCALARS: Final = frozenset({str, bytes, int, float, bool, type(None)})
 class _Snapshot:
     """How a message was: its fields, and copies of what may change in place."""
 
-    __slots__ = ("_empty", "_fields", "_full", "_rest")
+    __slots__ = ("_empty", "_extra", "_fields", "_full", "_how_many_set", "_private")
 
     def __init__(self, message: BaseMessage) -> None:
         self._fields = dict(message.__dict__)
-        containers = [value for value in self._fields.values() if type(value) not in _SCALARS]
-        self._empty = [value for value in containers if type(value) in _SIZED and not value]
-        full = [value for value in containers if type(value) not in _SIZED or value]
-        self._full = [(value, copy.deepcopy(value)) for value in full]
-        self._rest = _beside(message)
+        self._empty: list[Any] = []
+        self._full: list[tuple[Any, Any]] = []
+        for value in [value for value in self._fields.values() if type(value) not in _SCALARS]:
+            if type(value) in _SIZED and not value:
+                self._empty.append(value)
+            else:
+                self._full.append((value, copy.deepcopy(value)))
+        extra = message.__pydantic_extra__
+        self._extra = dict(extra) if extra else None
+        self._how_many_set, self._private = len(message.__pydantic_fields_set__), message.__pydantic_private__
 
     def is_of(self, message: BaseMessage) -> bool:
         """Whether the message is as it was."""
         return (
             message.__dict__ == self._fields
             and not any(self._empty)
-            and all(value == kept for value, kept in self._full)
-            and _beside(message) == self._rest
+            and (not self._full or all(value == kept for value, kept in self._full))
+            and (message.__pydantic_extra__ or None) == self._extra
+            and len(message.__pydantic_fields_set__) == self._how_many_set
+            and message.__pydantic_private__ == self._private
         )
-
-
-def _beside(message: BaseMessage) -> tuple[Any, ...]:
-    extra = message.__pydantic_extra__
-    return (len(message.__pydantic_fields_set__), dict(extra) if extra else None, message.__pydantic_private__)
 
 
 def encode_message(codec: ObjectCodec, encoder: PartEncoder, message: BaseMessage, depth: int) -> Any:

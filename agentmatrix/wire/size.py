@@ -51,9 +51,12 @@ def decoded_size(data: bytes | memoryview, limit: int) -> int:
     """
     most = len(data) * _MOST_PER_BYTE
     raw = bytes(data)
-    if most <= limit >> 1 and len(raw.translate(None, _OTHERS)) <= _LEVELS:
-        return most
-    return _scan(raw, limit)
+    return most if most <= limit >> 1 and is_shallow(raw, _LEVELS) else _scan(raw, limit)
+
+
+def is_shallow(data: bytes | memoryview, levels: int) -> bool:
+    """Whether so few containers can be in a message that none is deeper than this; a fast look, which may say no."""
+    return len(bytes(data).translate(None, _OTHERS)) <= levels
 
 
 def _scan(data: bytes, limit: int) -> int:
