@@ -59,7 +59,7 @@ def _page(server: PageServer, token: str | None, is_tls: bool, host: Host) -> It
         for name in host.graphs:
             target = f"{host.address}/{name}"
             server.catalog.add(CatalogGraph(name, target, partial(_agent, target, token), is_remote=True))
-    hook_process(RunReporter(deliver).recorder)
+    hook_process(RunReporter(deliver, server.base_url).recorder)
     try:
         with server:
             print(f"the page is at {server.url}", flush=True)

@@ -63,7 +63,7 @@ class CatalogGraph:
             "title": self.title,
             "target": self.target,
             "error": self.error,
-            "schema": self.schema,
+            "schema": None if self.schema is None else {"properties": _types(self.schema)},
             "takesMessages": self.takes_messages,
             "signals": self.signals,
             "isRemote": self.is_remote,
@@ -211,6 +211,12 @@ def _input_schema(graph: Any) -> dict[str, Any] | None:
     except Exception:
         # Pydantic has no JSON schema for some TypedDicts; such a graph runs all the same.
         return None
+
+
+def _types(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By key, what the page needs for an example: definitions of messages are long."""
+    properties: dict[str, Any] = schema.get("properties", {})
+    return {key: {"type": one.get("type")} if isinstance(one, dict) else {} for key, one in properties.items()}
 
 
 def _told(error: BaseException) -> str:

@@ -83,15 +83,15 @@ class PageServer:
         self.runs = RunStore(files=None if folder is None else RunFiles(folder))
         self.catalog = GraphCatalog(graphs, reloads=reloads, on_change=self.runs.touch)
         self.runs.compiled = self._compiled
-        self.driver = RunDriver()
+        is_tls = certificate is not None
+        shown = f"[{host}]" if ":" in host else host
+        self.base_url = f"{'https' if is_tls else 'http'}://{shown}:{self.port}"
+        self.driver = RunDriver(self.base_url)
         self.actions = RunActions(self.runs, self.catalog, self.driver)
         self.remote_runs = RemoteRuns(self.runs)
         self._streams = EventStreams(self.runs, self.catalog.describe)
         app = PageApp(self.catalog, self.actions, self._streams, self.remote_runs).routes()
-        is_tls = certificate is not None
         access = PageAccess(app, self.token, host, self.port, is_tls=is_tls)
-        shown = f"[{host}]" if ":" in host else host
-        self.base_url = f"{'https' if is_tls else 'http'}://{shown}:{self.port}"
         self.url = f"{self.base_url}/?token={self.token}"
         config = uvicorn.Config(
             access,

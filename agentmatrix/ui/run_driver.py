@@ -34,9 +34,14 @@ class RunningTask:
 
 
 class RunDriver:
-    """Runs graphs. Its methods may be called on any thread."""
+    """Runs graphs. Its methods may be called on any thread.
 
-    def __init__(self) -> None:
+    Args:
+        page: the address of the page that the runs are for.
+    """
+
+    def __init__(self, page: str) -> None:
+        self._page = page
         self._user_loop: UserLoop | None = None
         self._active: dict[str, RunningTask] = {}
         self._recorders: dict[str, EventRecorder] = {}
@@ -85,6 +90,7 @@ class RunDriver:
         recorder = self._recorders.get(run.id)
         if recorder is None:
             recorder = new_recorder(run.take_event, run.open_graph, tokens=True, values=True)
+            recorder.page = self._page
             self._recorders[run.id] = recorder
             run.watched.follow(recorder.transfers)
         run.set_at_work(True)

@@ -50,7 +50,7 @@ class _PageConnection:
             raise AddressError(f"{url!r} is no address of a page: write http://127.0.0.1:8321")
         if parts.scheme == "http" and not _is_this_machine(parts.hostname):
             raise AddressError(f"{parts.hostname} is another machine: its page needs https, so that the token is kept")
-        self._base = f"{parts.scheme}://{parts.netloc}"
+        self.base = f"{parts.scheme}://{parts.netloc}"
         self._token = parse_qs(parts.query).get("token", [""])[0]
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._process = uuid.uuid4().hex
@@ -63,7 +63,7 @@ class _PageConnection:
         body = {"process": self._process, "source": _source(), "lines": lines, "isLast": is_last}
         token = self._token or _read(token_path(self._port))
         request = urllib.request.Request(
-            f"{self._base}/api/reports",
+            f"{self.base}/api/reports",
             data=json.dumps(body, ensure_ascii=False, default=repr).encode("utf-8", "backslashreplace"),
             headers={"content-type": "application/json", "authorization": f"Bearer {token}"},
         )
@@ -73,7 +73,7 @@ class _PageConnection:
         except (OSError, ValueError) as error:
             if not self._has_failed:
                 self._has_failed = True
-                logger.warning("the page at %s does not take the runs of this process: %s", self._base, error)
+                logger.warning("the page at %s does not take the runs of this process: %s", self.base, error)
 
 
 @functools.cache
@@ -84,7 +84,7 @@ def page_reporter(url: str) -> RunReporter:
         AddressError: it is no address of a page.
     """
     connection = _PageConnection(url)
-    reporter = RunReporter(connection.deliver)
+    reporter = RunReporter(connection.deliver, connection.base)
 
     def end() -> None:
         reporter.flush(_LAST_SECONDS)

@@ -35,11 +35,13 @@ class RunReporter:
 
     Args:
         deliver: takes JSON objects, in order, on the thread of the reporter. It must not raise.
+        page: the address of the page that is told.
     """
 
-    def __init__(self, deliver: Deliver) -> None:
+    def __init__(self, deliver: Deliver, page: str) -> None:
         self._deliver = deliver
         self.recorder = new_recorder(self.take, self.open_graph, tokens=True, values=True)
+        self.recorder.page = page
         self._tokens = TokenBuffer(self._add)
         self._waiting: deque[RunEvent] = deque()
         self._characters = 0
