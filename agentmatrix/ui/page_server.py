@@ -87,6 +87,7 @@ class PageServer:
         shown = f"[{host}]" if ":" in host else host
         self.base_url = f"{'https' if is_tls else 'http'}://{shown}:{self.port}"
         self.driver = RunDriver(self.base_url)
+        self.runs.on_drop = self.driver.forget
         self.actions = RunActions(self.runs, self.catalog, self.driver)
         self.remote_runs = RemoteRuns(self.runs)
         self._streams = EventStreams(self.runs, self.catalog.describe)

@@ -28,6 +28,8 @@ class RunStore:
         self._most, self._files = most, files
         self.graph_of: Callable[[str], Any] = lambda name: None
         """Gives the graph of a name, for runs that are found again."""
+        self.on_drop: Callable[[str], None] = lambda id: None
+        """Told of each run that is kept in memory no more."""
         self._runs: dict[str, PageRun] = {}
         self._lock = threading.Lock()
         self._listeners: list[Callable[[str], None]] = []
@@ -42,6 +44,7 @@ class RunStore:
                 if len(self._runs) <= self._most:
                     break
                 self._runs.pop(id).on_item = None
+                self.on_drop(id)
             size = 0
             for other in reversed(self._runs.values()):
                 size += other.large_size
