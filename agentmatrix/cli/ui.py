@@ -37,6 +37,12 @@ def ui(
     reload: Annotated[
         bool, typer.Option("--reload", help="Load graphs again when a file changes.", rich_help_panel=_PAGE)
     ] = False,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in which all runs are kept, to be found again after a restart.", rich_help_panel=_PAGE
+        ),
+    ] = None,
     page_token_file: Annotated[
         Path | None,
         typer.Option(help="File with the token of the page; without it one is made.", rich_help_panel=_PAGE),
@@ -63,6 +69,7 @@ def ui(
         certificate=page_certfile,
         private_key=page_keyfile,
         reloads=reload,
+        folder=runs,
     )
     with server:
         print(f"the page is at {server.url}", flush=True)

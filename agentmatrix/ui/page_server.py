@@ -28,6 +28,7 @@ except ImportError:
 from agentmatrix.ui.graph_catalog import CatalogGraph, GraphCatalog
 from agentmatrix.ui.run_actions import RunActions
 from agentmatrix.ui.run_driver import RunDriver
+from agentmatrix.ui.run_files import RunFiles
 from agentmatrix.ui.runs import RunStore
 
 __all__ = ["PageServer"]
@@ -42,6 +43,7 @@ class PageServer:
         token: that the first URL carries; None makes one.
         certificate, private_key: PEM files, for TLS.
         reloads: whether graphs are loaded again when a file of their project changes.
+        folder: where all runs are kept; by default the last ones are kept in memory.
 
     Attributes:
         url: that a browser is opened with; it carries the token.
@@ -61,14 +63,16 @@ class PageServer:
         certificate: Path | None = None,
         private_key: Path | None = None,
         reloads: bool = False,
+        folder: Path | None = None,
     ) -> None:
         host, port = split_port(address.removeprefix("http://").removeprefix("https://"), address, lowest=0)
         check_exposure(host, ServerOptions(token=token, certificate=certificate, private_key=private_key))
         self._socket = _bound(host, port)
         self.port: int = self._socket.getsockname()[1]
         self.token = token or new_token()
-        self.runs = RunStore()
+        self.runs = RunStore(files=None if folder is None else RunFiles(folder))
         self.catalog = GraphCatalog(graphs, reloads=reloads, on_change=self.runs.touch)
+        self.runs.compiled = self._compiled
         self.driver = RunDriver()
         self.actions = RunActions(self.runs, self.catalog, self.driver)
         self._streams = EventStreams(self.runs, self.catalog.describe)
@@ -92,6 +96,10 @@ class PageServer:
         self._server = _UvicornServer(config)
         self._thread = threading.Thread(target=self._serve, name="agentmatrix-ui", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _compiled(self, name: str) -> Any:
+        entry = self.catalog.get(name)
+        return None if entry is None else entry.graph
 
     def start(self) -> Self:
         """Serve, and load the graphs. Returns when the page can be opened."""

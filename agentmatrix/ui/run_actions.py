@@ -79,6 +79,8 @@ class RunActions:
     def answer(self, run: PageRun, given: Mapping[str, Any]) -> None:
         """Answer a question: `{"question": id, "value": ...}`, or `"decisions"` for a request for approval."""
         question = self._question(run, str(given.get("question", "")))
+        if run.is_loaded:
+            self._check_thread(run, question)
         if not run.hold_answer(question.id, _value_of(question, given)):
             raise ActionError("somebody else has answered this question already")
         run.tell("answered", question=question.id, path=question.path, text=_shown(given))
@@ -169,6 +171,12 @@ class RunActions:
     def _check_rest(self, run: PageRun) -> None:
         if run.is_at_work:
             raise ActionError("the run is at work already")
+
+    def _check_thread(self, run: PageRun, question: OpenQuestion) -> None:
+        """A run that was found again goes on where its checkpointer has kept the thread."""
+        newest = next(iter(self._driver.history(self._graph(run.graph).graph, self._config(run), limit=1)), None)
+        if newest is None or question.id not in {interrupt.id for interrupt in newest.interrupts}:
+            raise ActionError("the graph's checkpointer does not keep this question: it was in memory, or has gone on")
 
     def _question(self, run: PageRun, id: str) -> OpenQuestion:
         question = next((question for question in run.watched.questions if question.id == id), None)

@@ -13,6 +13,7 @@ from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.ui.page_run import PageRun
 from agentmatrix.watch.hooks import hooked
 from agentmatrix.watch.recorder import EventRecorder
+from agentmatrix.watch.token_recorder import new_recorder
 
 __all__ = ["RunningTask", "RunDriver"]
 
@@ -83,7 +84,8 @@ class RunDriver:
             self._active[run.id] = active
         recorder = self._recorders.get(run.id)
         if recorder is None:
-            recorder = self._recorders[run.id] = EventRecorder(run.take_event, run.open_graph)
+            recorder = new_recorder(run.take_event, run.open_graph, tokens=True, values=True)
+            self._recorders[run.id] = recorder
             run.watched.follow(recorder.transfers)
         run.set_at_work(True)
         work = self._run(run, active, recorder, (graph, value, config), takes_signals, then)
