@@ -5,6 +5,7 @@ imports for itself have private names: completion in notebooks offers every publ
 """
 
 import importlib as _importlib
+import os as _os
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
@@ -21,7 +22,16 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.chat import ChatGroup
     from agentmatrix.compose import CyclicGraph, Dag
     from agentmatrix.compose.activation import Activation, get_activation
-    from agentmatrix.dataset import FailedRow, Ray, Report, arefine, refine
+    from agentmatrix.dataset import (
+        CompletedRow,
+        FailedRow,
+        Ray,
+        Report,
+        arefine,
+        arefine_as_completed,
+        refine,
+        refine_as_completed,
+    )
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
@@ -40,6 +50,7 @@ __all__ = [
     "AgentSpec",
     "Budget",
     "ChatGroup",
+    "CompletedRow",
     "CyclicGraph",
     "Dag",
     "FailedRow",
@@ -54,6 +65,7 @@ __all__ = [
     "all_of",
     "any_of",
     "arefine",
+    "arefine_as_completed",
     "as_agent",
     "at_least",
     "compare",
@@ -61,6 +73,7 @@ __all__ = [
     "get_activation",
     "idle",
     "refine",
+    "refine_as_completed",
     "signal",
     "watching",
 ]
@@ -72,6 +85,7 @@ _HOMES = {
     "AgentSpec": "agentmatrix.agent",
     "Budget": "agentmatrix.budget",
     "ChatGroup": "agentmatrix.chat",
+    "CompletedRow": "agentmatrix.dataset",
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",
     "FailedRow": "agentmatrix.dataset",
@@ -86,6 +100,7 @@ _HOMES = {
     "all_of": "agentmatrix.triggers",
     "any_of": "agentmatrix.triggers",
     "arefine": "agentmatrix.dataset",
+    "arefine_as_completed": "agentmatrix.dataset",
     "as_agent": "agentmatrix.agent",
     "at_least": "agentmatrix.triggers",
     "compare": "agentmatrix.watch.compare",
@@ -93,6 +108,7 @@ _HOMES = {
     "get_activation": "agentmatrix.compose.activation",
     "idle": "agentmatrix.triggers",
     "refine": "agentmatrix.dataset",
+    "refine_as_completed": "agentmatrix.dataset",
     "signal": "agentmatrix.triggers",
     "watching": "agentmatrix.watch.watching",
 }
@@ -111,3 +127,8 @@ def __getattr__(name: str) -> _typing.Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *_MODULES, "__version__"])
+
+
+if _os.environ.get("AGENTMATRIX_UI", "").startswith("http"):
+    # The page of another process is to show what runs in this one; the variable is the option --ui of `serve` besides.
+    _importlib.import_module("agentmatrix.watch.page_connection").report_process(_os.environ["AGENTMATRIX_UI"])

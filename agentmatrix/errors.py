@@ -27,6 +27,7 @@
     │   ├── Unauthenticated (PermissionError)   wrong or missing token or certificate
     │   ├── PermissionDenied (PermissionError)  this caller may not call this agent
     │   ├── VersionMismatch                     it has another version of the wire or of langgraph
+    │   ├── ReplicaMismatch                     two replicas of an agent show different agents
     │   └── DeadlineExceeded (TimeoutError)     the run took longer than its timeout
     ├── ProtocolError                   a peer violated the protocol
     ├── DatasetError (ValueError)       rows, columns or settings of a dataset that cannot be used: names the line
@@ -145,14 +146,18 @@ class HostBusy(HostError):
 
     Attributes:
         retry_after: seconds after which to try again; None where that is not known.
+        serving: False where the host takes no runs at all, since it starts or stops.
     """
 
     retry_after: float | None = None
+    serving: bool = True
 
-    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", retry_after: float | None = None, *, serving: bool = True) -> None:
         super().__init__(message)
         if retry_after is not None:
             self.retry_after = retry_after
+        if not serving:
+            self.serving = False
 
 
 class AgentNotFound(HostError, LookupError):
@@ -169,6 +174,11 @@ class PermissionDenied(HostError, PermissionError):
 
 class VersionMismatch(HostError):
     """The host has another version of the wire, or another minor version of langgraph."""
+
+
+class ReplicaMismatch(HostError):
+    """Two hosts that are to be replicas of one agent show different ones. The message names both and the first
+    difference. Nothing has been started."""
 
 
 class DeadlineExceeded(HostError, TimeoutError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -27,9 +28,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _numbers = count(1)
 
 
-@pytest.fixture(params=["local", "inproc", "grpc"])
+# Every test of a remote graph over two replicas, by hand: AGENTMATRIX_TEST_PLACES=replicas pytest tests/interaction
+PLACES = os.environ.get("AGENTMATRIX_TEST_PLACES", "local inproc grpc").split()
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Puts a compiled graph where the parent meets it: as it is, behind inproc, or behind a real gRPC server."""
+    """Puts a compiled graph where the parent meets it: as it is, behind inproc, or a real gRPC server, or two hosts."""
     hosts: list[Host] = []
 
     def put(graph: Any, *, allow: tuple[object, ...] = (), **options: Any) -> Any:
@@ -38,10 +43,12 @@ def place(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
         options.setdefault("store_prefix", ())
         if request.param == "grpc":
             return loopback(graph, allow=allow, **options)
-        host = Host({"agent": graph}, address=f"inproc://test-{next(_numbers)}", allow=allow).start()
-        hosts.append(host)
+        count = 2 if request.param == "replicas" else 1
+        started = [Host({"agent": graph}, address=f"inproc://test-{next(_numbers)}", allow=allow) for _ in range(count)]
+        hosts.extend(host.start() for host in started)
         types = (*graph_types(graph), *allow)
-        remote = RemoteAgent("agent", url=host.address, name=graph.get_name(), allow=types, **options)
+        targets = [f"{host.address}/agent" for host in started]
+        remote = RemoteAgent(targets, name=graph.get_name(), allow=types, **options)
         remote.card  # noqa: B018
         return remote
 

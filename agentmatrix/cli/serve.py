@@ -171,6 +171,15 @@ def serve(
         str | None,
         typer.Option(help="Address for Prometheus, such as 127.0.0.1:9464 (extra metrics).", rich_help_panel=_LOG),
     ] = None,
+    ui: Annotated[
+        str | None,
+        typer.Option(
+            help="Show what runs here on a page, at an address such as 127.0.0.1:8321 (extra ui).",
+            rich_help_panel=_LOG,
+            # The variable AGENTMATRIX_UI names the page of another process.
+            allow_from_autoenv=False,
+        ),
+    ] = None,
     allow_version_skew: Annotated[
         bool,
         typer.Option("--allow-version-skew", help="Log another langgraph version at the caller, do not refuse it."),
@@ -222,7 +231,14 @@ def serve(
             "answer_timeout": answer_timeout or None,
             "allow_version_skew": allow_version_skew,
         }
-        serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options)
+        if ui is None:
+            serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options)
+            return
+        from agentmatrix.cli.served_page import served_page
+
+        token: Any = options["token"]
+        page = served_page(ui, certificate=ssl_certfile, private_key=ssl_keyfile, token=token)
+        serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options, page)
 
 
 def _concurrency(given: list[str]) -> dict[str, int] | int | None:

@@ -305,7 +305,7 @@ class Host:
             began = time.monotonic()
             state.stopping = True
             server.drain()
-            state.queue.close(lambda: HostBusy(STOPPING_WORDS))
+            state.queue.close(lambda: HostBusy(STOPPING_WORDS, serving=False))
             _logger.info("draining %s: %d runs under way", self._bound, len(state.runs))
             self._wait_for_runs(state, began + min(grace, timeout))
             for run in list(state.runs):
@@ -328,7 +328,7 @@ class Host:
         if server is None or state is None or loop is None:
             return
         state.stopping = True
-        state.queue.close(lambda: HostBusy(STOPPING_WORDS))
+        state.queue.close(lambda: HostBusy(STOPPING_WORDS, serving=False))
         left = list(state.runs)
         for run in left:
             run.stop(STOPPING)

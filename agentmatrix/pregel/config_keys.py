@@ -25,6 +25,7 @@ __all__ = [
     "NS_SEP",
     "PROXIED",
     "REPLAY_STATE",
+    "RESUMING",
     "RUNTIME",
     "SCRATCHPAD",
     "STREAM",
@@ -45,6 +46,7 @@ REPLAY_STATE: Final[str] = constants.CONFIG_KEY_REPLAY_STATE
 NODE_FINISHED: Final[str] = constants.CONFIG_KEY_NODE_FINISHED
 TASK_ID: Final[str] = constants.CONFIG_KEY_TASK_ID
 CHECKPOINT_NS: Final[str] = constants.CONFIG_KEY_CHECKPOINT_NS
+RESUMING: Final[str] = constants.CONFIG_KEY_RESUMING
 DURABILITY: Final[str] = constants.CONFIG_KEY_DURABILITY
 ERROR_SOURCE_NODE: Final[str] = constants.ERROR_SOURCE_NODE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -17,6 +18,8 @@ from langgraph._internal._scratchpad import PregelScratchpad
 from langgraph.config import get_config
 from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import Runtime
+
+from agentmatrix.pregel import config_keys
 
 __all__ = [
     "ReplayState",
@@ -35,6 +38,7 @@ __all__ = [
     "scratchpad_state",
     "set_current_config",
     "visited_namespaces",
+    "with_counted_subgraph",
 ]
 
 
@@ -93,6 +97,17 @@ def scratchpad_state(scratchpad: PregelScratchpad) -> Mapping[str, Any]:
         "null_resume": scratchpad.get_null_resume(False),
         "subgraph": scratchpad.subgraph_counter(),
     }
+
+
+def with_counted_subgraph(config: RunnableConfig) -> RunnableConfig:
+    """The config of a nested graph that may be begun several times, and counts as one subgraph of its task."""
+    configurable = config.get("configurable") or {}
+    scratchpad = configurable.get(config_keys.SCRATCHPAD)
+    if scratchpad is None:
+        return config
+    number = scratchpad.subgraph_counter()
+    counted = replace(scratchpad, subgraph_counter=lambda: number)
+    return {**config, "configurable": {**configurable, config_keys.SCRATCHPAD: counted}}
 
 
 def scratchpad_proxy(

@@ -5,36 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Graph
-from langgraph.runtime import RunControl
 from langgraph.types import RetryPolicy
 
-from agentmatrix.budget import timeout_within
 from agentmatrix.card import AgentCard
 from agentmatrix.display.notebook import NotebookRepr
-from agentmatrix.live.signal_router import new_id
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config, merge_configs
-from agentmatrix.pregel.state_graph import declared_input
-from agentmatrix.pregel.state_types import state_types_around
-from agentmatrix.remote.attributes import CardAttributes, unreached_drawing
+from agentmatrix.remote.attributes import unreached_drawing
+from agentmatrix.remote.calls import RemoteCalls
 from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.printing import aprinted, printed, wants_printing
-from agentmatrix.remote.retries import AsyncRetriedRun, RetriedRun
-from agentmatrix.remote.schema_classes import given
-from agentmatrix.session.caller import CallSpec
-from agentmatrix.session.caller_async import AsyncCallerRun
-from agentmatrix.session.caller_sync import SyncCallerRun
+from agentmatrix.remote.replica_targets import Resolver, Targets, parse_targets
+from agentmatrix.remote.replicas import ReplicaStatus
 from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_proxy
-from agentmatrix.session.version import spoken_version
-from agentmatrix.transport.environment import token_for
 from agentmatrix.transport.options import ClientOptions, Pem
-from agentmatrix.transport.target import Target, parse_target
 from agentmatrix.watch.watch_mixin import WatchMixin
 from agentmatrix.wire.codec import Unlisted
 
@@ -43,17 +32,18 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteAgent"]
 
-R = TypeVar("R", SyncCallerRun, AsyncCallerRun)
 
-
-class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
+class RemoteAgent(WatchMixin, NotebookRepr, RemoteCalls):
     """An agent on another host, used as if it were local.
 
     It is a LangGraph graph: a node of any other graph, with every verb. Making, adding, compiling, drawing and pickling
     it touch no network; its card is fetched beside the first call.
 
     Args:
-        agent: `"host:port/name"`, or the agent's name when `url` says where.
+        agent: `"host:port/name"`, or the agent's name when `url` says where. Or several replicas of it, which keep
+            nothing, or all in one database: a list of targets; `"dns:///name:port/agent"`, all addresses of a name;
+            or a function, sync or async, that returns targets. It is asked again when a replica is lost, and at most
+            30 s later while runs begin; it runs on a thread of its own, an async one on an event loop of its own.
         url: `"grpc://host:port"`, `"grpcs://..."` (TLS), `"unix:/path.sock"` or `"inproc://name"`.
         token: the host's token, as text or the path of a file that is read for each call; by default the environment
             variable AGENTMATRIX_TOKEN, for a host on this machine or in AGENTMATRIX_TOKEN_HOSTS ("gpu-box, 10.0.0.5").
@@ -94,7 +84,7 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
 
     def __init__(
         self,
-        agent: str,
+        agent: str | Sequence[str] | Resolver,
         /,
         *,
         url: str | None = None,
@@ -119,16 +109,16 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         max_value: int = 1 << 30,
         max_bytes: int | None = None,
     ) -> None:
-        target = parse_target(agent, url)
+        targets = parse_targets(agent, url)
         options = ClientOptions(
-            token=token or api_key or token_for(target), headers=dict(headers or {}), credentials=credentials,
+            token=token or api_key, headers=dict(headers or {}), credentials=credentials,
             root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, server_name=server_name,
             insecure=insecure, connect_timeout=connect_timeout, max_frame=max_value, max_bytes=max_bytes,
         )  # fmt: skip
-        self._connection = AgentConnection(target, options, tuple(allow), unlisted)
+        self._connection = AgentConnection(targets, options, tuple(allow), unlisted)
         self._path: tuple[str, ...] = ()
         self._nested: AgentCard | None = None
-        self.name = name or target.agent
+        self.name = name or targets.agent
         self.config = config
         self.timeout, self._retries = timeout, retry_policy
         self.forward = None if forward is None else frozenset(forward)
@@ -151,13 +141,18 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
 
     @property
     def url(self) -> str:
-        """The host, as a URL."""
-        return self._connection.target.url
+        """The host, as a URL; several with commas between them."""
+        return self._connection.targets.url
 
     @property
     def agent(self) -> str:
         """The agent's name on the host."""
-        return self._connection.target.agent
+        return self._connection.targets.agent
+
+    @property
+    def replicas(self) -> list[ReplicaStatus]:
+        """The hosts that are known, with the runs that this agent has there. Touches no network."""
+        return self._connection.replicas.status()
 
     @property
     def reached(self) -> bool:
@@ -230,7 +225,7 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
 
     def __repr__(self) -> str:
         path = "".join(f"|{node}" for node in self._path)
-        return f"RemoteAgent({self._connection.target!s}{path!s}, {self._connection.state})"
+        return f"RemoteAgent({self._connection.targets!s}{path!s}, {self._connection.state})"
 
     # Copies are remote as well and share the connection.
 
@@ -252,8 +247,8 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
         state = {key: value for key, value in self.__dict__.items() if key not in ("_connection", "_types")}
-        options = connection.options.without_secrets()
-        return (_unpickle, ((connection.target, options, connection.allow, connection.unlisted), state))
+        options = connection.given.without_secrets()
+        return (_unpickle, ((connection.targets, options, connection.allow, connection.unlisted), state))
 
     # Attributes that LangGraph reads of a graph (more in `CardAttributes`).
 
@@ -270,7 +265,7 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing. Touches no network: a host that was not reached yet shows as one node that says so."""
         card = self._known
-        return unreached_drawing(self.name, self._connection.target.address) if card is None else card.drawing(xray)
+        return unreached_drawing(self.name, self._connection.address) if card is None else card.drawing(xray)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing, awaited."""
@@ -302,40 +297,6 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
             yield found
 
     # Verbs. Each runs the same verb on the host.
-
-    def _spec(
-        self,
-        verb: str,
-        *args: Any,
-        config: RunnableConfig | None = None,
-        is_run: bool = False,
-        control: RunControl | None = None,
-        within: float | None = None,
-        **kwargs: Any,
-    ) -> CallSpec:
-        self._connection.prefetch_card()
-        if is_run and self.input_keys is not None:
-            args = (given(declared_input(args[0], self.input_keys)), *args[1:])
-        if config is not None:
-            self._connection.list_types_of(state_types_around(config))
-        return CallSpec(
-            agent=self.agent, verb=verb, version=spoken_version(), run_id=new_id(),
-            path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
-            timeout=timeout_within(self.timeout if within is None else within),
-            forward=self.forward, store_prefix=self.store_prefix,
-        )  # fmt: skip
-
-    def _call(self, verb: str, *args: Any, **options: Any) -> SyncCallerRun | RetriedRun:
-        start = partial(self._start, SyncCallerRun, verb, *args, **options)
-        return start() if self._retries is None else RetriedRun(start, self._retries, self.timeout)
-
-    def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCallerRun | AsyncRetriedRun:
-        start = partial(self._start, AsyncCallerRun, verb, *args, **options)
-        return start() if self._retries is None else AsyncRetriedRun(start, self._retries, self.timeout)
-
-    def _start(self, kind: type[R], verb: str, *args: Any, **options: Any) -> R:
-        spec = self._spec(verb, *args, **options)  # first: it may list classes for the codec
-        return kind(self._connection.transport, self._connection.codec, spec)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Runs the agent to its end. Arguments, result and errors as of a local graph's `invoke`."""
@@ -436,11 +397,10 @@ class RemoteAgent(WatchMixin, NotebookRepr, CardAttributes):
         await self._acall("aclear_cache", nodes).result()
 
 
-def _unpickle(origin: tuple[Target, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]) -> RemoteAgent:
-    target, options, allow, unlisted = origin
+def _unpickle(
+    origin: tuple[Targets, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]
+) -> RemoteAgent:
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)
-    if options.token is None:
-        options = replace(options, token=token_for(target))
-    remote._connection = AgentConnection(target, options, allow, unlisted)
+    remote._connection = AgentConnection(*origin)
     return remote

@@ -1,136 +1,163 @@
-"""Runs that are sent again where the host has not begun them: it was busy, or did not answer.
-
-A run that may have begun is never sent again from here: what it has done is for its caller to judge.
-"""
+"""Runs that are tried at several replicas, or again: the sync and the async driver of `Attempts`."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final
 
-from langgraph.types import RetryPolicy
+from langgraph.errors import GraphDrained
 
 from agentmatrix.cancel_scope import current_scope
-from agentmatrix.errors import HostBusy, HostError, HostUnreachable
+from agentmatrix.errors import HostError
+from agentmatrix.remote.call_attempts import Attempts, Waiting
 from agentmatrix.session.caller_async import AsyncCallerRun
 from agentmatrix.session.caller_sync import SyncCallerRun
 
 __all__ = ["AsyncRetriedRun", "RetriedRun"]
 
-_NOT_BEGUN: Final = (HostBusy, HostUnreachable)
-
-
-class _Attempts:
-    """How often a run is tried, and when again.
-
-    Args:
-        policy: LangGraph's. A host that says when to come again is asked no sooner.
-        timeout: seconds for all attempts together.
-    """
-
-    def __init__(self, policy: RetryPolicy, timeout: float | None) -> None:
-        self._policy = policy
-        self._until = None if timeout is None else time.monotonic() + timeout
-        self._made = 0
-
-    def left(self) -> float | None:
-        """Seconds that the next attempt may take."""
-        return None if self._until is None else max(0.001, self._until - time.monotonic())
-
-    def pause_after(self, error: HostError) -> float:
-        """Seconds until the next attempt.
-
-        Raises:
-            HostError: `error`, where there is none any more.
-        """
-        policy, self._made = self._policy, self._made + 1
-        if self._made >= policy.max_attempts or not _is_for(policy, error):
-            raise error
-        interval = min(policy.max_interval, policy.initial_interval * policy.backoff_factor ** (self._made - 1))
-        pause = max(interval, getattr(error, "retry_after", None) or 0.0)
-        if policy.jitter:
-            pause += random.uniform(0, policy.initial_interval)
-        if self._until is not None and time.monotonic() + pause >= self._until:
-            raise error
-        return pause
-
-
-def _is_for(policy: RetryPolicy, error: HostError) -> bool:
-    on = policy.retry_on
-    if isinstance(on, type) or not callable(on):
-        return isinstance(error, on if isinstance(on, type) else tuple(on))
-    return on(error)
+_FAILURES: Final = (HostError, GraphDrained)
 
 
 class RetriedRun:
     """A run of a sync verb, as `SyncCallerRun` has it.
 
     Args:
-        start: makes the run of an attempt, which may take `within` seconds.
-        policy: when to try again.
-        timeout: seconds for all attempts together.
+        start: makes the run of an attempt. Given a verb, it makes that of another one at the same host.
+        attempts: says where and when.
     """
 
-    def __init__(self, start: Callable[..., SyncCallerRun], policy: RetryPolicy, timeout: float | None) -> None:
-        self._start, self._attempts = start, _Attempts(policy, timeout)
+    def __init__(self, start: Callable[..., SyncCallerRun], attempts: Attempts) -> None:
+        self._start, self._attempts = start, attempts
 
     def result(self) -> Any:
+        attempts = self._attempts
         while True:
+            run: SyncCallerRun | None = None
             try:
-                return self._start(within=self._attempts.left()).result()
-            except _NOT_BEGUN as error:
-                _sleep(self._attempts.pause_after(error), error)
+                _waited(attempts.choose())
+                if attempts.goes_on == "host":
+                    attempts.check_goes_on(self._start(attempts, "get_state").result())
+                run = self._start(attempts)
+                return run.result()
+            except _FAILURES as error:
+                pause, failure = attempts.after(error, run, self._advanced(run), has_parts=False), error
+            finally:
+                attempts.end(run)
+            _sleep(pause, failure)
 
     def parts(self) -> Generator[Any, None, Any]:
+        attempts = self._attempts
         while True:
-            parts, has_begun = self._start(within=self._attempts.left()).parts(), False
+            run: SyncCallerRun | None = None
+            has_parts = False
             try:
-                for part in parts:
-                    has_begun = True
-                    yield part
-                return None
-            except _NOT_BEGUN as error:
-                if has_begun:
-                    raise
-                _sleep(self._attempts.pause_after(error), error)
+                _waited(attempts.choose())
+                if attempts.goes_on == "host":
+                    attempts.check_goes_on(self._start(attempts, "get_state").result())
+                run = self._start(attempts)
+                parts = run.parts()
+                try:
+                    for part in parts:
+                        has_parts = True
+                        yield part
+                    return None
+                finally:
+                    parts.close()
+            except _FAILURES as error:
+                pause, failure = attempts.after(error, run, self._advanced(run), has_parts=has_parts), error
             finally:
-                parts.close()
+                attempts.end(run)
+            _sleep(pause, failure)
+
+    def _advanced(self, run: SyncCallerRun | None) -> bool | None:
+        if run is None or run.began_from is None or not self._attempts.is_lost(run):
+            return None
+        return run.began_from.has_advanced()
 
 
 class AsyncRetriedRun:
     """A run of an async verb. Arguments as of `RetriedRun`."""
 
-    def __init__(self, start: Callable[..., AsyncCallerRun], policy: RetryPolicy, timeout: float | None) -> None:
-        self._start, self._attempts = start, _Attempts(policy, timeout)
+    def __init__(self, start: Callable[..., AsyncCallerRun], attempts: Attempts) -> None:
+        self._start, self._attempts = start, attempts
 
     async def result(self) -> Any:
+        attempts = self._attempts
         while True:
+            run: AsyncCallerRun | None = None
             try:
-                return await self._start(within=self._attempts.left()).result()
-            except _NOT_BEGUN as error:
-                await asyncio.sleep(self._attempts.pause_after(error))
+                await _awaited(attempts.choose())
+                if attempts.goes_on == "host":
+                    attempts.check_goes_on(await self._start(attempts, "aget_state").result())
+                run = self._start(attempts)
+                return await run.result()
+            except _FAILURES as error:
+                pause = attempts.after(error, run, await self._advanced(run), has_parts=False)
+            finally:
+                attempts.end(run)
+            await asyncio.sleep(pause)
 
     async def parts(self) -> AsyncGenerator[Any, None]:
+        attempts = self._attempts
         while True:
-            parts, has_begun = self._start(within=self._attempts.left()).parts(), False
+            run: AsyncCallerRun | None = None
+            has_parts = False
             try:
-                async for part in parts:
-                    has_begun = True
-                    yield part
-                return
-            except _NOT_BEGUN as error:
-                if has_begun:
-                    raise
-                await asyncio.sleep(self._attempts.pause_after(error))
+                await _awaited(attempts.choose())
+                if attempts.goes_on == "host":
+                    attempts.check_goes_on(await self._start(attempts, "aget_state").result())
+                run = self._start(attempts)
+                parts = run.parts()
+                try:
+                    async for part in parts:
+                        has_parts = True
+                        yield part
+                    return
+                finally:
+                    await parts.aclose()
+            except _FAILURES as error:
+                pause = attempts.after(error, run, await self._advanced(run), has_parts=has_parts)
             finally:
-                await parts.aclose()
+                attempts.end(run)
+            await asyncio.sleep(pause)
+
+    async def _advanced(self, run: AsyncCallerRun | None) -> bool | None:
+        if run is None or run.began_from is None or not self._attempts.is_lost(run):
+            return None
+        return await run.began_from.ahas_advanced()
 
 
-def _sleep(seconds: float, error: HostError) -> None:
+def _waited(waiting: Waiting) -> None:
+    """Waits for all that is to be waited for."""
+    result: Any = None
+    while True:
+        try:
+            future = waiting.send(result)
+        except StopIteration:
+            return
+        try:
+            result = future.result()
+        except Exception as error:
+            waiting.throw(error)
+
+
+async def _awaited(waiting: Waiting) -> None:
+    result: Any = None
+    while True:
+        try:
+            future = waiting.send(result)
+        except StopIteration:
+            return
+        try:
+            result = await asyncio.wrap_future(future)
+        except Exception as error:
+            waiting.throw(error)
+
+
+def _sleep(seconds: float, error: Exception) -> None:
     """Waits, unless the work that this is part of is given up: then the error is raised."""
     scope = current_scope.get()
     if scope is None:

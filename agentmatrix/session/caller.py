@@ -28,8 +28,10 @@ from agentmatrix.errors import (
     EncodeError,
     HostBusy,
     HostLost,
+    HostUnreachable,
     ProtocolError,
     SignalError,
+    Unauthenticated,
 )
 from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
@@ -44,7 +46,7 @@ from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.send_forwarding import LentSends
-from agentmatrix.session.sent_checkpoint import SentCheckpoint
+from agentmatrix.session.sent_checkpoint import FirstCheckpoint, SentCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame, Transport
@@ -57,6 +59,7 @@ __all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
 
 RESUME_ADVICE: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
 """The mend for a host that was lost in the middle of a run."""
+_CERTAINLY_NOT_BEGUN: Final = (HostUnreachable, HostBusy, Unauthenticated)
 UNWIND_SECONDS: Final = 10.0
 """How long a caller that leaves a run goes on serving the host, so that the run can unwind cleanly there."""
 
@@ -116,6 +119,11 @@ class CallerRun:
         self._signals: SignalRouter | None = None
         self._forwarder: SignalForwarder | None = None
         self._unacked: dict[int, PendingSignal] = {}
+        self.ended_by = ""
+        """What, if not the graph, has ended the run: "refused" where it has certainly not begun, "lost" where the
+        connection broke and it may have, "stopped" and "drained" by its host."""
+        self.began_from: FirstCheckpoint | None = None
+        """None where the caller keeps no checkpoints of the run, or where it is not clear which they are."""
         self._raised: deque[BaseException] = deque(maxlen=8)
         """What objects of the caller have raised lately, with tracebacks, which do not cross."""
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
@@ -179,8 +187,13 @@ class CallerRun:
             return None
         return self.config.saver, asked
 
-    def _send_along(self, start: pb.Start, asked: RunnableConfig, found: CheckpointTuple | None) -> None:
+    def _send_along(
+        self, start: pb.Start, saver: LentSaver, asked: RunnableConfig, found: CheckpointTuple | None
+    ) -> None:
         """Puts a checkpoint into the first frame; one that cannot be encoded is an error where the host asks for it."""
+        durability = (self.config.configurable if self.config else {}).get(config_keys.DURABILITY)
+        if "exit" not in (durability, self.spec.kwargs.get("durability")):
+            self.began_from = FirstCheckpoint(saver, asked, found)
         with contextlib.suppress(EncodeError):
             start.checkpoint = SentCheckpoint.encode(asked, found, self.codec.for_storage(text=False))
 
@@ -275,6 +288,7 @@ class CallerRun:
         with self._lock:
             was_open = self.protocol.lost()
         if was_open:
+            self.ended_by = "refused" if isinstance(error, _CERTAINLY_NOT_BEGUN) else "lost"
             self._enqueue("lost", _with_advice(error))
 
     def _enqueue(self, kind: str, item: Any) -> None:
@@ -346,6 +360,7 @@ class CallerRun:
 
     def _result_of(self, received: ReceivedFrame) -> Any:
         end = received.frame.end
+        self.ended_by = end.ended_by
         if self._clock is not None:
             self._clock.lap("the caller's thread woken")
         if self.config is not None and end.HasField("written"):

@@ -124,7 +124,7 @@ class AsyncCallerRun(CallerRun):
         if (first := self._first_checkpoint()) is not None:
             saver, asked = first
             with contextlib.suppress(Exception):  # the host asks, and is told what the saver raises
-                self._send_along(start, asked, await saver.aget_tuple(asked))
+                self._send_along(start, saver, asked, await saver.aget_tuple(asked))
         return start
 
     async def _pump(self, outbox: asyncio.Queue[tuple[str, Any]]) -> None:

@@ -102,7 +102,7 @@ class SyncCallerRun(CallerRun):
         if (first := self._first_checkpoint()) is not None:
             saver, asked = first
             with contextlib.suppress(Exception):  # the host asks, and is told what the saver raises
-                self._send_along(start, asked, saver.get_tuple(asked))
+                self._send_along(start, saver, asked, saver.get_tuple(asked))
         return start
 
     def _next(self) -> tuple[str, Any]:

@@ -131,10 +131,10 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
     Args:
         rpc: reaches the process that has the checkpointer.
         description: see `describe_saver`.
-        pipelined: checkpoints are not waited for. Otherwise `put` returns after the real saver has returned.
-        in_run: writes of tasks are not waited for: the caller carries them out before the next checkpoint, and before
-            the run ends.
+        pipelined: checkpoints and writes of tasks are not waited for: the caller carries them out in order, and before
+            the run ends. Otherwise `put` returns after the real saver has returned.
         is_async: the run is one of the async verbs: its caller has no order among sync methods, so they are waited for.
+        in_run: the checkpoint of a run's input is not waited for.
         sent: a checkpoint that need not be asked for.
     """
 
@@ -259,10 +259,13 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
             await self.rpc.arequest("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
 
     def _may_pipeline(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
-        """Whether writes need not be waited for: in a run, where nothing is started or answered once they are saved."""
+        """Whether writes need not be waited for: nothing is started or answered once they are saved.
+
+        Under durability "sync" a graph without barriers starts the next node then.
+        """
         # LangGraph runs a node's error handler after the mark of the failure is saved; signals are acknowledged then.
         failed = any(channel == config_keys.ERROR_SOURCE_NODE for channel, _ in writes)
-        return self._in_run and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
+        return self.pipelined and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
 
     def delete_thread(self, thread_id: str) -> None:
         self.rpc.request("saver", "delete_thread", thread_id)

@@ -125,6 +125,8 @@ class CallerConfig:
         self.control: RunControl | None = None
         self.saver: LentSaver | None = None
         self._is_run = is_run
+        self._subgraph = 0
+        """Which nested graph of its task this one is, from 0."""
 
     def pack(self) -> dict[str, Any]:
         """The packed form for the host."""
@@ -172,6 +174,8 @@ class CallerConfig:
             or namespace in (known.get(CHECKPOINT_MAP) or {})
         ):
             return None
+        if self._subgraph:
+            namespace = f"{namespace}{config_keys.NS_SEP}{self._subgraph}"
         own = {
             key: value
             for key, value in known.items()
@@ -212,7 +216,11 @@ class CallerConfig:
         if key == config_keys.RUNTIME:
             return self._describe_runtime(value) if isinstance(value, Runtime) else None
         if key == config_keys.SCRATCHPAD:
-            return scratchpad_state(value) if self._is_run else None
+            if not self._is_run:
+                return None
+            state = scratchpad_state(value)
+            self._subgraph = state["subgraph"]
+            return state
         if key == config_keys.REPLAY_STATE:
             if value is None:
                 return None

@@ -53,7 +53,7 @@ from agentmatrix.session.run_turn import RunTurn
 from agentmatrix.session.send_forwarding import SendsProxy
 from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.session.stage_clock import stage_clock
-from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, outcome_of, reported_failure
+from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, ended_by, outcome_of, reported_failure
 from agentmatrix.session.verb_call import VerbCall
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
@@ -83,6 +83,7 @@ class HostRun(HostRpc):
         self.cancelled = threading.Event()
         self._scope = CancelScope()
         self._stop_reason = ""
+        self._refused = self._draining = False
         self._credits = threading.Semaphore(0)
         self._acredits: asyncio.Semaphore | None = None
         self._new_task: asyncio.Task[None] | None = None
@@ -178,6 +179,7 @@ class HostRun(HostRpc):
     def refuse(self, error: BaseException) -> None:
         """Ends a run that has not begun. On the I/O thread."""
         self.record.end("refused" if not self._stop_reason else outcome_of(error, None, self._stop_reason), error)
+        self._refused = True
         self._end(failure=error)
         self._close()
 
@@ -205,6 +207,7 @@ class HostRun(HostRpc):
     def drain(self, reason: str) -> None:
         """Stops the run at its next checkpoint; one that has no checkpointer goes on. Thread-safe."""
         if self._has_checkpointer:
+            self._draining = True
             self._drain(reason)
 
     def stop(self, reason: str) -> None:
@@ -392,7 +395,8 @@ class HostRun(HostRpc):
             try:
                 self._send_batch()
                 written = None if self.config is None else self.config.written
-                self._send(self.protocol.end(failure=broken, written=written), large)
+                by = ended_by(failure, self._stop_reason, refused=self._refused, draining=self._draining)
+                self._send(self.protocol.end(failure=broken, written=written, ended_by=by), large)
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
 

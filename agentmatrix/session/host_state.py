@@ -188,9 +188,9 @@ class HostState:
     def check_serving(self) -> None:
         """Raises HostBusy while the host starts or stops."""
         if self.stopping:
-            raise HostBusy(STOPPING_WORDS)
+            raise HostBusy(STOPPING_WORDS, serving=False)
         if self.starting:
-            raise HostBusy("the host is starting and takes no runs yet; try again later")
+            raise HostBusy("the host is starting and takes no runs yet; try again later", serving=False)
 
     def graph(self, agent: str, user: Identity | None = None) -> ExportedGraph:
         """The exported graph of that name; raises AgentNotFound, which lists what the caller may know of."""

@@ -224,13 +224,19 @@ class HostProtocol:
         return pb.Frame(taken={"number": number, "refused": refused})
 
     def end(
-        self, *, result: bytes | None = None, failure: bytes | None = None, written: Iterable[str] | None = None
+        self,
+        *,
+        result: bytes | None = None,
+        failure: bytes | None = None,
+        written: Iterable[str] | None = None,
+        ended_by: str = "",
     ) -> pb.Frame | None:
-        """The last frame, with the keys that the run has written; None when there was one."""
+        """The last frame, with the keys that the run has written, and what has ended it; None when there was one."""
         if self.phase is Phase.ENDED:
             return None
         self.phase = Phase.ENDED
         frame = pb.Frame(end={"failure": failure} if failure is not None else {"result": result or b""})
+        frame.end.ended_by = ended_by
         if written is not None:
             frame.end.written.keys.extend(sorted(written))
             frame.end.written.SetInParent()

@@ -1,7 +1,8 @@
-"""The checkpoint that a run goes on from, in its first frame: so the host need not ask for it."""
+"""The checkpoint that a run goes on from: in its first frame, so that the host need not ask for it; and at its loss."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 
 from agentmatrix.errors import DecodeError
+from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.wire.codec import Codec
 
-__all__ = ["SentCheckpoint"]
+__all__ = ["FirstCheckpoint", "SentCheckpoint"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,32 @@ class SentCheckpoint:
         if not isinstance(found, CheckpointTuple | None):
             raise DecodeError("the checkpoint of a run is none")
         return cls(place, found)
+
+
+class FirstCheckpoint:
+    """What a run began from in the caller's checkpointer: by it is seen whether the run has saved anything since.
+
+    Args:
+        saver: the caller's checkpointer, as the host may use it.
+        asked: the config by which the host asks for the checkpoint.
+        found: what was there when the run began.
+    """
+
+    def __init__(self, saver: LentSaver, asked: RunnableConfig, found: CheckpointTuple | None) -> None:
+        self._saver, self._asked, self._id = saver, asked, _id_of(found)
+
+    def has_advanced(self) -> bool | None:
+        """Whether there is a later checkpoint now; None where the checkpointer does not say."""
+        with contextlib.suppress(Exception):
+            return _id_of(self._saver.get_tuple(self._asked)) != self._id
+        return None
+
+    async def ahas_advanced(self) -> bool | None:
+        """The same, awaited."""
+        with contextlib.suppress(Exception):
+            return _id_of(await self._saver.aget_tuple(self._asked)) != self._id
+        return None
+
+
+def _id_of(found: CheckpointTuple | None) -> str | None:
+    return None if found is None else found.checkpoint["id"]

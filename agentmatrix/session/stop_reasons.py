@@ -12,7 +12,7 @@ from agentmatrix.pregel import handoffs
 from agentmatrix.session.caller import RESUME_ADVICE
 from agentmatrix.session.run_record import Outcome
 
-__all__ = ["CALLER_LOST", "DEADLINE", "DRAINING", "STOPPING", "outcome_of", "reported_failure"]
+__all__ = ["CALLER_LOST", "DEADLINE", "DRAINING", "STOPPING", "ended_by", "outcome_of", "reported_failure"]
 
 STOPPING: Final = "the host is stopping"
 """The reason to stop a run by which its caller is told that the host was lost."""
@@ -56,3 +56,19 @@ def reported_failure(failure: BaseException, stop_reason: str) -> BaseException:
     if stop_reason == DEADLINE:
         return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")
     return failure
+
+
+def ended_by(failure: BaseException | None, stop_reason: str, *, refused: bool, draining: bool) -> str:
+    """Why the host has ended a run, as its last frame says it; empty where the graph has ended.
+
+    Args:
+        failure: what the run raised; None for a result.
+        stop_reason: as in `outcome_of`.
+        refused: whether the run has not begun.
+        draining: whether the host has asked the run to stop at a checkpoint.
+    """
+    if refused:
+        return "refused"
+    if stop_reason == STOPPING and isinstance(failure, (asyncio.CancelledError, GraphDrained, HostError)):
+        return "stopped"
+    return "drained" if draining and isinstance(failure, GraphDrained) else ""

@@ -176,6 +176,10 @@ class Transport(ABC):
     def ping(self, timeout: float) -> Future[float]:
         """Seconds of one round trip that the host has answered and authorised."""
 
+    @abstractmethod
+    def serves(self, timeout: float) -> Future[bool]:
+        """Whether the host says that it serves, rather than that it starts or stops. Errors as in `ping`."""
+
     @property
     @abstractmethod
     def state(self) -> ConnectionState:

@@ -25,6 +25,7 @@ import grpc
 import grpc.aio
 
 from agentmatrix.errors import AddressError, AgentMatrixError, HostLost, HostUnreachable, ProtocolError
+from agentmatrix.transport import health
 from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Transport
 from agentmatrix.transport.flow import ByteBudget
 from agentmatrix.transport.grpc_errors import call_error, connect_error, timeout_error
@@ -90,6 +91,10 @@ class GrpcTransport(Transport):
         request = ListAgentsRequest().SerializeToString()
         return self._call("ListAgents", request, timeout, lambda _, seconds: seconds)
 
+    def serves(self, timeout: float) -> Future[bool]:
+        serving = health.encode_response(health.ServingStatus.SERVING)
+        return self._call("Check", b"", timeout, lambda data, _: data == serving, health.SERVICE)
+
     @property
     def state(self) -> ConnectionState:
         return "closed" if self._closed else self._connection.state
@@ -99,11 +104,13 @@ class GrpcTransport(Transport):
         self._release()
         io_thread().call(self._connection.end_runs, self)
 
-    def _call(self, method: str, request: bytes, timeout: float, read: Callable[[bytes, float], T]) -> Future[T]:
+    def _call(
+        self, method: str, request: bytes, timeout: float, read: Callable[[bytes, float], T], service: str = SERVICE
+    ) -> Future[T]:
         async def call() -> T:
             if unusable := self._unusable():
                 raise unusable
-            return read(*await self._connection.call(method, request, timeout))
+            return read(*await self._connection.call(f"/{service}/{method}", request, timeout))
 
         return io_thread().run(call())
 
@@ -255,7 +262,7 @@ class _GrpcChannel:
 
     async def call(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
         channel = self._open_channel()
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/{method}")
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         began = time.perf_counter()
         try:
             answer = await call(request, timeout=timeout, metadata=request_metadata(self._options))

@@ -60,6 +60,7 @@ class InprocServer(Server):
         self.authentication = Authentication(options)
         self.budget = options.budget()
         self.connections: set[_InprocConnection] = set()
+        self.serves = False
 
     def start(self) -> str:
         with _lock:
@@ -68,10 +69,10 @@ class InprocServer(Server):
         return f"inproc://{self.name}"
 
     def ready(self) -> None:
-        """Nothing here asks for the health of a host."""
+        self.serves = True
 
     def drain(self) -> None:
-        """Likewise."""
+        self.serves = False
 
     def stop(self, grace: float) -> None:
         if _servers.get(self.name) is self:
@@ -121,6 +122,12 @@ class InprocTransport(Transport):
             return time.perf_counter() - began
 
         return io_thread().run(ping())
+
+    def serves(self, timeout: float) -> Future[bool]:
+        async def serves() -> bool:
+            return self._find().serves
+
+        return io_thread().run(serves())
 
     @property
     def state(self) -> ConnectionState:

@@ -177,9 +177,9 @@ class GraphRecord:
         self.activations: list[NodeActivation] = []
         # By namespace of the node, the ids of its messages that are being said.
         self._streamed_by: dict[tuple[str, str], list[str]] = {}
-        # By id of a question, who has answered it; by namespace, the questions of a node that goes on, nobody says why.
+        # By id of a question, who has answered it; by namespace of a node that goes on, what may be answered.
         self._answers: dict[str, str] = {}
-        self._resumed: dict[str, list[OpenQuestion]] = {}
+        self._resumed: dict[str, list[AnsweredQuestion]] = {}
         self._at_work: dict[tuple[str, str, bool], NodeActivation] = {}
         self._asked_in: dict[str, list[str]] = {}
         self._with_nodes: set[str] = set()
@@ -222,11 +222,11 @@ class GraphRecord:
     def _begin(self, event: RunEvent) -> None:
         node = self.nodes[event.path]
         for id in self._asked_in.pop(event.namespace, ()) if event.path else ():
-            if (question := self.questions.pop(id, None)) is not None:
-                if id not in self._answers:
-                    self._resumed.setdefault(event.namespace, []).append(question)
-                self.answered.append(AnsweredQuestion(question, self._answers.pop(id, ""), event.at))
-                _trim(self.answered)
+            if (question := self.questions.get(id)) is not None and id in self._answers:
+                self._close_question(AnsweredQuestion(question, self._answers.pop(id), event.at))
+            elif question is not None:
+                # It may run again only because another question was answered: that is known when it has ended.
+                self._resumed.setdefault(event.namespace, []).append(AnsweredQuestion(question, "", event.at))
         node.count += event.namespace not in self._unfinished
         self._unfinished.discard(event.namespace)
         node.is_hidden = bool(event.data.get("hidden")) and not (node.calls or node.errors)
@@ -256,14 +256,25 @@ class GraphRecord:
             node.is_hidden = False
         if event.kind in ("fail", "ask") and event.path:
             self._unfinished.add(event.namespace)
+        again = [(asked["id"], asked["value"]) for asked in event.data.get("questions", ())]
+        for one in self._resumed.pop(event.namespace, ()) if event.path else ():
+            if (one.question.id, one.question.value) in again:
+                self._asked_in.setdefault(event.namespace, []).append(one.question.id)
+            else:
+                self._close_question(one)
         for asked in event.data.get("questions", ()):
             # A question passes through every graph around its node, which comes first.
             if asked["id"] not in self.questions:
-                self.questions[asked["id"]] = self._asked(event, asked)
+                schema, host = asked.get("schema"), event.data.get("host", "")
+                question = OpenQuestion(event.path, asked["id"], asked["value"], event.run, schema, event.at, host)
+                self.questions[asked["id"]] = question
                 self._asked_in.setdefault(event.namespace, []).append(asked["id"])
-        if event.path:
-            self._resumed.pop(event.namespace, None)
         self._forget_streamed(event)
+
+    def _close_question(self, answered: AnsweredQuestion) -> None:
+        self.questions.pop(answered.question.id, None)
+        self.answered.append(answered)
+        _trim(self.answered)
 
     def _forget_streamed(self, event: RunEvent) -> None:
         """What a node was saying, it has said or given up."""
@@ -274,15 +285,6 @@ class GraphRecord:
         for key in ended:
             for id in self._streamed_by.pop(key, ()):
                 self.streamed.pop(id, None)
-
-    def _asked(self, event: RunEvent, asked: dict[str, Any]) -> OpenQuestion:
-        schema, host = asked.get("schema"), event.data.get("host", "")
-        for before in self._resumed.get(event.namespace, ()):
-            if (before.id, before.value) == (asked["id"], asked["value"]):
-                # The node ran again only because another question was answered.
-                self.answered = [one for one in self.answered if one.question is not before]
-                return before
-        return OpenQuestion(event.path, asked["id"], asked["value"], event.run, schema, event.at, host)
 
     def _close(self, activation: NodeActivation, state: State, at: float, seconds: float) -> None:
         node = self.nodes[activation.path]

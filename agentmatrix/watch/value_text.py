@@ -38,12 +38,12 @@ def value_text(value: Any, most: int = MOST_CHARACTERS) -> str:
         most: the number of characters at which it is cut. Texts that are cut tell their length, lists and objects how
             many items are left out.
     """
-    writer = _Writer(most - _ROOM_TO_END)
+    writer = _BoundedText(most - _ROOM_TO_END)
     writer.write(value, 0)
     return "".join(writer.parts)
 
 
-class _Writer:
+class _BoundedText:
     def __init__(self, room: int) -> None:
         self.parts: list[str] = []
         self._room = room

@@ -186,7 +186,7 @@ def test_a_type_that_was_not_admitted() -> None:
 
 def test_another_version_of_langgraph(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     other = pb.Version(wire=1, langgraph="1.9.0", agentmatrix="0")
-    monkeypatch.setattr("agentmatrix.remote.remote_agent.spoken_version", lambda: other)
+    monkeypatch.setattr("agentmatrix.remote.calls.spoken_version", lambda: other)
     with Host({"a": graph_of(echo)}) as host, pytest.raises(VersionMismatch, match=r"1\.9\.0"):
         RemoteAgent(f"{host.address}/a").invoke({"text": "x"})
     with Host({"a": graph_of(echo)}, allow_version_skew=True) as host:

@@ -224,18 +224,20 @@ class Notice(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
 
 class End(_message.Message):
-    __slots__ = ("result", "failure", "written", "checkpoint_id", "contents")
+    __slots__ = ("result", "failure", "written", "checkpoint_id", "contents", "ended_by")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     CONTENTS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_BY_FIELD_NUMBER: _ClassVar[int]
     result: bytes
     failure: bytes
     written: WrittenKeys
     checkpoint_id: str
     contents: _containers.RepeatedCompositeFieldContainer[Content]
-    def __init__(self, result: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., written: _Optional[_Union[WrittenKeys, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ...) -> None: ...
+    ended_by: str
+    def __init__(self, result: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., written: _Optional[_Union[WrittenKeys, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ..., ended_by: _Optional[str] = ...) -> None: ...
 
 class WrittenKeys(_message.Message):
     __slots__ = ("keys",)

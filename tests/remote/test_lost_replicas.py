@@ -1,0 +1,162 @@
+"""Replicas in processes of their own that are killed, or told to stop, in the middle of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+
+from agentmatrix import Dag, RemoteAgent
+from agentmatrix.errors import HostLost
+from tests.attacks.kit import eventually
+from tests.forked import Forked
+from tests.remote.hosted_steps import Steps, serve_steps
+
+
+class Processes:
+    """Two hosts. Which of them runs a node is seen in the file that the node has written."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.folder = folder
+        self.started = [stack.enter_context(Forked(serve_steps)) for _ in range(2)]
+        self.addresses = [process.stdout.readline().strip() for process in self.started]
+
+    def remote(self, agent: str = "steps") -> RemoteAgent:
+        return RemoteAgent([f"{address}/{agent}" for address in self.addresses])
+
+    def nodes(self) -> list[list[str]]:
+        path = self.folder / "nodes"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    def counts(self) -> Counter[str]:
+        return Counter(node for _, node, _ in self.nodes())
+
+    def hold(self, node: str) -> None:
+        (self.folder / f"hold-{node}").touch()
+
+    def let_go(self, node: str) -> None:
+        (self.folder / f"hold-{node}").unlink()
+
+    async def until(self, node: str, count: int = 1) -> None:
+        assert await asyncio.to_thread(eventually, lambda: self.counts()[node] >= count, 60), self.nodes()
+
+    def where(self, node: str) -> Forked:
+        """The host that began a node last."""
+        pid = next(int(pid) for _, name, pid in reversed(self.nodes()) if name == node)
+        return next(process for process in self.started if process._process.pid == pid)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    with ExitStack() as stack:
+        yield Processes(stack, tmp_path)
+
+
+def around(remote: RemoteAgent, build: Any = StateGraph, **options: Any) -> Any:
+    builder = build(Steps).add_node("inner", remote).add_edge(START, "inner")
+    return builder.compile(checkpointer=InMemorySaver(), **options)
+
+
+def given(processes: Processes) -> tuple[Steps, Any]:
+    return {"folder": str(processes.folder), "key": "1"}, {"configurable": {"thread_id": "1"}}
+
+
+@pytest.mark.parametrize("agent", ["steps", "dag", "sync"])
+async def test_a_lost_run_goes_on_elsewhere_from_its_parents_checkpoint(
+    verbs: Any, processes: Processes, agent: str
+) -> None:
+    processes.hold("second")
+    graph = around(processes.remote(agent))
+    with ThreadPoolExecutor() as threads:
+        state, config = given(processes)
+        run = threads.submit(lambda: asyncio.run(verbs.invoke(graph, state, config, durability="sync")))
+        await processes.until("second")
+        processes.where("second").send_signal(signal.SIGKILL)
+        await processes.until("second", 2)
+        processes.let_go("second")
+        assert run.result(60)["log"] == ["first", "second", "third"]
+    # What had finished did not run again; what was under way did.
+    assert processes.counts() == {"first": 1, "second": 2, "third": 1}
+    assert len({pid for *_, pid in processes.nodes()}) == 2
+    assert (await graph.aget_state(config)).next == ()
+
+
+@pytest.mark.parametrize("agent", ["steps", "dag"])
+async def test_a_drained_run_goes_on_elsewhere_and_no_node_runs_twice(
+    verbs: Any, processes: Processes, agent: str
+) -> None:
+    processes.hold("second")  # until its host asks the run to stop
+    graph = around(processes.remote(agent), Dag)
+    with ThreadPoolExecutor() as threads:
+        state, config = given(processes)
+        run = threads.submit(lambda: asyncio.run(verbs.listed(graph, "stream", state, config, stream_mode="values")))
+        await processes.until("second")
+        stopping = processes.where("second")
+        stopping.send_signal(signal.SIGTERM)
+        assert run.result(60)[-1]["log"] == ["first", "second", "third"]
+        assert await asyncio.to_thread(stopping.wait, 60) == 0
+    assert processes.counts() == {"first": 1, "second": 1, "third": 1}
+    where = {node: pid for _, node, pid in processes.nodes()}
+    assert where["first"] == where["second"] != where["third"]
+
+
+async def test_a_run_that_saves_nothing_on_its_way_is_lost(verbs: Any, processes: Processes) -> None:
+    processes.hold("second")
+    graph = around(processes.remote())
+    with ThreadPoolExecutor() as threads:
+        state, config = given(processes)
+        run = threads.submit(lambda: asyncio.run(verbs.invoke(graph, state, config, durability="exit")))
+        await processes.until("second")
+        processes.where("second").send_signal(signal.SIGKILL)
+        with pytest.raises(HostLost):
+            run.result(60)
+    assert processes.counts() == {"first": 1, "second": 1}
+
+
+async def test_a_graph_called_in_a_node_goes_on_too(processes: Processes) -> None:
+    """Two calls in one node are two nested graphs: each goes on in its own namespace."""
+    remote = processes.remote()
+
+    async def calls(state: Steps) -> Steps:
+        one = await remote.ainvoke({**state, "key": "one", "log": []})
+        two = await remote.ainvoke({**state, "key": "two", "log": []})
+        return {"log": [*one["log"], *two["log"]]}
+
+    graph = StateGraph(Steps).add_node("calls", calls).add_edge(START, "calls").compile(checkpointer=InMemorySaver())
+    state, config = given(processes)
+    await remote.acard()
+    run = asyncio.create_task(graph.ainvoke(state, config, durability="sync"))
+    await processes.until("third")
+    processes.hold("second")
+    await processes.until("second", 2)
+    processes.where("second").send_signal(signal.SIGKILL)
+    await processes.until("second", 3)
+    processes.let_go("second")
+    assert (await run)["log"] == ["first", "second", "third"] * 2
+    assert Counter((key, node) for key, node, _ in processes.nodes()) == {
+        **dict.fromkeys([("one", "first"), ("one", "second"), ("one", "third")], 1),
+        ("two", "first"): 1,
+        ("two", "second"): 2,
+        ("two", "third"): 1,
+    }
+
+
+async def test_a_state_is_read_elsewhere(verbs: Any, processes: Processes) -> None:
+    remote = processes.remote()
+    graph = around(remote)
+    state, config = given(processes)
+    await verbs.invoke(graph, state, config)
+    processes.started[0].send_signal(signal.SIGKILL)
+    for _ in range(4):
+        assert (await verbs.call(remote, "get_graph")).nodes
+        found = await verbs.call(graph, "get_state", config, subgraphs=True)
+        assert found.values["log"] == ["first", "second", "third"]
