@@ -57,7 +57,7 @@ def serve_in_foreground(
             print(f"serving {', '.join(host.graphs)} at {host.address}", flush=True)
             with page(host):
                 stop.wait()
-                _drain(host, stop, grace, drain_timeout)
+            _drain(host, stop, grace, drain_timeout)
     finally:
         host.stop()
 

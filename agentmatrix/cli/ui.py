@@ -58,7 +58,7 @@ def ui(
     allow: Allow = None,
 ) -> None:
     """Show graphs and their runs on a page of this machine: run, answer, stop, go back."""
-    from agentmatrix.cli.page_targets import page_graphs
+    from agentmatrix.cli.page_targets import page_graphs, shared_runs
     from agentmatrix.ui.page_server import PageServer
 
     options = HostOptions(token_file, ssl_ca, None, None, server_name, insecure, None, allow)
@@ -72,6 +72,8 @@ def ui(
         folder=runs,
     )
     with server:
+        for host in shared_runs(targets or [], options):
+            host.start(server.remote_runs)
         print(f"the page is at {server.url}", flush=True)
         for graph in server.catalog:
             if graph.error:

@@ -82,7 +82,7 @@ class PageServer:
         self.token = token or new_token()
         self.runs = RunStore(files=None if folder is None else RunFiles(folder))
         self.catalog = GraphCatalog(graphs, reloads=reloads, on_change=self.runs.touch)
-        self.runs.compiled = self._compiled
+        self.runs.graph_of = self._compiled
         is_tls = certificate is not None
         shown = f"[{host}]" if ":" in host else host
         self.base_url = f"{'https' if is_tls else 'http'}://{shown}:{self.port}"

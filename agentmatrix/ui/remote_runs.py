@@ -42,7 +42,9 @@ class RemoteRuns:
         self._processes: dict[str, _Process] = {}
         self._lock = threading.Lock()
 
-    def take(self, process: str, source: str, lines: list[Any], *, is_last: bool = False) -> None:
+    def take(
+        self, process: str, source: str, lines: list[Any], *, is_last: bool = False, is_silent: bool = False
+    ) -> None:
         """Take what a process tells, in order.
 
         Args:
@@ -50,13 +52,14 @@ class RemoteRuns:
             source: what the page calls it.
             lines: drawings and events, as `WatchedRun.as_json` has them.
             is_last: whether it ends now.
+            is_silent: whether it tells nothing while nothing happens; `end` says when it is gone.
 
         Raises:
             ValueError: one of them cannot be read.
         """
         with self._lock:
             found = self._processes.setdefault(process, _Process(source))
-            found.heard = time.monotonic()
+            found.heard = float("inf") if is_silent else time.monotonic()
             for line in lines:
                 if isinstance(line, dict) and "drawing" in line:
                     self._take_drawing(found, str(line.get("graph")), drawing_from_json(line["drawing"]))
@@ -70,6 +73,12 @@ class RemoteRuns:
         with self._lock:
             now = time.monotonic()
             for process in [key for key, one in self._processes.items() if now - one.heard > SILENT_SECONDS]:
+                self._end(process)
+
+    def end(self, process: str) -> None:
+        """A process is gone: what was at work there is cut off."""
+        with self._lock:
+            if process in self._processes:
                 self._end(process)
 
     def _end(self, process: str) -> None:

@@ -26,7 +26,7 @@ class RunStore:
 
     def __init__(self, most: int = MOST_RUNS, files: RunFiles | None = None) -> None:
         self._most, self._files = most, files
-        self.compiled: Callable[[str], Any] = lambda name: None
+        self.graph_of: Callable[[str], Any] = lambda name: None
         """Gives the graph of a name, for runs that are found again."""
         self._runs: dict[str, PageRun] = {}
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class RunStore:
         """The run of an id; None where it is kept no more."""
         run = self._runs.get(id)
         if run is None and self._files is not None:
-            run = self._files.load(id, self.compiled, self.changed)
+            run = self._files.load(id, self.graph_of, self.changed)
             if run is not None:
                 self.add(run)
         return run
