@@ -28,7 +28,7 @@ from agentmatrix.watch.watch_mixin import WatchMixin
 from agentmatrix.wire.codec import Unlisted
 
 if TYPE_CHECKING:
-    from agentmatrix.explanation import Explanation
+    from agentmatrix.explanation import ActorSnapshot, Explanation
 
 __all__ = ["RemoteAgent"]
 
@@ -387,6 +387,20 @@ class RemoteAgent(WatchMixin, NotebookRepr, RemoteCalls):
         from agentmatrix.explanation import Explanation
 
         return Explanation.from_dict(await self._acall("aexplain", config=self._state_config(config)).result())
+
+    def actors(self, config: RunnableConfig) -> dict[str, ActorSnapshot]:
+        """The actors of a thread, by path: as of a local graph's `actors`."""
+        from agentmatrix.explanation import ActorSnapshot
+
+        found = self._call("actors", config=self._state_config(config)).result()
+        return {path: ActorSnapshot.from_dict(plain) for path, plain in found.items()}
+
+    async def aactors(self, config: RunnableConfig) -> dict[str, ActorSnapshot]:
+        """The same, awaited."""
+        from agentmatrix.explanation import ActorSnapshot
+
+        found = await self._acall("aactors", config=self._state_config(config)).result()
+        return {path: ActorSnapshot.from_dict(plain) for path, plain in found.items()}
 
     def _state_config(self, config: RunnableConfig) -> RunnableConfig:
         return merge_configs(self.config, config)

@@ -55,6 +55,7 @@ from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, ended_by, outcome_of, reported_failure
 from agentmatrix.session.verb_call import VerbCall
+from agentmatrix.session.verb_names import is_async_verb
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
@@ -171,7 +172,7 @@ class HostRun(HostRpc):
         self.host.observers.on_begin(self.record)
         if exported.is_async_only and start.verb in ("invoke", "stream"):
             start.verb = f"a{start.verb}"
-        if start.verb.startswith("a"):
+        if is_async_verb(start.verb):
             self._loop = exported.loop(self.host.loop)
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
             self.host.handover(self._loop).call(self._spawn, start, exported)

@@ -238,6 +238,8 @@ def encodable_result(result: Any) -> Any:
         return pack_drawing(result)
     if isinstance(result, StateSnapshot):
         return _plain_snapshot(result)
+    if type(result) is dict and result and all(type(one).__name__ == "ActorSnapshot" for one in result.values()):
+        return {path: one.to_dict() for path, one in result.items()}
     return result.to_dict() if type(result).__name__ == "Explanation" else result
 
 
