@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph as DrawnGraph
-from langgraph._internal._constants import NS_END, NS_SEP, TASKS
+from langgraph._internal._constants import CONF, CONFIG_KEY_SEND, NS_END, NS_SEP, TASKS
 from langgraph.constants import END, START, TAG_HIDDEN
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
@@ -34,8 +34,10 @@ __all__ = [
     "branch_target",
     "coercions_of",
     "hide_node",
+    "input_writer",
     "mark_hidden",
     "remove_edges",
+    "replace_edge",
     "set_node_runnable",
     "set_stream_channels",
     "set_stream_eager",
@@ -162,12 +164,41 @@ def answer_mappers(graph: Graph, node: str) -> tuple[Mapper, Mapper]:
     return update, control
 
 
+def input_writer(graph: Graph) -> Callable[[Any], list[tuple[str, Any]]] | None:
+    """What START writes of a run's input, as a function; None where it has routers to run, as any node may."""
+    writers = graph.nodes[START].flat_writers if START in graph.nodes else []
+    if not writers or not all(isinstance(writer, ChannelWrite) for writer in writers):
+        return None
+
+    def write(given: Any) -> list[tuple[str, Any]]:
+        written: list[tuple[str, Any]] = []
+        config: RunnableConfig = {CONF: {CONFIG_KEY_SEND: written.extend}}
+        for writer in writers:
+            writer.invoke(given, config)
+        return written
+
+    return write
+
+
 def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:
     """Take these edges out of a compiled graph, not out of its drawing: their sources start their targets no more."""
     for source, target in edges:
         node, channel = graph.nodes[source], branch_channel(target)
         writers = [writer for writer in node.writers if not _writes_only(writer, channel)]
         graph.nodes[source] = node.copy({"writers": writers})
+
+
+def replace_edge(graph: Graph, source: str, target: str, targets: Callable[[Any], Iterable[str]]) -> None:
+    """Let `source` lead to the nodes that `targets` names for its answer instead of to `target`; where it names none,
+    to `target` still."""
+    node, channel = graph.nodes[source], branch_channel(target)
+
+    def mapper(answer: Any) -> list[tuple[str, Any]]:
+        return [(branch_channel(name), None) for name in targets(answer)] or [(channel, None)]
+
+    writer = ChannelWrite((ChannelWriteTupleEntry(mapper),))
+    writers = [writer if _writes_only(written, channel) else written for written in node.writers]
+    graph.nodes[source] = node.copy({"writers": writers})
 
 
 def _writes_only(writer: Any, channel: str) -> bool:
