@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentmatrix.dataset.agent_pool import AgentPool
 from agentmatrix.dataset.commits import Commits
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_file import Crashes, ProgressFile
@@ -45,7 +44,7 @@ class Driver:
     Args:
         reader: the rows.
         slots: how many are run at the same time.
-        pool: the agents.
+        hosts_away: tells how many hosts are waited for.
         output: where their lines go.
         progress: the progress file.
         limits: when it ends before the input does.
@@ -58,7 +57,7 @@ class Driver:
         self,
         reader: RowReader,
         slots: Slots,
-        pool: AgentPool,
+        hosts_away: Callable[[], int],
         output: OutputFile | MemoryOutput,
         progress: ProgressFile,
         limits: Limits,
@@ -67,7 +66,7 @@ class Driver:
         answers: Mapping[str, Any],
         crashes: Mapping[str, Crashes],
     ) -> None:
-        self.slots, self.pool, self.progress = slots, pool, progress
+        self.slots, self.hosts_away, self.progress = slots, hosts_away, progress
         self._reader, self._limits, self._answers = reader, limits, answers
         self._commits = Commits(output, progress, in_input_order=in_input_order)
         self._crashes = crashes
