@@ -21,7 +21,16 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.chat import ChatGroup
     from agentmatrix.compose import CyclicGraph, Dag
     from agentmatrix.compose.activation import Activation, get_activation
-    from agentmatrix.dataset import FailedRow, Ray, Report, arefine, refine
+    from agentmatrix.dataset import (
+        CompletedRow,
+        FailedRow,
+        Ray,
+        Report,
+        arefine,
+        arefine_as_completed,
+        refine,
+        refine_as_completed,
+    )
     from agentmatrix.errors import AgentMatrixError
     from agentmatrix.host import Host
     from agentmatrix.remote import RemoteAgent
@@ -40,6 +49,7 @@ __all__ = [
     "AgentSpec",
     "Budget",
     "ChatGroup",
+    "CompletedRow",
     "CyclicGraph",
     "Dag",
     "FailedRow",
@@ -54,6 +64,7 @@ __all__ = [
     "all_of",
     "any_of",
     "arefine",
+    "arefine_as_completed",
     "as_agent",
     "at_least",
     "compare",
@@ -61,6 +72,7 @@ __all__ = [
     "get_activation",
     "idle",
     "refine",
+    "refine_as_completed",
     "signal",
     "watching",
 ]
@@ -72,6 +84,7 @@ _HOMES = {
     "AgentSpec": "agentmatrix.agent",
     "Budget": "agentmatrix.budget",
     "ChatGroup": "agentmatrix.chat",
+    "CompletedRow": "agentmatrix.dataset",
     "CyclicGraph": "agentmatrix.compose",
     "Dag": "agentmatrix.compose",
     "FailedRow": "agentmatrix.dataset",
@@ -86,6 +99,7 @@ _HOMES = {
     "all_of": "agentmatrix.triggers",
     "any_of": "agentmatrix.triggers",
     "arefine": "agentmatrix.dataset",
+    "arefine_as_completed": "agentmatrix.dataset",
     "as_agent": "agentmatrix.agent",
     "at_least": "agentmatrix.triggers",
     "compare": "agentmatrix.watch.compare",
@@ -93,6 +107,7 @@ _HOMES = {
     "get_activation": "agentmatrix.compose.activation",
     "idle": "agentmatrix.triggers",
     "refine": "agentmatrix.dataset",
+    "refine_as_completed": "agentmatrix.dataset",
     "signal": "agentmatrix.triggers",
     "watching": "agentmatrix.watch.watching",
 }

@@ -137,7 +137,7 @@ class ParallelTurns:
         transcript = self._transcripts.of(loop.loop, conversation.messages)
         turn = self._members[name].begin_turn(state, transcript, len(transcript), Claims(), False)
         task = VirtualTask(loop, name, loop.task_id, deque())
-        loop.tell_start(task)
+        loop.tell_start(task, turn.input)
         return task, turn
 
     def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class ThreadMemberPool(MemberPool):
             turn = self._begin_turn(member, len(self.transcript))
         config = task.enter()
         if not self.loop.is_watched:
-            self.loop.tell_start(task)
+            self.loop.tell_start(task, turn.input)
             return member.speak(turn, config)
         self.loop.emit_start(task, self._state)
         return self._traced(member, turn).invoke(self._state, config)

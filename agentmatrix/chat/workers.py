@@ -279,7 +279,7 @@ class AsyncMemberPool(MemberPool):
     async def _speak(self, task: VirtualTask, member: Member, seen_messages: int) -> Any:
         turn, config = self._begin_turn(member, seen_messages), task.enter()
         if not self.loop.is_watched:
-            self.loop.tell_start(task)
+            self.loop.tell_start(task, turn.input)
             return await member.aspeak(turn, config)
         self.loop.emit_start(task, self._state)
         return await self._traced(member, turn).ainvoke(self._state, config)

@@ -103,13 +103,20 @@ def run_graph(
 
         output = WatchOutput()
     pending: list[Any] = list(answers)
-    if text is not None:
-        value = parse_input(text, graph)
-    else:
-        value = resume_command([], [pending.pop(0)]) if pending else empty_input(graph, thread)
+    value: Any = parse_input(text, graph) if text is not None else None
+    if text is None and not pending:
+        value = empty_input(graph, thread)
     runner = ThreadRunner(with_memory(graph, name=WRAPPER) if pending else graph, output, thread)
     with asyncio.Runner() as loop:
         try:
+            if text is None and pending:
+                # The questions of a run that an earlier command has left.
+                interrupts = loop.run(runner.paused_at()) if thread else []
+                count = max(len(interrupts), 1)
+                if len(pending) < count:
+                    raise CommandError(_how_to_answer(runner, target, interrupts), PAUSED)
+                value = resume_command(interrupts, pending[:count])
+                del pending[:count]
             while interrupts := loop.run(runner.run(value)):
                 if len(pending) < len(interrupts):
                     raise CommandError(_how_to_answer(runner, target, interrupts), PAUSED)
@@ -124,9 +131,10 @@ def run_graph(
 def _how_to_answer(runner: ThreadRunner, target: str, interrupts: list[Any]) -> str:
     from agentmatrix.cli.output import one_line
 
-    question = one_line(interrupts[0].value)
+    question = ", ".join(repr(one_line(interrupt.value)) for interrupt in interrupts)
+    each = "ANSWER" if len(interrupts) == 1 else f"ANSWER, {len(interrupts)} times and in this order"
     if runner.graph.checkpointer:
-        how = f"agentmatrix run {target} --thread {runner.thread} --resume ANSWER"
+        how = f"agentmatrix run {target} --thread {runner.thread} --resume {each}"
     else:
-        how = "run it again with --resume ANSWER beside the --input: the graph has no checkpointer that keeps the pause"
-    return f"the graph paused and asks {question!r}; to answer: {how}"
+        how = f"run it again with --input and --resume {each}: the graph has no checkpointer that keeps the pause"
+    return f"the graph paused and asks {question}; to answer: {how}"

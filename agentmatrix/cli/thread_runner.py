@@ -53,11 +53,15 @@ class ThreadRunner:
             CommandError: the run was cancelled by a node or by its host.
         """
         values: Any = None
+        # Each of several nodes that ask at once has a part of its own.
+        asked: dict[str, Any] = {}
         try:
             with self._output.watched(self.graph):
                 async for namespace, mode, data in self._stream(value):
                     if mode == "values" and not namespace:
                         values = data
+                        if isinstance(data, dict):
+                            asked |= {interrupt.id: interrupt for interrupt in data.get("__interrupt__", ())}
                     if self._is_wrapped and namespace:
                         # Paths are those of the remote graph, as if it were here.
                         self._output.show_part(namespace[1:], mode, data)
@@ -69,12 +73,21 @@ class ThreadRunner:
             if task is not None and task.cancelling():
                 raise
             raise CommandError("the run was cancelled before it ended", FAILED) from None
-        interrupts = list(values.get("__interrupt__", ())) if isinstance(values, dict) else []
+        interrupts = list(asked.values())
         if interrupts:
             self._output.show_interrupts(interrupts)
         else:
             self._output.show_result(values)
         return interrupts
+
+    async def paused_at(self) -> list[Any]:
+        """The interrupts at which the thread has paused; empty where it has not, or nothing keeps it."""
+        if not self.graph.checkpointer:
+            return []
+        config: Any = self._config
+        if await self._is_sync_only():
+            return list(self.graph.get_state(config).interrupts)
+        return list((await self.graph.aget_state(config)).interrupts)
 
     async def _stream(self, value: Any) -> AsyncIterator[Any]:
         options: dict[str, Any] = {"stream_mode": list(self._output.stream_modes), "subgraphs": True}

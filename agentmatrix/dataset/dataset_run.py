@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentmatrix.dataset.columns import check_columns
+from agentmatrix.dataset.completed_row import CompletedRow
 from agentmatrix.dataset.driver import Driver, Limits
 from agentmatrix.dataset.interrupted import on_interrupt
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
@@ -156,12 +157,18 @@ class DatasetRun:
         }  # fmt: skip
         return settings
 
-    async def run(self, display: Display) -> Report:
+    async def run(self, display: Display, on_row: Callable[[CompletedRow], Any] | None = None) -> Report:
         """Run the rows.
+
+        Args:
+            display: shows how far it is.
+            on_row: called with each row that is settled.
 
         Returns:
             The report; it is attached to `TooManyFailures`, too.
         """
+        if on_row is not None and isinstance(self._output, MemoryOutput):
+            self._output.is_kept = False
         loop_time = _loop_time()
         slots = Slots(self.max_concurrency, loop_time)
         start = self._start()
@@ -174,6 +181,7 @@ class DatasetRun:
         driver = Driver(
             reader, slots, self._hosts_away, self._output, self._progress, self.limits,
             in_input_order=self.in_input_order, answers=options.answers, crashes=self._crashes,
+            on_row=on_row,
         )  # fmt: skip
         runner = RowRunner(
             self._agent, slots, options, self._progress.run_id, self.goes_on, lambda: driver.counts["done"] > 0

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from agentmatrix.dataset.columns import awaited
 from agentmatrix.dataset.commits import Commits
+from agentmatrix.dataset.completed_row import CompletedRow, completed_row
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_file import Crashes, ProgressFile
 from agentmatrix.dataset.report import Ended
@@ -51,6 +53,7 @@ class Driver:
         in_input_order: the output has the order of the input.
         answers: rows that are paused and are run again, by their ids.
         crashes: rows that were at work when earlier processes crashed, by their ids.
+        on_row: called with each row that is settled and on disk.
     """
 
     def __init__(
@@ -65,11 +68,12 @@ class Driver:
         in_input_order: bool,
         answers: Mapping[str, Any],
         crashes: Mapping[str, Crashes],
+        on_row: Callable[[CompletedRow], Any] | None,
     ) -> None:
         self.slots, self.hosts_away, self.progress = slots, hosts_away, progress
         self._reader, self._limits, self._answers = reader, limits, answers
         self._commits = Commits(output, progress, in_input_order=in_input_order)
-        self._crashes = crashes
+        self._crashes, self._on_row = crashes, on_row
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeding: asyncio.Task[None] | None = None
         self._ended: Ended = "input"
@@ -169,16 +173,17 @@ class Driver:
 
     async def _begin(self, rows: list[DatasetRow], behind: Place, runner: RowRunner) -> None:
         """Begin the rows of a chunk that are not settled, each as soon as there is a slot."""
-        known = self._known(rows)
-        for row, next_row, status in zip(rows, [*rows[1:], None], known, strict=True):
+        for index, (row, status) in enumerate(zip(rows, self._known(rows), strict=True), 1):
+            if status == _SETTLED:
+                continue
             if status == _DUPLICATE:
                 self._duplicates += row.repetition == 0
-            elif status != _SETTLED:
-                row.before = self._with_duplicates(row.before)
-                is_suspect = row.id in self._crashes and self._crashes[row.id].count >= self._limits.max_crashes - 1
-                await (self._run_alone if is_suspect else self._begin_row)(row, status, runner)
-            place = behind if next_row is None else next_row.before
-            self._commits.place = self._with_duplicates(place)
+                continue
+            row.before = self._with_duplicates(row.before)
+            is_suspect = row.id in self._crashes and self._crashes[row.id].count >= self._limits.max_crashes - 1
+            await (self._run_alone if is_suspect else self._begin_row)(row, status, runner)
+            self._commits.place = self._with_duplicates(rows[index].before if index < len(rows) else behind)
+        self._commits.place = self._with_duplicates(behind)
 
     async def _begin_row(self, row: DatasetRow, status: str, runner: RowRunner) -> asyncio.Task[None]:
         began = await self.slots.acquire()
@@ -201,7 +206,7 @@ class Driver:
 
     def _with_duplicates(self, place: Place) -> Place:
         """The reader does not know of duplicates: it keeps no ids."""
-        return place if place.duplicates == self._duplicates else replace(place, duplicates=self._duplicates)
+        return place if place.duplicates == self._duplicates else place._replace(duplicates=self._duplicates)
 
     def _known(self, rows: list[DatasetRow]) -> list[str]:
         """What is known of each row of a chunk: its status before, `_SETTLED` or `_DUPLICATE`; empty for a new one.
@@ -248,6 +253,8 @@ class Driver:
         self._count(settled)
         # It keeps its slot until it is on disk: so many rows at most are run again after a kill.
         await self._commits.settle(settled)
+        if self._on_row is not None:
+            await awaited(self._on_row(completed_row(settled)))
         self.slots.release()
 
     def _tombstone(self, row: DatasetRow) -> SettledRow | None:

@@ -99,7 +99,7 @@ class ProgressFile:
         wanted = list(ids)
         marks = ",".join("?" * len(wanted))
         found = self._reader.execute(f"select id, number, digest, status from row where id in ({marks})", wanted)
-        return {id: (number, digest, status) for id, number, digest, status in found}
+        return {row[0]: row[1:] for row in found}
 
     def name(self, id: str) -> str:
         """Where the row of an id stood in the input."""

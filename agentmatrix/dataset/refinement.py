@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import RetryPolicy
 
 from agentmatrix.dataset.columns import Input
+from agentmatrix.dataset.completed_row import CompletedRow
 from agentmatrix.dataset.dataset_run import DatasetRun, ReadOptions
 from agentmatrix.dataset.driver import Limits
 from agentmatrix.dataset.interrupted import run_draining
@@ -64,6 +65,7 @@ async def arefine(
     grace: float = 60.0,
     engine: Literal["ray"] | Ray | None = None,
     show_progress: bool | Display = False,
+    on_row: Callable[[CompletedRow], Any] | None = None,
 ) -> Report:
     """Run an agent on each row of a dataset, and write each row once.
 
@@ -110,6 +112,8 @@ async def arefine(
         engine: `"ray"`, or `Ray(replicas=4, num_gpus=0.5)`: the graph goes to hosts in Ray actors (extra `ray`). Call
             `ray.init` yourself, or have it done here, before the first use of a `RemoteAgent` in the process.
         show_progress: show it on stderr.
+        on_row: called with each row that this run settles, once it is on disk; it may be async, and the row keeps its
+            slot until it returns. `report.rows` is empty then.
 
     Returns:
         What became of the rows, earlier runs included.
@@ -142,7 +146,7 @@ async def arefine(
     )  # fmt: skip
     with ExitStack() as stack:
         await run.open(stack, restart=restart, retry_failed=retry_failed)
-        return await run.run(display_of(show_progress))
+        return await run.run(display_of(show_progress), on_row)
 
 
 def _engine_of(engine: Any) -> Ray | None:

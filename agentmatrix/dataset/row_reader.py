@@ -8,8 +8,9 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
+
+import ormsgpack
 
 from agentmatrix.dataset.reader_thread import ReaderThread
 from agentmatrix.dataset.row import DatasetRow, Place, SourceRow
@@ -113,15 +114,15 @@ class RowReader:
         if isinstance(columns, str):
             if not self._skip_bad_lines:
                 raise DatasetError(f"{found.name} is no row: {columns} (skip_bad_lines leaves such lines out)")
-            self._place = replace(after, number=before.number, bad_lines=before.bad_lines + 1)
+            self._place = after._replace(number=before.number, bad_lines=before.bad_lines + 1)
             return []
         digest = digest_of(columns)
         id = digest if self._id is None else self._checked_id(columns, found.name)
         if self._shard and zlib.crc32(id.encode()) % self._shard[1] != self._shard[0] - 1:
-            self._place = replace(after, elsewhere=before.elsewhere + 1)
+            self._place = after._replace(elsewhere=before.elsewhere + 1)
             return []
         if self._where is not None and not _asked("where", self._where, columns, found.name):
-            self._place = replace(after, filtered=before.filtered + 1)
+            self._place = after._replace(filtered=before.filtered + 1)
             return []
         self._place = after
         if self._repetitions == 1:
@@ -141,7 +142,9 @@ class RowReader:
         else:
             assert self._id is not None
             value = _asked("id", self._id, columns, name)
-        if value is None or value == "" or isinstance(value, dict | list | bool):
+        if type(value) is int:
+            return str(value)
+        if value is None or value == "" or isinstance(value, (dict, list, bool)):
             raise DatasetError(f"{name} has no id: {value!r} stands where a text or a number should")
         text = str(value)
         try:
@@ -164,4 +167,9 @@ def _asked(argument: str, function: Callable[[dict[str, Any]], Any], columns: di
 
 def digest_of(columns: dict[str, Any]) -> str:
     """The hash of a row's content."""
-    return hashlib.blake2b(_canonical.encode(columns).encode(), digest_size=12).hexdigest()
+    try:
+        content = ormsgpack.packb(columns, default=str, option=ormsgpack.OPT_SORT_KEYS)
+    except TypeError:
+        # Numbers beyond 64 bits, halves of surrogate pairs, keys that are no text.
+        content = _canonical.encode(columns).encode()
+    return hashlib.blake2b(content, digest_size=12).hexdigest()

@@ -290,6 +290,10 @@ class SchedulerLoop(RecordedWritesLoop):
                 self.saved[task_id] = self._put_futures.last
 
     def output_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
+        if cached and (task := self.tasks.get(task_id)) is not None:
+            run = getattr(self.manager, "run_id", None)
+            for handler in node_handlers(self.manager):
+                handler.on_node_cached(namespace_of(task.config), run, dict(writes))
         if not self._result_only or writes[0][0] == INTERRUPT:
             super().output_writes(task_id, writes, cached=cached)
 

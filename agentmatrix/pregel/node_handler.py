@@ -44,20 +44,27 @@ class NodeHandler(BaseCallbackHandler):
     """A handler that the engine tells of each node. It never raises into a run, and runs where the node runs."""
 
     run_inline = True
+    streams_tokens = False
+    """Whether it has models stream, also where nobody reads a stream."""
 
     @abstractmethod
-    def on_node_start(self, namespace: str, parent: UUID | None, *, is_hidden: bool = False) -> None:
+    def on_node_start(self, namespace: str, parent: UUID | None, given: Any, *, is_hidden: bool = False) -> None:
         """A node begins.
 
         Args:
             namespace: the checkpoint namespace of its task.
             parent: the run of the graph that it is a node of, in the sense of callbacks.
+            given: its input.
             is_hidden: whether streams do not show it.
         """
 
     @abstractmethod
     def on_node_end(self, namespace: str, output: Any) -> None:
         """A node has returned; or a member of a chat group that spoke in the task of others, its update."""
+
+    @abstractmethod
+    def on_node_cached(self, namespace: str, parent: UUID | None, writes: Mapping[str, Any]) -> None:
+        """A node does not run: the cache has what it writes."""
 
     @abstractmethod
     def on_node_error(self, namespace: str, error: BaseException) -> None:
@@ -98,12 +105,12 @@ def wants_node_runs(manager: Any) -> bool:
 
 
 @contextmanager
-def told_of_node(handlers: list[NodeHandler], config: RunnableConfig) -> Iterator[Callable[[Any], None]]:
+def told_of_node(handlers: list[NodeHandler], config: RunnableConfig, given: Any) -> Iterator[Callable[[Any], None]]:
     """Tells handlers that a node begins, and of its end: the body calls what it is given with the node's output."""
     namespace, manager = namespace_of(config), cast(Any, config["callbacks"])
     is_hidden = TAG_HIDDEN in (config.get("tags") or ())
     for handler in handlers:
-        handler.on_node_start(namespace, manager.parent_run_id, is_hidden=is_hidden)
+        handler.on_node_start(namespace, manager.parent_run_id, given, is_hidden=is_hidden)
 
     def tell_end(output: Any) -> None:
         for handler in handlers:

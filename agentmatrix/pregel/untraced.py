@@ -34,7 +34,7 @@ class UntracedSequence(Runnable[Any, Any]):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         own = _without_run(config)
         if handlers := _handlers_of(own):
-            with told_of_node(handlers, own) as tell_end:
+            with told_of_node(handlers, own, input) as tell_end:
                 output = self._invoke(input, own)
                 tell_end(output)
                 return output
@@ -51,7 +51,7 @@ class UntracedSequence(Runnable[Any, Any]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         own = _without_run(config)
         if handlers := _handlers_of(own):
-            with told_of_node(handlers, own) as tell_end:
+            with told_of_node(handlers, own, input) as tell_end:
                 output = await self._ainvoke(input, own)
                 tell_end(output)
                 return output

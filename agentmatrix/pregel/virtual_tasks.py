@@ -194,10 +194,10 @@ class LoopHandle:
             made["callbacks"] = loop.manager.get_child(f"graph:step:{loop.step}")
         return made
 
-    def tell_start(self, task: VirtualTask) -> None:
-        """Tell the handlers of nodes that a node begins."""
+    def tell_start(self, task: VirtualTask, given: Any) -> None:
+        """Tell the handlers of nodes that a node begins with the input `given`."""
         for handler in self.node_handlers:
-            handler.on_node_start(task.namespace, self.loop.manager.run_id)
+            handler.on_node_start(task.namespace, self.loop.manager.run_id, given)
 
     def tell_end(self, task: VirtualTask, outcome: Any) -> None:
         """Tell the handlers of nodes what a node has answered, or raised."""

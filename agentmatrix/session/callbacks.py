@@ -42,6 +42,7 @@ from agentmatrix.pregel.token_usage import without_token_usage
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope
 from agentmatrix.session.proxies import RpcClient
+from agentmatrix.session.watcher import hosted_recorder, packed_watcher
 from agentmatrix.transport.base import FrameStream
 from agentmatrix.watch.event_batches import EventBatches
 from agentmatrix.watch.recorder import EventRecorder
@@ -111,6 +112,7 @@ class CallerCallbacks:
         is_async: whether the run is one of the async verbs.
         pack_metadata: returns metadata as they cross.
         scope: the namespaces that the host may speak for.
+        host: `"host:port/agent"`, for watchers.
     """
 
     def __init__(
@@ -120,7 +122,9 @@ class CallerCallbacks:
         is_async: bool,
         pack_metadata: Callable[[Mapping[str, Any]], dict[str, Any]],
         scope: NamespaceScope,
+        host: str = "",
     ) -> None:
+        self._host = host
         self.is_async = is_async
         self._replicas: dict[int, Any] = {}
         self._relays: dict[int, EventRelay] = {}
@@ -152,10 +156,9 @@ class CallerCallbacks:
         for number, handler in enumerate(dict.fromkeys([*handlers, *inheritable])):
             here, below = handler in handlers, handler in inheritable
             if isinstance(handler, EventRecorder):
-                self._relays[number] = EventRelay(handler, parent_run, self._scope.scope)
-                packed.append(
-                    {"watcher": number, "namespace": self._scope.scope.namespace, "here": here, "below": below}
-                )
+                self._relays[number] = EventRelay(handler, parent_run, self._scope.scope, self._host)
+                watcher = packed_watcher(number, handler, self._scope.scope.namespace)
+                packed.append({**watcher, "here": here, "below": below})
                 continue
             kind = stream_handler_kind(handler)
             if kind is not None:
@@ -395,14 +398,6 @@ def _replica(rpc: RpcClient, packed: dict[str, Any]) -> Any:
     )
 
 
-def _recorder(rpc: RpcClient, packed: dict[str, Any], parent_run: UUID | None) -> tuple[EventRecorder, EventBatches]:
-    """A watcher next to the nodes: it measures here, and tells the caller's."""
-    number = packed["watcher"]
-    batches = EventBatches(lambda events: rpc.notify("watched", number, events))
-    recorder = EventRecorder(batches.add, outer=parent_run, namespace=packed["namespace"], is_remote=True)
-    return recorder, batches
-
-
 def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) -> tuple[Any, Callable[[], None]]:
     """The callback manager of a run on the host.
 
@@ -423,7 +418,7 @@ def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) 
             handler = _replica(rpc, entry)
             replicas.append((entry["replica"], handler, set(entry["seen"])))
         elif "watcher" in entry:
-            handler, events = _recorder(rpc, entry, packed["parent_run_id"])
+            handler, events = hosted_recorder(rpc, entry, packed["parent_run_id"])
             batches.append(events)
         else:
             handler = _handler_proxy(rpc, entry, is_async=is_async)

@@ -88,7 +88,7 @@ class CallerConfig:
         objects: takes the objects that stay here.
         forward: the keys of `configurable` that go along; None for all.
         store_prefix: the namespaces of the store that the host may use begin so; None for none.
-        agent: what the namespace of the cache that the host may use is named after.
+        agent: `"host:port/agent"`; the namespace of the cache that the host may use is named after it.
 
     Attributes:
         usage: is told what the run has used.
@@ -119,7 +119,7 @@ class CallerConfig:
         self.events = EventScope(self.scope)
         if is_run:
             self.callbacks = CallerCallbacks(
-                config, is_async=is_async, pack_metadata=self._pack_metadata, scope=self.scope
+                config, is_async=is_async, pack_metadata=self._pack_metadata, scope=self.scope, host=agent
             )
             objects.expose("callback", self.callbacks)
         self.control: RunControl | None = None

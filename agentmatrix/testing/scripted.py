@@ -29,7 +29,7 @@ from pydantic import Field, PrivateAttr
 
 from agentmatrix.errors import ScriptExhausted
 from agentmatrix.pregel.callback_handlers import inherited_callbacks, is_any_hook_set
-from agentmatrix.pregel.node_handler import other_handlers, told_of_model_call
+from agentmatrix.pregel.node_handler import node_handlers, other_handlers, told_of_model_call
 from agentmatrix.pregel.token_usage import counted
 
 __all__ = ["ScriptedChatModel"]
@@ -226,7 +226,7 @@ class ScriptedChatModel(BaseChatModel):
 
 def _has_handlers(callbacks: Callbacks) -> bool:
     if isinstance(callbacks, BaseCallbackManager):
-        return other_handlers(callbacks)
+        return other_handlers(callbacks) or any(handler.streams_tokens for handler in node_handlers(callbacks))
     return bool(callbacks)
 
 

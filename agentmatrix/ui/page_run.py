@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from agentmatrix.approvals import approval_request
 from agentmatrix.display.drawing import Drawing
-from agentmatrix.watch.recorder import WatchedGraph
 from agentmatrix.watch.run_event import RunEvent
+from agentmatrix.watch.watched_graph import WatchedGraph
 from agentmatrix.watch.watched_run import WatchedRun
 
 __all__ = ["PageRun"]

@@ -7,16 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentmatrix.watch.compare import ComparedRun, Comparison
-    from agentmatrix.watch.node_record import NodeRecord
+    from agentmatrix.watch.node_record import (
+        AnsweredQuestion,
+        GraphRecord,
+        NodeActivation,
+        NodeRecord,
+        OpenQuestion,
+        TranscriptLine,
+    )
     from agentmatrix.watch.run_event import RunEvent
     from agentmatrix.watch.summary import RunSummary
-    from agentmatrix.watch.watched_run import WatchedRun, load
+    from agentmatrix.watch.watched_run import WatchedRun
+    from agentmatrix.watch.watching import load
 
-__all__ = ["ComparedRun", "Comparison", "NodeRecord", "RunEvent", "RunSummary", "WatchedRun", "load"]
+__all__ = [
+    "AnsweredQuestion",
+    "ComparedRun",
+    "Comparison",
+    "GraphRecord",
+    "NodeActivation",
+    "NodeRecord",
+    "OpenQuestion",
+    "RunEvent",
+    "RunSummary",
+    "TranscriptLine",
+    "WatchedRun",
+    "load",
+]
 
 _HOMES = {
-    "ComparedRun": "compare", "Comparison": "compare", "NodeRecord": "node_record", "RunEvent": "run_event",
-    "RunSummary": "summary", "WatchedRun": "watched_run", "load": "watched_run",
+    "AnsweredQuestion": "node_record", "ComparedRun": "compare", "Comparison": "compare", "GraphRecord": "node_record",
+    "NodeActivation": "node_record", "NodeRecord": "node_record", "OpenQuestion": "node_record",
+    "RunEvent": "run_event", "RunSummary": "summary", "TranscriptLine": "node_record", "WatchedRun": "watched_run",
+    "load": "watching",
 }  # fmt: skip
 """The modules of what is imported when it is first used: every graph can be watched, and few are."""
 

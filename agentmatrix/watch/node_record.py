@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from agentmatrix.approvals import ApprovalRequest, approval_request
 from agentmatrix.watch.run_event import RunEvent, node_above
 
-__all__ = ["NodeActivation", "GraphRecord", "TranscriptLine", "NodeRecord", "OpenQuestion", "State"]
+__all__ = [
+    "AnsweredQuestion",
+    "GraphRecord",
+    "NodeActivation",
+    "NodeRecord",
+    "OpenQuestion",
+    "State",
+    "TranscriptLine",
+]
 
 State = Literal["waiting", "running", "done", "failed", "asking", "cut off", "skipped"]
 
 _MOST_KEPT: Final = 200_000
+_LONGEST_STREAMED: Final = 100_000
 _STATES: dict[str, State] = {"end": "done", "fail": "failed", "ask": "asking", "cancel": "cut off"}
 
 
@@ -66,6 +76,7 @@ class TranscriptLine:
         calls: the tools that it calls, `{"name": ..., "args": {...}}`.
         at: when, in seconds since the epoch.
         run: the id of the run.
+        id: of the message; `""` for one that has none.
     """
 
     path: str
@@ -74,6 +85,7 @@ class TranscriptLine:
     calls: tuple[dict[str, Any], ...]
     at: float
     run: str
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,8 @@ class OpenQuestion:
         value: what is asked, as JSON types.
         run: the id of the run that asked it.
         schema: the JSON schema of an answer, where the question has one.
+        at: when it was asked.
+        host: `"host:port/agent"` where it was asked, `""` for here.
     """
 
     path: str
@@ -93,6 +107,28 @@ class OpenQuestion:
     value: Any
     run: str
     schema: Any = None
+    at: float = 0.0
+    host: str = ""
+
+    @property
+    def approval(self) -> ApprovalRequest | None:
+        """The tool calls that wait for approval, with the decisions that each takes; None for another question."""
+        return approval_request(self.value, self.schema)
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredQuestion:
+    """A question that was answered.
+
+    Attributes:
+        question: what was asked.
+        by: who has answered, as `answer(..., by=...)` says; `""` where nobody says.
+        at: when the node went on.
+    """
+
+    question: OpenQuestion
+    by: str
+    at: float
 
 
 @dataclass(slots=True)
@@ -125,7 +161,9 @@ class GraphRecord:
     Attributes:
         nodes: by path, those that were started; `""` is the graph itself, one activation a run.
         transcript: what was said, in order.
+        streamed: by id, the messages that are being said, as far as they have come.
         questions: by id, those that wait for an answer.
+        answered: those that have one, in order.
         activations: in the order in which they have begun.
     """
 
@@ -133,8 +171,15 @@ class GraphRecord:
         self.name = name
         self.nodes: dict[str, NodeRecord] = {"": NodeRecord("")}
         self.transcript: list[TranscriptLine] = []
+        self.streamed: dict[str, TranscriptLine] = {}
         self.questions: dict[str, OpenQuestion] = {}
+        self.answered: list[AnsweredQuestion] = []
         self.activations: list[NodeActivation] = []
+        # By namespace of the node, the ids of its messages that are being said.
+        self._streamed_by: dict[tuple[str, str], list[str]] = {}
+        # By id of a question, who has answered it; by namespace of a node that goes on, what may be answered.
+        self._answers: dict[str, str] = {}
+        self._resumed: dict[str, list[AnsweredQuestion]] = {}
         self._at_work: dict[tuple[str, str, bool], NodeActivation] = {}
         self._asked_in: dict[str, list[str]] = {}
         self._with_nodes: set[str] = set()
@@ -162,13 +207,26 @@ class GraphRecord:
             self._end(event)
         elif event.kind == "say":
             self._say(event)
+        elif event.kind == "token":
+            self._stream(event)
+        elif event.kind == "answer":
+            self._answers |= dict.fromkeys(event.data.get("ids", ()), event.data.get("by", ""))
         else:
             self._count(event)
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if isinstance(other, GraphRecord) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
     def _begin(self, event: RunEvent) -> None:
         node = self.nodes[event.path]
         for id in self._asked_in.pop(event.namespace, ()) if event.path else ():
-            self.questions.pop(id, None)
+            if (question := self.questions.get(id)) is not None and id in self._answers:
+                self._close_question(AnsweredQuestion(question, self._answers.pop(id), event.at))
+            elif question is not None:
+                # It may run again only because another question was answered: that is known when it has ended.
+                self._resumed.setdefault(event.namespace, []).append(AnsweredQuestion(question, "", event.at))
         node.count += event.namespace not in self._unfinished
         self._unfinished.discard(event.namespace)
         node.is_hidden = bool(event.data.get("hidden")) and not (node.calls or node.errors)
@@ -193,17 +251,40 @@ class GraphRecord:
         self._close(activation, _STATES[event.kind], event.at, float(event.data.get("seconds", 0.0)))
         node = self.nodes[event.path]
         node.silent += bool(event.data.get("silent"))
-        if event.kind == "fail":
-            node.errors.append(str(event.data.get("error", "")))
+        if event.kind == "fail" and "error" in event.data:
+            node.errors.append(event.data["error"])
             node.is_hidden = False
         if event.kind in ("fail", "ask") and event.path:
             self._unfinished.add(event.namespace)
+        again = [(asked["id"], asked["value"]) for asked in event.data.get("questions", ())]
+        for one in self._resumed.pop(event.namespace, ()) if event.path else ():
+            if (one.question.id, one.question.value) in again:
+                self._asked_in.setdefault(event.namespace, []).append(one.question.id)
+            else:
+                self._close_question(one)
         for asked in event.data.get("questions", ()):
             # A question passes through every graph around its node, which comes first.
             if asked["id"] not in self.questions:
-                schema = asked.get("schema")
-                self.questions[asked["id"]] = OpenQuestion(event.path, asked["id"], asked["value"], event.run, schema)
+                schema, host = asked.get("schema"), event.data.get("host", "")
+                question = OpenQuestion(event.path, asked["id"], asked["value"], event.run, schema, event.at, host)
+                self.questions[asked["id"]] = question
                 self._asked_in.setdefault(event.namespace, []).append(asked["id"])
+        self._forget_streamed(event)
+
+    def _close_question(self, answered: AnsweredQuestion) -> None:
+        self.questions.pop(answered.question.id, None)
+        self.answered.append(answered)
+        _trim(self.answered)
+
+    def _forget_streamed(self, event: RunEvent) -> None:
+        """What a node was saying, it has said or given up."""
+        if not event.path:
+            ended = [key for key in self._streamed_by if key[0] == event.run]
+        else:
+            ended = [(event.run, event.namespace)]
+        for key in ended:
+            for id in self._streamed_by.pop(key, ()):
+                self.streamed.pop(id, None)
 
     def _close(self, activation: NodeActivation, state: State, at: float, seconds: float) -> None:
         node = self.nodes[activation.path]
@@ -223,10 +304,19 @@ class GraphRecord:
                 return
             self._said.add((event.run, id))
         line = TranscriptLine(
-            event.path, data["speaker"], data["text"], tuple(data.get("calls", ())), event.at, event.run
+            event.path, data["speaker"], data["text"], tuple(data.get("calls", ())), event.at, event.run, id or ""
         )
+        self.streamed.pop(line.id, None)
         self.transcript.append(line)
         _trim(self.transcript)
+
+    def _stream(self, event: RunEvent) -> None:
+        data, id = event.data, event.data["id"]
+        before = self.streamed.get(id)
+        if before is None:
+            self._streamed_by.setdefault((event.run, event.namespace), []).append(id)
+        text = ((before.text if before else "") + data["text"])[:_LONGEST_STREAMED]
+        self.streamed[id] = TranscriptLine(event.path, data["speaker"], text, (), event.at, event.run, id)
 
     def _count(self, event: RunEvent) -> None:
         node = self.nodes[event.path]
@@ -234,6 +324,8 @@ class GraphRecord:
         if event.kind == "tool":
             node.tools += 1
             return
+        if not event.run:
+            self._forget_streamed(event)  # It was called outside of a graph: no node ends.
         tokens: dict[str, int] = event.data.get("tokens", {})
         node.calls += 1
         node.tokens += tokens.get("total", 0)

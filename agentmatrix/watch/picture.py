@@ -12,8 +12,8 @@ from agentmatrix.display.drawing import Drawing, Node
 from agentmatrix.display.layout import Layout, layout_of
 from agentmatrix.display.svg import Mark, svg_of
 from agentmatrix.watch.node_record import NodeRecord
-from agentmatrix.watch.recorder import Transfer
 from agentmatrix.watch.structure import collapsed
+from agentmatrix.watch.watched_graph import Transfer
 
 __all__ = ["GraphPicture", "counters", "state_words"]
 

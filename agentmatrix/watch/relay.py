@@ -9,8 +9,9 @@ from uuid import UUID
 
 from agentmatrix.errors import ProtocolError
 from agentmatrix.pregel.node_handler import calling_graph
-from agentmatrix.watch.recorder import EventRecorder, Transfer, WatchedGraph
+from agentmatrix.watch.recorder import EventRecorder
 from agentmatrix.watch.run_event import KINDS, RunEvent
+from agentmatrix.watch.watched_graph import Transfer, WatchedGraph
 
 __all__ = ["EventRelay"]
 
@@ -32,10 +33,11 @@ class EventRelay:
         recorder: the caller's.
         parent: the caller's run of callbacks that the host works for; None where the remote agent itself was started.
         scope: the namespaces that the host may speak for.
+        host: `"host:port/agent"`, for questions that are asked there.
     """
 
-    def __init__(self, recorder: EventRecorder, parent: UUID | None, scope: Scope) -> None:
-        self._recorder, self._scope = recorder, scope
+    def __init__(self, recorder: EventRecorder, parent: UUID | None, scope: Scope, host: str = "") -> None:
+        self._recorder, self._scope, self._host = recorder, scope, host
         self._parent = parent
         self._graph = recorder.graph_of(parent)
         self._started = calling_graph() if parent is None else (None, {})
@@ -67,6 +69,9 @@ class EventRelay:
         graph = self._graph or self._open(event)
         at = event.at + self._seconds_behind(event.at)
         path = graph.path(event.namespace)
+        if event.kind == "ask":
+            # Asked by a host of the host, it is told with that one.
+            event = event._replace(data={"host": self._host, **event.data})
         self._recorder.take(event._replace(run=graph.run, path=path, at=at), graph)
 
     def follow(self, crossing: Callable[[], Crossing] | None) -> None:

@@ -7,7 +7,9 @@ from typing import Any, Final, NamedTuple
 
 __all__ = ["KINDS", "RunEvent", "node_above", "node_path", "plain"]
 
-KINDS: Final = frozenset({"begin", "end", "fail", "ask", "cancel", "call", "tool", "say"})
+KINDS: Final = frozenset({"begin", "end", "fail", "ask", "cancel", "call", "tool", "say", "token", "answer"})
+_LONGEST_PART: Final = 110_000
+"""Characters of an input, an output or a part of what is being said."""
 
 
 class RunEvent(NamedTuple):
@@ -15,12 +17,14 @@ class RunEvent(NamedTuple):
 
     Attributes:
         kind: `begin`, and then `end`, `fail`, `ask` (paused at a question) or `cancel` (cut off), of a node, or of the
-            run itself; `call` of a model and `tool`, once they have ended; `say`, a message.
+            run itself; `call` of a model and `tool`, once they have ended; `say`, a message; `token`, what has come
+            of one that is being said; `answer`, to questions.
         run: the id of the run that was started in the block.
         path: the nodes from the outermost graph, `"panel/expert"`; `""` is the run itself.
         namespace: the checkpoint namespace: two activations of one node have different ones.
         at: when, in seconds since the epoch; what happens on a host is told by this machine's clock.
-        data: what else there is to say, as JSON types. `seconds` is measured where the node runs.
+        data: what else there is to say, as JSON types. `seconds` is measured where the node runs; `input` of a `begin`
+            and `output` of an `end` are JSON text, which is cut at 100,000 characters.
     """
 
     kind: str
@@ -30,8 +34,14 @@ class RunEvent(NamedTuple):
     at: float
     data: dict[str, Any]
 
+    @property
+    def size(self) -> int:
+        """The characters of its long parts."""
+        data = self.data
+        return sum(len(data[part]) for part in _LONG if part in data) if data else 0
+
     def as_json(self) -> dict[str, Any]:
-        """The event as a JSON object."""
+        """The event as a JSON object; `from_json` makes the same event of it."""
         return {**self._asdict(), "data": plain(self.data)}
 
     @classmethod
@@ -58,8 +68,10 @@ class RunEvent(NamedTuple):
         for key, value in known.items():
             if not _FITS[key](value):
                 raise ValueError(f"it is no event of a run: its data {key!r} cannot be read")
-        if event.kind == "say" and not {"speaker", "text"} <= event.data.keys():
+        if event.kind in ("say", "token") and not {"speaker", "text"} <= known.keys():
             raise ValueError("it is no event of a run: it says nothing")
+        if event.kind == "token" and not (known.get("id") and len(known["text"]) <= _LONGEST_PART):
+            raise ValueError("it is no event of a run: a token has the id of its message, and is short")
         return event._replace(data=known)
 
 
@@ -71,10 +83,16 @@ def _is_question(value: Any) -> bool:
     return isinstance(value, dict) and type(value.get("id")) is str and "value" in value
 
 
+_LONG: Final = ("text", "input", "output")
+
 # What the data of events may hold. It may come from a host, or from a file.
 _FITS: Final[dict[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(("name", "error", "speaker", "text", "role"), lambda value: type(value) is str),
-    **dict.fromkeys(("hidden", "silent"), lambda value: type(value) is bool),
+    **dict.fromkeys(
+        ("name", "error", "speaker", "text", "role", "thread_id", "host", "by"), lambda value: type(value) is str
+    ),
+    **dict.fromkeys(("hidden", "silent", "cached"), lambda value: type(value) is bool),
+    **dict.fromkeys(("input", "output"), lambda value: type(value) is str and len(value) <= _LONGEST_PART),
+    "ids": lambda value: isinstance(value, list) and all(type(id) is str for id in value),
     "id": lambda value: value is None or type(value) is str,
     "seconds": lambda value: type(value) in (int, float),
     "calls": lambda value: isinstance(value, list) and all(map(_is_call, value)),

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from agentmatrix.watch.node_record import GraphRecord, NodeRecord
 from agentmatrix.watch.picture import counters, state_words
-from agentmatrix.watch.recorder import Transfer
 from agentmatrix.watch.structure import MOST_MEMBERS
+from agentmatrix.watch.watched_graph import Transfer
 from agentmatrix.watch.watched_run import WatchedRun
 
 __all__ = ["TextLine", "text_of_run"]

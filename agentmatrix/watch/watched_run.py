@@ -5,30 +5,37 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Self
 
-from langgraph.types import Command
-
-from agentmatrix.approvals import approval_request
 from agentmatrix.display.drawing import NAMELESS, NOT_REACHED, Drawing, drawing_of
-from agentmatrix.errors import AnswerError
-from agentmatrix.watch.node_record import GraphRecord, NodeRecord, OpenQuestion, TranscriptLine
-from agentmatrix.watch.recorder import Transfer, WatchedGraph
+from agentmatrix.watch.answers import AnswerMixin
+from agentmatrix.watch.event_log import KEPT_EVENTS, EventLog
+from agentmatrix.watch.node_record import (
+    AnsweredQuestion,
+    GraphRecord,
+    NodeActivation,
+    NodeRecord,
+    OpenQuestion,
+    TranscriptLine,
+)
 from agentmatrix.watch.run_event import RunEvent
 from agentmatrix.watch.structure import drawing_from_json, drawing_to_json, without_outer_box
 from agentmatrix.watch.summary import RunSummary, state_of, summary_of
+from agentmatrix.watch.token_buffer import TokenBuffer
+from agentmatrix.watch.watched_graph import Transfer, WatchedGraph
 
-__all__ = ["WatchedRun", "load"]
+__all__ = ["WatchedRun"]
 
-_KEPT_EVENTS: Final = 200_000
+_MOST_WAITING: Final = 10_000
+"""Events that nobody has looked at."""
 _LARGE: Final = 1_000_000
 
 
-class WatchedRun:
+class WatchedRun(AnswerMixin):
     """What has been seen of the runs of a block. It may be read at any time, on any thread, while they go on.
 
     Args:
@@ -41,16 +48,17 @@ class WatchedRun:
         result: what the graph has returned, where `graph.watch` or `answer` ran it.
     """
 
-    def __init__(self, graph: Any = None, *, keep: int = _KEPT_EVENTS) -> None:
+    def __init__(self, graph: Any = None, *, keep: int = KEPT_EVENTS) -> None:
         self._lock = threading.RLock()
         self._new: deque[RunEvent] = deque()
-        self._events: deque[RunEvent] = deque(maxlen=keep)
-        self._count = 0
+        self._tokens = TokenBuffer(self._new.append)
+        self._log = EventLog(keep)
         self._records: dict[str, GraphRecord] = {}
         self._names: dict[str, str] = {}
         self._graphs: dict[str, WatchedGraph] = {}
         self._drawings: dict[str, Drawing] = {}
         self._unfinished: set[str] = set()
+        self._answering: dict[str, str] = {}
         self._expected = graph
         self.is_open = self.is_shown = False
         self.result: Any = None
@@ -66,13 +74,25 @@ class WatchedRun:
 
     def take(self, event: RunEvent) -> None:
         """Take an event. It counts when somebody looks."""
+        if event.kind == "token":
+            self._tokens.add(event)
+            return
+        if self._tokens:
+            # What a message has said so far comes before what ends it.
+            self._tokens.flush()
         self._new.append(event)
+        if len(self._new) > _MOST_WAITING and self._lock.acquire(blocking=False):
+            try:
+                self._count_new()
+            finally:
+                self._lock.release()
 
     def open_graph(self, graph: WatchedGraph) -> None:
         """Take the graph of a run that begins."""
         self._graphs[graph.run] = graph
 
     def _count_new(self) -> None:
+        self._tokens.flush()
         while self._new:
             event = self._new.popleft()
             if event.path == "" and event.kind == "begin" and event.run not in self._names:
@@ -81,8 +101,7 @@ class WatchedRun:
             if record is None:
                 record = self._records.setdefault("", GraphRecord(""))
             record.take(event)
-            self._events.append(event)
-            self._count += 1
+            self._log.add(event)
 
     def _named(self, event: RunEvent) -> RunEvent:
         """The begin of a run, under a name that no other graph has."""
@@ -93,7 +112,20 @@ class WatchedRun:
             name, number = f"{own} ({number})", number + 1
         self._names[event.run] = name
         self._records.setdefault(name, GraphRecord(name))
-        return event._replace(data={**event.data, "name": name})
+        data = {**event.data, "name": name}
+        if (found := self._graphs.get(event.run)) is not None:
+            thread = ((found.config or {}).get("configurable") or {}).get("thread_id")
+            data |= {"thread_id": str(thread)} if thread is not None else {}
+        elif (known := self._known_graph(own)) is not None and "thread_id" in data:
+            config = {"configurable": {"thread_id": data["thread_id"]}}
+            self._graphs[event.run] = WatchedGraph(event.run, known, config)
+        return event._replace(data=data)
+
+    def _known_graph(self, name: str) -> Any:
+        """The graph that a run of another process was of, where it is given."""
+        graph = self._expected
+        own = graph.get_name() if graph is not None else None
+        return graph if own in (name, "LangGraph") else None
 
     def _graph_of(self, run: str) -> Any:
         found = self._graphs.get(run)
@@ -114,8 +146,9 @@ class WatchedRun:
 
     @property
     def version(self) -> int:
-        """How many events there have been: it changes when anything does."""
-        return self._count + len(self._new)
+        """The number of the newest event: it changes when anything does."""
+        self._tokens.flush()
+        return self._log.count + len(self._new)
 
     @property
     def state(self) -> str:
@@ -159,15 +192,42 @@ class WatchedRun:
         return sorted((line for record in self.records for line in record.transcript), key=lambda line: line.at)
 
     @property
+    def streamed(self) -> list[TranscriptLine]:
+        """The messages that are being said, as far as they have come; of `watching(tokens=True)`."""
+        return [line for record in self.records for line in list(record.streamed.values())]
+
+    @property
     def questions(self) -> list[OpenQuestion]:
         """The questions that wait for an answer."""
-        return [question for record in self.records for question in record.questions.values()]
+        return [question for record in self.records for question in list(record.questions.values())]
 
-    def events(self) -> Iterator[RunEvent]:
-        """What has happened, in order."""
+    @property
+    def answered(self) -> list[AnsweredQuestion]:
+        """The questions that were answered, in order."""
+        return sorted((one for record in self.records for one in list(record.answered)), key=lambda one: one.at)
+
+    def events(self, after: int = 0) -> Iterator[RunEvent]:
+        """What has happened, in order.
+
+        Args:
+            after: leave out so many of the first: what `version` was when they were read.
+        """
         with self._lock:
             self._count_new()
-            return iter(list(self._events))
+            return iter(self._log.after(after))
+
+    def values_of(self, activation: NodeActivation) -> tuple[str | None, str | None]:
+        """The input and the output of an activation, as JSON text; of `watching(values=True)`.
+
+        Args:
+            activation: one of `GraphRecord.activations`.
+
+        Returns:
+            None for what was not recorded, has not ended, or was dropped since.
+        """
+        with self._lock:
+            self._count_new()
+            return self._log.values_of(activation.run, activation.namespace, activation.path, activation.begun)
 
     def summary(self) -> RunSummary:
         """Calls, tokens, seconds, the critical path, silent turns, and the same by agent."""
@@ -190,83 +250,57 @@ class WatchedRun:
                 (self._unfinished.discard if is_whole else self._unfinished.add)(name)
             return drawn
 
-    # Answers.
+    # Files, and other processes.
 
-    def answer(self, *answers: Any) -> Any:
-        """Answer the open questions, and go on; the run that asked is resumed, and its result returned.
+    def as_json(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The drawings of the graphs, and then the events, each as a JSON object; `from_json` makes a run of them.
 
         Args:
-            answers: one for each question, in the order of `questions`; or one dict of answers by the questions' ids.
-                A request for approval (LangChain's `HumanInTheLoopMiddleware`) takes `"approve"`, `"reject: why"`,
-                `'edit {"amount": 5}'`, or a list of these, one for each tool call.
-
-        Raises:
-            AnswerError: no question is open, the number is wrong, or an answer does not fit.
+            after: as of `events`; the drawings are those of graphs that began afterwards.
         """
-        graph, command = self._resumption(answers)
-        with nullcontext() if self.is_open else self.block():
-            self.result = graph.graph.invoke(command, graph.config)
-        return self.result
-
-    async def aanswer(self, *answers: Any) -> Any:
-        """The same as `answer`, async."""
-        graph, command = self._resumption(answers)
-        with nullcontext() if self.is_open else self.block():
-            self.result = await graph.graph.ainvoke(command, graph.config)
-        return self.result
-
-    def _resumption(self, answers: tuple[Any, ...]) -> tuple[WatchedGraph, Command[Any]]:
-        questions = self.questions
-        if not questions:
-            raise AnswerError("no question is open: the graph has not paused, or was answered already")
-        ids = {question.id: question for question in questions}
-        if len(answers) == 1 and isinstance(answers[0], Mapping) and answers[0] and answers[0].keys() <= ids.keys():
-            given = [(ids[id], value) for id, value in answers[0].items()]
-        elif len(answers) != len(questions):
-            raise AnswerError(f"{len(questions)} questions are open, and {len(answers)} answers were given")
-        else:
-            given = list(zip(questions, answers, strict=True))
-        runs = {self._names.get(question.run, "") for question, _ in given}
-        if len(runs) > 1:
-            raise AnswerError(f"the questions are of several graphs ({', '.join(sorted(runs))}): answer by their ids")
-        graph = self._graphs.get(given[0][0].run)
-        if graph is None or graph.graph is None:
-            raise AnswerError("the run that asks was not started in this process: answer it where it runs")
-        if not graph.graph.checkpointer or "thread_id" not in (graph.config or {}).get("configurable", {}):
-            raise AnswerError("the graph has no checkpointer that keeps the pause: compile it with one, name a thread")
-        resume = {question.id: _value_of(question, value) for question, value in given}
-        return graph, Command(resume=resume)
-
-    # Files.
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write all events to a file, one JSON object a line, after the drawings of the graphs."""
-        events = list(self.events())
-        drawings = {record.name: self.drawing(record.name) for record in self.records}
-        lines = [{"graph": name, "drawing": drawing_to_json(drawn)} for name, drawn in drawings.items() if drawn]
-        with Path(path).open("w", encoding="utf-8") as file:
-            for line in [*lines, *(event.as_json() for event in events)]:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        events = list(self.events(after))
+        began = [str(event.data["name"]) for event in events if event.kind == "begin" and "name" in event.data]
+        for name in dict.fromkeys(began):
+            if (drawing := self.drawing(name)) is not None:
+                yield {"graph": name, "drawing": drawing_to_json(drawing)}
+        for event in events:
+            yield event.as_json()
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """What `save` has written. Its questions cannot be answered.
+    def from_json(cls, lines: Iterable[Any], graph: Any = None) -> Self:
+        """The run of what `as_json` has given.
+
+        Args:
+            lines: the JSON objects.
+            graph: what has run, to answer questions that its thread has paused with; by default they are only shown.
 
         Raises:
-            ValueError: the file is none of these; names the line.
+            ValueError: one of them is none of these.
         """
-        run = cls()
-        with Path(path).open(encoding="utf-8") as file:
-            for number, text in enumerate(file, 1):
-                try:
-                    line = json.loads(text)
-                    if isinstance(line, dict) and "drawing" in line:
-                        run._drawings[str(line["graph"])] = drawing_from_json(line["drawing"])
-                    else:
-                        run.take(RunEvent.from_json(line))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise ValueError(f"line {number} of {path} is not of a saved run: {error}") from None
+        run = cls(graph)
+        for line in lines:
+            run.take_json(line)
         return run
+
+    def take_json(self, line: Any) -> None:
+        """Take one of what the `as_json` of another process gives.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        if isinstance(line, dict) and "drawing" in line:
+            if type(line.get("graph")) is not str:
+                raise ValueError("it is the drawing of no graph")
+            self._drawings[line["graph"]] = drawing_from_json(line["drawing"])
+        else:
+            self.take(RunEvent.from_json(line))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write `as_json` to a file, one object a line."""
+        # Half a surrogate pair is written as JSON's escape of it.
+        with Path(path).open("w", encoding="utf-8", errors="backslashreplace") as file:
+            for line in self.as_json():
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _first_name(self) -> str:
         return next((record.name for record in self.records), "")
@@ -281,19 +315,6 @@ class WatchedRun:
         return None if self.is_shown else html_of(self)
 
 
-def load(path: str | PathLike[str]) -> WatchedRun:
-    """A run that `WatchedRun.save` has written."""
-    return WatchedRun.load(path)
-
-
 def _identity(graph: Any) -> Any:
     """What copies of a graph have in common."""
     return id(getattr(graph, "builder", None) or graph) if graph is not None else None
-
-
-def _value_of(question: OpenQuestion, answer: Any) -> Any:
-    request = approval_request(question.value, question.schema)
-    texts = [answer] if isinstance(answer, str) else answer
-    if request is None or not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
-        return answer
-    return request.answer(texts)

@@ -1,21 +1,26 @@
-"""`watching`: a block of code whose runs are seen."""
+"""`watching`: a block of code whose runs are seen; and runs of other processes, from their files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from agentmatrix.watch.hooks import hooked
 from agentmatrix.watch.notebook_view import notebook_view
-from agentmatrix.watch.recorder import EventRecorder
+from agentmatrix.watch.token_recorder import new_recorder
 from agentmatrix.watch.watched_run import WatchedRun
 
-__all__ = ["watching"]
+__all__ = ["load", "watching"]
 
 
 @contextmanager
-def watching(graph: Any = None, *, show: bool | None = None) -> Iterator[WatchedRun]:
+def watching(
+    graph: Any = None, *, show: bool | None = None, tokens: bool = False, values: bool = False
+) -> Iterator[WatchedRun]:
     """See all runs of a block: of any graph, by any verb, here and on hosts, in threads that begin in it.
 
     >>> with watching() as run:
@@ -27,12 +32,44 @@ def watching(graph: Any = None, *, show: bool | None = None) -> Iterator[Watched
     Args:
         graph: shown before it begins; without it the picture comes with the first run.
         show: True to show a picture in the notebook that this is called in, False for none; None where there is one.
+        tokens: have all models stream, and tell what they say while they say it.
+        values: keep the input and the output of each activation, as JSON text of at most 100,000 characters.
 
     Yields:
         What is seen: `summary()`, `nodes`, `transcript`, `questions`, `answer(...)`, `events()`, `save(path)`.
     """
     run = WatchedRun(graph)
-    recorder = EventRecorder(run.take, run.open_graph)
+    run.block = _block(run, show, tokens=tokens, values=values)
+    with run.block():
+        yield run
+
+
+def load(path: str | PathLike[str], graph: Any = None) -> WatchedRun:
+    """A run that `WatchedRun.save` has written.
+
+    Args:
+        path: of the file.
+        graph: what has run. With it, and the checkpointer that the run had, the open questions can be answered.
+
+    Raises:
+        ValueError: the file is none of these; names the line.
+    """
+    run = WatchedRun(graph)
+    run.block = _block(run, False)
+    with Path(path).open(encoding="utf-8") as file:
+        for number, text in enumerate(file, 1):
+            try:
+                run.take_json(json.loads(text))
+            except ValueError as error:
+                raise ValueError(f"line {number} of {path} is not of a saved run: {error}") from None
+    return run
+
+
+def _block(
+    run: WatchedRun, show: bool | None, *, tokens: bool = False, values: bool = False
+) -> Callable[[], AbstractContextManager[None]]:
+    """Makes blocks whose runs are seen as parts of a watched run."""
+    recorder = new_recorder(run.take, run.open_graph, tokens=tokens, values=values)
     run.follow(recorder.transfers)
 
     @contextmanager
@@ -44,6 +81,4 @@ def watching(graph: Any = None, *, show: bool | None = None) -> Iterator[Watched
             finally:
                 run.is_open = False
 
-    run.block = block
-    with block():
-        yield run
+    return block

@@ -156,6 +156,36 @@ def test_a_paused_thread_goes_on_in_a_later_process(project: Project) -> None:
     assert '"paid": "later"' in project.cli("run", "kept:graph", "--thread", "t1", "--resume", "later").out
 
 
+def test_tool_calls_and_several_questions_are_answered_in_a_later_process(project: Project) -> None:
+    project.write(
+        "office.py",
+        """
+        import sqlite3
+        from langgraph.checkpoint.sqlite import SqliteSaver
+        from langgraph.types import interrupt
+        from agentmatrix import Dag
+        def pay(messages):
+            request = {"action_requests": [{"name": "pay", "args": {"amount": 5}}], "review_configs": []}
+            return "pay: " + interrupt(request)["decisions"][0]["type"]
+        clerk = Dag(name="clerk")
+        clerk.add_node("pay", pay)
+        desk = Dag(name="desk")
+        desk.add_node("boss", lambda messages: "boss: " + interrupt("really?"))
+        desk.add_node("clerk", clerk)
+        graph = desk.compile(checkpointer=SqliteSaver(sqlite3.connect("office.db", check_same_thread=False)))
+        """,
+    )
+    paused = project.cli("run", "office:graph", "-i", "go", "--thread", "t1")
+    assert paused.code == 3 and "--resume ANSWER, 2 times and in this order" in paused.err
+    is_boss_first = paused.err.index("really?") < paused.err.index("action_requests")
+    answers = ["yes", "approve"] if is_boss_first else ["approve", "yes"]
+    one = project.cli("run", "office:graph", "--thread", "t1", "--resume", answers[0])
+    assert one.code == 3 and "2 times" in one.err
+    both = project.cli("run", "office:graph", "--thread", "t1", "--resume", answers[0], "--resume", answers[1])
+    assert both.code == 0
+    assert "boss: yes" in both.out and "pay: approve" in both.out
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -10,9 +10,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import RetryPolicy, interrupt
+from langgraph.types import CachePolicy, RetryPolicy, interrupt
 
 from agentmatrix import ChatGroup, CyclicGraph, Dag, any_of, get_activation, signal, watching
 from agentmatrix.errors import AnswerError
@@ -309,3 +310,40 @@ def test_a_graph_without_a_name_is_called_so() -> None:
     assert run.records[0].name == "(a graph without a name)"
     page = run._repr_html_()
     assert page is not None and "compile(name=...) gives it one" in page
+
+
+@pytest.mark.parametrize("where", ["here", "on a host"])
+def test_a_member_that_fails_in_the_task_that_chooses_it_fails_once(where: str) -> None:
+    group = ChatGroup({"broken": ScriptedChatModel(ValueError("no line"))}, stop=max_turns(2)).compile()
+    with watching() as run, pytest.raises(ValueError):
+        one("panel", loopback(group) if where == "on a host" else group).invoke(INPUT)
+    assert run.nodes["panel/broken"].errors == ["ValueError: no line"]
+    assert "panel/next_turn" not in run.nodes
+    assert run.summary().errors == 1
+
+
+def test_a_speaker_that_fails_is_shown() -> None:
+    def nobody(conversation: Any) -> str:
+        raise ValueError("who?")
+
+    group = ChatGroup({"ann": model()}, speaker=nobody, stop=max_turns(2)).compile()
+    with watching() as run, pytest.raises(Exception, match=r"who\?"):
+        group.invoke(INPUT)
+    assert run.summary().errors == 1
+
+
+@pytest.mark.parametrize("verb", ["sync", "async"])
+@pytest.mark.parametrize("barriers", [False, True])
+async def test_what_the_cache_has_is_done(verb: str, barriers: bool) -> None:
+    dag = Dag(name="desk")
+    dag.add_node("look", lambda messages: "looked", cache_policy=CachePolicy(key_func=lambda *given: "one"))
+    dag.add_node("write", model("facts"))
+    dag.add_edge("look", "write")
+    graph = dag.compile(cache=InMemoryCache(), **({"barriers": True} if barriers else {}))
+    for is_cached in (False, True):
+        with watching(values=True) as run:
+            _ = await graph.ainvoke(INPUT) if verb == "async" else graph.invoke(INPUT)
+        assert states(run) == {"look": ("done", 1), "write": ("done", 1)}
+        assert [line.text for line in run.transcript] == ["Shall we?", "looked", "facts"]
+        told = [bool(event.data.get("cached")) for event in run.events() if event.path == "look"]
+        assert any(told) is is_cached

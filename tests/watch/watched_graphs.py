@@ -93,4 +93,4 @@ def told(events: Iterable[RunEvent]) -> list[tuple[str, str, Any]]:
 def _data(event: RunEvent) -> Any:
     if event.kind == "ask":
         return [question["value"] for question in event.data["questions"]]
-    return {key: value for key, value in event.data.items() if key not in ("seconds", "id", "name")}
+    return {key: value for key, value in event.data.items() if key not in ("seconds", "id", "ids", "name")}
