@@ -40,6 +40,7 @@ from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
 from agentmatrix.session.config import CallerConfig
+from agentmatrix.session.event_encoding import GATHERED
 from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol
 from agentmatrix.session.proxies import ProxiedObjects
@@ -316,7 +317,13 @@ class CallerRun:
         event = received.frame.event
         args = self.codec.decode(received.field("arguments"), f"event {event.kind}")
         received.release()
-        return None if self.config is None else self.config.on_event(event.kind, args)
+        if self.config is None:
+            return None
+        if event.kind not in GATHERED:
+            return self.config.on_event(event.kind, args)
+        for arguments in args if type(args) is tuple else (None,):
+            self.config.on_event(event.kind, arguments)
+        return None
 
     def _codec_for(self, request: pb.Request) -> Codec:
         """The codec for the arguments and the answer of a request: what is stored returns to the host as it was."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from agentmatrix.errors import AgentMatrixError
 from agentmatrix.wire.codec import Codec
 from agentmatrix.wire.remote_failures import decode_failure, encode_failure
 
-__all__ = ["encode_event"]
+__all__ = ["GATHERED", "encode_event"]
+
+GATHERED: Final = frozenset({"stream", "writer"})
+"""The kinds of events that go together when they come quickly: each has a tuple of the arguments of several."""
 
 
 def encode_event(codec: Codec, kind: str, args: tuple[Any, ...]) -> bytes:

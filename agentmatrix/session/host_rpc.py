@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from agentmatrix.errors import HostError
 from agentmatrix.session import host_verbs
-from agentmatrix.session.event_encoding import encode_event
+from agentmatrix.session.event_encoding import GATHERED, encode_event
 from agentmatrix.session.part_sender import BATCH_SECONDS, PartBatch, wait_for_room
 from agentmatrix.session.pending_requests import PendingRequest, PendingRequests
 from agentmatrix.session.protocol import HostProtocol
@@ -50,12 +50,19 @@ class HostRpc:
         self._accepted: pb.Frame | None = None
         """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
         self._flushes = False
-        self._batch, self._batch_is_timed = PartBatch(), False
+        self._batch, self._batch_kind, self._batch_is_timed = PartBatch(), "part", False
 
     def notify(self, kind: str, *args: Any) -> None:
-        arguments = encode_event(self.codec, kind, self._shown(args) if kind == "stream" else args)
+        args = self._shown(args) if kind == "stream" else args
+        arguments = encode_event(self.codec, kind, (args,) if kind in GATHERED else args)
         wait_for_room(self.frames)
-        self.send_event(kind, arguments)
+        if kind not in GATHERED:
+            self.send_event(kind, arguments)
+            return
+        with self._lock:
+            starts_timer = self._gather(kind, arguments)
+        if starts_timer:
+            self._send_later()
 
     def send_event(self, kind: str, arguments: bytes) -> None:
         """Sends a notification, whatever waits already."""
@@ -72,23 +79,40 @@ class HostRpc:
             if len(value) > 1 or not value[0]:
                 self._send(self.protocol.part(b"", more=more), {"value": value})
                 return
-            if not (self._batch.may_wait(value[0]) and more):
-                self._send_batch(more=more)
-                return
-            starts_timer, self._batch_is_timed = not self._batch_is_timed, True
+            starts_timer = self._gather("part", value[0], more=more)
         if starts_timer:
-            # On the I/O thread, which no node holds up.
-            io_thread().call(io_thread().loop.call_later, BATCH_SECONDS, self._send_late_parts)
+            self._send_later()
 
-    def _send_late_parts(self) -> None:
+    def _gather(self, kind: str, item: bytes, *, more: bool = True) -> bool:
+        """Sends a part or an event, or keeps it for those of its kind that come next. Under the lock.
+
+        Returns:
+            Whether to call `_send_later`.
+        """
+        if kind != self._batch_kind:
+            self._send_batch()
+            self._batch_kind = kind
+        if not (self._batch.may_wait(item) and more):
+            self._send_batch(more=more)
+            return False
+        starts_timer, self._batch_is_timed = not self._batch_is_timed, True
+        return starts_timer
+
+    def _send_later(self) -> None:
+        # On the I/O thread, which no node holds up.
+        io_thread().call(io_thread().loop.call_later, BATCH_SECONDS, self._send_late)
+
+    def _send_late(self) -> None:
         with self._lock:
             self._batch_is_timed = False
             self._send_batch()
 
     def _send_batch(self, *, more: bool = True) -> None:
-        """Sends the parts that wait. Under the lock."""
-        if self._batch and (frame := self.protocol.part(self._batch.take(), more=more)) is not None:
-            self._send(frame)
+        """Sends what waits. Under the lock."""
+        if not self._batch:
+            return
+        items, kind = self._batch.take(), self._batch_kind
+        self._send(self.protocol.part(items, more=more) if kind == "part" else self.protocol.event(kind, items))
 
     def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
         arguments = self.codec.encode_pieces((args, kwargs), f"{target}.{method}")

@@ -12,7 +12,7 @@ from langgraph.types import Command
 
 from agentmatrix import RemoteAgent
 from tests.attacks.hosted import State
-from tests.attacks.internals import decoded, encoded, failure, pb, result
+from tests.attacks.internals import decoded, event, failure, pb, result
 from tests.attacks.kit import Attacks, Figures, within
 from tests.attacks.peers import FakeHost, Granted
 
@@ -21,20 +21,16 @@ MINE: Any = {"configurable": {"thread_id": "mine"}}
 FORGED = "forged by the host"
 
 
-def _event(kind: str, *arguments: object) -> dict[str, Any]:
-    return {"event": pb.Event(kind=kind, arguments=encoded(arguments))}
-
-
 def _forgeries(namespace: str, parent_run: object, group: int) -> dict[str, dict[str, Any]]:
     """Events by which a host speaks for others than its node."""
     token = {"run_id": uuid4(), "metadata": {"langgraph_checkpoint_ns": "other:1", "langgraph_node": "other"}}
     return {
-        "values of the root": _event("stream", ((), "values", {"text": FORGED})),
-        "updates of another node": _event("stream", (("other:1",), "updates", {"other": {"text": FORGED}})),
-        "a name that begins alike": _event("stream", ((f"{namespace}1",), "values", {"text": FORGED})),
-        "custom parts of the root": _event("writer", "", FORGED),
-        "the end of the caller's run": _event("callback", group, "on_chain_end", (FORGED,), {"run_id": parent_run}),
-        "a token of another node": _event("callback", group, "on_llm_new_token", (FORGED,), token),
+        "values of the root": event("stream", ((), "values", {"text": FORGED})),
+        "updates of another node": event("stream", (("other:1",), "updates", {"other": {"text": FORGED}})),
+        "a name that begins alike": event("stream", ((f"{namespace}1",), "values", {"text": FORGED})),
+        "custom parts of the root": event("writer", "", FORGED),
+        "the end of the caller's run": event("callback", group, "on_chain_end", (FORGED,), {"run_id": parent_run}),
+        "a token of another node": event("callback", group, "on_llm_new_token", (FORGED,), token),
     }
 
 

@@ -20,7 +20,7 @@ from langgraph.types import Command, Interrupt, Send
 
 from agentmatrix import Host, RemoteAgent
 from tests.attacks.hosted import State, one
-from tests.attacks.internals import encoded, failure, named_failure, pb, result
+from tests.attacks.internals import encoded, event, failure, named_failure, pb, result
 from tests.attacks.kit import Attacks, Figures, Outcome, brief, in_background, rss, within
 from tests.attacks.peers import FakeHost, Granted
 
@@ -160,10 +160,6 @@ def _parent_command(**fields: Any) -> dict[str, Any]:
     return failure(ParentCommand(Command(**{"graph": Command.PARENT, **fields})))
 
 
-def _event(kind: str, *arguments: object) -> dict[str, Any]:
-    return {"event": pb.Event(kind=kind, arguments=encoded(arguments))}
-
-
 def _broken_ends() -> dict[str, dict[str, Any]]:
     """Outcomes with which an honest run cannot end."""
     interrupts = [Interrupt(value="q", id=str(number)) for number in range(10_000)]
@@ -214,13 +210,13 @@ def ending_errors() -> Figures:
 def broken_events() -> Figures:
     end = result({"text": "after the event"})
     events = {
-        "stream": _event("stream", 7),
-        "callback of an unknown group": _event("callback", 99, "on_chain_start", (), {}),
-        "visited": _event("visited", "x"),
-        "heartbeat": _event("heartbeat"),
-        "drain": _event("drain", "hostile"),
+        "stream": event("stream", 7),
+        "callback of an unknown group": event("callback", 99, "on_chain_start", (), {}),
+        "visited": event("visited", "x"),
+        "heartbeat": event("heartbeat"),
+        "drain": event("drain", "hostile"),
     }
-    outcomes = {name: _ends(event, end) for name, event in events.items()}
+    outcomes = {name: _ends(body, end) for name, body in events.items()}
     hung = [name for name, outcome in outcomes.items() if outcome.kind == "hung"]
     return {"holds": not hung, "ends": {name: str(outcome) for name, outcome in outcomes.items()}}
 

@@ -14,6 +14,7 @@ import ormsgpack
 from langgraph.runtime import ServerInfo
 
 from agentmatrix import Host, RemoteAgent
+from agentmatrix.session.event_encoding import GATHERED
 from agentmatrix.session.version import spoken_version
 from agentmatrix.transport.framing import BulkFields
 from agentmatrix.transport.iothread import io_thread
@@ -36,6 +37,7 @@ __all__ = [
     "decoded",
     "describe_reply",
     "encoded",
+    "event",
     "failure",
     "frames_of",
     "io_tasks",
@@ -121,6 +123,11 @@ def told(frame: pb.Frame | str | None, length: int = 300) -> str:
         error = decode_failure(frame.end.failure, Codec())
         return f"failure {type(error).__name__}: {error}"[:length]
     return f"result {decoded(frame.end.result)!r}"[:length]
+
+
+def event(kind: str, *arguments: object) -> dict[str, Any]:
+    """The body of a frame that notifies an object of the caller."""
+    return {"event": pb.Event(kind=kind, arguments=encoded((arguments,) if kind in GATHERED else arguments))}
 
 
 def result(value: object) -> dict[str, Any]:

@@ -201,3 +201,16 @@ async def test_the_last_part_does_not_wait_for_a_next_one(place: Any, verbs: Any
         assert [next(parts) for _ in range(3)] == [0, 1, 2]
     go_on.set()
     assert ([part async for part in stream] if verbs.is_async else list(parts)) == []
+
+
+async def test_what_a_nested_graph_writes_quickly_comes_whole_and_in_order(place: Any, verbs: Any) -> None:
+    def work(state: State) -> State:
+        for number in range(300):
+            get_stream_writer()(number if number % 100 else "x" * 5000)
+        return {"text": "done"}
+
+    outer = StateGraph(State).add_node("nested", place(steps(work))).add_edge(START, "nested").compile()
+    parts = await verbs.listed(outer, "stream", {"text": ""}, stream_mode=["custom", "updates"], subgraphs=True)
+    written = [payload for namespace, mode, payload in parts if mode == "custom"]
+    assert written == [number if number % 100 else "x" * 5000 for number in range(300)]
+    assert [mode for _, mode, _ in parts[-2:]] == ["updates", "updates"]

@@ -14,6 +14,7 @@ from langgraph.types import Command, PregelTask, Send, StateSnapshot
 
 from agentmatrix import RemoteAgent
 from agentmatrix.errors import ProtocolError, RemoteError
+from agentmatrix.session.event_encoding import GATHERED
 from tests.attacks.internals import decoded, encoded, failure, named_failure, pb, result
 from tests.attacks.peers import FakeHost, Granted
 
@@ -60,7 +61,7 @@ def hostile() -> Iterator[Callable[..., Any]]:
 
 
 def event(kind: str, *args: Any) -> dict[str, Any]:
-    return {"event": pb.Event(kind=kind, arguments=encoded(args))}
+    return {"event": pb.Event(kind=kind, arguments=encoded((args,) if kind in GATHERED else args))}
 
 
 def says(*bodies: Callable[[str], dict[str, Any]]) -> Callable[[Granted, pb.Start, str], None]:
