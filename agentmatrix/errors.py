@@ -12,6 +12,7 @@
     ├── SpeakerError (ValueError)       the next speaker is not a member of the chat group
     ├── SignalError                     a signal that was not accepted: no node declares it, or the run is over
     ├── SendError (RuntimeError)        a message that nobody takes: unknown, refused or dismissed, or no message
+    │   └── HiringError (BoundError)    it would hire one actor too many
     ├── AnswerError (ValueError)        an answer that does not fit the question, or where none is open
     ├── ScriptExhausted                 a scripted chat model has no answers left
     ├── CodecError
@@ -89,8 +90,24 @@ class SignalError(AgentMatrixError):
 
 
 class SendError(AgentMatrixError, RuntimeError):
-    """A message from inside a graph that nobody takes: there is no such node or actor, it was refused or dismissed, or
-    the message cannot be kept. The message says which."""
+    """A message from inside a graph that nobody takes. The message says why.
+
+    Attributes:
+        kind: the same in a word: `unknown` (there is no such node or actor), `refused` (by `make`), `dismissed`,
+            `full` (it would hire one too many; that is a `BoundError` too), `unfit` (no message for this actor), `kept`
+            (the checkpointer cannot keep it, or it is too large), or `ended` (the sender has ended).
+    """
+
+    def __init__(self, message: str, kind: str = "unknown") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class HiringError(SendError, BoundError):
+    """A message that would hire one actor more than there may be, or in a longer chain."""
+
+    def __init__(self, message: str, kind: str = "full") -> None:
+        super().__init__(message, kind)
 
 
 class AnswerError(AgentMatrixError, ValueError):
@@ -134,11 +151,29 @@ class HostError(AgentMatrixError):
 
 
 class HostUnreachable(HostError, ConnectionError):
-    """No host answers at the address. Nothing has been started there."""
+    """No host answers at the address. Nothing has been started there.
+
+    Attributes:
+        refused: whether its machine answers that nobody listens there.
+    """
+
+    refused: bool = False
 
 
 class HostLost(HostError, ConnectionError):
-    """The connection to the host broke during a run. The message says what is unknown."""
+    """The connection to the host broke during a run, and the run cannot be taken up again. The message says what is
+    known of it, and what to do.
+
+    Attributes:
+        delivered: whether the host has certainly taken the run; False where that is unknown.
+    """
+
+    delivered: bool = False
+
+    def __init__(self, message: str = "", delivered: bool = False) -> None:
+        super().__init__(message)
+        if delivered:
+            self.delivered = True
 
 
 class HostBusy(HostError):

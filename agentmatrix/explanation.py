@@ -1,12 +1,13 @@
-"""The answer of `graph.explain(config)`: the state of each node of a graph, and why it is in that state."""
+"""What a graph says of a thread: `explain(config)`, the state of each node and why it is in that state, and
+`actors(config)`, who its actors are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
-__all__ = ["Explanation", "NodeState", "NodeStatus"]
+__all__ = ["ActorSnapshot", "Explanation", "NodeState", "NodeStatus"]
 
 NodeState = Literal["ran", "ready", "paused", "failed", "skipped", "waiting"]
 
@@ -68,3 +69,39 @@ class Explanation(Mapping[str, NodeStatus]):
     def from_dict(cls, nodes: Mapping[str, Any]) -> Self:
         """The explanation that `to_dict` has made plain."""
         return cls({node: NodeStatus(**values) for node, values in nodes.items()})
+
+
+@dataclass(frozen=True)
+class ActorSnapshot:
+    """One actor.
+
+    Attributes:
+        path: its name in a `Send`, `"staff/ann"`.
+        key: `"ann"`.
+        values: its state, with all messages that it has read.
+        count: how many messages it has read.
+        unread: the messages that it has not read, in order.
+        at_work: whether it reads one, or has paused in one.
+        hired_by: the path of whoever has sent its first message; None for the run's input.
+        depth: how many actors have hired each other in the chain that ends with it.
+        dismissed: whether it takes no more messages.
+    """
+
+    path: str
+    key: str
+    values: Mapping[str, Any]
+    count: int = 0
+    unread: tuple[Any, ...] = ()
+    at_work: bool = False
+    hired_by: str | None = None
+    depth: int = 1
+    dismissed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The snapshot as plain values, which the wire takes."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """The snapshot that `to_dict` has made plain."""
+        return cls(**{**plain, "unread": tuple(plain["unread"])})

@@ -17,7 +17,7 @@ from langgraph.errors import GraphBubbleUp
 
 from agentmatrix.errors import BuildError
 
-__all__ = ["Block", "BlockedMessage", "Middleware", "MiddlewareChain", "Verdict"]
+__all__ = ["Block", "BlockedMessage", "Mailbox", "Middleware", "MiddlewareChain", "Verdict"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,19 @@ class Block:
 
 Verdict: TypeAlias = BaseMessage | Sequence[BaseMessage] | Block | None
 Middleware: TypeAlias = Callable[[BaseMessage, str, Sequence[str], Any], Verdict | Awaitable[Verdict]]
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """What the middleware of actors is told of the actor that a message is for.
+
+    Attributes:
+        path: the actor's, `"staff/ann"`.
+        messages: what it has not read yet, in order.
+    """
+
+    path: str
+    messages: tuple[Any, ...] = ()
 
 
 class BlockedMessage(TypedDict):

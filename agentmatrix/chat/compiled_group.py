@@ -24,7 +24,7 @@ from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace
 __all__ = ["NEXT_TURN", "TOGETHER", "CompiledChatGroup"]
 
 NEXT_TURN: Final = "next_turn"
-"""The hidden node that runs before each turn."""
+"""The hidden node that ends the conversation, or chooses who speaks next."""
 TOGETHER: Final = "together"
 """The hidden node that runs a broadcast in one task."""
 

@@ -2,8 +2,8 @@
 
 The compiled graph has a node for each member, and two hidden nodes of its own:
 
-- `next_turn` runs before each turn. It asks the stop and then the speaker, and goes to the members, or to the end. In
-  free conversation it runs the turns itself.
+- `next_turn` asks the stop and then the speaker, and goes to the members, or to the end. It runs before each turn for
+  which the member before has not done that. In free conversation it runs the turns itself.
 - `together` runs a broadcast in one task, where that makes no visible difference to one task for each member.
 
 All that these nodes decide on is in the state: the messages, and the event log (`chat.conversation`).
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
-from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph, add_messages
 from langgraph.types import Checkpointer, RetryPolicy, TimeoutPolicy
 from typing_extensions import TypedDict
 
@@ -27,7 +27,7 @@ from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGro
 from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Event, append_events
 from agentmatrix.chat.group_drawing import MAX_DRAWN, large_group
-from agentmatrix.chat.group_nodes import GroupNodes
+from agentmatrix.chat.group_nodes import GroupNodes, nodes_after
 from agentmatrix.chat.history import History, HistoryRule
 from agentmatrix.chat.human import addressed, is_person
 from agentmatrix.chat.live_messages import LiveMessages
@@ -48,6 +48,7 @@ from agentmatrix.pregel.compiled_graph import (
     add_hidden_node,
     as_class,
     hide_node,
+    replace_edge,
     set_stream_channels,
     set_subgraphs,
     write_channel,
@@ -253,6 +254,8 @@ class ChatGroup(BuilderRepr):
         made_by.members = dict(self.members)
         graph._made_by = (made_by, {**arguments, **breakpoints})
         graph._drawing = drawn
+        for member in members:
+            replace_edge(graph, member, NEXT_TURN, nodes_after)
         hide_node(graph, NEXT_TURN)
         add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
@@ -308,6 +311,7 @@ class ChatGroup(BuilderRepr):
             names=names,
             modes=self._modes(),
             plain_keys=frozenset(plain_keys_of(builder)),
+            appends_messages=getattr(builder.channels["messages"], "operator", None) is add_messages,
             is_free=self.speaker.is_free,
             middleware=self.middleware,
             holds=self.hold,
@@ -328,15 +332,14 @@ class ChatGroup(BuilderRepr):
         builder.add_node(NEXT_TURN, nodes.next_turn(), input_schema=schema, destinations=(*members, END))
         builder.add_edge(START, NEXT_TURN)
         for name, member in members.items():
-            builder.add_node(name, nodes.parallel.member_node(member), input_schema=schema)
+            builder.add_node(name, nodes.member(member), input_schema=schema)
             builder.add_edge(name, NEXT_TURN)
 
 
 def _topology(members: tuple[str, ...]) -> Topology:
-    """The shape of a group: a command of `next_turn` leads to whoever speaks, and each of these leads back to it."""
+    """The shape of a group: all but START choose who is next."""
     nodes = (NEXT_TURN, TOGETHER, *members)
-    edges = dict.fromkeys((START, *members), (NEXT_TURN,))
-    return Topology(START, nodes, edges, choices=dict.fromkeys(nodes, nodes), deaf=True)
+    return Topology(START, nodes, {START: (NEXT_TURN,)}, choices=dict.fromkeys(nodes, nodes), deaf=True)
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:

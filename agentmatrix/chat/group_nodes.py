@@ -1,12 +1,15 @@
-"""The hidden nodes of a chat group: `next_turn`, which ends the conversation or goes to those who speak next, and
-`together`, which runs a broadcast in one task."""
+"""The nodes of a chat group: `next_turn`, which ends the conversation or goes to those who speak next; `together`,
+which runs a broadcast in one task; and those of the members, which go on to `next_turn`.
+
+A member's node asks the stop and the speaker itself where nothing is lost if that is done again, since the task is run
+again: it then goes to the next member, and a turn is one step with one checkpoint."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import END
 from langgraph.types import Command
@@ -14,21 +17,23 @@ from langgraph.types import Command
 from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, speakers_of
 from agentmatrix.chat.group_middleware import apassed_words, conversation_of, passed_words
+from agentmatrix.chat.member import Member
 from agentmatrix.chat.parallel import ParallelTurns
 from agentmatrix.chat.reply import Reply, reply_update
 from agentmatrix.chat.speaker import Selection, Speaker
 from agentmatrix.chat.stop import Stop
+from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import parent_node_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle
 
-__all__ = ["GroupNodes"]
+__all__ = ["GroupNodes", "nodes_after"]
 
 
 class GroupNodes:
-    """Makes the hidden nodes.
+    """Makes the nodes.
 
     Args:
         speaker: chooses the next members.
@@ -53,19 +58,26 @@ class GroupNodes:
         self.speaker, self.stop, self.max_turns = speaker, stop, max_turns
         self.reply, self.name = reply, name
         self.settings, self.parallel = settings, parallel
+        self._is_pure = speaker.is_pure and (stop is None or stop.is_pure)
 
     def together(self) -> Any:
         """The node that runs a broadcast in one task."""
         parallel = self.parallel
 
-        def together(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
+        def together(state: dict[str, Any], config: RunnableConfig) -> Command[Any] | list[Command[Any]]:
             conversation = conversation_of(state, self.settings)
-            outcome = parallel.run(state, conversation, speakers_of(conversation.events), config)
+            names = speakers_of(conversation.events)
+            if not parallel.can_run(names, config):
+                return Command(goto=names)
+            outcome = parallel.run(state, conversation, names, config)
             return outcome.command(NEXT_TURN)
 
-        async def atogether(state: dict[str, Any], config: RunnableConfig) -> list[Command[Any]]:
+        async def atogether(state: dict[str, Any], config: RunnableConfig) -> Command[Any] | list[Command[Any]]:
             conversation = conversation_of(state, self.settings)
-            outcome = await parallel.arun(state, conversation, speakers_of(conversation.events), config)
+            names = speakers_of(conversation.events)
+            if not parallel.can_run(names, config):
+                return Command(goto=names)
+            outcome = await parallel.arun(state, conversation, names, config)
             return outcome.command(NEXT_TURN)
 
         return runnable(together, atogether, name=TOGETHER)
@@ -82,13 +94,10 @@ class GroupNodes:
             if command := self._end_or_resume(conversation, config):
                 return command
             counter, counted = self._count_selector(config)
-            handed_over = conversation.handoff
-            chosen = Selection(handed_over) if handed_over else self.speaker.next(conversation, counted)
+            chosen = _handed_over(conversation) or self.speaker.next(conversation, counted)
             command, event = self._route(conversation, chosen, config, counter)
             if command:
                 return command
-            if len(chosen.names) == 1:
-                return _after(event, parallel.speak_here(state, conversation, chosen.names[0], config))
             return parallel.run(state, conversation, chosen.names, config).command(NEXT_TURN, event)
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
@@ -99,16 +108,73 @@ class GroupNodes:
             if command := self._end_or_resume(conversation, config):
                 return command
             counter, counted = self._count_selector(config)
-            handed_over = conversation.handoff
-            chosen = Selection(handed_over) if handed_over else await self.speaker.anext(conversation, counted)
+            chosen = _handed_over(conversation) or await self.speaker.anext(conversation, counted)
             command, event = self._route(conversation, chosen, config, counter)
             if command:
                 return command
-            if len(chosen.names) == 1:
-                return _after(event, await parallel.aspeak_here(state, conversation, chosen.names[0], config))
             return (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
 
         return runnable(next_turn, anext_turn, name=NEXT_TURN)
+
+    def member(self, member: Member) -> Runnable[Any, Any]:
+        """The node of a member."""
+        return _MemberNode(self, member)
+
+    def after_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The update of a member's turn, with the choice of the next member if that can be made in the same task.
+
+        Args:
+            update: the update of the group's state.
+            member: the name of the member.
+            state: the state that the turn began with.
+            config: the config of the member's task.
+        """
+        conversation = self._conversation_after(update, member, state, config)
+        if conversation is None:
+            return update
+        if reason := self._stop_reason(conversation):
+            return self._with_event(update, Event(stop_reason=reason), leads_on=False)
+        counter, counted = self._count_selector(config)
+        chosen = _handed_over(conversation) or self.speaker.next(conversation, counted)
+        event = self._choice(conversation, chosen, counter)
+        return self._with_event(update, event, leads_on=len(chosen.names) == 1)
+
+    async def aafter_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """The same as `after_turn`, async."""
+        conversation = self._conversation_after(update, member, state, config)
+        if conversation is None:
+            return update
+        if reason := self._stop_reason(conversation):
+            return self._with_event(update, Event(stop_reason=reason), leads_on=False)
+        counter, counted = self._count_selector(config)
+        chosen = _handed_over(conversation) or await self.speaker.anext(conversation, counted)
+        event = self._choice(conversation, chosen, counter)
+        return self._with_event(update, event, leads_on=len(chosen.names) == 1)
+
+    def _conversation_after(
+        self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig
+    ) -> Conversation | None:
+        """The conversation after a turn; None if the next one is to be chosen in a task of its own: what a model or a
+        function of the user chooses when the turn has been saved, and whatever is decided by more than this turn."""
+        events = state.get(EVENT_LOG, [])
+        if not isinstance(update, dict) or speakers_of(events) != [member] or not self.settings.appends_messages:
+            return None
+        loop = LoopHandle(config)
+        if loop.breakpoints or loop.other_tasks or self.parallel.live.may_come(config):
+            return None
+        if not self._is_pure:
+            is_seen = loop.has_checkpointer or loop.is_followed
+            if is_seen or update.keys() - {"messages", EVENT_LOG}:
+                return None
+        messages = [*messages_of(state), *update["messages"]]
+        return conversation_of({**state, "messages": messages, EVENT_LOG: [*events, *update[EVENT_LOG]]}, self.settings)
+
+    def _with_event(self, update: dict[str, Any], event: Event, *, leads_on: bool) -> dict[str, Any]:
+        """The update with an event behind its own. A rule that does not lead on to one member decides again in
+        `next_turn`; a model and a function of the user are asked once."""
+        if self._is_pure and not leads_on:
+            return update
+        return {**update, EVENT_LOG: [*update[EVENT_LOG], event]}
 
     def _end_or_resume(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
         """The command that ends the conversation or resumes interrupted members; None if a speaker is to be chosen."""
@@ -145,21 +211,24 @@ class GroupNodes:
         """The command that goes to the chosen members, or None if their turns run in this task; and the event."""
         if self.speaker.is_free:
             return None, Event(speakers=[])
-        used = counter.usage() if counter else Event()
-        names, fallback = chosen
-        if fallback:
-            used["fallback"] = fallback
-            get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
+        names, event = chosen.names, self._choice(conversation, chosen, counter)
         if not names:
-            return self._end(conversation, {**used, "stop_reason": f"{self.speaker.label} chose nobody"}, config), used
-        event: Event = {**used, "speakers": list(names), "turn": conversation.turns + 1}
-        if self.parallel.can_speak_here(names, config):
-            return None, event
+            return self._end(conversation, event, config), event
         if not self.parallel.can_run(names, config):
             return Command(goto=list(names), update={EVENT_LOG: [event]}), event
         # With a checkpointer the choice is saved before the turns begin: they run in a task of their own.
         has_checkpointer = LoopHandle(config).has_checkpointer
         return Command(goto=TOGETHER, update={EVENT_LOG: [event]}) if has_checkpointer else None, event
+
+    def _choice(self, conversation: Conversation, chosen: Selection, counter: UsageCounter | None) -> Event:
+        """The event of a choice. A fallback is told in the stream too."""
+        event, (names, fallback) = counter.usage() if counter else Event(), chosen
+        if fallback:
+            event["fallback"] = fallback
+            get_stream_writer()({"speaker": self.speaker.label, "fallback": fallback, "next": names})
+        if not names:
+            return {**event, "stop_reason": f"{self.speaker.label} chose nobody"}
+        return {**event, "speakers": list(names), "turn": conversation.turns + 1}
 
     def _end(self, conversation: Conversation, event: Event, config: RunnableConfig) -> Command[Any]:
         ends = {"stop_reason": event["stop_reason"], "last_speaker": conversation.last_speaker}
@@ -172,6 +241,30 @@ def _goes_on_with(words: list[BaseMessage], event: Event) -> Command[Any]:
     return Command(goto=NEXT_TURN, update={"messages": words, EVENT_LOG: [event]})
 
 
-def _after(event: Event, update: dict[str, Any]) -> Command[Any]:
-    """The command of a turn that was taken in the task of its choice."""
-    return Command(goto=NEXT_TURN, update={**update, EVENT_LOG: [event, *update[EVENT_LOG]]})
+def _handed_over(conversation: Conversation) -> Selection | None:
+    return Selection(names) if (names := conversation.handoff) else None
+
+
+def nodes_after(answer: Any) -> list[str]:
+    """The nodes that a member's answer leads to; none where `next_turn` is to choose, or to end it."""
+    log = answer.get(EVENT_LOG) if isinstance(answer, dict) else None
+    names = log[-1].get("speakers", []) if log else []
+    return names if len(names) < 2 else [TOGETHER]
+
+
+class _MemberNode(Runnable[Any, Any]):
+    # LangGraph looks for graphs in what a function refers to, which takes longer than to make the node.
+
+    def __init__(self, nodes: GroupNodes, member: Member) -> None:
+        self.name = member.name
+        self._nodes, self._member = nodes, member
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        config = config or {}
+        update = self._nodes.parallel.take_over(self._member, input, config)
+        return self._nodes.after_turn(update, self._member.name, input, config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        config = config or {}
+        update = await self._nodes.parallel.atake_over(self._member, input, config)
+        return await self._nodes.aafter_turn(update, self._member.name, input, config)

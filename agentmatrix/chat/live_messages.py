@@ -33,6 +33,10 @@ class LiveMessages:
         # By id of LangGraph's loop. A receiver is removed when its run ends, so an id that Python uses again is free.
         self._receivers: dict[int, _Receiver] = {}
 
+    def may_come(self, config: RunnableConfig) -> bool:
+        """Whether the run takes signals."""
+        return config["configurable"].get(SIGNAL_ROUTER) is not None
+
     def take(self, config: RunnableConfig) -> list[BaseMessage]:
         """The messages that have come since the last call, and acknowledges those of before, whose step has been saved.
 

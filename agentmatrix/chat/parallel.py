@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 from weakref import WeakKeyDictionary
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 
 from agentmatrix.agent import messages_in
@@ -31,7 +31,7 @@ from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
 from agentmatrix.chat.transcript import RunTranscripts
-from agentmatrix.chat.turn import GroupSettings, Turn
+from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
 from agentmatrix.pregel.task_config import namespace_of
@@ -94,57 +94,6 @@ class ParallelTurns:
         # By LangGraph's loop, for broadcasts in tasks of the members' own.
         self._claims: WeakKeyDictionary[Any, Claims] = WeakKeyDictionary()
 
-    def can_speak_here(self, names: Sequence[str], config: RunnableConfig) -> bool:
-        """Whether one member may take its turn in the task of the group's own node, because that makes no visible
-        difference: a model that nobody watches, in a run that saves nothing in between."""
-        if len(names) != 1 or not self._members[names[0]].only_calls_models:
-            return False
-        loop = LoopHandle(config)
-        return not (loop.has_checkpointer or loop.is_followed or loop.breakpoints)
-
-    def speak_here(
-        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
-    ) -> dict[str, Any]:
-        """The turn of one member, in the task of `config`.
-
-        Returns:
-            An update of the group's state.
-        """
-        task, turn = self._begin_here(state, conversation, name, config)
-        try:
-            return self._ended(task, self._members[name].speak(turn, task.enter()))
-        except Exception as error:
-            task.run.tell_end(task, error)
-            _noted(error, task)
-            raise
-
-    async def aspeak_here(
-        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
-    ) -> dict[str, Any]:
-        """The same as `speak_here`, async."""
-        task, turn = self._begin_here(state, conversation, name, config)
-        try:
-            return self._ended(task, await self._members[name].aspeak(turn, task.enter()))
-        except Exception as error:
-            task.run.tell_end(task, error)
-            _noted(error, task)
-            raise
-
-    def _begin_here(
-        self, state: dict[str, Any], conversation: Conversation, name: str, config: RunnableConfig
-    ) -> tuple[VirtualTask, Turn]:
-        loop = LoopHandle(config)
-        transcript = self._transcripts.of(loop.loop, conversation.messages)
-        turn = self._members[name].begin_turn(state, transcript, len(transcript), Claims(), False)
-        task = VirtualTask(loop, name, loop.task_id, deque())
-        loop.tell_start(task, turn.input)
-        return task, turn
-
-    def _ended(self, task: VirtualTask, update: dict[str, Any]) -> dict[str, Any]:
-        task.run.tell_end(task, update)
-        task.run.emit_end(task, {key: value for key, value in update.items() if key != EVENT_LOG})
-        return update
-
     def can_run(self, names: Sequence[str], config: RunnableConfig) -> bool:
         """Whether a broadcast to these members may run in one task, because that makes no visible difference."""
         if len(names) < 2 or any(self._members[name].graphs for name in names):
@@ -186,10 +135,6 @@ class ParallelTurns:
         pool = self._pool(config, AsyncMemberPool)
         seconds = self._start(pool, state, conversation, speakers, config)
         return self._outcome(pool, await pool.wait(seconds))
-
-    def member_node(self, member: Member) -> Runnable[Any, Any]:
-        """The node of a member in the group's graph."""
-        return _MemberNode(self, member)
 
     def take_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The turn of a member in a task of its own. After a fallback it is the turn that began in the pool."""
@@ -321,20 +266,6 @@ class ParallelTurns:
             for event in events:
                 event.pop("seconds", None)
             events.append(Event(seconds=pool.elapsed()))
-
-
-class _MemberNode(Runnable[Any, Any]):
-    # LangGraph looks for graphs in what a function refers to, which takes longer than to make the node.
-
-    def __init__(self, parallel: ParallelTurns, member: Member) -> None:
-        self.name = member.name
-        self._parallel, self._member = parallel, member
-
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return self._parallel.take_over(self._member, input, config or {})
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return await self._parallel.atake_over(self._member, input, config or {})
 
 
 def _first_failure(failed: Sequence[FinishedTurn]) -> BaseException:

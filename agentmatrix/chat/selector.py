@@ -37,7 +37,7 @@ def mention(fallback: Any = None) -> Speaker:
     Args:
         fallback: the speaker that chooses where no member is mentioned; by default the conversation ends there.
     """
-    fallback_speaker = as_speaker(fallback) if fallback is not None else Speaker(lambda c, config: None)
+    fallback_speaker = as_speaker(fallback) if fallback is not None else Speaker(lambda c, config: None, is_pure=True)
 
     def mentioned(conversation: Conversation) -> list[str]:
         # Only the last turn counts, also a silent one, and what was said from outside: an older mention was answered.
@@ -53,7 +53,8 @@ def mention(fallback: Any = None) -> Speaker:
     async def achoose(conversation: Conversation, config: RunnableConfig) -> Choice:
         return mentioned(conversation) or (await fallback_speaker.anext(conversation, config)).names
 
-    return Speaker(choose, achoose, label="mention", names=fallback_speaker.names)
+    names, is_pure = fallback_speaker.names, fallback_speaker.is_pure
+    return Speaker(choose, achoose, label="mention", names=names, is_pure=is_pure)
 
 
 def selector(

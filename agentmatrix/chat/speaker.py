@@ -67,6 +67,7 @@ class Speaker:
         label: the name of the speaker in stop reasons and errors.
         names: the members that the speaker names, which must be in the group.
         is_free: whether it is free conversation: members speak when they want, and nobody is chosen.
+        is_pure: whether it neither asks a model nor calls a function of the user: to ask it once more costs nothing.
     """
 
     def __init__(
@@ -77,12 +78,13 @@ class Speaker:
         *,
         names: Iterable[str] = (),
         is_free: bool = False,
+        is_pure: bool = False,
     ) -> None:
         self._choose = choose
         self._achoose = achoose
         self.label = label
         self.names = frozenset(names)
-        self.is_free = is_free
+        self.is_free, self.is_pure = is_free, is_pure
 
     def next(self, conversation: Conversation, config: RunnableConfig) -> Selection:
         """The members that speak next."""
@@ -130,7 +132,7 @@ def round_robin(*, keep_floor: bool = False) -> Speaker:
                 return handed_over
         return members[(members.index(last) + 1) % len(members)] if last in members else members[0]
 
-    return Speaker(choose, label="round_robin")
+    return Speaker(choose, label="round_robin", is_pure=True)
 
 
 def random(seed: int | str | None = None, *, repeat: bool = False) -> Speaker:
@@ -147,7 +149,7 @@ def random(seed: int | str | None = None, *, repeat: bool = False) -> Speaker:
         others = [m for m in conversation.members if repeat or m != conversation.last_turn_by]
         return draw.choice(others or conversation.members)
 
-    return Speaker(choose, label="random")
+    return Speaker(choose, label="random", is_pure=True)
 
 
 def handoff(first: str | None = None, *, keep_floor: bool = True) -> Speaker:
@@ -166,7 +168,7 @@ def handoff(first: str | None = None, *, keep_floor: bool = True) -> Speaker:
         by, handed_over = conversation.kept_floor if keep_floor else (None, [])
         return handed_over or by or first or conversation.members[0]
 
-    return Speaker(choose, label="handoff", names=[first] if first else ())
+    return Speaker(choose, label="handoff", names=[first] if first else (), is_pure=True)
 
 
 def broadcast() -> Speaker:

@@ -25,6 +25,7 @@ class Stop:
         metered: whether the stop needs tokens, calls and seconds to be counted.
         names: the members that the stop names, which must be in the group.
         left: called with the conversation; returns the seconds until the stop fires by the passing of time, or None.
+        is_pure: whether it neither asks a model nor calls a function of the user: to ask it once more costs nothing.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Stop:
         metered: bool = False,
         names: Iterable[str] = (),
         left: SecondsLeft | None = None,
+        is_pure: bool = False,
     ) -> None:
         self._fires = fires
         self.label = label
         self.metered = metered
         self.names = frozenset(names)
         self.left: SecondsLeft = left or _never
+        self.is_pure = is_pure
 
     def reason(self, conversation: Conversation) -> str | None:
         """The reason to end the conversation now; None if it goes on."""
@@ -64,8 +67,9 @@ class Stop:
         return self._with(other, both, "&", left)
 
     def _with(self, other: Stop, fires: Callable[[Conversation], str | None], sign: str, left: SecondsLeft) -> Stop:
-        metered = self.metered or other.metered
-        return Stop(fires, f"{self} {sign} {other}", metered=metered, names=self.names | other.names, left=left)
+        metered, names = self.metered or other.metered, self.names | other.names
+        is_pure = self.is_pure and other.is_pure
+        return Stop(fires, f"{self} {sign} {other}", metered=metered, names=names, left=left, is_pure=is_pure)
 
     def __repr__(self) -> str:
         return self.label
@@ -89,7 +93,7 @@ def max_turns(turns: int) -> Stop:
     """Stop after so many turns; after 0, no member speaks. In free conversation: after so many turns of one member."""
     if not _is_count(turns, 0):
         raise BuildError(f"max_turns({turns!r}): name a number of turns, not negative")
-    return Stop(lambda conversation: conversation.turns >= turns, f"max_turns({turns})")
+    return Stop(lambda conversation: conversation.turns >= turns, f"max_turns({turns})", is_pure=True)
 
 
 def says(text: str, *, by: str | Sequence[str] | None = None) -> Stop:
@@ -106,7 +110,7 @@ def says(text: str, *, by: str | Sequence[str] | None = None) -> Stop:
     def fires(conversation: Conversation) -> bool:
         return any(text in m.text and (not authors or m.name in authors) for m in conversation.last_said)
 
-    return Stop(fires, f"says({text!r})", names=authors)
+    return Stop(fires, f"says({text!r})", names=authors, is_pure=True)
 
 
 def when(condition: Callable[[Any], bool | str | None], label: str | None = None) -> Stop:
@@ -124,7 +128,7 @@ def agreed(text: str = "AGREE") -> Stop:
         last = {message.name: message.text for message in conversation.said}
         return all(text in last.get(member, "") for member in conversation.members)
 
-    return Stop(fires, f"agreed({text!r})")
+    return Stop(fires, f"agreed({text!r})", is_pure=True)
 
 
 def silence(turns: int | None = None) -> Stop:
@@ -147,7 +151,7 @@ def silence(turns: int | None = None) -> Stop:
             rounds += bool(event.get("speakers"))
         return silent >= set(conversation.members) if turns is None else rounds >= turns
 
-    return Stop(fires, "silence" if turns is None else f"silence({turns})")
+    return Stop(fires, "silence" if turns is None else f"silence({turns})", is_pure=True)
 
 
 def budget(
@@ -186,7 +190,7 @@ def budget(
         return None if seconds is None else max(0.0, seconds - conversation.seconds)
 
     label = f"budget({', '.join(f'{key}={limit}' for key, limit in given.items())})"
-    return Stop(fires, label, metered=True, left=left)
+    return Stop(fires, label, metered=True, left=left, is_pure=True)
 
 
 def as_stop(stop: Any) -> Stop:

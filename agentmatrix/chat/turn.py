@@ -35,6 +35,7 @@ class GroupSettings:
         names: by member, the name that it has in prompts.
         modes: by member, how it is told who spoke; for others as their kind wants it.
         plain_keys: the keys without a reducer, which take one value a step.
+        appends_messages: whether the reducer of messages is LangGraph's own, which puts new messages at the end.
         is_free: whether it is free conversation.
         middleware: what messages pass before they are kept and heard; None for nothing.
         holds: whether words are streamed when they have passed, and not while they are made.
@@ -50,6 +51,7 @@ class GroupSettings:
     names: Mapping[str, str]
     modes: Mapping[str, AgentNameMode]
     plain_keys: frozenset[str]
+    appends_messages: bool
     is_free: bool
     middleware: MiddlewareChain | None
     holds: bool

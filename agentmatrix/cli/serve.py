@@ -133,6 +133,14 @@ def serve(
             rich_help_panel=_LIMITS,
         ),
     ] = 300.0,
+    linger: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Seconds that the runs of a caller go on whose line was cut, so that it can take them up again.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 30.0,
     grace: Annotated[
         float,
         typer.Option(
@@ -220,6 +228,7 @@ def serve(
             "max_caller_bytes": None if max_caller_memory is None else max_caller_memory << 20,
             "start_timeout": start_timeout,
             "answer_timeout": answer_timeout or None,
+            "linger": linger,
             "allow_version_skew": allow_version_skew,
         }
         serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options)

@@ -14,6 +14,7 @@ from langgraph.types import Command, Send
 
 from agentmatrix.agent import AgentSpec
 from agentmatrix.agent.agent_spec import Models, Tools
+from agentmatrix.engine.actor_middleware import BLOCKED
 from agentmatrix.engine.actor_states import ActorAnswer, ActorState, ActorStates
 from agentmatrix.engine.channels import RUN, dismissal, dismissed_by
 from agentmatrix.engine.task_sends import TaskSends
@@ -56,14 +57,17 @@ def plain_of(name: str, make: Callable[[str, Any], Any] | None) -> Callable[[str
             made = make(key, message)
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            raise SendError(f"{name + '/' + key!r} was not hired: make({key!r}, ...) has raised {why}") from error
+            raise SendError(
+                f"{name + '/' + key!r} was not hired: make({key!r}, ...) has raised {why}", "refused"
+            ) from error
         if isinstance(made, AgentSpec):
             return {"spec": made.model_dump()}
         if made is None or isinstance(made, Mapping):
             return None if made is None else {"state": dict(made)}
         raise SendError(
             f"{name + '/' + key!r} was not hired: make({key!r}, ...) returned the type {type(made).__name__}: return "
-            "an AgentSpec, a dict of the actor's state, or None to refuse"
+            "an AgentSpec, a dict of the actor's state, or None to refuse",
+            "refused",
         )
 
     return plain
@@ -88,7 +92,8 @@ def message_writes(path: str, keys: Iterable[str], value: Any, sender: str) -> l
         if unknown := sorted(str(key) for key in value if key not in keys):
             raise SendError(
                 f"the message for {path!r} has the key {unknown[0]!r}, which its state has not got (there are: "
-                f"{', '.join(sorted(keys))})"
+                f"{', '.join(sorted(keys))})",
+                "unfit",
             )
         return [(key, item) for key, item in value.items()]
     if "messages" in keys:
@@ -100,7 +105,7 @@ def message_writes(path: str, keys: Iterable[str], value: Any, sender: str) -> l
         if isinstance(value, Sequence) and all(isinstance(message, BaseMessage) for message in value):
             return [("messages", list(value))]
     wanted = "a text, a message, several, or a dict" if "messages" in keys else "a dict"
-    raise SendError(f"the message for {path!r} is of type {type(value).__name__}: send {wanted} of its state")
+    raise SendError(f"the message for {path!r} is of type {type(value).__name__}: send {wanted} of its state", "unfit")
 
 
 class ActorNode:
@@ -187,7 +192,8 @@ class ActorNode:
             _prompt.set("")
             if self.graph is None:
                 raise SendError(
-                    f"make of the actors {self.name!r} gives a state, and they have no agent: return a spec"
+                    f"make of the actors {self.name!r} gives a state, and they have no agent: return a spec",
+                    "refused",
                 )
             return self.graph
         spec = AgentSpec(**plain)
@@ -287,6 +293,8 @@ class _Reading:
         sends = [target for target in goto if isinstance(target, Send)]
         if isinstance(scope := current_send_scope.get(), TaskSends):
             # Before the answer is kept: an actor whose sends nobody takes has failed.
+            passed = [(send.node, scope.passed(send.node, send.arg)) for send in sends]
+            sends = [Send(path, value) for path, value in passed if value is not BLOCKED]
             for send in sends:
                 scope.check(send.node, send.arg)
         writes = [write for part in own for write in self._update_of(part) or ()]

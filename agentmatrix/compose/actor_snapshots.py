@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -13,38 +12,12 @@ from agentmatrix.engine.actor_states import ActorState, ActorStates
 from agentmatrix.engine.actors_loop import staff_config, staff_in
 from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.state_update import reopened
+from agentmatrix.explanation import ActorSnapshot
 from agentmatrix.pregel.execution import saver_and_config
 from agentmatrix.scheduling.actor_rules import ActorRules
 from agentmatrix.scheduling.actors import Actor, Staff, address_of, split_path
 
-__all__ = ["ActorSnapshot", "aactors", "actors"]
-
-
-@dataclass(frozen=True)
-class ActorSnapshot:
-    """One actor.
-
-    Attributes:
-        path: its name in a `Send`, `"staff/ann"`.
-        key: `"ann"`.
-        values: its state, with all messages that it has read.
-        count: how many messages it has read.
-        unread: the messages that it has not read, in order.
-        at_work: whether it reads one, or has paused in one.
-        hired_by: the path of whoever has sent its first message; None for the run's input.
-        depth: how many actors have hired each other in the chain that ends with it.
-        dismissed: whether it takes no more messages.
-    """
-
-    path: str
-    key: str
-    values: Mapping[str, Any]
-    count: int = 0
-    unread: tuple[Any, ...] = ()
-    at_work: bool = False
-    hired_by: str | None = None
-    depth: int = 1
-    dismissed: bool = False
+__all__ = ["aactors", "actors"]
 
 
 class _Reader:

@@ -13,12 +13,14 @@ from langgraph.types import Checkpointer, RetryPolicy, TimeoutPolicy
 
 from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.compose.actor_node import ActorNode
-from agentmatrix.compose.actor_snapshots import ActorSnapshot, aactors, actors
+from agentmatrix.compose.actor_snapshots import aactors, actors
 from agentmatrix.compose.builder import Builder, check_name
 from agentmatrix.compose.declared_actors import DeclaredActors
 from agentmatrix.compose.ends import record_commands_to_end, record_routes_to_end
 from agentmatrix.compose.scheduled_graph import ScheduledGraph, schedule
 from agentmatrix.errors import BuildError
+from agentmatrix.explanation import ActorSnapshot
+from agentmatrix.middleware import Middleware
 from agentmatrix.pregel.compiled_graph import AnyGraph
 from agentmatrix.pregel.state_graph import edges_of, joins_of, routers_of
 from agentmatrix.scheduling.actor_rules import ActorRules
@@ -93,6 +95,7 @@ class CyclicGraph(Builder):
         max_actors: int = 1_000,
         max_depth: int = 10,
         on_error: Literal["error", "skip", "dismiss"] = "error",
+        middleware: Sequence[Middleware] = (),
         destinations: tuple[str, ...] = (),
         metadata: dict[str, Any] | None = None,
         retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
@@ -120,6 +123,9 @@ class CyclicGraph(Builder):
             max_depth: how many actors may have hired each other in a chain.
             on_error: what follows when an actor raises: the run ends (`"error"`), the message is given up (`"skip"`),
                 or the actor is dismissed (`"dismiss"`).
+            middleware: functions `(message, sender, hearers, mailbox)`, not async, that each message from inside passes
+                before it is kept, as those of a `ChatGroup`; the `Mailbox` has what the actor has not read. What is
+                blocked is not sent. A message that is a dict passes with what it has under `messages`.
             destinations: the nodes that the actors may send to, if nothing else leads there.
             metadata: as for `add_node`.
             retry_policy: as for `add_node`.
@@ -132,7 +138,9 @@ class CyclicGraph(Builder):
             BuildError: a name that is taken or reserved, or a bound that lets nobody in.
             NotAnAgentError: `agent` is no agent.
         """
-        declared = DeclaredActors(name, agent, make, state, max_actors, max_depth, on_error, CyclicGraph)
+        declared = DeclaredActors(
+            name, agent, make, state, max_actors, max_depth, on_error, tuple(middleware), CyclicGraph
+        )
         declared.check(self.nodes)
         check_name(name, self.nodes)
         self._actors[name] = declared

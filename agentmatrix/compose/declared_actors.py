@@ -13,6 +13,7 @@ from agentmatrix.agent import AgentSpec, as_agent
 from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.compose.actor_node import ActorNode, channels_of, message_writes, plain_of
 from agentmatrix.errors import BuildError
+from agentmatrix.middleware import Middleware, MiddlewareChain
 from agentmatrix.pregel.compiled_graph import Graph
 from agentmatrix.scheduling.actors import Actors
 
@@ -30,6 +31,7 @@ class DeclaredActors:
     max_actors: int
     max_depth: int
     on_error: str
+    middleware: tuple[Middleware, ...]
     builder: Callable[..., Any]
     keys: frozenset[str] = field(default=frozenset(), init=False)
 
@@ -48,6 +50,9 @@ class DeclaredActors:
             raise BuildError(f"on_error={self.on_error!r} of the actors {name!r}: choose 'error', 'skip' or 'dismiss'")
         if self.make is not None and (not callable(self.make) or inspect.iscoroutinefunction(self.make)):
             raise BuildError(f"make= of the actors {name!r} is a function of a key and a message, and not async")
+        if any(inspect.iscoroutinefunction(function) for function in self.middleware):
+            raise BuildError(f"middleware= of the actors {name!r} has an async function: messages are passed at once")
+        MiddlewareChain(self.middleware)
         if self.agent is None and self.make is None:
             raise BuildError(f"the actors {name!r} have no agent: give one, or a make= that returns an AgentSpec")
         if getattr(self.agent, "checkpointer", None) is True:
@@ -79,7 +84,8 @@ class DeclaredActors:
 
         node = ActorNode(name, graph if agent is not None else None, models, tools, self.graph_of)
         plain = plain_of(name, self.make)
-        return node, Actors(name, plain, self.max_actors, self.max_depth, self.on_error, check)
+        chain = MiddlewareChain(self.middleware) if self.middleware else None
+        return node, Actors(name, plain, self.max_actors, self.max_depth, self.on_error, check, chain)
 
 
 def _nothing(state: Any) -> None:

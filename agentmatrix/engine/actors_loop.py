@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Send
 
+from agentmatrix.engine.actor_middleware import BLOCKED, passed_message
 from agentmatrix.engine.actor_states import ActorStates
 from agentmatrix.engine.channels import HELD, dismissal
 from agentmatrix.engine.checkpoint import schedule_of
@@ -25,6 +26,7 @@ from agentmatrix.engine.listener import ListeningLoop
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.errors import SendError
 from agentmatrix.live.send_scope import SendScope, current_send_scope
+from agentmatrix.middleware import Mailbox
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
@@ -95,6 +97,8 @@ class ActorsLoop(ListeningLoop):
         # By id of a task and namespace of the sender, what was sent in its name by what runs inside of it.
         self.held: dict[str, dict[str, list[Send]]] = {}
         self._held_count = 0
+        # By id of a task, what it has sent by itself, which has passed the middleware of actors.
+        self.passed: dict[str, list[Send]] = {}
         self.skipped: set[str] = set()
         self._shown: dict[str, Sequence[Write]] = {}
         if (topology := schedule_of(self.specs).topology).actors and self._breaks:
@@ -225,6 +229,37 @@ class ActorsLoop(ListeningLoop):
         with self.lock:
             self._check_message(self._activation_of(task), path, value)
 
+    def pass_message(self, task: Task, path: str, value: Any) -> Any:
+        """A message as it is kept, once it has passed the middleware of its actor; `BLOCKED` for none."""
+        actors = self._topology.actors.get(split_path(path)[0])
+        if actors is None or actors.middleware is None:
+            return value
+        with self.lock:
+            sender = self._activation_of(task)
+            rules = self.open_step.scheduler.rules if self.open_step is not None else None
+            unread = rules.mailboxes.unread(address_of(path)) if isinstance(rules, ActorRules) else ()
+        waits = Mailbox(path, tuple(message.value for message in unread))
+        from_path = sender.message.path if sender.message is not None else sender.node
+        return passed_message(actors.middleware, value, from_path, waits)
+
+    def note_passed(self, task: Task, send: Send) -> None:
+        """A node has sent this by itself, and it has passed: it does not pass again when the node has ended."""
+        actors = self._topology.actors.get(split_path(send.node)[0])
+        if actors is not None and actors.middleware is not None:
+            self.passed.setdefault(task.id, []).append(send)
+
+    def _pass_commands(self, task: Task) -> None:
+        """Let what a command or a router of a node sends to actors pass; what it has sent itself has passed."""
+        sent, writes = self.passed.pop(task.id, []), list[Any]()
+        for channel, value in task.writes:
+            if channel == TASKS and isinstance(value, Send) and not any(value is one for one in sent):
+                if (kept := self.pass_message(task, value.node, value.arg)) is BLOCKED:
+                    continue
+                value = value if kept is value.arg else Send(value.node, kept)
+            writes.append((channel, value))
+        task.writes.clear()
+        task.writes.extend(writes)
+
     def check_dismissal(self, path: str) -> None:
         """Whether there is an actor to dismiss.
 
@@ -242,7 +277,7 @@ class ActorsLoop(ListeningLoop):
     def _activation_of(self, task: Task) -> ScheduledActivation:
         step = self.open_step
         if step is None or (activation := step.activations.get(task.id)) is None:
-            raise SendError(f"the node {task.name!r} has ended and sends no more: send while it is at work")
+            raise SendError(f"the node {task.name!r} has ended and sends no more: send while it is at work", "ended")
         return activation
 
     def _check_message(self, activation: ScheduledActivation, path: str, value: Any) -> None:
@@ -253,11 +288,12 @@ class ActorsLoop(ListeningLoop):
                 _, kept = serde.dumps_typed(value)
             except Exception as error:
                 why = f"the checkpointer cannot keep it, {type(value).__name__!r}: {error}"
-                raise SendError(f"the message for {path!r} was not taken: {why}") from error
+                raise SendError(f"the message for {path!r} was not taken: {why}", "kept") from error
             if len(kept) > LARGEST_MESSAGE:
                 raise SendError(
                     f"the message for {path!r} has {len(kept):,} bytes and {LARGEST_MESSAGE:,} are the most: put what "
-                    "is large into the store or a file, and send its name"
+                    "is large into the store or a file, and send its name",
+                    "kept",
                 )
         if isinstance(rules, ActorRules) and split_path(path)[0] in self._topology.actors:
             rules.check_message(activation, path, value)
@@ -302,6 +338,9 @@ class ActorsLoop(ListeningLoop):
     def accept_sends(self, task: Task) -> None:
         """`accept`, of a task that has sent something."""
         self._forward(task)
+        if any(actors.middleware for actors in self._actors.values()) and self._activation_of(task).message is None:
+            # An actor's have passed before its state was kept.
+            self._pass_commands(task)
         held = self.held.pop(task.id, None)
         if held:
             task.writes.extend((TASKS, send) for sends in held.values() for send in sends)

@@ -13,6 +13,7 @@ from typing import Any
 
 from langgraph.types import Send
 
+from agentmatrix.engine.actor_middleware import BLOCKED
 from agentmatrix.engine.actors_loop import ActorsLoop
 from agentmatrix.engine.channels import dismissal
 from agentmatrix.live.send_scope import SendScope
@@ -52,6 +53,10 @@ class TaskSends:
         if self.loop.takes(path):
             self.loop.check_send(self.task, path, value)
 
+    def passed(self, path: str, value: Any) -> Any:
+        """A message as it is kept, where an actor of the task's own graph is to read it; `BLOCKED` for none."""
+        return self.loop.pass_message(self.task, path, value) if self.loop.takes(path) else value
+
     def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """See `SendScope`. What was sent by a graph inside the node is in the saver when this returns, but on the
         thread of an event loop, which cannot wait."""
@@ -68,9 +73,13 @@ class TaskSends:
             await (asyncio.wrap_future(saved) if isinstance(saved, concurrent.futures.Future) else saved)
 
     def _send(self, path: str, value: Any, namespace: str, attempt: int) -> Any:
+        if (value := self.passed(path, value)) is BLOCKED:
+            return None
         self.loop.check_send(self.task, path, value)
         if namespace == namespace_of(self.task.config):
-            self.task.writes.append((TASKS, Send(path, value)))
+            send = Send(path, value)
+            self.loop.note_passed(self.task, send)
+            self.task.writes.append((TASKS, send))
             return None
         # The graph inside goes on from its own checkpoint, and does not send again what it has sent.
         with self.loop.lock:

@@ -98,6 +98,8 @@ class Host:
         max_caller_bytes: of them for one connection; by default half of `max_bytes`.
         start_timeout: seconds in which a new connection has to start its first run.
         answer_timeout: seconds in which a caller has to answer for its checkpointer, store or cache; None for no limit.
+        linger: seconds that the runs of a caller whose line was cut, or who was killed, go on, so that it can take them
+            up again; 0 to stop them at once.
         allow_version_skew: take callers whose langgraph has another minor version.
         checkpointer: for the graphs that were compiled without one: an object, `"sqlite:///runs.db"`,
             `"postgresql://..."`, or a function that makes one. Without it they use their callers'.
@@ -141,6 +143,7 @@ class Host:
         max_caller_bytes: int | None = None,
         start_timeout: float = 10.0,
         answer_timeout: float | None = 300.0,
+        linger: float = 30.0,
         allow_version_skew: bool = False,
         checkpointer: Checkpointer | None = None,
         store: Store | None = None,
@@ -158,7 +161,7 @@ class Host:
             private_key=_either(ssl_keyfile, private_key, "ssl_keyfile", "private_key"),
             client_ca=_either(ssl_ca, client_ca, "ssl_ca", "client_ca"),
             max_streams=max_streams, max_frame=max_value, max_bytes=max_bytes, max_caller_bytes=max_caller_bytes,
-            start_timeout=start_timeout,
+            start_timeout=start_timeout, linger=linger,
         )  # fmt: skip
         self._authorization, self._share_threads, self._tracebacks = Authorization(authorize), share_threads, tracebacks
         self._max_runs, self._max_caller_runs, self._skew = max_runs, max_caller_runs, allow_version_skew
@@ -207,6 +210,7 @@ class Host:
             queue=RunQueue(places, concurrency, most),
             queue_timeout=timeout,
             answer_timeout=self._answer_timeout,
+            linger=self._options.linger,
             allow_version_skew=self._skew,
             authorization=self._authorization,
             share_threads=self._share_threads,

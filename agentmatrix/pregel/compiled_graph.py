@@ -36,6 +36,7 @@ __all__ = [
     "hide_node",
     "mark_hidden",
     "remove_edges",
+    "replace_edge",
     "set_node_runnable",
     "set_stream_channels",
     "set_stream_eager",
@@ -168,6 +169,19 @@ def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:
         node, channel = graph.nodes[source], branch_channel(target)
         writers = [writer for writer in node.writers if not _writes_only(writer, channel)]
         graph.nodes[source] = node.copy({"writers": writers})
+
+
+def replace_edge(graph: Graph, source: str, target: str, targets: Callable[[Any], Iterable[str]]) -> None:
+    """Let `source` lead to the nodes that `targets` names for its answer instead of to `target`; where it names none,
+    to `target` still."""
+    node, channel = graph.nodes[source], branch_channel(target)
+
+    def mapper(answer: Any) -> list[tuple[str, Any]]:
+        return [(branch_channel(name), None) for name in targets(answer)] or [(channel, None)]
+
+    writer = ChannelWrite((ChannelWriteTupleEntry(mapper),))
+    writers = [writer if _writes_only(written, channel) else written for written in node.writers]
+    graph.nodes[source] = node.copy({"writers": writers})
 
 
 def _writes_only(writer: Any, channel: str) -> bool:

@@ -26,7 +26,7 @@ __all__ = ["Attempts", "Call", "GoesOn", "Waiting"]
 
 _MOST_LOSSES: Final = 3
 """Replicas that a run may lose: one that kills its host must not go round among all of them."""
-_READS: Final = frozenset({"get_state", "get_state_history", "explain"})
+_READS: Final = frozenset({"get_state", "get_state_history", "explain", "actors"})
 
 GoesOn = Literal["", "caller", "host"]
 """Whose checkpointer has what the next attempt goes on from; empty where it begins as it was called."""

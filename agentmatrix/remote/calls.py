@@ -19,7 +19,7 @@ from agentmatrix.remote.attributes import CardAttributes
 from agentmatrix.remote.call_attempts import Attempts, Call, GoesOn
 from agentmatrix.remote.retries import AsyncRetriedRun, RetriedRun
 from agentmatrix.remote.schema_classes import given
-from agentmatrix.session.caller import CallSpec
+from agentmatrix.session.call_spec import CallSpec
 from agentmatrix.session.caller_async import AsyncCallerRun
 from agentmatrix.session.caller_sync import SyncCallerRun
 from agentmatrix.session.version import spoken_version

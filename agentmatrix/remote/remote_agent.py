@@ -30,7 +30,7 @@ from agentmatrix.watch.watch_mixin import WatchMixin
 from agentmatrix.wire.codec import Unlisted
 
 if TYPE_CHECKING:
-    from agentmatrix.explanation import Explanation
+    from agentmatrix.explanation import ActorSnapshot, Explanation
 
 __all__ = ["RemoteAgent"]
 
@@ -73,6 +73,8 @@ class RemoteAgent(WatchMixin, NotebookRepr, RemoteCalls):
         retry_policy: when to send a run again that the host has not begun: it was busy (`HostBusy`), or did not answer
             (`HostUnreachable`). None, the default, raises at once. A busy host says when to come again, and is asked
             no sooner.
+        reconnect_timeout: seconds in which to take up runs whose line was cut; 0 to lose them at once. None, the
+            default, for as long as the host keeps them, unless it is found to be gone.
         max_value: bytes of one value that the host may send (a result, a part of a stream, a checkpoint).
         max_bytes: bytes of values on their way to and from the host that this process holds; by default a quarter of
             the machine's memory.
@@ -107,6 +109,7 @@ class RemoteAgent(WatchMixin, NotebookRepr, RemoteCalls):
         server_name: str | None = None,
         insecure: bool = False,
         connect_timeout: float = 5.0,
+        reconnect_timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
         max_value: int = 1 << 30,
         max_bytes: int | None = None,
@@ -115,7 +118,8 @@ class RemoteAgent(WatchMixin, NotebookRepr, RemoteCalls):
         options = ClientOptions(
             token=token or api_key, headers=dict(headers or {}), credentials=credentials,
             root_certificates=ssl_ca, certificate=ssl_certfile, private_key=ssl_keyfile, server_name=server_name,
-            insecure=insecure, connect_timeout=connect_timeout, max_frame=max_value, max_bytes=max_bytes,
+            insecure=insecure, connect_timeout=connect_timeout, reconnect_timeout=reconnect_timeout,
+            max_frame=max_value, max_bytes=max_bytes,
         )  # fmt: skip
         self._connection = AgentConnection(targets, options, tuple(allow), unlisted)
         self._path: tuple[str, ...] = ()
@@ -270,7 +274,6 @@ class RemoteAgent(WatchMixin, NotebookRepr, RemoteCalls):
         return unreached_drawing(self.name, self._connection.address) if card is None else card.drawing(xray)
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The drawing, awaited."""
         return self.get_graph(config, xray=xray)
 
     def get_subgraphs(
@@ -386,6 +389,20 @@ class RemoteAgent(WatchMixin, NotebookRepr, RemoteCalls):
         from agentmatrix.explanation import Explanation
 
         return Explanation.from_dict(await self._acall("aexplain", config=self._state_config(config)).result())
+
+    def actors(self, config: RunnableConfig) -> dict[str, ActorSnapshot]:
+        """The actors of a thread, by path: as of a local graph's `actors`."""
+        from agentmatrix.explanation import ActorSnapshot
+
+        found = self._call("actors", config=self._state_config(config)).result()
+        return {path: ActorSnapshot.from_dict(plain) for path, plain in found.items()}
+
+    async def aactors(self, config: RunnableConfig) -> dict[str, ActorSnapshot]:
+        """The same, awaited."""
+        from agentmatrix.explanation import ActorSnapshot
+
+        found = await self._acall("aactors", config=self._state_config(config)).result()
+        return {path: ActorSnapshot.from_dict(plain) for path, plain in found.items()}
 
     def _state_config(self, config: RunnableConfig) -> RunnableConfig:
         return merge_configs(self.config, config)

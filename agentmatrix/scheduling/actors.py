@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentmatrix.errors import BoundError, SendError
+from agentmatrix.errors import HiringError, SendError
+from agentmatrix.middleware import MiddlewareChain
 
 __all__ = ["Actor", "Actors", "Staff", "address_of", "split_path"]
 
@@ -49,6 +50,7 @@ class Actors:
         on_error: what follows when an actor raises: the run ends ("error"), the message is given up ("skip"), or the
             actor is dismissed ("dismiss").
         check: is given a path, a message and its sender, and raises a SendError for what is no message.
+        middleware: what messages from inside pass before they are kept.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Actors:
     max_depth: int = 10
     on_error: str = "error"
     check: Callable[[str, Any, str], None] | None = None
+    middleware: MiddlewareChain | None = None
 
 
 @dataclass(slots=True)
@@ -142,7 +145,7 @@ class Staff:
             check(path, value, hired_by)
         if (known := self._actors.get(address)) is not None:
             if known.dismissed:
-                raise SendError(f"{path!r} was dismissed and takes no more messages: send to another key")
+                raise SendError(f"{path!r} was dismissed and takes no more messages: send to another key", "dismissed")
             return
         if address not in self._reserved:
             depth = hirer.depth + 1 if hirer is not None and split_path(hirer.path)[0] == name else 1
@@ -154,12 +157,12 @@ class Staff:
     def _check_bounds(self, actors: Actors, path: str, depth: int) -> None:
         name = actors.name
         if self._counts[name] >= actors.max_actors:
-            raise BoundError(
+            raise HiringError(
                 f"{path!r} was not hired: there are {actors.max_actors} actors {name!r} already, dismiss some, or "
                 f"raise the bound with add_actors({name!r}, ..., max_actors=...)"
             )
         if depth > actors.max_depth:
-            raise BoundError(
+            raise HiringError(
                 f"{path!r} was not hired: {depth - 1} actors {name!r} have hired each other in a chain, end it, or "
                 f"raise the bound with add_actors({name!r}, ..., max_depth=...)"
             )
@@ -170,7 +173,7 @@ class Staff:
         made = make(key, value)
         if made is None:
             raise SendError(
-                f"{name + '/' + key!r} was refused: make({key!r}, ...) of the actors {name!r} returned None"
+                f"{name + '/' + key!r} was refused: make({key!r}, ...) of the actors {name!r} returned None", "refused"
             )
         return made
 

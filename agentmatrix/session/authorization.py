@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from agentmatrix.errors import PermissionDenied
+from agentmatrix.session.verb_names import sync_verb
 from agentmatrix.transport.identity import Identity
 
 __all__ = ["Authorization", "Authorize", "public_verb"]
@@ -23,7 +24,7 @@ _PUBLIC: Final = {"bulk_update_state": "update_state", "saver": "checkpointer"}
 
 def public_verb(verb: str) -> str:
     """The name of a verb as an `authorize` function gets it: of the sync twin, as users know it."""
-    sync = verb[1:] if verb.startswith("a") else verb
+    sync = sync_verb(verb)
     return _PUBLIC.get(sync, sync)
 
 

@@ -14,13 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphBubbleUp, ParentCommand
-from langgraph.runtime import RunControl
 
 from agentmatrix.errors import (
     AgentMatrixError,
@@ -39,10 +37,11 @@ from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
+from agentmatrix.session.call_spec import CallSpec
 from agentmatrix.session.config import CallerConfig
 from agentmatrix.session.event_encoding import GATHERED
 from agentmatrix.session.event_scope import check_command, check_states
-from agentmatrix.session.protocol import CallerProtocol
+from agentmatrix.session.protocol import CallerProtocol, Phase
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.remote_usage import Limits
 from agentmatrix.session.run_limiter import TICKETS
@@ -57,48 +56,13 @@ from agentmatrix.wire.remote_failures import decode_failure, encode_failure, rai
 from agentmatrix.wire.shared_messages import SentMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallSpec", "CallerRun"]
+__all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallerRun"]
 
 RESUME_ADVICE: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
 """The mend for a host that was lost in the middle of a run."""
 _CERTAINLY_NOT_BEGUN: Final = (HostUnreachable, HostBusy, Unauthenticated)
 UNWIND_SECONDS: Final = 10.0
 """How long a caller that leaves a run goes on serving the host, so that the run can unwind cleanly there."""
-
-
-@dataclass
-class CallSpec:
-    """A call of a verb of a graph on the host.
-
-    Attributes:
-        agent: the name of the exported graph.
-        verb: the graph's method.
-        version: what this process speaks.
-        run_id: unique for this run.
-        path: the nodes from the exported graph to the nested graph that is meant.
-        args: positional arguments without the config.
-        kwargs: keyword arguments without the config and without `control`.
-        config: the run's config; None when the verb takes none.
-        is_run: whether the verb runs nodes.
-        control: a run control that the user gave; drains cross both ways.
-        timeout: seconds for the whole run; None is no limit.
-        forward: see `CallerConfig`.
-        store_prefix: see `CallerConfig`.
-    """
-
-    agent: str
-    verb: str
-    version: pb.Version
-    run_id: str
-    path: tuple[str, ...] = ()
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    config: RunnableConfig | None = None
-    is_run: bool = False
-    control: RunControl | None = None
-    timeout: float | None = None
-    forward: frozenset[str] | None = None
-    store_prefix: tuple[str, ...] | None = None
 
 
 class CallerRun:
@@ -223,9 +187,21 @@ class CallerRun:
             self._frames.send(frame, large)
 
     def cancel(self, reason: str) -> None:
-        """Asks the host to stop the run, which still ends by the End frame. Thread-safe."""
+        """Asks the host to stop the run, which still ends by the End frame, unless the line is cut. Thread-safe."""
         with self._lock:
-            self._send(self.protocol.cancel(reason))
+            frame = self.protocol.cancel(reason)
+            self._send(frame)
+        if frame is not None:
+            self._end_where_cut()
+
+    def _end_where_cut(self) -> None:
+        """Has a run that is cancelled end here without the host's End, when the line is cut now or before it comes."""
+        if self._frames is not None:
+            self._frames.on_cut(lambda: self._enqueue("lost", HostLost(f"the run was cancelled {self._cut_off}")))
+
+    @property
+    def _cut_off(self) -> str:
+        return f"while the line to the host at {self.transport.address} was cut; it ends there when that notices"
 
     def credit(self) -> None:
         """Lets the host go on after the parts that the consumer has taken."""
@@ -296,10 +272,11 @@ class CallerRun:
 
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
+            delivered = self.protocol.phase is Phase.ACCEPTED
             was_open = self.protocol.lost()
         if was_open:
             self.ended_by = "refused" if isinstance(error, _CERTAINLY_NOT_BEGUN) else "lost"
-            self._enqueue("lost", _with_advice(error))
+            self._enqueue("lost", _with_advice(error, delivered))
 
     def _enqueue(self, kind: str, item: Any) -> None:
         """Puts something into the driver's queue.
@@ -429,10 +406,12 @@ class CallerRun:
 
     def _deadline_exceeded(self) -> DeadlineExceeded:
         """Cancels the run; returns the error to raise."""
+        is_cut = self._frames is not None and self._frames.is_cut
         self.cancel("deadline")
+        there = "the line is cut, and it ends there by itself" if is_cut else "it has been cancelled there"
         return DeadlineExceeded(
             f"{self.spec.agent!r} at {self.transport.address} did not finish {self.spec.verb} within "
-            f"{self.spec.timeout:g} s; it has been cancelled there. RemoteAgent(timeout=...) sets the limit"
+            f"{self.spec.timeout:g} s; {there}. RemoteAgent(timeout=...) sets the limit"
         )
 
 
@@ -443,7 +422,8 @@ def _namespace_of(part: Any) -> object:
     return part[0] if isinstance(part, tuple) and part else None
 
 
-def _with_advice(error: AgentMatrixError) -> AgentMatrixError:
+def _with_advice(error: AgentMatrixError, delivered: bool) -> AgentMatrixError:
     if isinstance(error, HostLost):
-        return HostLost(f"{error}. {RESUME_ADVICE}")
+        known = "the host had taken it" if delivered else "whether the host has got it is unknown"
+        return HostLost(f"{error}; {known}. {RESUME_ADVICE}", delivered=delivered)
     return error

@@ -18,7 +18,8 @@ from functools import partial
 from typing import Any
 
 from agentmatrix.errors import DeadlineExceeded
-from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
+from agentmatrix.session.call_spec import CallSpec
+from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun
 from agentmatrix.session.proxies import is_async_method
 from agentmatrix.session.request_threads import RequestThreads
 from agentmatrix.transport.base import ReceivedFrame, Transport
@@ -185,6 +186,7 @@ class AsyncCallerRun(CallerRun):
             frame = self.protocol.cancel("the caller left")
             self._send(frame)
         if frame is not None:
+            self._end_where_cut()
             serving = pump or self._spawn(self._handle(lambda part: part.release()))
             await asyncio.wait({serving}, timeout=UNWIND_SECONDS)
             serving.cancel()

@@ -21,7 +21,8 @@ from typing import Any, Final
 
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.errors import DeadlineExceeded
-from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun, CallSpec
+from agentmatrix.session.call_spec import CallSpec
+from agentmatrix.session.caller import UNWIND_SECONDS, CallerRun
 from agentmatrix.session.user_loop import check_not_on_own_loop
 from agentmatrix.transport.base import Transport
 from agentmatrix.wire.codec import Codec
@@ -131,6 +132,7 @@ class SyncCallerRun(CallerRun):
             self._send(frame)
         if frame is None:
             return
+        self._end_where_cut()
         limit = time.monotonic() + seconds
         while (left := limit - time.monotonic()) > 0:
             try:
@@ -141,7 +143,7 @@ class SyncCallerRun(CallerRun):
                 return
             if kind == "request":
                 self._handle_request(item)
-            else:
+            elif item is not None:  # a helper that has ended meanwhile has left its mark
                 item.release()
 
     def _pause_reader(self) -> None:

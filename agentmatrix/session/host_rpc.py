@@ -39,14 +39,22 @@ class HostRpc:
         codec: of the graph.
         user: who calls.
         answer_timeout: see `PendingRequests`.
+        linger: likewise.
     """
 
-    def __init__(self, frames: FrameStream, codec: Codec, user: Identity | None, answer_timeout: float | None) -> None:
+    def __init__(
+        self,
+        frames: FrameStream,
+        codec: Codec,
+        user: Identity | None,
+        answer_timeout: float | None,
+        linger: float = 0.0,
+    ) -> None:
         self.frames, self.user = frames, user
         self.protocol = HostProtocol()
         self.codec = self._replies = codec
         self._lock = threading.Lock()
-        self._requests = PendingRequests(answer_timeout)
+        self._requests = PendingRequests(answer_timeout, lambda: frames.downtime, linger)
         self._accepted: pb.Frame | None = None
         """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
         self._flushes = False

@@ -56,6 +56,7 @@ from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, ended_by, outcome_of, reported_failure
 from agentmatrix.session.verb_call import VerbCall
+from agentmatrix.session.verb_names import is_async_verb
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
@@ -75,7 +76,7 @@ class HostRun(HostRpc):
     """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
-        super().__init__(frames, Codec(tracebacks=host.tracebacks), user, host.answer_timeout)
+        super().__init__(frames, Codec(tracebacks=host.tracebacks), user, host.answer_timeout, host.linger)
         self.host, self.caller = host, caller
         self._clock = stage_clock("host")
         self.config: HostRunConfig | None = None
@@ -147,6 +148,7 @@ class HostRun(HostRpc):
             if not start.timeout >= 0.0:
                 raise ProtocolError(f"the timeout of a run is a number of seconds, not {start.timeout}")
             exported = self.host.admit(start, self.user)
+            self.host.started.check(self.user, start.id)
             turn = RunTurn(self, partial(self._begin, start, exported), self.host)
             limited = start.agent if start.verb in host_verbs.RUNS else ""
             self._place = turn.enter(limited, self.caller, start.tickets)
@@ -154,6 +156,7 @@ class HostRun(HostRpc):
             self.refuse(error)
             return
         self._turn = turn
+        self.host.started.add(self.user, start.id)
         self.codec = exported.codec.with_messages(ReceivedMessages(), encodes=True)
         self._replies = self.codec.for_replies()
         self._start_received = received
@@ -173,7 +176,7 @@ class HostRun(HostRpc):
         self.host.observers.on_begin(self.record)
         if exported.is_async_only and start.verb in ("invoke", "stream"):
             start.verb = f"a{start.verb}"
-        if start.verb.startswith("a"):
+        if is_async_verb(start.verb):
             self._loop = exported.loop(self.host.loop)
             # In an empty context, here and below: nothing of the I/O thread's reaches user code.
             self.host.handover(self._loop).call(self._spawn, start, exported)

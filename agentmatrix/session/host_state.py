@@ -27,6 +27,7 @@ from agentmatrix.session.authorization import Authorization
 from agentmatrix.session.checkpointer import plain_config
 from agentmatrix.session.run_queue import RunQueue
 from agentmatrix.session.run_record import RunObservers
+from agentmatrix.session.started_runs import StartedRuns
 from agentmatrix.session.thread_scope import scoped_graph
 from agentmatrix.session.user_loop import LoopMonitor
 from agentmatrix.transport.identity import Identity
@@ -118,6 +119,8 @@ class HostState:
         queue: gives the runs their turns.
         queue_timeout: seconds that a run may wait for its turn; None for no limit.
         answer_timeout: seconds in which a caller has to answer a request; None for no limit.
+        linger: seconds that it may take longer in all since the line was cut.
+        started: the ids of the runs that were started here.
         allow_version_skew: take callers whose langgraph has another minor version.
         authorization: decides who may call what.
         share_threads: whether callers share the threads of the checkpointers that graphs were compiled with.
@@ -139,6 +142,8 @@ class HostState:
     watch: LoopMonitor
     queue: RunQueue
     answer_timeout: float | None = None
+    linger: float = 0.0
+    started: StartedRuns = field(default_factory=StartedRuns)
     queue_timeout: float | None = None
     allow_version_skew: bool = False
     authorization: Authorization = field(default_factory=Authorization)
@@ -233,6 +238,8 @@ def encodable_result(result: Any) -> Any:
         return pack_drawing(result)
     if isinstance(result, StateSnapshot):
         return _plain_snapshot(result)
+    if type(result) is dict and result and all(type(one).__name__ == "ActorSnapshot" for one in result.values()):
+        return {path: one.to_dict() for path, one in result.items()}
     return result.to_dict() if type(result).__name__ == "Explanation" else result
 
 

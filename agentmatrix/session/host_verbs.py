@@ -11,12 +11,19 @@ from typing import Any, Final
 from agentmatrix.errors import DecodeError, ProtocolError, VersionMismatch
 from agentmatrix.pregel import config_keys
 from agentmatrix.session.host_state import brief
+from agentmatrix.session.verb_names import ITERATED, UNARY, sync_verb
 
-__all__ = ["EMPTY_CONFIG", "RUNS", "STREAMS", "check_verb", "checked_arguments", "takes_config", "without_identity"]
+__all__ = [
+    "EMPTY_CONFIG",
+    "RUNS",
+    "STREAMS",
+    "check_verb",
+    "checked_arguments",
+    "takes_config",
+    "without_identity",
+]
 
-_UNARY: Final = frozenset({"invoke", "get_state", "bulk_update_state", "clear_cache", "get_graph", "saver", "explain"})
-_ITERATED: Final = frozenset({"stream", "get_state_history"})
-STREAMS: Final = _ITERATED | {f"a{verb}" for verb in _ITERATED}
+STREAMS: Final = ITERATED | {f"a{verb}" for verb in ITERATED}
 """The verbs that yield parts."""
 RUNS: Final = frozenset({"invoke", "ainvoke", "stream", "astream"})
 """The verbs that run nodes."""
@@ -29,23 +36,19 @@ EMPTY_CONFIG: Final[dict[str, Any]] = {"config": {}, "configurable": {}, "reserv
 """What a caller that sends no config has sent."""
 
 
-def _sync(verb: str) -> str:
-    return verb[1:] if verb.startswith("a") else verb
-
-
 def check_verb(verb: str) -> None:
     """Refuses what is no verb.
 
     Raises:
         VersionMismatch: names it.
     """
-    if _sync(verb) not in _UNARY | _ITERATED:
+    if sync_verb(verb) not in UNARY | ITERATED:
         raise VersionMismatch(f"the host does not know the verb {brief(verb)}")
 
 
 def takes_config(verb: str) -> bool:
     """Whether the verb is called with a config."""
-    return _sync(verb) not in _WITHOUT_CONFIG
+    return sync_verb(verb) not in _WITHOUT_CONFIG
 
 
 def checked_arguments(verb: str, arguments: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -62,7 +65,7 @@ def checked_arguments(verb: str, arguments: Any) -> tuple[list[Any], dict[str, A
         isinstance(args, (tuple, list)) and isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs)
     ):
         raise DecodeError("the arguments of a verb are a tuple and a dict")
-    if len(args) > _POSITIONAL.get(_sync(verb), 0):
+    if len(args) > _POSITIONAL.get(sync_verb(verb), 0):
         raise ProtocolError(f"{verb} got {len(args)} arguments by their place: its config is not one of them")
     for name in _MADE_BY_THE_HOST:
         if name in kwargs:

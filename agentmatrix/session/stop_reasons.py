@@ -51,7 +51,8 @@ def reported_failure(failure: BaseException, stop_reason: str) -> BaseException:
     if stop_reason == STOPPING:
         return HostLost(
             "the host was stopped in the middle of the run; what its unfinished nodes have done is unknown. "
-            + RESUME_ADVICE
+            + RESUME_ADVICE,
+            delivered=True,
         )
     if stop_reason == DEADLINE:
         return DeadlineExceeded("the run took longer than its timeout; it has been cancelled on the host")

@@ -18,6 +18,7 @@ from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.proxies import RpcClient
 from agentmatrix.session.remote_usage import budget_of
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
+from agentmatrix.session.verb_names import is_async_verb
 from agentmatrix.transport.base import ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.wire.codec import Codec
@@ -98,7 +99,7 @@ class VerbCall:
         received.release()
         call = cls(args, kwargs, start.verb in host_verbs.RUNS)
         if host_verbs.takes_config(start.verb):
-            is_async = start.verb.startswith("a")
+            is_async = is_async_verb(start.verb)
             call.config = HostRunConfig(
                 packed, rpc, codec, is_async=is_async, is_run=call.is_run, user=user, checkpoint=found
             )

@@ -59,7 +59,10 @@ class ReceivedFrame(Protocol):
 
 
 class FrameReceiver(Protocol):
-    """Gets the frames of a run. Called on the I/O thread; returns at once and never raises."""
+    """Gets the frames of a run. Called on the I/O thread; returns at once and never raises.
+
+    A cut that is mended is not told: frames go on where they stopped.
+    """
 
     def receive(self, received: ReceivedFrame) -> None:
         """Take the next frame of this run; frames come in the order in which the peer sent them."""
@@ -111,6 +114,17 @@ class FrameStream(Protocol):
 
         `send` takes frames beyond it. Who sends without an end waits for room in between.
         """
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the connection has no line for the moment. What is sent waits for it, and may be lost with it."""
+
+    def on_cut(self, call: Callable[[], None]) -> None:
+        """Has something called once, on any thread, when the line is cut: now, where it is."""
+
+    @property
+    def downtime(self) -> float:
+        """Seconds that the connection was without a line, in all, until now."""
 
     @property
     def arriving(self) -> tuple[int, int] | None:

@@ -67,6 +67,12 @@ class BytesInFlight:
         elif took < _QUICK and was_full:
             self.most = min(_MOST_IN_FLIGHT, self.most + progress)
 
+    def restart(self, received: int) -> None:
+        """A new line, on which nothing is under way, goes on behind what the peer has read in all."""
+        self.most = _FIRST_IN_FLIGHT
+        self._written = self._read = received
+        self._times.clear()
+
 
 class CreditGrant:
     """The credit that this side gives to a peer in one run. Not thread-safe.

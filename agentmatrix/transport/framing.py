@@ -22,6 +22,7 @@ from agentmatrix.wire.v1.run_pb2 import Bulk, Chunk, Frame, Frames
 
 __all__ = [
     "CHUNK_BYTES",
+    "DISCONNECT",
     "FRAMES_OF_A_MESSAGE",
     "BulkFields",
     "EncodedFrame",
@@ -43,6 +44,9 @@ CHUNK_BYTES: Final = 128 * 1024
 FRAMES_OF_A_MESSAGE: Final = 4096
 """How many frames a message may have: the I/O thread handles them without a pause."""
 
+DISCONNECT: Final = Frames(disconnect=True).SerializeToString()
+"""The last message of a side that ends the stream by intention."""
+
 PIECES_OF_A_FRAME: Final = 1024
 """How many pieces the large fields of a frame may come in."""
 
@@ -53,6 +57,7 @@ _RUN_TAG: Final = Frame.RUN_FIELD_NUMBER << 3 | 1
 _CHUNK_TAG: Final = Frame.CHUNK_FIELD_NUMBER << 3 | 2
 _FRAMES_TAG: Final = Frames.FRAMES_FIELD_NUMBER << 3 | 2
 _RECEIVED_TAG: Final = Frames.RECEIVED_FIELD_NUMBER << 3
+_DISCONNECT_TAG: Final = Frames.DISCONNECT_FIELD_NUMBER << 3
 _DATA_TAG: Final = Chunk.DATA_FIELD_NUMBER << 3 | 2
 _RUN: Final = struct.Struct("<BQ")
 
@@ -272,10 +277,12 @@ class Message:
     Attributes:
         frames: the frames, each with the length of its encoding.
         received: how much the peer has read of this side's messages; 0 says nothing.
+        disconnect: whether the peer ends the stream by intention.
     """
 
     frames: list[tuple[Frame, int]]
     received: int
+    disconnect: bool
 
 
 def decode(message: bytes) -> Message:
@@ -284,7 +291,7 @@ def decode(message: bytes) -> Message:
     Raises:
         ProtocolError: these bytes are no message, or hold more frames than one may have.
     """
-    view, frames, received = memoryview(message), list[tuple[Frame, int]](), 0
+    view, frames, received, disconnect = memoryview(message), list[tuple[Frame, int]](), 0, False
     try:
         # Protobuf itself would build every frame before one could count them.
         for number, (tag, content) in enumerate(_fields(view)):
@@ -295,9 +302,11 @@ def decode(message: bytes) -> Message:
                 frames.append((frame, len(content)))
             elif tag == _RECEIVED_TAG and isinstance(content, int):
                 received = content
+            elif tag == _DISCONNECT_TAG:
+                disconnect = bool(content)
     except (ProtobufDecodeError, IndexError) as error:
         raise ProtocolError("a message holds no frames") from error
-    return Message(frames, received)
+    return Message(frames, received, disconnect)
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, memoryview | int]]:

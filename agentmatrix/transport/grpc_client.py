@@ -1,7 +1,8 @@
 """The caller's side over gRPC: one stream to a host, shared by all runs of this process, made anew after a loss.
 
 Three lifetimes: a `GrpcTransport` belongs to a remote agent; a `_SharedConnection` serves all transports to one address
-with equal options, and counts them; a `_GrpcChannel` is one gRPC channel, which is lost once and then replaced.
+with equal options, and counts them; a `GrpcChannel` is one connection of them, which outlives cuts, is lost once and
+then replaced.
 
 Threads and locks. Any thread opens a run; everything that awaits runs on the I/O thread. `_registry_lock` guards the
 shared connections and their counts. The lock of a shared connection guards which channel is the current one, so that a
@@ -10,36 +11,21 @@ thousand threads that find it lost make one new one. Neither is taken under the 
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from functools import cache
 from typing import TypeVar
 
-import grpc
-import grpc.aio
-
-from agentmatrix.errors import AddressError, AgentMatrixError, HostLost, HostUnreachable, ProtocolError
+from agentmatrix.errors import AddressError, HostUnreachable
 from agentmatrix.transport import health
 from agentmatrix.transport.base import ConnectionState, FrameReceiver, FrameStream, Transport
-from agentmatrix.transport.flow import ByteBudget
-from agentmatrix.transport.grpc_errors import call_error, connect_error, timeout_error
-from agentmatrix.transport.grpc_options import (
-    ACCEPTED,
-    SERVICE,
-    channel_credentials,
-    channel_options,
-    require_fast_protobuf,
-)
-from agentmatrix.transport.headers import has_secret, request_metadata, token_stamp
+from agentmatrix.transport.grpc_channel import GrpcChannel, new_run
+from agentmatrix.transport.grpc_options import SERVICE, channel_credentials, require_fast_protobuf
+from agentmatrix.transport.headers import has_secret, request_metadata
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
-from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, unconnected_stream
-from agentmatrix.transport.options import ClientOptions, memory_budget
+from agentmatrix.transport.multiplexer import unconnected_stream
+from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.stream import MultiplexedStream
 from agentmatrix.transport.target import Target, is_loopback, split_port
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, ListAgentsReply, ListAgentsRequest
@@ -47,12 +33,6 @@ from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, List
 __all__ = ["GrpcTransport"]
 
 T = TypeVar("T")
-
-_logger = logging.getLogger(__name__)
-
-_CLOSE_SECONDS = 1.0
-"""How long a connection that is closed here may go on writing what is queued."""
-_runs = itertools.count(1)
 
 
 class GrpcTransport(Transport):
@@ -75,7 +55,7 @@ class GrpcTransport(Transport):
         unusable = self._unusable()
         if unusable:
             io_thread().call(receiver.lost, unusable)
-            return unconnected_stream(next(_runs), receiver)
+            return unconnected_stream(new_run(), receiver)
         stream = self._connection.open(receiver)
         stream.owner = self  # an open run keeps its connection, also when nothing else holds this transport
         return stream
@@ -138,7 +118,7 @@ class _SharedConnection:
         self._credentials = channel_credentials(options, target.scheme == "grpcs")
         self._check_token_is_protected()
         self._lock = threading.Lock()
-        self._current: _GrpcChannel | None = None
+        self._current: GrpcChannel | None = None
 
     @property
     def state(self) -> ConnectionState:
@@ -165,20 +145,20 @@ class _SharedConnection:
         if channel:
             io_thread().call(channel.close)
 
-    def _live_channel(self) -> _GrpcChannel:
+    def _live_channel(self) -> GrpcChannel:
         with self._lock:
-            if self._current is None or self._current.state in ("lost", "closed"):
+            if self._current is None or self._current.state == "closed":
                 self._current = self._new_channel()
-            elif self._current.is_outdated:
+            elif self._current.state == "lost" or self._current.is_outdated:
                 # Runs under way end on the connection that they have, as long as the host lets them.
                 io_thread().call(self._current.retire)
                 self._current = self._new_channel()
             return self._current
 
-    def _new_channel(self) -> _GrpcChannel:
+    def _new_channel(self) -> GrpcChannel:
         # Each channel reads the files of certificates and keys again.
         self._credentials = channel_credentials(self._options, self._target.scheme == "grpcs")
-        return _GrpcChannel(self._target, self._options, self._credentials)
+        return GrpcChannel(self._target, self._options, self._credentials)
 
     def _check_token_is_protected(self) -> None:
         plain = self._credentials is None and self._target.scheme != "unix"
@@ -191,11 +171,6 @@ class _SharedConnection:
                 f"the {what} would go to {self._target.address} in the clear, for anyone on the way to read; "
                 "use grpcs://, an ssh tunnel to a loopback port, or insecure=True"
             )
-
-
-@cache
-def _process_budget() -> ByteBudget:
-    return ByteBudget(memory_budget(), "this process holds for all hosts", "half of the machine's memory")
 
 
 _registry_lock = threading.Lock()
@@ -219,213 +194,3 @@ def _release(connection: _SharedConnection) -> None:
             return
         del _registry[connection.key]
     connection.close()
-
-
-class _GrpcChannel:
-    """One gRPC channel with at most one stream. Once it is lost, it is not used again.
-
-    Public methods run on the I/O thread, but `open` and `state`, which any thread may call.
-    """
-
-    def __init__(
-        self,
-        target: Target,
-        options: ClientOptions,
-        credentials: grpc.ChannelCredentials | None,
-    ) -> None:
-        self.state: ConnectionState = "idle"
-        self._io = io_thread()
-        self._address = target.address
-        self._target = target
-        self._options = options
-        self._credentials = credentials
-        most = options.max_bytes or memory_budget() // 2
-        budget = ByteBudget(most, "this process holds for one host", "max_bytes", _process_budget())
-        self._multiplexer = Multiplexer(
-            self._wake, options.max_frame, on_close=self._close_if_retired, peer=f"the host at {self._address}",
-            budget=budget, on_refused=self.retire,
-        )  # fmt: skip
-        self._has_output = asyncio.Event()
-        self._stream_task: asyncio.Task[None] | None = None
-        self._channel: grpc.aio.Channel | None = None
-        self._closing = self._retired = False
-        self._token_stamp = token_stamp(options)
-        self._unregister_exit = self._io.at_exit(self._exit)
-
-    def open(self, receiver: FrameReceiver) -> MultiplexedStream | None:
-        if self._retired:
-            return None
-        stream = self._multiplexer.open(next(_runs), receiver)
-        if stream and self._stream_task is None:
-            self._io.call(self._start)
-        return stream
-
-    async def call(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
-        channel = self._open_channel()
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-        began = time.perf_counter()
-        try:
-            answer = await call(request, timeout=timeout, metadata=request_metadata(self._options))
-        except grpc.aio.AioRpcError as error:
-            connected = channel.get_state() is grpc.ChannelConnectivity.READY
-            details = error.details() or ""
-            failure = call_error(self._address, error.code(), details, self._secure, timeout, connected)
-            if not connected and self._stream_task is None:
-                # A run that was opened in this moment is told the same.
-                unreachable = HostUnreachable(f"no host answers at {self._address}")
-                self._lose(failure if isinstance(failure, HostUnreachable) else unreachable)
-            raise failure from None
-        except asyncio.CancelledError:
-            if self.state not in ("lost", "closed"):
-                raise
-            # Closing a channel cancels the calls on it; nobody cancelled this one.
-            raise HostLost(f"the connection to the host at {self._address} was lost before it answered") from None
-        if self.state == "idle":
-            self.state = "connected"
-        return answer, time.perf_counter() - began
-
-    def end_runs(self, owner: object) -> None:
-        self._multiplexer.end_runs(owner, self._loss("it was closed here"))
-
-    def close(self) -> None:
-        self._io.task(self._close_gracefully())
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether the host takes no more runs here, or has been shown another token than the file has now. Any thread
-        may ask."""
-        return self._retired or (self._token_stamp is not None and self._token_stamp != token_stamp(self._options))
-
-    def retire(self) -> None:
-        """Takes no new run, and closes when those under way have ended."""
-        self._retired = True
-        self._close_if_retired()
-
-    def _close_if_retired(self) -> None:
-        if self._retired and not len(self._multiplexer):
-            self._io.call(self.close)
-
-    @property
-    def _secure(self) -> bool:
-        return self._credentials is not None
-
-    def _open_channel(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            options = channel_options(self._options)
-            name = f"unix:{self._address}" if self._target.scheme == "unix" else f"dns:///{self._address}"
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(name, options=options)
-            else:
-                self._channel = grpc.aio.secure_channel(name, self._credentials, options=options)
-        return self._channel
-
-    def _wake(self) -> None:
-        if self._io.is_current:
-            self._has_output.set()
-        else:
-            self._io.call(self._has_output.set)
-
-    def _start(self) -> None:
-        if self._stream_task is None and self.state not in ("lost", "closed"):
-            self._stream_task = self._io.task(self._converse())
-
-    async def _converse(self) -> None:
-        converse: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._open_channel().stream_stream(
-            f"/{SERVICE}/Converse"
-        )
-        try:
-            metadata = request_metadata(self._options)
-        except AddressError as error:  # the token's file is gone
-            self._lose(error)
-            return
-        call = converse(metadata=metadata)
-        try:
-            rejection = await self._rejection(call)
-            if rejection:
-                self._lose(rejection)
-                return
-            self.state = "connected"
-            await self._read(call)
-        except asyncio.CancelledError:
-            self._lose(self._loss("this process is ending"))
-        except ProtocolError as error:
-            self._lose(error)
-        except Exception as error:
-            _logger.exception("the connection to a host failed")
-            self._lose(self._loss(f"{type(error).__name__}: {error}"))
-        finally:
-            call.cancel()
-
-    async def _rejection(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> AgentMatrixError | None:
-        """Why the host has not taken the stream; None when it has.
-
-        Nothing of a run is written before it has: so a run that fails here is known not to have started.
-        """
-        greeting = asyncio.ensure_future(call.initial_metadata())
-        done, _ = await asyncio.wait({greeting}, timeout=self._options.connect_timeout)
-        if not done:
-            greeting.cancel()
-            return timeout_error(self._address, self._options.connect_timeout)
-        if greeting.exception() is None and ACCEPTED in tuple(greeting.result() or ()):
-            return None
-        return connect_error(self._address, await call.code(), await call.details() or "", self._secure)
-
-    async def _read(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
-        writing = self._io.task(self._write(call))
-        try:
-            while isinstance(message := await call.read(), bytes):
-                self._multiplexer.receive_message(message)
-        except grpc.aio.AioRpcError:
-            pass
-        finally:
-            writing.cancel()
-        details = await call.details()
-        if await call.code() is grpc.StatusCode.UNAUTHENTICATED:
-            self._lose(connect_error(self._address, grpc.StatusCode.UNAUTHENTICATED, details or "", self._secure))
-            return
-        self._lose(self._loss("it was closed here" if self._closing else details or "the host closed the connection"))
-
-    async def _write(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
-        try:
-            while True:
-                message = self._multiplexer.next_message()
-                if message is not None:
-                    await call.write(message)
-                elif self._closing and self._multiplexer.outbox.empty:
-                    await call.done_writing()
-                    return
-                else:
-                    await self._has_output.wait()
-                    self._has_output.clear()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
-            pass  # the reader learns of it too, and tells the runs
-
-    def _loss(self, why: str) -> ConnectionLoss:
-        return ConnectionLoss(
-            HostLost(
-                f"the connection to the host at {self._address} was lost ({why}); how far this run came is unknown"
-            ),
-            HostUnreachable(f"the connection to the host at {self._address} was lost ({why}) before this run was sent"),
-        )
-
-    def _lose(self, why: ConnectionLoss | AgentMatrixError) -> None:
-        self.state = "closed" if self._closing else "lost"
-        self._unregister_exit()
-        self._multiplexer.connection_lost(why if isinstance(why, ConnectionLoss) else ConnectionLoss(why, why))
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            self._io.task(channel.close())
-
-    async def _close_gracefully(self) -> None:
-        self._closing = True
-        self._has_output.set()
-        if self._stream_task is not None:
-            await asyncio.wait({self._stream_task}, timeout=_CLOSE_SECONDS)
-            self._stream_task.cancel()
-        elif self.state != "lost":
-            self._lose(self._loss("it was closed here"))
-
-    async def _exit(self) -> None:
-        self.state = "closed"
-        self._multiplexer.abandon()
-        await self._close_gracefully()

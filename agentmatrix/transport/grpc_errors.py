@@ -70,6 +70,7 @@ _CAUSES = [
     ),
     (r"http1\.x|SETTINGS frame", "what answers at {at} does not speak gRPC; is the port right?"),
 ]
+_REFUSED = r"Connection refused|No such file or directory"
 
 
 def status_code(error: BaseException) -> grpc.StatusCode:
@@ -95,7 +96,11 @@ def connect_error(at: str, code: grpc.StatusCode, details: str, secure: bool) ->
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return HostBusy(f"the host at {at} serves as many callers as it may")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
-            return HostUnreachable(_cause(at, details, secure))
+            error = HostUnreachable(_cause(at, details, secure))
+            error.refused = re.search(_REFUSED, details) is not None
+            return error
+        case grpc.StatusCode.NOT_FOUND:
+            return HostLost(f"the host at {at} answers: {_plain(details)}")
         case grpc.StatusCode.OK | grpc.StatusCode.UNIMPLEMENTED:
             return HostUnreachable(f"what answers at {at} speaks gRPC but is no AgentMatrix host; is the port right?")
     return HostUnreachable(f"what answers at {at} is no AgentMatrix host ({code.name.lower()}: {_plain(details)})")

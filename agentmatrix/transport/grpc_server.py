@@ -25,11 +25,11 @@ from agentmatrix.transport.admission import AdmissionControl
 from agentmatrix.transport.authentication import AdmittedCaller, Authentication
 from agentmatrix.transport.base import Peer, Server, Servicer
 from agentmatrix.transport.binding import binding_error, check_exposure, socket_lock, split_address
+from agentmatrix.transport.caller_connection import CallerConnection, CallerConnections
 from agentmatrix.transport.caller_streams import StreamTable
 from agentmatrix.transport.certificate_expiry import watch_certificate
 from agentmatrix.transport.grpc_errors import status_code
 from agentmatrix.transport.grpc_options import (
-    ACCEPTED,
     SERVICE,
     require_fast_protobuf,
     server_credentials,
@@ -39,6 +39,7 @@ from agentmatrix.transport.grpc_stream import FLUSH_SECONDS, CallerStream, Conte
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.options import ServerOptions
 from agentmatrix.transport.rate_limited_log import CALLERS_LOG, RateLimitedLog
+from agentmatrix.transport.resumption import HEADERS, ConnectionRequest
 from agentmatrix.transport.watched_file import read_pem
 from agentmatrix.wire.v1.service_pb2 import DescribeRequest
 
@@ -48,6 +49,9 @@ M = TypeVar("M", bound=Message)
 
 _logger = logging.getLogger(__name__)
 
+_NOT_KEPT = (
+    "it does not keep this connection any more: it was restarted, or the line was cut for longer than its --linger"
+)
 _MAX_DETAILS = 2000
 """Characters of an error's text: gRPC sends it as a header, whose size is limited."""
 
@@ -71,8 +75,8 @@ class GrpcServer(Server):
         self._streams = StreamTable(options.max_streams, options.max_caller_streams)
         self._watches = 0
         self._certificate: asyncio.Task[None] | None = None
-        self._budget = options.budget()
         self._admission = AdmissionControl(servicer, options.max_runs)
+        self._connections = CallerConnections(self._admission, options, options.budget())
         self._authentication = Authentication(options)
         self._refusals = RateLimitedLog(CALLERS_LOG, "callers were refused")
         self._stopped = asyncio.Event()
@@ -164,7 +168,7 @@ class GrpcServer(Server):
 
     async def _admitted(self, context: Context) -> AdmittedCaller:
         """The caller of a call, admitted. Nothing of the request has been read: so each of these is a stream here."""
-        metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata = {name: value for name, value in _headers(context).items() if name not in HEADERS}
         try:
             if self._authentication.blocks:
                 return await asyncio.to_thread(AdmittedCaller, self._authentication, metadata, _peer(context))
@@ -176,21 +180,34 @@ class GrpcServer(Server):
 
     async def _converse(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         admitted = await self._admitted(context)
-        caller = CallerStream(context, admitted, self._options, self._admission, self._streams, self._budget)
+        caller = CallerStream(context, admitted, self._options, self._admission, self._streams, self._connections)
         try:
             self._streams.add(caller)
         except HostBusy as busy:
             self._refusals.warning("the caller at %s was refused: %s", _peer(context).address, busy)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(busy))
-        await context.send_initial_metadata((ACCEPTED,))
-        CALLERS_LOG.info("%s has connected from %s", *caller.names)
         try:
-            await caller.serve()
+            connection = self._connection(context, admitted.peer)
+            if connection is None:
+                await context.abort(grpc.StatusCode.NOT_FOUND, _NOT_KEPT)
+            CALLERS_LOG.info("%s has connected from %s", *caller.names)
+            await caller.serve(connection)
+            CALLERS_LOG.info("%s has disconnected from %s", *caller.names)
         finally:
             self._streams.remove(caller)
-            CALLERS_LOG.info("%s has disconnected from %s", *caller.names)
         return
         yield b""  # It writes by itself; interceptors, such as OpenTelemetry's, iterate over what a handler returns.
+
+    def _connection(self, context: Context, peer: Peer) -> CallerConnection | None:
+        """The connection that a new stream is to carry; None where it is to go on with one that is not there."""
+        request = ConnectionRequest.read(_headers(context))
+        if request is None or not request.id:
+            return self._connections.open(peer, is_resumable=request is not None)
+        try:
+            return self._connections.resume(request.id, request.received, peer)
+        except ProtocolError as error:
+            self._refusals.warning("the caller at %s cannot go on: %s", peer.address, error)
+            return None
 
     async def _describe(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         peer, data = (await self._admitted(context)).peer, await context.read()
@@ -254,12 +271,14 @@ class GrpcServer(Server):
         self._serving.set(health.ServingStatus.NOT_SERVING)
         await self._admission.drain(grace)
         await asyncio.gather(*(caller.close() for caller in self._callers()))
+        self._connections.close()
         await server.stop(FLUSH_SECONDS)
         self._unregister_exit()
 
     async def _exit(self) -> None:
         for caller in self._callers():
             caller.abandon()
+        self._connections.abandon()
         await self._stop(0)
 
     def _callers(self) -> list[CallerStream]:
@@ -292,9 +311,13 @@ async def _answer(context: Context, method: Callable[[], Future[M]]) -> bytes:
     raise AssertionError("abort raises")
 
 
+def _headers(context: Context) -> dict[str, str]:
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
 def _peer(context: Context) -> Peer:
-    secrets = ("authorization",)
-    metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str) and k not in secrets}
+    secrets = {"authorization", *HEADERS}
+    metadata = {name: value for name, value in _headers(context).items() if name not in secrets}
     known = context.auth_context() or {}
     names = [*known.get("x509_subject_alternative_name", ()), *known.get("x509_common_name", ())]
     scheme, _, where = urllib.parse.unquote(context.peer() or "").partition(":")

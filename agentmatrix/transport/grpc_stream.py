@@ -1,7 +1,6 @@
 """The stream from one calling process over gRPC, on the host's side: it reads, writes and ends.
 
-Everything here runs on the I/O thread, but `CallerStream._wake`, which the threads of runs call when they have queued a
-frame.
+Everything here runs on the I/O thread.
 """
 
 from __future__ import annotations
@@ -13,15 +12,18 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from agentmatrix.errors import HostLost, ProtocolError, Unauthenticated
+from agentmatrix.errors import ProtocolError, Unauthenticated
 from agentmatrix.transport.admission import AdmissionControl, caller_of
 from agentmatrix.transport.authentication import REAUTHENTICATE_SECONDS, AdmittedCaller
 from agentmatrix.transport.base import FrameReceiver, FrameStream
+from agentmatrix.transport.caller_connection import CallerConnection, CallerConnections
 from agentmatrix.transport.caller_streams import StreamTable
-from agentmatrix.transport.flow import ByteBudget
+from agentmatrix.transport.framing import DISCONNECT
+from agentmatrix.transport.grpc_options import ACCEPTED
 from agentmatrix.transport.iothread import io_thread
-from agentmatrix.transport.multiplexer import ConnectionLoss, Multiplexer, RunRejected
+from agentmatrix.transport.multiplexer import RunRejected
 from agentmatrix.transport.options import ServerOptions
+from agentmatrix.transport.resumption import ConnectionGrant
 
 __all__ = ["FLUSH_SECONDS", "CallerStream", "Context"]
 
@@ -42,7 +44,7 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class CallerStream:
-    """The stream from one calling process.
+    """The stream from one calling process: it carries one of the caller's connections, as long as no other does.
 
     Args:
         context: of the call.
@@ -50,10 +52,10 @@ class CallerStream:
         options: of the host.
         admission: takes its runs.
         table: the streams of the host, this one among them while it is served.
-        budget: of the host.
+        connections: of the host.
 
     Attributes:
-        connection: names the connection that it came over.
+        connection: names the network connection that it came over.
         began: whether it has ever started a run.
     """
 
@@ -64,10 +66,10 @@ class CallerStream:
         options: ServerOptions,
         admission: AdmissionControl,
         table: StreamTable,
-        budget: ByteBudget,
+        connections: CallerConnections,
     ) -> None:
         self._io = io_thread()
-        self._context, self._admission, self._table = context, admission, table
+        self._context, self._admission, self._table, self._connections = context, admission, table, connections
         self._admitted, self._peer = admitted, admitted.peer
         self.connection, self.began = f"{context.peer()}", False
         self._start_timeout = options.start_timeout
@@ -75,14 +77,8 @@ class CallerStream:
         self._has_output = asyncio.Event()
         self._closing = False
         self._ended: tuple[str, str] | None = None
-        self._multiplexer = Multiplexer(
-            self._wake,
-            options.max_frame,
-            accept=self._accept,
-            on_close=admission.release,
-            peer=f"the caller at {self._peer.address}",
-            budget=options.caller_budget(budget),
-        )
+        self._carried: CallerConnection | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._handler = asyncio.current_task()
 
     @property
@@ -90,7 +86,12 @@ class CallerStream:
         """Who calls, and from where."""
         return caller_of(self._peer), self._peer.address
 
-    def _accept(self, frames: FrameStream) -> FrameReceiver:
+    def accept(self, frames: FrameStream) -> FrameReceiver:
+        """Takes a new run.
+
+        Raises:
+            RunRejected: says why not.
+        """
         self._check_admitted()
         if not self.began:
             self._table.begin(self)
@@ -123,18 +124,24 @@ class CallerStream:
         if not self.began:
             self.end("late", f"no run was started within {self._start_timeout:g} seconds")
 
-    async def serve(self) -> None:
-        """Reads until the caller or the host ends the stream.
+    async def serve(self, connection: CallerConnection) -> None:
+        """Carries a connection until the caller or the host ends the stream, or another stream carries it.
 
         Returns, whatever happens: an exception that escapes a handler of gRPC leaves the caller waiting for ever.
         """
-        self._writing = self._io.task(self._write())
+        self._carried = connection
+        connection.stream, multiplexer = self, connection.multiplexer
+        if multiplexer.outbox.received:
+            self._table.begin(self)
+        grant = ConnectionGrant(connection.id, self._connections.linger, multiplexer.outbox.received)
         silent = self._io.loop.call_later(self._start_timeout, self._end_if_silent)
-        sweeping = self._io.task(self._sweep())
+        sweeping = self._io.task(self._sweep(connection))
         why = "its connection is gone"
         try:
-            while isinstance(message := await self._context.read(), bytes):
-                self._multiplexer.receive_message(message)
+            await self._context.send_initial_metadata((ACCEPTED, *grant.headers))
+            self._writing = self._io.task(self._write(connection))
+            while isinstance(message := await self._context.read(), bytes) and connection.stream is self:
+                multiplexer.receive_message(message)
         except asyncio.CancelledError:
             why = "the host is stopping" if self._closing else why
         except ProtocolError as error:
@@ -146,19 +153,20 @@ class CallerStream:
             self._ended = "broken", f"{type(error).__name__}: {error}"
         silent.cancel()
         sweeping.cancel()
-        self._writing.cancel()
+        if self._writing:
+            self._writing.cancel()
         if self._ended is not None:
             kind, why = self._ended
             self._context.set_code(_CODES[kind])
             self._context.set_details(why)
-        lost = HostLost(f"the caller at {self._peer.address} is lost: {why}")
-        self._multiplexer.connection_lost(ConnectionLoss(lost, lost))
+        if connection.stream is self:
+            self._connections.leave(connection, why, for_good=self._ended is not None or self._closing)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, connection: CallerConnection) -> None:
         asked = self._io.loop.time()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self._multiplexer.give_up_stalled()
+            connection.multiplexer.give_up_stalled()
             try:
                 if not self._ask_by_function:
                     self._admitted.check_token()
@@ -169,31 +177,39 @@ class CallerStream:
                 self.end("refused", str(error))
                 return
 
-    def _wake(self) -> None:
-        if self._io.is_current:
-            self._has_output.set()
-        else:
-            self._io.call(self._has_output.set)
+    def wake(self) -> None:
+        """There is something to write."""
+        self._has_output.set()
+
+    def supersede(self) -> None:
+        """Another stream carries the connection from here on: nothing more is read or written by this one."""
+        if self._writing:
+            self._writing.cancel()
+        if self._handler:
+            self._handler.cancel()
 
     def abandon(self) -> None:
         """Drops the runs without a word: the interpreter exits."""
-        self._multiplexer.abandon()
+        if self._carried is not None:
+            self._carried.multiplexer.abandon()
 
     async def close(self) -> None:
         """Writes what is queued, then ends the stream."""
         self._closing = True
         self._has_output.set()
-        await asyncio.wait({self._writing}, timeout=FLUSH_SECONDS)
+        if self._writing:
+            await asyncio.wait({self._writing}, timeout=FLUSH_SECONDS)
         if self._handler:
             self._handler.cancel()
 
-    async def _write(self) -> None:
+    async def _write(self, connection: CallerConnection) -> None:
         try:
             while True:
-                message = self._multiplexer.next_message()
+                message = connection.multiplexer.next_message()
                 if message is not None:
                     await self._context.write(message)
-                elif self._closing and self._multiplexer.outbox.empty:
+                elif self._closing and connection.multiplexer.outbox.empty:
+                    await self._context.write(DISCONNECT)
                     return
                 else:
                     await self._has_output.wait()

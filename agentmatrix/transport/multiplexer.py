@@ -8,6 +8,9 @@ are announced on the I/O thread alone, so a run's frames reach its receiver in o
 `_lock` guards the tables of streams. It is never held while a receiver or a callback runs, since both may come back
 here; the outbox has a lock of its own, and so has the credit of each stream, and none is taken under another.
 
+A connection that is resumable outlives the stream that carries it: `cut` says that the stream is gone, `resume` that
+there is another one. In between runs go on, and what they send waits.
+
 Bounds: see `flow`. A peer that breaks one of its run's bounds loses that run; a message that is broken, or a peer that
 asks for answers and does not read them, ends the connection.
 """
@@ -67,8 +70,8 @@ class ConnectionLoss:
 class Multiplexer:
     """The streams of one connection.
 
-    `open`, `send`, `close`, `reset` and `next_message` may be called from any thread; `receive_message` and
-    `connection_lost` from the I/O thread only.
+    `open`, `send`, `close`, `reset` and `next_message` may be called from any thread; `receive_message`, `cut`,
+    `resume` and `connection_lost` from the I/O thread only.
 
     Args:
         wake: called, from the thread that sends, when `next_message` has something again.
@@ -79,9 +82,13 @@ class Multiplexer:
         budget: the bytes that may be held for this connection, in both directions.
         clock: seconds.
         on_refused: called on the I/O thread when the host takes no more runs of this connection.
+        is_resumable: whether what is written is kept until the peer has it, so that the connection outlives a cut.
 
     Attributes:
         outbox: the frames on their way out.
+        is_cut: whether there is no line; what is sent waits for one.
+        has_disconnected: whether the peer has ended its stream by intention.
+        heard: when a message came last, by the clock.
     """
 
     def __init__(
@@ -94,9 +101,14 @@ class Multiplexer:
         budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_refused: Callable[[], None] | None = None,
+        *,
+        is_resumable: bool = False,
     ) -> None:
         self._on_refused = on_refused
-        self.outbox = Outbox(wake, budget, clock)
+        self.outbox = Outbox(wake, budget, clock, is_resumable=is_resumable)
+        self.is_cut = self.has_disconnected = False
+        self.heard = clock()
+        self._cut_at = self._downtime = 0.0
         self.clock = clock
         self._budget = budget
         self._limit = limit
@@ -110,6 +122,29 @@ class Multiplexer:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    @property
+    def downtime(self) -> float:
+        """Seconds without a line, in all."""
+        return self._downtime + (self.clock() - self._cut_at if self.is_cut else 0.0)
+
+    def cut(self) -> None:
+        """The line is gone; another one may come."""
+        if not self.is_cut:
+            self.is_cut, self._cut_at = True, self.clock()
+            for stream in list(self._streams.values()):
+                stream.cut()
+
+    def resume(self, received: int) -> None:
+        """There is a new line, whose peer has read so many bytes of messages in all.
+
+        Raises:
+            ProtocolError: it cannot have.
+        """
+        self.outbox.resume(received)
+        self._downtime, self.is_cut = self.downtime, False
+        for stream in list(self._streams.values()):
+            stream.partial_since = self.clock()
 
     def open(self, run: int, receiver: FrameReceiver) -> MultiplexedStream | None:
         """A stream for a new run; None when the connection is lost already."""
@@ -177,7 +212,8 @@ class Multiplexer:
             ProtocolError: the message is broken, or the peer does not read, and the connection is to be ended. A broken
                 frame ends its run alone.
         """
-        content = decode(message)
+        content, self.heard = decode(message), self.clock()
+        self.has_disconnected = self.has_disconnected or content.disconnect
         if content.received:
             self.outbox.acknowledged(content.received)
         if content.frames:

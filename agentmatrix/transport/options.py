@@ -28,6 +28,12 @@ def is_secret(header: str) -> bool:
     return any(word in header.lower() for word in _SECRET)
 
 
+def _checked_seconds(option: str, seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds < _LONGEST:
+        raise ValueError(f"{option}= takes seconds, from 0 on, not {seconds!r}")
+
+
+_LONGEST = 1e7
 _LEAST_BUDGET = 2560 * MIB
 
 
@@ -59,6 +65,8 @@ class ClientOptions:
             machine's memory.
         max_message: bytes; the largest gRPC message to accept.
         connect_timeout: seconds until a host that does not answer counts as unreachable.
+        reconnect_timeout: seconds in which to take up a connection that was cut; 0 never. None for as long as the host
+            keeps it, but not where nobody listens any more.
     """
 
     token: str | os.PathLike[str] | None = field(default=None, repr=False)
@@ -73,6 +81,10 @@ class ClientOptions:
     max_bytes: int | None = None
     max_message: int = 4 * MIB
     connect_timeout: float = 5.0
+    reconnect_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        _checked_seconds("reconnect_timeout", self.reconnect_timeout)
 
     def key(self) -> Hashable:
         """Equal for options that may share a connection."""
@@ -119,6 +131,7 @@ class ServerOptions:
         max_bytes: bytes of large frames that are held, in both directions; None for half of the machine's memory.
         max_caller_bytes: of them for one stream; None for half of `max_bytes`.
         max_message: bytes; the largest gRPC message to accept.
+        linger: seconds that the runs of a caller whose line was cut go on, so that it can take them up again.
     """
 
     token: str | os.PathLike[str] | None = field(default=None, repr=False)
@@ -137,6 +150,10 @@ class ServerOptions:
     max_message: int = 4 * MIB
     max_bytes: int | None = None
     max_caller_bytes: int | None = None
+    linger: float = 0.0
+
+    def __post_init__(self) -> None:
+        _checked_seconds("linger", self.linger)
 
     @property
     def protection(self) -> str:

@@ -5,6 +5,8 @@ covers only the moving of references and, in `take`, the choice of what goes nex
 
 A run whose peer gives no more credit is in none of the lines until there is more. Control frames of a run that has
 begun, which no credit bounds, go before its other frames: a cancel must not wait behind what the peer does not take.
+
+Messages are kept until the peer has acknowledged them, where the connection may be taken up again after a cut.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from agentmatrix.transport.framing import (
     in_message,
     slices,
 )
+from agentmatrix.transport.retransmission import RetransmissionBuffer
 from agentmatrix.wire.v1.run_pb2 import Frame
 
 __all__ = ["MESSAGE_BYTES", "Outbox"]
@@ -102,6 +105,7 @@ class Outbox:
         wake: called, from the thread that sends, when `take` found nothing before and there is something now.
         budget: the bytes that may wait here.
         clock: seconds.
+        is_resumable: whether messages are kept until they are acknowledged.
     """
 
     def __init__(
@@ -109,6 +113,8 @@ class Outbox:
         wake: Callable[[], None],
         budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        is_resumable: bool = False,
     ) -> None:
         self._wake, self._budget, self._clock = wake, budget, clock
         self._lock = threading.Lock()
@@ -116,6 +122,9 @@ class Outbox:
         self._small: deque[_Queue] = deque()
         self._bulky: deque[_Queue] = deque()
         self._in_flight = BytesInFlight()
+        self._written = RetransmissionBuffer() if is_resumable else None
+        self._message_budgeted = 0
+        """Bytes of the message that `take` puts together which a budget counts."""
         self._waiting = False
         self._received = self._told = 0
         self._uncounted = 0
@@ -130,6 +139,11 @@ class Outbox:
         """Whether nothing waits, not even for credit."""
         with self._lock:
             return all(queue.empty for queue in self._queues.values())
+
+    @property
+    def received(self) -> int:
+        """Bytes of messages that this side has read in all."""
+        return self._received
 
     def open(self, run: int) -> None:
         """A run begins."""
@@ -239,10 +253,24 @@ class Outbox:
         """The peer has read so many bytes of messages in all."""
         with self._lock:
             self._in_flight.read(received, self._clock())
-            wake = self._waiting and bool(self._small or self._bulky)
+            if self._written is not None:
+                self._give(self._written.acknowledge(received))
+            wake = self._waiting and self._has_more
             self._waiting = self._waiting and not wake
         if wake:
             self._wake()
+
+    def resume(self, received: int) -> None:
+        """There is a new line, whose peer has read so many bytes in all: messages after these are written again.
+
+        Raises:
+            ProtocolError: it cannot have.
+        """
+        assert self._written is not None
+        with self._lock:
+            self._give(self._written.resume(received))
+            self._in_flight.restart(received)
+            self._told = self._received  # by the handshake
 
     def room(self, run: int) -> int:
         """Bytes that a run may send before it has to wait for its peer; negative for those that wait already."""
@@ -265,6 +293,10 @@ class Outbox:
             parts: list[bytes | memoryview] = []
             runs: list[int] = []
             if self._in_flight.room > 0 or self._in_flight.idle:
+                if self._written is not None and self._written.must_repeat:
+                    message = self._written.repeat()
+                    self._in_flight.write(len(message), self._clock())
+                    return message, runs
                 room = min(MESSAGE_BYTES, max(1, self._in_flight.room))
                 self._take_bulky(parts, runs, self._take_small(parts, runs, room), room)
             if not parts and self._received - self._told < _ACKNOWLEDGE_EVERY:
@@ -276,16 +308,24 @@ class Outbox:
             message = b"".join(parts)
             if runs:
                 self._in_flight.write(len(message), self._clock())
+                self._keep(message)
         return message, runs
 
     def clear(self) -> None:
         """Drops everything: the connection is lost."""
         with self._lock:
             runs = list(self._queues)
+            if self._written is not None:
+                self._give(self._written.clear())
         for run in runs:
             self.drop(run)
 
     # Under the lock.
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there is something to write, if enough may be under way."""
+        return bool(self._small or self._bulky) or (self._written is not None and self._written.must_repeat)
 
     def _take_small(self, parts: list[bytes | memoryview], runs: list[int], room: int) -> int:
         size = 0
@@ -381,7 +421,15 @@ class Outbox:
     def _give_sent(self, queue: _Queue, size: int) -> None:
         size = min(size, queue.budgeted)
         queue.budgeted -= size
-        self._give(size)
+        self._message_budgeted += size
+
+    def _keep(self, message: bytes) -> None:
+        """A message goes out: the budget counts it until it is acknowledged, where it is kept so long."""
+        budgeted, self._message_budgeted = self._message_budgeted, 0
+        if self._written is None:
+            self._give(budgeted)
+        else:
+            self._written.write(message, budgeted)
 
 
 def _call(waiting: Iterable[Callable[[], None]]) -> None:

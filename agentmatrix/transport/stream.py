@@ -37,7 +37,7 @@ class MultiplexedStream:
     """
 
     __slots__ = (
-        *("_credit", "_held", "_lock", "_multiplexer"),
+        *("_credit", "_held", "_lock", "_multiplexer", "_on_cut"),
         *("bytes_in", "bytes_out", "delivered", "ended", "owner", "partial", "partial_since", "receiver", "run"),
     )
 
@@ -52,6 +52,7 @@ class MultiplexedStream:
         self.partial_since = 0.0
         self._credit = CreditGrant()
         self._held = 0
+        self._on_cut: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     def send(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> None:
@@ -67,6 +68,28 @@ class MultiplexedStream:
 
     def on_room(self, least: int, call: Callable[[], None]) -> None:
         self._multiplexer.outbox.on_room(self.run, least, call)
+
+    @property
+    def is_cut(self) -> bool:
+        return self._multiplexer.is_cut
+
+    def on_cut(self, call: Callable[[], None]) -> None:
+        with self._lock:
+            if not self._multiplexer.is_cut:
+                self._on_cut.append(call)
+                return
+        call()
+
+    def cut(self) -> None:
+        """The line is cut: by now the multiplexer says so."""
+        with self._lock:
+            calls, self._on_cut = self._on_cut, []
+        for call in calls:
+            call()
+
+    @property
+    def downtime(self) -> float:
+        return self._multiplexer.downtime
 
     @property
     def arriving(self) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from agentmatrix.watch.run_event import plain
 __all__ = ["TURN_LOG", "messages_of_output", "said", "tokens_of", "turn_of"]
 
 TURN_LOG: Final = "conversation"
-"""The key under which the member of a chat group returns the event of its turn."""
+"""The key under which the member of a chat group returns the event of its turn, and that of the choice after it."""
 
 
 def messages_of_output(output: Any) -> Iterator[BaseMessage]:
@@ -48,8 +48,8 @@ def _under_key(value: Any) -> Iterator[BaseMessage]:
 def turn_of(output: Any) -> dict[str, Any] | None:
     """The event of the turn that the member of a chat group has taken; None for other nodes."""
     log = output.get(TURN_LOG) if isinstance(output, Mapping) else None
-    last = log[-1] if isinstance(log, list) and log else None
-    return last if isinstance(last, dict) and "by" in last else None
+    events = log if isinstance(log, list) else []
+    return next((event for event in events if isinstance(event, dict) and "by" in event), None)
 
 
 def said(message: BaseMessage, path: str) -> dict[str, Any] | None:

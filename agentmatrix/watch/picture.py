@@ -11,7 +11,7 @@ from dataclasses import replace
 from agentmatrix.display.drawing import Drawing, Node
 from agentmatrix.display.layout import Layout, layout_of
 from agentmatrix.display.svg import Mark, svg_of
-from agentmatrix.watch.node_record import NodeRecord
+from agentmatrix.watch.node_record import NodeRecord, State
 from agentmatrix.watch.structure import collapsed
 from agentmatrix.watch.watched_graph import Transfer
 
@@ -20,7 +20,7 @@ __all__ = ["GraphPicture", "counters", "state_words"]
 _ROOM = "waiting  00 × 00.0 s"
 _ROOM_OF_COUNTERS = "000 done, 000 running, 000 waiting"
 _OWN = ("start", "end", "junction")
-_ORDER = ("running", "failed", "asking", "done", "waiting", "cut off", "skipped")
+_ORDER: tuple[State, ...] = ("running", "failed", "asking", "done", "waiting", "cut off", "skipped")
 
 
 class GraphPicture:
@@ -61,6 +61,11 @@ class GraphPicture:
             words = state_words(record) if record else "waiting"
             if node.kind in ("group", "remote") and node.inner is None and (inside := _inside(node.id, nodes)):
                 words = counters(inside)
+            elif record is not None and not record.count and (inside := _inside(node.id, nodes)):
+                # The node of actors runs under their paths, `staff/ann`.
+                state = next((state for state in _ORDER if any(one.state == state for one in inside)), "waiting")
+                at_work = sum(one.running > 0 for one in inside)
+                words = f"{len(inside):,} actors" + (f", {at_work} running" if at_work else "")
             if (transfer := transfers.get(node.id.replace("|", "/"))) is not None:
                 words = str(transfer)
             yield node.id, Mark("cut" if state == "cut off" else state, words)

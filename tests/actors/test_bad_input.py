@@ -77,7 +77,7 @@ ANN = ("staff/ann", {"word": "a"})
         (("staff/bob", "hello"), {}, "SendError: the message for 'staff/bob' is of type str: send a dict of its state"),
         (("staff/bob", {"word": object()}), {}, "the checkpointer cannot keep it, 'dict': "),
         (("staff/bob", {"word": "x" * 10_000_000}), {}, f"and {LARGEST_MESSAGE:,} are the most"),
-        (("staff/bob", {}), {"max_actors": 1}, "BoundError: 'staff/bob' was not hired: there are 1 actors 'staff'"),
+        (("staff/bob", {}), {"max_actors": 1}, "HiringError: 'staff/bob' was not hired: there are 1 actors 'staff'"),
     ],
 )
 async def test_the_sender_hears_of_it(message: Any, options: Any, said: str, verbs: Verbs) -> None:

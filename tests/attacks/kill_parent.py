@@ -36,10 +36,15 @@ def sync_graph(kills: int = 50) -> Figures:
     return _killed("chain", kills)
 
 
-def _killed(agent: str, kills: int, naps: float = 0.5) -> Figures:
+@attacks.add("kill -9 of the parent, who might come back for a while", limit=1800, short={"kills": 1})
+def lingering(kills: int = 10) -> Figures:
+    return _killed("achain", kills, naps=1.0, linger=1.0)
+
+
+def _killed(agent: str, kills: int, naps: float = 0.5, linger: float = 0.0) -> Figures:
     rng, late = random.Random(3), list[float]()
     runs_ended = True
-    with HostProcess() as host:
+    with HostProcess(linger=linger) as host:
         before = host.stats()
         for first in range(0, kills, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, kills))

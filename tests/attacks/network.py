@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import sqlite3
 import threading
 import time
@@ -17,7 +19,8 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import RemoteAgent
 from tests.attacks.hosted import State, released
 from tests.attacks.kit import Attacks, Figures, brief, eventually, in_background, read_log, tally, within, workplace
-from tests.attacks.processes import FaultyProxy, HostProcess
+from tests.attacks.processes import HostProcess
+from tests.faulty_proxy import FaultyProxy
 
 attacks = Attacks(__doc__)
 NODES = range(5)
@@ -40,12 +43,12 @@ def throttle(rate: int = 20_000) -> Figures:
 
 @attacks.add("half-open: nothing is forwarded", limit=200)
 def half_open() -> Figures:
-    return _fault(lambda proxy: setattr(proxy, "stalls", True), noticed_within=15)
+    return _fault(lambda proxy: setattr(proxy, "stalls", True), noticed_within=60)
 
 
 @attacks.add("half-open: nothing is forwarded to the host", limit=200)
 def one_way() -> Figures:
-    return _fault(lambda proxy: setattr(proxy, "stalls_up", True), noticed_within=15)
+    return _fault(lambda proxy: setattr(proxy, "stalls_up", True), noticed_within=60)
 
 
 @attacks.add("half-open for 20 s, then healed", limit=200)
@@ -69,7 +72,7 @@ def _fault(do: Callable[[FaultyProxy], None], *, at_once: bool = False, noticed_
         remote = RemoteAgent(f"127.0.0.1:{port}/chain")
         return StateGraph(State).add_node("far", remote).add_edge(START, "far").compile(checkpointer=saver)
 
-    with HostProcess() as host, FaultyProxy(host.port) as proxy:
+    with HostProcess() as host, FaultyProxy(host.address) as proxy:
 
         def later() -> None:
             if not at_once:
@@ -104,7 +107,7 @@ def cut_under_many(runs: int = 20) -> Figures:
     def call() -> Any:
         return remote.invoke({"log": log})["text"]
 
-    with HostProcess() as host, FaultyProxy(host.port) as proxy, ThreadPoolExecutor(runs) as pool:
+    with HostProcess() as host, FaultyProxy(host.address) as proxy, ThreadPoolExecutor(runs) as pool:
         remote = RemoteAgent(f"127.0.0.1:{proxy.port}/held")
         calls = [pool.submit(call) for _ in range(runs)]
         eventually(lambda: len(read_log(log)) == runs)
@@ -116,9 +119,70 @@ def cut_under_many(runs: int = 20) -> Figures:
     return {"holds": ended and ends == {"ok": runs}, "ends": ends, "runs_ended_on_host": ended}
 
 
+@attacks.add("cuts and stalls at random under runs of many kinds", limit=3600, short={"cuts": 20})
+def random_cuts(cuts: int = 200, seed: int = 11) -> Figures:
+    """Runs with a saver, sync and async, and large echoes, one after the other on each of four threads."""
+    rng, score = random.Random(seed), Counter[str]()
+    lock, ended = threading.Lock(), threading.Event()
+    database = sqlite3.connect(str(workplace() / f"cuts-{time.monotonic_ns()}.db"), check_same_thread=False)
+    saver = SqliteSaver(database)
+    with HostProcess() as host, FaultyProxy(host.address) as proxy, ThreadPoolExecutor(4) as pool:
+        chain = StateGraph(State).add_node("far", RemoteAgent(f"{proxy.address}/chain")).add_edge(START, "far")
+        saved, unsaved = chain.compile(checkpointer=saver), RemoteAgent(f"{proxy.address}/achain")
+        echo = RemoteAgent(f"{proxy.address}/echo")
+        assert unsaved.card and echo.card
+
+        def call(kind: int, number: int) -> None:
+            log = str(workplace() / f"cuts-{time.monotonic_ns()}-{kind}-{number}.log")
+            given: Any = {"log": log, "naps": 0.02, "done": []}
+            if kind == 0:
+                text = "x" * 700_000 + str(number)
+                right = echo.invoke({"text": text})["text"] == text
+            elif kind == 1:
+                right = asyncio.run(unsaved.ainvoke(given))["done"] == [*NODES]
+            else:
+                config: Any = {"configurable": {"thread_id": log}}
+                parts = list(saved.stream(given, config, durability="sync", stream_mode="updates", subgraphs=True))
+                right = sum(namespace != () for namespace, _ in parts) == len(NODES)
+                right = right and saved.get_state(config).values["done"] == [*NODES]
+            events = Counter((event, node) for _, event, node in read_log(log))
+            twice = sum(count > 1 for count in events.values())
+            with lock:
+                score["runs"] += 1
+                score["wrong"] += not right
+                score["nodes that ran twice"] += twice
+
+        def calls(kind: int) -> None:
+            number = 0
+            while not ended.is_set():
+                number += 1
+                outcome = within(90, lambda: call(kind, number))  # noqa: B023
+                if not outcome.is_value:
+                    with lock:
+                        score[brief(outcome.value, 400)] += 1
+                    # A run that began while there was no line has not reached the host, and says so.
+                    ended.wait(0.05 if "HostUnreachable" in str(outcome) else 0.0)
+
+        workers = [pool.submit(calls, kind) for kind in (0, 1, 2, 3)]
+        for _ in range(cuts):
+            time.sleep(rng.uniform(0.02, 0.25))
+            if (stall := rng.choice((0.0, 0.0, 0.1, 0.3))) > 0:
+                proxy.stalls = True
+                time.sleep(stall)
+            proxy.cut()
+            proxy.stalls = False
+        ended.set()
+        for worker in workers:
+            worker.result(120)
+        left = eventually(lambda: host.stats()["runs"] == 1)
+    figures = {"cuts": cuts, "score": dict(score), "nothing_left": left}
+    lost = [what for what in score if what not in ("runs", "wrong", "nodes that ran twice") and "Unreach" not in what]
+    return {"holds": left and not (lost or score["wrong"] or score["nodes that ran twice"]), **figures}
+
+
 @attacks.add("a large value over a slow link", limit=300)
 def slow_link(size: int = 10_000_000, rate: int = 100_000) -> Figures:
-    with HostProcess() as host, FaultyProxy(host.port) as proxy:
+    with HostProcess() as host, FaultyProxy(host.address) as proxy:
         remote = RemoteAgent(f"127.0.0.1:{proxy.port}/echo")
         remote.invoke({"text": ""})
         proxy.rate = rate
@@ -128,7 +192,7 @@ def slow_link(size: int = 10_000_000, rate: int = 100_000) -> Figures:
 
 @attacks.add("a slow reader of 300 MB", limit=200)
 def slow_reader(size: int = 3000, rate: int = 200_000, seconds: float = 15.0) -> Figures:
-    with HostProcess() as host, FaultyProxy(host.port) as proxy:
+    with HostProcess() as host, FaultyProxy(host.address) as proxy:
         memory = [host.rss()]
         remote = RemoteAgent(f"127.0.0.1:{proxy.port}/flood")
 

@@ -3,7 +3,9 @@
     python tests/bench/bench_chat.py [turns] [members ...]
 
 The loop is what one writes with LangGraph: a node for each of two models, which signs the answer, and an edge that
-counts the turns. It tells nobody who spoke, in what form a provider takes it. What a broadcast stands beside is no
+counts the turns, so that a turn is one step. It tells nobody who spoke, in what form a provider takes it. Where a
+function chooses, the loop is that of langgraph-supervisor: a node of its own chooses, so that a turn is two steps, and
+a choice that fails loses no turn. What a broadcast stands beside is no
 graph: a task of asyncio for each member, which makes a message, and `add_messages` of all of them. Models are scripted
 and answer at once.
 
@@ -24,6 +26,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
+from langgraph.types import Command
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from agentmatrix import ChatGroup
@@ -71,6 +74,34 @@ def loop(turns: int, is_async: bool, saver: Any) -> Any:
     return graph.compile(saver)
 
 
+def routed(turns: int, is_async: bool, saver: Any) -> Any:
+    """The same with a node that chooses."""
+    inner = loop(turns, is_async, None).builder
+    graph = StateGraph(MessagesState)
+
+    def next_one(state: dict[str, Any]) -> Command[Any]:
+        taken = len(state["messages"]) - 1
+        return Command(goto=END if taken >= turns else f"m{taken % 2}")
+
+    async def anext_one(state: dict[str, Any]) -> Command[Any]:
+        return next_one(state)
+
+    graph.add_node("router", anext_one if is_async else next_one)
+    graph.add_edge(START, "router")
+    for name, spec in inner.nodes.items():
+        graph.add_node(name, spec.runnable)
+        graph.add_edge(name, "router")
+    return graph.compile(saver)
+
+
+def group_by_function(turns: int, is_async: bool, saver: Any) -> Any:
+    def next_one(state: dict[str, Any]) -> str | None:
+        taken = len(state["messages"]) - 1
+        return None if taken >= turns else f"m{taken % 2}"
+
+    return ChatGroup(models(2), speaker=next_one, max_turns=turns + 1, reply="transcript").compile(saver)
+
+
 def group(turns: int, is_async: bool, saver: Any) -> Any:
     made = ChatGroup(models(2), speaker=round_robin(), stop=max_turns(turns), max_turns=turns + 1, reply="transcript")
     return made.compile(saver)
@@ -99,12 +130,14 @@ def least(measures: list[Callable[[], float]]) -> list[float]:
     return [min(times) for times in zip(*rounds, strict=True)]
 
 
-def turn(turns: int, is_async: bool, is_saved: bool) -> None:
+def turn(turns: int, is_async: bool, is_saved: bool, *, by_function: bool = False) -> None:
     def measured(make: Callable[[int, bool, Any], Any]) -> Callable[[], float]:
         return lambda: seconds_of(make(turns, is_async, InMemorySaver() if is_saved else None), turns + 1, is_async)
 
-    by_hand, ours = least([measured(loop), measured(group)])
-    where = f"{'async' if is_async else 'sync'}{', saved' if is_saved else ''}"
+    pair = (routed, group_by_function) if by_function else (loop, group)
+    by_hand, ours = least([measured(make) for make in pair])
+    where = "async" if is_async else "sync"
+    where += (", saved" if is_saved else "") + (", a function chooses" if by_function else "")
     print(f"a turn of {turns}, {where}: {ours / turns * 1e6:.0f} us, by hand {by_hand / turns * 1e6:.0f}", end=" ")
     print(f"({ours / by_hand:.2f})")
 
@@ -141,6 +174,7 @@ def main() -> None:
         turn(2, is_async, False)
         for is_saved in (False, True):
             turn(turns, is_async, is_saved)
+            turn(turns, is_async, is_saved, by_function=True)
     for count in counts:
         round_of(count)
     gc.unfreeze()

@@ -1,4 +1,4 @@
-"""A turn of a model that nobody watches is taken in the task that chooses it: nobody sees a difference."""
+"""Whether the next speaker is chosen in the task of a turn or in one of its own: nobody sees a difference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GIVEN: Any = {
 
 
 class Watches(BaseCallbackHandler):
-    """Has each turn take a task of its own."""
+    """Has functions and models choose in a task of their own."""
 
 
 class State(MessagesState):

@@ -32,7 +32,7 @@ def test_each_limit_can_be_set_on_a_host_and_on_the_command_line() -> None:
     rows = [row for row in ROWS if not row[0].startswith("a caller:")]
     named = [(re.findall(r"(\w+)=", row[2]), re.findall(r"--[\w-]+", row[2])) for row in rows]
     pairs = [(keywords[0], flags[0]) for keywords, flags in named if keywords]
-    assert len(pairs) == 11
+    assert len(pairs) == 12
     for keyword, flag in pairs:
         assert keyword in host and flag in options
         ours, theirs = default_of(host, keyword), default_of(line, flag.strip("-").replace("-", "_"))
@@ -42,7 +42,8 @@ def test_each_limit_can_be_set_on_a_host_and_on_the_command_line() -> None:
 def test_each_limit_of_a_caller_is_an_option_of_its_remote_agent() -> None:
     options = inspect.signature(RemoteAgent).parameters
     named = [re.findall(r"(\w+)=", row[2]) for row in ROWS if row[0].startswith("a caller:")]
-    assert named == [["max_value"], ["max_bytes"], []] and {"max_value", "max_bytes"} <= options.keys()
+    assert named == [["max_value"], ["max_bytes"], [], ["reconnect_timeout"]]
+    assert {"max_value", "max_bytes", "reconnect_timeout"} <= options.keys()
     assert default_of(options, "max_value") == ClientOptions().max_frame == 1 << 30
 
 

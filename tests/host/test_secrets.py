@@ -20,7 +20,7 @@ from langgraph.runtime import Runtime
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.errors import AddressError, AgentMatrixError, HostUnreachable, Unauthenticated
 from agentmatrix.transport import connect
-from agentmatrix.transport.grpc_client import _GrpcChannel
+from agentmatrix.transport.grpc_channel import GrpcChannel
 from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.target import parse_target
 from agentmatrix.transport.watched_file import WatchedFile
@@ -163,7 +163,7 @@ def test_a_run_that_is_opened_while_a_card_fails_is_told_why(tmp_path: Path, mon
         def lost(self, error: AgentMatrixError) -> None:
             lost.set_result(error)
 
-    monkeypatch.setattr(_GrpcChannel, "_start", lambda self: None)
+    monkeypatch.setattr(GrpcChannel, "_start", lambda self: None)
     with Host({"tell": one(tell)}, **files.of_host) as host:  # type: ignore[arg-type]
         stranger = trustme.CA().cert_pem.bytes()
         options = ClientOptions(root_certificates=stranger, connect_timeout=20)

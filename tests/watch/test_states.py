@@ -96,7 +96,7 @@ def test_what_was_not_started_is_skipped_and_what_waits_waits() -> None:
 
 
 @pytest.mark.parametrize("verb", ["sync", "async"])
-async def test_models_that_speak_in_the_task_that_chooses_them_are_seen(verb: str) -> None:
+async def test_turns_of_models_are_seen(verb: str) -> None:
     members = {"loud": model("hear, hear"), "quiet": model(""), "broken": ScriptedChatModel(ValueError("no line"))}
     for turns, broken in ((2, ("skipped", 0)), (3, ("failed", 1))):
         group = ChatGroup(members, stop=max_turns(turns)).compile()

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("run", "start", "reply", "credit", "cancel", "signal", "notice", "accepted", "part", "event", "request", "end", "chunk", "reset", "taken", "resume", "number", "acknowledged", "credit_bytes", "bulk")
+    __slots__ = ("run", "start", "reply", "credit", "cancel", "signal", "notice", "accepted", "part", "event", "request", "end", "chunk", "reset", "taken", "credit_bytes", "bulk")
     RUN_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
@@ -23,9 +23,6 @@ class Frame(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     TAKEN_FIELD_NUMBER: _ClassVar[int]
-    RESUME_FIELD_NUMBER: _ClassVar[int]
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
-    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     BULK_FIELD_NUMBER: _ClassVar[int]
     run: int
@@ -43,12 +40,9 @@ class Frame(_message.Message):
     chunk: Chunk
     reset: Reset
     taken: Taken
-    resume: Resume
-    number: int
-    acknowledged: int
     credit_bytes: int
     bulk: _containers.RepeatedCompositeFieldContainer[Bulk]
-    def __init__(self, run: _Optional[int] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., number: _Optional[int] = ..., acknowledged: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., bulk: _Optional[_Iterable[_Union[Bulk, _Mapping]]] = ...) -> None: ...
+    def __init__(self, run: _Optional[int] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ..., credit_bytes: _Optional[int] = ..., bulk: _Optional[_Iterable[_Union[Bulk, _Mapping]]] = ...) -> None: ...
 
 class Bulk(_message.Message):
     __slots__ = ("field", "size")
@@ -59,12 +53,14 @@ class Bulk(_message.Message):
     def __init__(self, field: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Frames(_message.Message):
-    __slots__ = ("frames", "received")
+    __slots__ = ("frames", "received", "disconnect")
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    DISCONNECT_FIELD_NUMBER: _ClassVar[int]
     frames: _containers.RepeatedCompositeFieldContainer[Frame]
     received: int
-    def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ..., received: _Optional[int] = ...) -> None: ...
+    disconnect: bool
+    def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ..., received: _Optional[int] = ..., disconnect: bool = ...) -> None: ...
 
 class Start(_message.Message):
     __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "trace", "tickets", "checkpoint_id", "checkpoint", "contents")
@@ -111,14 +107,6 @@ class Content(_message.Message):
     data: bytes
     def __init__(self, id: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
 
-class Resume(_message.Message):
-    __slots__ = ("id", "version")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    version: Version
-    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
-
 class Version(_message.Message):
     __slots__ = ("wire", "langgraph", "agentmatrix")
     WIRE_FIELD_NUMBER: _ClassVar[int]
@@ -130,10 +118,8 @@ class Version(_message.Message):
     def __init__(self, wire: _Optional[int] = ..., langgraph: _Optional[str] = ..., agentmatrix: _Optional[str] = ...) -> None: ...
 
 class Accepted(_message.Message):
-    __slots__ = ("linger",)
-    LINGER_FIELD_NUMBER: _ClassVar[int]
-    linger: float
-    def __init__(self, linger: _Optional[float] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Part(_message.Message):
     __slots__ = ("value", "more", "contents")
