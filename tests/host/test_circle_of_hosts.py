@@ -24,7 +24,7 @@ def caller_of(others: dict[str, RemoteAgent], name: str, met: threading.Barrier 
     """An agent that calls the one of the other host, as deep as it is told to."""
 
     async def call(state: State) -> State:
-        if met is not None:
+        if met is not None and state["depth"]:
             await asyncio.to_thread(met.wait, 60)
         if state["depth"]:
             await others[name].ainvoke({"depth": state["depth"] - 1})
