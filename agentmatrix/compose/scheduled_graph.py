@@ -17,7 +17,7 @@ from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of, reopened
 from agentmatrix.explanation import Explanation
-from agentmatrix.pregel.compiled_graph import branch_channel, remove_edges
+from agentmatrix.pregel.compiled_graph import branch_channel, input_writer, remove_edges
 from agentmatrix.pregel.execution import saver_and_config, set_cache_identity, thread_of
 from agentmatrix.pregel.state_graph import plain_keys_of
 from agentmatrix.pregel.untraced import untraced_node
@@ -129,7 +129,7 @@ def put_on_engine(
         barriers: whether it runs in supersteps.
     """
     untraced = {name: untraced_node(node) for name, node in graph.nodes.items()}
-    schedule = Schedule(topology, StateKeys(channels), rules, joins or {}, barriers, untraced)
+    schedule = Schedule(topology, StateKeys(channels), rules, joins or {}, barriers, untraced, input_writer(graph))
     graph.channels = {**graph.channels, RUN: RunChannel(schedule)}
 
 

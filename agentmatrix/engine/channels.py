@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -55,6 +55,7 @@ class Schedule:
         joins: by channel of a join (an edge from several nodes), the node that it leads to.
         barriers: whether all that becomes ready in a step waits for the step to end.
         untraced: by name, its nodes for a run that nobody watches.
+        write_input: what START writes of a run's input; None where LangGraph is to run it.
     """
 
     topology: Topology
@@ -63,6 +64,7 @@ class Schedule:
     joins: Mapping[str, str]
     barriers: bool = False
     untraced: Mapping[str, Any] = field(default_factory=dict)
+    write_input: Callable[[Any], list[tuple[str, Any]]] | None = None
 
     @cached_property
     def targets(self) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from langgraph.constants import START
 from langgraph.errors import GraphInterrupt
 
 from agentmatrix.engine.checkpoint import close
@@ -21,11 +22,13 @@ from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_MAP,
     CONFIG_KEY_RESUMING,
+    PULL,
     Task,
+    TaskWrites,
     map_debug_tasks,
     output_values,
 )
-from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
+from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
 __all__ = ["SuperstepLoop"]
 
@@ -42,6 +45,26 @@ class SuperstepLoop(SchedulerLoop):
 
     # at once
 
+    def _prepare_tasks_and_emit_checkpoint(self) -> None:
+        if (writes := self._writes_of_input()) is not None:
+            # What LangGraph would have START do, without a task: nobody sees one, nor the checkpoint after it.
+            self.tasks = {START: TaskWrites((PULL, START), START, writes, (START,))}  # type: ignore[dict-item]
+            self._end_between()
+        super()._prepare_tasks_and_emit_checkpoint()
+
+    def _writes_of_input(self) -> list[Write] | None:
+        """What START writes, where it may do so at once."""
+        write, given = self.schedule.write_input, self.channels[START]
+        if write is None or self._shows_checkpoints or self.checkpointer is not None or self.step + 1 > self.stop:
+            return None
+        if not given.is_available():
+            return None
+        try:
+            return write(given.get())
+        except Exception:
+            # LangGraph says what is wrong with it, and where.
+            return None
+
     def goes_on(self) -> bool:
         """Whether the next superstep is to begin without a checkpoint. Called by the runner when all of one has
         finished, before LangGraph hears of that."""
@@ -56,11 +79,14 @@ class SuperstepLoop(SchedulerLoop):
         with self.lock:
             if self.open_step is not None:
                 return self._next_level(self.open_step)
-            self._is_between = True
-            self.after_tick()
-            self._is_between = False
+            self._end_between()
             self._is_over = not self.tick()
             return None if self._is_over else list(self.tasks.values())
+
+    def _end_between(self) -> None:
+        self._is_between = True
+        self.after_tick()
+        self._is_between = False
 
     def _next_level(self, step: OpenStep) -> list[Task]:
         if self._is_live_values and not self._result_only:

@@ -167,9 +167,11 @@ def _with_message_ids(handler: Any, id_for: Callable[[str], str]) -> Any:
             if (id := id_for(part.id)) != part.id:
                 part = part.model_copy(update={"id": id})
             handler.seen.add(id)
-        elif isinstance(part, dict) and (given := part.get("message_id")):
-            part = {**part, "message_id": id_for(given)}
-            handler.seen.add(part["message_id"])
+        elif isinstance(part, dict) and part.get("event") == "message-start":
+            # langchain-core has called the key by both names.
+            for key in {"id", "message_id"} & part.keys():
+                part = {**part, key: id_for(part[key])}
+                handler.seen.add(part[key])
         handler.stream((namespace, mode, (part, metadata)))
 
     kind = "messages_v2" if isinstance(handler, StreamMessagesHandlerV2) else "messages"

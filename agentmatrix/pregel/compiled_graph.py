@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph as DrawnGraph
-from langgraph._internal._constants import NS_END, NS_SEP, TASKS
+from langgraph._internal._constants import CONF, CONFIG_KEY_SEND, NS_END, NS_SEP, TASKS
 from langgraph.constants import END, START, TAG_HIDDEN
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
@@ -34,6 +34,7 @@ __all__ = [
     "branch_target",
     "coercions_of",
     "hide_node",
+    "input_writer",
     "mark_hidden",
     "remove_edges",
     "replace_edge",
@@ -161,6 +162,22 @@ def answer_mappers(graph: Graph, node: str) -> tuple[Mapper, Mapper]:
     writer = next(w for w in graph.nodes[node].writers if isinstance(w, ChannelWrite))
     update, control = (entry.mapper for entry in writer.writes if isinstance(entry, ChannelWriteTupleEntry))
     return update, control
+
+
+def input_writer(graph: Graph) -> Callable[[Any], list[tuple[str, Any]]] | None:
+    """What START writes of a run's input, as a function; None where it has routers to run, as any node may."""
+    writers = graph.nodes[START].flat_writers if START in graph.nodes else []
+    if not writers or not all(isinstance(writer, ChannelWrite) for writer in writers):
+        return None
+
+    def write(given: Any) -> list[tuple[str, Any]]:
+        written: list[tuple[str, Any]] = []
+        config: RunnableConfig = {CONF: {CONFIG_KEY_SEND: written.extend}}
+        for writer in writers:
+            writer.invoke(given, config)
+        return written
+
+    return write
 
 
 def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:

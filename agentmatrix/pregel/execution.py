@@ -70,6 +70,7 @@ __all__ = [
     "PregelRunner",
     "SyncPregelLoop",
     "Task",
+    "TaskWrites",
     "apply_input_writes",
     "apply_writes",
     "channels_from_checkpoint",
@@ -103,7 +104,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _DEFAULT_KEY: Callable[..., str | bytes] = CachePolicy().key_func
 
 
-class _InputWrites(NamedTuple):
+class TaskWrites(NamedTuple):
     """What LangGraph's `apply_writes` reads of a task."""
 
     path: tuple[Any, ...]
@@ -209,7 +210,7 @@ def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_versio
     """Apply what a command from outside has written beside a checkpoint."""
     writes = [write[1:] for write in pending if write[0] == NULL_TASK_ID and write[1] not in CONTROL_WRITES]
     if writes:
-        apply_writes(checkpoint, channels, [_InputWrites((), INPUT, writes, ())], next_version, {})
+        apply_writes(checkpoint, channels, [TaskWrites((), INPUT, writes, ())], next_version, {})
 
 
 def saver_and_config(graph: Any, config: RunnableConfig) -> tuple[Any, RunnableConfig]:

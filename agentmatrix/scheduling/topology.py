@@ -114,10 +114,16 @@ class Topology:
     @cached_property
     def allowed(self) -> dict[str, frozenset[str]]:
         """By node, and for START: the nodes that its edges, routers, commands and Sends may lead to."""
-        return {
-            source: frozenset((*self.edges.get(source, ()), *self.choices.get(source, ())))
-            for source in (self.start, *self.nodes)
-        }
+        # Members of a group all have the same followers, the whole group: they share one set.
+        shared: dict[tuple[int, int], frozenset[str]] = {}
+        allowed: dict[str, frozenset[str]] = {}
+        for source in (self.start, *self.nodes):
+            edges, choices = self.edges.get(source, ()), self.choices.get(source, ())
+            key = id(edges), id(choices)
+            if key not in shared:
+                shared[key] = frozenset((*edges, *choices))
+            allowed[source] = shared[key]
+        return allowed
 
     @cached_property
     def sources(self) -> dict[str, list[str]]:

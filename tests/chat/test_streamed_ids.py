@@ -101,6 +101,31 @@ async def test_each_message_is_streamed_under_its_id(kind: str, speaker: Any, sa
     assert set(words.values()) == {"the same words"}
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+@pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
+@pytest.mark.parametrize("speaker", [round_robin(), broadcast(), free()], ids=lambda speaker: speaker.label)
+@pytest.mark.parametrize("kind", [kind for kind in MEMBERS if kind != "team"])
+async def test_an_event_stream_has_each_message_once(kind: str, speaker: Any, sync: bool) -> None:
+    members = {name: MEMBERS[kind]() for name in ("ann", "bob")}
+    group = ChatGroup(members, speaker=speaker, stop=max_turns(2), reply="transcript").compile()
+    if sync:
+        run = group.stream_events({"messages": "Go."}, version="v3")
+        events, values = list(run), run.output
+    else:
+        arun = await group.astream_events({"messages": "Go."}, version="v3")
+        events = [event async for event in arun]
+        values = await arun.output()
+    parts = [event["params"]["data"][0] for event in events if event["method"] == "messages"]
+    begun = [part if isinstance(part, dict) else part.model_dump() for part in parts]
+    ids = [
+        part.get("id") or part["message_id"] for part in begun if part.get("event", "message-start") == "message-start"
+    ]
+    kept = [message.id for message in (values or {})["messages"][1:]]
+    if speaker.is_free:  # The stop cuts off who is still speaking.
+        ids = [id for id in ids if id in kept]
+    assert sorted(ids) == sorted(kept)
+
+
 @pytest.mark.parametrize("kind", MEMBERS)
 async def test_a_team_says_its_reply_under_the_id_it_has_inside(kind: str) -> None:
     inner = ChatGroup({"x": MEMBERS[kind](), "y": MEMBERS[kind]()}, stop=max_turns(2), reply="transcript")
