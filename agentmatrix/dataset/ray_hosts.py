@@ -37,7 +37,10 @@ class Ray:
         address: the cluster, as of `ray.init`; by default that of this process, else a local one for this run.
         runtime_env: as of `ray.init`, for workers on other machines.
         actor_options: further options of each actor, as Ray names them.
-        insecure: let hosts on other machines speak without TLS, with a token that is made for the run.
+        host_options: options of each `Host`, such as `ssl_certfile` and `ssl_keyfile`: paths on its machine, or bytes.
+        agent_options: options of the `RemoteAgent` of each host, such as `ssl_ca` and `server_name`.
+        insecure: let hosts on other machines speak without TLS. As all hosts they take only the token that is made for
+            the run, which Ray carries to them.
         start_timeout: seconds until all actors must be there.
     """
 
@@ -47,6 +50,8 @@ class Ray:
     address: str | None = None
     runtime_env: Mapping[str, Any] | None = None
     actor_options: Mapping[str, Any] = field(default_factory=dict)
+    host_options: Mapping[str, Any] = field(default_factory=dict)
+    agent_options: Mapping[str, Any] = field(default_factory=dict)
     insecure: bool = False
     start_timeout: float = 300.0
 
@@ -90,7 +95,7 @@ class RayHosts:
         here = ray.get_runtime_context().get_node_id()
         try:
             for _ in range(options.replicas):
-                self._actors.append(actor.remote(graph, self._token, here, options.insecure))
+                self._actors.append(actor.remote(graph, here, self._host_options()))
         except Exception as error:
             # Ray looks for the reason itself, and may fail at that.
             first: BaseException = error
@@ -106,7 +111,8 @@ class RayHosts:
                 f"Ray has not placed {options.replicas} actors with {options.num_cpus:g} CPUs and {options.num_gpus:g} "
                 f"GPUs within {options.start_timeout:g} s; the cluster has {ray.cluster_resources()}"
             ) from None
-        remote = RemoteAgent(self.targets, name=_AGENT, token=self._token, insecure=options.insecure)
+        given: dict[str, Any] = {"insecure": options.insecure, **options.agent_options, "token": self._token}
+        remote = RemoteAgent(self.targets, **{"name": _AGENT, **given})
         await remote.acard()
         return remote
 
@@ -131,6 +137,10 @@ class RayHosts:
             reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
             raise DatasetError(f"a Ray actor cannot be a host: {reason}") from None
 
+    def _host_options(self) -> dict[str, Any]:
+        """The token is ours, whatever else is given: nobody but this run gives a host rows."""
+        return {"insecure": self._options.insecure, **self._options.host_options, "token": self._token}
+
     def stop(self) -> None:
         """End the actors, and the cluster if it was made for this run."""
         for actor in self._actors:
@@ -151,17 +161,19 @@ class RayHosts:
 class _HostActor:
     """A host in a Ray actor."""
 
-    def __init__(self, graph: Any, token: str, driver_node: str, insecure: bool) -> None:
+    def __init__(self, graph: Any, driver_node: str, options: Mapping[str, Any]) -> None:
         import ray
 
         from agentmatrix import Host
 
         is_elsewhere = ray.get_runtime_context().get_node_id() != driver_node
-        if is_elsewhere and not insecure:
-            raise PermissionError("it is on another machine, and speaks without TLS only with Ray(insecure=True)")
+        if is_elsewhere and not (options["insecure"] or options.get("ssl_certfile")):
+            raise PermissionError(
+                "it is on another machine: give it TLS by Ray(host_options=, agent_options=), or say Ray(insecure=True)"
+            )
         util: Any = ray.util
         place = util.get_node_ip_address() if is_elsewhere else "127.0.0.1"
-        self._host = Host({_AGENT: graph}, address=f"{place}:0", token=token, insecure=insecure).start()
+        self._host = Host({_AGENT: graph}, **{"address": f"{place}:0", **options}).start()
 
     def address(self) -> str:
         """Where it listens."""
