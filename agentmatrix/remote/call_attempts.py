@@ -117,7 +117,7 @@ class Attempts:
             answered = run is not None and run.ended_by not in ("refused", "lost")
             self._connection.replicas.end(replica, answered=answered)
             if answered and run is not None and not run.ended_by:
-                self._connection.restore(replica)
+                self._connection.restore(replica, self._began)
             if self._call.is_run and self._call.thread is not None:
                 self._connection.replicas.leave_thread(replica, self._call.thread)
 

@@ -181,9 +181,9 @@ class AgentConnection:
             self._checked.discard(replica)  # it may come back with another graph
         self._resolve_due = min(self._resolve_due, self._resolved_at + _RESOLVE_AGAIN_SECONDS)
 
-    def restore(self, replica: Replica) -> None:
-        """A replica serves."""
-        if self.replicas.restore(replica):
+    def restore(self, replica: Replica, since: float | None = None) -> None:
+        """A replica serves; see `Replicas.restore`."""
+        if self.replicas.restore(replica, since):
             _logger.info("%s gets runs again", replica.target)
 
     def probe(self) -> None:
