@@ -84,7 +84,8 @@ def names_in(wheel: Path) -> list[str]:
 def test_the_wheel_has_one_name_at_the_top(wheel: Path) -> None:
     names = names_in(wheel)
     assert {name.partition("/")[0] for name in names} == {"agentmatrix", "agentmatrix-0.1.0.dist-info"}
-    clone = {f"agentmatrix/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "graphs").rglob("*.py")}
+    files = [path for suffix in ("py", "toml") for path in (ROOT / "graphs").rglob(f"*.{suffix}")]
+    clone = {f"agentmatrix/{path.relative_to(ROOT).as_posix()}" for path in files}
     assert {name for name in names if name.startswith("agentmatrix/graphs/")} == clone
     assert "agentmatrix/py.typed" in names
 
