@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import RunnableLambda
 from langgraph.func import entrypoint
 from langgraph.pregel import Pregel
 
@@ -19,6 +19,8 @@ from agentmatrix.remote import RemoteAgent
 __all__ = ["Ray", "RayHosts"]
 
 _AGENT = "agent"
+_RESTART_SECONDS = 60.0
+"""How long the restart of an actor is waited for, while the others work on."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class RayHosts:
         self._actors: list[Any] = []
         self._owns_cluster = False
 
-    async def start(self, agent: RowAgent) -> list[Runnable[Any, Any]]:
-        """Start the actors. Returns the agents at their hosts.
+    async def start(self, agent: RowAgent) -> RemoteAgent:
+        """Start the actors. Returns the agent at their hosts.
 
         Raises:
             DatasetError: the agent cannot be sent, or the cluster has not enough of what an actor needs.
@@ -102,32 +104,38 @@ class RayHosts:
             raise DatasetError(f"the graph cannot be sent to Ray's workers: {first}") from None
         try:
             async with asyncio.timeout(options.start_timeout):
-                return [await self.agent(number) for number in range(options.replicas)]
+                for actor in self._actors:
+                    await self._address(actor)
         except TimeoutError:
             raise DatasetError(
                 f"Ray has not placed {options.replicas} actors with {options.num_cpus:g} CPUs and {options.num_gpus:g} "
                 f"GPUs within {options.start_timeout:g} s; the cluster has {ray.cluster_resources()}"
             ) from None
+        given: dict[str, Any] = {"insecure": options.insecure, **options.agent_options, "token": self._token}
+        remote = RemoteAgent(self.targets, **{"name": _AGENT, **given})
+        await remote.acard()
+        return remote
 
-    async def agent(self, number: int) -> Runnable[Any, Any]:
-        """The agent at one of the hosts, which may just be starting again.
+    async def targets(self) -> list[str]:
+        """Where the hosts are, once those that are just starting again are there; without those that take too long."""
+        asked = [asyncio.ensure_future(self._address(actor)) for actor in self._actors]
+        await asyncio.wait(asked, timeout=_RESTART_SECONDS)
+        found = [task.result() for task in asked if task.done() and task.exception() is None]
+        for task in asked:
+            task.cancel()
+        return [f"{address}/{_AGENT}" for address in found]
+
+    async def _address(self, actor: Any) -> str:
+        """The address of a host, which may just be starting again.
 
         Raises:
             DatasetError: the actor cannot be a host.
         """
         try:
-            address = await asyncio.wrap_future(self._actors[number].address.remote().future())
+            return str(await asyncio.wrap_future(actor.address.remote().future()))
         except self._ray.exceptions.RayError as error:
             reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
             raise DatasetError(f"a Ray actor cannot be a host: {reason}") from None
-        given: dict[str, Any] = {
-            "insecure": self._options.insecure,
-            **self._options.agent_options,
-            "token": self._token,
-        }
-        agent = RemoteAgent(f"{address}/{_AGENT}", **given)
-        await agent.acard()
-        return agent
 
     def _host_options(self) -> dict[str, Any]:
         """The token is ours, whatever else is given: nobody but this run gives a host rows."""
