@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ class SharedRuns:
 
     def __init__(self) -> None:
         self._id = uuid.uuid4().hex
+        # Held for `_lines` and `_count`, which belong together: they are read on another thread.
+        self._lock = threading.Lock()
         self._lines: deque[dict[str, Any]] = deque(maxlen=_MOST_KEPT)
         self._count = 0
         self._own: set[str] = set()
@@ -64,8 +67,9 @@ class SharedRuns:
             if line.get("graph") == SHARED_RUNS or (line.get("kind") == "begin" and data.get("name") == SHARED_RUNS):
                 self._own.add(str(line.get("run")))
             elif line.get("run") not in self._own:
-                self._lines.append(line)
-                self._count += 1
+                with self._lock:
+                    self._lines.append(line)
+                    self._count += 1
         self._wake()
 
     def _wake(self) -> None:
@@ -80,7 +84,8 @@ class SharedRuns:
         try:
             while not self._closed:
                 event.clear()
-                count, lines = self._count, list(self._lines)
+                with self._lock:
+                    count, lines = self._count, list(self._lines)
                 new = lines[-(count - seen) :] if count > seen else []
                 for first in range(0, len(new), _MOST_AT_ONCE):
                     several = new[first : first + _MOST_AT_ONCE]
