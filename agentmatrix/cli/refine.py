@@ -276,7 +276,10 @@ def _summary(report: Report) -> str:
     if not report.total:
         return "no rows"
     counts = {name: getattr(report, name) for name in ("done", "rejected", "failed", "tombstoned", "paused", "left")}
-    parts = [f"{report.total:,} rows: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)]
+    parts = [
+        f"{report.total:,} row{'s' * (report.total != 1)}: "
+        + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
+    ]
     beside = {name: getattr(report, name) for name in ("duplicates", "filtered", "bad_lines")}
     parts += [f"{n:,} {_named(name, n)} beside" for name, n in beside.items() if n]
     if report.tokens:

@@ -350,7 +350,8 @@ class Host:
         self._close()
         loop.stop()
         self._stopped.set()
-        _logger.info("stopped serving at %s; %d runs were cut", bound, len(left))
+        if not state.starting:
+            _logger.info("stopped serving at %s; %d runs were cut", bound, len(left))
 
     def _close(self) -> None:
         """Leaves the lifespan, the store and the checkpointer."""
