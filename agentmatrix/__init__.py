@@ -5,6 +5,7 @@ imports for itself have private names: completion in notebooks offers every publ
 """
 
 import importlib as _importlib
+import os as _os
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
@@ -126,3 +127,8 @@ def __getattr__(name: str) -> _typing.Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *_MODULES, "__version__"])
+
+
+if _os.environ.get("AGENTMATRIX_UI", "").startswith("http"):
+    # The page of another process is to show what runs in this one; the variable is the option --ui of `serve` besides.
+    _importlib.import_module("agentmatrix.watch.page_connection").report_process(_os.environ["AGENTMATRIX_UI"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Self
 
@@ -17,9 +18,10 @@ __all__ = ["Budget", "budgets", "calls_left", "seconds_left", "timeout_within", 
 class Budget:
     """What all chat models that are called in a `with` may use together, in nested and remote agents too.
 
-    Before each call of a model it is looked at; who is over it gets a `BudgetError`. A run on another host is sent off
-    with what is left, and what it has used is subtracted when it ends: branches at the same time may each use all that
-    was left when they began. Budgets nest: each counts what is used inside.
+    Before each call of a model it is looked at; who is over it gets a `BudgetError`. Parallel branches draw on the same
+    budget, here and on other hosts: a run there is sent off with what is left, says what it uses while it works, and is
+    told what the others have used. What goes beyond the budget is what was under way when it was used up. Budgets nest:
+    each counts what is used inside.
 
     Args:
         seconds: from the `with` on. Runs on other hosts end with them.
@@ -42,6 +44,7 @@ class Budget:
         self.used_tokens = self.used_calls = 0
         self._until: float | None = None
         self._lock = threading.Lock()
+        self._watchers: list[Callable[[], None]] = []
         self._entered: AbstractContextManager[None] | None = None
 
     @property
@@ -89,6 +92,7 @@ class Budget:
         """A model has answered."""
         with self._lock:
             self.used_tokens += input_tokens + output_tokens
+        self._tell()
 
     def add_call(self) -> None:
         """A model is called."""
@@ -98,6 +102,33 @@ class Budget:
         """Models were called, on another host too."""
         with self._lock:
             self.used_calls += calls
+        self._tell()
+
+    def watch(self, on_use: Callable[[], None]) -> Callable[[], None]:
+        """Has something called, on any thread, whenever something was used. Returns a function that ends that."""
+        with self._lock:
+            self._watchers.append(on_use)
+
+        def forget() -> None:
+            with self._lock:
+                self._watchers.remove(on_use)
+
+        return forget
+
+    def limit(self, tokens: int | None, calls: int | None) -> None:
+        """Lowers the limits, as others use what was left; None leaves one as it is. They never rise."""
+        with self._lock:
+            if tokens is not None and self.tokens is not None:
+                self.tokens = min(self.tokens, tokens)
+            if calls is not None and self.calls is not None:
+                self.calls = min(self.calls, calls)
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:
+            watchers = tuple(self._watchers)
+        for on_use in watchers:
+            on_use()
 
 
 def budgets() -> list[Budget]:

@@ -47,6 +47,8 @@ def error_sentence(error: BaseException) -> str:
     if isinstance(error, AgentMatrixError | CommandError) and text:
         return text
     notes = " ".join(getattr(error, "__notes__", ()))
+    if isinstance(error, OSError) and error.strerror and not notes and (error.filename or type(error) is OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     node = re.search(r"During task with name '([^']+)'", notes)
     where = f"in node {node[1]!r}: " if node else ""
     return f"{where}{type(error).__name__}{f': {text}' if text else ''}"

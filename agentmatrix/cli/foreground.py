@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +25,12 @@ _LOOK_SECONDS: Final = 0.05
 
 
 def serve_in_foreground(
-    graphs: dict[str, Any], grace: float, drain_timeout: float, until_eof: bool, options: dict[str, Any]
+    graphs: dict[str, Any],
+    grace: float,
+    drain_timeout: float,
+    until_eof: bool,
+    options: dict[str, Any],
+    page: Callable[[Host], AbstractContextManager[None]] = lambda host: nullcontext(),
 ) -> None:
     """Print one line when the host serves, and return when it has stopped.
 
@@ -36,6 +43,7 @@ def serve_in_foreground(
         until_eof: the end of stdin counts as a signal, so that the host ends with the process that started it,
             however that one ends.
         options: arguments of `Host`.
+        page: what stands beside the host while it serves.
     """
     from agentmatrix import Host
 
@@ -47,7 +55,8 @@ def serve_in_foreground(
     try:
         if _started(host, stop):
             print(f"serving {', '.join(host.graphs)} at {host.address}", flush=True)
-            stop.wait()
+            with page(host):
+                stop.wait()
             _drain(host, stop, grace, drain_timeout)
     finally:
         host.stop()

@@ -7,11 +7,13 @@ from functools import partial
 
 from agentmatrix.cli.error_report import CommandError
 from agentmatrix.cli.host_options import HostOptions
+from agentmatrix.cli.resolve import resolve
 from agentmatrix.cli.targets import is_remote, load_graph, split_name
 from agentmatrix.errors import AgentMatrixError
 from agentmatrix.ui.graph_catalog import CatalogGraph
+from agentmatrix.ui.host_runs import SHARED_RUNS, HostRuns
 
-__all__ = ["page_graphs"]
+__all__ = ["page_graphs", "shared_runs"]
 
 
 def page_graphs(targets: list[str], options: HostOptions) -> list[CatalogGraph]:
@@ -35,8 +37,19 @@ def page_graphs(targets: list[str], options: HostOptions) -> list[CatalogGraph]:
     return list(graphs.values())
 
 
+def shared_runs(targets: list[str], options: HostOptions) -> list[HostRuns]:
+    """Of each target that is a whole host, the runs of its other callers, where it shares them."""
+    from agentmatrix.transport import parse_target
+
+    hosts = [target.rstrip("/") for target in targets if is_remote(target) and not parse_target(target).agent]
+    return [
+        HostRuns(host, partial(resolve, f"{host}/{SHARED_RUNS}", options))
+        for host in hosts
+        if SHARED_RUNS in options.agents(host)
+    ]
+
+
 def _graphs(target: str, options: HostOptions) -> Iterator[CatalogGraph]:
-    from agentmatrix.cli.resolve import resolve
     from agentmatrix.transport import parse_target
 
     if not is_remote(target):
@@ -52,5 +65,7 @@ def _graphs(target: str, options: HostOptions) -> Iterator[CatalogGraph]:
     except AgentMatrixError as error:
         raise CommandError(f"{target} does not tell its agents: {error}") from None
     for name in agents:
+        if name == SHARED_RUNS:
+            continue
         whole = f"{target.rstrip('/')}/{name}"
         yield CatalogGraph(name, whole, partial(resolve, whole, options), is_remote=True)

@@ -217,6 +217,11 @@ def _as_options(text: str) -> str:
     """What the error of a function's argument says, in the words of the command line."""
     text = re.sub(r"input=\{'([^']*)': COLUMN\}", r"--input \1=COLUMN", text)
     text = text.replace("refine(context={...})", "--context JSON")
+    text = re.sub(
+        r"^(max_concurrency|max_crashes|repetitions|limit|timeout|budget|grace|max_failures|order)\b(?= is )",
+        lambda found: f"--{found[0].replace('_', '-')}",
+        text,
+    )
     for argument in ("restart", "skip_bad_lines"):
         text = text.replace(f"{argument},", f"--{argument.replace('_', '-')},")
         text = text.replace(f"{argument} ", f"--{argument.replace('_', '-')} ")
@@ -271,9 +276,12 @@ def _summary(report: Report) -> str:
     if not report.total:
         return "no rows"
     counts = {name: getattr(report, name) for name in ("done", "rejected", "failed", "tombstoned", "paused", "left")}
-    parts = [f"{report.total:,} rows: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)]
+    parts = [
+        f"{report.total:,} row{'s' * (report.total != 1)}: "
+        + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
+    ]
     beside = {name: getattr(report, name) for name in ("duplicates", "filtered", "bad_lines")}
-    parts += [f"{n:,} {name.replace('_', ' ')} beside" for name, n in beside.items() if n]
+    parts += [f"{n:,} {_named(name, n)} beside" for name, n in beside.items() if n]
     if report.tokens:
         parts.append(f"{report.tokens:,} tokens" + ("" if report.cost is None else f", cost {report.cost:.4g}"))
     if not report.asked:
@@ -282,6 +290,11 @@ def _summary(report: Report) -> str:
         parts.append(
             f"ended by the {report.ended}" if report.ended == "budget" else "interrupted; the same line goes on"
         )
+    if failed := [row for row in report.failures if row.status in ("failed", "tombstoned")]:
+        first = failed[0]
+        parts.append(
+            f"the first that failed is {first.name} (id {first.id!r}): {first.error_type}: {first.error[:300]}"
+        )
     if report.failed or report.tombstoned or report.rejected:
         parts.append("--failures prints the rows that are not done, --retry-failed runs them again")
     if report.paused:
@@ -289,6 +302,11 @@ def _summary(report: Report) -> str:
     if report.output:
         parts.append(report.output)
     return "; ".join(parts)
+
+
+def _named(name: str, count: int) -> str:
+    words = name.replace("_", " ")
+    return words.removesuffix("s") if count == 1 and name != "filtered" else words
 
 
 def _exit_code(report: Report, *, is_preview: bool) -> int:

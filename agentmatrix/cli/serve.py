@@ -179,6 +179,24 @@ def serve(
         str | None,
         typer.Option(help="Address for Prometheus, such as 127.0.0.1:9464 (extra metrics).", rich_help_panel=_LOG),
     ] = None,
+    ui: Annotated[
+        str | None,
+        typer.Option(
+            help="Show what runs here on a page, at an address such as 127.0.0.1:8321 (extra ui).",
+            rich_help_panel=_LOG,
+            # The variable AGENTMATRIX_UI names the page of another process.
+            allow_from_autoenv=False,
+        ),
+    ] = None,
+    share_runs: Annotated[
+        bool,
+        typer.Option(
+            "--share-runs",
+            help="Let whoever may call here see the runs of all callers on a page of their own: agentmatrix ui"
+            " host:port (extra ui).",
+            rich_help_panel=_SAFETY,
+        ),
+    ] = False,
     allow_version_skew: Annotated[
         bool,
         typer.Option("--allow-version-skew", help="Log another langgraph version at the caller, do not refuse it."),
@@ -231,7 +249,22 @@ def serve(
             "linger": linger,
             "allow_version_skew": allow_version_skew,
         }
-        serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options)
+        if ui is not None and share_runs:
+            raise CommandError("--ui shows the runs here and --share-runs elsewhere: choose one of the two")
+        if share_runs:
+            from agentmatrix.cli.shared_runs import SharedRuns
+
+            shared = SharedRuns()
+            graphs = {**served.graphs, shared.graph.get_name(): shared.graph}
+            serve_in_foreground(graphs, grace, drain_timeout, until_eof, options, shared.shared)
+        elif ui is not None:
+            from agentmatrix.cli.served_page import served_page
+
+            token: Any = options["token"]
+            page = served_page(ui, certificate=ssl_certfile, private_key=ssl_keyfile, token=token)
+            serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options, page)
+        else:
+            serve_in_foreground(served.graphs, grace, drain_timeout, until_eof, options)
 
 
 def _concurrency(given: list[str]) -> dict[str, int] | int | None:

@@ -60,7 +60,10 @@ class Served:
             _logger.warning("%s: not honoured here: %s", file.path, "; ".join(file.ignored))
         file.apply()
         for name, target in file.graphs.items():
-            self._add(name, target)
+            try:
+                self._add(name, target)
+            except CommandError as error:
+                raise CommandError(f"{file.path}, graphs.{name}: {error}", error.code) from None
         self.descriptions |= file.descriptions
         self.checkpointer = self.checkpointer or (file.checkpointer and load_attribute(file.checkpointer))
         self.store = self.store or (file.store and load_attribute(file.store))

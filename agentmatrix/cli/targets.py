@@ -170,6 +170,7 @@ def _missing_attribute(place: str, name: str, value: Any) -> str:
     if close:
         return f"{place} has no {name!r}; did you mean {close[0]!r}?"
     found = [key for key, item in vars(value).items() if not key.startswith("_") and _looks_like_graph(item)]
+    found = found or [key for key, item in vars(value).items() if not key.startswith("_") and inspect.isfunction(item)]
     return f"{place} has no {name!r}; " + (f"it has {', '.join(found)}" if found else "it has no graph at all")
 
 

@@ -37,6 +37,12 @@ def ui(
     reload: Annotated[
         bool, typer.Option("--reload", help="Load graphs again when a file changes.", rich_help_panel=_PAGE)
     ] = False,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in which all runs are kept, to be found again after a restart.", rich_help_panel=_PAGE
+        ),
+    ] = None,
     page_token_file: Annotated[
         Path | None,
         typer.Option(help="File with the token of the page; without it one is made.", rich_help_panel=_PAGE),
@@ -52,7 +58,7 @@ def ui(
     allow: Allow = None,
 ) -> None:
     """Show graphs and their runs on a page of this machine: run, answer, stop, go back."""
-    from agentmatrix.cli.page_targets import page_graphs
+    from agentmatrix.cli.page_targets import page_graphs, shared_runs
     from agentmatrix.ui.page_server import PageServer
 
     options = HostOptions(token_file, ssl_ca, None, None, server_name, insecure, None, allow)
@@ -63,8 +69,11 @@ def ui(
         certificate=page_certfile,
         private_key=page_keyfile,
         reloads=reload,
+        folder=runs,
     )
     with server:
+        for host in shared_runs(targets or [], options):
+            host.start(server.remote_runs)
         print(f"the page is at {server.url}", flush=True)
         for graph in server.catalog:
             if graph.error:

@@ -14,8 +14,8 @@ from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.state_update import reopened
 from agentmatrix.explanation import ActorSnapshot
 from agentmatrix.pregel.execution import saver_and_config
-from agentmatrix.scheduling.actor_rules import ActorRules
 from agentmatrix.scheduling.actors import Actor, Staff, address_of, split_path
+from agentmatrix.scheduling.mailboxes import Mailboxes
 
 __all__ = ["aactors", "actors"]
 
@@ -40,11 +40,11 @@ class _Reader:
         for saved in reversed(found):
             self._listed += staff_in(saved)
 
-    def staff(self, saved: Any) -> tuple[Staff, ActorRules | None]:
+    def staff(self, saved: Any) -> tuple[Staff, Mailboxes | None]:
         """Who there is, as a checkpoint and what lies beside it say."""
         found = reopened(self.graph, saved, self.saver, actors=self._listed) if saved is not None else None
-        if found is not None and isinstance(rules := found[0].scheduler.rules, ActorRules):
-            return rules.staff, rules
+        if found is not None and (known := found[0].scheduler.rules.staff) is not None:
+            return known, found[0].scheduler.rules.mailboxes
         staff = Staff(schedule_of(self.graph.channels).topology.actors)
         staff.know(self._listed)
         return staff, None
@@ -59,15 +59,15 @@ class _Reader:
         return node, self._states[key]
 
 
-def _snapshot(actor: Actor, node: ActorNode, state: ActorState | None, rules: ActorRules | None) -> ActorSnapshot:
+def _snapshot(actor: Actor, node: ActorNode, state: ActorState | None, mailboxes: Mailboxes | None) -> ActorSnapshot:
     address = address_of(actor.path)
     return ActorSnapshot(
         actor.path,
         split_path(actor.path)[1],
         state.values() if state is not None else node.first_state(actor).values(),
         state.count if state is not None else 0,
-        tuple(message.value for message in rules.mailboxes.unread(address)) if rules is not None else (),
-        rules is not None and rules.is_reading(address),
+        tuple(message.value for message in mailboxes.unread(address)) if mailboxes is not None else (),
+        mailboxes is not None and address in mailboxes.reading,
         actor.hired_by or None,
         actor.depth,
         actor.dismissed,
@@ -79,11 +79,11 @@ def actors(graph: Any, nodes: Mapping[str, ActorNode], config: RunnableConfig) -
     reader = _Reader(graph, nodes, config)
     for name in nodes:
         reader.add(list(reader.saver.list(staff_config(reader.config, name))))
-    staff, rules = reader.staff(reader.saver.get_tuple(reader.config))
+    staff, mailboxes = reader.staff(reader.saver.get_tuple(reader.config))
     found: dict[str, ActorSnapshot] = {}
     for actor in staff:
         node, states = reader.states(actor)
-        found[actor.path] = _snapshot(actor, node, states.load(address_of(actor.path), is_new=False), rules)
+        found[actor.path] = _snapshot(actor, node, states.load(address_of(actor.path), is_new=False), mailboxes)
     return found
 
 
@@ -92,9 +92,9 @@ async def aactors(graph: Any, nodes: Mapping[str, ActorNode], config: RunnableCo
     reader = _Reader(graph, nodes, config)
     for name in nodes:
         reader.add([saved async for saved in reader.saver.alist(staff_config(reader.config, name))])
-    staff, rules = reader.staff(await reader.saver.aget_tuple(reader.config))
+    staff, mailboxes = reader.staff(await reader.saver.aget_tuple(reader.config))
     found: dict[str, ActorSnapshot] = {}
     for actor in staff:
         node, states = reader.states(actor)
-        found[actor.path] = _snapshot(actor, node, await states.aload(address_of(actor.path), is_new=False), rules)
+        found[actor.path] = _snapshot(actor, node, await states.aload(address_of(actor.path), is_new=False), mailboxes)
     return found

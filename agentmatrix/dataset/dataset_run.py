@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from agentmatrix.dataset.agent_pool import AgentPool
 from agentmatrix.dataset.columns import check_columns
 from agentmatrix.dataset.completed_row import CompletedRow
 from agentmatrix.dataset.driver import Driver, Limits
@@ -30,6 +29,8 @@ from agentmatrix.dataset.settings import check_answers, check_same_settings, des
 from agentmatrix.dataset.slots import Slots
 from agentmatrix.dataset.sources import AsyncSource, FileSource, open_source
 from agentmatrix.errors import DatasetError, TooManyFailures
+from agentmatrix.remote import RemoteAgent
+from agentmatrix.remote.remote_agent import with_replicas
 
 __all__ = ["DatasetRun", "ReadOptions"]
 
@@ -78,14 +79,7 @@ class DatasetRun:
         self._source = open_source(self.source)
         self._check_paths()
         self._hosts = None if self.engine is None else RayHosts(self.engine)
-        made = [await row_agent(agent, self.running.context) for agent in self.agents]
-        if not made:
-            raise DatasetError("no agent was given")
-        self._agent = made[0]
-        self._runnables = [agent.runnable for agent in made]
-        for agent, other in zip(self.agents, made, strict=True):
-            if other.json_schemas != self._agent.json_schemas:
-                raise DatasetError(f"{agent!r} has other schemas than {self.agents[0]!r}: give hosts of one graph")
+        self._agent = await row_agent(_one_agent(self.agents), self.running.context)
         check_columns(self.running.input, self._agent)
         self._id, self._is_empty = self.reading.id, False
         if self._id is None:
@@ -109,7 +103,7 @@ class DatasetRun:
         if self._hosts is not None:
             # Last: it takes seconds.
             stack.callback(self._hosts.stop)
-            self._runnables = await self._hosts.start(self._agent)
+            self._agent = replace(self._agent, runnable=await self._hosts.start(self._agent))
 
     def _check_paths(self) -> None:
         if self.output is None:
@@ -183,14 +177,14 @@ class DatasetRun:
             self._source, start, id=self._id, repetitions=reading.repetitions, where=reading.where, limit=reading.limit,
             shard=reading.shard, skip_bad_lines=reading.skip_bad_lines,
         )  # fmt: skip
-        pool = AgentPool(self._runnables, None if self._hosts is None else self._hosts.agent)
         options = replace(self.running, id_column=self._id_column(), is_csv=_is_csv(self.output))
         driver = Driver(
-            reader, slots, pool, self._output, self._progress, self.limits, in_input_order=self.in_input_order,
-            answers=options.answers, crashes=self._crashes, on_row=on_row,
+            reader, slots, self._hosts_away, self._output, self._progress, self.limits,
+            in_input_order=self.in_input_order, answers=options.answers, crashes=self._crashes,
+            on_row=on_row,
         )  # fmt: skip
         runner = RowRunner(
-            self._agent, pool, slots, options, self._progress.run_id, self.goes_on, lambda: driver.counts["done"] > 0
+            self._agent, slots, options, self._progress.run_id, self.goes_on, lambda: driver.counts["done"] > 0
         )
         ended: Ended = "interrupted"
         try:
@@ -204,6 +198,12 @@ class DatasetRun:
         if driver.settled_now["done"] or not isinstance(self._output, OutputFile) or not self._output.path.exists():
             self._output.finish()
         return self._report(driver, ended)
+
+    def _hosts_away(self) -> int:
+        """How many hosts are waited for; 0 while one of them takes runs."""
+        replicas = self._agent.runnable.replicas if isinstance(self._agent.runnable, RemoteAgent) else []
+        away = [replica for replica in replicas if replica.state == "ejected"]
+        return len(away) if len(away) == len(replicas) else 0
 
     def _start(self) -> Place:
         """Where the input was worked off, if it is the same up to there; else its beginning."""
@@ -260,6 +260,18 @@ class DatasetRun:
             rows=rows,
             failures=list(islice(driver.progress.failures(), _MOST_FAILURES)),
         )
+
+
+def _one_agent(agents: Sequence[Any]) -> Any:
+    """The agent; several are one, at several hosts."""
+    if not agents:
+        raise DatasetError("no agent was given")
+    if len(agents) == 1:
+        return agents[0]
+    for agent in agents:
+        if not isinstance(agent, RemoteAgent):
+            raise DatasetError(f"a list has RemoteAgents of one graph at several hosts, not {agent!r}")
+    return with_replicas(agents)
 
 
 def _loop_time() -> Callable[[], float]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentmatrix.dataset.agent_pool import AgentPool
 from agentmatrix.dataset.columns import awaited
 from agentmatrix.dataset.commits import Commits
 from agentmatrix.dataset.completed_row import CompletedRow, completed_row
@@ -47,7 +46,7 @@ class Driver:
     Args:
         reader: the rows.
         slots: how many are run at the same time.
-        pool: the agents.
+        hosts_away: tells how many hosts are waited for.
         output: where their lines go.
         progress: the progress file.
         limits: when it ends before the input does.
@@ -61,7 +60,7 @@ class Driver:
         self,
         reader: RowReader,
         slots: Slots,
-        pool: AgentPool,
+        hosts_away: Callable[[], int],
         output: OutputFile | MemoryOutput,
         progress: ProgressFile,
         limits: Limits,
@@ -71,7 +70,7 @@ class Driver:
         crashes: Mapping[str, Crashes],
         on_row: Callable[[CompletedRow], Any] | None,
     ) -> None:
-        self.slots, self.pool, self.progress = slots, pool, progress
+        self.slots, self.hosts_away, self.progress = slots, hosts_away, progress
         self._reader, self._limits, self._answers = reader, limits, answers
         self._commits = Commits(output, progress, in_input_order=in_input_order)
         self._crashes, self._on_row = crashes, on_row

@@ -57,7 +57,7 @@ class ProgressSnapshot:
         self.cost = driver.cost if driver.has_prices else None
         self.slots = driver.slots.limit
         self.cool_down = driver.slots.cool_down
-        self.hosts_away = driver.pool.waiting_for
+        self.hosts_away = driver.hosts_away()
         left = None if self.total is None else self.total - self.settled
         self.seconds_left = left / self.rows_per_second if left is not None and self.rows_per_second else None
 

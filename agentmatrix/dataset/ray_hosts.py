@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import RunnableLambda
 from langgraph.func import entrypoint
 from langgraph.pregel import Pregel
 
@@ -19,6 +19,8 @@ from agentmatrix.remote import RemoteAgent
 __all__ = ["Ray", "RayHosts"]
 
 _AGENT = "agent"
+_RESTART_SECONDS = 60.0
+"""How long the restart of an actor is waited for, while the others work on."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Ray:
         address: the cluster, as of `ray.init`; by default that of this process, else a local one for this run.
         runtime_env: as of `ray.init`, for workers on other machines.
         actor_options: further options of each actor, as Ray names them.
-        insecure: let hosts on other machines speak without TLS, with a token that is made for the run.
+        host_options: options of each `Host`, such as `ssl_certfile` and `ssl_keyfile`: paths on its machine, or bytes.
+        agent_options: options of the `RemoteAgent` of each host, such as `ssl_ca` and `server_name`.
+        insecure: let hosts on other machines speak without TLS. As all hosts they take only the token that is made for
+            the run, which Ray carries to them.
         start_timeout: seconds until all actors must be there.
     """
 
@@ -45,6 +50,8 @@ class Ray:
     address: str | None = None
     runtime_env: Mapping[str, Any] | None = None
     actor_options: Mapping[str, Any] = field(default_factory=dict)
+    host_options: Mapping[str, Any] = field(default_factory=dict)
+    agent_options: Mapping[str, Any] = field(default_factory=dict)
     insecure: bool = False
     start_timeout: float = 300.0
 
@@ -68,8 +75,8 @@ class RayHosts:
         self._actors: list[Any] = []
         self._owns_cluster = False
 
-    async def start(self, agent: RowAgent) -> list[Runnable[Any, Any]]:
-        """Start the actors. Returns the agents at their hosts.
+    async def start(self, agent: RowAgent) -> RemoteAgent:
+        """Start the actors. Returns the agent at their hosts.
 
         Raises:
             DatasetError: the agent cannot be sent, or the cluster has not enough of what an actor needs.
@@ -88,7 +95,7 @@ class RayHosts:
         here = ray.get_runtime_context().get_node_id()
         try:
             for _ in range(options.replicas):
-                self._actors.append(actor.remote(graph, self._token, here, options.insecure))
+                self._actors.append(actor.remote(graph, here, self._host_options()))
         except Exception as error:
             # Ray looks for the reason itself, and may fail at that.
             first: BaseException = error
@@ -97,27 +104,42 @@ class RayHosts:
             raise DatasetError(f"the graph cannot be sent to Ray's workers: {first}") from None
         try:
             async with asyncio.timeout(options.start_timeout):
-                return [await self.agent(number) for number in range(options.replicas)]
+                for actor in self._actors:
+                    await self._address(actor)
         except TimeoutError:
             raise DatasetError(
                 f"Ray has not placed {options.replicas} actors with {options.num_cpus:g} CPUs and {options.num_gpus:g} "
                 f"GPUs within {options.start_timeout:g} s; the cluster has {ray.cluster_resources()}"
             ) from None
+        given: dict[str, Any] = {"insecure": options.insecure, **options.agent_options, "token": self._token}
+        remote = RemoteAgent(self.targets, **{"name": _AGENT, **given})
+        await remote.acard()
+        return remote
 
-    async def agent(self, number: int) -> Runnable[Any, Any]:
-        """The agent at one of the hosts, which may just be starting again.
+    async def targets(self) -> list[str]:
+        """Where the hosts are, once those that are just starting again are there; without those that take too long."""
+        asked = [asyncio.ensure_future(self._address(actor)) for actor in self._actors]
+        await asyncio.wait(asked, timeout=_RESTART_SECONDS)
+        found = [task.result() for task in asked if task.done() and task.exception() is None]
+        for task in asked:
+            task.cancel()
+        return [f"{address}/{_AGENT}" for address in found]
+
+    async def _address(self, actor: Any) -> str:
+        """The address of a host, which may just be starting again.
 
         Raises:
             DatasetError: the actor cannot be a host.
         """
         try:
-            address = await asyncio.wrap_future(self._actors[number].address.remote().future())
+            return str(await asyncio.wrap_future(actor.address.remote().future()))
         except self._ray.exceptions.RayError as error:
             reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
             raise DatasetError(f"a Ray actor cannot be a host: {reason}") from None
-        agent = RemoteAgent(f"{address}/{_AGENT}", token=self._token, insecure=self._options.insecure)
-        await agent.acard()
-        return agent
+
+    def _host_options(self) -> dict[str, Any]:
+        """The token is ours, whatever else is given: nobody but this run gives a host rows."""
+        return {"insecure": self._options.insecure, **self._options.host_options, "token": self._token}
 
     def stop(self) -> None:
         """End the actors, and the cluster if it was made for this run."""
@@ -139,17 +161,19 @@ class RayHosts:
 class _HostActor:
     """A host in a Ray actor."""
 
-    def __init__(self, graph: Any, token: str, driver_node: str, insecure: bool) -> None:
+    def __init__(self, graph: Any, driver_node: str, options: Mapping[str, Any]) -> None:
         import ray
 
         from agentmatrix import Host
 
         is_elsewhere = ray.get_runtime_context().get_node_id() != driver_node
-        if is_elsewhere and not insecure:
-            raise PermissionError("it is on another machine, and speaks without TLS only with Ray(insecure=True)")
+        if is_elsewhere and not (options["insecure"] or options.get("ssl_certfile")):
+            raise PermissionError(
+                "it is on another machine: give it TLS by Ray(host_options=, agent_options=), or say Ray(insecure=True)"
+            )
         util: Any = ray.util
         place = util.get_node_ip_address() if is_elsewhere else "127.0.0.1"
-        self._host = Host({_AGENT: graph}, address=f"{place}:0", token=token, insecure=insecure).start()
+        self._host = Host({_AGENT: graph}, **{"address": f"{place}:0", **options}).start()
 
     def address(self) -> str:
         """Where it listens."""

@@ -14,13 +14,13 @@ from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, RetryPolicy
 
-from agentmatrix.dataset.agent_pool import AgentPool
 from agentmatrix.dataset.columns import Input, awaited, input_of
 from agentmatrix.dataset.failures import FailureKind, failure_kind, retry_after, type_name
 from agentmatrix.dataset.records import Result, lines_of, records_of
 from agentmatrix.dataset.report import Status
 from agentmatrix.dataset.row import DatasetRow
 from agentmatrix.dataset.row_agent import RowAgent
+from agentmatrix.dataset.row_lock import RowLock
 from agentmatrix.dataset.row_usage import RowUsage
 from agentmatrix.dataset.settled_row import SettledRow
 from agentmatrix.dataset.slots import Slots
@@ -74,7 +74,6 @@ class RowRunner:
 
     Args:
         agent: what is run.
-        pool: where it is run.
         slots: the slots of the run; a row that is run has one.
         options: how.
         run_id: the beginning of the threads' ids, where the graph has a checkpointer.
@@ -85,14 +84,13 @@ class RowRunner:
     def __init__(
         self,
         agent: RowAgent,
-        pool: AgentPool,
         slots: Slots,
         options: RunOptions,
         run_id: str,
         goes_on: bool,
         has_done: Callable[[], bool],
     ) -> None:
-        self._agent, self._pool, self._slots, self._options = agent, pool, slots, options
+        self._agent, self._slots, self._options, self._lock = agent, slots, options, RowLock()
         self._run_id, self._goes_on, self._has_done = run_id, goes_on, has_done
         self._saves = bool(agent.checkpointer)
         self._options_of_verb: dict[str, Any] = {"durability": "sync"} if self._saves else {}
@@ -149,8 +147,9 @@ class RowRunner:
         is_last_after_loss = tries.losses > 0 and tries.attempts == self._options.retry.max_attempts - 1
         timeout = asyncio.timeout(self._options.timeout)
         try:
-            # A row that may kill its host is alone there in its last attempt: it takes no other one with it.
-            async with self._pool.agent(alone=is_last_after_loss) as agent, timeout:
+            agent: Any = self._agent.runnable
+            # A row that may kill its host is alone in its last attempt: it takes no other one with it.
+            async with self._lock.held(alone=is_last_after_loss), timeout:
                 if self._saves and (self._goes_on or tries.attempts or self._options.answers):
                     return await self._resume(agent, row, given, config)
                 return await agent.ainvoke(given, config, **self._options_of_verb)
@@ -198,10 +197,10 @@ class RowRunner:
             self._slots.rate_limited(began, retry_after(error))
             self._slots.release()
             await self._slots.acquire(again=True)
-        elif kind is FailureKind.BUSY:
+        elif kind in (FailureKind.BUSY, FailureKind.UNREACHABLE):
             await asyncio.sleep(tries.busy_wait * random.uniform(0.5, 1.0))
             tries.busy_wait = min(tries.busy_wait * 2, _LONGEST_BUSY_WAIT)
-        elif kind not in (FailureKind.UNREACHABLE, FailureKind.RETRIED):
+        elif kind not in (FailureKind.LOST, FailureKind.RETRIED):
             return self._settled(row, tries, "failed", error)
         if tries.attempts >= retry.max_attempts:
             lost_each_time = tries.losses == tries.attempts

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
@@ -153,11 +154,25 @@ class _CsvSource(_TextSource):
 class _ParquetSource(FileSource):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._file = _parquet().ParquetFile(path)
+        parquet = _parquet()
+        with self._readable():
+            self._file = parquet.ParquetFile(path)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these types
+            raise DatasetError(f"{self.path} cannot be read: {error}") from None
 
     def rows(self, start: Place) -> Iterator[SourceRow]:
         number = 0
-        for batch in self._file.iter_batches(batch_size=256):
+        batches = self._file.iter_batches(batch_size=256)
+        while True:
+            with self._readable():
+                batch = next(batches, None)
+            if batch is None:
+                return
             if number + batch.num_rows > start.number:
                 for index, columns in enumerate(batch.to_pylist(), number):
                     if index >= start.number:
@@ -279,7 +294,10 @@ def _json_object(line: bytes) -> dict[str, Any] | str:
 
 def _what_is_wrong(line: bytes) -> str:
     try:
-        json.loads(line.decode(), parse_constant=_no_json)
+        # Without the line's end: what is missing is missing here, and not in the next line.
+        json.loads(line.decode().rstrip("\r\n"), parse_constant=_no_json)
+    except UnicodeDecodeError as error:
+        return f"it is no UTF-8 text: {error.reason} at byte {error.start + 1}"
     except ValueError as error:
         reason = getattr(error, "msg", None) or str(error)
         column = getattr(error, "colno", None)
@@ -326,7 +344,9 @@ def _records(reader: Iterator[list[str]], lines: _Lines) -> Iterator[list[str] |
             yield next(reader)
         except StopIteration:
             return
-        except (csv.Error, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            yield f"it is no UTF-8 text: {error.reason} at byte {error.start + 1}"
+        except csv.Error as error:
             yield f"it is not CSV: {error}"
 
 

@@ -37,7 +37,6 @@ from agentmatrix.pregel.execution import (
 )
 from agentmatrix.pregel.pending_sends import sends_known_by
 from agentmatrix.pregel.task_config import attempt_of, namespace_of
-from agentmatrix.scheduling.actor_rules import ActorRules
 from agentmatrix.scheduling.actors import Actor, Actors, address_of, split_path
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 from agentmatrix.scheduling.topology import Topology
@@ -130,8 +129,8 @@ class ActorsLoop(ListeningLoop):
 
     def _close(self, step: OpenStep, *args: Any, **kwargs: Any) -> set[str]:
         updated = super()._close(step, *args, **kwargs)
-        if isinstance(rules := step.scheduler.rules, ActorRules):
-            changed = rules.staff.take_changed()
+        if (staff := step.scheduler.rules.staff) is not None:
+            changed = staff.take_changed()
             self._unsaved_staff += changed
             # The next step of this run may begin anew.
             self.known_actors += changed
@@ -187,9 +186,9 @@ class ActorsLoop(ListeningLoop):
     def actor_of(self, address: str) -> Actor:
         """The actor that LangGraph calls by this name."""
         assert self.open_step is not None
-        rules = self.open_step.scheduler.rules
+        staff = self.open_step.scheduler.rules.staff
         with self.lock:
-            found = rules.staff.get(address) if isinstance(rules, ActorRules) else None
+            found = staff.get(address) if staff is not None else None
         assert found is not None, address
         return found
 
@@ -236,11 +235,10 @@ class ActorsLoop(ListeningLoop):
             return value
         with self.lock:
             sender = self._activation_of(task)
-            rules = self.open_step.scheduler.rules if self.open_step is not None else None
-            unread = rules.mailboxes.unread(address_of(path)) if isinstance(rules, ActorRules) else ()
+            mailboxes = self.open_step.scheduler.rules.mailboxes if self.open_step is not None else None
+            unread = mailboxes.unread(address_of(path)) if mailboxes is not None else ()
         waits = Mailbox(path, tuple(message.value for message in unread))
-        from_path = sender.message.path if sender.message is not None else sender.node
-        return passed_message(actors.middleware, value, from_path, waits)
+        return passed_message(actors.middleware, value, sender.path, waits)
 
     def note_passed(self, task: Task, send: Send) -> None:
         """A node has sent this by itself, and it has passed: it does not pass again when the node has ended."""
@@ -269,8 +267,8 @@ class ActorsLoop(ListeningLoop):
         if not self._topology.is_actor(path):
             raise SendError(f"{path!r} is no actor and cannot be dismissed: name one, as in 'staff/ann'")
         with self.lock:
-            rules = self.open_step.scheduler.rules if self.open_step is not None else None
-            known = rules.staff.get(address_of(path)) if isinstance(rules, ActorRules) else None
+            staff = self.open_step.scheduler.rules.staff if self.open_step is not None else None
+            known = staff.get(address_of(path)) if staff is not None else None
         if known is None:
             raise SendError(f"{path!r} was not hired and cannot be dismissed: see graph.actors(config) for who was")
 
@@ -282,7 +280,6 @@ class ActorsLoop(ListeningLoop):
 
     def _check_message(self, activation: ScheduledActivation, path: str, value: Any) -> None:
         assert self.open_step is not None
-        rules = self.open_step.scheduler.rules
         if (serde := getattr(self.checkpointer, "serde", None)) is not None:
             try:
                 _, kept = serde.dumps_typed(value)
@@ -295,8 +292,9 @@ class ActorsLoop(ListeningLoop):
                     "is large into the store or a file, and send its name",
                     "kept",
                 )
-        if isinstance(rules, ActorRules) and split_path(path)[0] in self._topology.actors:
-            rules.check_message(activation, path, value)
+        staff = self.open_step.scheduler.rules.staff
+        if staff is not None and split_path(path)[0] in self._topology.actors:
+            staff.check(activation.key, activation.path, path, value)
 
     def hold(self, task: Task, sender: str, place: int, path: str, value: Any) -> Any:
         """Keep what was sent in the name of a task, until that has ended.
@@ -399,7 +397,8 @@ class ActorsLoop(ListeningLoop):
         dismisses = self._actors[split_path(path)[0]].on_error == "dismiss"
         _log.warning("the actor %r has failed and %s", path, "is dismissed" if dismisses else "goes on", exc_info=error)
         self.held.pop(task.id, None)
-        self.open_step.scheduler.rules.staff.release(self.open_step.activations[task.id].key)  # type: ignore[attr-defined]
+        if (staff := self.open_step.scheduler.rules.staff) is not None:
+            staff.release(self.open_step.activations[task.id].key)
         task.writes.clear()
         if dismisses:
             task.writes.append(dismissal(path))

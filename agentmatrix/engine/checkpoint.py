@@ -26,7 +26,6 @@ from agentmatrix.pregel.execution import (
     TASKS,
     is_triggered,
 )
-from agentmatrix.scheduling.actor_rules import ActorRules
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler
 from agentmatrix.scheduling.paused import tracked
 from agentmatrix.scheduling.rules import Opening
@@ -154,8 +153,8 @@ def opened(
 def _prepare(
     scheduler: GraphScheduler, records: Sequence[Any], input_open: bool | None, actors: Iterable[list[Any]]
 ) -> None:
-    if isinstance(scheduler.rules, ActorRules):
-        scheduler.rules.staff.know(actors)
+    if (staff := scheduler.rules.staff) is not None:
+        staff.know(actors)
     scheduler.remember(records)
     if input_open is not None:
         scheduler.set_input_open(input_open)

@@ -52,6 +52,8 @@ Graph = Pregel[Any, Any, Any, Any]
 _SERVICE_THREADS = 4
 _CLOSING_SECONDS = 30.0
 """How long a lifespan may take at its end."""
+_REFUSING_SECONDS = 0.25
+"""How long a host that drains refuses runs at least, before it closes its connections."""
 _MOST_RUNS = 10_000
 
 
@@ -315,6 +317,8 @@ class Host:
             for run in list(state.runs):
                 run.drain(DRAINING)
             self._wait_for_runs(state, began + timeout)
+            # Callers that have not heard of it are refused, which says that nothing has begun; a closed line does not.
+            self._stopped.wait(min(began + timeout, began + _REFUSING_SECONDS) - time.monotonic())
         self.stop()
 
     def _wait_for_runs(self, state: HostState, until: float) -> None:
@@ -346,7 +350,8 @@ class Host:
         self._close()
         loop.stop()
         self._stopped.set()
-        _logger.info("stopped serving at %s; %d runs were cut", bound, len(left))
+        if not state.starting:
+            _logger.info("stopped serving at %s; %d runs were cut", bound, len(left))
 
     def _close(self) -> None:
         """Leaves the lifespan, the store and the checkpointer."""

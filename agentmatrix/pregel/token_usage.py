@@ -48,12 +48,14 @@ class TokenUsage:
         input_tokens: that they were given.
         output_tokens: that they have made.
         calls: of models, here.
+        on_use: is called, on any thread, when there are more of them.
     """
 
-    __slots__ = ("_lock", "calls", "input_tokens", "output_tokens")
+    __slots__ = ("_lock", "calls", "input_tokens", "on_use", "output_tokens")
 
     def __init__(self) -> None:
         self.input_tokens = self.output_tokens = self.calls = 0
+        self.on_use: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -70,13 +72,21 @@ class TokenUsage:
         """There is no limit."""
 
     def add_call(self) -> None:
+        self.add_calls(1)
+
+    def add_calls(self, calls: int) -> None:
+        """Models were called, on another host too."""
         with self._lock:
-            self.calls += 1
+            self.calls += calls
+        if self.on_use is not None:
+            self.on_use()
 
     def add(self, input_tokens: int, output_tokens: int) -> None:
         with self._lock:
             self.input_tokens += input_tokens
             self.output_tokens += output_tokens
+        if self.on_use is not None:
+            self.on_use()
 
 
 class TokenUsageHandler(BaseCallbackHandler):

@@ -26,7 +26,7 @@ __all__ = ["Attempts", "Call", "GoesOn", "Waiting"]
 
 _MOST_LOSSES: Final = 3
 """Replicas that a run may lose: one that kills its host must not go round among all of them."""
-_READS: Final = frozenset({"get_state", "get_state_history", "explain"})
+_READS: Final = frozenset({"get_state", "get_state_history", "explain", "actors"})
 
 GoesOn = Literal["", "caller", "host"]
 """Whose checkpointer has what the next attempt goes on from; empty where it begins as it was called."""
@@ -117,7 +117,7 @@ class Attempts:
             answered = run is not None and run.ended_by not in ("refused", "lost")
             self._connection.replicas.end(replica, answered=answered)
             if answered and run is not None and not run.ended_by:
-                self._connection.restore(replica)
+                self._connection.restore(replica, self._began)
             if self._call.is_run and self._call.thread is not None:
                 self._connection.replicas.leave_thread(replica, self._call.thread)
 

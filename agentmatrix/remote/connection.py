@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final
 
@@ -43,6 +43,7 @@ _RESOLVE_SECONDS: Final = 30.0
 _RESOLVE_AGAIN_SECONDS: Final = 1.0
 """How soon it is asked again after a replica was lost."""
 
+NO_OPTIONS: Final[Mapping[Target, ClientOptions]] = {}
 Answer = tuple[Replica, DescribeReply]
 
 
@@ -50,12 +51,18 @@ class AgentConnection:
     """The targets, the options, the codec and the transports of a remote agent, and its card once it is fetched."""
 
     def __init__(
-        self, targets: Targets, options: ClientOptions, allow: tuple[object, ...], unlisted: Unlisted = "dict"
+        self,
+        targets: Targets,
+        options: ClientOptions,
+        allow: tuple[object, ...],
+        unlisted: Unlisted = "dict",
+        options_by_target: Mapping[Target, ClientOptions] = NO_OPTIONS,
     ) -> None:
         self.targets, self.allow, self.unlisted = targets, allow, unlisted
         self.given = options
         """The options as the user has given them, without what the environment adds for a target."""
-        self.options = targets.options_for(targets.known[0], options) if targets.known else options
+        self._by_target = options_by_target
+        self.options = self.options_for(targets.known[0]) if targets.known else options
         # What fails here is nothing for the host: without tracebacks.
         most = max(DEFAULT_MAX_BYTES, options.max_frame)
         self.codec = Codec(allow, max_bytes=most, unlisted=unlisted, tracebacks=False)
@@ -100,12 +107,16 @@ class AgentConnection:
         """Whether there may be more than one of them."""
         return not self.targets.are_fixed or len(self.targets.known) > 1
 
+    def options_for(self, target: Target) -> ClientOptions:
+        """The options for one of the targets."""
+        return self._by_target.get(target) or self.targets.options_for(target, self.given)
+
     def transport_to(self, target: Target) -> Transport:
         """The transport to one of the targets."""
         with self._lock:
             transport = self._transports.get(target)
             if transport is None or transport.state == "closed":
-                transport = connect(target, self.targets.options_for(target, self.given))
+                transport = connect(target, self.options_for(target))
                 self._transports[target] = transport
             return transport
 
@@ -170,9 +181,9 @@ class AgentConnection:
             self._checked.discard(replica)  # it may come back with another graph
         self._resolve_due = min(self._resolve_due, self._resolved_at + _RESOLVE_AGAIN_SECONDS)
 
-    def restore(self, replica: Replica) -> None:
-        """A replica serves."""
-        if self.replicas.restore(replica):
+    def restore(self, replica: Replica, since: float | None = None) -> None:
+        """A replica serves; see `Replicas.restore`."""
+        if self.replicas.restore(replica, since):
             _logger.info("%s gets runs again", replica.target)
 
     def probe(self) -> None:

@@ -14,6 +14,7 @@ from langgraph.types import RetryPolicy
 
 from agentmatrix.card import AgentCard
 from agentmatrix.display.notebook import NotebookRepr
+from agentmatrix.errors import AddressError
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.config_values import ensure_config, merge_configs
 from agentmatrix.remote.attributes import unreached_drawing
@@ -24,6 +25,7 @@ from agentmatrix.remote.replica_targets import Resolver, Targets, parse_targets
 from agentmatrix.remote.replicas import ReplicaStatus
 from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_proxy
 from agentmatrix.transport.options import ClientOptions, Pem
+from agentmatrix.transport.target import Target
 from agentmatrix.watch.watch_mixin import WatchMixin
 from agentmatrix.wire.codec import Unlisted
 
@@ -412,6 +414,26 @@ class RemoteAgent(WatchMixin, NotebookRepr, RemoteCalls):
     async def aclear_cache(self, nodes: Sequence[str] | None = None) -> None:
         """Empties the agent's cache on the host, awaited."""
         await self._acall("aclear_cache", nodes).result()
+
+
+def with_replicas(agents: Sequence[RemoteAgent]) -> RemoteAgent:
+    """One agent at all the hosts of these, which are replicas of it. Each host is called with its own options.
+
+    Raises:
+        AddressError: one of them asks a resolver or the DNS for its hosts.
+    """
+    first = agents[0]
+    options: dict[Target, ClientOptions] = {}
+    for agent in agents:
+        connection = agent._connection
+        if not connection.targets.are_fixed:
+            raise AddressError(f"{agent!r} finds its hosts itself: give it alone, not in a list")
+        for target in connection.targets.known:
+            options[target] = connection.options_for(target)
+    own = first._connection
+    return first.copy(
+        {"_connection": AgentConnection(Targets(tuple(options)), own.given, own.allow, own.unlisted, options)}
+    )
 
 
 def _unpickle(

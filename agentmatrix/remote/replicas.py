@@ -155,10 +155,14 @@ class Replicas:
             replica.is_ejected, replica.changed, replica.due = True, now, now + replica.pause
             return True
 
-    def restore(self, replica: Replica) -> bool:
-        """It serves. Returns whether that is news."""
+    def restore(self, replica: Replica, since: float | None = None) -> bool:
+        """It serves. Returns whether that is news.
+
+        Args:
+            since: when it took the run by which this was seen: a replica that drains still ends those from before.
+        """
         with self._lock:
-            if not replica.is_ejected:
+            if not replica.is_ejected or (since is not None and replica.changed > since):
                 return False
             replica.is_ejected, replica.changed = False, self._clock()
             return True

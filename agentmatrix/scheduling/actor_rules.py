@@ -26,18 +26,16 @@ class ActorRules(LoopRules):
 
     The activation of an actor is called `staff/ann#n`, where n is the number of its message. Its choice, recorded with
     the sender that has ended, is the order of the messages, and who was hired.
-
-    Attributes:
-        staff: who there is.
-        mailboxes: what they have not read.
     """
+
+    staff: Staff
+    mailboxes: Mailboxes
 
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         super().__init__(topology, log)
         self.staff = Staff(topology.actors)
         self.mailboxes = Mailboxes()
-        # By address: who is at work, and what each comes after.
-        self._reading: dict[str, ScheduledActivation] = {}
+        # By address, what each comes after.
         self._actor_pasts: dict[str, LastActivation] = {}
         self._called: dict[str, None] = {}
         # While choices are repeated: by sender, what it has sent; and whose messages have been told.
@@ -82,17 +80,7 @@ class ActorRules(LoopRules):
         super().check(activation, result)
         for send in result.sends:
             if self._is_actor(send.node):
-                self.check_message(activation, send.node, send.arg)
-
-    def check_message(self, sender: ScheduledActivation, path: str, value: Any) -> None:
-        """Whether an actor takes a message. One that is new is made, and has its place from here on.
-
-        Raises:
-            SendError: it does not.
-            BoundError: there would be too many.
-        """
-        hirer = self.staff.get(sender.node) if sender.message is not None else None
-        self.staff.check(sender.key, path, hirer, _path_of(sender), value)
+                self.staff.check(activation.key, activation.path, send.node, send.arg)
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
         if activation.message is None:
@@ -100,7 +88,7 @@ class ActorRules(LoopRules):
             return
         del self.at_work[activation]
         address, name = activation.node, split_path(activation.message.path)[0]
-        del self._reading[address]
+        del self.mailboxes.reading[address]
         self._times[name] = self._times.get(name, 0) + 1
         delivery = Delivery(
             activation.key,
@@ -136,7 +124,7 @@ class ActorRules(LoopRules):
         # Sends to nodes may have to wait, while choices are repeated, and are told again.
         messages = [send for send in sends if self._is_actor(send.node)]
         if messages and sender.key not in self._told:
-            self._post(sender, messages, ancestors, sender=_path_of(sender))
+            self._post(sender, messages, ancestors, sender=sender.path)
         super()._send(sender, sends, ancestors)
         self.staff.release(sender.key)
 
@@ -178,7 +166,7 @@ class ActorRules(LoopRules):
                 return
 
     def _start_reading(self, address: str) -> None:
-        if address in self._reading or self.inputs.ended:
+        if address in self.mailboxes.reading or self.inputs.ended:
             return
         message = self.mailboxes.take(address, gaps=self.decides)
         if message is None:
@@ -190,15 +178,11 @@ class ActorRules(LoopRules):
             message.hired_by = actor.hired_by
         activation = message.activation(address)
         activation.error = self._bound_error(split_path(message.path)[0], message.rounds)
-        self._reading[address] = activation
+        self.mailboxes.reading[address] = activation
         self._begin(activation)
 
     def is_idle_due(self) -> bool:
         return not self.mailboxes and super().is_idle_due()
-
-    def is_reading(self, address: str) -> bool:
-        """Whether an actor is at work."""
-        return address in self._reading
 
     # the log
 
@@ -210,13 +194,13 @@ class ActorRules(LoopRules):
     def rebase(self, rebase: Rebase) -> None:
         super().rebase(rebase)
         self.mailboxes.rebase(rebase)
-        for activation in self._reading.values():
+        for activation in self.mailboxes.reading.values():
             activation.message.rebase(rebase)
         for past in self._actor_pasts.values():
             past.ancestors, past.depth = rebase.bits(past.ancestors), rebase.depth(past.depth)
 
     def pause(self, numbers: Numbers, untracked: frozenset[str]) -> Any:
-        at_work = [activation.message for activation in self._reading.values()]
+        at_work = [activation.message for activation in self.mailboxes.reading.values()]
         said = {**super().pause(numbers, untracked), "mailboxes": self.mailboxes.plain(at_work, numbers)}
         self.mailboxes.forget()
         return said
@@ -224,7 +208,3 @@ class ActorRules(LoopRules):
     def closed_targets(self) -> Mapping[str, str]:
         # Whoever is at work may send to any node.
         return {} if self.at_work or self.mailboxes else super().closed_targets()
-
-
-def _path_of(sender: ScheduledActivation) -> str:
-    return sender.message.path if sender.message is not None else sender.node

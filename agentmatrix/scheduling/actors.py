@@ -123,14 +123,13 @@ class Staff:
         if name in self._counts:
             self._counts[name] += (not actor.dismissed) - (before is not None and not before.dismissed)
 
-    def check(self, sender: str, path: str, hirer: Actor | None, hired_by: str, value: Any) -> None:
+    def check(self, sender: str, sender_path: str, path: str, value: Any) -> None:
         """Whether the actor at this path takes a message. One that is new is made, and has its place from here on.
 
         Args:
             sender: the key of the activation that sends.
+            sender_path: the path of the node or actor that sends.
             path: the actor's.
-            hirer: the actor that sends, if one does.
-            hired_by: the path of the sender.
             value: the message.
 
         Raises:
@@ -142,15 +141,16 @@ class Staff:
         if not key:
             raise SendError(f"{name!r} stands for many agents: send to {name + '/<key>'!r}")
         if (check := self.declared[name].check) is not None:
-            check(path, value, hired_by)
+            check(path, value, sender_path)
         if (known := self._actors.get(address)) is not None:
             if known.dismissed:
                 raise SendError(f"{path!r} was dismissed and takes no more messages: send to another key", "dismissed")
             return
         if address not in self._reserved:
+            hirer = self._actors.get(address_of(sender_path))
             depth = hirer.depth + 1 if hirer is not None and split_path(hirer.path)[0] == name else 1
             self._check_bounds(self.declared[name], path, depth)
-            self._reserved[address] = Actor(path, hired_by, depth, self._make(name, key, value), is_new=True)
+            self._reserved[address] = Actor(path, sender_path, depth, self._make(name, key, value), is_new=True)
             self._counts[name] += 1
         self._reservations.setdefault(sender, set()).add(address)
 

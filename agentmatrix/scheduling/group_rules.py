@@ -8,8 +8,10 @@ from enum import Enum
 from typing import Any
 
 from agentmatrix.errors import TriggerError
+from agentmatrix.scheduling.actors import Staff
 from agentmatrix.scheduling.external_inputs import ExternalInputs
 from agentmatrix.scheduling.log import ActivationLog, Rebase
+from agentmatrix.scheduling.mailboxes import Mailboxes
 from agentmatrix.scheduling.node_queue import NodeQueue
 from agentmatrix.scheduling.rules import NodeResult
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
@@ -50,6 +52,9 @@ class GroupRules:
         failed: by node, the activation that raises in its place.
         phase: how far the rules may decide.
     """
+
+    staff: Staff | None = None
+    mailboxes: Mailboxes | None = None
 
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         self.topology, self.log = topology, log

@@ -84,10 +84,15 @@ class ActorMessage:
 
 
 class Mailboxes:
-    """One queue for each actor that has unread messages, in the order of their numbers."""
+    """One queue for each actor that has unread messages, in the order of their numbers.
+
+    Attributes:
+        reading: by address, the activation of the actor that is at work.
+    """
 
     def __init__(self) -> None:
         self._unread: dict[str, deque[ActorMessage]] = {}
+        self.reading: dict[str, ScheduledActivation] = {}
         self._sent = 0
         # By actor, the numbers of the last message that has come and of the last that was read.
         self._last: dict[str, int] = {}

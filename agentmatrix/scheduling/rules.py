@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from langgraph.types import Send
 
+from agentmatrix.scheduling.actors import Staff
 from agentmatrix.scheduling.external_inputs import ExternalInputs
 from agentmatrix.scheduling.log import ActivationLog, Rebase
+from agentmatrix.scheduling.mailboxes import Mailboxes
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 from agentmatrix.scheduling.source_queues import Numbers
 from agentmatrix.scheduling.topology import Topology
@@ -93,6 +95,14 @@ class Rules(Protocol):
     choices: list[Any]
     inputs: ExternalInputs
     numbers: dict[str, int]
+
+    @property
+    def staff(self) -> Staff | None:
+        """The actors that there are; None in a graph without actors."""
+
+    @property
+    def mailboxes(self) -> Mailboxes | None:
+        """What they have not read; None likewise."""
 
     def open(self, opening: Opening) -> None:
         """Begin where a checkpoint is. Called once."""
@@ -189,6 +199,9 @@ class ChoiceFreeRules:
         topology: the shape of the graph.
         log: what has run.
     """
+
+    staff: Staff | None = None
+    mailboxes: Mailboxes | None = None
 
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         self.topology, self.log = topology, log

@@ -78,6 +78,11 @@ class ScheduledActivation:
         return f"~{self.position}"
 
     @property
+    def path(self) -> str:
+        """The node, or the actor as a `Send` names it."""
+        return self.node if self.message is None else str(self.message.path)
+
+    @property
     def sender_key(self) -> str:
         """Its key, as the names of those have it that its Sends start: a chain of Sends has no names that grow."""
         key = self.key

@@ -43,6 +43,7 @@ from agentmatrix.session.event_encoding import GATHERED
 from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol, Phase
 from agentmatrix.session.proxies import ProxiedObjects
+from agentmatrix.session.remote_usage import Limits
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.send_forwarding import LentSends
@@ -107,6 +108,8 @@ class CallerRun:
             self._stop_watching_drain = watch_drain(self.config.control, self._drain)
         if self._forwarder is not None and self._signals is not None:
             self._signals.attach(self._forwarder)
+        if self.config is not None:
+            self.config.usage.follow(self._limit_budget)
         if self._clock is not None:
             self._clock.lap("handed to the I/O thread")
 
@@ -209,6 +212,10 @@ class CallerRun:
         with self._lock:
             self._send(self.protocol.control("drain", self.codec.encode((reason,), "reason")))
 
+    def _limit_budget(self, limits: Limits) -> None:
+        with self._lock:
+            self._send(self.protocol.control("budget", self.codec.encode(limits, "budget")))
+
     def _send_signal(self, sent: PendingSignal, value: bytes) -> None:
         with self._lock:
             frame = self.protocol.signal(sent.id, sent.address, value)
@@ -238,6 +245,8 @@ class CallerRun:
             self._stop_watching_drain = None
         with self._lock:
             self.protocol.lost()
+        if self.config is not None:
+            self.config.usage.close()
         if self.config is not None and self.config.callbacks is not None:
             self.config.callbacks.follow(None)
         if self._frames is not None:

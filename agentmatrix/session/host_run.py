@@ -46,6 +46,7 @@ from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.host_rpc import HostRpc
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.part_sender import PartSender
+from agentmatrix.session.remote_usage import ReportedUsage
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.run_queue import AgentSlot
 from agentmatrix.session.run_record import RunRecord
@@ -100,6 +101,7 @@ class HostRun(HostRpc):
         self._graph: Any = None
         self._verb, self._has_checkpointer, self._call = "", False, VerbCall()
         self.record = RunRecord("", "", "", caller)
+        self._usage = ReportedUsage(self.record.usage, self._report_usage)
 
     # FrameReceiver: called on the I/O thread.
 
@@ -126,6 +128,8 @@ class HostRun(HostRpc):
             self.signals.receive(received)
         elif kind == "notice" and frame.notice.kind == "drain":
             self.host.services.submit(self._decode_drain, received)
+        elif kind == "notice" and frame.notice.kind == "budget":
+            self.host.services.submit(self._limit_budget, received)
         elif kind == "notice" and frame.notice.kind == "close":
             self.signals.close()
             received.release()
@@ -190,10 +194,18 @@ class HostRun(HostRpc):
         self._acredits = asyncio.Semaphore(0)
         self._new_task = self._loop.create_task(self._arun(start, exported), context=contextvars.Context())
 
+    def _report_usage(self, used: tuple[int, int, int]) -> None:
+        self.send_event("usage", self.codec.encode(used, "usage"))
+
     def _decode_drain(self, received: ReceivedFrame) -> None:
         with contextlib.suppress(AgentMatrixError):  # a reason that is none stops nothing
             (reason,) = self.codec.decode(received.field("arguments"), "reason")
             self._drain(str(reason))
+        received.release()
+
+    def _limit_budget(self, received: ReceivedFrame) -> None:
+        with contextlib.suppress(AgentMatrixError):  # what is none limits nothing
+            self._call.limit_budget(self.codec.decode(received.field("arguments"), "budget"))
         received.release()
 
     def _add_credit(self) -> None:
@@ -307,6 +319,8 @@ class HostRun(HostRpc):
             self._start_received, self.codec, self._replies, self, self.user, self.control
         )
         self._verb, self.config = start.verb, call.config
+        if call.shares_budget:
+            self.record.usage.on_use = self._usage.report
         self.record.name(call.run_config)
         return call
 
@@ -384,8 +398,7 @@ class HostRun(HostRpc):
         if self.config is not None:
             self.config.finish()
             if self._call.wants_usage:
-                usage = self.record.usage
-                self.send_event("usage", self.codec.encode(usage.used, "usage"))
+                self._usage.report()
         if failure is None:
             try:
                 large = {"result": self.codec.encode_pieces(encodable_result(result), "result")}

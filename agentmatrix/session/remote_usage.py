@@ -1,17 +1,24 @@
-"""Budgets over the wire: a run is sent off with what is left, and says what it has used when it ends."""
+"""Budgets over the wire: a run is sent off with what is left, says what it uses, and hears what others have used."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from agentmatrix.budget import Budget, calls_left, tokens_left
 from agentmatrix.errors import ProtocolError
 from agentmatrix.pregel.token_usage import ModelCallCounter, TokenUsage, counters
 
-__all__ = ["CallerUsage", "budget_of"]
+__all__ = ["CallerUsage", "Limits", "ReportedUsage", "budget_of"]
+
+Limits = tuple[int | None, int | None]
+"""Of tokens and of calls."""
+_FRACTION: Final = 8
+"""A host is told of a new limit when an eighth of what it thinks left is gone: the last few calls one by one."""
 
 
 class CallerUsage:
@@ -19,10 +26,44 @@ class CallerUsage:
 
     def __init__(self) -> None:
         self._counters: tuple[ModelCallCounter, ...] = counters()
+        self._budgets = [counter for counter in self._counters if isinstance(counter, Budget)]
+        self._used = (0, 0)
+        """Tokens and calls of the run, as far as the host has said."""
+        self._told: Limits = (None, None)
+        self._forget: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
 
     def pack(self) -> dict[str, Any] | None:
         """What is left, for the host; None where nobody counts."""
-        return {"tokens": tokens_left(), "calls": calls_left()} if self._counters else None
+        if not self._counters:
+            return None
+        self._told = tokens_left(), calls_left()
+        tokens, calls = self._told
+        return {"tokens": tokens, "calls": calls, "shared": self._told != (None, None)}
+
+    def follow(self, tell: Callable[[Limits], None]) -> None:
+        """Tells the host when others have used of what was left to its run, until `close`.
+
+        Args:
+            tell: is given the limits of the whole run, on any thread. Called a few times at most for each halving.
+        """
+        if self._told != (None, None):
+            self._forget = [budget.watch(partial(self._on_use, tell)) for budget in self._budgets]
+
+    def close(self) -> None:
+        """The run has ended. Idempotent."""
+        forget, self._forget = self._forget, []
+        for each in forget:
+            each()
+
+    def _on_use(self, tell: Callable[[Limits], None]) -> None:
+        with self._lock:
+            tokens = _least([budget.tokens_left for budget in self._budgets], self._used[0])
+            calls = _least([budget.calls_left for budget in self._budgets], self._used[1])
+            if not (_is_news(self._told[0], tokens, self._used[0]) or _is_news(self._told[1], calls, self._used[1])):
+                return
+            self._told = tokens, calls
+        tell((tokens, calls))
 
     def add(self, input_tokens: Any, output_tokens: Any, calls: Any) -> None:
         """The host says what the run has used.
@@ -32,12 +73,49 @@ class CallerUsage:
         """
         if not all(type(number) is int and number >= 0 for number in (input_tokens, output_tokens, calls)):
             raise ProtocolError("the host sent an event of the kind 'usage' that cannot be read")
+        with self._lock:
+            self._used = self._used[0] + input_tokens + output_tokens, self._used[1] + calls
         for counter in self._counters:
             counter.add(input_tokens, output_tokens)
             if isinstance(counter, Budget):
                 counter.add_calls(calls)
             elif isinstance(counter, TokenUsage):
-                counter.calls += calls
+                counter.add_calls(calls)
+
+
+class ReportedUsage:
+    """What a run on a host has used, as its caller is told of it: each time, what has come since.
+
+    Args:
+        usage: of the run.
+        report: tells the caller; it is called in the order of what was used.
+    """
+
+    def __init__(self, usage: TokenUsage, report: Callable[[tuple[int, int, int]], None]) -> None:
+        self._usage, self._report = usage, report
+        self._reported = (0, 0, 0)
+        self._lock = threading.Lock()
+
+    def report(self) -> None:
+        """Tells of what was used since the last time."""
+        with self._lock:
+            used = self._usage.used
+            new = used[0] - self._reported[0], used[1] - self._reported[1], used[2] - self._reported[2]
+            self._reported = used
+            if any(new):
+                self._report(new)
+
+
+def _least(left: Sequence[int | None], used: int) -> int | None:
+    """The limit of a whole run that has used so much."""
+    return min((each + used for each in left if each is not None), default=None)
+
+
+def _is_news(told: int | None, limit: int | None, used: int) -> bool:
+    """Whether a limit has fallen by so much of what is left that the host is to know."""
+    if told is None or limit is None or limit >= told:
+        return False
+    return limit <= used or (told - limit) * _FRACTION >= told - used
 
 
 def budget_of(packed: object, seconds: float) -> AbstractContextManager[Any]:

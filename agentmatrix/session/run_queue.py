@@ -12,6 +12,7 @@ are told: they return at once.
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
@@ -30,6 +31,12 @@ _UNKNOWN_SECONDS: Final = 1.0
 """How long a run of an agent takes that has had none yet."""
 _NEWEST: Final = 0.2
 """What the last run counts in the mean of their seconds."""
+
+
+_HOLDS: Final = "holds-"
+"""Tickets that begin so are of runs that hold a place of an agent; other hosts see by them that one is held."""
+LEAST_PATIENCE: Final = 60.0
+"""Seconds without the end of any run of an agent, after which hosts may be waiting for each other; see `patience`."""
 
 
 class WaitingRun(Protocol):
@@ -132,6 +139,7 @@ class RunQueue:
         self._holders: dict[str, str] = {}
         """The agents whose places are held, by the tickets of those who hold them."""
         self._seconds: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
 
     def enter(self, agent: str, caller: str, shown: Iterable[str], run: WaitingRun) -> AgentSlot | QueuedRun:
         """The place of a new run; or its place in the queue, and the run is told of the rest.
@@ -163,6 +171,24 @@ class RunQueue:
             self._tell_places()
         return waiting
 
+    def may_hang_elsewhere(self, shown: Iterable[str]) -> bool:
+        """Whether a run with these tickets is part of one that holds a place of an agent on another host.
+
+        A wait in a circle over several hosts is seen by none of them.
+        """
+        with self._lock:
+            return any(ticket.startswith(_HOLDS) and ticket not in self._holders for ticket in shown)
+
+    def patience(self, agent: str) -> float:
+        """Seconds without the end of a run of an agent that are long: three times what its runs take."""
+        with self._lock:
+            return max(LEAST_PATIENCE, 3 * self._seconds.get(agent, 0.0))
+
+    def idle(self, agent: str) -> float:
+        """Seconds since a run of an agent has ended last."""
+        with self._lock:
+            return self._clock() - self._ended.get(agent, -math.inf)
+
     def close(self, error: Callable[[], HostBusy]) -> None:
         """Refuses all runs that wait."""
         with self._lock:
@@ -182,7 +208,8 @@ class RunQueue:
             self._holders.pop(ticket, None)
             if counts:
                 self._active[agent] -= 1
-            seconds = self._clock() - began
+            self._ended[agent] = self._clock()
+            seconds = self._ended[agent] - began
             known = self._seconds.get(agent, seconds)
             self._seconds[agent] = known + _NEWEST * (seconds - known)
             if self._callers:
@@ -215,7 +242,7 @@ class RunQueue:
         ticket = ""
         if counts:
             self._active[queued.agent] += 1
-            ticket = secrets.token_hex(16)
+            ticket = _HOLDS + secrets.token_hex(16)
             self._holders[ticket] = queued.agent
         return AgentSlot(self, queued.agent, slot, ticket, self._clock(), counts=counts)
 

@@ -42,7 +42,8 @@ class RunTurn:
     def __init__(self, run: QueueingRun, begin: Callable[[AgentSlot], None], host: HostState) -> None:
         self._run, self._begin, self._host = run, begin, host
         self._queued: QueuedRun | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._since = 0.0
         self._place = self._told = 0
 
     def enter(self, agent: str, caller: str, tickets: Iterable[str]) -> AgentSlot | None:
@@ -56,14 +57,18 @@ class RunTurn:
             return entered
         self._queued = entered
         timeout = self._host.queue_timeout
+        loop = io_thread().loop
         if timeout is not None:
-            self._timer = io_thread().loop.call_later(timeout, self._give_up, timeout)
+            self._timers.append(loop.call_later(timeout, self._give_up, timeout))
+        if self._host.queue.may_hang_elsewhere(tickets):
+            self._since = loop.time()
+            self._timers.append(loop.call_later(self._host.queue.patience(agent), self._check_circle, agent))
         return None
 
     def leave(self) -> bool:
         """Gives the turn up; returns whether the run was still waiting for it."""
-        if self._timer is not None:
-            io_thread().call(self._timer.cancel)
+        if self._timers:
+            io_thread().call(self._cancel_timers)
         return self._queued is not None and self._queued.leave()
 
     def tell(self) -> None:
@@ -75,6 +80,25 @@ class RunTurn:
     def _give_up(self, seconds: float) -> None:
         if self._queued is not None and self._queued.leave():
             self._run.refuse(HostBusy(f"the run has waited for its turn for {seconds:g} s (--queue-timeout)"))
+
+    def _check_circle(self, agent: str) -> None:
+        """Gives up where nothing moves: the run holds a place elsewhere, for which those ahead of it may be waiting."""
+        loop, patience = io_thread().loop, self._host.queue.patience(agent)
+        idle = min(loop.time() - self._since, self._host.queue.idle(agent))
+        if idle < patience:
+            self._timers.append(loop.call_later(patience - idle, self._check_circle, agent))
+        elif self._queued is not None and self._queued.leave():
+            self._run.refuse(
+                HostBusy(
+                    f"no run of the agent {agent!r} has ended for {patience:.3g} s, while this one waited for its turn "
+                    "as part of a run that holds a place on another host: the hosts may be waiting for each other in a "
+                    "circle. Let one of their agents have more runs at a time (concurrency=)"
+                )
+            )
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
 
     # WaitingRun: called under the queue's lock, on any thread.
 
@@ -90,11 +114,9 @@ class RunTurn:
         io_thread().call(self._refused, error)
 
     def _take(self, slot: AgentSlot) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timers()
         self._begin(slot)
 
     def _refused(self, error: HostBusy) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timers()
         self._run.refuse(error)

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from agentmatrix.budget import Budget
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.session import host_verbs
@@ -38,6 +39,7 @@ class VerbCall:
         forwards_sends: whether its actors may send to those of the caller.
         budget: what its code may use.
         wants_usage: whether the caller counts what the run uses.
+        shares_budget: whether others may use of the same budget meanwhile.
     """
 
     args: list[Any] = field(default_factory=list)
@@ -48,6 +50,13 @@ class VerbCall:
     forwards_sends: bool = False
     budget: AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
     wants_usage: bool = False
+    shares_budget: bool = False
+
+    def limit_budget(self, limits: object) -> None:
+        """Others have used of the budget: the caller says what the run may use in all, tokens and calls."""
+        if isinstance(self.budget, Budget) and isinstance(limits, tuple) and len(limits) == 2:
+            tokens, calls = (limit if type(limit) is int and limit >= 0 else None for limit in limits)
+            self.budget.limit(tokens, calls)
 
     @property
     def run_config(self) -> RunnableConfig:
@@ -99,6 +108,7 @@ class VerbCall:
                 kwargs["context"] = unpack_context(packed["context"], codec)
             call.is_live, call.wants_usage = bool(packed.get("live")), packed.get("budget") is not None
             call.forwards_sends = bool(packed.get("sends"))
+            call.shares_budget = call.wants_usage and bool(packed["budget"].get("shared"))
             call.budget = budget_of(packed.get("budget"), start.timeout)
             if call.is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 kwargs["control"] = control

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from agentmatrix.session.proxies import RpcClient
 from agentmatrix.watch.event_batches import EventBatches
+from agentmatrix.watch.hooks import mute_process_hook
 from agentmatrix.watch.recorder import EventRecorder
 from agentmatrix.watch.token_recorder import new_recorder
 
@@ -21,7 +22,7 @@ def packed_watcher(number: int, recorder: EventRecorder, namespace: str) -> dict
         recorder: the caller's.
         namespace: of the node that the host works for.
     """
-    wanted = {"tokens": recorder.streams_tokens, "values": recorder.has_values}
+    wanted = {"tokens": recorder.streams_tokens, "values": recorder.has_values, "page": recorder.page}
     return {"watcher": number, "namespace": namespace, **wanted}
 
 
@@ -36,6 +37,7 @@ def hosted_recorder(
         parent_run: the caller's run that the runs here belong to.
     """
     number = packed["watcher"]
+    mute_process_hook(packed.get("page", ""))
     batches = EventBatches(lambda events: rpc.notify("watched", number, events))
     # A caller of an earlier version does not say what else it wants.
     recorder = new_recorder(

@@ -121,10 +121,13 @@ class GrpcChannel:
             answer = await call(request, timeout=timeout, metadata=request_metadata(self._options))
         except grpc.aio.AioRpcError as error:
             connected = channel.get_state() is grpc.ChannelConnectivity.READY
-            if not connected and self._stream_task is None:
-                self._lose(HostUnreachable(f"no host answers at {self._address}"))
             details = error.details() or ""
-            raise call_error(self._address, error.code(), details, self._secure, timeout, connected) from None
+            failure = call_error(self._address, error.code(), details, self._secure, timeout, connected)
+            if not connected and self._stream_task is None:
+                # A run that was opened in this moment is told the same.
+                unreachable = HostUnreachable(f"no host answers at {self._address}")
+                self._lose(failure if isinstance(failure, HostUnreachable) else unreachable)
+            raise failure from None
         except asyncio.CancelledError:
             if self.state not in ("lost", "closed"):
                 raise

@@ -18,8 +18,8 @@ from agentmatrix.ui.event_stream import EventStreams
 from agentmatrix.ui.graph_catalog import GraphCatalog
 from agentmatrix.ui.opened_picture import opened_picture
 from agentmatrix.ui.page_run import PageRun
+from agentmatrix.ui.remote_runs import RemoteRuns
 from agentmatrix.ui.run_actions import ActionError, RunActions
-from agentmatrix.ui.runs import RunStore
 
 __all__ = ["PageApp"]
 
@@ -30,14 +30,16 @@ class PageApp:
     """The page as an ASGI application, without its protection.
 
     Args:
-        runs: the runs.
         catalog: the graphs.
         actions: what a person does.
         streams: what has changed.
+        remote_runs: take what other processes tell.
     """
 
-    def __init__(self, runs: RunStore, catalog: GraphCatalog, actions: RunActions, streams: EventStreams) -> None:
-        self._runs, self._catalog, self._actions, self._streams = runs, catalog, actions, streams
+    def __init__(
+        self, catalog: GraphCatalog, actions: RunActions, streams: EventStreams, remote_runs: RemoteRuns
+    ) -> None:
+        self._catalog, self._actions, self._streams, self._remote_runs = catalog, actions, streams, remote_runs
         self._files = {
             file.name: (file.read_bytes(), _TYPES[f".{file.name.rpartition('.')[2]}"])
             for file in files("agentmatrix.ui").joinpath("static").iterdir()
@@ -56,6 +58,7 @@ class PageApp:
                 Route("/api/runs/{id}/picture", self._run_picture),
                 Route("/api/runs/{id}/history", self._history),
                 Route("/api/runs/{id}/{action}", self._act, methods=["POST"]),
+                Route("/api/reports", self._report, methods=["POST"]),
                 Route("/api/graphs/{name}/picture", self._graph_picture),
                 Route("/api/graphs/{name}/reload", self._reload, methods=["POST"]),
             ],
@@ -102,6 +105,19 @@ class PageApp:
             await run_in_threadpool(alone[action], run)
         else:
             return JSONResponse({"error": f"there is no action {action!r}"}, 404)
+        return JSONResponse({"ok": True})
+
+    async def _report(self, request: Request) -> Response:
+        given = await _body(request)
+        lines = given.get("lines")
+        if not isinstance(lines, list):
+            raise ActionError("a report has lines", 422)
+        process, source = str(given.get("process", "")), str(given.get("source", ""))[:200]
+        take = self._remote_runs.take
+        try:
+            await run_in_threadpool(take, process, source, lines, is_last=given.get("isLast") is True)
+        except ValueError as error:
+            raise ActionError(str(error), 422) from None
         return JSONResponse({"ok": True})
 
     async def _item(self, request: Request) -> Response:

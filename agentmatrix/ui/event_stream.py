@@ -77,6 +77,8 @@ class EventStreams:
                 if run_id and run is None:
                     yield ServerSentEvent("{}", event="gone")
                     run_id = ""
+                if run is not None:
+                    run.flush()
                 if run is not None and cursor > len(run.items):
                     # Of another server's run: this one begins again.
                     cursor = 0

@@ -63,7 +63,7 @@ class CatalogGraph:
             "title": self.title,
             "target": self.target,
             "error": self.error,
-            "schema": self.schema,
+            "schema": None if self.schema is None else {"properties": _types(self.schema)},
             "takesMessages": self.takes_messages,
             "signals": self.signals,
             "isRemote": self.is_remote,
@@ -111,6 +111,10 @@ class GraphCatalog:
 
     def __iter__(self) -> Iterator[CatalogGraph]:
         return iter(self._graphs.values())
+
+    def add(self, graph: CatalogGraph) -> None:
+        """One more graph, before they are loaded."""
+        self._graphs[graph.name] = graph
 
     def get(self, name: str) -> CatalogGraph | None:
         """The graph of a name."""
@@ -167,11 +171,12 @@ class GraphCatalog:
 
 def _fetch_cards(graphs: list[CatalogGraph], then: Callable[[], None]) -> None:
     for entry in graphs:
-        remote = [one for _, one in entry.graph.get_subgraphs(recurse=True) if getattr(one, "is_remote", False)]
-        for agent in remote:
-            with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
+            # A host that is not there is told of when something is run.
+            remote = [one for _, one in entry.graph.get_subgraphs(recurse=True) if getattr(one, "is_remote", False)]
+            for agent in remote:
                 _ = agent.card
-        entry.version += bool(remote)
+            entry.version += bool(remote)
     then()
 
 
@@ -206,6 +211,12 @@ def _input_schema(graph: Any) -> dict[str, Any] | None:
     except Exception:
         # Pydantic has no JSON schema for some TypedDicts; such a graph runs all the same.
         return None
+
+
+def _types(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By key, what the page needs for an example: definitions of messages are long."""
+    properties: dict[str, Any] = schema.get("properties", {})
+    return {key: {"type": one.get("type")} if isinstance(one, dict) else {} for key, one in properties.items()}
 
 
 def _told(error: BaseException) -> str:

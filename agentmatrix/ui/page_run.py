@@ -15,6 +15,7 @@ from typing import Any, Final
 from agentmatrix.approvals import approval_request
 from agentmatrix.display.drawing import Drawing
 from agentmatrix.watch.run_event import RunEvent
+from agentmatrix.watch.token_buffer import TokenBuffer
 from agentmatrix.watch.watched_graph import WatchedGraph
 from agentmatrix.watch.watched_run import WatchedRun
 
@@ -23,7 +24,8 @@ __all__ = ["PageRun"]
 _MOST_ITEMS: Final = 200_000
 LARGEST: Final = 100_000
 """Bytes of an item that is sent with the others; the whole of a larger one is sent when it is asked for."""
-_LARGE_IN_MEMORY: Final = 64_000_000
+_LARGE_IN_MEMORY: Final = 32_000_000
+_VALUES: Final = ("input", "output")
 
 
 class PageRun:
@@ -51,10 +53,15 @@ class PageRun:
         self.watched = WatchedRun(compiled)
         self.started = time.time()
         self.input = ""
-        self.is_at_work = self.is_live = False
+        self.is_at_work = self.is_live = self.is_loaded = False
+        self.on_item: Callable[[str], None] | None = None
+        """Told of each item as JSON, whole."""
         self._given_drawing: Drawing | None = None
         self.items: list[str] = []
+        # By index, items whose whole is large, or has the input or output of a node.
         self._large: dict[int, str] = {}
+        self.large_size = 0
+        self._tokens = TokenBuffer(self._take)
         self._lock = threading.Lock()
         self._on_change = on_change
         # Questions that were answered, until they are asked anew: who answers second is told.
@@ -66,7 +73,25 @@ class PageRun:
 
     def take_event(self, event: RunEvent) -> None:
         """An event of the run; the sink of a recorder."""
-        self.watched.take(event)
+        if event.kind == "token":
+            self._tokens.add(event)
+            self._on_change(self)
+            return
+        if event.kind == "begin" and not event.path and self.thread:
+            # By it the run is known for one of this graph, when it is found again.
+            event = event._replace(data={**event.data, "thread_id": self.thread})
+        if self._tokens:
+            # What a message has said so far comes before what ends it.
+            self._tokens.flush()
+        self._take(event)
+
+    def flush(self) -> None:
+        """Make an item of the tokens that have come: there are many, and they are told when somebody looks."""
+        self._tokens.flush()
+
+    def _take(self, event: RunEvent) -> None:
+        if event.kind != "token":
+            self.watched.take(event)
         item = _item(event)
         for asked in item["data"].get("questions", ()):
             with self._lock:
@@ -82,7 +107,19 @@ class PageRun:
 
     def tell(self, kind: str, **data: Any) -> None:
         """A thing that was done on the page."""
-        self._append({"kind": kind, "at": time.time(), "data": data})
+        self.take_own(kind, time.time(), data)
+
+    def take_own(self, kind: str, at: float, data: Mapping[str, Any]) -> None:
+        """A thing that was done on the page before."""
+        if kind == "answered":
+            self._answered.add(data["question"])
+        self._append({"kind": kind, "at": at, "data": data})
+
+    def close_loaded(self) -> None:
+        """All that a file has is taken: what was at work then is so no more."""
+        kinds = [item[:20] for item in self.items if item.startswith(('{"kind": "work"', '{"kind": "rest"'))]
+        if kinds and kinds[-1].startswith('{"kind": "work"'):
+            self.tell("rest", state="cut off")
 
     def set_at_work(self, at_work: bool) -> None:
         """The run begins to work, or has ended or paused."""
@@ -111,13 +148,25 @@ class PageRun:
             index = len(self.items)
             if index >= _MOST_ITEMS:
                 return
-            if len(text) > LARGEST:
+            if len(text) > LARGEST or not item["data"].keys().isdisjoint(_VALUES):
                 self._large[index] = text
+                self.large_size += len(text)
                 text = json.dumps(_small(item, index), ensure_ascii=False, default=repr)
-                while sum(map(len, self._large.values())) > _LARGE_IN_MEMORY and len(self._large) > 1:
-                    del self._large[next(iter(self._large))]
+                while self.large_size > _LARGE_IN_MEMORY and len(self._large) > 1:
+                    self._drop_large()
             self.items.append(text)
+            if self.on_item is not None and item["kind"] != "token":
+                self.on_item(self._large.get(index, text))
         self._on_change(self)
+
+    def _drop_large(self) -> None:
+        self.large_size -= len(self._large.pop(next(iter(self._large))))
+
+    def forget_large(self) -> None:
+        """Keep only what is sent with the others: the run is an old one."""
+        with self._lock:
+            self._large.clear()
+            self.large_size = 0
 
     # What one reads.
 
@@ -128,7 +177,7 @@ class PageRun:
             return "running"
         state = self.watched.state
         # It is at work nowhere: the process that told of it is gone, or its end was not told.
-        return "cut off" if state == "running" and not self.source else state
+        return "cut off" if state == "running" else state
 
     @property
     def drawing(self) -> Drawing | None:
@@ -140,6 +189,11 @@ class PageRun:
         self._given_drawing = drawing
 
     @property
+    def title(self) -> str:
+        """What it is called on the page."""
+        return self.name or self.graph
+
+    @property
     def name(self) -> str:
         """The name under which the graph is watched."""
         return next((record.name for record in self.watched.records if record.name), "")
@@ -149,14 +203,14 @@ class PageRun:
         if not 0 <= index < len(self.items):
             return None
         small = self.items[index]
-        return self._large.get(index) or (None if '"cut_at"' in small[:200] else small)
+        return self._large.get(index) or (None if small.startswith(('{"cut_at"', '{"more_at"')) else small)
 
     def describe(self) -> dict[str, Any]:
         """What the list says of it."""
         return {
             "id": self.id,
             "graph": self.graph,
-            "title": self.name or self.graph,
+            "title": self.title,
             "thread": self.thread,
             "source": self.source,
             "started": self.started,
@@ -185,8 +239,10 @@ def _item(event: RunEvent) -> dict[str, Any]:
 
 
 def _small(item: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """An item without what is large in it."""
-    return {"cut_at": index, **item, "data": {key: _shortened(value) for key, value in item["data"].items()}}
+    """An item without what is large in it: inputs and outputs are given when they are asked for."""
+    data = {key: _shortened(value) for key, value in item["data"].items() if key not in _VALUES}
+    is_cut = any(data[key] is not item["data"][key] for key in data)
+    return {**({"cut_at": index} if is_cut else {"more_at": index}), **item, "data": data}
 
 
 def _shortened(value: Any) -> Any:

@@ -63,7 +63,7 @@ class RunActions:
 
     def say(self, run: PageRun, given: Mapping[str, Any]) -> None:
         """Give the thread of a run that has ended another input."""
-        entry = self._graph(run.graph)
+        entry = self._graph_of(run)
         self._check_rest(run)
         value = checked_input(entry, given)
         run.is_live = bool(given.get("live")) and bool(entry.signals)
@@ -79,6 +79,8 @@ class RunActions:
     def answer(self, run: PageRun, given: Mapping[str, Any]) -> None:
         """Answer a question: `{"question": id, "value": ...}`, or `"decisions"` for a request for approval."""
         question = self._question(run, str(given.get("question", "")))
+        if run.is_loaded:
+            self._check_thread(run, question)
         if not run.hold_answer(question.id, _value_of(question, given)):
             raise ActionError("somebody else has answered this question already")
         run.tell("answered", question=question.id, path=question.path, text=_shown(given))
@@ -113,7 +115,7 @@ class RunActions:
 
     def fork(self, run: PageRun, given: Mapping[str, Any]) -> None:
         """Go on from a checkpoint, with edited values where there are any: `{"checkpoint": id, "values": {...}}`."""
-        entry = self._graph(run.graph)
+        entry = self._graph_of(run)
         self._check_rest(run)
         config = self._config(run, str(given.get("checkpoint", "")))
         values = given.get("values")
@@ -129,7 +131,7 @@ class RunActions:
 
     def history(self, run: PageRun) -> list[dict[str, Any]]:
         """The checkpoints of the run's thread, newest first."""
-        snapshots = self._driver.history(self._graph(run.graph).graph, self._config(run))
+        snapshots = self._driver.history(self._graph_of(run).graph, self._config(run))
         return [history_entry(snapshot) for snapshot in snapshots]
 
     # What they share.
@@ -142,7 +144,7 @@ class RunActions:
         return run
 
     def _drive(self, run: PageRun, value: Any, config: dict[str, Any] | None = None) -> None:
-        entry = self._graph(run.graph)
+        entry = self._graph_of(run)
         started = self._driver.start(
             run,
             entry.graph,
@@ -158,10 +160,15 @@ class RunActions:
         named = {"checkpoint_ns": "", "checkpoint_id": checkpoint} if checkpoint else {}
         return {"configurable": {"thread_id": run.thread, **named}}
 
+    def _graph_of(self, run: PageRun) -> CatalogGraph:
+        if run.source:
+            raise ActionError(f"this run is of another process ({run.source}): it is read only here")
+        return self._graph(run.graph)
+
     def _graph(self, name: str) -> CatalogGraph:
         entry = self._catalog.get(name)
         if entry is None:
-            raise ActionError(f"the page has no graph {name!r}: a run of another process is read only", 404)
+            raise ActionError(f"the page has no graph {name!r}", 404)
         if entry.graph is None:
             raise ActionError(f"{name} could not be loaded: {entry.error.strip().splitlines()[-1]}")
         return entry
@@ -170,12 +177,17 @@ class RunActions:
         if run.is_at_work:
             raise ActionError("the run is at work already")
 
+    def _check_thread(self, run: PageRun, question: OpenQuestion) -> None:
+        """A run that was found again goes on where its checkpointer has kept the thread."""
+        newest = next(iter(self._driver.history(self._graph_of(run).graph, self._config(run), limit=1)), None)
+        if newest is None or question.id not in {interrupt.id for interrupt in newest.interrupts}:
+            raise ActionError("the graph's checkpointer does not keep this question: it was in memory, or has gone on")
+
     def _question(self, run: PageRun, id: str) -> OpenQuestion:
         question = next((question for question in run.watched.questions if question.id == id), None)
         if question is None:
             raise ActionError("this question is open no more: it was answered, or the run has gone on")
-        if not run.thread or self._catalog.get(run.graph) is None:
-            raise ActionError("this run is of another process: answer it there")
+        self._graph_of(run)
         return question
 
 

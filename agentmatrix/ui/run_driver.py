@@ -11,8 +11,9 @@ from typing import Any
 from agentmatrix.live.live_run import AsyncLiveRun, LiveRun, SyncLiveRun
 from agentmatrix.session.user_loop import UserLoop
 from agentmatrix.ui.page_run import PageRun
-from agentmatrix.watch.hooks import hooked
+from agentmatrix.watch.hooks import hooked, is_process_hook_muted
 from agentmatrix.watch.recorder import EventRecorder
+from agentmatrix.watch.token_recorder import new_recorder
 
 __all__ = ["RunningTask", "RunDriver"]
 
@@ -33,9 +34,14 @@ class RunningTask:
 
 
 class RunDriver:
-    """Runs graphs. Its methods may be called on any thread."""
+    """Runs graphs. Its methods may be called on any thread.
 
-    def __init__(self) -> None:
+    Args:
+        page: the address of the page that the runs are for.
+    """
+
+    def __init__(self, page: str) -> None:
+        self._page = page
         self._user_loop: UserLoop | None = None
         self._active: dict[str, RunningTask] = {}
         self._recorders: dict[str, EventRecorder] = {}
@@ -83,7 +89,9 @@ class RunDriver:
             self._active[run.id] = active
         recorder = self._recorders.get(run.id)
         if recorder is None:
-            recorder = self._recorders[run.id] = EventRecorder(run.take_event, run.open_graph)
+            recorder = new_recorder(run.take_event, run.open_graph, tokens=True, values=True)
+            recorder.page = self._page
+            self._recorders[run.id] = recorder
             run.watched.follow(recorder.transfers)
         run.set_at_work(True)
         work = self._run(run, active, recorder, (graph, value, config), takes_signals, then)
@@ -105,6 +113,8 @@ class RunDriver:
         takes_signals: bool,
         then: Callable[[PageRun], None],
     ) -> None:
+        # A host that tells the page of the runs of its callers does not tell of this one.
+        is_process_hook_muted.set(True)
         try:
             if await _is_sync_only(arguments[0], arguments[2]):
                 await asyncio.to_thread(_run_in_thread, active, recorder, arguments, takes_signals)

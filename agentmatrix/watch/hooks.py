@@ -16,9 +16,12 @@ from weakref import WeakSet
 from langchain_core.tracers.context import register_configure_hook
 
 from agentmatrix.pregel.node_handler import NodeHandler, is_hook_muted
+from agentmatrix.watch.recorder import EventRecorder
 
-__all__ = ["hooked"]
+__all__ = ["hook_process", "hooked", "is_process_hook_muted", "mute_process_hook"]
 
+is_process_hook_muted: ContextVar[bool] = ContextVar("is_process_hook_muted", default=False)
+"""Whether the handler of the process is not for runs in this context: they are told of in another way."""
 _depth: ContextVar[int] = ContextVar("agentmatrix_watch_depth", default=0)
 _lock = threading.Lock()
 
@@ -77,3 +80,31 @@ def hooked(handler: NodeHandler) -> Iterator[None]:
     finally:
         _depth.set(depth)
         is_hook_muted.set(muted)
+
+
+class _ProcessHook:
+    """The handler of all runs of the process, whoever starts them; on a host, of the runs of callers too."""
+
+    handler: EventRecorder | None = None
+    is_registered = False
+
+    def get(self) -> EventRecorder | None:
+        return None if is_process_hook_muted.get() else self.handler
+
+
+_process_hook = _ProcessHook()
+
+
+def hook_process(handler: EventRecorder | None) -> None:
+    """Every run of the process gets the handler, in place of the one before; None for none."""
+    if handler is not None and not _process_hook.is_registered:
+        register_configure_hook(cast(Any, _process_hook), inheritable=True)
+        _process_hook.is_registered = True
+    _process_hook.handler = handler
+
+
+def mute_process_hook(page: str) -> None:
+    """The run in this context is told to a page already: the handler of the process does not tell the same page."""
+    handler = _process_hook.handler
+    if page and handler is not None and handler.page == page:
+        is_process_hook_muted.set(True)

@@ -73,6 +73,8 @@ class EventRecorder(NodeHandler):
         has_values: bool = False,
     ) -> None:
         self.sink, self._on_graph, self._is_remote = sink, on_graph, is_remote
+        self.page = ""
+        """The address of the page that is told; a host that has the same page does not tell it too."""
         self.has_values = has_values
         self.has_failed = False
         # By remote run, what is crossing now.

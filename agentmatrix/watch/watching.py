@@ -7,19 +7,27 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from agentmatrix.watch.hooks import hooked
+from agentmatrix.watch.hooks import hooked, is_process_hook_muted
 from agentmatrix.watch.notebook_view import notebook_view
 from agentmatrix.watch.token_recorder import new_recorder
 from agentmatrix.watch.watched_run import WatchedRun
 
 __all__ = ["load", "watching"]
 
+_LAST_SECONDS: Final = 3.0
+"""How long the end of a block waits for its page."""
+
 
 @contextmanager
 def watching(
-    graph: Any = None, *, show: bool | None = None, tokens: bool = False, values: bool = False
+    graph: Any = None,
+    *,
+    show: bool | None = None,
+    tokens: bool = False,
+    values: bool = False,
+    ui: str | None = None,
 ) -> Iterator[WatchedRun]:
     """See all runs of a block: of any graph, by any verb, here and on hosts, in threads that begin in it.
 
@@ -34,14 +42,35 @@ def watching(
         show: True to show a picture in the notebook that this is called in, False for none; None where there is one.
         tokens: have all models stream, and tell what they say while they say it.
         values: keep the input and the output of each activation, as JSON text of at most 100,000 characters.
+        ui: the address of a page of `agentmatrix ui`, which shows the runs too.
+
+    Raises:
+        AddressError: `ui` is no address of a page.
 
     Yields:
         What is seen: `summary()`, `nodes`, `transcript`, `questions`, `answer(...)`, `events()`, `save(path)`.
     """
     run = WatchedRun(graph)
     run.block = _block(run, show, tokens=tokens, values=values)
-    with run.block():
+    with _reported(ui), run.block():
         yield run
+
+
+@contextmanager
+def _reported(ui: str | None) -> Iterator[None]:
+    if ui is None:
+        yield
+        return
+    from agentmatrix.watch.page_connection import page_reporter
+
+    reporter = page_reporter(ui)
+    muted = is_process_hook_muted.set(True)
+    try:
+        with hooked(reporter.recorder):
+            yield
+    finally:
+        is_process_hook_muted.reset(muted)
+        reporter.flush(_LAST_SECONDS)
 
 
 def load(path: str | PathLike[str], graph: Any = None) -> WatchedRun:

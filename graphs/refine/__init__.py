@@ -1,6 +1,7 @@
 """Datasets refined by agents: rows filtered and filled in, translated, compared in pairs, talked through by two.
 
     agentmatrix example refine                   # all four on a few questions, offline
+    python -m graphs.refine --model local        # with a small real model (extra `local`), or --model provider:name
     agentmatrix refine graphs.refine.preferences:graph questions.jsonl --output pairs.jsonl \\
         --result graphs.refine.preferences:result
 
@@ -11,6 +12,8 @@ its `real` is built with a small one in this process (extra `local`). docs/refin
 from __future__ import annotations
 
 from typing import Any, Final
+
+from langchain_core.language_models import BaseChatModel
 
 from agentmatrix import refine
 
@@ -27,10 +30,14 @@ QUESTIONS: Final[list[dict[str, Any]]] = [
 """A dataset as people have it: with a row that is none."""
 
 
-def main() -> int:
-    """Refine the questions in each of the four ways, and print the records."""
+def main(model: BaseChatModel | None = None) -> int:
+    """Refine the questions in each of the four ways, and print the records.
+
+    Args:
+        model: the chat model of all agents; by default scripted ones.
+    """
     for module in (filter_append, translation, preferences, dialogue):
-        report = refine(module.graph, QUESTIONS, result=module.result, order="input")
+        report = refine(module.build(model), QUESTIONS, result=module.result, order="input")
         print(f"\n{(module.__doc__ or '').partition(chr(10))[0]}")
         print(f"{report.done} rows done, {report.failed} failed, {len(report.rows)} records, {report.tokens} tokens")
         for record in report.rows:

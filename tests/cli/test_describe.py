@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +50,12 @@ def test_an_unknown_format_is_a_usage_error(project: Project) -> None:
     outcome = project.cli("draw", "greeter:graph", "--format", "png")
     assert outcome.code == 2
     assert "mermaid" in outcome.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_disk_that_is_full_is_one_sentence(project: Project) -> None:
+    project.write("solo.py", "def solo(messages):\n    return 'hi'\n")
+    command = [sys.executable, "-m", "agentmatrix", "describe", "solo.py:solo"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, "error: No space left on device\n")

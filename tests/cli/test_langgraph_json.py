@@ -165,7 +165,8 @@ def test_each_key_that_does_nothing_is_named(project: Project, started: Start) -
         ('{"graphs": {"a": "./makers.py:env"}, "store": "redis"}', "in store"),
         ('{"graphs": {"a": "./agent.ts:graph"}}', "JavaScript in graphs.a"),
         ('{"graphs": {"a": {"description": "x"}}}', "no target in graphs.a"),
-        ('{"graphs": {"a": "./makers.py:gone"}}', "has no 'gone'"),
+        ('{"graphs": {"a": "./makers.py:gone"}}', "langgraph.json, graphs.a: makers.py has no 'gone'"),
+        ('{"graphs": {"a": "./gone.py:graph"}}', "langgraph.json, graphs.a: there is no file gone.py"),
         ('{"graphs": {"a": "x:y"', "is not JSON"),
         ('["a"]', "no `graphs` table"),
     ],
@@ -173,7 +174,7 @@ def test_each_key_that_does_nothing_is_named(project: Project, started: Start) -
 def test_what_is_wrong_in_it_is_one_sentence(project: Project, table: str, words: str) -> None:
     project.write("makers.py", MAKERS)
     project.write("langgraph.json", table)
-    with Forked(command, "serve", "--port", "0", "--log-level", "error") as process:
+    with Forked(command, "serve", "--port", "0") as process:
         out, err = process.communicate(60)
         assert process.wait(10) in (1, 2)
     assert out == "" and words in err

@@ -72,8 +72,8 @@ def test_the_same_line_goes_on(rows: Project) -> None:
     first = rows.cli(*LINE)
     assert (first.code, first.out) == (1, "")
     assert first.err.splitlines()[-1] == (
-        "6 rows: 5 done, 1 failed; 25 tokens; --failures prints the rows that are not done, --retry-failed runs them "
-        "again; out.jsonl"
+        "6 rows: 5 done, 1 failed; 25 tokens; the first that failed is line 4 (id '3'): ValueError: no answer to bad; "
+        "--failures prints the rows that are not done, --retry-failed runs them again; out.jsonl"
     )
     assert len(read(rows.folder / "out.jsonl")) == 5
     again = rows.cli(*LINE)
@@ -126,7 +126,7 @@ def test_wrong_usage_is_a_sentence(rows: Project) -> None:
         (LINE[:3], "say where the rows go: --output"),
         ((*LINE, "-i", "messages"), "--input is KEY=COLUMN, not 'messages'"),
         ((*LINE, "--price", "a=b"), "--price is MODEL=INPUT,OUTPUT, two numbers, not a=b"),
-        ((*LINE, "--max-concurrency", "0"), "max_concurrency is a whole number from 1, not 0"),
+        ((*LINE, "--max-concurrency", "0"), "--max-concurrency is a whole number from 1, not 0"),
         ((*LINE, "--result", "answers.py:text"), "did you mean 'text_of'?"),
         ((*LINE, "--context", "{"), "--context is not JSON"),
         (("refine", "answers.py:graph", "no.jsonl", "-o", "out.jsonl"), "there is no file no.jsonl"),

@@ -73,6 +73,10 @@ def test_no_rows_are_no_error(tmp_path: Path) -> None:
 def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     for line, sentence in (
         ('{"id": 3, "text": }', "line 3 is no row: it is not JSON: Expecting value at column 19"),
+        (
+            '{"id": 3, ',
+            "line 3 is no row: it is not JSON: Expecting property name enclosed in double quotes at column 11",
+        ),
         ("[1, 2]", "line 3 is no row: it is no object {...} but a list"),
         ("null", "line 3 is no row: it is no object {...} but null"),
         ('{"id": 3, "text": NaN}', "line 3 is no row: it is not JSON: NaN is no JSON"),
@@ -92,7 +96,12 @@ def test_csv_that_is_none(tmp_path: Path) -> None:
         tmp_path, "id,text\n1,a\n2,b,c\n", "in.csv", answer
     )
     assert "line 1: the header names 'id' twice" in refused(tmp_path, "id,id\n1,2\n", "in.csv")
-    assert "line 2 is no row: it is not CSV" in refused(tmp_path, b"id,text\n1,\xff\xfe\n", "in.csv")
+    assert "line 2 is no row: it is no UTF-8 text: invalid start byte at byte 3" in refused(
+        tmp_path, b"id,text\n1,\xff\xfe\n", "in.csv"
+    )
+    assert "line 1 is no row: it is no UTF-8 text: invalid start byte at byte 1" in refused(
+        tmp_path, b"\xff{}\n", output=tmp_path / "other.jsonl"
+    )
     assert "cannot be read: Not a gzipped file" in refused(tmp_path, "id,text\n", "in.csv.gz")
 
 
@@ -316,6 +325,14 @@ def test_a_question_that_nobody_can_answer_is_a_failure() -> None:
             report = refine(agent, [{"id": 1, "messages": "a"}])
             assert (report.done, report.failed, report.paused) == (0, 1, 0)
             assert "the graph asks 'sure?' and has no checkpointer" in report.failures[0].error
+
+
+def test_parquet_that_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    assert "in.parquet cannot be read: Parquet magic bytes not found" in refused(
+        tmp_path, b"PAR1 and no more", "in.parquet"
+    )
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

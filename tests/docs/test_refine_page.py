@@ -48,4 +48,4 @@ def test_its_commands_and_examples_run_in_order(tmp_path: Path, monkeypatch: pyt
 def test_it_names_the_modules_that_there_are() -> None:
     folder = Path(__file__).parents[2] / "graphs" / "refine"
     named = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
-    assert named == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert named == {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,34 @@ def test_each_takes_any_model(module: Any) -> None:
     model = ScriptedChatModel("KEEP 5 AGREED: 42", cycle=True, usage=True)
     report = refine(module.build(model), QUESTIONS, result=module.result)
     assert (report.done, report.failed) == (4, 0) and model.calls >= 4
+
+
+def test_with_a_real_model_the_way_is_that_of_the_scripted_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--model local` with a model in the real one's place: each agent asks it what it would ask its scripted one."""
+    asked: list[str] = []
+
+    def note(messages: list[Any]) -> str:
+        asked.append(messages[0].text)
+        return "KEEP 5 AGREED: 42"
+
+    model = ScriptedChatModel(note, cycle=True, usage=True)
+    monkeypatch.setattr(import_module("graphs.gobang.team"), "local_model", lambda: model)
+    monkeypatch.setattr("sys.argv", ["graphs.refine", "--model", "local"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("graphs.refine", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.count("4 rows done, 0 failed") == 4
+    for module, words in (
+        (filter_append, "JUDGE"),
+        (filter_append, "EXPLAIN"),
+        (translation, "TRANSLATE"),
+        (translation, "PROOFREAD"),
+        (preferences, "ANSWER"),
+        (preferences, "JUDGE"),
+    ):
+        assert any(text.startswith(getattr(module, words)) for text in asked), words
 
 
 def test_the_example_and_its_command_line(tmp_path: Path) -> None:

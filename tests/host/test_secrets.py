@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,7 +18,11 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
 from agentmatrix import Host, RemoteAgent
-from agentmatrix.errors import AddressError, HostUnreachable, Unauthenticated
+from agentmatrix.errors import AddressError, AgentMatrixError, HostUnreachable, Unauthenticated
+from agentmatrix.transport import connect
+from agentmatrix.transport.grpc_channel import GrpcChannel
+from agentmatrix.transport.options import ClientOptions
+from agentmatrix.transport.target import parse_target
 from agentmatrix.transport.watched_file import WatchedFile
 from tests.attacks.internals import recorded_messages
 from tests.attacks.kit import eventually
@@ -143,6 +148,30 @@ def test_certificates_are_read_again_on_both_sides(tmp_path: Path) -> None:
             assert new.invoke({}) == {"text": "nobody"}
         held.close()
         assert held.invoke({}) == {"text": "nobody"}
+
+
+def test_a_run_that_is_opened_while_a_card_fails_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The I/O thread may come to the card's call before the stream's: both are told the same."""
+    files = Certificates(tmp_path)
+    files.issue()
+    lost: Future[Exception] = Future()
+
+    class Receiver:
+        def receive(self, received: object) -> None:
+            raise AssertionError
+
+        def lost(self, error: AgentMatrixError) -> None:
+            lost.set_result(error)
+
+    monkeypatch.setattr(GrpcChannel, "_start", lambda self: None)
+    with Host({"tell": one(tell)}, **files.of_host) as host:  # type: ignore[arg-type]
+        stranger = trustme.CA().cert_pem.bytes()
+        options = ClientOptions(root_certificates=stranger, connect_timeout=20)
+        transport = connect(parse_target(f"grpcs://{host.address}/tell"), options)
+        transport.open(Receiver())
+        with pytest.raises(HostUnreachable, match="not from an authority"):
+            transport.describe("tell", 20).result(60)
+        assert "not from an authority" in str(lost.result(60))
 
 
 # What errors say.

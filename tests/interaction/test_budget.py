@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from agentmatrix.budget import calls_left, seconds_left, tokens_left
 from agentmatrix.errors import BudgetError, DeadlineExceeded, ProtocolError
 from agentmatrix.session.remote_usage import CallerUsage
 from agentmatrix.testing import ScriptedChatModel
+from tests.attacks.kit import eventually
 
 
 def caller_of(model: Any, calls: int) -> Any:
@@ -103,3 +105,51 @@ def test_a_host_cannot_give_a_budget_back(said: tuple[Any, ...]) -> None:
     with Budget(tokens=10) as budget, pytest.raises(ProtocolError, match="usage"):
         CallerUsage().add(*said)
     assert budget.tokens_left == 10
+
+
+@pytest.mark.parametrize("limits", [{"calls": 10}, {"tokens": 20}])
+async def test_branches_on_two_hosts_and_here_draw_on_one_budget(verbs: Any, limits: dict[str, int]) -> None:
+    """Each waits until it has heard what the others have used, and then uses all that is left."""
+    model, done = words(1), threading.Event()
+    left = calls_left if "calls" in limits else tokens_left
+    said: dict[str, int] = {}
+
+    def first(state: MessagesState) -> None:
+        before = left()
+        assert before is not None
+        for _ in range(3):
+            model.invoke("a question")
+        said["a call"] = before - (left() or 0)
+        done.wait(60)
+
+    def second(state: MessagesState) -> None:
+        total = next(iter(limits.values()))
+        assert eventually(lambda: said.get("a call") and left() == total - said["a call"], 60), left()
+        model.invoke("a question")
+        assert eventually(lambda: "here" in said and left() == said["here"], 60), (left(), said)
+        with pytest.raises(BudgetError):
+            for _ in range(100):
+                model.invoke("a question")
+        done.set()
+
+    def here(state: MessagesState) -> None:
+        total = next(iter(limits.values()))
+        one = lambda: said.get("a call", 0) // 3  # noqa: E731
+        assert eventually(lambda: one() and left() == total - 4 * one(), 60), left()
+        model.invoke("a question")
+        said["here"] = left() or 0
+
+    with Host({"first": one_node(first)}) as a, Host({"second": one_node(second)}) as b, Budget(**limits) as budget:
+        parent = StateGraph(MessagesState)
+        for name, node in (("a", RemoteAgent(f"{a.address}/first")), ("b", RemoteAgent(f"{b.address}/second"))):
+            parent.add_node(name, node).add_edge(START, name)
+        parent.add_node("here", here).add_edge(START, "here")
+        await verbs.invoke(parent.compile(), {"messages": "hello"})
+    if "calls" in limits:
+        assert budget.used_calls == 10
+    else:
+        assert 20 <= budget.used_tokens < 20 + budget.used_tokens // budget.used_calls
+
+
+def one_node(node: Any) -> Any:
+    return StateGraph(MessagesState).add_node("node", node).add_edge(START, "node").compile()

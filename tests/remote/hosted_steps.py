@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import operator
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
 from agentmatrix import Dag, Host
+from tests.live.triggered_graphs import listener
 
-__all__ = ["Steps", "serve_steps", "steps_graph"]
+__all__ = ["Steps", "serve_listener", "serve_steps", "steps_graph"]
 
 
 class Steps(TypedDict, total=False):
@@ -62,16 +63,10 @@ def second_in_a_thread(state: Steps) -> Steps:
     return {"log": ["second"]}
 
 
-async def ask(state: Steps) -> Steps:
-    return {"log": [f"asked: {interrupt('go on?')}"]}
-
-
-def steps_graph(build: Any = StateGraph, *, asks: bool = False, is_sync: bool = False, **options: Any) -> Any:
-    """first, second, third; with a question before the third."""
+def steps_graph(build: Any = StateGraph, *, is_sync: bool = False, **options: Any) -> Any:
+    """first, second, third."""
     builder = build(Steps, **({"name": "steps"} if build is Dag else {}))
     nodes = {"first": first, "second": second_in_a_thread if is_sync else second, "third": third}
-    if asks:
-        nodes = {"first": first, "second": nodes["second"], "ask": ask, "third": third}
     before = START
     for name, node in nodes.items():
         builder.add_node(name, node)
@@ -82,18 +77,16 @@ def steps_graph(build: Any = StateGraph, *, asks: bool = False, is_sync: bool = 
 
 def serve_steps(port: int = 0, **options: Any) -> None:
     """Serve it, print the address, and stop in good order on SIGTERM."""
-    import signal
+    graphs = {"steps": steps_graph(), "dag": steps_graph(Dag), "sync": steps_graph(is_sync=True)}
+    _serve(Host(graphs, address=f"127.0.0.1:{port}", **options))
 
-    host = Host(
-        {
-            "steps": steps_graph(),
-            "dag": steps_graph(Dag),
-            "sync": steps_graph(is_sync=True),
-            "asks": steps_graph(asks=True),
-        },
-        address=f"127.0.0.1:{port}",
-        **options,
-    )
+
+def serve_listener() -> None:
+    """The same with a graph that hears signals."""
+    _serve(Host({"listener": listener()}))
+
+
+def _serve(host: Host) -> None:
     host.start()
     signal.signal(signal.SIGTERM, lambda *_: host.drain(30, grace=0.2))
     print(host.address, flush=True)

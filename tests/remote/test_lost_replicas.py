@@ -17,9 +17,11 @@ from langgraph.graph import START, StateGraph
 
 from agentmatrix import Dag, RemoteAgent
 from agentmatrix.errors import HostLost
+from agentmatrix.live import LiveRun
 from tests.attacks.kit import eventually
 from tests.forked import Forked
-from tests.remote.hosted_steps import Steps, serve_steps
+from tests.live.triggered_graphs import above
+from tests.remote.hosted_steps import Steps, serve_listener, serve_steps
 
 
 class Processes:
@@ -160,3 +162,20 @@ async def test_a_state_is_read_elsewhere(verbs: Any, processes: Processes) -> No
         assert (await verbs.call(remote, "get_graph")).nodes
         found = await verbs.call(graph, "get_state", config, subgraphs=True)
         assert found.values["log"] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("ends", ["killed", "drained"])
+async def test_a_live_run_goes_on_elsewhere_and_no_signal_is_lost(tmp_path: Path, ends: str) -> None:
+    with Forked(serve_listener) as one, Forked(serve_listener) as two:
+        remote = RemoteAgent([f"{process.stdout.readline().strip()}/listener" for process in (one, two)])
+        graph = above(remote, checkpointer=InMemorySaver())
+        config: Any = {"configurable": {"thread_id": "1"}}
+        async with LiveRun(graph, {"heard": []}, config, durability="sync") as run:
+            for number in range(5):
+                await run.signal("panel/audio", number)
+            busy = next(n for n, replica in enumerate(remote.replicas) if replica.runs)
+            (one, two)[busy].send_signal(signal.SIGKILL if ends == "killed" else signal.SIGTERM)
+            for number in range(5, 10):
+                await run.signal("panel/audio", number)
+                assert await asyncio.to_thread(eventually, lambda: sum(r.runs for r in remote.replicas) == 1, 60)
+        assert (await run.result())["heard"] == list(range(10))

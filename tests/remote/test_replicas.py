@@ -81,6 +81,17 @@ def test_news_that_are_older_than_the_return_count_no_more() -> None:
     assert replicas.eject(replica, clock.now)
 
 
+def test_a_run_that_a_draining_replica_still_ends_does_not_restore_it() -> None:
+    clock = Clock()
+    replicas = Replicas([A, B], clock)
+    draining, began = begun(replicas), clock.now
+    clock.now += 1
+    replicas.eject(draining, clock.now)
+    clock.now += 1
+    assert not replicas.restore(draining, began)
+    assert replicas.restore(draining, clock.now)
+
+
 def test_where_all_are_ejected_runs_are_tried_all_the_same() -> None:
     clock = Clock()
     replicas = Replicas([A, B], clock)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,3 +161,12 @@ def test_with_tls_the_cookie_is_for_tls_only(tmp_path: Path) -> None:
         answer = httpx.get(server.url, verify=trusted, trust_env=False)
         assert answer.status_code == 200
         assert "Secure" in answer.headers["set-cookie"]
+
+
+def test_without_the_extra_it_is_one_line(tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['starlette'] = None; from agentmatrix.cli import app; app(prog_name='agentmatrix')"
+    command = [sys.executable, "-c", hide, "ui", "desk:graph"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("ui: pip install starlette uvicorn sse-starlette")
+    assert len(done.stderr.splitlines()) == 1

@@ -15,6 +15,7 @@ from tests.forked import Forked
 from tests.ui.bridge_desk import desk, serve
 from tests.ui.browser import Browser, browser
 from tests.ui.page_client import PageClient, entry, page
+from tests.ui.test_actions import clerk_graph, order_graph
 
 TRANSCRIPT = [
     "Shall we build it?",
@@ -198,3 +199,37 @@ def test_a_stopped_server_is_told_and_the_page_is_used_by_keys(first: Browser, t
             first.find("#tab-node").send_keys(Keys.ARROW_RIGHT)
             first.says("#history", "Go on from here")
         first.says("#connection", "reconnecting")
+
+
+def test_tool_calls_are_approved_by_buttons_and_json_is_given(first: Browser) -> None:
+    with page(entry("clerk", clerk_graph()), entry("order", order_graph())) as client:
+        opened(first, client)
+        start(first, "pay them")
+        first.says(".question", "act asks; clerk waits for the answer")
+        first.says(".question", '"amount": 5')
+        first.press('.question [data-kind="edit"]')
+        first.type(".question .action textarea", '{"amount": 3}')
+        first.press(".question button.primary")
+        first.says("#transcript", "decided edit")
+        first.says("#state", "done")
+        first.run("location.hash = 'graph=order'")
+        first.says("#facts", "desk:order")
+        first.find(".composer textarea.code")
+        first.type(".composer textarea", '{"sise": 1}')
+        first.press(".composer button.primary")
+        first.says("#notice", "the state of order has no key 'sise'; did you mean 'size'?")
+        first.type(".composer textarea", '{"size": 1}')
+        first.press(".composer button.primary")
+        first.says(".question", "pay 1 euros?")
+
+
+def test_a_page_at_twice_the_size_needs_no_scrolling_to_the_side(first: Browser) -> None:
+    with page(entry("clerk", clerk_graph())) as client:
+        first.driver.set_window_size(700, 900)
+        try:
+            opened(first, client)
+            start(first, "pay them")
+            first.find(".question")
+            assert first.run("return document.documentElement.scrollWidth <= window.innerWidth")
+        finally:
+            first.driver.set_window_size(1400, 1000)

@@ -1,12 +1,13 @@
 // The nodes as a table, and one of them with what it was given and what it has returned.
 
-import { el, get, plural, pretty, seconds, shownPath } from "./dom.js";
+import { el, get, plural, seconds, shownPath } from "./dom.js";
 import { addressOf } from "./now_view.js";
 import { wholeLink } from "./transcript_view.js";
 
 const HEADS = ["node", "state", "times", "seconds", "calls", "tokens", "tools", "silent", "errors"];
 const MOST_ROWS = 500;
 const MOST_ACTIVATIONS = 30;
+const MOST_CHARACTERS = 100_000;
 
 export class NodeTable {
   constructor(place, { onSelect }) {
@@ -103,18 +104,27 @@ export class NodeDetail {
       made.append(el("p", { class: "quiet" }, "nothing yet"));
       return made;
     }
-    const value = await this.value(index, key);
+    let value;
+    try {
+      value = (await get(`/api/runs/${this.run}/items/${index}`)).data[key];
+    } catch (error) {
+      made.append(el("p", { class: "quiet" }, error.message));
+      return made;
+    }
     if (value === undefined) made.append(el("p", { class: "quiet" }, "not told"));
     else {
-      const text = pretty(value);
-      made.append(el("pre", {}, text.slice(0, 100_000)));
-      if (text.length > 100_000) made.append(wholeLink(this.run, index));
+      const text = indented(value);
+      made.append(el("pre", {}, text.slice(0, MOST_CHARACTERS)));
+      if (text.length > MOST_CHARACTERS) made.append(wholeLink(this.run, index));
     }
     return made;
   }
+}
 
-  async value(index, key) {
-    const item = await get(`/api/runs/${this.run}/items/${index}`);
-    return item.data[key];
+function indented(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text; // It was cut.
   }
 }

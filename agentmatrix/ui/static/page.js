@@ -208,13 +208,15 @@ function paintHead(model, listed, graph, now) {
 
 function paintActions(model, listed, graph) {
   const canAct = page.run && graph && !listed?.source;
-  const wanted = !canAct ? (page.graph && graph ? ["reload"] : []) : model.atWork ? ["stop"] : ["failed", "cut off"].includes(model.state) ? ["go on"] : [];
+  const isBroken = ["failed", "cut off"].includes(model.state);
+  const wanted = canAct ? [model.atWork ? "stop" : isBroken ? "go on" : "", "new"].filter(Boolean) : page.graph && graph ? ["reload"] : [];
   const shape = `${page.run} ${page.graph} ${wanted}`;
   if (shape === page.actionsFor) return;
   page.actionsFor = shape;
   const made = {
     stop: () => button("Stop", () => post(`/api/runs/${page.run}/stop`)),
     "go on": () => button("Go on from the last checkpoint", () => post(`/api/runs/${page.run}/go-on`), { class: "primary" }),
+    new: () => button("New run", () => look({ graph: listed.graph })),
     reload: () => button("Load again", () => post(`/api/graphs/${encodeURIComponent(page.graph)}/reload`)),
   };
   $("actions").replaceChildren(...wanted.map((one) => made[one]()));

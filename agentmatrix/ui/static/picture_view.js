@@ -50,6 +50,8 @@ export class PictureView {
     this.addresses = found.addresses;
     const parsed = new DOMParser().parseFromString(found.svg, "image/svg+xml").documentElement;
     const drawn = copied(parsed);
+    // What is inside of an image is not read out; these are buttons.
+    drawn.setAttribute("role", "group");
     // A large picture is scrolled rather than made too small to be read.
     drawn.style.minWidth = `${Math.round(Number(parsed.getAttribute("width")) * 0.66)}px`;
     drawn.style.minHeight = `${Math.round(Number(parsed.getAttribute("height")) * 0.66)}px`;

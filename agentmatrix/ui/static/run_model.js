@@ -21,6 +21,7 @@ export class RunModel {
     this.nodes = new Map([["", fresh("")]]);
     this.activations = [];
     this.transcript = [];
+    this.streamed = new Map();
     this.questions = new Map();
     this.answers = new Map();
     this.atWork = false;
@@ -59,6 +60,8 @@ export class RunModel {
     if (item.kind === "begin") this.begin(item, index);
     else if (item.kind in ENDS) this.end(item, index);
     else if (item.kind === "say") this.say(item, index);
+    else if (item.kind === "token") this.stream(item);
+    else if (item.kind === "answer") this.answer(item);
     else this.countCall(item);
     this.dirty.add(item.path);
   }
@@ -133,8 +136,12 @@ export class RunModel {
     this.close(activation, ENDS[event.kind], event.at, event.data.seconds ?? 0, index);
     const node = this.node(event.path);
     node.silent += event.data.silent ? 1 : 0;
-    if (event.kind === "fail") {
-      node.errors.push(event.data.error ?? "");
+    for (const [id, line] of this.streamed) {
+      // What a node was saying, it has said or given up.
+      if (line.run === event.run && (!event.path || line.namespace === event.namespace)) this.streamed.delete(id);
+    }
+    if (event.kind === "fail" && event.data.error !== undefined) {
+      node.errors.push(event.data.error);
       node.hidden = false;
     }
     if ((event.kind === "fail" || event.kind === "ask") && event.path) this.unfinished.add(event.namespace);
@@ -165,11 +172,24 @@ export class RunModel {
       const key = `${event.run}\n${data.id}`;
       if (this.said.has(key)) return;
       this.said.add(key);
+      this.streamed.delete(data.id);
     }
     this.transcript.push({
       path: event.path, speaker: data.speaker, text: data.text, role: data.role, calls: data.calls, at: event.at, index,
       cutAt: event.cut_at,
     });
+  }
+
+  stream(event) {
+    const { id, speaker, text } = event.data;
+    const line = this.streamed.get(id) ?? { path: event.path, speaker, text: "", run: event.run, namespace: event.namespace };
+    line.text += text;
+    this.streamed.set(id, line);
+  }
+
+  // Where the process that runs it was told: who has it open here sees that.
+  answer(event) {
+    for (const id of event.data.ids ?? []) this.answers.set(id, event.data.by ? `by ${event.data.by}` : "where it runs");
   }
 
   countCall(event) {

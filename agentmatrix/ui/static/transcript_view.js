@@ -15,7 +15,8 @@ export class TranscriptView {
     this.painted = 0;
     this.hidden = 0;
     this.lines = new Map();
-    this.place.replaceChildren();
+    this.spoken = new Map();
+    this.place.replaceChildren((this.said = el("div")), (this.speaking = el("div")));
   }
 
   paint(model) {
@@ -23,18 +24,39 @@ export class TranscriptView {
     if (this.painted > said.length) this.reset(this.run);
     const isAtEnd = this.place.scrollHeight - this.place.scrollTop - this.place.clientHeight < 40;
     if (said.length - this.painted > SHOWN) {
-      this.place.replaceChildren();
+      this.said.replaceChildren();
       this.hidden = this.painted = said.length - SHOWN;
-      this.place.append(this.earlier(model));
+      this.said.append(this.earlier(model));
     }
     const added = document.createDocumentFragment();
     for (; this.painted < said.length; this.painted++) added.append(this.line(said[this.painted]));
-    this.place.append(added);
-    while (this.place.childElementCount > 3 * SHOWN) {
-      this.place.querySelector(".line")?.remove();
+    this.said.append(added);
+    while (this.said.childElementCount > 3 * SHOWN) {
+      this.said.querySelector(".line")?.remove();
       this.hidden += 1;
     }
+    this.paintSpeaking(model.streamed);
     if (isAtEnd) this.place.scrollTop = this.place.scrollHeight;
+  }
+
+  // What is being said, as far as it has come.
+  paintSpeaking(streamed) {
+    for (const [id, line] of this.spoken) {
+      if (streamed.has(id)) continue;
+      line.remove();
+      this.spoken.delete(id);
+    }
+    for (const [id, one] of streamed) {
+      let line = this.spoken.get(id);
+      if (!line) {
+        line = this.line({ ...one, text: "" });
+        line.classList.add("speaking");
+        this.spoken.set(id, line);
+        this.speaking.append(line);
+      }
+      const text = line.querySelector(".text");
+      if (text.textContent !== one.text) text.textContent = one.text;
+    }
   }
 
   earlier(model) {

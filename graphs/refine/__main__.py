@@ -1,0 +1,14 @@
+"""All four datasets with any chat model: `python -m graphs.refine --model local`, or `--model provider:name`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..gobang.team import chat_model
+from . import main
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m graphs.refine", description=__doc__)
+    parser.add_argument("--model", help="local (extra `local`) or provider:name (langchain); by default scripted")
+    name = parser.parse_args().model
+    raise SystemExit(main(chat_model(name) if name else None))

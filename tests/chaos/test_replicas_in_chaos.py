@@ -1,0 +1,175 @@
+"""Replicas and their parents are killed, stopped and restarted under load: nothing is lost, doubled or hung, and under
+durability "sync" no node that has finished runs again.
+
+Short for CI. By hand, a hundred times as much: AGENTMATRIX_CHAOS=100 pytest tests/chaos
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from agentmatrix import RemoteAgent
+from tests.attacks.kit import eventually, rss
+from tests.chaos.processes import NODES, Replica, nodes_of, parent_of, run_parent
+from tests.forked import Forked
+
+TIMES = int(os.environ.get("AGENTMATRIX_CHAOS", "1"))
+HUNG = 100 * max(1, TIMES)
+pytestmark = pytest.mark.timeout(600 * TIMES)
+
+
+@pytest.fixture(scope="module")
+def replicas() -> Iterator[list[Replica]]:
+    with ExitStack() as stack:
+        started = []
+        for _ in range(2):
+            started.append(Replica())
+            stack.callback(started[-1].stop)
+        yield started
+
+
+class Load:
+    """Callers that run one thread after the other, until they are told to stop."""
+
+    def __init__(self, graph: Any, folder: Path, callers: int, *, has_saver: bool = True) -> None:
+        self.graph, self._folder, self._has_saver = graph, folder, has_saver
+        self.done: list[str] = []
+        self.wrong: list[Any] = []
+        self._stopped = False
+        self._tasks = [asyncio.create_task(self._call(number)) for number in range(callers)]
+
+    async def _call(self, caller: int) -> None:
+        number = 0
+        while not self._stopped:
+            key = f"{caller}-{number}"
+            number += 1
+            config: Any = {"configurable": {"thread_id": key}} if self._has_saver else {}
+            options: Any = {"durability": "sync"} if self._has_saver else {}
+            try:
+                state = await self.graph.ainvoke({"folder": str(self._folder), "key": key}, config, **options)
+                if state["log"] != list(NODES):
+                    self.wrong.append((key, state["log"]))
+            except Exception as error:
+                self.wrong.append((key, error))
+            self.done.append(key)
+
+    async def until(self, count: int) -> None:
+        """So many threads more have ended."""
+        limit, wanted = time.monotonic() + HUNG, len(self.done) + count
+        while len(self.done) < wanted:
+            assert time.monotonic() < limit, "hung"
+            assert not self.wrong, self.wrong[:3]
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        async with asyncio.timeout(HUNG):
+            await asyncio.gather(*self._tasks)
+        assert not self.wrong, self.wrong[:3]
+
+
+def check_nodes(folder: Path, done: list[str]) -> None:
+    """Each node has run, in order; none ran again once a later one had begun."""
+    found = nodes_of(folder)
+    assert set(done) <= set(found)
+    for key in done:
+        assert list(dict.fromkeys(found[key])) == list(NODES), (key, found[key])
+        numbers = [NODES.index(node) for node in found[key]]
+        assert numbers == sorted(numbers), (key, found[key])
+
+
+def remote_to(replicas: list[Replica], agent: str) -> RemoteAgent:
+    return RemoteAgent([f"{replica.address}/{agent}" for replica in replicas])
+
+
+@pytest.mark.parametrize("agent", ["dag", "stategraph"])
+async def test_replicas_are_killed_under_load(replicas: list[Replica], tmp_path: Path, agent: str) -> None:
+    with remote_to(replicas, agent) as remote:
+        load = Load(parent_of(remote, InMemorySaver()), tmp_path, 12)
+        for kill in range(4 * TIMES):
+            await load.until(random.randint(1, 20))
+            await asyncio.to_thread(replicas[kill % 2].kill)
+            await asyncio.to_thread(eventually, lambda: all(r.state == "ready" for r in remote.replicas), HUNG)
+        await load.stop()
+    check_nodes(tmp_path, load.done)
+    again = sum(len(nodes) > len(NODES) for nodes in nodes_of(tmp_path).values())
+    print(f"{4 * TIMES} kills, {len(load.done)} runs, {again} of them with a node that was under way twice")
+
+
+@pytest.mark.parametrize("has_saver", [True, False])
+async def test_a_rolling_restart_under_load(replicas: list[Replica], tmp_path: Path, has_saver: bool) -> None:
+    with remote_to(replicas, "dag") as remote:
+        graph = parent_of(remote, InMemorySaver()) if has_saver else remote
+        load = Load(graph, tmp_path, 12, has_saver=has_saver)
+        for _ in range(TIMES):
+            for replica in replicas:
+                await load.until(20)
+                await asyncio.to_thread(replica.restart)
+        await load.stop()
+    found = nodes_of(tmp_path)
+    assert all(found[key] == list(NODES) for key in load.done)  # not even the node under way ran twice
+
+
+async def test_parents_are_killed(replicas: list[Replica], tmp_path: Path) -> None:
+    count, kills, ended = 40, 2 * TIMES, set[str]()
+    addresses = [replica.address for replica in replicas]
+    for kill in range(kills + 1):
+        with Forked(run_parent, str(tmp_path), addresses, "dag", count) as parent:
+            left = random.randint(1, 10) if kill < kills else count + 1
+            async with asyncio.timeout(HUNG):
+                while left and (line := (await asyncio.to_thread(parent.stdout.readline)).strip()):
+                    if line == "end":
+                        break
+                    left -= line not in ended
+                    ended.add(line)
+            if kill == kills:
+                assert parent.wait(HUNG) == 0
+            parent.send_signal(signal.SIGKILL)
+    assert len(ended) == count
+    check_nodes(tmp_path, sorted(ended))
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "parent.db")) as saver:
+        graph = parent_of(RemoteAgent([f"{address}/dag" for address in addresses]), saver)
+        for key in ended:
+            assert (await graph.aget_state({"configurable": {"thread_id": key}})).values["log"] == list(NODES)
+
+
+async def test_64_callers_are_shared_out(replicas: list[Replica], tmp_path: Path) -> None:
+    with remote_to(replicas, "dag") as remote:
+        load = Load(remote, tmp_path, 64, has_saver=False)
+        await load.until(320 * TIMES)
+        await load.stop()
+    shares = Counter(line.split()[2] for line in (tmp_path / "nodes").read_text().splitlines())
+    assert shares.keys() == {str(replica.pid) for replica in replicas}
+    assert all(0.4 <= runs / shares.total() <= 0.6 for runs in shares.values()), shares
+
+
+async def test_many_runs_leave_nothing(replicas: list[Replica], tmp_path: Path) -> None:
+    """With AGENTMATRIX_CHAOS=50, 100,000 runs."""
+
+    def sizes() -> list[int]:
+        return [rss(), *(rss(replica.pid) for replica in replicas)]
+
+    with remote_to(replicas, "dag") as remote:
+        load = Load(remote, tmp_path, 16, has_saver=False)
+        await load.until(500)
+        before, descriptors = sizes(), len(os.listdir("/proc/self/fd"))
+        await load.until(2000 * TIMES - 500)
+        after = sizes()
+        await load.stop()
+        assert [replica.runs for replica in remote.replicas] == [0, 0]
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
+    grown = [end - begin for begin, end in zip(before, after, strict=True)]
+    assert all(megabytes <= 8 for megabytes in grown), (before, after)
