@@ -1,20 +1,19 @@
-"""The files of a firm, each with the hash of its text: git keeps them, and who writes has to know what is there."""
+"""The files of a firm, each with the hash of its text: who writes has to know what is there."""
 
 from __future__ import annotations
 
-import os
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|")
-
-PATIENCE = 10_000
-"""Milliseconds that a writer waits for another one of the same file."""
+PATIENCE = 60.0
+"""Seconds that a writer waits for others."""
 
 
 class File(NamedTuple):
@@ -34,45 +33,35 @@ class ConflictError(Exception):
 
 
 class Workspace:
-    """A bare git repository with a ref for each file. Any number of processes may write at once: git moves a ref only
-    if it is what the writer says. Its log, `logs/refs/files/<name>`, tells who wrote which text, and git keeps these.
+    """All versions of the files, with their authors, in a SQLite table. Any number of threads and processes may write
+    at once: one statement compares the hash and adds the version.
 
     Args:
-        folder: of the repository, made if it is not there; None for one that ends with this object.
+        path: of the database; by default it is in memory.
         execute: whether its Python files may be run. Nothing confines them: they may do what this process may.
     """
 
-    def __init__(self, folder: str | Path | None = None, *, execute: bool = False) -> None:
-        self._execute = execute
-        if folder is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="workspace-")
-            folder = self._temporary.name
-        self._folder = Path(folder)
-        if not (self._folder / "HEAD").exists():
-            _make(self._folder)
+    def __init__(self, path: str | Path = ":memory:", *, execute: bool = False) -> None:
+        self._execute, self._lock = execute, threading.Lock()
+        self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        self._db.execute("CREATE TABLE IF NOT EXISTS versions (name, text, hash, author)")
 
-    def _git(self, *args: str, given: str = "", author: str = "nobody") -> bytes:
-        settings = [f"user.name={author}", "user.email=@", f"core.filesRefLockTimeout={PATIENCE}"]
-        command = ["git", f"--git-dir={self._folder}", *(part for each in settings for part in ("-c", each)), *args]
-        ran = subprocess.run(command, input=given.encode(), capture_output=True)
-        if ran.returncode:
-            raise OSError(f"git {args[0]}: {ran.stderr.decode().strip()}")
-        return ran.stdout
+    def _select(self, statement: str, *values: str) -> list[tuple[str, ...]]:
+        with self._lock:
+            return self._db.execute(statement, values).fetchall()
 
     def names(self) -> list[str]:
         """The names of all files."""
-        return self._git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/files").decode().split()
+        return [name for (name,) in self._select("SELECT DISTINCT name FROM versions ORDER BY name")]
 
-    def read(self, *names: str) -> dict[str, File]:
-        """Files by name, as they are now."""
-        left = self._git("cat-file", "--batch", given="".join(f"{_ref(name)}\n" for name in names))
-        files = dict.fromkeys(names, File())
-        for name in names:
-            head, _, left = left.partition(b"\n")
-            if not head.endswith(b" missing"):
-                hash, _, size = head.decode().split()
-                files[name], left = File(left[: int(size)].decode(), hash), left[int(size) + 1 :]
-        return files
+    def versions(self, name: str) -> list[tuple[str, ...]]:
+        """The author and the text of each version of a file, the first one first."""
+        return self._select("SELECT author, text FROM versions WHERE name = ? ORDER BY rowid", name)
+
+    def read(self, name: str) -> File:
+        """A file as it is now."""
+        last = "SELECT text, hash FROM versions WHERE name = ? ORDER BY rowid DESC LIMIT 1"
+        return next((File(*row) for row in self._select(last, name)), File())
 
     def write(self, name: str, text: str, base: str, author: str) -> str:
         """Write a file. Returns the hash of its text.
@@ -86,18 +75,15 @@ class Workspace:
         Raises:
             ConflictError: the file has another hash by now.
             ValueError: it cannot have that name.
-            OSError: git cannot write it.
         """
-        ref = _ref(name)
-        hash = self._git("hash-object", "-w", "--stdin", "--no-filters", given=text).decode().strip()
-        try:
-            if _HASH.fullmatch(base):
-                self._git("update-ref", "--create-reflog", ref, hash, base, author=author)
-                return hash
-        except OSError:
-            if self.read(name)[name].hash == base:  # nobody has written: git itself cannot
-                raise
-        if (current := self.read(name)[name]).hash != hash:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+            raise ValueError(f"{name!r} is no name of a file: take letters, digits, '_', '-' and dots")
+        hash = blake2b(text.encode(), digest_size=8).hexdigest()
+        last = "SELECT hash FROM versions WHERE name = ? ORDER BY rowid DESC LIMIT 1"
+        insert = f"INSERT INTO versions SELECT ?, ?, ?, ? WHERE ? = coalesce(({last}), '')"
+        with self._lock:
+            written = self._db.execute(insert, (name, text, hash, author, base, name)).rowcount
+        if not written and (current := self.read(name)).hash != hash:  # the same text: a turn that a kill repeats
             raise ConflictError(name, current)
         return hash
 
@@ -110,30 +96,11 @@ class Workspace:
         if not self._execute:
             raise ValueError("files are not run here: Workspace(execute=True) allows it, and confines nothing")
         with tempfile.TemporaryDirectory() as folder:
-            for each, file in self.read(*self.names()).items():
-                Path(folder, each).write_bytes(file.text.encode())
+            for each in self.names():
+                Path(folder, each).write_bytes(self.read(each).text.encode())
             command = [sys.executable, "-E", "-s", name, *args]
             try:
                 ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
             except subprocess.TimeoutExpired:
                 return f"{name} was stopped after {timeout:g} s"
             return ran.stdout + ran.stderr
-
-
-def _ref(name: str) -> str:
-    if not _NAME.fullmatch(name) or name.endswith(".lock"):
-        raise ValueError(f"{name!r} is no name of a file: take letters, digits, '_', '-' and dots")
-    return f"refs/files/{name}"
-
-
-def _make(folder: Path) -> None:
-    """Make the repository, beside its place: whoever finds one there finds all of it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
-        made = Path(beside, "made")
-        subprocess.run(["git", "init", "--quiet", "--bare", "--template=", made], check=True)
-        try:
-            os.rename(made, folder)
-        except OSError:
-            if not (folder / "HEAD").exists():
-                raise

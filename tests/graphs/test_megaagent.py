@@ -13,23 +13,40 @@ from langchain_core.messages import BaseMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.testing import ScriptedChatModel, loopback
-from graphs.megaagent import Workspace, __main__, build, policy_firm
-from graphs.megaagent.employee import FORMAT, RECENT
-from graphs.megaagent.firm import REMIND, REVIEW
-from graphs.megaagent.script import END, Rule, add, read, script, status, talk, write
+from graphs.megaagent import PROMPTS, RECENT, Workspace, __main__, build
+from graphs.megaagent.__main__ import POLICY, policy_staff, scripted
 from tests.forked import Forked
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
+END: Any = {"terminate": {}}
+REMIND, REVIEW = re.escape(PROMPTS["remind"]), re.escape(PROMPTS["review"])
+Rules = dict[str, Any]
 
 
-def run(rules: list[Rule] | ScriptedChatModel, workspace: Workspace | None = None, **bounds: int) -> tuple[Any, Any]:
-    model = rules if isinstance(rules, ScriptedChatModel) else script(rules)
+def add(name: str, prompt: str) -> Any:
+    return {"add_agent": {"name": name, "prompt": prompt}}
+
+
+def talk(to: str, text: str) -> Any:
+    return {"talk": {"to": to, "text": text}}
+
+
+def read(name: str) -> Any:
+    return {"read_file": {"name": name}}
+
+
+def write(name: str, text: str, base: str = "") -> Any:
+    return {"write_file": {"name": name, "text": text, "base_hash": base}}
+
+
+def status(todo: str, done: str) -> Any:
+    return {"change_task_status": {"todo": todo, "done": done}}
+
+
+def run(rules: Rules | ScriptedChatModel, workspace: Workspace | None = None, **bounds: int) -> tuple[Any, Any]:
+    model = rules if isinstance(rules, ScriptedChatModel) else scripted(rules)
     graph: Any = build(model, workspace or Workspace(), checkpointer=InMemorySaver(), **bounds)
     return graph.invoke({"task": "begin"}, THREAD), graph.actors(THREAD)
-
-
-def calls(*called: Any) -> Any:
-    return lambda prompt, *_: list(called)
 
 
 def heard(actor: Any, kind: type[BaseMessage]) -> list[str]:
@@ -37,7 +54,7 @@ def heard(actor: Any, kind: type[BaseMessage]) -> list[str]:
 
 
 def finish(*called: Any) -> Any:
-    return calls(*called, status("", "done"), END)
+    return [*called, status("", "done"), END]
 
 
 @pytest.mark.parametrize("rows", [__main__.gobang, __main__.policy])
@@ -47,20 +64,20 @@ def test_the_table_has_what_the_paper_says(rows: Any) -> None:
 
 @pytest.mark.parametrize("place", ["local", "remote"])
 async def test_a_firm_is_an_agent(place: str) -> None:
-    graph: Any = build(policy_firm.staff(2, 6), Workspace())
+    graph: Any = build(policy_staff(2, 6), Workspace())
     graph = loopback(graph) if place == "remote" else graph
-    for firm in (graph.invoke({"task": policy_firm.TASK}), await graph.ainvoke({"task": policy_firm.TASK})):
+    for firm in (graph.invoke({"task": POLICY}), await graph.ainvoke({"task": POLICY})):
         assert firm["result"].split(", ") in (["minister0", "minister1"], ["minister1", "minister0"])
         assert (firm["counts"]["calls"], firm["counts"]["add_agent"]) == (3 + 6 + 6 + 2 + 1, 8)
 
 
 def test_a_second_task_on_the_thread_finds_the_staff() -> None:
-    rules: list[Rule] = [
-        (r"boss\nbegin", finish(add("ann", "Work."))),
-        (r"ann\n", finish()),
-        (r"boss\nAgain", finish()),
-    ]
-    graph: Any = build(script(rules), Workspace(), checkpointer=InMemorySaver())
+    rules: Rules = {
+        r"boss\nbegin": finish(add("ann", "Work.")),
+        r"ann\n": finish(),
+        r"boss\nAgain": finish(),
+    }
+    graph: Any = build(scripted(rules), Workspace(), checkpointer=InMemorySaver())
     for task in ("begin", "Again."):
         graph.invoke({"task": task}, THREAD)
     staff = graph.actors(THREAD)
@@ -72,12 +89,12 @@ def test_a_second_task_on_the_thread_finds_the_staff() -> None:
 def test_talk_outside_the_neighbourhood_is_refused(to: str) -> None:
     # boss: ann, bob; bob: cid. Whoever talks is not near whom it talks to: a stranger, a peer's worker, itself.
     sender = {"eve": "boss", "cid": "ann", "ann": "ann", "boss": "cid"}[to]
-    rules: list[Rule] = [
-        (rf"{sender}\n(?:begin|Work)", finish(talk(to, "hello"), *([add("ann", "Work.")] if sender == "boss" else []))),
-        (r"boss\nbegin", calls(add("bob", "Work."), add("ann", "Work."), status("ann, bob", ""), END)),
-        (r"bob\nWork", calls(add("cid", "Work."), status("cid", ""), END)),
-        (r"\w+\nWork", finish()),
-    ]
+    rules: Rules = {
+        rf"{sender}\n(?:begin|Work)": finish(talk(to, "hello"), *([add("ann", "Work.")] if sender == "boss" else [])),
+        r"boss\nbegin": [add("bob", "Work."), add("ann", "Work."), status("ann, bob", ""), END],
+        r"bob\nWork": [add("cid", "Work."), status("cid", ""), END],
+        r"\w+\nWork": finish(),
+    }
     firm, staff = run(rules)
     assert firm["counts"]["refused"] == 1
     [said] = [
@@ -91,12 +108,12 @@ def test_talk_outside_the_neighbourhood_is_refused(to: str) -> None:
 
 
 def test_superior_subordinates_and_peers_hear() -> None:
-    rules: list[Rule] = [
-        (r"boss\nbegin", calls(add("ann", "Work."), add("bob", "Wait."), talk("bob", "from boss"), END)),
-        (r"ann\nWork", finish(talk("boss", "from ann"), talk("bob", "from ann"))),
-        (r"bob\nfrom ann", finish()),
-        (r"boss\nOthers", finish()),
-    ]
+    rules: Rules = {
+        r"boss\nbegin": [add("ann", "Work."), add("bob", "Wait."), talk("bob", "from boss"), END],
+        r"ann\nWork": finish(talk("boss", "from ann"), talk("bob", "from ann")),
+        r"bob\nfrom ann": finish(),
+        r"boss\nOthers": finish(),
+    }
     firm, staff = run(rules)
     assert "from ann" in heard(staff["staff/boss"], BaseMessage)
     assert {"from boss", "from ann"} <= {*heard(staff["staff/boss.bob"], BaseMessage)}
@@ -105,7 +122,7 @@ def test_superior_subordinates_and_peers_hear() -> None:
 
 def test_nobody_is_recruited_twice() -> None:
     hired = [add("ann", "Work."), add("ann", "Work."), add("boss", "Work."), add("a b", "Work.")]
-    firm, staff = run([(r"boss\nbegin", finish(*hired)), (r"ann\n", finish())])
+    firm, staff = run({r"boss\nbegin": finish(*hired), r"ann\n": finish()})
     assert [*staff] == ["staff/boss", "staff/boss.ann"]
     said = [text for text in heard(staff["staff/boss"], ToolMessage) if "recruited" not in text]
     assert said[:3] == [
@@ -117,7 +134,7 @@ def test_nobody_is_recruited_twice() -> None:
 
 def test_hiring_without_end_is_bounded() -> None:
     order = {"boss": "ann", "ann": "bob", "bob": "cid", "cid": "ann"}
-    rules: list[Rule] = [(rf"{name}\n", finish(add(other, "Work."))) for name, other in order.items()]
+    rules: Rules = {rf"{name}\n": finish(add(other, "Work.")) for name, other in order.items()}
     firm, staff = run(rules, max_agents=5)
     assert len(staff) == 5
     assert any("5 actors" in text for actor in staff.values() for text in heard(actor, ToolMessage))
@@ -125,19 +142,15 @@ def test_hiring_without_end_is_bounded() -> None:
 
 def test_wrong_formats_are_bounded() -> None:
     model = ScriptedChatModel("I shall think about it.", cycle=True)
-    firm, staff = run(model, max_retries=3, max_reminders=2)
+    firm, staff = run(model, max_calls=4, max_reminders=2)
     assert firm["counts"] == {"calls": 12, "format errors": 12}  # one turn, and two reminders
     assert firm["waiting"] == {"boss": "the task"}
-    assert heard(staff["staff/boss"], BaseMessage).count(FORMAT) == 12
+    assert heard(staff["staff/boss"], BaseMessage).count(PROMPTS["format"]) == 12
 
 
 def test_wrong_calls_are_told_to_the_model() -> None:
-    wrong = [
-        {"name": "shout"},
-        {"name": "talk", "args": {"text": "x"}},
-        {"name": "exec_python_file", "args": {"name": "a.py"}},
-    ]
-    firm, staff = run([(r"boss\nbegin", finish(*wrong))])
+    wrong: Any = [{"shout": {}}, {"talk": {"text": "x"}}, {"exec_python_file": {"name": "a.py"}}]
+    firm, staff = run({r"boss\nbegin": finish(*wrong)})
     unknown, missing, off, *_ = heard(staff["staff/boss"], ToolMessage)
     assert unknown.startswith("there is no function 'shout'; there are: add_agent, talk, ")
     assert missing == "to: Field required"
@@ -146,19 +159,16 @@ def test_wrong_calls_are_told_to_the_model() -> None:
 
 
 def test_a_turn_ends_after_its_calls() -> None:
-    firm, _ = run([(r"boss\n", calls(read("notes.md")))], max_calls=4, max_reminders=1)
+    firm, _ = run({r"boss\n": [read("notes.md")]}, max_calls=4, max_reminders=1)
     assert firm["counts"]["calls"] == 8
 
 
 def test_who_waits_for_a_dead_peer_is_reminded() -> None:
-    def die(prompt: str) -> Any:
-        raise ConnectionError("no answer")
-
-    rules: list[Rule] = [
-        (r"boss\nbegin", calls(add("ann", "Wait for bob."), add("bob", "Work."), status("ann", ""), END)),
-        (r"bob\n", die),
-        (r"ann\n" + re.escape(REMIND), finish(talk("bob", "Are you there?"))),
-    ]
+    rules: Rules = {
+        r"boss\nbegin": [add("ann", "Wait for bob."), add("bob", "Work."), status("ann", ""), END],
+        r"bob\n": ConnectionError("no answer"),
+        r"ann\n" + REMIND: finish(talk("bob", "Are you there?")),
+    }
     firm, staff = run(rules)
     assert (firm["result"], firm["waiting"]) == ("ann", {})
     assert staff["staff/boss.bob"].dismissed
@@ -169,17 +179,14 @@ def test_who_waits_for_a_dead_peer_is_reminded() -> None:
 
 
 def test_whose_superior_is_gone_reports_to_the_next_above() -> None:
-    def die(prompt: str) -> Any:
-        raise ConnectionError("no answer")
-
-    rules: list[Rule] = [
-        (r"boss\nbegin", calls(add("ann", "Recruit."), status("ann, bob", ""), END)),
-        (r"ann\nRecruit", calls(add("bob", "Work."), status("bob", ""), END)),
-        (r"bob\nWork", calls(talk("boss.ann", "x"), talk("ann", "Are you there?"), END)),
-        (r"ann\nAre you there", die),
-        (r"bob\nOthers", finish()),
-        (r"boss\nann is gone", calls(status("bob", ""), END)),
-    ]
+    rules: Rules = {
+        r"boss\nbegin": [add("ann", "Recruit."), status("ann, bob", ""), END],
+        r"ann\nRecruit": [add("bob", "Work."), status("bob", ""), END],
+        r"bob\nWork": [talk("boss.ann", "x"), talk("ann", "Are you there?"), END],
+        r"ann\nAre you there": ConnectionError("no answer"),
+        r"bob\nOthers": finish(),
+        r"boss\nann is gone": [status("bob", ""), END],
+    }
     firm, staff = run(rules)
     assert staff["staff/boss.ann"].dismissed
     assert "bob has finished: done. Review it." in heard(staff["staff/boss"], BaseMessage)
@@ -192,35 +199,33 @@ def test_a_boss_that_cannot_work_ends_the_run() -> None:
 
 
 def test_the_boss_reviews_until_it_has_nothing_to_say() -> None:
-    said = iter(["Mend it.", "Mend it again."])
+    rules: Rules = {
+        r"boss\nbegin": [add("ann", "Work."), status("ann", ""), END],
+        r"ann\nMend it again": [status("", "mended twice"), END],
+        r"ann\nMend it": [status("", "mended"), END],
+        r"ann\nWork": finish(),
+    }
+    words = iter(["Mend it.", "Mend it again."])
+    staff_by_rules = scripted(rules).answers[0]
 
-    def review(prompt: str) -> Any:
-        word = next(said, None)
-        return [talk("ann", word), END] if word else [END]
+    def answer(messages: list[BaseMessage]) -> Any:
+        word = next(words, None) if messages[-1].text == PROMPTS["review"] else None
+        return {"name": "talk", "args": {"to": "ann", "text": word}} if word else staff_by_rules(messages)
 
-    rules: list[Rule] = [
-        (r"boss\nbegin", calls(add("ann", "Work."), status("ann", ""), END)),
-        (r"boss\n" + re.escape(REVIEW), review),
-        (r"ann\nMend it again", calls(status("", "mended twice"), END)),
-        (r"ann\nMend it", calls(status("", "mended"), END)),
-        (r"ann\nWork", finish()),
-    ]
-    firm, staff = run(rules)
-    assert heard(staff["staff/boss"], BaseMessage).count(REVIEW) == firm["reminders"] == 3
+    firm, staff = run(ScriptedChatModel(answer, cycle=True))
+    assert heard(staff["staff/boss"], BaseMessage).count(PROMPTS["review"]) == firm["reminders"] == 3
     assert staff["staff/boss.ann"].values["done"] == "mended twice"
 
 
 def test_memory_is_the_last_messages_and_the_nearest() -> None:
-    model = script(
-        [
-            (r"boss\nbegin", calls(add("ann", "The password of the safe is 1234."), status("ann", ""), END)),
-            (
-                r"boss\nOthers",
-                calls(*(talk("ann", f"Count to {n}.") for n in range(12)), talk("ann", "Open the safe.")),
-            ),
-            (r"boss\nann was told", finish()),
-            (r"ann\nOpen the safe", finish()),
-        ]
+    counted = [talk("ann", f"Count to {n}.") for n in range(12)]
+    model = scripted(
+        {
+            r"boss\nbegin": [add("ann", "The password of the safe is 1234."), status("ann", ""), END],
+            r"boss\nOthers": [*counted, talk("ann", "Open the safe.")],
+            r"boss\nann was told": finish(),
+            r"ann\nOpen the safe": finish(),
+        }
     )
     run(model)
     [asked] = [prompt for prompt in model.prompts if prompt[-1].text == "Open the safe."]
@@ -235,19 +240,19 @@ def journal(folder: Path, kill_at: int) -> Any:
     """Begins in a process of its own, or goes on where another one was killed, and is killed at a call of the model."""
     from langgraph.checkpoint.sqlite import SqliteSaver
 
-    scripted = policy_firm.staff(3, 12)
-    given = None if (folder / "asked").exists() else {"task": policy_firm.TASK}
+    staff = policy_staff(3, 12)
+    given = None if (folder / "asked").exists() else {"task": POLICY}
 
     def answer(messages: list[BaseMessage]) -> Any:
         with (folder / "asked").open("a") as file:
             file.write("x")
         if 0 < kill_at <= (folder / "asked").stat().st_size:
             os.kill(os.getpid(), signal.SIGKILL)
-        return scripted.answers[0](messages)
+        return staff.answers[0](messages)
 
     with SqliteSaver.from_conn_string(str(folder / "db")) as saver:
         model = ScriptedChatModel(answer, cycle=True)
-        graph: Any = build(model, Workspace(folder / "files"), checkpointer=saver)
+        graph: Any = build(model, Workspace(folder / "files.db"), checkpointer=saver)
         firm = graph.invoke(given, THREAD, durability="sync")
         print(firm["result"], firm["counts"]["add_agent"], firm["counts"]["calls"], len(firm["waiting"]), sep="\n")
         for path, actor in graph.actors(THREAD).items():
@@ -267,27 +272,21 @@ def test_a_firm_that_was_killed_goes_on_and_hires_nobody_twice(tmp_path: Path) -
     assert (int(hired), int(called), int(waiting)) == (15, 1 + 3 + 12 + 12 + 3 + 1, 0)
     assert len(staff) == len({line.split()[0] for line in staff}) == 16
     assert all(count == distinct for _, count, distinct in map(str.split, staff))
-    assert len(Workspace(tmp_path / "files").names()) == 12
+    assert len(Workspace(tmp_path / "files.db").names()) == 12
     # Only who was at work at a kill was asked once more.
     assert int(called) < (tmp_path / "asked").stat().st_size <= int(called) + 4 * 16
 
 
 def test_of_two_writers_with_one_hash_one_gets_the_other_s_text() -> None:
-    both = calls(read("plan.md"))
-    add_line = {
-        name: lambda prompt, hash, text, name=name: [write("plan.md", f"{text}{name}\n", hash)]
-        for name in ("ann", "bob")
+    rules: Rules = {
+        r"boss\nbegin": [write("plan.md", "boss\n")],
+        r"boss\nwritten": [add("ann", "Work."), add("bob", "Work."), status("ann, bob", ""), END],
+        r"(?:ann|bob)\nWork": [read("plan.md")],
+        r"(ann|bob)\n(?:conflict: .*)?hash (\w+)(?:, and the text:)?\n(.*)": [write("plan.md", r"\3\1\n", r"\2")],
+        r"(?:ann|bob)\nwritten": finish(),
     }
-    rules: list[Rule] = [
-        (r"boss\nbegin", calls(write("plan.md", "boss\n"))),
-        (r"boss\nwritten", calls(add("ann", "Work."), add("bob", "Work."), status("ann, bob", ""), END)),
-        (r"(?:ann|bob)\nWork", both),
-        *((rf"{name}\nhash (\w+)\n(.*)", act) for name, act in add_line.items()),
-        *((rf"{name}\nconflict: .* hash (\w+), and the text:\n(.*)", act) for name, act in add_line.items()),
-        (r"(?:ann|bob)\nwritten", finish()),
-    ]
     workspace = Workspace()
     firm, _ = run(rules, workspace)
-    lines = workspace.read("plan.md")["plan.md"].text.splitlines()
+    lines = workspace.read("plan.md").text.splitlines()
     assert (lines[0], sorted(lines[1:])) == ("boss", ["ann", "bob"])
     assert firm["result"] in ("ann, bob", "bob, ann")
