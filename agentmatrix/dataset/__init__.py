@@ -1,7 +1,8 @@
 """Datasets: an agent over rows, with each row exactly once in the output (`refine`, `arefine`).
 
-`refinement` has the two verbs. A row's way: `sources` read it, `row_reader` gives it its id, `driver` gives it a slot,
-`row_runner` runs the agent on it, `records` makes lines of the result, `commits` writes them with the progress file.
+`refinement` has the two verbs. A row's way: `sources` read it, `row_reader` gives it its id, `row_loop` gives it a
+slot, `row_runner` runs the agent on it, `records` makes lines of the result, `row_writer` writes them with the progress
+file.
 """
 
 from agentmatrix.dataset.as_completed import arefine_as_completed, refine_as_completed

@@ -14,15 +14,15 @@ from typing import Any
 
 from agentmatrix.dataset.columns import check_columns
 from agentmatrix.dataset.completed_row import CompletedRow
-from agentmatrix.dataset.driver import Driver, Limits
 from agentmatrix.dataset.interrupted import on_interrupt
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_display import Display
 from agentmatrix.dataset.progress_file import ProgressFile
 from agentmatrix.dataset.ray_hosts import Ray, RayHosts
 from agentmatrix.dataset.report import Ended, Report
-from agentmatrix.dataset.row import Place
+from agentmatrix.dataset.row import InputPosition
 from agentmatrix.dataset.row_agent import row_agent
+from agentmatrix.dataset.row_loop import Limits, RowLoop
 from agentmatrix.dataset.row_reader import RowReader
 from agentmatrix.dataset.row_runner import RowRunner, RunOptions
 from agentmatrix.dataset.settings import check_answers, check_same_settings, described, schema_digest
@@ -178,26 +178,26 @@ class DatasetRun:
             shard=reading.shard, skip_bad_lines=reading.skip_bad_lines,
         )  # fmt: skip
         options = replace(self.running, id_column=self._id_column(), is_csv=_is_csv(self.output))
-        driver = Driver(
+        row_loop = RowLoop(
             reader, slots, self._hosts_away, self._output, self._progress, self.limits,
             in_input_order=self.in_input_order, answers=options.answers, crashes=self._crashes,
             on_row=on_row,
         )  # fmt: skip
         runner = RowRunner(
-            self._agent, slots, options, self._progress.run_id, self.goes_on, lambda: driver.counts["done"] > 0
+            self._agent, slots, options, self._progress.run_id, self.goes_on, lambda: row_loop.counts["done"] > 0
         )
         ended: Ended = "interrupted"
         try:
-            with on_interrupt(driver), display.showing(driver, self._count_rows):
-                ended = await driver.run(runner, start)
+            with on_interrupt(row_loop), display.showing(row_loop, self._count_rows):
+                ended = await row_loop.run(runner, start)
         except TooManyFailures as error:
-            error.report = self._report(driver, ended)
+            error.report = self._report(row_loop, ended)
             raise
         finally:
-            self._stamp(driver.place)
-        if driver.settled_now["done"] or not isinstance(self._output, OutputFile) or not self._output.path.exists():
+            self._stamp(row_loop.position)
+        if row_loop.settled_now["done"] or not isinstance(self._output, OutputFile) or not self._output.path.exists():
             self._output.finish()
-        return self._report(driver, ended)
+        return self._report(row_loop, ended)
 
     def _hosts_away(self) -> int:
         """How many hosts are waited for; 0 while one of them takes runs."""
@@ -205,25 +205,25 @@ class DatasetRun:
         away = [replica for replica in replicas if replica.state == "ejected"]
         return len(away) if len(away) == len(replicas) else 0
 
-    def _start(self) -> Place:
+    def _start(self) -> InputPosition:
         """Where the input was worked off, if it is the same up to there; else its beginning."""
-        place, stamp = self._progress.get("place"), self._progress.get("stamp")
+        position, stamp = self._progress.get("position"), self._progress.get("stamp")
         if not isinstance(self._source, FileSource):
-            return Place()
+            return InputPosition()
         now = self._source.stamp()
-        found = Place() if place is None else Place.of(place)
+        found = InputPosition() if position is None else InputPosition.of(position)
         is_same = stamp is not None and (
             stamp["file"] == now or (stamp["prefix"] and stamp["prefix"] == _prefix_digest(self._source, found))
         )
         self._progress.set(stamp={"file": now, "prefix": None})
         # Rows that are run again are looked for from the beginning.
-        return found if is_same and not self._progress.again and not self.running.answers else Place()
+        return found if is_same and not self._progress.again and not self.running.answers else InputPosition()
 
-    def _stamp(self, place: Place) -> None:
+    def _stamp(self, position: InputPosition) -> None:
         """Remember how the input looks up to where it was worked off."""
         if isinstance(self._source, FileSource) and self._progress.path is not None:
             with suppress(OSError, DatasetError):
-                prefix = _prefix_digest(self._source, place)
+                prefix = _prefix_digest(self._source, position)
                 self._progress.set(stamp={"file": self._source.stamp(), "prefix": prefix})
 
     def _id_column(self) -> str | None:
@@ -231,34 +231,34 @@ class DatasetRun:
             return None
         return self._id if isinstance(self._id, str) else _DEFAULT_ID
 
-    def _count_rows(self, place: Place) -> int | None:
-        """The rows behind a place, where that can be known."""
+    def _count_rows(self, position: InputPosition) -> int | None:
+        """The rows behind a position, where that can be known."""
         if isinstance(self._source, AsyncSource):
             return None
-        count = self._source.count(place)
+        count = self._source.count(position)
         if count is not None and self.reading.limit is not None:
-            count = min(count, self.reading.limit - place.number)
+            count = min(count, self.reading.limit - position.number)
         return None if count is None else count * self.reading.repetitions // (self.reading.shard or (1, 1))[1]
 
-    def _report(self, driver: Driver, ended: Ended) -> Report:
-        counts, place = driver.progress.counts, driver.place
-        unread = self._count_rows(place) or 0 if ended != "input" and ended != "limit" else 0
-        taken = place.taken * self.reading.repetitions
+    def _report(self, row_loop: RowLoop, ended: Ended) -> Report:
+        counts, position = row_loop.progress.counts, row_loop.position
+        unread = self._count_rows(position) or 0 if ended != "input" and ended != "limit" else 0
+        taken = position.taken * self.reading.repetitions
         rows = self._output.rows if isinstance(self._output, MemoryOutput) else ()
         return Report(
             **{status: counts[status] for status in counts},
-            left=max(taken + unread - counts.total(), driver.progress.again, driver.in_flight),
-            duplicates=place.duplicates,
-            filtered=place.filtered,
-            bad_lines=place.bad_lines,
-            asked=driver.settled_now.total(),
-            usage=dict(driver.usage),
-            cost=driver.cost if self.limits.prices is not None else None,
-            seconds=time.monotonic() - driver.began,
+            left=max(taken + unread - counts.total(), row_loop.progress.again, row_loop.in_flight),
+            duplicates=position.duplicates,
+            filtered=position.filtered,
+            bad_lines=position.bad_lines,
+            asked=row_loop.settled_now.total(),
+            usage=dict(row_loop.usage),
+            cost=row_loop.cost if self.limits.prices is not None else None,
+            seconds=time.monotonic() - row_loop.began,
             ended=ended,
             output=None if self.output is None else str(self.output),
             rows=rows,
-            failures=list(islice(driver.progress.failures(), _MOST_FAILURES)),
+            failures=list(islice(row_loop.progress.failures(), _MOST_FAILURES)),
         )
 
 
@@ -282,10 +282,10 @@ def _is_csv(output: Path | None) -> bool:
     return output is not None and output.suffix.lower() == ".csv"
 
 
-def _prefix_digest(source: FileSource, place: Place) -> str | None:
-    """The hash of a text file up to a place; None for other files."""
+def _prefix_digest(source: FileSource, position: InputPosition) -> str | None:
+    """The hash of a text file up to a position; None for other files."""
     digest = hashlib.blake2b(digest_size=16)
-    left = place.offset
+    left = position.offset
     if not left or source.path.suffix == ".gz":
         return None
     with source.path.open("rb") as file:

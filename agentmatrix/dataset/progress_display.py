@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from agentmatrix.dataset.driver import Driver
 from agentmatrix.dataset.reader_thread import ReaderThread
 from agentmatrix.dataset.report import STATUSES
-from agentmatrix.dataset.row import Place
+from agentmatrix.dataset.row import InputPosition
+from agentmatrix.dataset.row_loop import RowLoop
 
 __all__ = ["Display", "PeriodicDisplay", "ProgressSnapshot", "display_of"]
 
-CountRows = Callable[[Place], int | None]
+CountRows = Callable[[InputPosition], int | None]
 
 _TERMINAL_SECONDS = 0.5
 _LINE_SECONDS = 30.0
@@ -30,12 +30,12 @@ _LINE_SECONDS = 30.0
 class Display(Protocol):
     """Shows a run."""
 
-    def showing(self, driver: Driver, count_rows: CountRows) -> AbstractContextManager[None]:
+    def showing(self, row_loop: RowLoop, count_rows: CountRows) -> AbstractContextManager[None]:
         """Show it while the context is open.
 
         Args:
-            driver: the run.
-            count_rows: how many rows are behind a place of the input.
+            row_loop: the run.
+            count_rows: how many rows are behind a position of the input.
         """
 
 
@@ -43,21 +43,21 @@ class ProgressSnapshot:
     """The numbers of a run at one moment.
 
     Args:
-        driver: the run.
+        row_loop: the run.
         unread: the rows that are not begun; None where that is unknown.
     """
 
-    def __init__(self, driver: Driver, unread: int | None) -> None:
-        self.counts = {status: driver.counts[status] for status in STATUSES}
+    def __init__(self, row_loop: RowLoop, unread: int | None) -> None:
+        self.counts = {status: row_loop.counts[status] for status in STATUSES}
         self.settled = sum(self.counts.values())
-        self.total = None if unread is None else self.settled + driver.in_flight + unread
-        seconds = time.monotonic() - driver.began
-        self.rows_per_second = driver.settled_now.total() / seconds if seconds else 0.0
-        self.tokens = driver.tokens
-        self.cost = driver.cost if driver.has_prices else None
-        self.slots = driver.slots.limit
-        self.cool_down = driver.slots.cool_down
-        self.hosts_away = driver.hosts_away()
+        self.total = None if unread is None else self.settled + row_loop.in_flight + unread
+        seconds = time.monotonic() - row_loop.began
+        self.rows_per_second = row_loop.settled_now.total() / seconds if seconds else 0.0
+        self.tokens = row_loop.tokens
+        self.cost = row_loop.cost if row_loop.has_prices else None
+        self.slots = row_loop.slots.limit
+        self.cool_down = row_loop.slots.cool_down
+        self.hosts_away = row_loop.hosts_away()
         left = None if self.total is None else self.total - self.settled
         self.seconds_left = left / self.rows_per_second if left is not None and self.rows_per_second else None
 
@@ -91,17 +91,17 @@ class PeriodicDisplay:
         self._seconds, self._show = seconds, show
 
     @contextlib.contextmanager
-    def showing(self, driver: Driver, count_rows: CountRows) -> Iterator[None]:
+    def showing(self, row_loop: RowLoop, count_rows: CountRows) -> Iterator[None]:
         """See `Display`."""
-        task = asyncio.create_task(self._run(driver, count_rows))
+        task = asyncio.create_task(self._run(row_loop, count_rows))
         try:
             yield
         finally:
             task.cancel()
 
-    async def _run(self, driver: Driver, count_rows: CountRows) -> None:
+    async def _run(self, row_loop: RowLoop, count_rows: CountRows) -> None:
         rows: int | None = None
-        start = driver.place
+        start = row_loop.position
         counter = ReaderThread()
         counting = asyncio.create_task(counter.call(lambda: count_rows(start)))
         try:
@@ -109,8 +109,8 @@ class PeriodicDisplay:
                 await asyncio.sleep(self._seconds)
                 if counting.done() and not counting.exception() and (behind := counting.result()) is not None:
                     rows = start.number + behind
-                unread = None if rows is None else max(0, rows - driver.place.number)
-                self._show(ProgressSnapshot(driver, unread))
+                unread = None if rows is None else max(0, rows - row_loop.position.number)
+                self._show(ProgressSnapshot(row_loop, unread))
         finally:
             counting.cancel()
             counter.close()
@@ -120,18 +120,18 @@ class TerminalDisplay:
     """A line on stderr that is kept up to date."""
 
     @contextlib.contextmanager
-    def showing(self, driver: Driver, count_rows: CountRows) -> Iterator[None]:
+    def showing(self, row_loop: RowLoop, count_rows: CountRows) -> Iterator[None]:
         """See `Display`."""
         with Live(Text(""), console=Console(stderr=True), auto_refresh=False) as live:
             show = PeriodicDisplay(_TERMINAL_SECONDS, lambda now: live.update(Text(now.as_text()), refresh=True))
-            with show.showing(driver, count_rows):
+            with show.showing(row_loop, count_rows):
                 yield
 
 
 class Silent:
     """Shows nothing."""
 
-    def showing(self, driver: Driver, count_rows: CountRows) -> AbstractContextManager[None]:
+    def showing(self, row_loop: RowLoop, count_rows: CountRows) -> AbstractContextManager[None]:
         """See `Display`."""
         return contextlib.nullcontext()
 

@@ -13,7 +13,7 @@ from typing import Any
 import ormsgpack
 
 from agentmatrix.dataset.reader_thread import ReaderThread
-from agentmatrix.dataset.row import DatasetRow, Place, SourceRow
+from agentmatrix.dataset.row import DatasetRow, InputPosition, SourceRow
 from agentmatrix.dataset.sources import AsyncSource, Source
 from agentmatrix.errors import DatasetError
 
@@ -43,7 +43,7 @@ class RowReader:
     def __init__(
         self,
         source: Source | AsyncSource,
-        start: Place,
+        start: InputPosition,
         *,
         id: str | Callable[[dict[str, Any]], Any] | None,
         repetitions: int,
@@ -58,9 +58,9 @@ class RowReader:
         self._thread = ReaderThread()
         self._iterator: Iterator[SourceRow] | None = None
         self._error: Exception | None = None
-        self._place = start
+        self._position = start
 
-    async def next_chunk(self) -> tuple[list[DatasetRow], Place]:
+    async def next_chunk(self) -> tuple[list[DatasetRow], InputPosition]:
         """The next rows, none at the end, and where the input stands behind them.
 
         Raises:
@@ -74,18 +74,18 @@ class RowReader:
         """Read no more."""
         self._thread.close()
 
-    async def _from_async(self, source: AsyncSource) -> tuple[list[DatasetRow], Place]:
+    async def _from_async(self, source: AsyncSource) -> tuple[list[DatasetRow], InputPosition]:
         while not self.is_at_limit and (found := await source.next_row()):
             if rows := self._rows_of(found):
-                return rows, self._place
-        return [], self._place
+                return rows, self._position
+        return [], self._position
 
-    def _read(self) -> tuple[list[DatasetRow], Place]:
+    def _read(self) -> tuple[list[DatasetRow], InputPosition]:
         if self._error is not None:
             raise self._error
         assert not isinstance(self._source, AsyncSource)
         if self._iterator is None:
-            self._iterator = self._source.rows(self._place)
+            self._iterator = self._source.rows(self._position)
         rows: list[DatasetRow] = []
         ends = time.monotonic() + _LONGEST_READ
         try:
@@ -100,31 +100,31 @@ class RowReader:
             if not rows:
                 raise
             self._error = error
-        return rows, self._place
+        return rows, self._position
 
     @property
     def is_at_limit(self) -> bool:
         """Whether it has read as many rows as it may."""
-        return self._limit is not None and self._place.number >= self._limit
+        return self._limit is not None and self._position.number >= self._limit
 
     def _rows_of(self, found: SourceRow) -> list[DatasetRow]:
-        before = self._place
+        before = self._position
         after = before.behind(found)
         columns = found.columns
         if isinstance(columns, str):
             if not self._skip_bad_lines:
                 raise DatasetError(f"{found.name} is no row: {columns} (skip_bad_lines leaves such lines out)")
-            self._place = after._replace(number=before.number, bad_lines=before.bad_lines + 1)
+            self._position = after._replace(number=before.number, bad_lines=before.bad_lines + 1)
             return []
         digest = digest_of(columns)
         id = digest if self._id is None else self._checked_id(columns, found.name)
         if self._shard and zlib.crc32(id.encode()) % self._shard[1] != self._shard[0] - 1:
-            self._place = after._replace(elsewhere=before.elsewhere + 1)
+            self._position = after._replace(elsewhere=before.elsewhere + 1)
             return []
         if self._where is not None and not _asked("where", self._where, columns, found.name):
-            self._place = after._replace(filtered=before.filtered + 1)
+            self._position = after._replace(filtered=before.filtered + 1)
             return []
-        self._place = after
+        self._position = after
         if self._repetitions == 1:
             return [DatasetRow(id, before.number, 0, columns, found.name, digest, before)]
         return [

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
-from agentmatrix.dataset.row import Place, SourceRow
+from agentmatrix.dataset.row import InputPosition, SourceRow
 from agentmatrix.errors import DatasetError, MissingExtra
 
 __all__ = ["AsyncSource", "FileSource", "Source", "open_source"]
@@ -34,11 +34,11 @@ class Source(Protocol):
     name: str
     is_in_memory: bool
 
-    def rows(self, start: Place) -> Iterator[SourceRow]:
-        """The rows from a place on."""
+    def rows(self, start: InputPosition) -> Iterator[SourceRow]:
+        """The rows from a position on."""
 
-    def count(self, start: Place) -> int | None:
-        """How many rows there are from a place on, where that can be known."""
+    def count(self, start: InputPosition) -> int | None:
+        """How many rows there are from a position on, where that can be known."""
 
     def peek(self) -> dict[str, Any] | None:
         """The first row; None where there is none. It is still to come."""
@@ -97,14 +97,14 @@ class FileSource:
         self.path = path
         self.name = path.name
 
-    def rows(self, start: Place) -> Iterator[SourceRow]:
+    def rows(self, start: InputPosition) -> Iterator[SourceRow]:
         raise NotImplementedError
 
-    def count(self, start: Place) -> int | None:
+    def count(self, start: InputPosition) -> int | None:
         raise NotImplementedError
 
     def peek(self) -> dict[str, Any] | None:
-        return next((row.columns for row in self.rows(Place()) if isinstance(row.columns, dict)), None)
+        return next((row.columns for row in self.rows(InputPosition()) if isinstance(row.columns, dict)), None)
 
     def stamp(self) -> list[int]:
         """Size and time of change: while they are the same, so is the file."""
@@ -127,27 +127,27 @@ class _TextSource(FileSource):
 
 
 class _JsonSource(_TextSource):
-    def rows(self, start: Place) -> Iterator[SourceRow]:
+    def rows(self, start: InputPosition) -> Iterator[SourceRow]:
         try:
             with self._open(start.offset) as file:
                 yield from _json_rows(file, start)
         except (OSError, EOFError) as error:
             self._failed(error)
 
-    def count(self, start: Place) -> int | None:
+    def count(self, start: InputPosition) -> int | None:
         with self._open(start.offset) as file:
             return sum(1 for line in file if not line.isspace())
 
 
 class _CsvSource(_TextSource):
-    def rows(self, start: Place) -> Iterator[SourceRow]:
+    def rows(self, start: InputPosition) -> Iterator[SourceRow]:
         try:
             with self._open() as file:
                 yield from _csv_rows(file, start)
         except (OSError, EOFError) as error:
             self._failed(error)
 
-    def count(self, start: Place) -> int | None:
+    def count(self, start: InputPosition) -> int | None:
         return sum(1 for _ in self.rows(start))
 
 
@@ -165,7 +165,7 @@ class _ParquetSource(FileSource):
         except (OSError, ValueError) as error:  # pyarrow's errors are of these types
             raise DatasetError(f"{self.path} cannot be read: {error}") from None
 
-    def rows(self, start: Place) -> Iterator[SourceRow]:
+    def rows(self, start: InputPosition) -> Iterator[SourceRow]:
         number = 0
         batches = self._file.iter_batches(batch_size=256)
         while True:
@@ -179,7 +179,7 @@ class _ParquetSource(FileSource):
                         yield SourceRow(columns, f"row {index + 1}")
             number += batch.num_rows
 
-    def count(self, start: Place) -> int | None:
+    def count(self, start: InputPosition) -> int | None:
         return int(self._file.metadata.num_rows) - start.number
 
 
@@ -188,16 +188,16 @@ class _StdinSource:
     is_in_memory = False
 
     def __init__(self) -> None:
-        self._rows = _json_rows(sys.stdin.buffer, Place())
+        self._rows = _json_rows(sys.stdin.buffer, InputPosition())
 
-    def rows(self, start: Place) -> Iterator[SourceRow]:
+    def rows(self, start: InputPosition) -> Iterator[SourceRow]:
         return self._rows
 
     def peek(self) -> dict[str, Any] | None:
         self._rows, columns = _peeked(self._rows)
         return columns
 
-    def count(self, start: Place) -> int | None:
+    def count(self, start: InputPosition) -> int | None:
         return None
 
 
@@ -208,14 +208,14 @@ class _IterableSource:
         self._given = given
         self._rows: Iterator[SourceRow] = (row_of(columns, number) for number, columns in enumerate(given, 1))
 
-    def rows(self, start: Place) -> Iterator[SourceRow]:
+    def rows(self, start: InputPosition) -> Iterator[SourceRow]:
         return self._rows
 
     def peek(self) -> dict[str, Any] | None:
         self._rows, columns = _peeked(self._rows)
         return columns
 
-    def count(self, start: Place) -> int | None:
+    def count(self, start: InputPosition) -> int | None:
         try:
             return len(self._given) - start.number  # type: ignore[arg-type]
         except TypeError:
@@ -268,7 +268,7 @@ def row_of(columns: Any, number: int) -> SourceRow:
     return SourceRow(f"it is of type {type(columns).__name__}, not a dict", name)
 
 
-def _json_rows(lines: Iterable[bytes], start: Place) -> Iterator[SourceRow]:
+def _json_rows(lines: Iterable[bytes], start: InputPosition) -> Iterator[SourceRow]:
     offset, number = start.offset, start.line
     for line in lines:
         offset += len(line)
@@ -318,7 +318,7 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def _csv_rows(file: IO[bytes], start: Place) -> Iterator[SourceRow]:
+def _csv_rows(file: IO[bytes], start: InputPosition) -> Iterator[SourceRow]:
     csv.field_size_limit(_LARGEST_CELL)
     lines = _Lines(file)
     reader = csv.reader(lines, strict=True)

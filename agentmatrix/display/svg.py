@@ -13,7 +13,7 @@ from agentmatrix.display.drawing import Drawing, Node
 from agentmatrix.display.layout import Box, Layout, Point, Route, layout_of
 from agentmatrix.display.measure import BADGE_HEIGHT, HEADER, PADDING, badge_width, shortened, text_width
 
-__all__ = ["Mark", "svg_of"]
+__all__ = ["Badge", "svg_of"]
 
 MARGIN = 20.0
 ARROW = 7.0
@@ -74,7 +74,7 @@ _DARK = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Badge:
     """What a picture says of a node at the moment.
 
     Attributes:
@@ -86,21 +86,22 @@ class Mark:
     words: str
 
 
-Marks = Mapping[str, Mark]
+Badges = Mapping[str, Badge]
 
 
 def svg_of(
-    drawing: Drawing, marks: Marks | None = None, layout: Layout | None = None, *, is_styled: bool = True
+    drawing: Drawing, badges: Badges | None = None, layout: Layout | None = None, *, is_styled: bool = True
 ) -> str:
     """Return the drawing as one `<svg>` element with its size in px; it shrinks with a narrow page.
 
     Args:
         drawing: what to draw.
-        marks: by id of a node, what is said of it. A node whose state is to be told needs a note, which keeps the room.
+        badges: by id of a node, what is said of it. A node whose state is to be told needs a note, which keeps the
+            room.
         layout: of the drawing, where it was made before.
         is_styled: False for a page that has style sheets of its own, and allows none in its elements.
     """
-    layout, marks = layout or layout_of(drawing), marks or {}
+    layout, badges = layout or layout_of(drawing), badges or {}
     width, height = max(layout.width, 60.0) + 2 * MARGIN, max(layout.height, 30.0) + 2 * MARGIN
     label = quoteattr(_clean(f"graph {drawing.label}"))
     size = ' style="max-width:100%;height:auto"' if is_styled else ""
@@ -111,27 +112,27 @@ def svg_of(
         *([f"<style>@media (prefers-color-scheme:dark){{{dark}}}</style>"] if is_styled else []),
         f'<rect x="0.5" y="0.5" width="{width - 1:.0f}" height="{height - 1:.0f}" rx="10" {_paint("page")}/>',
         f'<g transform="translate({MARGIN:.0f} {MARGIN:.0f})">',
-        *_level(layout, 0, marks),
+        *_level(layout, 0, badges),
         "</g>",
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _level(layout: Layout, depth: int, marks: Marks) -> Iterator[str]:
+def _level(layout: Layout, depth: int, badges: Badges) -> Iterator[str]:
     for box in layout.boxes:
-        yield from _box(box, depth, marks)
+        yield from _box(box, depth, badges)
     for route in layout.routes:
         yield from _edge(route)
     for route in layout.routes:
         yield from _edge_label(route)
 
 
-def _box(box: Box, depth: int, marks: Marks) -> Iterator[str]:
+def _box(box: Box, depth: int, badges: Badges) -> Iterator[str]:
     node = box.node
-    if (mark := marks.get(node.id)) is not None:
-        node = box.node = replace(node, note=mark.words)
-    state = f" data-state={quoteattr(mark.state)}" if mark else ""
+    if (badge := badges.get(node.id)) is not None:
+        node = box.node = replace(node, note=badge.words)
+    state = f" data-state={quoteattr(badge.state)}" if badge else ""
     yield f'<g data-node={quoteattr(_clean(node.id))}{state} transform="translate({box.x:.1f} {box.y:.1f})">'
     yield f"<title>{escape(_clean(_title(node)))}</title>"
     if node.kind in ("start", "end"):
@@ -139,9 +140,9 @@ def _box(box: Box, depth: int, marks: Marks) -> Iterator[str]:
     elif node.kind == "junction":
         yield f'<circle cx="{box.width / 2:.1f}" cy="{box.height / 2:.1f}" r="5" {_paint("ring")}/>'
     elif box.inner:
-        yield from _group(box, depth, marks, mark)
+        yield from _group(box, depth, badges, badge)
     else:
-        yield from _leaf(box, mark)
+        yield from _leaf(box, badge)
     yield "</g>"
 
 
@@ -157,13 +158,13 @@ def _terminal(box: Box, nested: bool) -> Iterator[str]:
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" {_paint("terminal")}/>'
 
 
-def _group(box: Box, depth: int, marks: Marks, mark: Mark | None) -> Iterator[str]:
+def _group(box: Box, depth: int, badges: Badges, badge: Badge | None) -> Iterator[str]:
     node = box.node
     remote = node.kind == "remote"
     yield _rect(box.width, box.height, 10, "remote" if remote else f"group{depth % 2}")
-    if mark and mark.state != "waiting":
+    if badge and badge.state != "waiting":
         # What is inside has colours of its own: the state of the group is that of its head.
-        yield _rect(box.width, HEADER - 4, 10, mark.state)
+        yield _rect(box.width, HEADER - 4, 10, badge.state)
     yield _text(shortened(node.label), PADDING - 3, HEADER / 2 + 1, "text", 13, "start", bold=True)
     after = PADDING - 3 + text_width(shortened(node.label)) * 1.06 + 8
     if node.address:
@@ -173,14 +174,14 @@ def _group(box: Box, depth: int, marks: Marks, mark: Mark | None) -> Iterator[st
     if box.inner:
         left = (box.width - box.inner.width) / 2
         yield f'<g transform="translate({left:.1f} {HEADER:.0f})">'
-        yield from _level(box.inner, depth + 1, marks)
+        yield from _level(box.inner, depth + 1, badges)
         yield "</g>"
 
 
-def _leaf(box: Box, mark: Mark | None) -> Iterator[str]:
+def _leaf(box: Box, badge: Badge | None) -> Iterator[str]:
     node, middle = box.node, box.width / 2
     plain = "remote" if node.kind == "remote" else "node"
-    yield _rect(box.width, box.height, 7, mark.state if mark and mark.state != "waiting" else plain)
+    yield _rect(box.width, box.height, 7, badge.state if badge and badge.state != "waiting" else plain)
     if node.kind in ("group", "members"):
         yield f'<path d="M5 1V{box.height - 1:.0f}M{box.width - 5:.1f} 1V{box.height - 1:.0f}" {_paint("line")}/>'
     yield _text(shortened(node.label), middle, 18.5, "text", 13, "middle")

@@ -43,7 +43,7 @@ from agentmatrix.session.event_encoding import GATHERED
 from agentmatrix.session.event_scope import check_command, check_states
 from agentmatrix.session.protocol import CallerProtocol, Phase
 from agentmatrix.session.proxies import ProxiedObjects
-from agentmatrix.session.remote_usage import Limits
+from agentmatrix.session.remote_usage import RunBudget
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.send_forwarding import LentSends
@@ -212,7 +212,7 @@ class CallerRun:
         with self._lock:
             self._send(self.protocol.control("drain", self.codec.encode((reason,), "reason")))
 
-    def _limit_budget(self, limits: Limits) -> None:
+    def _limit_budget(self, limits: RunBudget) -> None:
         with self._lock:
             self._send(self.protocol.control("budget", self.codec.encode(limits, "budget")))
 

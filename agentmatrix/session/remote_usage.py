@@ -13,9 +13,9 @@ from agentmatrix.budget import Budget, calls_left, tokens_left
 from agentmatrix.errors import ProtocolError
 from agentmatrix.pregel.token_usage import ModelCallCounter, TokenUsage, counters
 
-__all__ = ["CallerUsage", "Limits", "ReportedUsage", "budget_of"]
+__all__ = ["CallerUsage", "RunBudget", "ReportedUsage", "budget_of"]
 
-Limits = tuple[int | None, int | None]
+RunBudget = tuple[int | None, int | None]
 """Of tokens and of calls."""
 _FRACTION: Final = 8
 """A host is told of a new limit when an eighth of what it thinks left is gone: the last few calls one by one."""
@@ -29,7 +29,7 @@ class CallerUsage:
         self._budgets = [counter for counter in self._counters if isinstance(counter, Budget)]
         self._used = (0, 0)
         """Tokens and calls of the run, as far as the host has said."""
-        self._told: Limits = (None, None)
+        self._told: RunBudget = (None, None)
         self._forget: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -41,7 +41,7 @@ class CallerUsage:
         tokens, calls = self._told
         return {"tokens": tokens, "calls": calls, "shared": self._told != (None, None)}
 
-    def follow(self, tell: Callable[[Limits], None]) -> None:
+    def follow(self, tell: Callable[[RunBudget], None]) -> None:
         """Tells the host when others have used of what was left to its run, until `close`.
 
         Args:
@@ -56,7 +56,7 @@ class CallerUsage:
         for each in forget:
             each()
 
-    def _on_use(self, tell: Callable[[Limits], None]) -> None:
+    def _on_use(self, tell: Callable[[RunBudget], None]) -> None:
         with self._lock:
             tokens = _least([budget.tokens_left for budget in self._budgets], self._used[0])
             calls = _least([budget.calls_left for budget in self._budgets], self._used[1])

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from agentmatrix.display.drawing import Drawing, Node
 from agentmatrix.display.layout import Layout, layout_of
-from agentmatrix.display.svg import Mark, svg_of
+from agentmatrix.display.svg import Badge, svg_of
 from agentmatrix.watch.node_record import NodeRecord, State
 from agentmatrix.watch.structure import collapsed
 from agentmatrix.watch.watched_graph import Transfer
@@ -46,15 +46,17 @@ class GraphPicture:
         """
         if self._layout is None:
             self._layout = layout_of(self._shown)
-        marks = dict(self._marks(nodes, transfers or {}))
-        return svg_of(self._shown, marks, self._layout, is_styled=self._is_styled)
+        badges = dict(self._badges(nodes, transfers or {}))
+        return svg_of(self._shown, badges, self._layout, is_styled=self._is_styled)
 
-    def _marks(self, nodes: Mapping[str, NodeRecord], transfers: Mapping[str, Transfer]) -> Iterator[tuple[str, Mark]]:
+    def _badges(
+        self, nodes: Mapping[str, NodeRecord], transfers: Mapping[str, Transfer]
+    ) -> Iterator[tuple[str, Badge]]:
         for node in self._shown.walk():
             if node.kind in _OWN:
                 continue
             if node.kind == "members":
-                yield node.id, self._mark_of_members(node, nodes)
+                yield node.id, self._badge_of_members(node, nodes)
                 continue
             record = nodes.get(node.id.replace("|", "/"))
             state = record.state if record else "waiting"
@@ -68,9 +70,9 @@ class GraphPicture:
                 words = f"{len(inside):,} actors" + (f", {at_work} running" if at_work else "")
             if (transfer := transfers.get(node.id.replace("|", "/"))) is not None:
                 words = str(transfer)
-            yield node.id, Mark("cut" if state == "cut off" else state, words)
+            yield node.id, Badge("cut" if state == "cut off" else state, words)
 
-    def _mark_of_members(self, node: Node, nodes: Mapping[str, NodeRecord]) -> Mark:
+    def _badge_of_members(self, node: Node, nodes: Mapping[str, NodeRecord]) -> Badge:
         """Of the box that stands for the members of a group: all nodes beside it that have none of their own."""
         group = node.id.rpartition("|")[0]
         found = _inside(group, nodes)
@@ -79,7 +81,7 @@ class GraphPicture:
         if around is not None and around.state in ("running", "asking"):
             found += [NodeRecord("", "waiting")] * waits
         state = next((state for state in _ORDER if any(record.state == state for record in found)), "waiting")
-        return Mark("cut" if state == "cut off" else state, counters(found) or "waiting")
+        return Badge("cut" if state == "cut off" else state, counters(found) or "waiting")
 
 
 def state_words(record: NodeRecord) -> str:

@@ -9,13 +9,13 @@ from itertools import count
 
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_file import ProgressFile
-from agentmatrix.dataset.row import DatasetRow, Place
+from agentmatrix.dataset.row import DatasetRow, InputPosition
 from agentmatrix.dataset.settled_row import SettledRow
 
-__all__ = ["Commits"]
+__all__ = ["RowWriter"]
 
 
-class Commits:
+class RowWriter:
     """Writes settled rows, one group after the other.
 
     A row is in the output and settled in the progress file, or neither. That it begins is written before it does: so a
@@ -35,7 +35,7 @@ class Commits:
         self._executor = ThreadPoolExecutor(1, "agentmatrix-progress")
         self.in_flight: dict[str, DatasetRow] = {}
         """The rows that are run or not on disk yet, in the order in which they were begun."""
-        self.place = Place()
+        self.position = InputPosition()
         """Where the input stands behind all rows that were begun."""
         self.error: BaseException | None = None
         """Why it has ended."""
@@ -73,10 +73,10 @@ class Commits:
         self._has_pending.clear()
         ids = {settled.row.id for settled in batch.settled}
         first = next((row for id, row in self.in_flight.items() if id not in ids), None)
-        place = self.place if first is None else first.before
+        position = self.position if first is None else first.before
         # Shielded: who is cancelled in the middle must find in memory what is on disk.
         writing = asyncio.ensure_future(
-            asyncio.get_running_loop().run_in_executor(self._executor, self._write, batch, place)
+            asyncio.get_running_loop().run_in_executor(self._executor, self._write, batch, position)
         )
         try:
             await asyncio.shield(writing)
@@ -107,7 +107,7 @@ class Commits:
             self._executor.submit(self._progress.end_begun)
             self._executor.shutdown()
 
-    def _write(self, batch: _Batch, place: Place) -> None:
+    def _write(self, batch: _Batch, position: InputPosition) -> None:
         if batch.begun and not batch.settled:
             self._progress.begin(batch.begun)
             return
@@ -116,7 +116,7 @@ class Commits:
             lines = [line for settled in batch.settled for line in settled.lines]
             released = None
         else:
-            released = place.number
+            released = position.number
             held = [settled for settled in batch.settled if settled.lines and settled.row.number >= released]
             waited = self._progress.held_lines(released)
             order = count(1)
@@ -129,7 +129,9 @@ class Commits:
             lines = [text for *_, text in sorted(ready)]
         length = self._output.append(lines)
         # Where this fails, the next run cuts the output to the length that is recorded.
-        self._progress.commit(batch.settled, held, released, begun=batch.begun, length=length, place=place.as_dict())
+        self._progress.commit(
+            batch.settled, held, released, begun=batch.begun, length=length, position=position.as_dict()
+        )
 
 
 @dataclass(slots=True)

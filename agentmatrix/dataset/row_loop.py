@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentmatrix.dataset.columns import awaited
-from agentmatrix.dataset.commits import Commits
 from agentmatrix.dataset.completed_row import CompletedRow, completed_row
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_file import Crashes, ProgressFile
 from agentmatrix.dataset.report import Ended
-from agentmatrix.dataset.row import DatasetRow, Place
+from agentmatrix.dataset.row import DatasetRow, InputPosition
 from agentmatrix.dataset.row_reader import RowReader
 from agentmatrix.dataset.row_runner import NonRetryableError, RowRunner
 from agentmatrix.dataset.row_usage import Prices, cost_of
+from agentmatrix.dataset.row_writer import RowWriter
 from agentmatrix.dataset.settled_row import SettledRow
 from agentmatrix.dataset.slots import Slots
 from agentmatrix.errors import DatasetError, TooManyFailures
 
-__all__ = ["Driver", "Limits"]
+__all__ = ["RowLoop", "Limits"]
 
 _ROWS_BEFORE_FAILURES_COUNT = 20
 _SETTLED, _DUPLICATE = "settled", "duplicate"
@@ -40,7 +40,7 @@ class Limits:
     grace: float = 60.0
 
 
-class Driver:
+class RowLoop:
     """Runs the rows of a reader.
 
     Args:
@@ -72,7 +72,7 @@ class Driver:
     ) -> None:
         self.slots, self.hosts_away, self.progress = slots, hosts_away, progress
         self._reader, self._limits, self._answers = reader, limits, answers
-        self._commits = Commits(output, progress, in_input_order=in_input_order)
+        self._writer = RowWriter(output, progress, in_input_order=in_input_order)
         self._crashes, self._on_row = crashes, on_row
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeding: asyncio.Task[None] | None = None
@@ -87,9 +87,9 @@ class Driver:
         self.cost = cost_of(self.usage, limits.prices)
 
     @property
-    def place(self) -> Place:
+    def position(self) -> InputPosition:
         """Where the input stands behind all rows that were begun."""
-        return self._commits.place
+        return self._writer.position
 
     @property
     def has_prices(self) -> bool:
@@ -99,7 +99,7 @@ class Driver:
     @property
     def in_flight(self) -> int:
         """How many rows are run."""
-        return len(self._commits.in_flight)
+        return len(self._writer.in_flight)
 
     @property
     def tokens(self) -> int:
@@ -117,7 +117,7 @@ class Driver:
         for task in self._tasks:
             task.cancel()
 
-    async def run(self, runner: RowRunner, start: Place) -> Ended:
+    async def run(self, runner: RowRunner, start: InputPosition) -> Ended:
         """Run all rows.
 
         Args:
@@ -132,10 +132,10 @@ class Driver:
             TooManyFailures: as its name says.
             Exception: of a row, where no row can succeed.
         """
-        self._commits.place = start
+        self._writer.position = start
         self._duplicates = start.duplicates
         self._feeding = asyncio.create_task(self._feed(runner))
-        writing = asyncio.create_task(self._commits.run())
+        writing = asyncio.create_task(self._writer.run())
         writing.add_done_callback(lambda task: None if task.cancelled() else self._fail(task.exception()))
         try:
             await asyncio.wait([self._feeding])
@@ -150,7 +150,7 @@ class Driver:
                 task.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
             self._reader.close()
-            await self._commits.close()
+            await self._writer.close()
         if self._failure is not None:
             raise self._failure
         return self._ended
@@ -159,19 +159,19 @@ class Driver:
         coming = asyncio.create_task(self._reader.next_chunk())
         try:
             while True:
-                rows, place = await coming
+                rows, position = await coming
                 if not rows:
-                    self._commits.place = self._with_duplicates(place)
+                    self._writer.position = self._with_duplicates(position)
                     if self._reader.is_at_limit:
                         self._ended = "limit"
                     return
                 coming = asyncio.create_task(self._reader.next_chunk())
-                await self._begin(rows, place, runner)
+                await self._begin(rows, position, runner)
         finally:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
 
-    async def _begin(self, rows: list[DatasetRow], behind: Place, runner: RowRunner) -> None:
+    async def _begin(self, rows: list[DatasetRow], behind: InputPosition, runner: RowRunner) -> None:
         """Begin the rows of a chunk that are not settled, each as soon as there is a slot."""
         for index, (row, status) in enumerate(zip(rows, self._known(rows), strict=True), 1):
             if status == _SETTLED:
@@ -182,8 +182,8 @@ class Driver:
             row.before = self._with_duplicates(row.before)
             is_suspect = row.id in self._crashes and self._crashes[row.id].count >= self._limits.max_crashes - 1
             await (self._run_alone if is_suspect else self._begin_row)(row, status, runner)
-            self._commits.place = self._with_duplicates(rows[index].before if index < len(rows) else behind)
-        self._commits.place = self._with_duplicates(behind)
+            self._writer.position = self._with_duplicates(rows[index].before if index < len(rows) else behind)
+        self._writer.position = self._with_duplicates(behind)
 
     async def _begin_row(self, row: DatasetRow, status: str, runner: RowRunner) -> asyncio.Task[None]:
         began = await self.slots.acquire()
@@ -192,7 +192,7 @@ class Driver:
             self._stop("budget")
             # The cancellation arrives here.
             await asyncio.sleep(0)
-        self._commits.in_flight[row.id] = row
+        self._writer.in_flight[row.id] = row
         task = asyncio.create_task(self._run_row(row, runner, began, status))
         self._tasks.add(task)
         task.add_done_callback(self._on_row_end)
@@ -204,9 +204,9 @@ class Driver:
             await asyncio.wait(self._tasks)
         await asyncio.wait([await self._begin_row(row, status, runner)])
 
-    def _with_duplicates(self, place: Place) -> Place:
+    def _with_duplicates(self, position: InputPosition) -> InputPosition:
         """The reader does not know of duplicates: it keeps no ids."""
-        return place if place.duplicates == self._duplicates else place._replace(duplicates=self._duplicates)
+        return position if position.duplicates == self._duplicates else position._replace(duplicates=self._duplicates)
 
     def _known(self, rows: list[DatasetRow]) -> list[str]:
         """What is known of each row of a chunk: its status before, `_SETTLED` or `_DUPLICATE`; empty for a new one.
@@ -218,7 +218,7 @@ class Driver:
         first: dict[str, DatasetRow] = {}
         known = []
         for row in rows:
-            twin = first.setdefault(row.id, self._commits.in_flight.get(row.id, row))
+            twin = first.setdefault(row.id, self._writer.in_flight.get(row.id, row))
             if twin is not row:
                 if twin.digest != row.digest:
                     raise _other_content(row, twin.name)
@@ -242,7 +242,7 @@ class Driver:
         try:
             settled = self._tombstone(row)
             if settled is None:
-                await self._commits.begin(row)
+                await self._writer.begin(row)
                 settled = await runner.run(row, began)
         except NonRetryableError as hopeless:
             error = hopeless.__cause__ or hopeless
@@ -252,7 +252,7 @@ class Driver:
         settled.previous = previous
         self._count(settled)
         # It keeps its slot until it is on disk: so many rows at most are run again after a kill.
-        await self._commits.settle(settled)
+        await self._writer.settle(settled)
         if self._on_row is not None:
             await awaited(self._on_row(completed_row(settled)))
         self.slots.release()
