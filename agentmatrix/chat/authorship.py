@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from agentmatrix.chat.content import without_thoughts
+
 __all__ = [
     "SAID_BY",
     "AgentNameMode",
@@ -32,6 +34,7 @@ human message is a member's only if this says so too."""
 
 _LONGEST_NAME = 64
 _INLINE = re.compile(r"\s*<name>([^<>]*)</name>\s*<content>(.*?)(?:</content>\s*)?", re.DOTALL)
+_CONTENT = re.compile(r"</?content>")
 
 
 def author_of(message: BaseMessage) -> str:
@@ -64,8 +67,8 @@ def provider_names(members: Iterable[str]) -> Mapping[str, str]:
 
 
 def with_inline_name(text: str, name: str) -> str:
-    """The text with its author; a text that has one already stays as it is."""
-    return text if text.startswith(f"<name>{name}</name>") else f"<name>{name}</name><content>{text}</content>"
+    """The text with its author; a text that is in that form already stays as it is."""
+    return text if without_inline_name(text, name) != text else f"<name>{name}</name><content>{text}</content>"
 
 
 def without_inline_name(text: str, name: str | None = None) -> str:
@@ -77,5 +80,18 @@ def without_inline_name(text: str, name: str | None = None) -> str:
     """
     if "<name>" not in text:
         return text
-    found = _INLINE.fullmatch(text)
-    return found[2] if found and name in (None, found[1]) else text
+    words = without_thoughts(text)
+    found = _INLINE.fullmatch(words)
+    if not found or name not in (None, found[1]) or not _is_balanced(found[2]):
+        return text
+    return text[: len(text) - len(words)] + without_inline_name(found[2], name)
+
+
+def _is_balanced(text: str) -> bool:
+    """Whether each part that is opened in a text is closed in it, and none else: then it is one content."""
+    depth = 0
+    for tag in _CONTENT.findall(text):
+        depth += -1 if tag.startswith("</") else 1
+        if depth < 0:
+            return False
+    return depth == 0

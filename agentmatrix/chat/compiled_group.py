@@ -8,15 +8,20 @@ person, so that members go on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
+from agentmatrix.chat.claims import Claims
+from agentmatrix.chat.contribution import public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, speakers_of
 from agentmatrix.chat.live_messages import MESSAGES_SIGNAL
+from agentmatrix.chat.message_ids import MessageIds
+from agentmatrix.chat.transcript import messages_of
+from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.scheduled_graph import ScheduledGraph
 from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
 from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace
@@ -39,6 +44,7 @@ class CompiledChatGroup(ScheduledGraph):
     """A member who leaves the group by a command does not pass on what others have said in it."""
 
     _made_by: tuple[Any, dict[str, Any]] | None = None
+    _settings: GroupSettings
 
     def __reduce__(self) -> Any:
         # LangGraph's writers compare with objects that a pickle would copy: what was compiled is compiled again there.
@@ -54,6 +60,9 @@ class CompiledChatGroup(ScheduledGraph):
             is_latest = edited.config == self.get_state(_latest(config)).config
             saved = saver_of(self, config).get_tuple(edited.config) if is_latest else None
             supersteps = _with_command(supersteps, _going_on(edited, saved))
+        elif self._is_in_a_members_name(config, supersteps):
+            saved = saver_of(self, config).get_tuple(config)
+            supersteps = self._as_turns(supersteps, self.get_state(config), saved)
         return super().bulk_update_state(config, supersteps)
 
     async def abulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
@@ -62,7 +71,32 @@ class CompiledChatGroup(ScheduledGraph):
             is_latest = edited.config == (await self.aget_state(_latest(config))).config
             saved = await saver_of(self, config).aget_tuple(edited.config) if is_latest else None
             supersteps = _with_command(supersteps, _going_on(edited, saved))
+        elif self._is_in_a_members_name(config, supersteps):
+            saved = await saver_of(self, config).aget_tuple(config)
+            supersteps = self._as_turns(supersteps, await self.aget_state(config), saved)
         return await super().abulk_update_state(config, supersteps)
+
+    def _is_in_a_members_name(self, config: RunnableConfig, supersteps: Supersteps) -> bool:
+        updates = [update for updates in supersteps for update in updates]
+        return not is_for_subgraph(config) and any(update.as_node in self._settings.members for update in updates)
+
+    def _as_turns(self, supersteps: Supersteps, edited: StateSnapshot, saved: CheckpointTuple | None) -> Supersteps:
+        """The updates, those in the name of a member as turns of the member: signed, and in the log."""
+        group, messages = self._settings, messages_of(edited.values)
+        number = len(saved.checkpoint["channel_values"].get(EVENT_LOG, ())) if saved else 0
+        known = {str(message.id) for message in messages}
+
+        def turn(update: StateUpdate) -> StateUpdate:
+            name, values = update.as_node, update.values
+            if name not in group.members or not isinstance(values, Mapping):
+                return update
+            ids = MessageIds(name, known, Claims())
+            said = public_messages(messages_of(values), name, group.members, group.audience_rule, ids.given)
+            event = Event(by=name, message_ids=[str(message.id) for message in said], seen_events=number)
+            event["seen_message"] = messages[-1].id if messages else None
+            return update._replace(values={**values, "messages": said, EVENT_LOG: [event]})
+
+        return [[turn(update) for update in updates] for updates in supersteps]
 
 
 def _compiled_again(group: Any, options: dict[str, Any], set_since: dict[str, Any]) -> CompiledChatGroup:

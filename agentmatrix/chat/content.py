@@ -37,6 +37,8 @@ _TOOL_PARTS: Final = frozenset({"function_call", "executable_code", "code_execut
 _TOOL_ENDINGS: Final = ("_call", "_call_output", "_call_result", "_approval_request", "_approval_response")
 # Open models write their thoughts into the text.
 _THOUGHTS_IN_TEXT: Final = re.compile(r"\s*<think(?:ing)?>.*?(?:</think(?:ing)?>\s*|\Z)", re.DOTALL)
+# The templates of some of them open the thoughts in the prompt, so that the answer only closes them, on a line's end.
+_CLOSED_THOUGHTS: Final = re.compile(r"(?:(?!<think).)*?</think(?:ing)?>[ \t]*\n\s*", re.DOTALL)
 
 
 def _type(part: Any) -> str:
@@ -63,6 +65,8 @@ def is_speech(message: BaseMessage) -> bool:
 def without_thoughts(text: str) -> str:
     """The text without the thoughts that it begins with, `<think>...</think>`."""
     found = _THOUGHTS_IN_TEXT.match(text) if "<think" in text else None
+    if found is None and "</think" in text:
+        found = _CLOSED_THOUGHTS.match(text)
     return text[found.end() :] if found else text
 
 

@@ -253,7 +253,7 @@ class ChatGroup(BuilderRepr):
         made_by = copy.copy(self)
         made_by.members = dict(self.members)
         graph._made_by = (made_by, {**arguments, **breakpoints})
-        graph._drawing = drawn
+        graph._drawing, graph._settings = drawn, settings
         for member in members:
             replace_edge(graph, member, NEXT_TURN, nodes_after)
         hide_node(graph, NEXT_TURN)
@@ -339,7 +339,8 @@ class ChatGroup(BuilderRepr):
 def _topology(members: tuple[str, ...]) -> Topology:
     """The shape of a group: all but START choose who is next."""
     nodes = (NEXT_TURN, TOGETHER, *members)
-    return Topology(START, nodes, {START: (NEXT_TURN,)}, choices=dict.fromkeys(nodes, nodes), deaf=True)
+    anywhere = dict.fromkeys(nodes, nodes)
+    return Topology(START, nodes, {START: (NEXT_TURN,)}, choices=anywhere, unbounded=True, deaf=True)
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -13,6 +14,9 @@ __all__ = ["mentioned_names", "names_in"]
 
 _ESCAPED: Final = re.compile(r"\\([\\`*_{}\[\]()#+.!~|>-])")
 _SEPARATORS: Final = re.compile(r"[\W_]+")
+# Letters of Thai, Japanese, Chinese and Korean, which stand beside a name without a blank.
+_UNSPACED: Final = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_EDGES: Final = re.compile(rf"(?<=[{_UNSPACED}])(?=[^\s{_UNSPACED}])|(?<=[^\s{_UNSPACED}])(?=[{_UNSPACED}])")
 
 
 def names_in(text: str, members: Sequence[str]) -> list[str]:
@@ -37,21 +41,41 @@ def mentioned_names(text: str, members: Sequence[str]) -> list[str]:
     spelled: dict[str, str] = {}
     for member, name in provider_names(members).items():
         spelled.setdefault(name.casefold(), member)
-    spelled |= {member.casefold(): member for member in reversed(members)}
-    longest_first = "|".join(re.escape(name) for name in sorted({*members, *spelled}, key=len, reverse=True))
+    spelled |= {_composed(member).casefold(): member for member in reversed(members)}
+    exact = {_composed(member): member for member in members}
+    names = sorted({*exact, *spelled}, key=len, reverse=True)
     # Not behind a letter, as in a mail address, and not in front of more of a word, a host name or a path.
-    pattern = re.compile(rf"(?<![^\W_])(?<![.+/@-])@({longest_first})(?![-_]*[^\W_]|[.:/@]\w)", re.IGNORECASE)
-    hits = pattern.findall(_plain(text))
-    return [hit if hit in members else spelled[hit.casefold()] for hit in hits]
+    pattern = re.compile(
+        rf"(?<![^\W_{_UNSPACED}])(?<![.+/@-])[@\uff20]({'|'.join(map(_whole, names))})(?![.:/@]\w)", re.IGNORECASE
+    )
+    return [
+        exact.get(hit) or spelled.get(hit.casefold()) or _alike(hit, spelled) for hit in pattern.findall(_plain(text))
+    ]
+
+
+def _whole(name: str) -> str:
+    """The pattern of a name that is not in front of more of a word."""
+    unspaced = "" if re.search(f"[{_UNSPACED}]$", name) else _UNSPACED
+    return rf"{re.escape(name)}(?![-_]*[^\W_{unspaced}])"
+
+
+def _alike(hit: str, spelled: Mapping[str, str]) -> str:
+    """The member that a hit names, where lower case is not all that they differ in, as the dotted I of Turkish."""
+    return next(member for name, member in spelled.items() if re.fullmatch(re.escape(name), hit, re.IGNORECASE))
+
+
+def _composed(text: str) -> str:
+    """A text with each letter and its accents as one character, as far as there is one."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _plain(text: str) -> str:
     """A text without thoughts and the backslashes of Markdown."""
-    return _ESCAPED.sub(r"\1", without_thoughts(text))
+    return _composed(_ESCAPED.sub(r"\1", without_thoughts(text)))
 
 
 def _normal(text: str) -> str:
-    return _SEPARATORS.sub(" ", text.casefold()).strip()
+    return _EDGES.sub(" ", _SEPARATORS.sub(" ", _composed(text).casefold())).strip()
 
 
 def _by_words(members: Sequence[str]) -> Mapping[str, list[str]]:

@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 from pydantic import Field, ValidationError, create_model
 
-from agentmatrix.chat.authorship import without_inline_name
+from agentmatrix.chat.authorship import author_of, without_inline_name
 from agentmatrix.chat.content import as_said
 from agentmatrix.chat.conversation import Conversation
 from agentmatrix.chat.history import History, HistoryRule
@@ -106,7 +106,7 @@ def selector(
         messages = list(conversation.messages)
         if history is not None:
             messages = History(history, conversation.members).shorten(messages, None, None, config).messages
-        return _question(messages, names, instructions, descriptions)
+        return _question(messages, conversation.members, names, instructions, descriptions)
 
     async def aquestion_of(
         conversation: Conversation, names: Sequence[str], config: RunnableConfig
@@ -115,7 +115,7 @@ def selector(
         if history is not None:
             short = await History(history, conversation.members).ashorten(messages, None, None, config)
             messages = short.messages
-        return _question(messages, names, instructions, descriptions)
+        return _question(messages, conversation.members, names, instructions, descriptions)
 
     def open_to(conversation: Conversation) -> list[str]:
         chosen = candidates(conversation.state) if callable(candidates) else fixed or conversation.members
@@ -218,19 +218,25 @@ def _words(answer: Any) -> str:
 
 
 def _question(
-    messages: Sequence[BaseMessage], names: Sequence[str], prompt: str, descriptions: Mapping[str, str] | None
+    messages: Sequence[BaseMessage],
+    all_members: Sequence[str],
+    names: Sequence[str],
+    prompt: str,
+    descriptions: Mapping[str, str] | None,
 ) -> list[BaseMessage]:
     told = descriptions or {}
     members = "\n".join(f"- {name}: {told[name]}" if name in told else f"- {name}" for name in names)
-    transcript = "\n".join(filter(None, map(_line, messages)))
+    transcript = "\n".join(filter(None, (_line(message, all_members) for message in messages)))
     return [SystemMessage(prompt.replace("{members}", members)), HumanMessage(f"{transcript}\n\nWho speaks next?")]
 
 
-def _line(message: BaseMessage) -> str:
+def _line(message: BaseMessage, members: Sequence[str]) -> str:
     """A message as the selector is shown it: what everybody hears."""
     if isinstance(message, ToolMessage | FunctionMessage) or audience_of(message) is not None:
         return ""
     author = message.name or {"human": "user", "ai": "assistant"}.get(message.type, message.type)
+    if author in members and not author_of(message):
+        author = f"{author}_user"
     words = without_inline_name(as_said(message), message.name)
     return f"{author}: {words}" if words else ""
 

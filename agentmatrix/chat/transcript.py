@@ -243,7 +243,11 @@ class Transcript:
             if position < self._leading_system:
                 return _without_own_keys(message) if content else None
             return _heard(message, position, content, _SYSTEM, mode)
-        return _heard(message, position, content, self._name_in_prompts(message), mode)
+        name = self._name_in_prompts(message)
+        if name is None and mode == "inline" and "<name>" in str(content):
+            # A user's words in the form that tells of a member: they are not the member's.
+            name = "user_" if "user" in self._names.values() else "user"
+        return _heard(message, position, content, name, mode)
 
     def _name_in_prompts(self, message: BaseMessage) -> str | None:
         if author := self._names.get(author_of(message)):

@@ -415,7 +415,7 @@ class GraphScheduler:
         resumed, updated = resumed_activations(self.topology, log, kept.get("activations", ()), runs, updates or {})
         activations = {activation.node: activation for activation in reversed(resumed)}
         for node in runs:
-            fresh = self.topology.max_rounds or node not in self.already_done or node in called
+            fresh = self.topology.may_repeat or node not in self.already_done or node in called
             if node not in activations and fresh:
                 depth = len(log.levels) if log.all else 0
                 activations[node] = ScheduledActivation(node, log.all, depth, order=(0, node))

@@ -38,6 +38,7 @@ class Topology:
         joins: sources whose edges to a node wait for each other, by node; only where nodes may run more than once.
         ends: the nodes after which a run takes no more signals.
         max_rounds: how often a node may occur in one chain of activations.
+        unbounded: whether nodes may run again and again, without such a bound.
         actors: the nodes that stand for many agents by key; they are not among `nodes`.
         deaf: whether nothing reaches a run from outside, as where supersteps follow each other.
     """
@@ -52,8 +53,14 @@ class Topology:
     joins: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     ends: frozenset[str] = frozenset()
     max_rounds: int = 0
+    unbounded: bool = False
     deaf: bool = False
     actors: Mapping[str, Actors] = field(default_factory=dict)
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a node may run more than once in a run, other than by Sends."""
+        return self.max_rounds > 0 or self.unbounded
 
     @cached_property
     def listeners(self) -> dict[str, tuple[str, ...]]:

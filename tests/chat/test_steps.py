@@ -11,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.chat import ChatGroup
 from agentmatrix.compose import Dag
-from agentmatrix.speakers import handoff, mention, random, round_robin
+from agentmatrix.speakers import mention, random, round_robin
 from agentmatrix.stops import max_turns, says, when
 from agentmatrix.testing import ScriptedChatModel, loopback
 
@@ -146,13 +146,3 @@ async def test_a_turn_whose_checkpoint_was_lost_is_kept(words: str | None, sync:
     assert [name for name, _ in said(result) if name] == ["ann", "bob"]
     assert ann.calls == 1
     assert words in (None, said(result)[2][1])
-
-
-@SYNC
-async def test_an_update_in_a_members_name_goes_on_with_the_next(sync: bool) -> None:
-    graph = group(handoff("ann"))
-    graph.update_state(THREAD, {"messages": [("human", "Go.")]}, as_node="__start__")
-    graph.update_state(THREAD, {"messages": [("human", "I am ann.")]}, as_node="ann")
-    assert graph.get_state(THREAD).next == ("next_turn",)
-    result = await run(graph, None, sync)
-    assert said(result)[-1] == ("ann", "a1")
