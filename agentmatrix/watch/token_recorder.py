@@ -22,7 +22,7 @@ _MOST_CHARACTERS: Final = 100_000
 
 
 @dataclass(slots=True)
-class _StreamedMessage:
+class _ModelStream:
     """What a model says, as far as it has come; `room` is the number of characters that may follow."""
 
     graph: WatchedGraph
@@ -40,7 +40,7 @@ class TokenRecorder(EventRecorder):
         super().__init__(*args, **kwargs)
         # By run of a model that streams. Each token is taken in the middle of the run: what is the same for all of a
         # message is looked up once.
-        self._streamed: dict[UUID, _StreamedMessage] = {}
+        self._streamed: dict[UUID, _ModelStream] = {}
 
     def tap_output_iter(self, run_id: UUID, output: Iterator[Any]) -> Iterator[Any]:
         """The output as it is."""
@@ -63,7 +63,7 @@ class TokenRecorder(EventRecorder):
         # What is held back until it has passed a middleware is not to be seen before.
         if not tool and TAG_NOSTREAM not in (tags or ()) and (found := self.open_call(run_id)) is not None:
             speaker = found[0].path(found[1]).rpartition("/")[2] or "ai"
-            self._streamed[run_id] = _StreamedMessage(*found, speaker)
+            self._streamed[run_id] = _ModelStream(*found, speaker)
 
     @guarded
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
