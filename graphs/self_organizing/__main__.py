@@ -1,7 +1,152 @@
-"""`python -m graphs.self_organizing`."""
+"""The countable claims of the paper as a table, and a small experiment: `python -m graphs.self_organizing`."""
 
+from __future__ import annotations
+
+import re
 import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
 
-from .table import main
+from langchain_core.language_models import BaseChatModel
 
-sys.exit(main())
+from agentmatrix import compare
+from agentmatrix.testing import ScriptedChatModel, local_model
+
+from . import PROTOCOLS, build, contributions
+from .competence import quality, simulated
+from .experiment import SIZES, Shock, experiment, judged_by, remove_hub, remove_one, swap_models
+
+COSTS: Final = (0.0, 0.2, 0.6, 1.0, 2.0, 6.0)
+"""What a duplicate may cost in the simulation."""
+TASK: Final = "Plan the move of the archive to the new house."
+Row = tuple[str, str, str]
+"""A claim, what it says, and what was found."""
+
+
+def willing(n: int) -> dict[str, ScriptedChatModel]:
+    """Agents that never abstain, and their coordinator: each keeps what it was given to read."""
+    names = [f"a{i}" for i in range(1, n + 1)]
+    words = {name: f"role {name[1:]}: done by {name}" for name in names}
+    words["coordinator"] = "\n".join(f"{name}: all for {name}" for name in names)
+    return {name: ScriptedChatModel(text, cycle=True, usage=True) for name, text in words.items()}
+
+
+def calls_and_depth(n: int = 8, model: BaseChatModel | None = None) -> list[Row]:
+    """Calls of models, and the longest chain of agents who have read each other, where nobody abstains.
+
+    Args:
+        n: how many agents.
+        model: a chat model for all; with a real one, who abstains makes the chain shorter, so it is not counted.
+    """
+    willing_team = willing(n)
+    team = dict.fromkeys(willing_team, model) if model else willing_team
+
+    def depth(task: Any, result: Any) -> dict[str, float]:
+        return {"depth": max((one["depth"] for one in contributions(result)), default=0)}
+
+    found = compare({protocol: build(protocol, team) for protocol in PROTOCOLS}, [TASK], score=depth)
+    theirs = {"calls": (n + 1, n, 2 * n, n), **({} if model else {"depth": (2, n, 2, 1)})}
+    return [
+        (f"{run.graph}, N={n}: {measure}", str(number), run.error or f"{run.measures[measure]:g}")
+        for measure, numbers in theirs.items()
+        for run, number in zip(found.runs, numbers, strict=True)
+    ]
+
+
+def visibility(n: int = 8) -> list[Row]:
+    """Whose words the agents read before they work, beside the task, in a second task on one thread."""
+    names = [f"a{i}" for i in range(1, n + 1)]
+    done = [f"by {name}" for name in names]
+    expected = {
+        "coordinator": ("its own assignment", [[f"for {name}"] for name in names]),
+        "sequential": ("what those before it have done", [done[:i] for i in range(n)]),
+        "broadcast": ("the intentions of all", [done] * n),
+        "shared": ("the roles in the earlier task", [[f"{name}: role" for name in names]] * n),
+    }
+    rows = []
+    for protocol, (what, words) in expected.items():
+        team = willing(n)
+        graph: Any = build(protocol, team)
+        memory = graph.invoke({"messages": "An earlier task."})["memory"]
+        graph.invoke({"messages": TASK, "memory": memory})
+        read = ["\n".join(message.text for message in team[name].prompts[-1][1:]) for name in names]
+        found = [re.findall(rf"{TASK}|An earlier task|by a\d+|for a\d+|a\d+: role", text) for text in read]
+        right = sum(each == [TASK, *word] for each, word in zip(found, words, strict=True))
+        rows.append((f"{protocol}, N={n}: an agent reads {what}", "all", "all" if right == n else f"{right} of {n}"))
+    return rows
+
+
+def simulation(seeds: int = 8) -> list[Row]:
+    """Which protocol is best in the simulation, and who abstains.
+
+    Args:
+        seeds: how many teams of each size, with three tasks each.
+    """
+
+    def at_each_cost(task: str, done: Any) -> dict[str, float]:
+        return {str(cost): quality(task, done, cost) for cost in COSTS}
+
+    rows: list[Row] = []
+    abstention = []
+    costs = ", ".join(f"{cost:g}" for cost in COSTS)
+    for n in (8, 16):
+        found = experiment(sizes=[n], repeat=seeds, score=at_each_cost)
+        best = {max(found.graphs, key=lambda graph: found.mean(graph, str(cost))).split()[0] for cost in COSTS}
+        rows.append((f"simulation, N={n}: best where a duplicate costs {costs}", "sequential", ", ".join(sorted(best))))
+        abstention.append(found.mean(f"sequential {n} simulated", "abstention"))
+    large = experiment(protocols=["sequential"], sizes=[64], repeat=max(1, seeds // 4))
+    abstention.append(large.mean("sequential 64 simulated", "abstention"))
+    claim = f"simulation: sequential, abstention at N = 8, 16, 64 ({', '.join(f'{share:.0%}' for share in abstention)})"
+    return [*rows, (claim, "grows", "grows" if abstention == sorted(set(abstention)) else "no")]
+
+
+def shocks(n: int = 32, seeds: int = 3) -> list[Row]:
+    """Whether the task right after a shock goes as well as without it, within a twentieth."""
+    run = partial(experiment, protocols=["sequential"], sizes=[n], tasks=2, repeat=seeds)
+    name, rows = f"sequential {n} simulated", []
+    usual = run().mean(name, "Q", task="task 1")
+    kinds: dict[str, Shock] = {
+        "an agent removed": remove_one,
+        "the hub removed": remove_hub,
+        "a quarter of the models swapped": swap_models(simulated(n, 1_000_000)),
+    }
+    for kind, shock in kinds.items():
+        share = run(shock=shock).mean(name, "Q", task="task 1") / usual
+        claim = f"simulation, N={n}: {kind}, quality of the next task ({share:.2f} of that without)"
+        rows.append((claim, "recovers", "recovers" if share >= 0.95 else "does not"))
+    return rows
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Prints rows as a table."""
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for claim, expected, result in rows:
+        mark = "" if expected == result else "   differs"
+        print(f"{claim:<{widths[0]}}   {expected:<{widths[1]}}   {result}{mark}", flush=True)
+    print()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table and an experiment; returns the exit code.
+
+    Args:
+        arguments: `--model local` for the small real model, `--all` for the experiment with 4 to 256 agents; by default
+            those of the command line.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == ["--model", "local"]:
+        model = local_model(max_tokens=32)
+        team = dict.fromkeys(("a1", "a2", "a3", "coordinator"), model)
+        show(calls_and_depth(3, model))
+        found = experiment({"local": lambda n, seed: team}, sizes=[3], tasks=[TASK], score=judged_by(model))
+    else:
+        for rows in (calls_and_depth(), visibility(), simulation(), shocks()):
+            show(rows)
+        found = experiment(sizes=SIZES if given == ["--all"] else [4, 16])
+    print(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,24 +7,28 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 
-from agentmatrix import watching
+from agentmatrix import compare
 from agentmatrix.watch import ComparedRun, Comparison
 
+from . import PROMPTS, PROTOCOLS, Contribution, Team, agents_of, build, contributions
 from .competence import draw_task, quality, simulated
-from .protocols import PROTOCOLS, Contribution, build, contributions
 
-__all__ = ["SHOCKS", "SIZES", "experiment", "gini", "judged_by", "remove_hub", "remove_one", "swap_models"]
+__all__ = ["SIZES", "experiment", "gini", "judged_by", "remove_hub", "remove_one", "swap_models"]
 
 SIZES: Final = (4, 8, 16, 32, 64, 128, 256)
 
-Team = Mapping[str, BaseChatModel]
-"""The agents by name, and a `coordinator`."""
-Shock = Callable[[Team, random.Random, Sequence[Mapping[str, str]]], Team]
-"""Gives the team after a shock; it is told the roles of each task so far, by agent."""
+Memory = Sequence[Mapping[str, str]]
+"""The roles of each task so far, by agent."""
+Shock = Callable[[Team, random.Random, Memory], Team]
+"""Gives the team after a shock."""
 Score = Callable[[str, Sequence[Contribution]], float | Mapping[str, float] | None]
 """Gives the quality of what was contributed to a task, or several by name, or None where it is not known."""
 
@@ -55,58 +59,46 @@ def experiment(
         shock_before: the number of the task, from 0, before which it happens.
 
     Returns:
-        A table whose rows are `protocol size team`: Q, calls, depth, roles, gini, abstention, tokens and seconds. A
-        task that has failed, as a model may, is counted as such, and the others go on.
+        A table whose rows are `protocol size team`: what `compare` measures, Q, depth, roles, gini and abstention.
+        A task that has failed, as a model may, is counted as such, and the others go on.
 
     Raises:
         ValueError: the shock comes before no task.
     """
-    number_of = tasks if isinstance(tasks, int) else len(tasks)
-    if shock and not 0 <= shock_before < number_of:
-        raise ValueError(f"the shock comes before task {shock_before}, and there are tasks 0 to {number_of - 1}")
-    kinds = (teams or {"simulated": simulated}).items()
+    count = tasks if isinstance(tasks, int) else len(tasks)
+    if shock and not 0 <= shock_before < count:
+        raise ValueError(f"the shock comes before task {shock_before}, and there are tasks 0 to {count - 1}")
     runs: list[ComparedRun] = []
-    for (kind, make), protocol, size, repetition in itertools.product(kinds, protocols, sizes, range(repeat)):
-        own = seed + repetition
-        team, draw = make(size, own), random.Random(f"{own} shock")
-        memory: list[Mapping[str, str]] = []
-        series = [draw_task(f"{own}.{number}") for number in range(tasks)] if isinstance(tasks, int) else tasks
-        for number, task in enumerate(series):
+    kinds = teams or {"simulated": simulated}
+    for kind, protocol, size, repetition in itertools.product(kinds, protocols, sizes, range(repeat)):
+        own, saver = seed + repetition, InMemorySaver()
+        thread: RunnableConfig = {"configurable": {"thread_id": "series"}}
+        team, draw = kinds[kind](size, own), random.Random(f"{own} shock")
+        memory: Memory = []
+        for number in range(count):
             if shock and number == shock_before:
                 team = shock(team, draw, memory)
-            measures: Mapping[str, float] = {}
-            error = None
-            try:
-                measures, memory = _measured(protocol, team, task, memory, score)
-            except Exception as raised:
-                error = f"{type(raised).__name__}: {raised}"
+            graph = build(protocol, team, saver)
+            task = draw_task(f"{own}.{number}") if isinstance(tasks, int) else tasks[number]
+            measure = partial(measures, score=score, agents=len(agents_of(team)))
             name = f"{protocol} {size} {kind}"
-            runs.append(ComparedRun(name, f"task {number}", repetition, own, measures, error))
+            found = compare({name: graph}, {f"task {number}": task}, seed=own, score=measure, config=thread)
+            runs += [replace(run, repetition=repetition) for run in found.runs]
+            memory = graph.get_state(thread).values.get("memory", [])
     return Comparison(tuple(runs))
 
 
-def _measured(
-    protocol: str, team: Team, task: str, memory: Sequence[Mapping[str, str]], score: Score
-) -> tuple[dict[str, float], list[Mapping[str, str]]]:
-    """What one task has cost and come to, and the roles so far."""
-    agents = {name: model for name, model in team.items() if name != "coordinator"}
-    given: Any = {"messages": task, "memory": list(memory)}
-    with watching(show=False) as run:
-        result = build(protocol, agents, team.get("coordinator")).invoke(given)
-    done, summary = contributions(result), run.summary()
-    roles = Counter(one["role"] for one in done)
-    found = score(task, done)
-    measures = {
+def measures(given: Any, result: Mapping[str, Any], score: Score, agents: int) -> dict[str, float]:
+    """What a task has come to, beside its cost."""
+    done = contributions(result)
+    roles, found = Counter(one["role"] for one in done), score(given["messages"], done)
+    return {
         **(found if isinstance(found, Mapping) else {} if found is None else {"Q": found}),
-        "calls": summary.calls,
         "depth": max((one["depth"] for one in done), default=0),
         "roles": len(roles),
         "gini": gini(list(roles.values())),
-        "abstention": 1 - len({one["agent"] for one in done}) / len(agents),
-        "tokens": summary.tokens,
-        "seconds": summary.seconds,
+        "abstention": 1 - len({one["agent"] for one in done}) / agents,
     }
-    return measures, result["memory"]
 
 
 def gini(counts: Sequence[int]) -> float:
@@ -116,40 +108,27 @@ def gini(counts: Sequence[int]) -> float:
     return 2 * ranked / (len(counts) * total) - (len(counts) + 1) / len(counts) if total else 0.0
 
 
-def remove_one(team: Team, draw: random.Random, memory: Sequence[Mapping[str, str]]) -> Team:
+def remove_one(team: Team, draw: random.Random, memory: Memory) -> Team:
     """An agent is gone, whoever it is."""
-    gone = draw.choice([name for name in team if name != "coordinator"])
+    gone = draw.choice(agents_of(team))
     return {name: model for name, model in team.items() if name != gone}
 
 
-def remove_hub(team: Team, draw: random.Random, memory: Sequence[Mapping[str, str]]) -> Team:
+def remove_hub(team: Team, draw: random.Random, memory: Memory) -> Team:
     """The agent is gone that has contributed to most tasks, the first one of several."""
     times = Counter(name for roles in memory for name in roles)
-    gone = max((name for name in team if name != "coordinator"), key=lambda name: times[name])
+    gone = max(agents_of(team), key=lambda name: times[name])
     return {name: model for name, model in team.items() if name != gone}
 
 
 def swap_models(models: Team, share: float = 0.25) -> Shock:
-    """A shock in which a share of the agents get other models.
+    """A shock in which a share of the agents get other models: of `models`, by name of an agent."""
 
-    Args:
-        models: by name of an agent, the model that it may get.
-        share: of the agents.
-    """
-
-    def swap(team: Team, draw: random.Random, memory: Sequence[Mapping[str, str]]) -> Team:
-        names = [name for name in team if name != "coordinator"]
+    def swap(team: Team, draw: random.Random, memory: Memory) -> Team:
+        names = agents_of(team)
         return {**team, **{name: models[name] for name in draw.sample(names, max(1, round(share * len(names))))}}
 
     return swap
-
-
-SHOCKS: Final[Mapping[str, Callable[[int], Shock]]] = {
-    "an agent removed": lambda size: remove_one,
-    "the hub removed": lambda size: remove_hub,
-    "a quarter of the models swapped": lambda size: swap_models(simulated(size, 1_000_000)),
-}
-"""The paper's shocks by name, for simulated teams of a size."""
 
 
 def judged_by(model: BaseChatModel) -> Score:
@@ -160,11 +139,8 @@ def judged_by(model: BaseChatModel) -> Score:
 
     def judge(task: str, done: Sequence[Contribution]) -> float | None:
         said = "\n".join(f"{one['role']}: {one['text']}" for one in done) or "nothing"
-        question = (
-            f"The task: {task}\nWhat was done:\n{said}\n"
-            "Give accuracy, completeness, coherence and actionability 1 to 4 points each: answer with four numbers."
-        )
-        points = [int(number) for number in re.findall(r"\b[1-4]\b", model.invoke(question).text)]
+        answer = model.invoke(PROMPTS["judge"].format(task=task, done=said)).text
+        points = [int(number) for number in re.findall(r"\b[1-4]\b", answer)]
         return sum(points) / 16 if len(points) == 4 else None
 
     return judge

@@ -143,13 +143,14 @@ def test_examples_are_listed(installed: Installed) -> None:
     assert "agentmatrix.graphs.NAME:graph" in ran.stdout
 
 
-@pytest.mark.parametrize("name", ["hello", "megaagent", "voice_desk"])
+@pytest.mark.parametrize("name", ["hello", "megaagent", "self_organizing", "voice_desk"])
 def test_an_example_runs(installed: Installed, name: str) -> None:
     ran = installed.cli("example", name)
     assert (ran.returncode, ran.stderr) == (0, "")
     said = {
         "hello": "I have this to say: hello.",
         "megaagent": "policy: files, one by each expert",
+        "self_organizing": "sequential 16 simulated",
         "voice_desk": "answered 2, cut off 1",
     }
     assert said[name] in ran.stdout

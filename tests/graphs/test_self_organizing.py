@@ -6,37 +6,34 @@ import random
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.errors import BuildError
 from agentmatrix.testing import ScriptedChatModel, loopback
 from graphs import self_organizing
-from graphs.self_organizing import (
-    PROTOCOLS,
+from graphs.self_organizing import PROTOCOLS, build, contributions, role_of
+from graphs.self_organizing import __main__ as table
+from graphs.self_organizing.competence import draw_task, quality, simulated
+from graphs.self_organizing.experiment import (
     SIZES,
-    build,
-    contributions,
     experiment,
+    gini,
     judged_by,
-    quality,
-    simulated,
-    table,
+    remove_hub,
+    remove_one,
+    swap_models,
 )
-from graphs.self_organizing.experiment import gini, remove_hub, remove_one, swap_models
-from graphs.self_organizing.protocols import role_of
 
 NAMES = [f"a{number}" for number in range(1, 6)]
 PLAN = "\n".join(f"- **{name}**: part {name}" for name in NAMES)
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
 
-def recording(abstains: str = "") -> tuple[dict[str, ScriptedChatModel], ScriptedChatModel]:
-    agents = {
-        name: ScriptedChatModel("ABSTAIN" if name == abstains else f"role {name}: done", cycle=True, usage=True)
-        for name in NAMES
-    }
-    return agents, ScriptedChatModel(PLAN, cycle=True, usage=True)
+def recording(abstains: str = "") -> dict[str, ScriptedChatModel]:
+    words = {name: "ABSTAIN" if name == abstains else f"role {name}: done" for name in NAMES}
+    words["coordinator"] = PLAN
+    return {name: ScriptedChatModel(text, cycle=True, usage=True) for name, text in words.items()}
 
 
 def read_by(model: ScriptedChatModel, call: int = -1) -> list[tuple[str | None, str]]:
@@ -60,8 +57,8 @@ def test_the_calls_are_those_of_the_protocol_at_any_size(n: int) -> None:
 @pytest.mark.parametrize("place", ["here", "on a host"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_who_reads_what(protocol: str, place: str) -> None:
-    agents, coordinator = recording()
-    graph: Any = build(protocol, agents, coordinator)
+    agents = recording()
+    graph: Any = build(protocol, agents)
     if place == "on a host":
         graph = loopback(graph)
     first = await graph.ainvoke({"messages": "An earlier task."})
@@ -86,8 +83,8 @@ async def test_who_reads_what(protocol: str, place: str) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_who_abstains_says_nothing_and_has_no_role(protocol: str) -> None:
-    agents, coordinator = recording(abstains="a2")
-    result = build(protocol, agents, coordinator).invoke({"messages": "The task."})
+    agents = recording(abstains="a2")
+    result = build(protocol, agents).invoke({"messages": "The task."})
     done = contributions(result)
     assert [one["agent"] for one in done] == ["a1", "a3", "a4", "a5"]
     assert [one["role"] for one in done] == ["role a1", "role a3", "role a4", "role a5"]
@@ -99,8 +96,8 @@ def test_who_abstains_says_nothing_and_has_no_role(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_roles_are_remembered_on_a_thread(protocol: str) -> None:
-    agents, coordinator = recording()
-    graph = build(protocol, agents, coordinator, InMemorySaver())
+    agents = recording()
+    graph = build(protocol, agents, InMemorySaver())
     for task in ("One.", "Two.", "Three."):
         result = graph.invoke({"messages": task}, THREAD)
     assert result["memory"] == [{name: f"role {name}" for name in NAMES}] * 3
@@ -110,8 +107,9 @@ def test_roles_are_remembered_on_a_thread(protocol: str) -> None:
 
 
 def test_whom_the_coordinator_forgets_has_the_task_alone() -> None:
-    agents, _ = recording()
-    result = build("coordinator", agents, ScriptedChatModel("a1: all of it\nWell.")).invoke({"messages": "The task."})
+    agents = recording()
+    agents["coordinator"] = ScriptedChatModel("a1: all of it\nWell.")
+    result = build("coordinator", agents).invoke({"messages": "The task."})
     assert len(read_by(agents["a1"])) == 2 and read_by(agents["a2"]) == [(None, "The task.")]
     assert [one["depth"] for one in contributions(result)] == [2, 1, 1, 1, 1]
 
@@ -133,14 +131,15 @@ def test_a_role_is_what_stands_in_front(text: str, role: str) -> None:
 @pytest.mark.parametrize(("protocol", "why"), [("ripple", "only named by the paper"), ("anarchy", "is unknown")])
 def test_no_other_protocol_is_offered(protocol: str, why: str) -> None:
     with pytest.raises(BuildError, match=f"{why}.*: choose one of coordinator, sequential, broadcast, shared"):
-        build(protocol, recording()[0])
+        build(protocol, recording())
 
 
 def test_an_experiment_measures_each_protocol_and_model() -> None:
-    teams = {"simulated": simulated, "willing": lambda n, seed: recording()[0]}
+    teams = {"simulated": simulated, "willing": lambda n, seed: recording()}
     found = experiment(teams, sizes=[5], tasks=2, repeat=2)
     assert found.graphs == [f"{protocol} 5 {team}" for team in teams for protocol in PROTOCOLS]
-    assert found.measures == ["Q", "calls", "depth", "roles", "gini", "abstention", "tokens", "seconds"]
+    costs = ["calls", "tokens", "seconds", "critical_path", "silent_turns"]
+    assert found.measures == [*costs, "Q", "depth", "roles", "gini", "abstention"]
     assert found.values("sequential 5 willing", "calls") == [5] * 4
     assert found.mean("sequential 5 willing", "roles") == 5 and found.mean("sequential 5 willing", "gini") == 0
     assert found.mean("broadcast 5 willing", "tokens") > found.mean("sequential 5 willing", "tokens") > 0
@@ -176,18 +175,35 @@ def test_a_task_that_fails_is_counted_and_the_others_go_on() -> None:
     assert found.values("sequential 1 broken", "calls") == [1]
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_after_a_task_that_has_failed_each_agent_is_asked_anew(protocol: str) -> None:
+    def one_fails_in_the_second_task(messages: list[BaseMessage]) -> str:
+        if messages[1].text == "Two." and "you mean to take" not in messages[0].text:
+            raise ValueError("no line")
+        return "law: done"
+
+    def team(n: int, seed: int) -> dict[str, ScriptedChatModel]:
+        return {**recording(), "a3": ScriptedChatModel(one_fails_in_the_second_task, cycle=True)}
+
+    found = experiment({"one": team}, protocols=[protocol], sizes=[5], tasks=["One.", "Two.", "Three."])
+    calls = {"coordinator": 6, "sequential": 5, "broadcast": 10, "shared": 5}[protocol]
+    assert [run.error for run in found.runs] == [None, "ValueError: no line", None]
+    assert found.values(f"{protocol} 5 one", "calls") == [calls, calls]
+    assert found.values(f"{protocol} 5 one", "abstention") == [0, 0]
+
+
 def test_a_shock_before_no_task_is_refused() -> None:
     with pytest.raises(ValueError, match="before task 3, and there are tasks 0 to 2"):
         experiment(sizes=[4], shock=remove_one, shock_before=3)
 
 
 def test_a_judge_gives_four_numbers_or_nothing() -> None:
-    done = contributions(build("sequential", recording()[0]).invoke({"messages": "The task."}))
+    done = contributions(build("sequential", recording()).invoke({"messages": "The task."}))
     judge = ScriptedChatModel(["4, 3, 4 and 2", "Very good!", "4 4 4"])
     score = judged_by(judge)
     assert [score("The task.", done) for _ in range(3)] == [13 / 16, None, None]
     assert "role a1: done" in judge.prompts[0][0].text
-    found = experiment({"one": lambda n, seed: recording()[0]}, sizes=[5], tasks=["The task."], score=lambda *_: None)
+    found = experiment({"one": lambda n, seed: recording()}, sizes=[5], tasks=["The task."], score=lambda *_: None)
     assert "Q" not in found.measures
 
 
@@ -209,7 +225,7 @@ def test_gini() -> None:
 def test_the_graph_of_the_package_is_servable_and_main_prints_the_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = loopback(self_organizing.graph).invoke({"messages": [HumanMessage(self_organizing.draw_task(0))]})
+    result = loopback(self_organizing.graph).invoke({"messages": [HumanMessage(draw_task(0))]})
     assert contributions(result)
     monkeypatch.setattr(table, "simulation", lambda: [("claim", "this", "that")])
     monkeypatch.setattr(table, "shocks", lambda: [("other", "this", "this")])
