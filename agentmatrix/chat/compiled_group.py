@@ -11,9 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from langchain_core.messages import BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.types import Command, StateSnapshot, StateUpdate
+from langgraph.graph import END
+from langgraph.types import Command, Send, StateSnapshot, StateUpdate
 
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import public_messages
@@ -24,7 +26,7 @@ from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.scheduled_graph import ScheduledGraph
 from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
-from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace
+from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace, updates_of
 
 __all__ = ["NEXT_TURN", "TOGETHER", "CompiledChatGroup"]
 
@@ -86,14 +88,32 @@ class CompiledChatGroup(ScheduledGraph):
         number = len(saved.checkpoint["channel_values"].get(EVENT_LOG, ())) if saved else 0
         known = {str(message.id) for message in messages}
 
+        def public(given: list[BaseMessage], name: str, ids: MessageIds) -> list[BaseMessage]:
+            return public_messages(given, name, group.members, group.audience_rule, ids.given)
+
         def turn(update: StateUpdate) -> StateUpdate:
-            name, values = update.as_node, update.values
-            if name not in group.members or not isinstance(values, Mapping):
+            name, values, goto = update.as_node, update.values, list[str]()
+            if isinstance(values, Command) and values.graph is None:
+                targets = values.goto if isinstance(values.goto, list | tuple) else (values.goto,)
+                if not any(isinstance(target, Send) for target in targets):
+                    values, goto = dict(updates_of(values)), [str(target) for target in targets]
+            if name not in group.members or not isinstance(values, Mapping | None):
                 return update
+            values = values or {}
             ids = MessageIds(name, known, Claims())
-            said = public_messages(messages_of(values), name, group.members, group.audience_rule, ids.given)
-            event = Event(by=name, message_ids=[str(message.id) for message in said], seen_events=number)
+            said = [
+                message
+                for given in messages_of(values)
+                # What is in the transcript is edited, or removed.
+                for message in (given.id not in known and public([given], name, ids)) or [given]
+            ]
+            spoken = [str(message.id) for message in said if not isinstance(message, RemoveMessage) and message.id]
+            event = Event(by=name, message_ids=spoken, seen_events=number)
             event["seen_message"] = messages[-1].id if messages else None
+            if END in goto:
+                event["stop_reason"] = f"{name} ended it"
+            elif goto:
+                event["goto"] = goto
             return update._replace(values={**values, "messages": said, EVENT_LOG: [event]})
 
         return [[turn(update) for update in updates] for updates in supersteps]

@@ -132,7 +132,10 @@ def user_content(content: Content) -> Content:
 
 
 def _as_users(part: Any) -> Any:
-    """A block without what an assistant's text has: citations, and its place in a stream."""
+    """A block without what an assistant's text has: citations, and its place in a stream. Not each of LangChain's
+    converters takes a text without a block around it."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
     if _type(part) != "text" or not part.keys() & _OF_AN_ANSWER:
         return part
     return {key: value for key, value in part.items() if key not in _OF_AN_ANSWER}
@@ -158,6 +161,9 @@ def _said_parts(message: BaseMessage) -> list[dict[str, Any]]:
             said += [{"type": "text", "text": words}] if words else []
         elif kind == "refusal":
             said += [{"type": "text", "text": part["refusal"]}] if part.get("refusal") else []
+        elif kind == "text-plain":
+            # A document that is text. Chat completions take no other ones than files.
+            said += [{"type": "text", "text": part["text"]}] if part.get("text") else []
         elif kind in _MEDIA and not (kind == "file" and not part.keys() & {"base64", "url", "file_id"}):
             said.append(_medium(part))
     if not any(_type(part) != "text" or part["text"].strip() for part in said):
@@ -182,7 +188,9 @@ def _blocks(message: BaseMessage) -> list[Any]:
 
 
 def _of_another_provider(part: Any) -> list[dict[str, Any]]:
-    """A picture of another provider's shape, which LangChain's translator did not know."""
+    """A picture, or words, of another provider's shape, which LangChain's translator did not know."""
+    if _type(part) in ("input_text", "output_text") and part.get("text"):
+        return [{"type": "text", "text": part["text"]}]
     if _type(part) not in ("image_url", "image_generation_call"):
         return []
     blocks = AIMessage([part]).content_blocks if part["type"] == "image_url" else []

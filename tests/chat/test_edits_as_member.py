@@ -6,7 +6,9 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from langchain_core.messages import RemoveMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END
 from langgraph.types import Command
 
 from agentmatrix.chat import ChatGroup
@@ -109,3 +111,41 @@ async def test_without_a_handoff_a_swarm_ends_behind_it(sync: bool) -> None:
     await write_as(graph, "ann", "I am ann.", sync)
     result = await run(graph, None, sync)
     assert (said(result)[1:], result["stop_reason"]) == ([("ann", "I am ann.")], "handoff chose nobody")
+
+
+@SYNC
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        (Command(update={"messages": [("ai", "Over to cy.")]}, goto="cy"), ["ann", "bob", "cy", "ann"]),
+        (Command(update={"messages": [("ai", "That is all.")]}, goto=END), ["ann", "bob"]),
+        (None, ["ann", "cy", "ann"]),
+    ],
+    ids=["handoff", "end", "silence"],
+)
+async def test_all_that_a_member_may_answer_is_its_turn(answer: Any, names: list[str], sync: bool) -> None:
+    members = {"ann": model("a"), "bob": model("b"), "ed": model("e"), "cy": model("c")}
+    if answer is None:
+        del members["ed"]
+    graph = ChatGroup(members, stop=max_turns(4), reply="transcript").compile(InMemorySaver(), interrupt_before=["bob"])
+    await run(graph, GIVEN, sync)
+    if sync:
+        graph.update_state(THREAD, answer, as_node="bob")
+    else:
+        await graph.aupdate_state(THREAD, answer, as_node="bob")
+    assert graph.get_state(THREAD).next == ("next_turn",)
+    assert [name for name, _ in said(await run(graph, None, sync))[1:]] == names
+
+
+@SYNC
+@pytest.mark.parametrize("removed", [False, True], ids=["edited", "removed"])
+async def test_what_was_said_is_edited_in_its_speakers_name(removed: bool, sync: bool) -> None:
+    graph = ChatGroup({"ann": model("a"), "bob": model("b")}, stop=max_turns(2), reply="transcript").compile(
+        InMemorySaver(), interrupt_after=["ann"]
+    )
+    await run(graph, GIVEN, sync)
+    last = graph.get_state(THREAD).values["messages"][-1]
+    edit = RemoveMessage(last.id) if removed else last.model_copy(update={"content": "A better one."})
+    graph.update_state(THREAD, {"messages": [edit]}, as_node="ann")
+    words = [] if removed else [("ann", "A better one.")]
+    assert said(await run(graph, None, sync)) == [(None, "Go."), *words, ("bob", "b")]
