@@ -93,7 +93,7 @@ async def test_every_part_of_a_stream_comes_once(line: Cut, verbs: Any, tmp_path
 
 
 async def test_a_run_waits_at_its_saver_while_the_line_is_cut(line: Cut, verbs: Any, tmp_path: Path) -> None:
-    proxy = line(answer_timeout=0.5)
+    proxy = line(answer_timeout=3.0)
     remote = RemoteAgent(f"{proxy.address}/{'a' if verbs.is_async else ''}steps", reconnect_timeout=60)
     graph = above(remote, checkpointer=InMemorySaver())
     given: Any = {"done": [], "folder": str(tmp_path)}
@@ -102,7 +102,7 @@ async def test_a_run_waits_at_its_saver_while_the_line_is_cut(line: Cut, verbs: 
         assert eventually(lambda: begun(tmp_path) == ["one"])
         down(remote, proxy)
         free(tmp_path)
-        time.sleep(2.0)  # longer than the host waits for an answer: that stands still, and so does the run
+        time.sleep(4.0)  # longer than the host waits for an answer: that stands still, and so does the run
         assert begun(tmp_path) == ["one"]
         proxy.refuses = False
 
