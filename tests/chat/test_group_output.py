@@ -60,7 +60,7 @@ def test_its_output_has_a_json_schema() -> None:
 @pytest.mark.parametrize("speaker", [None, broadcast(), free()], ids=["turns", "broadcast", "free"])
 def test_a_compiled_group_is_pickled(speaker: Any) -> None:
     members = {"ann": ScriptedChatModel(["a", ""]), "judge": lambda messages: "" if len(messages) > 2 else "Yes."}
-    graph = ChatGroup(members, speaker=speaker, stop=max_turns(1), reply="transcript").compile()
+    graph = ChatGroup(members, speaker=speaker, stop=max_turns(2), reply="transcript").compile()
     copy = cloudpickle.loads(cloudpickle.dumps(graph))
     texts = {message.text for message in copy.invoke({"messages": "Go."})["messages"]}
     assert texts >= {"Go.", "a"}
