@@ -160,13 +160,17 @@ class Multiplexer:
         return self.outbox.put(frame, large, flush=flush) if frame.run in self._streams else 0
 
     def close(self, run: int) -> None:
-        """Closes a run's stream: queued frames still go out, frames that arrive are dropped. Idempotent."""
+        """Closes a run's stream: frames that arrive are dropped. Idempotent.
+
+        Queued frames still go out. Where the peer has not ended the run, they are dropped but for control frames, and
+        the peer is told that the caller has left.
+        """
         stream = self._remove(run)
         if stream is None:
             return
         if self._accept is None and stream.delivered and not stream.ended:
             # A host that goes on would wait for credit that nobody gives.
-            self._put_reset(run, "closed", "the caller has left the run")
+            self._put_reset(run, "closed", "the caller has left the run", keeps_control=True)
         self.outbox.close(run)
 
     def reset(self, run: int, kind: str, reason: str, retry_after: float = 0.0) -> None:
@@ -244,7 +248,7 @@ class Multiplexer:
         """Ends the runs that one owner opened; the others go on. On the I/O thread."""
         for stream in [stream for stream in list(self._streams.values()) if stream.owner is owner]:
             if stream.delivered:
-                self._put_reset(stream.run, "closed", "the caller has left the run")
+                self._put_reset(stream.run, "closed", "the caller has left the run", keeps_control=True)
             self._end(stream.run, loss.after_send if stream.delivered else loss.before_send)
             self.outbox.close(stream.run)
 
@@ -340,8 +344,10 @@ class Multiplexer:
         if stream is not None:
             _notify_lost(stream, error)
 
-    def _put_reset(self, run: int, kind: str, reason: str, retry_after: float = 0.0) -> None:
-        self.outbox.drop(run)
+    def _put_reset(
+        self, run: int, kind: str, reason: str, retry_after: float = 0.0, *, keeps_control: bool = False
+    ) -> None:
+        self.outbox.drop(run, keeps_control=keeps_control)
         if not self._lost:
             self.outbox.put(Frame(run=run, reset=Reset(kind=kind, reason=reason[:MAX_REASON], retry_after=retry_after)))
 

@@ -161,19 +161,31 @@ class Outbox:
             self._forget_if_done(queue)
         _call(call for _, call in waiting)
 
-    def drop(self, run: int) -> None:
-        """What waits of a run goes out no more: its peer has left it."""
+    def drop(self, run: int, *, keeps_control: bool = False) -> None:
+        """What waits of a run goes out no more: one side has left it.
+
+        With `keeps_control` its control frames still do, before the reset that follows: they say why a caller has left.
+        """
         with self._lock:
-            queue = self._queues.pop(run, None)
+            queue = self._queues.get(run)
             if queue is None:
                 return
             self._give(queue.budgeted)
-            self._uncounted -= len(queue.urgent) + sum(not frame.counted for frame in queue.frames)
+            self._uncounted -= sum(not frame.counted for frame in queue.frames)
             queue.frames.clear()
             queue.slices.clear()
-            queue.urgent.clear()
             queue.queued = queue.budgeted = queue.credit = 0
             waiting, queue.waiting = queue.waiting, []
+            if keeps_control and queue.urgent:
+                queue.closed = True
+                if queue in self._bulky:
+                    self._bulky.remove(queue)
+                    queue.listed = False
+                self._list(queue)
+            else:
+                del self._queues[run]
+                self._uncounted -= len(queue.urgent)
+                queue.urgent.clear()
         _call(call for _, call in waiting)
 
     def put(self, frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS, *, flush: bool = True) -> int:

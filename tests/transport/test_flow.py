@@ -51,6 +51,24 @@ def test_a_run_without_credit_waits_and_the_others_go_on() -> None:
     assert outbox.take() is not None
 
 
+@pytest.mark.parametrize("size", [10, 5 * RUN_CREDIT])
+def test_a_cancel_still_goes_where_its_caller_leaves_at_once(size: int) -> None:
+    woken: list[int] = []
+    outbox = Outbox(lambda: woken.append(1))
+    outbox.open(1)
+    outbox.put(Frame(run=1, start={"agent": "x"}))
+    outbox.put(part(1, size))
+    drained(outbox)
+    outbox.put(Frame(run=1, cancel={"reason": "deadline"}))
+    outbox.put(part(1))
+    outbox.drop(1, keeps_control=True)
+    outbox.put(Frame(run=1, reset={"kind": "closed"}))
+    message, _ = outbox.take() or (b"", [])
+    assert [frame.WhichOneof("body") for frame, _ in decode(message).frames] == ["cancel", "reset"]
+    assert outbox.take() is None and outbox.empty and woken
+    assert outbox.room(1) == RUN_CREDIT
+
+
 def test_a_cancel_goes_before_what_waits_for_credit_and_not_before_the_start() -> None:
     outbox, _ = opened(1)
     outbox.put(Frame(run=1, start={"agent": "x"}))
