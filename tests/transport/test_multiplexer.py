@@ -217,7 +217,8 @@ def test_a_stopping_host_takes_no_new_runs_and_waits_for_the_others(new_address:
     assert old.finish() == b"cancelled"
     stopping.join(WAIT)
     assert not stopping.is_alive()
-    with pytest.raises(HostUnreachable):
+    # What is sent before this side has heard that the host is gone may have arrived.
+    with pytest.raises((HostUnreachable, HostLost)):
         Caller(transport).next()
 
 
