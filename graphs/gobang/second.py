@@ -75,7 +75,8 @@ class Second:
     def _popen(self, log: IO[str]) -> subprocess.Popen[str]:
         """In a session of its own, since Ctrl-C is for us and we end it; the end of its stdin tells it if we cannot."""
         command = [sys.executable, "-m", "agentmatrix", "serve", self._target, "--port", "0", "--until-eof"]
-        command += ["--log-level", "warning"]
+        # Its only caller is this process: when that is gone, nobody takes its runs up.
+        command += ["--linger", "0", "--log-level", "warning"]
         path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
         environment = os.environ | {"PYTHONPATH": path} | ({MODEL: self._model} if self._model else {})
         pipe = subprocess.PIPE

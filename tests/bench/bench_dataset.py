@@ -27,7 +27,7 @@ from langgraph.graph import END, START
 
 from agentmatrix import CyclicGraph, Host, RemoteAgent, arefine, refine
 from agentmatrix.dataset.progress_file import ProgressFile
-from agentmatrix.dataset.row import DatasetRow, Place
+from agentmatrix.dataset.row import DatasetRow, InputPosition
 from agentmatrix.dataset.row_reader import digest_of
 from agentmatrix.dataset.settled_row import SettledRow
 
@@ -210,7 +210,7 @@ def start(count: int) -> None:
         with source.open("a") as file:
             file.writelines(f'{{"id": {n}}}\n' for n in range(1, count))
         progress = ProgressFile(output.with_name("out.jsonl.progress"))
-        place = Place(number=count, offset=source.stat().st_size, line=count)
+        place = InputPosition(number=count, offset=source.stat().st_size, line=count)
         done = (
             SettledRow(DatasetRow(str(n), n, 0, {}, f"line {n + 1}", digest_of({"id": n}), place), "done")
             for n in range(1, count)
