@@ -28,7 +28,7 @@ _MOST_KEPT: Final = 20_000
 _MOST_AT_ONCE: Final = 200
 
 
-class RunsAfter(TypedDict, total=False):
+class RunsCursor(TypedDict, total=False):
     """What a reader has: the host that has told it, and how many lines."""
 
     host: str
@@ -47,7 +47,7 @@ class SharedRuns:
         self._own: set[str] = set()
         self._readers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._closed = False
-        graph = StateGraph(RunsAfter).add_node("follow", self._follow).add_edge(START, "follow")
+        graph = StateGraph(RunsCursor).add_node("follow", self._follow).add_edge(START, "follow")
         self.graph = graph.compile(name=SHARED_RUNS)
 
     @contextmanager
@@ -76,7 +76,7 @@ class SharedRuns:
         for event, loop in list(self._readers.items()):
             call_on(loop, event.set)
 
-    async def _follow(self, state: RunsAfter) -> dict[str, Any]:
+    async def _follow(self, state: RunsCursor) -> dict[str, Any]:
         write = get_stream_writer()
         seen = state.get("after", 0) if state.get("host") == self._id else 0
         event = asyncio.Event()

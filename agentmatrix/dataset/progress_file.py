@@ -19,7 +19,7 @@ from agentmatrix.dataset.report import STATUSES, FailedRow
 from agentmatrix.dataset.settled_row import SettledRow
 from agentmatrix.errors import DatasetError
 
-__all__ = ["Crashes", "ProgressFile"]
+__all__ = ["CrashRecord", "ProgressFile"]
 
 _TABLES = """
 create table if not exists meta(key text primary key, value text) without rowid;
@@ -37,7 +37,7 @@ RETRIED = ("failed", "rejected", "tombstoned")
 
 
 @dataclass(frozen=True)
-class Crashes:
+class CrashRecord:
     """At how many crashes of the process a row was at work, and whether it was the only one at the last."""
 
     count: int
@@ -152,7 +152,7 @@ class ProgressFile:
             self._writer.execute("delete from begun where crashes=0")
             self._writer.execute("update begun set is_at_work=0 where is_at_work")
 
-    def count_crash(self) -> dict[str, Crashes]:
+    def count_crash(self) -> dict[str, CrashRecord]:
         """Count a crash for the rows that were at work when the last process ended, if there are any.
 
         Returns:
@@ -164,7 +164,7 @@ class ProgressFile:
                 "update begun set crashes=crashes+1, was_alone=?, is_at_work=0 where is_at_work", (at_work == 1,)
             )
         found = self._writer.execute("select id, crashes, was_alone from begun")
-        return {id: Crashes(crashes, bool(was_alone)) for id, crashes, was_alone in found}
+        return {id: CrashRecord(crashes, bool(was_alone)) for id, crashes, was_alone in found}
 
     def commit(
         self,

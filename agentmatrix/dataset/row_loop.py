@@ -12,7 +12,7 @@ from typing import Any
 from agentmatrix.dataset.columns import awaited
 from agentmatrix.dataset.completed_row import CompletedRow, completed_row
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
-from agentmatrix.dataset.progress_file import Crashes, ProgressFile
+from agentmatrix.dataset.progress_file import CrashRecord, ProgressFile
 from agentmatrix.dataset.report import Ended
 from agentmatrix.dataset.row import DatasetRow, InputPosition
 from agentmatrix.dataset.row_reader import RowReader
@@ -67,7 +67,7 @@ class RowLoop:
         *,
         in_input_order: bool,
         answers: Mapping[str, Any],
-        crashes: Mapping[str, Crashes],
+        crashes: Mapping[str, CrashRecord],
         on_row: Callable[[CompletedRow], Any] | None,
     ) -> None:
         self.slots, self.hosts_away, self.progress = slots, hosts_away, progress

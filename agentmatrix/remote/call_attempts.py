@@ -22,7 +22,7 @@ from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.replicas import Replica
 from agentmatrix.session.caller import CallerRun
 
-__all__ = ["Attempts", "Call", "GoesOn", "Waiting"]
+__all__ = ["CallAttempts", "AgentCall", "GoesOn", "Waiting"]
 
 _MOST_LOSSES: Final = 3
 """Replicas that a run may lose: one that kills its host must not go round among all of them."""
@@ -35,7 +35,7 @@ Waiting = Generator["Future[Any]", Any, Any]
 
 
 @dataclass(frozen=True)
-class Call:
+class AgentCall:
     """What is called.
 
     Attributes:
@@ -53,7 +53,7 @@ class Call:
     timeout: float | None = None
 
 
-class Attempts:
+class CallAttempts:
     """The attempts of one call.
 
     Args:
@@ -66,7 +66,7 @@ class Attempts:
         replica: where the present one is.
     """
 
-    def __init__(self, connection: AgentConnection, call: Call, policy: RetryPolicy | None) -> None:
+    def __init__(self, connection: AgentConnection, call: AgentCall, policy: RetryPolicy | None) -> None:
         self._connection, self._call, self._policy = connection, call, policy
         self._until = None if call.timeout is None else time.monotonic() + call.timeout
         self._made = self._losses = 0

@@ -16,7 +16,7 @@ from agentmatrix.pregel.config_values import with_counted_subgraph
 from agentmatrix.pregel.state_graph import declared_input
 from agentmatrix.pregel.state_types import state_types_around
 from agentmatrix.remote.attributes import CardAttributes
-from agentmatrix.remote.call_attempts import Attempts, Call, GoesOn
+from agentmatrix.remote.call_attempts import AgentCall, CallAttempts, GoesOn
 from agentmatrix.remote.retries import AsyncRetriedRun, RetriedRun
 from agentmatrix.remote.schema_classes import given
 from agentmatrix.session.call_spec import CallSpec
@@ -50,25 +50,25 @@ class RemoteCalls(CardAttributes):
         if target is not None and self._retries is None:
             return self._start(SyncCallerRun, target, verb, *args, **options)
         start = partial(self._attempt, SyncCallerRun, verb, args, self._repeatable(options))
-        return RetriedRun(start, Attempts(connection, self._describe_call(verb, **options), self._retries))
+        return RetriedRun(start, CallAttempts(connection, self._describe_call(verb, **options), self._retries))
 
     def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCallerRun | AsyncRetriedRun:
         target, connection = self._only_target(), self._connection
         if target is not None and self._retries is None:
             return self._start(AsyncCallerRun, target, verb, *args, **options)
         start = partial(self._attempt, AsyncCallerRun, verb, args, self._repeatable(options))
-        return AsyncRetriedRun(start, Attempts(connection, self._describe_call(verb[1:], **options), self._retries))
+        return AsyncRetriedRun(start, CallAttempts(connection, self._describe_call(verb[1:], **options), self._retries))
 
     def _only_target(self) -> Target | None:
         return None if self._connection.has_replicas else self._connection.targets.known[0]
 
     def _describe_call(
         self, verb: str, *, config: RunnableConfig | None = None, is_run: bool = False, **_: Any
-    ) -> Call:
+    ) -> AgentCall:
         configurable = (config or {}).get("configurable") or {}
         thread = configurable.get("thread_id")
         keeps: GoesOn = {None: "caller", "own": "host"}.get(self._checkpointer_there(), "")  # type: ignore[assignment]
-        return Call(verb, is_run, None if thread is None else str(thread), keeps, self.timeout)
+        return AgentCall(verb, is_run, None if thread is None else str(thread), keeps, self.timeout)
 
     def _checkpointer_there(self) -> Any:
         card = self._known
@@ -85,7 +85,7 @@ class RemoteCalls(CardAttributes):
         verb: str,
         args: tuple[Any, ...],
         options: dict[str, Any],
-        attempts: Attempts,
+        attempts: CallAttempts,
         instead: str | None = None,
     ) -> R:
         assert attempts.replica is not None

@@ -18,7 +18,7 @@ from typing import Final
 from agentmatrix.card import AgentCard
 from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable, ReplicaMismatch
 from agentmatrix.remote.card_differences import first_difference
-from agentmatrix.remote.replica_targets import Targets
+from agentmatrix.remote.replica_targets import ReplicaTargets
 from agentmatrix.remote.replicas import Replica, Replicas
 from agentmatrix.transport import connect
 from agentmatrix.transport.base import Transport
@@ -52,7 +52,7 @@ class AgentConnection:
 
     def __init__(
         self,
-        targets: Targets,
+        targets: ReplicaTargets,
         options: ClientOptions,
         allow: tuple[object, ...],
         unlisted: Unlisted = "dict",

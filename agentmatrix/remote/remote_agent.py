@@ -21,7 +21,7 @@ from agentmatrix.remote.attributes import unreached_drawing
 from agentmatrix.remote.calls import RemoteCalls
 from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.printing import aprinted, printed, wants_printing
-from agentmatrix.remote.replica_targets import Resolver, Targets, parse_targets
+from agentmatrix.remote.replica_targets import ReplicaTargets, Resolver, parse_targets
 from agentmatrix.remote.replicas import ReplicaStatus
 from agentmatrix.session.checkpointer import HostCheckpointerRpc, checkpointer_proxy
 from agentmatrix.transport.options import ClientOptions, Pem
@@ -432,12 +432,12 @@ def with_replicas(agents: Sequence[RemoteAgent]) -> RemoteAgent:
             options[target] = connection.options_for(target)
     own = first._connection
     return first.copy(
-        {"_connection": AgentConnection(Targets(tuple(options)), own.given, own.allow, own.unlisted, options)}
+        {"_connection": AgentConnection(ReplicaTargets(tuple(options)), own.given, own.allow, own.unlisted, options)}
     )
 
 
 def _unpickle(
-    origin: tuple[Targets, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]
+    origin: tuple[ReplicaTargets, ClientOptions, tuple[object, ...], Unlisted], state: dict[str, Any]
 ) -> RemoteAgent:
     remote = object.__new__(RemoteAgent)
     remote.__dict__.update(state)

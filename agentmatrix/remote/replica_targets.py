@@ -14,7 +14,7 @@ from agentmatrix.transport.environment import token_for
 from agentmatrix.transport.options import ClientOptions
 from agentmatrix.transport.target import Target, parse_target, split_port
 
-__all__ = ["Resolver", "Targets", "parse_targets"]
+__all__ = ["Resolver", "ReplicaTargets", "parse_targets"]
 
 Resolver = Callable[[], "Iterable[str] | Awaitable[Iterable[str]]"]
 """Returns targets, `"host:port/agent"`. Called on a thread of its own; an async one has an event loop of its own."""
@@ -23,7 +23,7 @@ _DNS: Final = "dns:///"
 
 
 @dataclass(frozen=True)
-class Targets:
+class ReplicaTargets:
     """The targets of one agent.
 
     Attributes:
@@ -96,7 +96,7 @@ class Targets:
         return targets
 
 
-def parse_targets(agent: object, url: str | None = None) -> Targets:
+def parse_targets(agent: object, url: str | None = None) -> ReplicaTargets:
     """The targets of an agent.
 
     Args:
@@ -111,21 +111,21 @@ def parse_targets(agent: object, url: str | None = None) -> Targets:
             return _named(agent, agent.removeprefix(_DNS))
         if url is not None and url.startswith(_DNS):
             return _named(url, f"{url.removeprefix(_DNS).rstrip('/')}/{agent}")
-        return Targets((parse_target(agent, url),))
+        return ReplicaTargets((parse_target(agent, url),))
     if url is not None:
         raise AddressError("url= goes with the name of one agent; several targets are written host:port/agent each")
     if callable(agent):
-        return Targets(resolver=agent)
+        return ReplicaTargets(resolver=agent)
     targets = [_target(each, "the list") for each in _several(agent, "RemoteAgent")]
     if not targets:
         raise AddressError("the list of targets is empty; write it as ['a:50051/research', 'b:50051/research']")
     _check_one_agent(targets)
-    return Targets(tuple(dict.fromkeys(targets)))
+    return ReplicaTargets(tuple(dict.fromkeys(targets)))
 
 
-def _named(text: str, rest: str) -> Targets:
+def _named(text: str, rest: str) -> ReplicaTargets:
     target = parse_target(f"grpc://{rest}")
-    return Targets((_target(str(target), text),), is_name=True)
+    return ReplicaTargets((_target(str(target), text),), is_name=True)
 
 
 def _several(found: object, asked: str) -> Sequence[object]:

@@ -1,4 +1,4 @@
-"""Runs that are tried at several replicas, or again: the sync and the async driver of `Attempts`."""
+"""Runs that are tried at several replicas, or again: the sync and the async driver of `CallAttempts`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from langgraph.errors import GraphDrained
 
 from agentmatrix.cancel_scope import current_scope
 from agentmatrix.errors import HostError
-from agentmatrix.remote.call_attempts import Attempts, Waiting
+from agentmatrix.remote.call_attempts import CallAttempts, Waiting
 from agentmatrix.session.caller_async import AsyncCallerRun
 from agentmatrix.session.caller_sync import SyncCallerRun
 
@@ -29,7 +29,7 @@ class RetriedRun:
         attempts: says where and when.
     """
 
-    def __init__(self, start: Callable[..., SyncCallerRun], attempts: Attempts) -> None:
+    def __init__(self, start: Callable[..., SyncCallerRun], attempts: CallAttempts) -> None:
         self._start, self._attempts = start, attempts
 
     def result(self) -> Any:
@@ -81,7 +81,7 @@ class RetriedRun:
 class AsyncRetriedRun:
     """A run of an async verb. Arguments as of `RetriedRun`."""
 
-    def __init__(self, start: Callable[..., AsyncCallerRun], attempts: Attempts) -> None:
+    def __init__(self, start: Callable[..., AsyncCallerRun], attempts: CallAttempts) -> None:
         self._start, self._attempts = start, attempts
 
     async def result(self) -> Any:

@@ -47,7 +47,7 @@ from agentmatrix.session.remote_usage import RunBudget
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.send_forwarding import LentSends
-from agentmatrix.session.sent_checkpoint import FirstCheckpoint, SentCheckpoint
+from agentmatrix.session.sent_checkpoint import SentCheckpoint, StartCheckpoint
 from agentmatrix.session.signal_forwarding import SignalForwarder
 from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame, Transport
@@ -88,7 +88,7 @@ class CallerRun:
         self.ended_by = ""
         """What, if not the graph, has ended the run: "refused" where it has certainly not begun, "lost" where the
         connection broke and it may have, "stopped" and "drained" by its host."""
-        self.began_from: FirstCheckpoint | None = None
+        self.began_from: StartCheckpoint | None = None
         """None where the caller keeps no checkpoints of the run, or where it is not clear which they are."""
         self._raised: deque[BaseException] = deque(maxlen=8)
         """What objects of the caller have raised lately, with tracebacks, which do not cross."""
@@ -161,7 +161,7 @@ class CallerRun:
         """Puts a checkpoint into the first frame; one that cannot be encoded is an error where the host asks for it."""
         durability = (self.config.configurable if self.config else {}).get(config_keys.DURABILITY)
         if "exit" not in (durability, self.spec.kwargs.get("durability")):
-            self.began_from = FirstCheckpoint(saver, asked, found)
+            self.began_from = StartCheckpoint(saver, asked, found)
         with contextlib.suppress(EncodeError):
             start.checkpoint = SentCheckpoint.encode(asked, found, self.codec.for_storage(text=False))
 

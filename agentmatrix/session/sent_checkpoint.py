@@ -13,7 +13,7 @@ from agentmatrix.errors import DecodeError
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.wire.codec import Codec
 
-__all__ = ["FirstCheckpoint", "SentCheckpoint"]
+__all__ = ["StartCheckpoint", "SentCheckpoint"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SentCheckpoint:
         return cls(place, found)
 
 
-class FirstCheckpoint:
+class StartCheckpoint:
     """What a run began from in the caller's checkpointer: by it is seen whether the run has saved anything since.
 
     Args:

@@ -22,7 +22,7 @@ _ENDS: Final = ("end", "fail", "ask", "cancel")
 
 
 @dataclass(slots=True)
-class _Process:
+class _ReportingProcess:
     source: str
     heard: float = 0.0
     drawings: dict[str, Drawing] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class RemoteRuns:
 
     def __init__(self, runs: RunStore) -> None:
         self._runs = runs
-        self._processes: dict[str, _Process] = {}
+        self._processes: dict[str, _ReportingProcess] = {}
         self._lock = threading.Lock()
 
     def take(
@@ -58,7 +58,7 @@ class RemoteRuns:
             ValueError: one of them cannot be read.
         """
         with self._lock:
-            found = self._processes.setdefault(process, _Process(source))
+            found = self._processes.setdefault(process, _ReportingProcess(source))
             found.heard = float("inf") if is_silent else time.monotonic()
             for line in lines:
                 if isinstance(line, dict) and "drawing" in line:
@@ -86,13 +86,13 @@ class RemoteRuns:
             if run.is_at_work:
                 run.set_at_work(False)
 
-    def _take_drawing(self, process: _Process, name: str, drawing: Drawing) -> None:
+    def _take_drawing(self, process: _ReportingProcess, name: str, drawing: Drawing) -> None:
         process.drawings[name] = drawing
         for run in process.runs.values():
             if run.graph == name:
                 run.drawing = drawing
 
-    def _take_event(self, process: _Process, event: RunEvent) -> None:
+    def _take_event(self, process: _ReportingProcess, event: RunEvent) -> None:
         run = process.runs.get(event.run)
         is_begin = event.kind == "begin" and not event.path
         if run is None:
@@ -105,7 +105,7 @@ class RemoteRuns:
         if not event.path and event.kind in _ENDS:
             run.set_at_work(False)
 
-    def _begin(self, process: _Process, event: RunEvent) -> PageRun:
+    def _begin(self, process: _ReportingProcess, event: RunEvent) -> PageRun:
         """The run of a thread that goes on, or a new one."""
         name, thread = str(event.data.get("name") or "graph"), str(event.data.get("thread_id") or "")
         for run in process.runs.values():
