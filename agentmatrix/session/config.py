@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -316,8 +317,9 @@ class HostRunConfig:
         self.rpc, self._codec, self._user, self._checkpoint = rpc, codec, user, checkpoint
         self._is_async, self._is_run = is_async, is_run
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
-        self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
-        self.finish: Callable[[], None] = lambda: None
+        self.control: RunControlProxy | None = None
+        """Where the caller lends its runtime."""
+        self.finish: Callable[[], None] | None = None
         self._written: list[frozenset[str]] = []
         config = {key: value for key, value in packed["config"].items() if key in _PLAIN_KEYS}
         configurable = unpack_items(_said_by_the_caller(packed["configurable"]), _CONFIGURABLE, codec)
@@ -388,6 +390,7 @@ class HostRunConfig:
         if "store" in description:
             store = dict(description["store"])
             fields["store"] = ClosedStore() if store.pop("closed") else StoreProxy(rpc, **store)
+        self.control = RunControlProxy(partial(rpc.notify, "drain"))
         if description.get("drained") is not None:
             set_drained(self.control, description["drained"])
         return Runtime(**fields, control=self.control)
