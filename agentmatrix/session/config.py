@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.runtime import RunControl, Runtime, ServerInfo
 
 from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.callback_handlers import has_callbacks, new_callback_manager
 from agentmatrix.pregel.config_values import (
     ReplayStateProxy,
     StreamProtocol,
@@ -92,6 +93,7 @@ class CallerConfig:
         agent: `"host:port/agent"`; the namespace of the cache that the host may use is named after it.
 
     Attributes:
+        callbacks: the caller's handlers, where there are any.
         usage: is told what the run has used.
         left_out: the parts of the config that could not be encoded, by the sentence of their placeholder on the host.
     """
@@ -118,16 +120,24 @@ class CallerConfig:
         self.left_out: dict[str, Any] = {}
         self.usage = CallerUsage()
         self.events = EventScope(self.scope)
-        if is_run:
-            self.callbacks = CallerCallbacks(
-                config, is_async=is_async, pack_metadata=self._pack_metadata, scope=self.scope, host=agent
-            )
-            objects.expose("callback", self.callbacks)
+        self._is_async, self._is_run = is_async, is_run
+        if is_run and has_callbacks(config):
+            self._lend_callbacks()
         self.control: RunControl | None = None
         self.saver: LentSaver | None = None
-        self._is_run = is_run
         self._subgraph = 0
         """Which nested graph of its task this one is, from 0."""
+
+    def _lend_callbacks(self) -> CallerCallbacks:
+        self.callbacks = CallerCallbacks(
+            self.config,
+            is_async=self._is_async,
+            pack_metadata=self._pack_metadata,
+            scope=self.scope,
+            host=self._agent,
+        )
+        self._objects.expose("callback", self.callbacks)
+        return self.callbacks
 
     def pack(self) -> dict[str, Any]:
         """The packed form for the host."""
@@ -257,12 +267,13 @@ class CallerConfig:
             ProtocolError: the event is malformed, or not for this host to say.
         """
         self.events.check(kind, args, self.configurable)
-        if kind in ("callback", "tap", "replica", "seen", "watched"):
-            return None if self.callbacks is None else self.callbacks.on_event(kind, args)
+        if kind in ("callback", "tap", "replica", "seen", "watched", "queue"):
+            if not self._is_run:
+                return None
+            callbacks = self.callbacks or self._lend_callbacks()
+            return callbacks.on_queue(self._agent, args[0]) if kind == "queue" else callbacks.on_event(kind, args)
         if kind == "usage":
             return self.usage.add(*args)
-        if kind == "queue":
-            return None if self.callbacks is None else self.callbacks.on_queue(self._agent, args[0])
         if kind == "stream":
             self.configurable[config_keys.STREAM](args[0])
         elif kind == "writer":
@@ -344,6 +355,8 @@ class HostRunConfig:
             for key in ("metadata", "inheritable_metadata"):
                 callbacks[key] = unpack_items(callbacks[key], _METADATA, codec, namespace)
             config["callbacks"], self.finish = callback_proxies(rpc, callbacks, is_async=is_async)
+        elif is_run:
+            config["callbacks"] = new_callback_manager(is_async, handlers=[])
         self.config: RunnableConfig = config  # type: ignore[assignment]
 
     @property
