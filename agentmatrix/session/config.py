@@ -71,10 +71,11 @@ _PLAIN_KEYS: Final = frozenset({"tags", "run_name", "max_concurrency", "recursio
 
 def _said_by_the_caller(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a caller may say in `configurable` or `metadata`: nothing that LangGraph or a host keeps to itself."""
-    kept = values.items() if isinstance(values, Mapping) else ()
+    if not (isinstance(values, Mapping) and values):
+        return {}
     return {
         key: value
-        for key, value in kept
+        for key, value in values.items()
         if isinstance(key, str) and not config_keys.is_reserved(key) and not config_keys.is_authentication(key)
     }
 
@@ -337,7 +338,9 @@ class HostRunConfig:
         if "checkpoints" in packed:
             namespace = configurable.get(config_keys.CHECKPOINT_NS)
             configurable[CHECKPOINT_MAP] = unpack_checkpoint_map(packed["checkpoints"], namespace)
-        configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
+        for key, value in packed["reserved"].items():
+            if key in config_keys.BY_VALUE:
+                configurable[key] = value
         if user is not None:
             configurable[config_keys.AUTH_USER] = user
         for key, description in packed["lent"].items():
@@ -345,7 +348,7 @@ class HostRunConfig:
                 configurable[key] = self._make_proxy(key, description)
             elif key == WRITTEN_KEYS:
                 configurable[key] = self._written
-        config["configurable"] = configurable
+        self.configurable = config["configurable"] = configurable
         namespace = configurable.get(config_keys.CHECKPOINT_NS)
         if "metadata" in packed:
             said = _said_by_the_caller(packed["metadata"])

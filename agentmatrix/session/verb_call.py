@@ -35,6 +35,8 @@ class VerbCall:
         kwargs: the others, the config among them.
         is_run: whether the verb runs nodes.
         config: the host's side of the config; None where the verb takes none.
+        run_config: as the graph gets it; empty where the verb takes none.
+        configurable: of that.
         is_live: whether the run takes signals.
         forwards_sends: whether its actors may send to those of the caller.
         budget: what its code may use.
@@ -47,6 +49,8 @@ class VerbCall:
     kwargs: dict[str, Any] = field(default_factory=dict)
     is_run: bool = False
     config: HostRunConfig | None = None
+    run_config: RunnableConfig = field(default_factory=dict)  # type: ignore[assignment]
+    configurable: dict[str, Any] = field(default_factory=dict)
     is_live: bool = False
     forwards_sends: bool = False
     budget: AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
@@ -59,16 +63,6 @@ class VerbCall:
         if isinstance(self.budget, Budget) and isinstance(limits, tuple) and len(limits) == 2:
             tokens, calls = (limit if type(limit) is int and limit >= 0 else None for limit in limits)
             self.budget.limit(tokens, calls)
-
-    @property
-    def run_config(self) -> RunnableConfig:
-        """The config as the graph gets it; empty where the verb takes none."""
-        return {} if self.config is None else self.config.config
-
-    @property
-    def configurable(self) -> dict[str, Any]:
-        """Of the config."""
-        return self.run_config.get("configurable", {})
 
     @classmethod
     def unpack(cls, received: ReceivedFrame, codec: Codec, rpc: HostRpc) -> VerbCall:
@@ -90,17 +84,18 @@ class VerbCall:
         received.release()
         call = cls(args, kwargs, start.verb in host_verbs.RUNS)
         if host_verbs.takes_config(start.verb):
-            is_async = is_async_verb(start.verb)
+            is_async, budget = is_async_verb(start.verb), packed.get("budget")
             call.config = HostRunConfig(
                 packed, rpc, codec, is_async=is_async, is_run=call.is_run, user=rpc.user, checkpoint=found
             )
-            kwargs["config"] = call.config.config
+            call.run_config = kwargs["config"] = call.config.config
+            call.configurable = call.config.configurable
             if "context" in packed:
                 kwargs["context"] = unpack_context(packed["context"], codec)
-            call.is_live, call.wants_usage = bool(packed.get("live")), packed.get("budget") is not None
+            call.is_live, call.wants_usage = bool(packed.get("live")), budget is not None
             call.forwards_sends = bool(packed.get("sends"))
-            call.shares_budget = call.wants_usage and bool(packed["budget"].get("shared"))
-            call.budget = budget_of(packed.get("budget"), start.timeout)
+            call.shares_budget = budget is not None and bool(budget.get("shared"))
+            call.budget = budget_of(budget, start.timeout)
             if call.is_run and ("control" in packed or config_keys.RUNTIME not in packed["lent"]):
                 control = call.control = kwargs["control"] = RunControlProxy(partial(rpc.notify, "drain"))
                 if (reason := packed.get("control", {}).get("drained")) is not None:

@@ -183,6 +183,7 @@ class BulkFields:
 
     Attributes:
         frame: the frame, without them.
+        body: the name of its body.
         size: bytes of all of them.
         values: those that are whole, by name, in pieces.
 
@@ -190,7 +191,7 @@ class BulkFields:
         ProtocolError: the frame has no such fields.
     """
 
-    __slots__ = ("_left", "_pieces", "_whole", "frame", "size", "values")
+    __slots__ = ("_left", "_pieces", "_whole", "body", "frame", "size", "values")
 
     def __init__(self, frame: Frame) -> None:
         body = frame.WhichOneof("body")
@@ -200,7 +201,7 @@ class BulkFields:
         self._pieces = deque((known.get(bulk.field, ""), bulk.size) for bulk in frame.bulk)
         if any(not name or not size for name, size in self._pieces):
             raise ProtocolError(f"a frame of {body or 'no body'} announces large fields that it does not have")
-        self.frame = frame
+        self.frame, self.body = frame, body or ""
         self.size = sum(size for _, size in self._pieces)
         self.values: dict[str, list[bytes]] = {}
         self._left, self._whole = self._pieces[0][1], BytesIO()

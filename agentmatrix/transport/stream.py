@@ -112,7 +112,7 @@ class MultiplexedStream:
         self.bytes_in += size
         if body in UNCOUNTED:
             if not frame.bulk:
-                return CreditedFrame(self, frame, 0)
+                return CreditedFrame(self, frame, body, 0)
         else:
             with self._lock:
                 if not self._credit.receive(size):
@@ -122,7 +122,7 @@ class MultiplexedStream:
             if self.partial is not None:
                 raise ProtocolError("a frame came in the middle of another one's large fields")
             if not frame.bulk:
-                return CreditedFrame(self, frame, size)
+                return CreditedFrame(self, frame, body, size)
         fields = BulkFields(frame)
         self._multiplexer.hold(fields.size)
         with self._lock:
@@ -142,7 +142,7 @@ class MultiplexedStream:
         if not fields.add(frame.chunk.data):
             return None
         self.partial = None
-        return CreditedFrame(self, fields.frame, first, fields.size, fields.values)
+        return CreditedFrame(self, fields.frame, fields.body, first, fields.size, fields.values)
 
     def consumed(self, size: int, bulk: int) -> None:
         """A frame has been consumed. On any thread."""
@@ -175,27 +175,29 @@ class MultiplexedStream:
 class CreditedFrame:
     """A frame that has arrived: a `ReceivedFrame`."""
 
-    __slots__ = ("_bulk", "_large", "_size", "_stream", "frame")
+    __slots__ = ("_body", "_bulk", "_large", "_size", "_stream", "frame")
 
     def __init__(
         self,
         stream: MultiplexedStream,
         frame: Frame,
+        body: str,
         size: int,
         bulk: int = 0,
         large: Mapping[str, Sequence[bytes]] = NO_FIELDS,
     ) -> None:
-        self.frame, self._large = frame, large
+        self.frame, self._body, self._large = frame, body, large
         self._stream: MultiplexedStream | None = stream
         self._size, self._bulk = size, bulk
 
     def field(self, name: str) -> bytes:
-        pieces = self.pieces(name)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if name in self._large:
+            return b"".join(self._large[name])
+        value: bytes = getattr(getattr(self.frame, self._body), name)
+        return value
 
     def pieces(self, name: str) -> Sequence[bytes]:
-        pieces = self._large.get(name)
-        return [getattr(getattr(self.frame, self.frame.WhichOneof("body") or ""), name)] if pieces is None else pieces
+        return self._large[name] if name in self._large else [getattr(getattr(self.frame, self._body), name)]
 
     def release(self) -> None:
         stream, self._stream, self._large = self._stream, None, NO_FIELDS
