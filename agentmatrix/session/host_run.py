@@ -358,10 +358,12 @@ class HostRun(HostRpc):
         opened = graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec
         with self._lock:
             self._signals_open, signals = opened, self._signals
-        if graph is not None:
-            configurable[SIGNAL_ROUTER] = self._incoming_signals().router
-        elif signals is not None:
+        if signals is not None:  # some have come already
             signals.open(*opened)
+        elif graph is not None:
+            signals = self._incoming_signals()
+        if graph is not None and signals is not None:
+            configurable[SIGNAL_ROUTER] = signals.router
 
     def _incoming_signals(self) -> IncomingSignals:
         """The signals of the run, which most runs have none of."""
