@@ -418,13 +418,13 @@ class HostRunConfig:
         return None if self._user is None else ServerInfo("", "", cast(Any, self._user))
 
     def _make_scratchpad(self, description: dict[str, Any]) -> Any:
-        pending = [description["null_resume"]]
+        pending, rpc = [description["null_resume"]], self.rpc
 
         def null_resume(consume: bool = False) -> Any:
             value = pending[0]
             if consume and value is not None:
                 pending[0] = None
-                self.rpc.notify("null_resume")
+                rpc.notify("null_resume")
             return value
 
         return scratchpad_proxy(
