@@ -61,8 +61,8 @@ _DISCONNECT_TAG: Final = Frames.DISCONNECT_FIELD_NUMBER << 3
 _DATA_TAG: Final = Chunk.DATA_FIELD_NUMBER << 3 | 2
 _RUN: Final = struct.Struct("<BQ")
 _FRAMES_HEAD: Final = tuple(bytes((_FRAMES_TAG, size)) for size in range(128))
-_SHORT_MESSAGE: Final = 8192
-"""Bytes that have no more frames than a message may: protobuf reads them whole."""
+_SHORT_MESSAGE: Final = 1 << 16
+"""Bytes of a message that protobuf reads whole; of a longer one slices are not copied."""
 
 
 def varint(number: int) -> bytes:
@@ -302,7 +302,8 @@ def decode(message: bytes) -> Message:
     Raises:
         ProtocolError: these bytes are no message, or hold more frames than one may have.
     """
-    if len(message) <= _SHORT_MESSAGE:
+    # Each frame begins with the same byte: where that is rare enough, protobuf may read the message whole.
+    if len(message) <= _SHORT_MESSAGE and message.count(_FRAMES_TAG) <= FRAMES_OF_A_MESSAGE:
         try:
             content = Frames.FromString(message)
         except ProtobufDecodeError as error:
