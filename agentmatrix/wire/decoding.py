@@ -138,13 +138,13 @@ class Decoder:
         if depth > self._max_depth:
             raise InvalidPart(f"nested deeper than {self._max_depth} (max_depth)")
         if NATIVE.issuperset(map(type, value if cls is list else value.values())):
-            return self._own(value) if self._stored else value
+            return self._own(value) if self._stored and cls is dict else value
         marker = value[0] if cls is list else value.get("")
         if not isinstance(marker, Marker):
             if type(marker) is Undecodable and marker.not_allowed:
                 raise InvalidPart(marker.reason, not_allowed=True)
             self._decode_in_place(value, enumerate(value) if cls is list else value.items(), depth)
-            return self._own(value) if self._stored else value
+            return self._own(value) if self._stored and cls is dict else value
         before = self._unlisted_made
         try:
             made = marker.from_list(self, value, depth) if cls is list else marker.from_map(self, value, depth)
@@ -227,14 +227,15 @@ class Decoder:
         """Decode the parts of a list or dict in place."""
         key: Any = None
         # A container of native values stands for itself: most are such, and each spares a call.
-        looks = not self._stored and depth < self._max_depth
+        looks, stored = depth < self._max_depth, self._stored
         try:
             for key, value in items:
                 cls = type(value)
                 if cls in NATIVE:
                     continue
                 if looks and (cls is dict or cls is list):
-                    if NATIVE.issuperset(map(type, value.values() if cls is dict else value)):
+                    plain = NATIVE.issuperset(map(type, value.values() if cls is dict else value))
+                    if plain and not (stored and cls is dict and STORED_TYPE in value):
                         continue
                 container[key] = self.decode_part(value, depth + 1)
         except InvalidPart as invalid:

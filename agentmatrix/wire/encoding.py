@@ -109,7 +109,7 @@ class Encoder:
         """Encode the elements of a container that is at `depth`."""
         native, out = self._native, []
         # A dict of native values is written as it is: most are such, and each spares two calls.
-        looks = self._plain_strings and not self._stored and depth < self._max_depth
+        looks = self._plain_strings and depth < self._max_depth
         try:
             for value in values:
                 if type(value) in native or (
@@ -117,6 +117,7 @@ class Encoder:
                     and type(value) is dict
                     and native.issuperset(map(type, value.values()))
                     and _STR_KEYS.issuperset(map(type, value))
+                    and not (self._stored and STORED_TYPE in value)
                 ):
                     out.append(value)
                 else:
@@ -136,7 +137,7 @@ class Encoder:
         if native.issuperset(map(type, values.values())):
             return values
         out, key = {}, ""
-        looks = self._plain_strings and not self._stored and depth < self._max_depth
+        looks = self._plain_strings and depth < self._max_depth
         try:
             for key, value in values.items():
                 if type(value) in native or (
@@ -144,6 +145,7 @@ class Encoder:
                     and type(value) is dict
                     and native.issuperset(map(type, value.values()))
                     and _STR_KEYS.issuperset(map(type, value))
+                    and not (self._stored and STORED_TYPE in value)
                 ):
                     out[key] = value
                 else:
