@@ -106,29 +106,21 @@ def encode(frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS) -> En
     """
     body = frame.WhichOneof("body")
     bulk: list[bytes] = []
-    for name, pieces in large.items():
-        content = getattr(frame, body or "")
-        if len(pieces) == 1 and len(pieces[0]) <= CHUNK_BYTES:
-            setattr(content, name, pieces[0])
-        else:
-            _announce(frame, content, name, pieces, bulk)
-    data = frame.SerializeToString()
-    if len(data) > CHUNK_BYTES:
-        for name in _bytes_fields(body):
-            content = getattr(frame, body or "")
+    for name, number in _bytes_fields(body).items():
+        content, pieces = getattr(frame, body or ""), large.get(name)
+        if pieces is None:
             value: bytes = getattr(content, name)
-            if len(value) > CHUNK_BYTES:
-                content.ClearField(name)
-                _announce(frame, content, name, (value,), bulk)
-        data = frame.SerializeToString()
-    return EncodedFrame(data, bulk, counted=body not in UNCOUNTED)
-
-
-def _announce(frame: Frame, content: Any, name: str, pieces: Sequence[bytes], bulk: list[bytes]) -> None:
-    content.SetInParent()
-    number = content.DESCRIPTOR.fields_by_name[name].number
-    frame.bulk.extend(Bulk(field=number, size=len(piece)) for piece in pieces)
-    bulk.extend(pieces)
+            if len(value) <= CHUNK_BYTES:
+                continue
+            content.ClearField(name)
+            pieces = (value,)
+        elif len(pieces) == 1 and len(pieces[0]) <= CHUNK_BYTES:
+            setattr(content, name, pieces[0])
+            continue
+        content.SetInParent()
+        frame.bulk.extend(Bulk(field=number, size=len(piece)) for piece in pieces)
+        bulk.extend(pieces)
+    return EncodedFrame(frame.SerializeToString(), bulk, counted=body not in UNCOUNTED)
 
 
 def is_counted(frame: Frame) -> bool:
