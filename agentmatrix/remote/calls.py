@@ -138,4 +138,5 @@ class RemoteCalls(CardAttributes):
             path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
             timeout=timeout_within(self.timeout if within is None else within),
             forward=self.forward, store_prefix=self.store_prefix,
+            has_memory=self._known is not None and self._known.checkpointer is True,
         )  # fmt: skip
