@@ -35,9 +35,9 @@ def _node(name: str) -> Any:
         file = os.open(Path(state["folder"], "nodes"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)
         os.write(file, f"{state['key']} {name} {os.getpid()}\n".encode())
         os.close(file)
-        await asyncio.sleep(random.uniform(0, 0.02))
         while Path(state["folder"], "hold").exists():
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(random.uniform(0, 0.02))
         return {"log": [name]}
 
     return node
