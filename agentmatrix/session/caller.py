@@ -131,7 +131,7 @@ class CallerRun:
             self.config = CallerConfig(
                 spec.config, codec=self.codec, is_async=self.is_async, is_run=spec.is_run,
                 objects=self.objects, forward=spec.forward, store_prefix=spec.store_prefix,
-                agent=f"{self.transport.address}/{spec.agent}",
+                agent=f"{self.transport.address}/{spec.agent}", has_memory=spec.has_memory,
             )  # fmt: skip
             packed = self.config.pack()
             if spec.control is not None:

@@ -45,7 +45,7 @@ from agentmatrix.session.config_items import (
     unpack_items,
 )
 from agentmatrix.session.event_scope import EventScope
-from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
+from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace, without_task_ids
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient
 from agentmatrix.session.remote_usage import CallerUsage
 from agentmatrix.session.saver_scope import LentSaver
@@ -90,6 +90,7 @@ class CallerConfig:
         forward: the keys of `configurable` that go along; None for all.
         store_prefix: the namespaces of the store that the host may use begin so; None for none.
         agent: `"host:port/agent"`; the namespace of the cache that the host may use is named after it.
+        has_memory: whether the graph keeps one history for a thread in its parent's checkpointer (`checkpointer=True`).
 
     Attributes:
         callbacks: the caller's handlers, where there are any.
@@ -108,8 +109,9 @@ class CallerConfig:
         forward: Collection[str] | None = None,
         store_prefix: tuple[str, ...] | None = None,
         agent: str = "",
+        has_memory: bool = False,
     ) -> None:
-        self.config = config
+        self.config, self._has_memory = config, has_memory
         self.configurable: dict[str, Any] = dict(config.get("configurable") or {})
         self.scope = NamespaceScope(granted_namespace(self.configurable, is_run=is_run))
         self._agent = agent
@@ -184,6 +186,8 @@ class CallerConfig:
             or namespace in (known.get(CHECKPOINT_MAP) or {})
         ):
             return None
+        if self._has_memory:
+            namespace = without_task_ids(namespace)
         if self._subgraph:
             namespace = f"{namespace}{config_keys.NS_SEP}{self._subgraph}"
         own = {

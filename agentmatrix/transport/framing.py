@@ -279,8 +279,8 @@ class Message(NamedTuple):
 
     Attributes:
         frames: the frames, each with the length of its encoding.
-        received: how much the peer has read of this side's messages; 0 says nothing.
-        disconnect: whether the peer ends the stream by intention.
+        received: how much the peer has read of this side's messages; 0 says nothing, but with `disconnect`.
+        disconnect: whether the peer ends the stream by intention. What it has not read by then it never will.
     """
 
     frames: list[tuple[Frame, int]]

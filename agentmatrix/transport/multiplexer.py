@@ -110,6 +110,10 @@ class Multiplexer:
         self.is_cut = self.has_disconnected = False
         self.heard = clock()
         self._cut_at = self._downtime = 0.0
+        self._sent = 0
+        """Bytes of all messages with frames."""
+        self._read_in_all: int | None = None
+        """How many of them the peer had read when it left; None where it has not said so."""
         self.clock = clock
         self._budget = budget
         self._limit = limit
@@ -205,10 +209,12 @@ class Multiplexer:
         if queued is None:
             return None
         message, runs = queued
+        if runs:
+            self._sent += len(message)
         for run in runs:
             stream = self._streams.get(run)
-            if stream is not None:
-                stream.delivered = True
+            if stream is not None and not stream.delivered:
+                stream.delivered, stream.delivered_at = True, self._sent
         return message
 
     def receive_message(self, message: bytes) -> None:
@@ -219,7 +225,8 @@ class Multiplexer:
                 frame ends its run alone.
         """
         content, self.heard = decode(message), self.clock()
-        self.has_disconnected = self.has_disconnected or content.disconnect
+        if content.disconnect:
+            self.has_disconnected, self._read_in_all = True, content.received
         if content.received or content.frames:
             self.outbox.acknowledged(content.received, len(message) if content.frames else 0)
         for frame, size in content.frames:
@@ -261,9 +268,13 @@ class Multiplexer:
         self.outbox.clear()
         for stream in streams.values():
             stream.forget()
-            _notify_lost(stream, loss.after_send if stream.delivered else loss.before_send)
+            _notify_lost(stream, loss.after_send if self._has_come(stream) else loss.before_send)
             if self._on_close:
                 self._on_close()
+
+    def _has_come(self, stream: MultiplexedStream) -> bool:
+        """Whether the peer may have got a frame of a run: what it has not read when it leaves it never will."""
+        return stream.delivered and (self._read_in_all is None or stream.delivered_at <= self._read_in_all)
 
     def abandon(self) -> None:
         """Drops all runs without a word to their receivers: the interpreter exits, and waiting threads end with it."""

@@ -30,6 +30,7 @@ class MultiplexedStream:
         bytes_out: of the frames that were sent.
         receiver: gets the frames that arrive.
         delivered: whether a frame of the run may have reached the peer.
+        delivered_at: bytes of all messages up to the end of the one with its first frame.
         owner: an object to keep alive as long as the run is open.
         partial: a frame whose large fields are arriving.
         partial_since: when the last of them came.
@@ -38,14 +39,25 @@ class MultiplexedStream:
 
     __slots__ = (
         *("_credit", "_held", "_lock", "_multiplexer", "_on_cut"),
-        *("bytes_in", "bytes_out", "delivered", "ended", "owner", "partial", "partial_since", "receiver", "run"),
+        *(
+            "bytes_in",
+            "bytes_out",
+            "delivered",
+            "delivered_at",
+            "ended",
+            "owner",
+            "partial",
+            "partial_since",
+            "receiver",
+            "run",
+        ),
     )
 
     def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
         self._multiplexer = multiplexer
         self.run = run
         self.receiver = receiver
-        self.bytes_in = self.bytes_out = 0
+        self.bytes_in = self.bytes_out = self.delivered_at = 0
         self.delivered = self.ended = False
         self.owner: object = None
         self.partial: tuple[BulkFields, int] | None = None
