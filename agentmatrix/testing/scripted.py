@@ -144,8 +144,11 @@ class ScriptedChatModel(BaseChatModel):
 
         Such a call is answered without LangChain's machinery, which costs far more than the answer.
         """
-        if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind in set(map(type, input)))):
+        if not isinstance(input, list):
             return False
+        for kind in set(map(type, input)):
+            if not issubclass(kind, BaseMessage):
+                return False
         if _has_handlers(callbacks) or _has_handlers(self.callbacks) or self.verbose or is_any_hook_set(callbacks):
             return False
         return not (self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
