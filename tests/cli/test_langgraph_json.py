@@ -176,6 +176,6 @@ def test_what_is_wrong_in_it_is_one_sentence(project: Project, table: str, words
     project.write("langgraph.json", table)
     with Forked(command, "serve", "--port", "0") as process:
         out, err = process.communicate(60)
-        assert process.wait(10) in (1, 2)
+        assert process.wait(100) in (1, 2)
     assert out == "" and words in err
     assert err.startswith("error: ") and err.count("\n") == 1

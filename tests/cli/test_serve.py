@@ -156,7 +156,7 @@ def test_what_cannot_be_served_is_one_sentence(project: Project, args: list[str]
     project.write("table.json", "{}")
     with Forked(command, "serve", *args, "--port", "0") as process:
         out, err = process.communicate(60)
-        assert process.wait(10) in (1, 2)
+        assert process.wait(100) in (1, 2)
     assert out == ""
     assert words in err
     assert err.startswith("error: ") and err.count("\n") == 1
@@ -167,7 +167,7 @@ def test_a_port_in_use_is_said(project: Project) -> None:
         port = taken.getsockname()[1]
         with Forked(command, "serve", "greeter:graph", "--port", str(port)) as process:
             _, err = process.communicate(60)
-            assert process.wait(10) == 1
+            assert process.wait(100) == 1
     assert str(port) in err and "in use" in err and err.count("\n") == 1
 
 
