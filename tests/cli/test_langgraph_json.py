@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from tests.cli.conftest import Project
 from tests.cli.test_serve import address_of, end
 from tests.forked import Forked, command
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 MAKERS = """
 import os

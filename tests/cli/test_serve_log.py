@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.cli.conftest import Project
 from tests.cli.test_serve import address_of, end, wait_for
 from tests.forked import Forked, command
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 TALKER = """
 import logging
