@@ -35,6 +35,8 @@ def _node(name: str) -> Any:
         file = os.open(Path(state["folder"], "nodes"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)
         os.write(file, f"{state['key']} {name} {os.getpid()}\n".encode())
         os.close(file)
+        while Path(state["folder"], "hold").exists():
+            await asyncio.sleep(0.01)
         await asyncio.sleep(random.uniform(0, 0.02))
         return {"log": [name]}
 
