@@ -137,7 +137,9 @@ class HostRpc:
         try:
             if failure := received.field("failure"):
                 raise raisable(decode_failure(failure, self.codec))
-            return self._replies.decode_pieces(received.pieces("value"), f"reply of {request.target}.{request.method}")
+            # Of what was kept there, unlisted classes come closed; a run's own arguments must not have any.
+            codec = self.codec if request.target == "messages" else self._replies
+            return codec.decode_pieces(received.pieces("value"), f"reply of {request.target}.{request.method}")
         finally:
             received.release()
 

@@ -45,6 +45,7 @@ from agentmatrix.session.checkpointer import acall_own_saver, call_own_saver
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.host_rpc import HostRpc
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
+from agentmatrix.session.missing_messages import adecode_with_missing, decode_with_missing
 from agentmatrix.session.part_sender import PartSender
 from agentmatrix.session.remote_usage import ReportedUsage
 from agentmatrix.session.run_limiter import TICKETS
@@ -101,6 +102,8 @@ class HostRun(HostRpc):
         self._graph: Any = None
         self._verb, self._has_checkpointer, self._call = "", False, VerbCall()
         self.record = RunRecord("", "", "", caller)
+        self._messages = ReceivedMessages(frames.connection)
+        self._keeps_messages = False
         self._usage = ReportedUsage(self.record.usage, self._report_usage)
 
     # FrameReceiver: called on the I/O thread.
@@ -157,7 +160,7 @@ class HostRun(HostRpc):
             return
         self._turn = turn
         self.host.started.add(self.user, start.id)
-        self.codec = exported.codec.with_messages(ReceivedMessages(), encodes=True)
+        self.codec = exported.codec.with_messages(self._messages, encodes=True)
         self._replies = self.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
@@ -293,7 +296,7 @@ class HostRun(HostRpc):
             raise HostError("the run was cancelled")
 
     def _result(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        call = self._unpack(start)
+        call = decode_with_missing(self._messages, self, partial(self._unpack, start))
         opened = exported.open(call.run_config, self.host.loop, call.kwargs.get("context"), is_run=call.is_run)
         with call.budget, opened as graph:
             verb = self._prepare(start, graph)
@@ -302,7 +305,7 @@ class HostRun(HostRpc):
             return call_own_saver(self._root, *call.args) if start.verb == "saver" else verb(*call.args, **call.kwargs)
 
     async def _aresult(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        call = self._unpack(start)
+        call = await adecode_with_missing(self._messages, self, partial(self._unpack, start))
         opened = exported.aopen(call.run_config, call.kwargs.get("context"), is_run=call.is_run)
         with call.budget:
             async with opened as graph:
@@ -318,6 +321,7 @@ class HostRun(HostRpc):
         call = self._call = VerbCall.unpack(
             self._start_received, self.codec, self._replies, self, self.user, self.control
         )
+        self._keeps_messages = self._messages.keep()
         self._verb, self.config = start.verb, call.config
         if call.shares_budget:
             self.record.usage.on_use = self._usage.report
@@ -412,7 +416,10 @@ class HostRun(HostRpc):
                 self._send_batch()
                 written = None if self.config is None else self.config.written
                 by = ended_by(failure, self._stop_reason, refused=self._refused, draining=self._draining)
-                self._send(self.protocol.end(failure=broken, written=written, ended_by=by), large)
+                end = self.protocol.end(
+                    failure=broken, written=written, ended_by=by, keeps_messages=self._keeps_messages
+                )
+                self._send(end, large)
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
 
@@ -428,6 +435,9 @@ class HostRun(HostRpc):
         self.host.runs.discard(self)
         if self._place is not None:
             self._place.leave()
+        # The run is in cycles of references: what is large need not wait for the garbage collector.
+        self._messages.clear()
+        self._call = VerbCall()
         self.frames.close()
         self.frames.flush()
         self._lap("result encoded, run closed, the I/O thread woken")

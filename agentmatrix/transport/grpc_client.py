@@ -76,6 +76,10 @@ class GrpcTransport(Transport):
         return self._call("Check", b"", timeout, lambda data, _: data == serving, health.SERVICE)
 
     @property
+    def connection(self) -> int | None:
+        return self._connection.number
+
+    @property
     def state(self) -> ConnectionState:
         return "closed" if self._closed else self._connection.state
 
@@ -119,6 +123,11 @@ class _SharedConnection:
         self._check_token_is_protected()
         self._lock = threading.Lock()
         self._current: GrpcChannel | None = None
+
+    @property
+    def number(self) -> int | None:
+        channel = self._current
+        return None if channel is None else channel.number
 
     @property
     def state(self) -> ConnectionState:

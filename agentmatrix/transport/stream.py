@@ -26,6 +26,7 @@ class MultiplexedStream:
     """The frames of one run in a `Multiplexer`: a `FrameStream`.
 
     Attributes:
+        connection: the number of the multiplexer.
         bytes_in: of the frames that have arrived.
         bytes_out: of the frames that were sent.
         receiver: gets the frames that arrive.
@@ -38,12 +39,23 @@ class MultiplexedStream:
 
     __slots__ = (
         *("_credit", "_held", "_lock", "_multiplexer", "_on_cut"),
-        *("bytes_in", "bytes_out", "delivered", "ended", "owner", "partial", "partial_since", "receiver", "run"),
+        *(
+            "bytes_in",
+            "bytes_out",
+            "connection",
+            "delivered",
+            "ended",
+            "owner",
+            "partial",
+            "partial_since",
+            "receiver",
+            "run",
+        ),
     )
 
     def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
         self._multiplexer = multiplexer
-        self.run = run
+        self.run, self.connection = run, multiplexer.number
         self.receiver = receiver
         self.bytes_in = self.bytes_out = 0
         self.delivered = self.ended = False
