@@ -35,6 +35,7 @@ __all__ = [
     "TracerBase",
     "V2StreamingCallbackHandler",
     "callback_manager",
+    "has_callbacks",
     "inherited_callbacks",
     "is_any_hook_set",
     "new_callback_manager",
@@ -59,6 +60,12 @@ def callback_manager(config: RunnableConfig, *, is_async: bool) -> BaseCallbackM
     else:
         manager = get_callback_manager_for_config(config)
     return manager
+
+
+def has_callbacks(config: RunnableConfig) -> bool:
+    """Whether a graph run with this config has handlers, or is part of a run that may have some."""
+    callbacks = config.get("callbacks")
+    return bool(callbacks) or is_any_hook_set()
 
 
 def new_callback_manager(is_async: bool, **fields: Any) -> CallbackManager | AsyncCallbackManager:

@@ -130,7 +130,7 @@ class CallerRun:
             self.config = CallerConfig(
                 spec.config, codec=self.codec, is_async=self.is_async, is_run=spec.is_run,
                 objects=self.objects, forward=spec.forward, store_prefix=spec.store_prefix,
-                agent=f"{self.transport.address}/{spec.agent}",
+                agent=f"{self.transport.address}/{spec.agent}", has_memory=spec.has_memory,
             )  # fmt: skip
             packed = self.config.pack()
             if spec.control is not None:
@@ -140,11 +140,13 @@ class CallerRun:
                 packed["context"] = self.codec.encode_partly(context, "context", self.config.left_out)
             packed["live"] = self._prepare_forwarding(self.config.configurable)
             packed["sends"] = self._lend_sends(self.config.configurable)
-            start.config = self.codec.encode(packed, "config")
+            start.config = self.codec.encode_plain(packed, "config")
             if self.config.left_out:
                 self.codec = self.codec.with_left_out(self.config.left_out)
-        start.trace.update(tracing.outgoing())
-        start.tickets.extend(TICKETS.get())
+        if trace := tracing.outgoing():
+            start.trace.update(trace)
+        if tickets := TICKETS.get():
+            start.tickets.extend(tickets)
         self._messages = sent = SentMessages(self.transport.connection)
         self.objects.expose("messages", sent)
         self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments", sent)

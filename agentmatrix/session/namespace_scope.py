@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agentmatrix.pregel import config_keys
 
-__all__ = ["NamespaceScope", "granted_namespace"]
+__all__ = ["NamespaceScope", "granted_namespace", "without_task_ids"]
 
 _TASK_SEP: Final = ":"
 
@@ -55,6 +55,11 @@ class NamespaceScope:
 
 def _parts(namespace: str) -> tuple[str, ...]:
     return tuple(namespace.split(config_keys.NS_SEP)) if namespace else ()
+
+
+def without_task_ids(namespace: str) -> str:
+    """The namespace in which a graph with `checkpointer=True` keeps its history, by that of its task."""
+    return config_keys.NS_SEP.join(part.split(_TASK_SEP)[0] for part in namespace.split(config_keys.NS_SEP))
 
 
 def granted_namespace(configurable: Mapping[str, Any], *, is_run: bool) -> str:

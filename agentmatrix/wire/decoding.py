@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import ormsgpack
 
@@ -24,8 +24,11 @@ from agentmatrix.wire.extensions import (
 )
 from agentmatrix.wire.objects import ObjectCodec
 from agentmatrix.wire.shared_messages import SharedMessages
-from agentmatrix.wire.size import decoded_size, is_shallow
+from agentmatrix.wire.size import decoded_size, most_levels
 from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedClass, UnlistedMarker, UnlistedValue, escaped, not_allowed
+
+_SHORT: Final = 1 << 16
+"""Bytes of a message of which the look at its depth is kept: a longer one may not need it."""
 
 
 class PartUnlisted(Exception):
@@ -107,13 +110,17 @@ class Decoder:
             PartUnlisted: see there.
         """
         self._buffers = buffers
-        self.charge(len(data) + sum(map(len, buffers)))
-        self.charge(decoded_size(data, self._budget))
+        self.charge(len(data) + sum(map(len, buffers)) if buffers else len(data))
+        levels = most_levels(data) if len(data) <= _SHORT else None
+        self.charge(decoded_size(data, self._budget, levels))
         try:
             raw = ormsgpack.unpackb(data, ext_hook=self._extension)
         except ValueError as error:
             raise InvalidPart(f"no message of this codec ({error})") from None
-        if not (self._has_extensions or self._stored) and is_shallow(data, self._max_depth):
+        if (
+            not (self._has_extensions or self._stored)
+            and (most_levels(data) if levels is None else levels) <= self._max_depth
+        ):
             return raw  # without an extension there is nothing to make
         return self.decode_part(raw, 0)
 

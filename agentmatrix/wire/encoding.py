@@ -206,3 +206,12 @@ def pack(encoded: Any) -> bytes:
         TypeError: a string has lone surrogates, or the value is nested too deep for msgpack.
     """
     return ormsgpack.packb(encoded, default=big_int, option=_OPTIONS)
+
+
+def pack_plain(value: Any) -> bytes:
+    """The bytes of a value of which every part is msgpack's own, as an `Encoder` would have it.
+
+    Raises:
+        TypeError: another part is in it.
+    """
+    return ormsgpack.packb(value, option=_OPTIONS)
