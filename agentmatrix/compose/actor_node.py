@@ -20,6 +20,7 @@ from agentmatrix.engine.channels import RUN, dismissal, dismissed_by
 from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import SendError
 from agentmatrix.live.send_scope import current_send_scope
+from agentmatrix.pregel.checkpoint_order import await_checkpoints, wait_for_checkpoints
 from agentmatrix.pregel.compiled_graph import TASKS, Graph, Mapper, answer_mappers
 from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.pregel.runnables import runnable
@@ -148,6 +149,8 @@ class ActorNode:
         except ParentCommand as error:
             answer = reading.caught(error, config)
         command = reading.finish(answer)
+        # Its namespace is the same before and after a kill: it is never ahead of the graph that it is in.
+        wait_for_checkpoints(config)
         reading.states.put(reading.address, reading.state)
         return command
 
@@ -161,6 +164,7 @@ class ActorNode:
         except ParentCommand as error:
             answer = reading.caught(error, config)
         command = reading.finish(answer)
+        await await_checkpoints(config)
         await reading.states.aput(reading.address, reading.state)
         return command
 

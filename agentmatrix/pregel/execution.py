@@ -18,6 +18,7 @@ from langgraph._internal._constants import (
     CONFIG_KEY_CHECKPOINT_ID,
     CONFIG_KEY_CHECKPOINT_MAP,
     CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_REPLAY_STATE,
     CONFIG_KEY_RESUMING,
     CONFIG_KEY_STREAM,
     ERROR_SOURCE_NODE,
@@ -51,6 +52,7 @@ __all__ = [
     "CONFIG_KEY_CHECKPOINT_ID",
     "CONFIG_KEY_CHECKPOINT_MAP",
     "CONFIG_KEY_CHECKPOINT_NS",
+    "CONFIG_KEY_REPLAY_STATE",
     "CONFIG_KEY_RESUMING",
     "CONFIG_KEY_STREAM",
     "CONTROL_WRITES",
@@ -91,6 +93,7 @@ __all__ = [
     "thread_of",
     "unless",
     "with_cache_key",
+    "id_among",
     "with_configurable",
     "with_globals",
 ]
@@ -116,6 +119,11 @@ class TaskWrites(NamedTuple):
 def with_configurable(config: RunnableConfig, values: Mapping[str, Any]) -> RunnableConfig:
     """The config with these values among those of `configurable`."""
     return {**config, CONF: {**config.get(CONF, {}), **values}}
+
+
+def id_among(given: Sequence[Any]) -> str:
+    """The id of the checkpoint that LangGraph's loop puts, among the arguments of its function for that."""
+    return str(next(each["id"] for each in given if isinstance(each, dict) and "channel_versions" in each))
 
 
 def null_version(checkpoint: Mapping[str, Any]) -> Any:
