@@ -43,11 +43,14 @@ _prompt: ContextVar[str] = ContextVar("prompt_of_actor", default="")
 """The instructions of the actor that is at work here."""
 
 
-def plain_of(name: str, make: Callable[[str, Any], Any] | None) -> Callable[[str, Any], Any] | None:
+def plain_of(
+    name: str, keys: frozenset[str], make: Callable[[str, Any], Any] | None
+) -> Callable[[str, Any], Any] | None:
     """A function of the user's that says who an actor is, as one that gives plain values.
 
     Args:
         name: the node that stands for the actors.
+        keys: those of their state.
         make: returns an `AgentSpec`, a dict of the actor's state, or None.
     """
     if make is None:
@@ -63,8 +66,16 @@ def plain_of(name: str, make: Callable[[str, Any], Any] | None) -> Callable[[str
             ) from error
         if isinstance(made, AgentSpec):
             return {"spec": made.model_dump()}
-        if made is None or isinstance(made, Mapping):
-            return None if made is None else {"state": dict(made)}
+        if made is None:
+            return None
+        if isinstance(made, Mapping):
+            if unknown := sorted(str(key) for key in made if key not in keys):
+                raise SendError(
+                    f"{name + '/' + key!r} was not hired: make({key!r}, ...) returned the key {unknown[0]!r}, which "
+                    f"its state has not got (there are: {', '.join(sorted(keys))})",
+                    "refused",
+                )
+            return {"state": dict(made)}
         raise SendError(
             f"{name + '/' + key!r} was not hired: make({key!r}, ...) returned the type {type(made).__name__}: return "
             "an AgentSpec, a dict of the actor's state, or None to refuse",

@@ -101,7 +101,7 @@ class CallerRun:
             self._clock.lap("config and arguments encoded")
         frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
-        self._frames.send(frame, {"arguments": self._arguments})
+        self._frames.send(frame, {"arguments": self._arguments}, flush=False)
         self._arguments = []
         if self.config is not None and self.config.callbacks is not None:
             self.config.callbacks.follow(self._frames)
@@ -111,6 +111,8 @@ class CallerRun:
             self._signals.attach(self._forwarder)
         if self.config is not None:
             self.config.usage.follow(self._limit_budget)
+        # At last: both threads want the interpreter from here on.
+        self._frames.flush()
         if self._clock is not None:
             self._clock.lap("handed to the I/O thread")
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import ormsgpack
 from ormsgpack import Ext
 
-from agentmatrix.wire.containers import encode_pairs
+from agentmatrix.wire.containers import TUPLE, encode_pairs
 from agentmatrix.wire.extensions import BUFFER, NATIVE, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
 from agentmatrix.wire.shared_messages import SharedMessages
@@ -92,6 +92,8 @@ class Encoder:
             return self.encode_items(value, depth) if named is None else named
         if cls is dict:
             return self.encode_mapping(value, depth)
+        if cls is tuple:
+            return [TUPLE.ext, *self.encode_items(value, depth)]
         if cls is str:
             return self._string(value)
         return self._encoder_of(cls)(self, value, depth)
@@ -109,9 +111,20 @@ class Encoder:
     def encode_items(self, values: Any, depth: int, start: int = 0) -> list[Any]:
         """Encode the elements of a container that is at `depth`, of a list those from `start` on."""
         native, out = self._native, []
+        # A dict of native values is written as it is: most are such, and each spares two calls.
+        looks = self._plain_strings and depth < self._max_depth
         try:
             for value in values[start:] if start else values:
-                out.append(value if type(value) in native else self.encode_part(value, depth + 1))
+                if type(value) in native or (
+                    looks
+                    and type(value) is dict
+                    and native.issuperset(map(type, value.values()))
+                    and _STR_KEYS.issuperset(map(type, value))
+                    and not (self._stored and STORED_TYPE in value)
+                ):
+                    out.append(value)
+                else:
+                    out.append(self.encode_part(value, depth + 1))
         except InvalidPart as invalid:
             invalid.steps.append(f"[{start + len(out)}]")
             raise
@@ -127,9 +140,19 @@ class Encoder:
         if native.issuperset(map(type, values.values())):
             return values
         out, key = {}, ""
+        looks = self._plain_strings and depth < self._max_depth
         try:
             for key, value in values.items():
-                out[key] = value if type(value) in native else self.encode_part(value, depth + 1)
+                if type(value) in native or (
+                    looks
+                    and type(value) is dict
+                    and native.issuperset(map(type, value.values()))
+                    and _STR_KEYS.issuperset(map(type, value))
+                    and not (self._stored and STORED_TYPE in value)
+                ):
+                    out[key] = value
+                else:
+                    out[key] = self.encode_part(value, depth + 1)
         except InvalidPart as invalid:
             invalid.steps.append(key_step(key))
             raise
