@@ -16,7 +16,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from agentmatrix import Dag, Host, RemoteAgent, refine
-from agentmatrix.errors import DatasetError, MissingExtra
+from agentmatrix.errors import DatasetError, MissingExtra, Unauthenticated
 from agentmatrix.testing import ScriptedChatModel
 from tests.forked import Forked
 
@@ -215,8 +215,8 @@ def test_two_runs_of_one_output(tmp_path: Path) -> None:
     assert refine(answer, tmp_path / "in.jsonl", tmp_path / "out.jsonl").done == 2
 
 
-def fill_the_disk(folder: Path) -> None:
-    """A file of ours may have 20,000 bytes: what is behind is refused as on a full disk."""
+def fill_the_disk(folder: Path, size: int) -> None:
+    """A file of ours may have so many bytes: what is behind is refused as on a full disk."""
     import signal
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -224,7 +224,7 @@ def fill_the_disk(folder: Path) -> None:
     async def long(columns: dict[str, Any]) -> dict[str, Any]:
         return {"text": "x" * 900}
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     try:
         refine(long, [{"id": n} for n in range(500)], folder / "out.jsonl", max_concurrency=4)
     except DatasetError as error:
@@ -232,7 +232,7 @@ def fill_the_disk(folder: Path) -> None:
 
 
 def test_a_full_disk_tears_nothing(tmp_path: Path) -> None:
-    with Forked(fill_the_disk, tmp_path) as process:
+    with Forked(fill_the_disk, tmp_path, 200_000) as process:
         said, errors = process.communicate(60)
     assert "cannot be written" in said, errors
     before = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -244,6 +244,25 @@ def test_a_full_disk_tears_nothing(tmp_path: Path) -> None:
     refine(long, [{"id": n} for n in range(500)], tmp_path / "out.jsonl")
     after = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert sorted(record["id"] for record in after) == list(range(500))
+
+
+def test_a_run_that_cannot_begin_leaves_no_files(tmp_path: Path) -> None:
+    with Forked(fill_the_disk, tmp_path, 5_000) as process:
+        said, errors = process.communicate(60)
+    assert "the progress file" in said and "cannot be" in said, errors
+    assert not list(tmp_path.iterdir())
+
+    async def without_a_right(columns: dict[str, Any]) -> None:
+        raise Unauthenticated("the token is wrong")
+
+    rows = [{"id": n} for n in range(500)]
+    with pytest.raises(Unauthenticated):
+        refine(without_a_right, rows, tmp_path / "out.jsonl")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out.jsonl").touch()
+    with pytest.raises(Unauthenticated):
+        refine(without_a_right, rows, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
