@@ -80,7 +80,7 @@ class DatasetRun:
         stack.callback(self._output.close)
         path = self.progress or (self.output and self.output.with_name(self.output.name + ".progress"))
         existed = path is not None and path.exists()
-        if isinstance(self._output, OutputFile) and self._output.is_new and path is not None and not existed:
+        if isinstance(self._output, OutputFile) and path is not None and not existed:
             stack.push(partial(self._remove_unused, self._output, path))
         self._progress = ProgressFile(path if self.output is not None else None)
         stack.callback(self._progress.close)
@@ -103,7 +103,8 @@ class DatasetRun:
         is_used = hasattr(self, "_progress") and (self._progress.counts.total() or self._agent.checkpointer)
         if error is not None and not is_used:
             ProgressFile.remove(progress)
-            output.remove()
+            if output.is_new:
+                output.remove()
 
     def _check_paths(self) -> None:
         if self.output is None:

@@ -85,13 +85,14 @@ class RowReader:
         self._thread = ReaderThread()
         self._iterator: Iterator[SourceRow] | None = None
         self._error: Exception | None = None
+        self._is_first = True
         self._position = start
 
     async def next_chunk(self) -> RowChunk:
         """The next rows; there may be none in it.
 
         Raises:
-            DatasetError: a line is no row, or a row has no id; the rows before it come first.
+            DatasetError: a line is no row, or a row has no id; chunks before it come first.
         """
         if isinstance(self._source, AsyncSource):
             return await self._from_async(self._source)
@@ -120,8 +121,9 @@ class RowReader:
             rows += self._left_of(block)
             if time.monotonic() > ends:
                 break
-        if self._error is not None and not rows:
+        if self._error is not None and (self._is_first or not rows):
             raise self._error
+        self._is_first = False
         return RowChunk(rows, self._position, is_last)
 
     def _read_block(self, iterator: Iterator[SourceRow], ends: float) -> tuple[list[DatasetRow], bool]:

@@ -84,11 +84,23 @@ def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     ):
         folder = tmp_path / str(abs(hash(line)))
         folder.mkdir()
-        assert refused(folder, f"{GOOD}{line}\n", agent=answer).startswith(sentence)
-        # What came before is kept; so is where it stands.
-        assert len((folder / "out.jsonl").read_text().splitlines()) == 2
+        assert refused(folder, f"{GOOD}{line}\n").startswith(sentence)
+        assert [path.name for path in folder.iterdir()] == ["in.jsonl"]
         report = refine(answer, folder / "in.jsonl", folder / "out.jsonl", skip_bad_lines=True)
-        assert (report.done, report.asked, report.bad_lines) == (2, 0, 1)
+        assert (report.done, report.asked, report.bad_lines) == (2, 2, 1)
+
+
+def test_rows_before_a_line_that_is_none_are_kept(tmp_path: Path) -> None:
+    """A line far behind is met when the rows before it are under way."""
+    lines = "".join(f'{{"id": {n}, "text": ""}}\n' for n in range(600))
+    assert "line 601 is no row: it is not JSON: Unterminated string starting at column 8" in refused(
+        tmp_path, lines + '{"id": "', agent=answer
+    )
+    # What came before is kept; so is where it stands.
+    kept = len((tmp_path / "out.jsonl").read_text().splitlines())
+    assert 0 < kept <= 600
+    report = refine(answer, tmp_path / "in.jsonl", tmp_path / "out.jsonl", skip_bad_lines=True)
+    assert (report.done, report.asked, report.bad_lines) == (600, 600 - kept, 1)
 
 
 def test_csv_that_is_none(tmp_path: Path) -> None:
@@ -262,7 +274,7 @@ def test_a_run_that_cannot_begin_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").touch()
     with pytest.raises(Unauthenticated):
         refine(without_a_right, rows, tmp_path / "out.jsonl")
-    assert (tmp_path / "out.jsonl").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
