@@ -161,7 +161,9 @@ class ParallelTurns:
         """What the member's turn has come to, if that has ended in a task before this one; None if it has not."""
         if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
             return result
-        return next((update for update in LoopHandle(config).saved if update[EVENT_LOG][-1]["by"] == member.name), None)
+        return next(
+            (update for update in LoopHandle(config).saved if update[EVENT_LOG][-1].get("by") == member.name), None
+        )
 
     def _pool_with(self, member: Member, config: RunnableConfig) -> Any:
         """The pool in which the member's turn has begun, after a fallback."""
