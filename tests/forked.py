@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -55,11 +56,22 @@ class Forked:
         return self
 
     def __exit__(self, *exit: object) -> None:
-        self.send_signal(signal.SIGKILL)
-        self.wait(20)
+        self.kill()
+        self.wait()
         self._close_input()
         self.stdout.close()
         self.stderr.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code once it has ended, negative for the signal that ended it."""
+        return self._process.exitcode
+
+    poll = returncode.fget
 
     def _close_input(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -67,25 +79,29 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it has not ended."""
-        if self._process.is_alive() and self._process.pid is not None:
-            os.kill(self._process.pid, number)
+        if self._process.is_alive():
+            os.kill(self.pid, number)
 
-    def wait(self, timeout: float) -> int:
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float = 100) -> int:
         """Wait for its end. Returns its exit code, negative for the signal that ended it."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(str(self._process), timeout)
         return self._process.exitcode
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
+    def communicate(self, timeout: float = 100) -> tuple[str, str]:
         """End its input, and wait for its end, which is made if it takes too long. Returns what it said, and errors."""
         self._close_input()
-        patience = threading.Timer(timeout, self.send_signal, [signal.SIGKILL])
+        patience = threading.Timer(timeout, self.kill)
         patience.start()
-        try:
-            said = self.stdout.read(), self.stderr.read()
-        finally:
-            patience.cancel()
+        # Both at once: it waits where a pipe is full that nobody reads.
+        with ThreadPoolExecutor(1) as threads:
+            errors = threads.submit(self.stderr.read)
+            said = self.stdout.read(), errors.result()
+        patience.cancel()
         self.wait(timeout)
         return said
 

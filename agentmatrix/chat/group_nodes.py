@@ -7,7 +7,7 @@ killed meanwhile goes on with that question."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from langchain_core.messages import BaseMessage
@@ -33,6 +33,22 @@ from agentmatrix.pregel.task_config import parent_node_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle
 
 __all__ = ["GroupNodes", "nodes_after"]
+
+
+class _EndedTurn(NamedTuple):
+    """The turn of a member that has ended.
+
+    Attributes:
+        update: the update of the group's state; of `after_turn`, if no speaker is to be asked.
+        conversation: the conversation that the speaker is asked about; None if it is not to be asked.
+        counter: counts what the speaker uses.
+        config: the config to call the speaker with.
+    """
+
+    update: Any
+    conversation: Conversation | None = None
+    counter: UsageCounter | None = None
+    config: RunnableConfig = RunnableConfig()
 
 
 class GroupNodes:
@@ -145,15 +161,13 @@ class GroupNodes:
         if (saving := self._save_turn(update, config)) is not None:
             saving.result()
         try:
-            if reason := self._stop_reason(conversation):
-                return self._with_event(update, Event(stop_reason=reason), leads_on=False)
-            counter, counted = self._count_selector(config)
-            chosen = _handed_over(conversation) or self.speaker.next(conversation, counted)
-            event = self._choice(conversation, chosen, counter)
+            turn = self._ended_turn(update, conversation, config)
+            if turn.conversation is None:
+                return turn.update
+            return self._with_choice(turn, self.speaker.next(turn.conversation, turn.config))
         except Exception as error:
             self._failures.put_off(error, config)
             return update
-        return self._with_event(update, event, leads_on=len(chosen.names) == 1)
 
     async def aafter_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The same as `after_turn`, async."""
@@ -163,15 +177,28 @@ class GroupNodes:
         if (saving := self._save_turn(update, config)) is not None:
             await saving
         try:
-            if reason := self._stop_reason(conversation):
-                return self._with_event(update, Event(stop_reason=reason), leads_on=False)
-            counter, counted = self._count_selector(config)
-            chosen = _handed_over(conversation) or await self.speaker.anext(conversation, counted)
-            event = self._choice(conversation, chosen, counter)
+            turn = self._ended_turn(update, conversation, config)
+            if turn.conversation is None:
+                return turn.update
+            return self._with_choice(turn, await self.speaker.anext(turn.conversation, turn.config))
         except Exception as error:
             self._failures.put_off(error, config)
             return update
-        return self._with_event(update, event, leads_on=len(chosen.names) == 1)
+
+    def _ended_turn(self, update: dict[str, Any], conversation: Conversation, config: RunnableConfig) -> _EndedTurn:
+        """What a turn has come to before the speaker is asked."""
+        if reason := self._stop_reason(conversation):
+            return _EndedTurn(self._with_event(update, Event(stop_reason=reason), leads_on=False))
+        turn = _EndedTurn(update, conversation, *self._count_selector(config))
+        if chosen := _handed_over(conversation):
+            return _EndedTurn(self._with_choice(turn, chosen))
+        return turn
+
+    def _with_choice(self, turn: _EndedTurn, chosen: Selection) -> dict[str, Any]:
+        """The update of a turn with the choice of the next one."""
+        assert turn.conversation is not None
+        event = self._choice(turn.conversation, chosen, turn.counter)
+        return self._with_event(turn.update, event, leads_on=len(chosen.names) == 1)
 
     def _save_turn(self, update: dict[str, Any], config: RunnableConfig) -> Any:
         """A model or a function of the user may take long to choose: a turn that was made and paid is saved before.

@@ -289,6 +289,8 @@ class GraphRecord:
     def _close(self, activation: NodeActivation, state: State, at: float, seconds: float) -> None:
         node = self.nodes[activation.path]
         activation.ended, activation.seconds = at, seconds
+        # Its begin may have been told late, as by a host; its seconds are measured where it runs.
+        node.first = min(node.first, at - seconds)
         node.running -= 1
         node.seconds += seconds
         node.last = at

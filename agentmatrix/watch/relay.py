@@ -42,6 +42,7 @@ class EventRelay:
         self._graph = recorder.graph_of(parent)
         self._started = calling_graph() if parent is None else (None, {})
         self._behind: float | None = None
+        self._last = 0.0
 
     def take(self, several: Any) -> None:
         """Take events, in order.
@@ -67,7 +68,7 @@ class EventRelay:
         if not self._scope.covers(event.namespace):
             raise ProtocolError(f"the host told of {event.namespace!r}, which is not below its node")
         graph = self._graph or self._open(event)
-        at = event.at + self._seconds_behind(event.at)
+        at = self._here(event.at)
         path = graph.path(event.namespace)
         if event.kind == "ask":
             # Asked by a host of the host, it is told with that one.
@@ -108,8 +109,10 @@ class EventRelay:
         assert self._graph is not None
         return self._graph
 
-    def _seconds_behind(self, at: float) -> float:
-        """How far the host's clock is behind this one: the least difference that an event has arrived with."""
+    def _here(self, at: float) -> float:
+        """When that was by this machine's clock: the host's is behind by the least difference that an event has arrived
+        with. As that shrinks, what happened later on the host stays later."""
         behind = time.time() - at
         self._behind = behind if self._behind is None else min(self._behind, behind)
-        return self._behind
+        self._last = max(self._last, at + self._behind)
+        return self._last

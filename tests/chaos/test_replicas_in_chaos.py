@@ -23,7 +23,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from agentmatrix import RemoteAgent
 from tests.attacks.kit import eventually, rss
-from tests.chaos.processes import NODES, Replica, nodes_of, parent_of, run_parent
+from tests.chaos.processes import NODES, Replica, count_entries, nodes_of, parent_of, run_parent
+from tests.faulty_proxy import FaultyProxy
 from tests.forked import Forked
 
 TIMES = int(os.environ.get("AGENTMATRIX_CHAOS", "1"))
@@ -49,6 +50,7 @@ class Load:
         self.done: list[str] = []
         self.wrong: list[Any] = []
         self._stopped = False
+        self._running: dict[int, str] = {}
         self._tasks = [asyncio.create_task(self._call(number)) for number in range(callers)]
 
     async def _call(self, caller: int) -> None:
@@ -56,6 +58,7 @@ class Load:
         while not self._stopped:
             key = f"{caller}-{number}"
             number += 1
+            self._running[caller] = key
             config: Any = {"configurable": {"thread_id": key}} if self._has_saver else {}
             options: Any = {"durability": "sync"} if self._has_saver else {}
             try:
@@ -70,6 +73,17 @@ class Load:
         """So many threads more have ended."""
         limit, wanted = time.monotonic() + HUNG, len(self.done) + count
         while len(self.done) < wanted:
+            assert time.monotonic() < limit, "hung"
+            assert not self.wrong, self.wrong[:3]
+            await asyncio.sleep(0.005)
+
+    async def until_others(self) -> None:
+        """The threads that are under way now have ended.
+
+        Then none of them is lost once more: what is lost three times, and saves nothing new meanwhile, is given up.
+        """
+        limit, running = time.monotonic() + HUNG, dict(self._running)
+        while any(self._running[caller] == key for caller, key in running.items()):
             assert time.monotonic() < limit, "hung"
             assert not self.wrong, self.wrong[:3]
             await asyncio.sleep(0.005)
@@ -102,11 +116,35 @@ async def test_replicas_are_killed_under_load(replicas: list[Replica], tmp_path:
         for kill in range(4 * TIMES):
             await load.until(random.randint(1, 20))
             await asyncio.to_thread(replicas[kill % 2].kill)
-            await asyncio.to_thread(eventually, lambda: all(r.state == "ready" for r in remote.replicas), HUNG)
+            if kill % 2:
+                await load.until_others()
+        assert await asyncio.to_thread(eventually, lambda: all(r.state == "ready" for r in remote.replicas), HUNG)
         await load.stop()
     check_nodes(tmp_path, load.done)
     again = sum(len(nodes) > len(NODES) for nodes in nodes_of(tmp_path).values())
     print(f"{4 * TIMES} kills, {len(load.done)} runs, {again} of them with a node that was under way twice")
+
+
+async def test_lines_are_cut_while_replicas_are_killed(replicas: list[Replica], tmp_path: Path) -> None:
+    kills, cuts = 2 * TIMES, 0
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(FaultyProxy(replica.address)) for replica in replicas]
+        remote = stack.enter_context(RemoteAgent([f"{proxy.address}/dag" for proxy in proxies]))
+        load = Load(parent_of(remote, InMemorySaver()), tmp_path, 12)
+        for kill in range(kills):
+            killing = asyncio.create_task(asyncio.to_thread(replicas[kill % 2].kill))
+            while True:
+                await load.until(random.randint(1, 5))
+                await asyncio.to_thread(random.choice(proxies).cut)
+                cuts += 1
+                if killing.done() and random.random() < 0.5:
+                    break
+            await killing
+            if kill % 2:
+                await load.until_others()
+        await load.stop()
+    check_nodes(tmp_path, load.done)
+    print(f"{kills} kills and {cuts} cuts, {len(load.done)} runs")
 
 
 @pytest.mark.parametrize("has_saver", [True, False])
@@ -147,29 +185,45 @@ async def test_parents_are_killed(replicas: list[Replica], tmp_path: Path) -> No
 
 
 async def test_64_callers_are_shared_out(replicas: list[Replica], tmp_path: Path) -> None:
+    """What each gets in all depends on how quick it is: the one that has fewer runs under way gets the next."""
+    (tmp_path / "hold").touch()
     with remote_to(replicas, "dag") as remote:
         load = Load(remote, tmp_path, 64, has_saver=False)
+        await asyncio.to_thread(eventually, lambda: [one.runs for one in remote.replicas] == [32, 32], HUNG)
+        (tmp_path / "hold").unlink()
         await load.until(320 * TIMES)
         await load.stop()
     shares = Counter(line.split()[2] for line in (tmp_path / "nodes").read_text().splitlines())
     assert shares.keys() == {str(replica.pid) for replica in replicas}
-    assert all(0.4 <= runs / shares.total() <= 0.6 for runs in shares.values()), shares
+    print({pid: runs / shares.total() for pid, runs in shares.items()})
 
 
 async def test_many_runs_leave_nothing(replicas: list[Replica], tmp_path: Path) -> None:
     """With AGENTMATRIX_CHAOS=50, 100,000 runs."""
+    pids = [os.getpid(), *(replica.pid for replica in replicas)]
 
-    def sizes() -> list[int]:
-        return [rss(), *(rss(replica.pid) for replica in replicas)]
+    def sizes() -> dict[str, list[int]]:
+        """Of this process and of the replicas."""
+        there = [RemoteAgent(f"{replica.address}/entries").invoke({})["entries"] for replica in replicas]
+        return {
+            "megabytes": [rss(pid) for pid in pids],
+            "descriptors": [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids],
+            "threads": [len(os.listdir(f"/proc/{pid}/task")) for pid in pids],
+            "entries": [count_entries() - len(load.done), *there],
+        }
 
     with remote_to(replicas, "dag") as remote:
         load = Load(remote, tmp_path, 16, has_saver=False)
-        await load.until(500)
-        before, descriptors = sizes(), len(os.listdir("/proc/self/fd"))
-        await load.until(2000 * TIMES - 500)
-        after = sizes()
+        await load.until(500 * TIMES)
+        before = await asyncio.to_thread(sizes)
+        await load.until(1500 * TIMES)
+        after = await asyncio.to_thread(sizes)
         await load.stop()
         assert [replica.runs for replica in remote.replicas] == [0, 0]
-        assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
-    grown = [end - begin for begin, end in zip(before, after, strict=True)]
-    assert all(megabytes <= 8 for megabytes in grown), (before, after)
+    print(f"{len(load.done)} runs: {before} became {after}")
+    grown = {what: max(e - b for b, e in zip(before[what], after[what], strict=True)) for what in before}
+    assert grown["descriptors"] <= 2 and grown["threads"] <= 4, (before, after)
+    if TIMES < 50:
+        assert grown["megabytes"] <= 32, (before, after)
+    else:  # by now the tables with a bound are full, such as that of the runs that a host has started
+        assert grown["megabytes"] <= 8 and grown["entries"] <= 5000, (before, after)

@@ -108,9 +108,10 @@ async def test_an_attempt_has_a_time_limit(speaker: Any) -> None:
         started.append(1)
         if len(started) < 3:
             await asyncio.Event().wait()
-        return "In time." if len(started) == 3 else ""
+        return "" if any(message.text == "In time." for message in messages) else "In time."
 
-    policy = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=3, retry_on=NodeTimeoutError)
+    # A busy machine may cut off an attempt that would have answered: then the next one does.
+    policy = RetryPolicy(initial_interval=0.0, jitter=False, max_attempts=50, retry_on=NodeTimeoutError)
     graph = group(speaker, slow, timeout=0.05, retry_policy=policy).compile()
     assert ("ann", "In time.") in talk(await graph.ainvoke({"messages": "?"}))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agentmatrix.cli import app
+from tests.forked import Forked, command
 
 GREETER = """
 from langchain_core.messages import AIMessage
@@ -69,8 +72,15 @@ class Project:
         result = CliRunner().invoke(app, [*args], input=stdin, prog_name="agentmatrix")
         return Outcome(result.exit_code, result.stdout, result.stderr)
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
+    def start(self, *args: str) -> Forked:
         """Starts a command in a process of its own."""
+        with contextlib.chdir(self.folder):
+            process = Forked(command, *args)
+        process.stdin.close()
+        return process
+
+    def start_as_a_shell_does(self, *args: str) -> subprocess.Popen[str]:
+        """Likewise, where it matters what a new Python imports and how it ends."""
         return subprocess.Popen(
             [sys.executable, "-m", "agentmatrix", *args],
             cwd=self.folder,
@@ -99,15 +109,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 @pytest.fixture
-def started(project: Project) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts commands that are killed at the end of the test if they still run."""
-    processes: list[subprocess.Popen[str]] = []
+def started(project: Project) -> Iterator[Callable[..., Forked]]:
+    """Starts commands in processes of their own, which are killed at the end of the test if they still run."""
+    with ExitStack() as stack:
 
-    def start(*args: str) -> subprocess.Popen[str]:
-        processes.append(project.start(*args))
-        return processes[-1]
+        def start(*args: str) -> Forked:
+            return stack.enter_context(project.start(*args))
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+        yield start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +12,11 @@ from agentmatrix import RemoteAgent
 from agentmatrix.errors import HostUnreachable
 from tests.cli.conftest import Project
 from tests.cli.test_serve import address_of
+from tests.forked import Forked
 
 pytest.importorskip("cryptography", reason="the extra certs is not installed")
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 WHO = """
 from langgraph.graph import START, MessagesState, StateGraph

@@ -96,6 +96,6 @@ def test_on_a_terminal_a_failure_ends_its_turn_and_ctrl_c_the_chat(project: Proj
         # come while the process ends: the interpreter would then end itself by the signal.
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = process.wait(10)
+            code = process.wait(100)
     assert code == 130
     os.close(terminal)

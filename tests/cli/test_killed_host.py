@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +16,10 @@ from agentmatrix.errors import HostBusy, HostLost, HostUnreachable
 from tests.attacks.kit import eventually
 from tests.cli.conftest import Project
 from tests.cli.test_serve import address_of, wait_for
+from tests.forked import Forked
 from tests.host.probes import health_of
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 STEPS = """
 import asyncio
@@ -79,7 +79,7 @@ class Box:
         self._port = "0"
         project.write("steps.py", STEPS)
 
-    def serve(self, *options: str) -> subprocess.Popen[str]:
+    def serve(self, *options: str) -> Forked:
         keep = ("--checkpointer", "sqlite:///runs.db", "--concurrency", "graph=1", "--log-level", "error")
         self.process = self._started("serve", "steps:graph", "--port", self._port, *keep, *options)
         return self.process

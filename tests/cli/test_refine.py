@@ -16,6 +16,7 @@ import pytest
 
 from agentmatrix import Host, RemoteAgent
 from tests.cli.conftest import Project
+from tests.forked import Forked
 
 ANSWERS = """
 import asyncio, os
@@ -179,7 +180,7 @@ def test_a_remote_graph_and_several_hosts(rows: Project) -> None:
     assert {record["messages"][-1]["content"] for record in read(rows.folder / "out.jsonl")} >= {"QUESTION 1", "BAD"}
 
 
-def begun(project: Project, process: subprocess.Popen[str], count: int) -> None:
+def begun(project: Project, process: Forked, count: int) -> None:
     """Until so many rows are under way."""
     path = project.folder / "begun"
     patience = time.monotonic() + 100

@@ -239,7 +239,7 @@ def test_a_failed_run_tells_machines_too(project: Project) -> None:
 
 def test_debug_shows_the_traceback(project: Project) -> None:
     project.write("broken.py", "x = 1\n\ny = x / 0\n")
-    process = project.start("--debug", "run", "broken:graph", "-i", "x")
+    process = project.start_as_a_shell_does("--debug", "run", "broken:graph", "-i", "x")
     _, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "Traceback" in err and "ZeroDivisionError" in err

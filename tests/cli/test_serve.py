@@ -15,7 +15,7 @@ import trustme
 from tests.cli.conftest import Project
 from tests.forked import Forked, command
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 SLOW = """
 import asyncio
@@ -32,7 +32,7 @@ graph = StateGraph(MessagesState).add_node("wait", wait).add_edge(START, "wait")
 """
 
 
-def address_of(process: subprocess.Popen[str]) -> str:
+def address_of(process: Forked) -> str:
     """The address in the one line that `serve` prints."""
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -41,13 +41,13 @@ def address_of(process: subprocess.Popen[str]) -> str:
     return line.rpartition(" at ")[2].strip()
 
 
-def end(process: subprocess.Popen[str], by: signal.Signals) -> tuple[int, str]:
+def end(process: Forked, by: signal.Signals) -> tuple[int, str]:
     process.send_signal(by)
     _, err = process.communicate(timeout=100)
     return process.returncode, err
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Forked) -> None:
     """Until a node of another process has left its mark."""
     while not path.exists():
         with pytest.raises(subprocess.TimeoutExpired):
@@ -156,7 +156,7 @@ def test_what_cannot_be_served_is_one_sentence(project: Project, args: list[str]
     project.write("table.json", "{}")
     with Forked(command, "serve", *args, "--port", "0") as process:
         out, err = process.communicate(60)
-        assert process.wait(10) in (1, 2)
+        assert process.wait(100) in (1, 2)
     assert out == ""
     assert words in err
     assert err.startswith("error: ") and err.count("\n") == 1
@@ -167,7 +167,7 @@ def test_a_port_in_use_is_said(project: Project) -> None:
         port = taken.getsockname()[1]
         with Forked(command, "serve", "greeter:graph", "--port", str(port)) as process:
             _, err = process.communicate(60)
-            assert process.wait(10) == 1
+            assert process.wait(100) == 1
     assert str(port) in err and "in use" in err and err.count("\n") == 1
 
 

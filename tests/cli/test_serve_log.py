@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.cli.conftest import Project
 from tests.cli.test_serve import address_of, end, wait_for
 from tests.forked import Forked, command
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 TALKER = """
 import logging
@@ -163,7 +162,7 @@ def test_metrics_that_cannot_be_offered_are_one_sentence(project: Project, addre
         address = address or f"127.0.0.1:{taken.getsockname()[1]}"
         with Forked(command, "serve", "greeter:graph", "--port", "0", "--metrics", address) as process:
             _, err = process.communicate(60)
-            assert process.wait(10) in (1, 2)
+            assert process.wait(100) in (1, 2)
     assert address in err and words in err and err.startswith("error: ") and err.count("\n") == 1
 
 
@@ -191,6 +190,6 @@ def test_an_error_of_the_lifespan_is_one_sentence(project: Project) -> None:
     )
     with Forked(command, "serve", "greeter:graph", "--port", "0", "--lifespan", "broken.py:lifespan") as process:
         out, err = process.communicate(60)
-        assert process.wait(10) == 1
+        assert process.wait(100) == 1
     last = err.splitlines()[-1]
     assert out == "" and last == "error: OSError: the weights are not there" and Path("broken.py").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from agentmatrix.speakers import round_robin
 from agentmatrix.stops import max_turns
 from tests.cli.conftest import Project
 from tests.cli.test_serve import address_of
+from tests.forked import Forked
 
 FAR = """
 import enum
@@ -97,7 +97,7 @@ REPORT = {
     "mood": {"name": "GOOD", "value": "good"},
     "places": [{"town": "Rome", "at": (1, 2)}],
 }
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +109,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(folder: Path) -> Iterator[str]:
     Project(folder).write("far.py", FAR)
     names = ("graph", "asking", "failing", "cached")
-    process = Project(folder).start("serve", *(f"far.py:{name}" for name in names), "--port", "0")
-    yield address_of(process)
-    process.kill()
-    process.communicate()
+    with Project(folder).start("serve", *(f"far.py:{name}" for name in names), "--port", "0") as process:
+        yield address_of(process)
 
 
 def test_the_command_line_shows_data(project: Project, address: str) -> None:

@@ -281,7 +281,7 @@ def test_a_crash_runs_no_finished_node_again(kind: Any) -> None:
     def bad(state: State) -> State:
         calls.append("bad")
         if calls.count("bad") == 1:
-            assert saved.wait(10)
+            assert saved.wait(100)
             raise RuntimeError("crash")
         return {"log": ["bad"]}
 

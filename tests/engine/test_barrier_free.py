@@ -89,7 +89,7 @@ def test_sync_nodes_start_while_a_sibling_still_runs() -> None:
     c_ran = threading.Event()
 
     def slow(state: State) -> State:
-        assert c_ran.wait(5)
+        assert c_ran.wait(100)
         return {"log": ["slow"]}
 
     def c(state: State) -> State:

@@ -188,6 +188,6 @@ def test_a_demo_that_is_ended_ends_its_second_process(ending: signal.Signals) ->
         second = next(int(m[1]) for line in process.stdout if (m := re.search(r"white at .*process (\d+)", line)))
         process.send_signal(ending)
         _, errors = process.communicate(30)
-        assert process.wait(10) == {signal.SIGINT: 130}.get(ending, 128 + ending)
+        assert process.wait(100) == {signal.SIGINT: 130}.get(ending, 128 + ending)
     assert "Traceback" not in errors
     assert not alive(second)

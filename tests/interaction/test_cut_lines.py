@@ -17,6 +17,7 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import Dag, Host, RemoteAgent, any_of
 from agentmatrix.errors import DeadlineExceeded, HostLost
 from agentmatrix.live import LiveRun
+from agentmatrix.session import caller_async, caller_sync
 from tests.faulty_proxy import FaultyProxy
 from tests.forked import Forked
 from tests.interaction.cut_graphs import PARTS, State, begun, serve
@@ -40,13 +41,15 @@ def line() -> Iterator[Cut]:
 
 
 @contextlib.contextmanager
-def cutting(proxy: FaultyProxy, pause: float = 0.15) -> Iterator[None]:
-    """Cuts the line again and again."""
+def cutting(proxy: FaultyProxy) -> Iterator[None]:
+    """Cuts the line again and again, and less and less often: a slow machine has to come back in between."""
     ended = threading.Event()
 
     def cut() -> None:
+        pause = 0.1
         while not ended.wait(pause):
             proxy.cut()
+            pause *= 1.15
 
     thread = threading.Thread(target=cut)
     thread.start()
@@ -153,32 +156,37 @@ def test_a_host_that_is_a_caller_itself(line: Cut, tmp_path: Path) -> None:
     assert result["done"] == begun(tmp_path) == ["one", "two", "three"]
 
 
+@pytest.fixture
+def patient_unwinding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a run to unwind, waits for longer than a test may take."""
+    monkeypatch.setattr(caller_async, "UNWIND_SECONDS", 1000)
+    monkeypatch.setattr(caller_sync, "UNWIND_SECONDS", 1000)
+
+
+@pytest.mark.usefixtures("patient_unwinding")
 async def test_who_leaves_while_the_line_is_cut_does_not_wait_for_it(line: Cut, tmp_path: Path) -> None:
     proxy = line(linger=0.5)
     remote = RemoteAgent(f"{proxy.address}/asteps", reconnect_timeout=60)
     call = asyncio.create_task(remote.ainvoke({"done": [], "folder": str(tmp_path)}))
     assert await asyncio.to_thread(eventually, lambda: begun(tmp_path) == ["one"])
     await asyncio.to_thread(down, remote, proxy)
-    began = time.monotonic()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert time.monotonic() - began < 5  # and not the ten seconds for a run to unwind
 
 
+@pytest.mark.usefixtures("patient_unwinding")
 async def test_a_run_that_is_being_stopped_when_the_line_is_cut(line: Cut, tmp_path: Path) -> None:
     proxy = line()
     remote = RemoteAgent(f"{proxy.address}/steps", reconnect_timeout=60)
     call = asyncio.create_task(remote.ainvoke({"done": [], "folder": str(tmp_path)}))
     assert await asyncio.to_thread(eventually, lambda: begun(tmp_path) == ["one"])
-    began = time.monotonic()
     call.cancel()  # the node goes on: sync code is not interrupted
     await asyncio.sleep(0.2)
     proxy.refuses = True
     proxy.cut()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert time.monotonic() - began < 5
     free(tmp_path)
 
 
@@ -193,6 +201,7 @@ def test_a_deadline_is_kept_while_the_line_is_cut(line: Cut, tmp_path: Path) -> 
     free(tmp_path)
 
 
+@pytest.mark.usefixtures("patient_unwinding")
 def test_a_run_whose_work_is_given_up_while_the_line_is_cut(line: Cut, tmp_path: Path) -> None:
     """A race of two nodes, whose loser is on a host that cannot be told."""
     proxy = line()
@@ -205,9 +214,7 @@ def test_a_run_whose_work_is_given_up_while_the_line_is_cut(line: Cut, tmp_path:
 
     dag = Dag(State).add_node("far", remote).add_node("quick", quick).add_node("end", lambda state: {"done": ["end"]})
     dag.add_trigger("end", any_of("far", "quick", cancel_rest=True))
-    began = time.monotonic()
     assert dag.compile().invoke({"done": [], "folder": str(tmp_path)})["done"] == ["quick", "end"]
-    assert time.monotonic() - began < 30
     free(tmp_path)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from typing import Any, TypedDict
 
 import pytest
@@ -70,17 +69,15 @@ async def wait(event: threading.Event, seconds: float = 100.0) -> bool:
     return await asyncio.to_thread(event.wait, seconds)
 
 
-async def test_a_cancelled_task_stops_the_remote_work_within_a_second() -> None:
+async def test_a_cancelled_task_stops_the_remote_work() -> None:
     gate = Gate()
     remote = loopback(graph_of(gate.__call__))
     task = asyncio.create_task(remote.ainvoke({"text": "x"}))
     assert await wait(gate.started)
-    began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await wait(gate.cancelled)
-    assert time.monotonic() - began < 1.0
 
 
 async def test_leaving_a_stream_early_stops_the_remote_work() -> None:
@@ -115,25 +112,23 @@ def test_a_deadline_ends_the_call_and_the_run() -> None:
 
 
 def test_a_deadline_of_a_sync_call_whose_node_does_not_end() -> None:
-    release = threading.Event()
+    release, ended = threading.Event(), threading.Event()
 
     def block(state: State) -> State:
-        release.wait(20)
+        release.wait(100)
+        ended.set()
         return {}
 
     remote = loopback(graph_of(block), timeout=0.3)
-    began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         remote.invoke({"text": "x"})
-    assert time.monotonic() - began < 3
+    assert not ended.is_set()
     release.set()
 
 
 def test_a_host_that_is_down() -> None:
-    began = time.monotonic()
     with pytest.raises(HostUnreachable, match="127.0.0.1:9"):
-        RemoteAgent("127.0.0.1:9/agent").invoke({"text": "x"})
-    assert time.monotonic() - began < 5
+        RemoteAgent("127.0.0.1:9/agent", connect_timeout=1000).invoke({"text": "x"})
 
 
 def test_an_unknown_agent_lists_those_that_there_are() -> None:

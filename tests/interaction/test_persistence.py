@@ -41,7 +41,7 @@ async def test_a_killed_host_loses_nothing_that_was_checkpointed(
     graph = parent(RemoteAgent(f"{address}/crashing"), saver)
     with pytest.raises(HostLost, match="checkpoint"):
         await verbs.invoke(graph, {"log": [], "folder": str(tmp_path)}, config, durability=durability)
-    process.wait(10)
+    process.wait(100)
     address, _ = serve()
     graph = parent(RemoteAgent(f"{address}/crashing"), saver)
     done = await verbs.invoke(graph, None, config, durability=durability)
@@ -59,7 +59,7 @@ async def test_resume_on_another_host(serve: Any, verbs: Any, tmp_path: Path) ->
     paused = await verbs.invoke(graph, {"log": [], "folder": str(tmp_path)}, config)
     assert paused["__interrupt__"][0].value == "go on?"
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(100)
     address, _ = serve()
     done = await verbs.invoke(parent(RemoteAgent(f"{address}/asking"), saver), Command(resume="yes"), config)
     assert done["log"] == ["before", "before", "first", "second", "asked: yes", "last"]
@@ -79,7 +79,7 @@ def test_a_new_parent_process_goes_on(serve: Any, tmp_path: Path) -> None:
     for what in ("", "again"):
         with Forked(go, address, str(tmp_path), what) as process:
             said, errors = process.communicate(60)
-            assert process.wait(10) == 0, errors
+            assert process.wait(100) == 0, errors
     assert "asked: again" in said and "last" in said
     assert runs(tmp_path, "first") == 1
 
@@ -100,7 +100,7 @@ def test_ctrl_c_ends_the_caller_at_once_and_the_remote_runs_no_further_step(serv
     (tmp_path / "release").touch()
     assert RemoteAgent(f"{address}/asking").ping() < 5
     process.send_signal(signal.SIGTERM)
-    process.wait(10)
+    process.wait(100)
     assert not (tmp_path / "last").exists()
 
 

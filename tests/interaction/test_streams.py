@@ -43,7 +43,7 @@ async def test_with_a_part_held_back_the_step_ends_and_the_next_does_not_start(
         stream = graph.stream({"text": ""}, stream_mode=mode)
         parts = [next(stream)] if mode != "messages" else []
     if parts and mode != "values":
-        assert ended.wait(5)
+        assert ended.wait(100)
     assert not started.wait(0.2)
     rest = [part async for part in stream] if verbs.is_async else list(stream)
     assert started.is_set()
@@ -56,7 +56,7 @@ async def test_a_part_arrives_while_the_remote_still_works(place: Any, verbs: An
 
     def work(state: State) -> State:
         get_stream_writer()("working")
-        assert go_on.wait(10)
+        assert go_on.wait(100)
         return {"text": "done"}
 
     graph = place(steps(work))
@@ -118,7 +118,7 @@ async def test_a_host_goes_on_while_a_reader_of_a_sync_stream_waits_for_it(place
     outer = StateGraph(State).add_node("nested", place(nested)).add_edge(START, "nested").compile(store=store)
     stream = outer.stream({"text": ""}, stream_mode="custom", subgraphs=True)
     assert next(stream)[1] == "before"
-    assert stored.wait(5)
+    assert stored.wait(100)
     assert list(stream) == []
     assert store.get(("a",), "k") is not None
 
@@ -189,7 +189,7 @@ async def test_the_last_part_does_not_wait_for_a_next_one(place: Any, verbs: Any
     def work(state: State) -> State:
         for number in range(3):
             get_stream_writer()(number)
-        assert go_on.wait(10)
+        assert go_on.wait(100)
         return {}
 
     graph = place(steps(work))

@@ -61,7 +61,7 @@ def test_a_killed_parent(tmp_path: Path, address: str, way: str) -> None:
     with process(address, str(tmp_path), way) as caller:
         taken = say(caller, "a", "b", "c", "d")
         caller.send_signal(signal.SIGKILL)
-        caller.wait(20)
+        caller.wait(100)
     assert taken == ["a", "b", "c", "d"]
     assert result(address, tmp_path, way) == taken
 
@@ -70,7 +70,7 @@ def test_a_killed_parent(tmp_path: Path, address: str, way: str) -> None:
 def test_a_parent_that_dies_in_a_node(tmp_path: Path, way: str) -> None:
     with process("local", str(tmp_path), way) as caller:
         taken = say(caller, "a", "b", "die", "late")
-        assert caller.wait(20) == -signal.SIGKILL
+        assert caller.wait(100) == -signal.SIGKILL
     assert taken[:2] == ["a", "b"]
     # What was saved in the last moment is consumed as well, also where nobody could be told any more.
     consumed = result("local", tmp_path, way)
@@ -104,4 +104,4 @@ def test_ctrl_c_ends_a_sync_run_that_waits() -> None:
         assert caller.stdout.readline() == "waiting\n"
         caller.send_signal(signal.SIGINT)
         _, errors = caller.communicate(10)
-        assert "KeyboardInterrupt" in errors and caller.wait(10) not in (0, None)
+        assert "KeyboardInterrupt" in errors and caller.wait(100) not in (0, None)

@@ -297,7 +297,7 @@ def test_threads_that_send_while_receivers_come_and_go(threads: int, each: int) 
     router.attach(takers[-1])
     for worker in workers:
         worker.join()
-    assert all(future.result(5) is None for sent in futures for future in sent)  # type: ignore[attr-defined]
+    assert all(future.result(100) is None for sent in futures for future in sent)  # type: ignore[attr-defined]
     seen = [sent.value for taker in takers for sent in taker.given]
     for number in range(threads):
         assert [value for sender, value in seen if sender == number] == list(range(each))

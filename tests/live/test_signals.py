@@ -52,14 +52,14 @@ async def test_a_nested_graph_hears_while_other_nodes_run(place: Any, verbs: Any
 
     def slow(state: State) -> State:
         asked.set()
-        release.wait(20)
+        release.wait(100)
         return {"heard": ["slow"]}
 
     builder = Dag(State, name="desk").add_node("panel", place(listener())).add_node("slow", slow)
     graph = builder.add_edge("__start__", "panel").add_edge("__start__", "slow").compile(checkpointer=InMemorySaver())
     async with live(verbs, graph, EMPTY, THREAD, stream_mode="updates", subgraphs=True) as run:
         await run.signal("panel/audio", 1)
-        await asyncio.to_thread(asked.wait, 20)
+        await asyncio.to_thread(asked.wait, 100)
         async for namespace, part in run:
             assert namespace and part == {"hear": {"heard": [1]}}
             break
@@ -280,11 +280,13 @@ async def test_a_run_that_waits_burns_no_cpu(place: Any, verbs: Any) -> None:
         await run.signal("panel/audio", 1)
         async for _ in run:
             break
-        before = time.process_time()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await asyncio.Event().wait()
-        assert time.process_time() - before < 0.05
+        for _ in range(100):  # others of this process may be at work for a while; a run that polls always is
+            before = time.process_time()
+            await asyncio.sleep(0.2)
+            if time.process_time() - before < 0.01:
+                break
+        else:
+            raise AssertionError("the run is never at rest")
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])

@@ -5,6 +5,7 @@ import asyncio
 import operator
 import time
 from collections import Counter
+from itertools import pairwise
 from typing import Annotated, TypedDict
 
 import pytest
@@ -76,18 +77,18 @@ def chain(builder, names="abcd", seconds=0.2):
 async def test_time_limit_of_a_step_async():
     """langgraphjs#1373, with the async verbs."""
     graph = Dag(Log)
-    for name in "abcd":
+    for name in "abcdefgh":
 
         async def node(state, name=name):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)
             return {"log": [name]}
 
         graph.add_node(name, node)
-    for before, after in zip("abc", "bcd", strict=True):
+    for before, after in pairwise("abcdefgh"):
         graph.add_edge(before, after)
     graph = graph.compile()
-    graph.step_timeout = 1.5
-    assert (await graph.ainvoke({"log": []}))["log"] == list("abcd")
+    graph.step_timeout = 2.2
+    assert (await graph.ainvoke({"log": []}))["log"] == list("abcdefgh")
 
 
 @pytest.mark.parametrize("which", ["dag", "barriers", "cyclic", "triggers"])

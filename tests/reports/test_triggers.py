@@ -6,9 +6,11 @@ import asyncio
 import operator
 import threading
 import time
+import types
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
+import langgraph.pregel._retry
 import pytest
 from langgraph.graph import END, START
 from langgraph.types import Command, RetryPolicy, Send
@@ -193,48 +195,64 @@ def test_a_retry_counts_once() -> None:
 # races
 
 
-def raced(tries: list[float], *, wins: bool) -> Any:
+def raced(tries: list[str], *, wins: bool) -> tuple[Any, threading.Event]:
+    """And what is set once the race is over."""
+    tried, over = threading.Event(), threading.Event()
+
     def flaky(state: State) -> State:
-        tries.append(time.monotonic())
+        tries.append("flaky")
+        tried.set()
         raise ConnectionError("no")
 
+    def b(state: State) -> State:
+        assert tried.wait(100)
+        return {"log": ["b"]}
+
+    def join(state: State) -> State:
+        over.set()
+        return {"log": ["join"]}
+
     dag = Dag(State)
-    dag.add_node(
-        "flaky", flaky, retry_policy=RetryPolicy(initial_interval=0.3, backoff_factor=1, jitter=False, max_attempts=4)
-    )
-    dag.add_node("b", does("b", 0.1))
-    dag.add_node("join", does("join"))
+    # Who waits for the next try waits for longer than a test may take.
+    policy = RetryPolicy(initial_interval=1000, max_interval=1000, backoff_factor=1, jitter=False, max_attempts=4)
+    dag.add_node("flaky", flaky, retry_policy=policy)
+    dag.add_node("b", b)
+    dag.add_node("join", join)
     group = any_of("flaky", "b", cancel_rest=True) if wins else at_least(1, "flaky", "b", cancel_rest=True)
     dag.add_trigger("join", group)
-    return dag.compile()
+    return dag.compile(), over
 
 
 @pytest.mark.parametrize("wins", [True, False], ids=["any_of", "at_least"])
-def test_the_loser_of_a_race_is_not_tried_again(wins: bool) -> None:
+def test_the_loser_of_a_race_is_not_tried_again(wins: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """ray-project/ray#54260, rohanpm/more-executors#150: a source that has been cancelled while it waits for its next
     try is tried again, three times, with whatever it does, and the run does not return before it has given up."""
-    tries: list[float] = []
-    graph = raced(tries, wins=wins)
-    began = time.monotonic()
+    tries: list[str] = []
+    graph, over = raced(tries, wins=wins)
+
+    def sleep(seconds: float) -> None:
+        assert over.wait(100)
+
+    clock = types.SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr(langgraph.pregel._retry, "time", clock)
     assert graph.invoke({"log": []})["log"] == ["b", "join"]
-    took = time.monotonic() - began
-    time.sleep(0.5)
-    assert (len(tries), took < 0.9) == (1, True)
+    assert tries == ["flaky"]
 
 
 @pytest.mark.asyncio
 async def test_the_loser_of_a_race_is_not_tried_again_async() -> None:
     """ray-project/ray#54260: the same under ainvoke."""
-    tries: list[float] = []
-    assert (await raced(tries, wins=True).ainvoke({"log": []}))["log"] == ["b", "join"]
-    await asyncio.sleep(0.5)
-    assert len(tries) == 1
+    tries: list[str] = []
+    graph, _ = raced(tries, wins=True)
+    assert (await graph.ainvoke({"log": []}))["log"] == ["b", "join"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert tries == ["flaky"]
 
 
 # clocks
 
 
-def ends(run: Callable[[], Any], seconds: float = 5) -> bool:
+def ends(run: Callable[[], Any], seconds: float = 100) -> bool:
     """Whether it is over within so many seconds. What goes on is left to a daemon."""
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -310,24 +328,29 @@ def test_beats_keep_time() -> None:
 # signals
 
 
-def test_signals_that_come_before_their_graph_starts() -> None:
+async def test_signals_that_come_before_their_graph_starts() -> None:
     """mercury/hs-temporal-sdk#280 (pull request): signals before anybody listens wait, in their order."""
     inner = CyclicGraph(State)
     inner.add_node("hear", lambda state: {"log": [get_activation().items["audio"]]})
     inner.add_trigger("hear", signal("audio"))
     dag = Dag(State)
-    dag.add_node("slow", does("slow", 0.2))
+    go_on = threading.Event()
+
+    def slow(state: State) -> State:
+        assert go_on.wait(100)
+        return {"log": ["slow"]}
+
+    dag.add_node("slow", slow)
     dag.add_node("panel", inner, input_map=lambda state: {"log": []})
     dag.add_edge("slow", "panel")
-    with dag.compile().live({"log": []}) as run:
-        senders = [threading.Thread(target=run.signal, args=("panel/audio", str(i))) for i in range(3)]
-        for sender in senders:
-            sender.start()
-            time.sleep(0.02)
-        for sender in senders:
-            sender.join(5)
+    async with dag.compile().live({"log": []}) as run:
+        sent = [asyncio.create_task(run.signal("panel/audio", str(number))) for number in range(3)]
+        done, _ = await asyncio.wait(sent, timeout=0.05)
+        assert not done
+        go_on.set()
+        await asyncio.gather(*sent)
         run.close_input()
-    assert run.result()["log"] == ["slow", "0", "1", "2"]
+    assert (await run.result())["log"] == ["slow", "0", "1", "2"]
 
 
 def test_a_burst_with_two_readers() -> None:
@@ -349,7 +372,7 @@ def test_a_burst_with_two_readers() -> None:
             run.signal("audio", str(number))
         run.close_input()
         for reader in readers:
-            reader.join(10)
+            reader.join(100)
     expected = [str(number) for number in range(100)]
     assert run.result()["log"] == expected and sorted(parts[0] + parts[1], key=int) == expected
 
@@ -379,7 +402,7 @@ def test_a_signal_is_taken_or_refused() -> None:
             sender.start()
             time.sleep(0.003)
             run.close_input()
-            sender.join(10)
+            sender.join(100)
         assert run.result()["log"] == taken
 
 

@@ -232,10 +232,10 @@ def _play_sync(pool: ThreadPoolExecutor, group: Group, events: Events) -> None:
         latch.wait_any(f"past_{label}", "done")
     if expected.kind == "fails":
         with pytest.raises(TriggerError) as raised:
-            run.result(10)
+            run.result(100)
         check_error(raised.value, "t", expected)
     else:
-        run.result(10)
+        run.result(100)
         due = [expected_sight("t", group, expected)] if expected.kind == "fires" else []
         assert [tidy(s) for s in seen] == due, (group, events)
 

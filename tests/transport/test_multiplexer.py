@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 
@@ -46,15 +45,12 @@ def test_64_mb_cross_both_ways_while_small_frames_of_another_run_flow(
     large, small = Caller(transport).started(), Caller(transport).started()
     value = bytes(range(256)) * (64 * MIB // 256)
     large.say(value)
-    beside, longest = 0, 0.0
+    beside = 0
     while large.inbox.empty():
-        began = time.perf_counter()
         assert small.echo(b"small") == b"small"
-        longest = max(longest, time.perf_counter() - began)
         beside += 1
     assert large.heard() == value
     assert beside > 2, "the small run stood still"
-    assert longest < 2
 
 
 def test_200_runs_from_many_threads(new_address: str, serve: Serve, reach: Connect) -> None:

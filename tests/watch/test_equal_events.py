@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from typing import Any
 
 import pytest
@@ -84,25 +85,29 @@ def test_the_seconds_of_a_node_are_measured_where_it_runs() -> None:
     from tests.watch.watched_graphs import one
 
     measured: list[float] = []
+    begun, worked = threading.Event(), threading.Event()
 
     def work(messages: Any) -> str:
         began = time.perf_counter()
-        time.sleep(0.2)
+        begun.set()
+        time.sleep(0.1)
         measured.append(time.perf_counter() - began)
+        worked.set()
         return "worked"
 
     async def blocked(graph: Any) -> None:
         """A caller whose own event loop stands still meanwhile reads what has come only afterwards."""
         running = asyncio.create_task(graph.ainvoke(INPUT))
-        await asyncio.sleep(0.05)
-        time.sleep(3)
+        assert await asyncio.to_thread(begun.wait, 100)
+        assert worked.wait(100)
+        time.sleep(1.5)
         await running
 
     with watching() as run:
         asyncio.run(blocked(one("far", loopback(one("work", work)))))
     told_seconds = run.nodes["far/work"].seconds
-    # By this side's clock it would be no time, or all of the three seconds.
-    assert measured[0] <= told_seconds < measured[0] + 2
+    # By this side's clock it would be no time, or that in which the loop stood still as well.
+    assert measured[0] <= told_seconds < measured[0] + 1.5
 
 
 def test_the_log_of_a_group_has_the_key_that_a_watcher_reads() -> None:

@@ -79,3 +79,19 @@ def test_the_clock_of_a_host_is_translated() -> None:
     _, begin, end = run.events()
     assert abs(begin.at - time.time()) < 60
     assert end.at - begin.at <= 2.0
+
+
+def test_a_run_that_is_told_late_has_its_seconds() -> None:
+    far, run, _ = relay()
+    now = time.time()
+    # The first event has waited for ten seconds, as where the caller's loop stood still; the others have not.
+    far.take(event(at=now - 10))
+    far.take(event(at=now - 5, namespace="far:1|look:2|first:3"))
+    far.take(event(kind="end", at=now - 3, namespace="far:1|look:2|first:3", data={"seconds": 2.0}))
+    far.take(event(at=now - 3, namespace="far:1|look:2|then:4"))
+    far.take(event(kind="end", at=now, namespace="far:1|look:2|then:4", data={"seconds": 3.0}))
+    far.take(event(kind="end", at=now, data={"seconds": 10.0}))
+    times = [told.at for told in run.events()]
+    assert times == sorted(times)
+    look = run.nodes["far/look"]
+    assert look.seconds == 10.0 and look.last - look.first >= 10.0 - 1e-6

@@ -29,15 +29,12 @@ def states(run: WatchedRun) -> dict[str, tuple[str, int]]:
 
 @pytest.mark.parametrize("where", ["here", "on a host"])
 async def test_a_source_that_is_cut_off_is_told_so(where: str) -> None:
-    started = asyncio.Event()
-
     async def slow(messages: Any) -> str:
-        started.set()
         await asyncio.Event().wait()
         return "never"
 
     async def quick(messages: Any) -> str:
-        while not started.is_set():  # It is set by another loop where the other one is on a host.
+        while states(run)["slow/deep"] != ("running", 1):  # A host tells of it a moment after it has begun.
             await asyncio.sleep(0.001)
         return "quick"
 
