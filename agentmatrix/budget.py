@@ -143,6 +143,8 @@ def seconds_left() -> float | None:
 
 def timeout_within(timeout: float | None) -> float | None:
     """A timeout that is no longer than the budgets of this context. Never 0, which is no limit on the wire."""
+    if timeout is None and not counters():
+        return None
     limits = [max(limit, 0.001) for limit in (timeout, seconds_left()) if limit is not None]
     return min(limits, default=None)
 

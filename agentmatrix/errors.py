@@ -155,9 +155,11 @@ class HostUnreachable(HostError, ConnectionError):
 
     Attributes:
         refused: whether its machine answers that nobody listens there.
+        closed: whether the connection was there, and was closed.
     """
 
     refused: bool = False
+    closed: bool = False
 
 
 class HostLost(HostError, ConnectionError):

@@ -13,9 +13,9 @@ from langgraph.types import Command, Send
 from agentmatrix.agent import messages_in
 from agentmatrix.chat.conversation import Event, handoff_to, unknown_handoffs
 from agentmatrix.chat.transcript import Transcript, id_in_transcript
-from agentmatrix.live.send_scope import current_send_scope
+from agentmatrix.live.send_scope import Sender, current_send_scope
 from agentmatrix.pregel.handoffs import handoff_of
-from agentmatrix.pregel.task_config import attempt_of, namespace_of, parent_namespace_of, plain_namespace_of, updates_of
+from agentmatrix.pregel.task_config import parent_namespace_of, plain_namespace_of, updates_of
 
 __all__ = [
     "GIVEN",
@@ -81,7 +81,7 @@ def without_sends(goto: Any, config: RunnableConfig, members: Sequence[str]) -> 
     scope, left = current_send_scope.get(), list[Any]()
     for target in [goto] if isinstance(goto, str | Send) else goto:
         if scope is not None and isinstance(target, Send) and target.node not in members and scope.takes(target.node):
-            scope.send(target.node, target.arg, namespace_of(config), attempt_of(config))
+            scope.send(target.node, target.arg, Sender.of(config))
         else:
             left.append(target)
     return left

@@ -10,14 +10,9 @@ from langgraph.config import get_config
 from langgraph.errors import EmptyChannelError
 
 from agentmatrix.engine.channels import RUN
-from agentmatrix.live.send_scope import SendScope, current_send_scope
-from agentmatrix.pregel.task_config import (
-    attempt_of,
-    await_checkpoints,
-    namespace_of,
-    read_channel,
-    wait_for_checkpoints,
-)
+from agentmatrix.errors import SendError
+from agentmatrix.live.send_scope import Sender, SendScope, current_send_scope
+from agentmatrix.pregel.task_config import read_channel
 
 __all__ = ["Activation", "get_activation"]
 
@@ -66,15 +61,11 @@ class Activation:
             SendError: nobody takes it: the message says why.
             BoundError: it would hire one actor too many.
         """
-        config = get_config()
-        wait_for_checkpoints(config)
-        _scope().send(path, value, namespace_of(config), attempt_of(config))
+        _scope_for(path).send(path, value, Sender.of(get_config()))
 
     async def asend(self, path: str, value: Any) -> None:
-        """The same as `send`, async: it does not hold up the event loop where a saver or a host has to answer."""
-        config = get_config()
-        await await_checkpoints(config)
-        await _scope().asend(path, value, namespace_of(config), attempt_of(config))
+        """The same as `send`, async: it does not hold up the event loop where a host has to answer."""
+        await _scope_for(path).asend(path, value, Sender.of(get_config()))
 
     def dismiss(self, path: str) -> None:
         """Let an actor take no more messages, from when this activation has ended. What it has not read is dropped.
@@ -82,16 +73,18 @@ class Activation:
         Raises:
             SendError: there is no such actor.
         """
-        _scope().dismiss(path, namespace_of(get_config()))
+        _scope_for(path).dismiss(path, Sender.of(get_config()))
 
     async def adismiss(self, path: str) -> None:
         """The same as `dismiss`, async."""
-        await _scope().adismiss(path, namespace_of(get_config()))
+        await _scope_for(path).adismiss(path, Sender.of(get_config()))
 
 
-def _scope() -> SendScope:
+def _scope_for(path: str) -> SendScope:
     if (scope := current_send_scope.get()) is None:
         raise RuntimeError(_NONE_HERE)
+    if not isinstance(path, str):
+        raise SendError(f"{path!r} is no path: name a node, as in 'office', or an actor, as in 'staff/ann'")
     return scope
 
 

@@ -20,6 +20,7 @@ from agentmatrix.engine.channels import RUN, dismissal, dismissed_by
 from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import SendError
 from agentmatrix.live.send_scope import current_send_scope
+from agentmatrix.pregel.checkpoint_order import await_checkpoints, wait_for_checkpoints
 from agentmatrix.pregel.compiled_graph import TASKS, Graph, Mapper, answer_mappers
 from agentmatrix.pregel.node_functions import is_async_only
 from agentmatrix.pregel.runnables import runnable
@@ -42,11 +43,14 @@ _prompt: ContextVar[str] = ContextVar("prompt_of_actor", default="")
 """The instructions of the actor that is at work here."""
 
 
-def plain_of(name: str, make: Callable[[str, Any], Any] | None) -> Callable[[str, Any], Any] | None:
+def plain_of(
+    name: str, keys: frozenset[str], make: Callable[[str, Any], Any] | None
+) -> Callable[[str, Any], Any] | None:
     """A function of the user's that says who an actor is, as one that gives plain values.
 
     Args:
         name: the node that stands for the actors.
+        keys: those of their state.
         make: returns an `AgentSpec`, a dict of the actor's state, or None.
     """
     if make is None:
@@ -62,8 +66,16 @@ def plain_of(name: str, make: Callable[[str, Any], Any] | None) -> Callable[[str
             ) from error
         if isinstance(made, AgentSpec):
             return {"spec": made.model_dump()}
-        if made is None or isinstance(made, Mapping):
-            return None if made is None else {"state": dict(made)}
+        if made is None:
+            return None
+        if isinstance(made, Mapping):
+            if unknown := sorted(str(key) for key in made if key not in keys):
+                raise SendError(
+                    f"{name + '/' + key!r} was not hired: make({key!r}, ...) returned the key {unknown[0]!r}, which "
+                    f"its state has not got (there are: {', '.join(sorted(keys))})",
+                    "refused",
+                )
+            return {"state": dict(made)}
         raise SendError(
             f"{name + '/' + key!r} was not hired: make({key!r}, ...) returned the type {type(made).__name__}: return "
             "an AgentSpec, a dict of the actor's state, or None to refuse",
@@ -148,6 +160,8 @@ class ActorNode:
         except ParentCommand as error:
             answer = reading.caught(error, config)
         command = reading.finish(answer)
+        # Its namespace is the same before and after a kill: it is never ahead of the graph that it is in.
+        wait_for_checkpoints(config)
         reading.states.put(reading.address, reading.state)
         return command
 
@@ -161,6 +175,7 @@ class ActorNode:
         except ParentCommand as error:
             answer = reading.caught(error, config)
         command = reading.finish(answer)
+        await await_checkpoints(config)
         await reading.states.aput(reading.address, reading.state)
         return command
 

@@ -83,7 +83,7 @@ class DeclaredActors:
             message_writes(path, keys, value, sender)
 
         node = ActorNode(name, graph if agent is not None else None, models, tools, self.graph_of)
-        plain = plain_of(name, self.make)
+        plain = plain_of(name, keys, self.make)
         chain = MiddlewareChain(self.middleware) if self.middleware else None
         return node, Actors(name, plain, self.max_actors, self.max_depth, self.on_error, check, chain)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
 from agentmatrix.middleware import Mailbox, MiddlewareChain
 from agentmatrix.scheduling.actors import split_path
@@ -26,11 +26,13 @@ def passed_message(chain: MiddlewareChain, value: Any, sender: str, mailbox: Mai
         mailbox: of the actor.
     """
     held = value.get("messages") if isinstance(value, Mapping) else value
-    several: Sequence[Any] = held if isinstance(held, list | tuple) else [held]
+    if held is None:
+        return value  # Nothing is said in it.
     name = split_path(sender)[1] or sender
-    said: list[Any] = [HumanMessage(one, name=name or None) if isinstance(one, str) else one for one in several]
-    if not (said and all(isinstance(one, BaseMessage) for one in said)):
-        return value  # Nothing is said in it; what is no message at all is refused by the actor.
+    try:
+        said = [_message(one, name) for one in _several(held)]
+    except Exception:
+        return value  # What is no message is refused by the actor.
     result = chain.apply(said, lambda _: sender, lambda _: [mailbox.path], mailbox)
     kept = [message for _, message in result.messages]
     if len(kept) == len(said) and all(one is other for one, other in zip(kept, said, strict=True)):
@@ -38,3 +40,15 @@ def passed_message(chain: MiddlewareChain, value: Any, sender: str, mailbox: Mai
     if not kept:
         return BLOCKED
     return {**value, "messages": kept} if isinstance(value, Mapping) else kept
+
+
+def _several(held: Any) -> Sequence[Any]:
+    """What `add_messages` takes, one by one: a pair of a role and a text is one message."""
+    is_one = not isinstance(held, list) and not (isinstance(held, tuple) and isinstance(held[0], BaseMessage))
+    return [held] if is_one else held
+
+
+def _message(one: Any, name: str) -> BaseMessage:
+    if isinstance(one, str):
+        return HumanMessage(one, name=name or None)
+    return one if isinstance(one, BaseMessage) else convert_to_messages([one])[0]

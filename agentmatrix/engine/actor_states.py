@@ -6,7 +6,7 @@ is told again, since the process was killed before the graph had heard of the an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 
+from agentmatrix.engine.branches import ALL, Span, afound_in, found_in
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
@@ -87,10 +88,20 @@ class ActorStates:
         saver: the checkpointer, or None.
         config: the graph's, as its checkpointer takes it.
         durable: whether a state is saved before its actor's answer counts; else when the run ends.
+        spans: when what counts here was kept.
     """
 
-    def __init__(self, specs: Mapping[str, Any], saver: Any, config: RunnableConfig, *, durable: bool) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, Any],
+        saver: Any,
+        config: RunnableConfig,
+        *,
+        durable: bool,
+        spans: Sequence[Span] = ALL,
+    ) -> None:
         self._specs, self._saver, self._config, self._durable = specs, saver, config, durable
+        self._spans = spans
         self._known: dict[str, ActorState] = {}
         self._unsaved: dict[str, ActorState] = {}
 
@@ -114,7 +125,7 @@ class ActorStates:
         """
         if (known := self._known.get(address)) is not None or is_new or self._saver is None:
             return known
-        if (found := self._saver.get_tuple(self._config_of(address))) is None:
+        if (found := found_in(self._saver, self._config_of(address), self._spans)) is None:
             return None
         return self._loaded(address, found)
 
@@ -122,7 +133,7 @@ class ActorStates:
         """The same as `load`, async."""
         if (known := self._known.get(address)) is not None or is_new or self._saver is None:
             return known
-        if (found := await self._saver.aget_tuple(self._config_of(address))) is None:
+        if (found := await afound_in(self._saver, self._config_of(address), self._spans)) is None:
             return None
         return self._loaded(address, found)
 

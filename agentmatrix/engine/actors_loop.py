@@ -14,25 +14,29 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Send
 
 from agentmatrix.engine.actor_middleware import BLOCKED, passed_message
 from agentmatrix.engine.actor_states import ActorStates
+from agentmatrix.engine.branches import ALL, Fork, Span, spans_of
 from agentmatrix.engine.channels import HELD, dismissal
 from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.listener import ListeningLoop
+from agentmatrix.engine.staff_checkpoints import forks_in, staff_checkpoint, staff_config, staff_in, staff_version
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.errors import SendError
-from agentmatrix.live.send_scope import SendScope, current_send_scope
+from agentmatrix.live.send_scope import Sender, SendScope, current_send_scope
 from agentmatrix.middleware import Mailbox
+from agentmatrix.pregel.checkpoint_order import SaverFuture, loops_of
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_ID,
-    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_REPLAY_STATE,
     TASKS,
     Task,
+    id_among,
     with_configurable,
 )
 from agentmatrix.pregel.pending_sends import sends_known_by
@@ -41,32 +45,12 @@ from agentmatrix.scheduling.actors import Actor, Actors, address_of, split_path
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 from agentmatrix.scheduling.topology import Topology
 
-__all__ = ["LARGEST_MESSAGE", "ActorsLoop", "staff_config", "staff_in"]
+__all__ = ["LARGEST_MESSAGE", "ActorsLoop"]
 
 LARGEST_MESSAGE = 4 * 2**20
 """How many bytes a message has at most, as the checkpointer keeps it."""
-_STAFF = "agentmatrix:staff"
-"""The channel of the checkpoints that keep who was hired."""
 
 _log = logging.getLogger("agentmatrix")
-
-
-def staff_config(config: RunnableConfig, name: str) -> RunnableConfig:
-    """Where a checkpointer keeps who was hired.
-
-    Args:
-        config: the graph's, as its checkpointer takes it.
-        name: the node that stands for the actors.
-    """
-    above = config[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
-    namespace = f"{above}|{name}" if above else name
-    here: dict[str, Any] = {CONFIG_KEY_CHECKPOINT_NS: namespace, CONFIG_KEY_CHECKPOINT_ID: None, "checkpoint_map": {}}
-    return with_configurable(config, here)
-
-
-def staff_in(saved: CheckpointTuple) -> list[list[Any]]:
-    """Who was hired or dismissed, as one of these checkpoints has it, as plain values."""
-    return list(saved.checkpoint["channel_values"].get(_STAFF, ()))
 
 
 class _Breakpoints(tuple[str, ...]):
@@ -93,8 +77,11 @@ class ActorsLoop(ListeningLoop):
         self._states: dict[str, ActorStates] = {}
         self._staff_versions: dict[str, Any] = {}
         self._unsaved_staff: list[list[Any]] = []
-        # By id of a task and namespace of the sender, what was sent in its name by what runs inside of it.
-        self.held: dict[str, dict[str, list[Send]]] = {}
+        self._spans: Sequence[Span] = ALL
+        self._unsaved_forks: list[Fork] = []
+        self._began_at: CheckpointTuple | None = None
+        # By id of a task and namespace of the sender, what was written in its name by what runs inside of it.
+        self.held: dict[str, dict[str, list[Write]]] = {}
         self._held_count = 0
         # By id of a task, what it has sent by itself, which has passed the middleware of actors.
         self.passed: dict[str, list[Send]] = {}
@@ -121,11 +108,23 @@ class ActorsLoop(ListeningLoop):
             return ()
         return tuple(self._topology.actors)
 
-    def _know_staff(self, name: str, found: Sequence[Any]) -> None:
-        """What a checkpointer has listed of the actors of one name, newest first."""
-        for saved in reversed(found):
-            self.known_actors += staff_in(saved)
-            self._staff_versions[name] = saved.checkpoint["channel_versions"][_STAFF]
+    def _know_staff(self, listed: Mapping[str, Sequence[CheckpointTuple]], forks: list[Fork]) -> None:
+        """What a checkpointer knows of actors.
+
+        Args:
+            listed: by their name, checkpoints that keep who was hired, newest first.
+            forks: those that led here, of which these checkpoints know nothing.
+        """
+        here, began = self.checkpoint["id"], self._began_at
+        replays = self.is_replaying or self.config[CONF].get(CONFIG_KEY_REPLAY_STATE)
+        if replays and began is not None and here != began.checkpoint["id"]:
+            forks = [*forks, Fork(began.checkpoint["id"], here)]
+        self._unsaved_forks = forks
+        self._spans = spans_of([*forks_in(listed), *forks], here, is_open=True)
+        for name, found in listed.items():
+            self.known_actors += staff_in(found, self._spans)
+            if found:
+                self._staff_versions[name] = max(map(staff_version, found))
 
     def _close(self, step: OpenStep, *args: Any, **kwargs: Any) -> set[str]:
         updated = super()._close(step, *args, **kwargs)
@@ -141,14 +140,14 @@ class ActorsLoop(ListeningLoop):
         saver: Any = self.checkpointer
 
         def put_after(*given: Any) -> Any:
-            for one in self._take_staff():
+            for one in self._take_staff(id_among(given)):
                 saver.put(*one)
             for states in self._states.values():
                 states.put_all()
             return put(*given)
 
         async def aput_after(*given: Any) -> Any:
-            for one in self._take_staff():
+            for one in self._take_staff(id_among(given)):
                 await saver.aput(*one)
             for states in self._states.values():
                 await states.aput_all()
@@ -156,19 +155,20 @@ class ActorsLoop(ListeningLoop):
 
         return aput_after if inspect.iscoroutinefunction(put) else put_after
 
-    def _take_staff(self) -> Iterator[tuple[RunnableConfig, Any, dict[str, Any], Any]]:
+    def _take_staff(self, id: str) -> Iterator[tuple[RunnableConfig, Any, dict[str, Any], Any]]:
+        """What is to be put just before a checkpoint of the graph, under the same id: it belongs to the same branch."""
         with self.lock:
             changed, self._unsaved_staff = self._unsaved_staff, []
-        by_name: dict[str, list[list[Any]]] = {}
+            forks, self._unsaved_forks = self._unsaved_forks, []
+        by_name: dict[str, list[list[Any]]] = {name: [] for name in self._actors if forks}
         for plain in changed:
             by_name.setdefault(split_path(plain[0])[0], []).append(plain)
         for name, found in by_name.items():
             version = self.checkpointer_get_next_version(self._staff_versions.get(name), None)
             self._staff_versions[name] = version
-            said = {"channel_values": {_STAFF: found}, "channel_versions": {_STAFF: version}}
-            checkpoint = {**empty_checkpoint(), **said}
+            checkpoint = staff_checkpoint(id, found, forks, version)
             metadata = {"source": "loop", "step": 0, "parents": {}}
-            yield self._staff_config(name), checkpoint, metadata, {_STAFF: version}
+            yield self._staff_config(name), checkpoint, metadata, checkpoint["channel_versions"]
 
     def actor_states(self, name: str, specs: Any) -> ActorStates:
         """The states of the actors of one name.
@@ -180,7 +180,8 @@ class ActorsLoop(ListeningLoop):
         with self.lock:
             if name not in self._states:
                 config = with_configurable(self.checkpoint_config, {})
-                self._states[name] = ActorStates(specs, self.checkpointer, config, durable=self.durability != "exit")
+                durable = self.durability != "exit"
+                self._states[name] = ActorStates(specs, self.checkpointer, config, durable=durable, spans=self._spans)
             return self._states[name]
 
     def actor_of(self, address: str) -> Actor:
@@ -296,41 +297,48 @@ class ActorsLoop(ListeningLoop):
         if staff is not None and split_path(path)[0] in self._topology.actors:
             staff.check(activation.key, activation.path, path, value)
 
-    def hold(self, task: Task, sender: str, place: int, path: str, value: Any) -> Any:
-        """Keep what was sent in the name of a task, until that has ended.
+    def hold(
+        self, task: Task, sender: str, place: int, write: Write, after: Sequence[SaverFuture]
+    ) -> Sequence[SaverFuture]:
+        """Keep what was sent in the name of a task, or whom it has dismissed, until that has ended.
 
         Args:
             task: the task.
             sender: the namespace of the task inside that sends.
             place: how often that has sent before in this attempt.
-            path: where to.
-            value: what.
+            write: what.
+            after: what has to be kept before it.
 
         Returns:
-            The future of the saver, or None.
+            What must be done before it is kept: it stands beside the checkpoint of this graph.
         """
         with self.lock:
             self._held_count += 1
-            record = [self._held_count, task.id, sender, place, path, value]
+            channel, value = write
+            sent = [value.node, value.arg] if isinstance(value, Send) else [channel, value, True]
+            record = [self._held_count, task.id, sender, place, *sent]
             self._hold(*record[1:])
             id = str(uuid5(NAMESPACE_OID, f"{task.id}:{sender}:{self._held_count}"))
             self.checkpoint_pending_writes.append((id, HELD, record))
-            return self._put_beside_now(id, [(HELD, record)])
+            return self._futures_of(self._put_beside_now(id, [(HELD, record)], after))
 
-    def _hold(self, task_id: str, sender: str, place: int, path: str, value: Any) -> None:
+    def _hold(self, task_id: str, sender: str, place: int, path: str, value: Any, is_write: bool = False) -> None:
         held = self.held.setdefault(task_id, {})
         # Whoever begins anew takes back what an attempt that was broken off has sent.
-        held[sender] = [*(held.get(sender, ()) if place else ()), Send(path, value)]
+        before = held.get(sender, ()) if place else ()
+        held[sender] = [*before, (path, value) if is_write else (TASKS, Send(path, value))]
 
     def _forward(self, task: Task) -> None:
         """Hand Sends that no node of this graph takes to the graphs around."""
         outer: SendScope | None = getattr(current_send_scope.get(), "outer", None)
         if outer is None:
             return
+        loops = (self, *loops_of(self.config))
+        sender = Sender(namespace_of(task.config), attempt_of(task.config), loops)
         for channel, value in list(task.writes):
             sends = channel == TASKS and isinstance(value, Send)
             if sends and not self.takes(value.node) and outer.takes(value.node):
-                outer.send(value.node, value.arg, namespace_of(task.config), attempt_of(task.config))
+                outer.send(value.node, value.arg, sender)
                 task.writes.remove((channel, value))
 
     def accept_sends(self, task: Task) -> None:
@@ -341,7 +349,7 @@ class ActorsLoop(ListeningLoop):
             self._pass_commands(task)
         held = self.held.pop(task.id, None)
         if held:
-            task.writes.extend((TASKS, send) for sends in held.values() for send in sends)
+            task.writes.extend(write for writes in held.values() for write in writes)
         try:
             if self._actors and (activation := self._activation_of(task)).message is None:
                 # An actor's were checked before its state was kept.
@@ -355,6 +363,11 @@ class ActorsLoop(ListeningLoop):
             raise
 
     def _first(self, **given: Any) -> set[str] | None:
+        if self._actors and self.checkpoint["channel_versions"]:
+            config = with_configurable(self.checkpoint_config, {CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]})
+            self._began_at = CheckpointTuple(
+                config, {**self.checkpoint}, self.checkpoint_metadata, self.prev_checkpoint_config
+            )
         with sends_known_by(self._topology.is_actor):
             return super()._first(**given)
 

@@ -11,10 +11,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
+from agentmatrix.engine.branches import afind_forks, find_forks
 from agentmatrix.engine.loop import RESULT_ONLY
 from agentmatrix.engine.pauses import PausingLoop
 from agentmatrix.engine.runner import Runner
 from agentmatrix.engine.snapshot import arecord_snapshot, asnapshot, for_snapshot, record_snapshot, snapshot
+from agentmatrix.engine.staff_checkpoints import forks_in
 from agentmatrix.interrupts import cancelled_interrupts, remaining_interrupts
 from agentmatrix.pregel.execution import (
     CONF,
@@ -39,8 +41,10 @@ class SyncLoop(PausingLoop, SyncPregelLoop):
         calls = self.stack.enter_context(BackgroundExecutor(self.config)) if limit else None
         super().__enter__()
         self._set_executors(unlimited, calls)
-        for name in self._staff_to_read:
-            self._know_staff(name, list(self.checkpointer.list(self._staff_config(name))))  # type: ignore[union-attr]
+        if names := self._staff_to_read:
+            saver: Any = self.checkpointer
+            listed = {name: list(saver.list(self._staff_config(name))) for name in names}
+            self._know_staff(listed, find_forks(saver, self._began_at, forks_in(listed)))
         return self
 
     def match_cached_writes(self) -> Sequence[Task]:
@@ -73,9 +77,10 @@ class AsyncLoop(PausingLoop, AsyncPregelLoop):
         calls = await self.stack.enter_async_context(AsyncBackgroundExecutor(self.config)) if limit else None
         await super().__aenter__()
         self._set_executors(unlimited, calls)
-        for name in self._staff_to_read:
-            found = self.checkpointer.alist(self._staff_config(name))  # type: ignore[union-attr]
-            self._know_staff(name, [saved async for saved in found])
+        if names := self._staff_to_read:
+            saver: Any = self.checkpointer
+            listed = {name: [saved async for saved in saver.alist(self._staff_config(name))] for name in names}
+            self._know_staff(listed, await afind_forks(saver, self._began_at, forks_in(listed)))
         return self
 
     async def amatch_cached_writes(self) -> Sequence[Task]:

@@ -30,9 +30,9 @@ from agentmatrix.live.signal_router import (
     SignalRouter,
     node_path,
 )
+from agentmatrix.pregel.checkpoint_order import SaverFuture, checkpoints_under_way, loops_of, put_after
 from agentmatrix.pregel.execution import CONF, CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINT_NS, with_configurable
 from agentmatrix.pregel.run_control import watch_drain
-from agentmatrix.pregel.task_config import checkpoints_under_way
 from agentmatrix.scheduling.graph_scheduler import Record
 from agentmatrix.scheduling.scheduled_activation import Write
 from agentmatrix.triggers import Every
@@ -316,10 +316,11 @@ class ListeningLoop(SuperstepLoop):
         if saved is None:
             return []
         own = getattr(self, "_put_checkpoint_fut", None)
-        return [saved, *([own] if own is not None else []), *checkpoints_under_way(self.config)]
+        return [saved, *([own] if own is not None else []), *checkpoints_under_way(loops_of(self.config))]
 
-    def _put_beside_now(self, task_id: str, writes: Sequence[Write]) -> Any:
-        """Keep writes beside the checkpoint that the run stands at. Returns the future of the saver, or None."""
+    def _put_beside_now(self, task_id: str, writes: Sequence[Write], after: Sequence[SaverFuture] = ()) -> Any:
+        """Keep writes beside the checkpoint that the run stands at, after these futures. Returns the future of the
+        saver, or None."""
         if self.durability == "exit":
             self._written_task_ids.add(task_id)
             return None
@@ -330,7 +331,7 @@ class ListeningLoop(SuperstepLoop):
         arguments: list[Any] = [with_configurable(self.checkpoint_config, here), writes, task_id]
         if self.checkpointer_put_writes_accepts_task_path:
             arguments.append(SIGNAL_TASK_PATH)
-        future = self.submit(self.checkpointer_put_writes, *arguments)
+        future = self.submit(put_after(after, self.checkpointer_put_writes, self), *arguments)
         self._saving.append(future)
         if self._put_futures is not None:
             self.saved[task_id] = future

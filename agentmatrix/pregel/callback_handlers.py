@@ -35,6 +35,7 @@ __all__ = [
     "TracerBase",
     "V2StreamingCallbackHandler",
     "callback_manager",
+    "has_callbacks",
     "inherited_callbacks",
     "is_any_hook_set",
     "new_callback_manager",
@@ -59,6 +60,12 @@ def callback_manager(config: RunnableConfig, *, is_async: bool) -> BaseCallbackM
     else:
         manager = get_callback_manager_for_config(config)
     return manager
+
+
+def has_callbacks(config: RunnableConfig) -> bool:
+    """Whether a graph run with this config has handlers, or is part of a run that may have some."""
+    callbacks = config.get("callbacks")
+    return bool(callbacks) or is_any_hook_set()
 
 
 def new_callback_manager(is_async: bool, **fields: Any) -> CallbackManager | AsyncCallbackManager:
@@ -191,10 +198,10 @@ def is_any_hook_set(callbacks: Callbacks = None) -> bool:
     hooks = getattr(tracing, "_configure_hooks", None)
     if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or tracing_is_enabled():
         return True
-    known = node_handlers(callbacks)
-    return any(
-        not (found is None or found in known or type(found) is TokenUsageHandler)
-        or (kind and env and env_var_is_set(env))
-        for var, _, kind, env in hooks
-        for found in (var.get(),)
-    )
+    for var, _, kind, env in hooks:
+        found = var.get()
+        if found is not None and type(found) is not TokenUsageHandler and found not in node_handlers(callbacks):
+            return True
+        if kind and env and env_var_is_set(env):
+            return True
+    return False

@@ -6,8 +6,6 @@ config that a node, a router or a writer is called with, on the thread that runs
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,8 +34,6 @@ from agentmatrix.pregel.config_values import set_current_config
 
 __all__ = [
     "attempt_of",
-    "await_checkpoints",
-    "checkpoints_under_way",
     "command_for_node",
     "declared_targets",
     "failed_node",
@@ -57,7 +53,6 @@ __all__ = [
     "task_id_of",
     "task_namespace",
     "updates_of",
-    "wait_for_checkpoints",
     "was_sent",
     "writes_of",
 ]
@@ -118,35 +113,6 @@ def loop_of(config: RunnableConfig) -> Any:
     Nothing else in a task's config knows the loop but the function by which tasks start others, a method of it.
     """
     return config[CONF][CONFIG_KEY_CALL].keywords["schedule_task"].__self__
-
-
-def checkpoints_under_way(config: RunnableConfig) -> list[Any]:
-    """The futures of the checkpoints that the task of `config` builds upon: of its graph and of those around it, as far
-    as they run in this process."""
-    futures: list[Any] = []
-    while CONFIG_KEY_CALL in config.get(CONF, {}):
-        loop = loop_of(config)
-        if (future := getattr(loop, "_put_checkpoint_fut", None)) is not None:
-            futures.append(future)
-        config = loop.config
-    return futures
-
-
-def wait_for_checkpoints(config: RunnableConfig) -> None:
-    """Return when the checkpoints that the task of `config` builds upon are kept: what stands beside or below one that
-    is not there is found by nobody after a kill.
-
-    On a thread that may wait; a graph that runs async is not waited for.
-    """
-    for saved in checkpoints_under_way(config):
-        if isinstance(saved, concurrent.futures.Future):
-            saved.result()
-
-
-async def await_checkpoints(config: RunnableConfig) -> None:
-    """The same as `wait_for_checkpoints`, async."""
-    for saved in checkpoints_under_way(config):
-        await (asyncio.wrap_future(saved) if isinstance(saved, concurrent.futures.Future) else saved)
 
 
 def node_config(config: RunnableConfig) -> RunnableConfig:

@@ -78,15 +78,17 @@ class TokenUsage:
         """Models were called, on another host too."""
         with self._lock:
             self.calls += calls
-        if self.on_use is not None:
-            self.on_use()
+        self._tell()
+
+    def _tell(self) -> None:
+        if (on_use := self.on_use) is not None:  # it may be taken back meanwhile
+            on_use()
 
     def add(self, input_tokens: int, output_tokens: int) -> None:
         with self._lock:
             self.input_tokens += input_tokens
             self.output_tokens += output_tokens
-        if self.on_use is not None:
-            self.on_use()
+        self._tell()
 
 
 class TokenUsageHandler(BaseCallbackHandler):

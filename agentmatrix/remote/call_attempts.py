@@ -2,14 +2,16 @@
 
 A call that no host has begun goes to another replica at once, and again to all of them by the user's policy. One that a
 host has begun and lost is never begun again from here: it goes on elsewhere from the last checkpoint that it has put
-into its caller's checkpointer, where there is one, and else fails with `HostLost`. What only reads is asked elsewhere.
+into its caller's checkpointer, or into that of all its hosts, and else fails with `HostLost`. What only reads is asked
+elsewhere. Where no replica is there for what was lost, since one goes while another comes back, it waits for one.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -21,17 +23,29 @@ from agentmatrix.errors import HostBusy, HostError, HostLost, HostUnreachable, R
 from agentmatrix.remote.connection import AgentConnection
 from agentmatrix.remote.replicas import Replica
 from agentmatrix.session.caller import CallerRun
+from agentmatrix.transport.resumption import ReconnectBackoff
 
-__all__ = ["CallAttempts", "AgentCall", "GoesOn", "Waiting"]
+__all__ = ["CALL_ID", "AgentCall", "CallAttempts", "GoesOn", "Waiting"]
+
+_logger = logging.getLogger(__name__)
+
+CALL_ID: Final = "agentmatrix_call"
+"""The key in the metadata of checkpoints that says of which call they are."""
 
 _MOST_LOSSES: Final = 3
-"""Replicas that a run may lose: one that kills its host must not go round among all of them."""
+"""Replicas that a run may lose without a new checkpoint: one that kills its host must not go round among all."""
+_RETURN_SECONDS: Final = 60.0
+"""How long what was lost waits for a replica where `reconnect_timeout` does not say: a host may be starting again."""
 _READS: Final = frozenset({"get_state", "get_state_history", "explain", "actors"})
 
 GoesOn = Literal["", "caller", "host"]
 """Whose checkpointer has what the next attempt goes on from; empty where it begins as it was called."""
 Waiting = Generator["Future[Any]", Any, Any]
 """Yields what to wait for, and is sent the results."""
+
+
+def _nobody() -> GoesOn:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -42,15 +56,18 @@ class AgentCall:
         verb: the sync name of the verb.
         is_run: whether it runs nodes.
         thread: the thread that it is about; None without one.
-        keeps: whose checkpointer keeps the agent's checkpoints: `"caller"`, `"host"`, or nobody's.
+        keeps: whose checkpointer keeps the agent's checkpoints, as far as that is known by now: `"caller"`, `"host"`,
+            or nobody's.
         timeout: seconds for all attempts together; None is no limit.
+        id: marks the checkpoints of the call in a checkpointer of the hosts; empty where they are not marked.
     """
 
     verb: str
     is_run: bool = False
     thread: str | None = None
-    keeps: GoesOn = ""
+    keeps: Callable[[], GoesOn] = _nobody
     timeout: float | None = None
+    id: str = ""
 
 
 class CallAttempts:
@@ -74,6 +91,11 @@ class CallAttempts:
         self._errors: list[HostError] = []
         self._lost: HostError | GraphDrained | None = None
         """Why the run goes on elsewhere, raised where it cannot."""
+        self._return: ReconnectBackoff | None = None
+        """When to try all replicas again for what was lost."""
+        self._waits = False
+        self._checkpoint: str | None = None
+        """The last one of the call in a checkpointer of the hosts, as the last replica has said."""
         self._began = 0.0
         self.goes_on: GoesOn = ""
         self.replica: Replica | None = None
@@ -148,28 +170,44 @@ class CallAttempts:
             return self._elsewhere(error)
         if not self._call.is_run:
             raise error
-        if self._call.keeps == "caller" and advanced is not None:
+        keeps = self._call.keeps()
+        if keeps == "caller" and advanced is not None:
             if advanced:
                 self.goes_on = "caller"
-        elif self._call.keeps == "host" and by == "drained":
-            self.goes_on = "host"
+        elif keeps == "host" and self._call.id:
+            self.goes_on = "host"  # if the next replica has its checkpoints
         else:
             raise error
-        self._losses += by != "drained"
+        if by != "drained":
+            self._losses = 1 if advanced else self._losses + 1
         if self._losses >= _MOST_LOSSES:
-            error.add_note(f"It was lost at {self._losses} replicas, one after the other.")
+            error.add_note(f"It was lost at {self._losses} replicas, one after the other, and saved nothing new there.")
             raise error
-        self._tried.clear()
         return self._elsewhere(error)
 
     def is_lost(self, run: CallerRun | None) -> bool:
         """Whether `advanced` of `after` is asked for."""
-        return run is not None and run.ended_by in ("lost", "stopped", "drained") and self._call.keeps == "caller"
+        return run is not None and run.ended_by in ("lost", "stopped", "drained") and self._call.keeps() == "caller"
 
     def check_goes_on(self, state: StateSnapshot) -> None:
-        """Raises what has ended the run, where the next replica does not keep the thread."""
-        if not state.next and self._lost is not None:
-            raise self._lost
+        """Raises what has ended the run, where the next replica has no checkpoint of it."""
+        lost, replica = self._lost, self.replica
+        if lost is None or replica is None:
+            return
+        if (state.metadata or {}).get(CALL_ID) == self._call.id:
+            checkpoint = state.config.get("configurable", {}).get("checkpoint_id")
+            if checkpoint != self._checkpoint:
+                self._losses, self._checkpoint = min(self._losses, 1), checkpoint
+            return
+        why = (
+            f"{replica.target} has no checkpoint of it: either the run had saved none, or the replicas do not have one "
+            "database as their checkpointer"
+        )
+        if isinstance(lost, HostLost):
+            self._lost = lost = HostLost(f"{lost}. {why}", delivered=lost.delivered)
+        else:
+            lost.add_note(f"It was not taken up elsewhere: {why}.")
+        raise lost
 
     def _after_refusal(self, error: HostError) -> float:
         connection, replica = self._connection, self.replica
@@ -184,9 +222,11 @@ class CallAttempts:
                 return 0.0
             if not connection.targets.are_fixed:
                 return 0.0  # the resolver is asked before it is given up
-            error = self._of_all()
+            errors, error = list(self._errors), self._of_all()
+            if self._lost is not None and not self._may_return(errors):
+                raise self._lost
         if self._lost is not None:
-            raise self._lost
+            return self._until_return(self._lost, error)
         pause = self._pause_after(error)
         self._tried.clear()
         self._errors.clear()
@@ -194,11 +234,40 @@ class CallAttempts:
 
     def _elsewhere(self, error: HostError | GraphDrained) -> float:
         assert self.replica is not None
+        seconds = self._connection.given.reconnect_timeout
         self._lost = error
-        self._tried.add(self.replica)
+        self._return = ReconnectBackoff(str(error), _RETURN_SECONDS if seconds is None else seconds, is_patient=True)
+        self._waits = False
+        self._errors.clear()
+        self._tried = {self.replica}
         if all(other in self._tried for other in self._connection.replicas.all()):
-            raise error
+            return self._until_return(error, error)
         return 0.0
+
+    def _may_return(self, errors: Sequence[HostError]) -> bool:
+        """Whether one of the replicas, which have all refused what was lost, may take it later."""
+        were_all_asked = len(errors) == len(self._connection.replicas)
+        return not were_all_asked or any(isinstance(error, HostBusy | HostUnreachable) for error in errors)
+
+    def _until_return(self, lost: HostError | GraphDrained, error: HostError | GraphDrained) -> float:
+        """Seconds until all replicas are tried again for what was lost; raises that when it has waited long enough.
+
+        Args:
+            lost: what has ended the run.
+            error: why no replica has taken it now.
+        """
+        assert self._return is not None
+        if not self._waits:
+            self._waits = True
+            _logger.warning("%s: a lost call waits for a replica to come back: %s", self._connection.targets, error)
+        pause = self._return.next_pause()
+        if pause is None or (self._until is not None and time.monotonic() + pause >= self._until):
+            if error is not lost:
+                lost.add_note(f"No replica has taken it since: {error}")
+            raise lost
+        self._tried.clear()
+        self._errors.clear()
+        return max(pause, getattr(error, "retry_after", None) or 0.0)
 
     def _of_all(self) -> HostError:
         """The error to raise where no replica takes the call: the one that says most."""

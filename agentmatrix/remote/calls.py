@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.runtime import RunControl
 from langgraph.types import RetryPolicy
 
@@ -16,7 +17,7 @@ from agentmatrix.pregel.config_values import with_counted_subgraph
 from agentmatrix.pregel.state_graph import declared_input
 from agentmatrix.pregel.state_types import state_types_around
 from agentmatrix.remote.attributes import CardAttributes
-from agentmatrix.remote.call_attempts import AgentCall, CallAttempts, GoesOn
+from agentmatrix.remote.call_attempts import CALL_ID, AgentCall, CallAttempts, GoesOn
 from agentmatrix.remote.retries import AsyncRetriedRun, RetriedRun
 from agentmatrix.remote.schema_classes import given
 from agentmatrix.session.call_spec import CallSpec
@@ -49,15 +50,17 @@ class RemoteCalls(CardAttributes):
         target, connection = self._only_target(), self._connection
         if target is not None and self._retries is None:
             return self._start(SyncCallerRun, target, verb, *args, **options)
-        start = partial(self._attempt, SyncCallerRun, verb, args, self._repeatable(options))
-        return RetriedRun(start, CallAttempts(connection, self._describe_call(verb, **options), self._retries))
+        call = self._describe_call(verb, **options)
+        start = partial(self._attempt, SyncCallerRun, verb, args, self._repeatable(call, options))
+        return RetriedRun(start, CallAttempts(connection, call, self._retries))
 
     def _acall(self, verb: str, *args: Any, **options: Any) -> AsyncCallerRun | AsyncRetriedRun:
         target, connection = self._only_target(), self._connection
         if target is not None and self._retries is None:
             return self._start(AsyncCallerRun, target, verb, *args, **options)
-        start = partial(self._attempt, AsyncCallerRun, verb, args, self._repeatable(options))
-        return AsyncRetriedRun(start, CallAttempts(connection, self._describe_call(verb[1:], **options), self._retries))
+        call = self._describe_call(verb[1:], **options)
+        start = partial(self._attempt, AsyncCallerRun, verb, args, self._repeatable(call, options))
+        return AsyncRetriedRun(start, CallAttempts(connection, call, self._retries))
 
     def _only_target(self) -> Target | None:
         return None if self._connection.has_replicas else self._connection.targets.known[0]
@@ -67,17 +70,27 @@ class RemoteCalls(CardAttributes):
     ) -> AgentCall:
         configurable = (config or {}).get("configurable") or {}
         thread = configurable.get("thread_id")
-        keeps: GoesOn = {None: "caller", "own": "host"}.get(self._checkpointer_there(), "")  # type: ignore[assignment]
-        return AgentCall(verb, is_run, None if thread is None else str(thread), keeps, self.timeout)
+        keeps = partial(self._keeps, isinstance(configurable.get(config_keys.CHECKPOINTER), BaseCheckpointSaver))
+        is_marked = is_run and thread is not None and self._connection.has_replicas and keeps() == "host"
+        name = None if thread is None else str(thread)
+        return AgentCall(verb, is_run, name, keeps, self.timeout, new_id() if is_marked else "")
 
-    def _checkpointer_there(self) -> Any:
+    def _keeps(self, lends: bool) -> GoesOn:
+        """Whose checkpointer keeps the agent's checkpoints. As in LangGraph, one that the caller lends comes first."""
         card = self._known
-        return False if card is None else card.checkpointer
+        if card is None or card.checkpointer is False:
+            return ""
+        return "caller" if lends else "host" if card.checkpointer == "own" else ""
 
-    def _repeatable(self, options: dict[str, Any]) -> dict[str, Any]:
+    def _repeatable(self, call: AgentCall, options: dict[str, Any]) -> dict[str, Any]:
         """The options of a call that may be sent several times: it is one nested graph of its task, not several."""
         config = options.get("config")
-        return options if config is None else {**options, "config": with_counted_subgraph(config)}
+        if config is None:
+            return options
+        config = with_counted_subgraph(config)
+        if call.id:
+            config = {**config, "metadata": {**(config.get("metadata") or {}), CALL_ID: call.id}}
+        return {**options, "config": config}
 
     def _attempt(
         self,
@@ -125,4 +138,5 @@ class RemoteCalls(CardAttributes):
             path=self._path, args=args, kwargs=kwargs, config=config, is_run=is_run, control=control,
             timeout=timeout_within(self.timeout if within is None else within),
             forward=self.forward, store_prefix=self.store_prefix,
+            has_memory=self._known is not None and self._known.checkpointer is True,
         )  # fmt: skip

@@ -31,6 +31,7 @@ class CallSpec:
         timeout: seconds for the whole run; None is no limit.
         forward: see `CallerConfig`.
         store_prefix: see `CallerConfig`.
+        has_memory: see `CallerConfig`.
     """
 
     agent: str
@@ -46,3 +47,4 @@ class CallSpec:
     timeout: float | None = None
     forward: frozenset[str] | None = None
     store_prefix: tuple[str, ...] | None = None
+    has_memory: bool = False

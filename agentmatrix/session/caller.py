@@ -100,7 +100,7 @@ class CallerRun:
             self._clock.lap("config and arguments encoded")
         frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
-        self._frames.send(frame, {"arguments": self._arguments})
+        self._frames.send(frame, {"arguments": self._arguments}, flush=False)
         self._arguments = []
         if self.config is not None and self.config.callbacks is not None:
             self.config.callbacks.follow(self._frames)
@@ -110,6 +110,8 @@ class CallerRun:
             self._signals.attach(self._forwarder)
         if self.config is not None:
             self.config.usage.follow(self._limit_budget)
+        # At last: both threads want the interpreter from here on.
+        self._frames.flush()
         if self._clock is not None:
             self._clock.lap("handed to the I/O thread")
 
@@ -129,7 +131,7 @@ class CallerRun:
             self.config = CallerConfig(
                 spec.config, codec=self.codec, is_async=self.is_async, is_run=spec.is_run,
                 objects=self.objects, forward=spec.forward, store_prefix=spec.store_prefix,
-                agent=f"{self.transport.address}/{spec.agent}",
+                agent=f"{self.transport.address}/{spec.agent}", has_memory=spec.has_memory,
             )  # fmt: skip
             packed = self.config.pack()
             if spec.control is not None:
@@ -139,11 +141,13 @@ class CallerRun:
                 packed["context"] = self.codec.encode_partly(context, "context", self.config.left_out)
             packed["live"] = self._prepare_forwarding(self.config.configurable)
             packed["sends"] = self._lend_sends(self.config.configurable)
-            start.config = self.codec.encode(packed, "config")
+            start.config = self.codec.encode_plain(packed, "config")
             if self.config.left_out:
                 self.codec = self.codec.with_left_out(self.config.left_out)
-        start.trace.update(tracing.outgoing())
-        start.tickets.extend(TICKETS.get())
+        if trace := tracing.outgoing():
+            start.trace.update(trace)
+        if tickets := TICKETS.get():
+            start.tickets.extend(tickets)
         sent = SentMessages()
         self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments", sent)
         self.codec = self.codec.with_messages(sent, encodes=False)

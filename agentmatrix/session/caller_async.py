@@ -38,8 +38,8 @@ class AsyncCallerRun(CallerRun):
         super().__init__(transport, codec, spec)
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[str, Any]] = deque()
-        self._has_items: asyncio.Event = asyncio.Event()
-        self._woken = False
+        self._waiter: asyncio.Future[None] | None = None
+        """What the loop waits for while the queue is empty."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = RequestThreads()
         self._for_saver: deque[ReceivedFrame] = deque()
@@ -54,13 +54,12 @@ class AsyncCallerRun(CallerRun):
             return
         with self._lock:
             self._queue.append((kind, item))
-            if self._woken:
-                return
-            self._woken = True
-        try:
-            self._loop.call_soon_threadsafe(self._has_items.set)
-        except RuntimeError:
-            """The loop is closed, and the consumer is gone with it."""
+            waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            try:
+                self._loop.call_soon_threadsafe(_wake, waiter)
+            except RuntimeError:
+                """The loop is closed, and the consumer is gone with it."""
 
     async def result(self) -> Any:
         """Runs to the end; returns the verb's result or raises as it did. Parts, if any come, are dropped."""
@@ -175,10 +174,9 @@ class AsyncCallerRun(CallerRun):
             with self._lock:
                 if self._queue:
                     return self._queue.popleft()
-                # Under the lock, with the queue seen empty: the next item wakes the loop again.
-                self._woken = False
-                self._has_items.clear()
-            await self._has_items.wait()
+                # Under the lock, with the queue seen empty: the next item wakes the loop.
+                waiter = self._waiter = self._loop.create_future()
+            await waiter
 
     async def _unwind(self, pump: asyncio.Task[None] | None = None) -> None:
         """Stops the run, and serves the host while it unwinds there."""
@@ -196,3 +194,8 @@ class AsyncCallerRun(CallerRun):
         self._tasks.add(task)  # the loop holds tasks weakly
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

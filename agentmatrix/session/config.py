@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -19,6 +20,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.runtime import RunControl, Runtime, ServerInfo
 
 from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.callback_handlers import has_callbacks, new_callback_manager
 from agentmatrix.pregel.config_values import (
     ReplayStateProxy,
     StreamProtocol,
@@ -43,7 +45,7 @@ from agentmatrix.session.config_items import (
     unpack_items,
 )
 from agentmatrix.session.event_scope import EventScope
-from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace
+from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace, without_task_ids
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient
 from agentmatrix.session.remote_usage import CallerUsage
 from agentmatrix.session.saver_scope import LentSaver
@@ -69,11 +71,10 @@ _PLAIN_KEYS: Final = frozenset({"tags", "run_name", "max_concurrency", "recursio
 
 def _said_by_the_caller(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a caller may say in `configurable` or `metadata`: nothing that LangGraph or a host keeps to itself."""
-    kept = values.items() if isinstance(values, Mapping) else ()
+    if not (isinstance(values, Mapping) and values):
+        return {}
     return {
-        key: value
-        for key, value in kept
-        if isinstance(key, str) and not config_keys.is_reserved(key) and not config_keys.is_authentication(key)
+        key: value for key, value in values.items() if isinstance(key, str) and not key.startswith(config_keys.HIDDEN)
     }
 
 
@@ -89,8 +90,10 @@ class CallerConfig:
         forward: the keys of `configurable` that go along; None for all.
         store_prefix: the namespaces of the store that the host may use begin so; None for none.
         agent: `"host:port/agent"`; the namespace of the cache that the host may use is named after it.
+        has_memory: whether the graph keeps one history for a thread in its parent's checkpointer (`checkpointer=True`).
 
     Attributes:
+        callbacks: the caller's handlers, where there are any.
         usage: is told what the run has used.
         left_out: the parts of the config that could not be encoded, by the sentence of their placeholder on the host.
     """
@@ -106,8 +109,9 @@ class CallerConfig:
         forward: Collection[str] | None = None,
         store_prefix: tuple[str, ...] | None = None,
         agent: str = "",
+        has_memory: bool = False,
     ) -> None:
-        self.config = config
+        self.config, self._has_memory = config, has_memory
         self.configurable: dict[str, Any] = dict(config.get("configurable") or {})
         self.scope = NamespaceScope(granted_namespace(self.configurable, is_run=is_run))
         self._agent = agent
@@ -117,16 +121,24 @@ class CallerConfig:
         self.left_out: dict[str, Any] = {}
         self.usage = CallerUsage()
         self.events = EventScope(self.scope)
-        if is_run:
-            self.callbacks = CallerCallbacks(
-                config, is_async=is_async, pack_metadata=self._pack_metadata, scope=self.scope, host=agent
-            )
-            objects.expose("callback", self.callbacks)
+        self._is_async, self._is_run = is_async, is_run
+        if is_run and has_callbacks(config):
+            self._lend_callbacks()
         self.control: RunControl | None = None
         self.saver: LentSaver | None = None
-        self._is_run = is_run
         self._subgraph = 0
         """Which nested graph of its task this one is, from 0."""
+
+    def _lend_callbacks(self) -> CallerCallbacks:
+        self.callbacks = CallerCallbacks(
+            self.config,
+            is_async=self._is_async,
+            pack_metadata=self._pack_metadata,
+            scope=self.scope,
+            host=self._agent,
+        )
+        self._objects.expose("callback", self.callbacks)
+        return self.callbacks
 
     def pack(self) -> dict[str, Any]:
         """The packed form for the host."""
@@ -146,7 +158,7 @@ class CallerConfig:
                 packed["checkpoints"] = pack_checkpoint_map(
                     value, self.configurable.get(config_keys.CHECKPOINT_NS) or ""
                 )
-            elif not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key):
+            elif not key.startswith(config_keys.HIDDEN) and self._is_forwarded(key):
                 own[key] = value
         packed["configurable"] = pack_items(own, _CONFIGURABLE, self._codec, self.left_out)
         if (metadata := self.config.get("metadata")) is not None:
@@ -174,12 +186,14 @@ class CallerConfig:
             or namespace in (known.get(CHECKPOINT_MAP) or {})
         ):
             return None
+        if self._has_memory:
+            namespace = without_task_ids(namespace)
         if self._subgraph:
             namespace = f"{namespace}{config_keys.NS_SEP}{self._subgraph}"
         own = {
             key: value
             for key, value in known.items()
-            if not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key)
+            if not key.startswith(config_keys.HIDDEN) and self._is_forwarded(key)
         }
         return {"configurable": {**own, "thread_id": str(thread), "checkpoint_ns": namespace, "checkpoint_id": None}}
 
@@ -256,12 +270,13 @@ class CallerConfig:
             ProtocolError: the event is malformed, or not for this host to say.
         """
         self.events.check(kind, args, self.configurable)
-        if kind in ("callback", "tap", "replica", "seen", "watched"):
-            return None if self.callbacks is None else self.callbacks.on_event(kind, args)
+        if kind in ("callback", "tap", "replica", "seen", "watched", "queue"):
+            if not self._is_run:
+                return None
+            callbacks = self.callbacks or self._lend_callbacks()
+            return callbacks.on_queue(self._agent, args[0]) if kind == "queue" else callbacks.on_event(kind, args)
         if kind == "usage":
             return self.usage.add(*args)
-        if kind == "queue":
-            return None if self.callbacks is None else self.callbacks.on_queue(self._agent, args[0])
         if kind == "stream":
             self.configurable[config_keys.STREAM](args[0])
         elif kind == "writer":
@@ -316,15 +331,18 @@ class HostRunConfig:
         self.rpc, self._codec, self._user, self._checkpoint = rpc, codec, user, checkpoint
         self._is_async, self._is_run = is_async, is_run
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
-        self.control = RunControlProxy(lambda reason: rpc.notify("drain", reason))
-        self.finish: Callable[[], None] = lambda: None
+        self.control: RunControlProxy | None = None
+        """Where the caller lends its runtime."""
+        self.finish: Callable[[], None] | None = None
         self._written: list[frozenset[str]] = []
         config = {key: value for key, value in packed["config"].items() if key in _PLAIN_KEYS}
         configurable = unpack_items(_said_by_the_caller(packed["configurable"]), _CONFIGURABLE, codec)
         if "checkpoints" in packed:
             namespace = configurable.get(config_keys.CHECKPOINT_NS)
             configurable[CHECKPOINT_MAP] = unpack_checkpoint_map(packed["checkpoints"], namespace)
-        configurable |= {key: value for key, value in packed["reserved"].items() if key in config_keys.BY_VALUE}
+        for key, value in packed["reserved"].items():
+            if key in config_keys.BY_VALUE:
+                configurable[key] = value
         if user is not None:
             configurable[config_keys.AUTH_USER] = user
         for key, description in packed["lent"].items():
@@ -332,7 +350,7 @@ class HostRunConfig:
                 configurable[key] = self._make_proxy(key, description)
             elif key == WRITTEN_KEYS:
                 configurable[key] = self._written
-        config["configurable"] = configurable
+        self.configurable = config["configurable"] = configurable
         namespace = configurable.get(config_keys.CHECKPOINT_NS)
         if "metadata" in packed:
             said = _said_by_the_caller(packed["metadata"])
@@ -342,6 +360,8 @@ class HostRunConfig:
             for key in ("metadata", "inheritable_metadata"):
                 callbacks[key] = unpack_items(callbacks[key], _METADATA, codec, namespace)
             config["callbacks"], self.finish = callback_proxies(rpc, callbacks, is_async=is_async)
+        elif is_run:
+            config["callbacks"] = new_callback_manager(is_async, handlers=[])
         self.config: RunnableConfig = config  # type: ignore[assignment]
 
     @property
@@ -388,6 +408,7 @@ class HostRunConfig:
         if "store" in description:
             store = dict(description["store"])
             fields["store"] = ClosedStore() if store.pop("closed") else StoreProxy(rpc, **store)
+        self.control = RunControlProxy(partial(rpc.notify, "drain"))
         if description.get("drained") is not None:
             set_drained(self.control, description["drained"])
         return Runtime(**fields, control=self.control)
@@ -399,13 +420,13 @@ class HostRunConfig:
         return None if self._user is None else ServerInfo("", "", cast(Any, self._user))
 
     def _make_scratchpad(self, description: dict[str, Any]) -> Any:
-        pending = [description["null_resume"]]
+        pending, rpc = [description["null_resume"]], self.rpc
 
         def null_resume(consume: bool = False) -> Any:
             value = pending[0]
             if consume and value is not None:
                 pending[0] = None
-                self.rpc.notify("null_resume")
+                rpc.notify("null_resume")
             return value
 
         return scratchpad_proxy(

@@ -52,13 +52,21 @@ class HostRpc:
     ) -> None:
         self.frames, self.user = frames, user
         self.protocol = HostProtocol()
-        self.codec = self._replies = codec
+        self.codec = codec
+        self._replies: Codec | None = None
         self._lock = threading.Lock()
         self._requests = PendingRequests(answer_timeout, lambda: frames.downtime, linger)
         self._accepted: pb.Frame | None = None
         """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
         self._flushes = False
         self._batch, self._batch_kind, self._batch_is_timed = PartBatch(), "part", False
+
+    @property
+    def replies(self) -> Codec:
+        """Reads what the caller's checkpointer, cache and store have kept."""
+        if self._replies is None:
+            self._replies = self.codec.for_replies()
+        return self._replies
 
     def notify(self, kind: str, *args: Any) -> None:
         args = self._shown(args) if kind == "stream" else args
@@ -137,7 +145,7 @@ class HostRpc:
         try:
             if failure := received.field("failure"):
                 raise raisable(decode_failure(failure, self.codec))
-            return self._replies.decode_pieces(received.pieces("value"), f"reply of {request.target}.{request.method}")
+            return self.replies.decode_pieces(received.pieces("value"), f"reply of {request.target}.{request.method}")
         finally:
             received.release()
 

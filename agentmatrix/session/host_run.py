@@ -15,9 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import threading
+import functools
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -33,9 +32,7 @@ from agentmatrix.errors import (
 from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, node_path
 from agentmatrix.pregel import config_keys
-from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.node_handler import is_hook_muted
-from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.pregel.token_usage import counting_tokens
 from agentmatrix.pregel.written_keys import observed_if_asked
@@ -45,7 +42,7 @@ from agentmatrix.session.checkpointer import acall_own_saver, call_own_saver
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.host_rpc import HostRpc
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
-from agentmatrix.session.part_sender import PartSender
+from agentmatrix.session.host_stream import AsyncHostStream, HostStream
 from agentmatrix.session.remote_usage import ReportedUsage
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.run_queue import AgentSlot
@@ -57,7 +54,6 @@ from agentmatrix.session.stage_clock import stage_clock
 from agentmatrix.session.stop_reasons import CALLER_LOST, DEADLINE, ended_by, outcome_of, reported_failure
 from agentmatrix.session.verb_call import VerbCall
 from agentmatrix.session.verb_names import is_async_verb
-from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import NO_FIELDS, FrameStream, ReceivedFrame
 from agentmatrix.transport.identity import Identity
 from agentmatrix.transport.iothread import io_thread
@@ -68,6 +64,9 @@ from agentmatrix.wire.v1 import run_pb2 as pb
 
 __all__ = ["HostRun"]
 
+_NO_CALL: Final = VerbCall()
+_NOTHING: Final = contextlib.nullcontext()
+
 _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
 
@@ -76,18 +75,19 @@ class HostRun(HostRpc):
     """A run on the host: the `FrameReceiver` of its frames, and the `RpcClient` of its graph's proxies."""
 
     def __init__(self, frames: FrameStream, host: HostState, caller: str = "", user: Identity | None = None) -> None:
-        super().__init__(frames, Codec(tracebacks=host.tracebacks), user, host.answer_timeout, host.linger)
+        super().__init__(frames, _failure_codec(tracebacks=host.tracebacks), user, host.answer_timeout, host.linger)
         self.host, self.caller = host, caller
         self._clock = stage_clock("host")
         self.config: HostRunConfig | None = None
-        self.control = RunControlProxy(lambda reason: self.notify("drain", reason))
-        self.signals = IncomingSignals(host.services, self._ack_signal)
-        self.cancelled = threading.Event()
+        self.control: RunControlProxy | None = None
+        self._drained: str | None = None
+        self._signals: IncomingSignals | None = None
+        self._signals_open: tuple[Any, tuple[str, ...], Codec] | None = None
+        self.cancelled = False
         self._scope = CancelScope()
         self._stop_reason = ""
         self._refused = self._draining = False
-        self._credits = threading.Semaphore(0)
-        self._acredits: asyncio.Semaphore | None = None
+        self._stream: HostStream | AsyncHostStream | None = None
         self._new_task: asyncio.Task[None] | None = None
         """Keeps the task alive until its first step, where it becomes `_task`."""
         self._task: asyncio.Task[Any] | None = None
@@ -99,9 +99,9 @@ class HostRun(HostRpc):
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
-        self._verb, self._has_checkpointer, self._call = "", False, VerbCall()
+        self._has_checkpointer, self._call = False, _NO_CALL
         self.record = RunRecord("", "", "", caller)
-        self._usage = ReportedUsage(self.record.usage, self._report_usage)
+        self._usage: ReportedUsage | None = None
 
     # FrameReceiver: called on the I/O thread.
 
@@ -120,18 +120,19 @@ class HostRun(HostRpc):
         elif kind == "reply":
             self._requests.answered(received)
         elif kind == "credit":
-            self._add_credit()
+            if (stream := self._stream) is not None:
+                stream.add_credit()
         elif kind == "cancel":
             self.stop(frame.cancel.reason)
         elif kind == "signal":
             self.record.signals += 1
-            self.signals.receive(received)
+            self._incoming_signals().receive(received)
         elif kind == "notice" and frame.notice.kind == "drain":
             self.host.services.submit(self._decode_drain, received)
         elif kind == "notice" and frame.notice.kind == "budget":
             self.host.services.submit(self._limit_budget, received)
         elif kind == "notice" and frame.notice.kind == "close":
-            self.signals.close()
+            self._incoming_signals().close()
             received.release()
 
     def lost(self, error: AgentMatrixError) -> None:
@@ -149,7 +150,7 @@ class HostRun(HostRpc):
                 raise ProtocolError(f"the timeout of a run is a number of seconds, not {start.timeout}")
             exported = self.host.admit(start, self.user)
             self.host.started.check(self.user, start.id)
-            turn = RunTurn(self, partial(self._begin, start, exported), self.host)
+            turn = RunTurn(self, functools.partial(self._begin, start, exported), self.host)
             limited = start.agent if start.verb in host_verbs.RUNS else ""
             self._place = turn.enter(limited, self.caller, start.tickets)
         except AgentMatrixError as error:
@@ -158,7 +159,6 @@ class HostRun(HostRpc):
         self._turn = turn
         self.host.started.add(self.user, start.id)
         self.codec = exported.codec.with_messages(ReceivedMessages(), encodes=True)
-        self._replies = self.codec.for_replies()
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
@@ -191,7 +191,6 @@ class HostRun(HostRpc):
         self._close()
 
     def _spawn(self, start: pb.Start, exported: ExportedGraph) -> None:
-        self._acredits = asyncio.Semaphore(0)
         self._new_task = self._loop.create_task(self._arun(start, exported), context=contextvars.Context())
 
     def _report_usage(self, used: tuple[int, int, int]) -> None:
@@ -208,14 +207,11 @@ class HostRun(HostRpc):
             self._call.limit_budget(self.codec.decode(received.field("arguments"), "budget"))
         received.release()
 
-    def _add_credit(self) -> None:
-        if self._acredits is not None:
-            self._loop.call_soon_threadsafe(self._acredits.release)
-        else:
-            self._credits.release()
-
     def _drain(self, reason: str) -> None:
-        for control in (self.control, self.config.control if self.config else None):
+        with self._lock:
+            self._drained = reason
+            controls = self.control, self.config.control if self.config else None
+        for control in controls:
             if control is not None:
                 set_drained(control, reason)
 
@@ -227,14 +223,18 @@ class HostRun(HostRpc):
 
     def stop(self, reason: str) -> None:
         """Stops the run: an async one at its next await, a sync one before its next superstep. Thread-safe."""
-        if self.cancelled.is_set():
+        if self.cancelled:
             return
         self._stop_reason = reason or "cancelled"
-        self.cancelled.set()
+        self.cancelled = True
         self._scope.cancel()
         self._drain(reason)
-        self.signals.router.close()
-        self._credits.release()  # a sync stream that waits for its caller looks at `cancelled` then
+        with self._lock:
+            signals = self._signals
+        if signals is not None:
+            signals.router.close()
+        if (stream := self._stream) is not None:
+            stream.stop()
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
         if self._turn is not None and self._turn.leave():
@@ -249,7 +249,7 @@ class HostRun(HostRpc):
     def _run(self, start: pb.Start, exported: ExportedGraph) -> None:
         try:
             self._show_tickets(start)
-            with tracing.continued(start.trace), counting_tokens(self.record.usage):
+            with tracing.continued(start.trace) if start.trace else _NOTHING, counting_tokens(self.record.usage):
                 result = self._result(start, exported)
             self._check_not_truncated()
             self._end(result=result)
@@ -266,7 +266,7 @@ class HostRun(HostRpc):
             self.host.watch.enter()
         try:
             self._show_tickets(start)
-            with tracing.continued(start.trace), counting_tokens(self.record.usage):
+            with tracing.continued(start.trace) if start.trace else _NOTHING, counting_tokens(self.record.usage):
                 result = await self._aresult(start, exported)
             self._check_not_truncated()
             self._end(result=result)
@@ -289,7 +289,7 @@ class HostRun(HostRpc):
 
     def _check_not_truncated(self) -> None:
         """Raises where a live run was stopped: that closes its input, and may end it as if all signals had come."""
-        if self.cancelled.is_set() and self.signals.live:
+        if self.cancelled and self._signals is not None and self._signals.live:
             raise HostError("the run was cancelled")
 
     def _result(self, start: pb.Start, exported: ExportedGraph) -> Any:
@@ -298,29 +298,39 @@ class HostRun(HostRpc):
         with call.budget, opened as graph:
             verb = self._prepare(start, graph)
             if start.verb in host_verbs.STREAMS:
-                return self._stream(verb, call.args, call.kwargs)
+                self._stream = stream = HostStream(self, self._graph, start.verb, call.kwargs)
+                return stream.send_all(call.args)
             return call_own_saver(self._root, *call.args) if start.verb == "saver" else verb(*call.args, **call.kwargs)
 
     async def _aresult(self, start: pb.Start, exported: ExportedGraph) -> Any:
         call = self._unpack(start)
-        opened = exported.aopen(call.run_config, call.kwargs.get("context"), is_run=call.is_run)
         with call.budget:
-            async with opened as graph:
-                verb = self._prepare(start, graph)
-                if start.verb in host_verbs.STREAMS:
-                    return await self._astream(verb, call.args, call.kwargs)
-                if start.verb == "asaver":
-                    return await acall_own_saver(self._root, *call.args)
-                return await verb(*call.args, **call.kwargs)
+            if exported.factory is None:
+                return await self._acall(start, exported.graph)
+            async with exported.aopen(call.run_config, call.kwargs.get("context"), is_run=call.is_run) as graph:
+                return await self._acall(start, graph)
+
+    async def _acall(self, start: pb.Start, graph: Any) -> Any:
+        verb, call = self._prepare(start, graph), self._call
+        if start.verb in host_verbs.STREAMS:
+            self._stream = stream = AsyncHostStream(self, self._graph, start.verb, call.kwargs)
+            return await stream.send_all(call.args)
+        if start.verb == "asaver":
+            return await acall_own_saver(self._root, *call.args)
+        return await verb(*call.args, **call.kwargs)
 
     def _unpack(self, start: pb.Start) -> VerbCall:
         self.host.authorization.check(self.user, start.agent, public_verb(start.verb))
-        call = self._call = VerbCall.unpack(
-            self._start_received, self.codec, self._replies, self, self.user, self.control
-        )
-        self._verb, self.config = start.verb, call.config
-        if call.shares_budget:
-            self.record.usage.on_use = self._usage.report
+        call = VerbCall.unpack(self._start_received, self.codec, self)
+        with self._lock:
+            self.control, self.config, self._call = call.control, call.config, call
+            drained = self._drained
+        if drained is not None:
+            self._drain(drained)
+        if call.wants_usage:
+            self._usage = ReportedUsage(self.record.usage, self._report_usage)
+            if call.shares_budget:
+                self.record.usage.on_use = self._usage.report
         self.record.name(call.run_config)
         return call
 
@@ -339,65 +349,43 @@ class HostRun(HostRpc):
         self._graph = graph
         savers = (self._root.checkpointer, call.configurable.get(config_keys.CHECKPOINTER))
         self._has_checkpointer = any(isinstance(saver, BaseCheckpointSaver) for saver in savers)
-        if self.cancelled.is_set():
+        if self.cancelled:
             raise HostError("the run was cancelled before it began")
         self._lap("config and arguments decoded")
         return getattr(graph, start.verb) if start.verb not in ("saver", "asaver") else None
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
-        if graph is not None:
-            configurable[SIGNAL_ROUTER] = self.signals.router
-        self.signals.open(graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec)
+        opened = graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec
+        with self._lock:
+            self._signals_open, signals = opened, self._signals
+        if signals is not None:  # some have come already
+            signals.open(*opened)
+        elif graph is not None:
+            signals = self._incoming_signals()
+        if graph is not None and signals is not None:
+            configurable[SIGNAL_ROUTER] = signals.router
 
-    def _stream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-        sender = PartSender(self, self._superstep_boundaries(kwargs))
-        gate = StreamGate()
-        call = bounded_stream(self._graph, gate) if self._verb == "stream" else call
-        iterator = iter(call(*args, **sender.kwargs(kwargs)))
-        try:
-            for part in iterator:
-                with gate.paused():
-                    if sender.send(part):
-                        self._credits.acquire()
-                    sender.wait()
-                if self.cancelled.is_set():
-                    raise HostError("the run was cancelled")
-        finally:
-            gate.open()
-            if hasattr(iterator, "close"):
-                iterator.close()
-
-    async def _astream(self, call: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-        assert self._acredits is not None
-        sender = PartSender(self, self._superstep_boundaries(kwargs))
-        gate = AsyncStreamGate()
-        call = paced_astream(self._graph, gate) if self._verb == "astream" else call
-        iterator = aiter(call(*args, **sender.kwargs(kwargs)))
-        try:
-            async for part in iterator:
-                with gate.paused():
-                    if sender.send(part):
-                        await self._acredits.acquire()
-                    await sender.await_room()
-        finally:
-            gate.open()
-            if hasattr(iterator, "aclose"):
-                await iterator.aclose()
-
-    def _superstep_boundaries(self, kwargs: dict[str, Any]) -> SuperstepBoundary | None:
-        """Finds where the supersteps of a stream begin; None for a history of states."""
-        if self._verb not in host_verbs.RUNS:
-            return None
-        nested = config_keys.TASK_ID in (kwargs.get("config") or {}).get("configurable", {})
-        return SuperstepBoundary(kwargs, "values" if nested else self._graph.stream_mode)
+    def _incoming_signals(self) -> IncomingSignals:
+        """The signals of the run, which most runs have none of."""
+        with self._lock:
+            if self._signals is not None:
+                return self._signals
+            signals = self._signals = IncomingSignals(self.host.services, self._ack_signal)
+            opened = self._signals_open
+        if self.cancelled:
+            signals.router.close()
+        if opened is not None:
+            signals.open(*opened)
+        return signals
 
     def _end(self, *, result: Any = None, failure: BaseException | None = None) -> None:
         """Sends the last frame, after the last notifications."""
         self._lap("the graph")
         large: Mapping[str, Sequence[bytes]] = NO_FIELDS
         if self.config is not None:
-            self.config.finish()
-            if self._call.wants_usage:
+            if self.config.finish is not None:
+                self.config.finish()
+            if self._usage is not None:
                 self._usage.report()
         if failure is None:
             try:
@@ -420,7 +408,8 @@ class HostRun(HostRpc):
         if self._timer is not None:
             io_thread().call(self._timer.cancel)
         self._requests.fail(HostError("the run has ended"))
-        self.signals.router.end(SignalError("the run has ended"))
+        if self._signals is not None:
+            self._signals.router.end(SignalError("the run has ended"))
         if self._is_watched:
             self.host.watch.leave()
         self.record.bytes_in, self.record.bytes_out = self.frames.bytes_in, self.frames.bytes_out
@@ -429,5 +418,18 @@ class HostRun(HostRpc):
         if self._place is not None:
             self._place.leave()
         self.frames.close()
+        self._forget()
         self.frames.flush()
         self._lap("result encoded, run closed, the I/O thread woken")
+
+    def _forget(self) -> None:
+        """Lets go of what refers to the run: else each run is left to the garbage collector, with all that it had."""
+        self.config = self.control = self._usage = self._signals = self._turn = self._stream = None
+        self._call = _NO_CALL
+        self.record.usage.on_use = None
+
+
+@functools.cache
+def _failure_codec(*, tracebacks: bool) -> Codec:
+    """What the failure of a run is written with of which no agent is known."""
+    return Codec(tracebacks=tracebacks)

@@ -89,7 +89,7 @@ class ExportedGraph:
         runs there too.
         """
         for resource in (self.graph.checkpointer, self.graph.store):
-            bound = event_loop_of(resource)
+            bound = None if resource is None else event_loop_of(resource)
             if bound is not None and bound.is_running():
                 return bound
         return default
@@ -175,7 +175,7 @@ class HostState:
                 f"the host speaks version {mine.wire} of the wire (agentmatrix {mine.agentmatrix}), the caller "
                 f"{theirs.wire} (agentmatrix {theirs.agentmatrix[:_LONGEST_NAME]}); install the same version on both"
             )
-        if _minor(mine.langgraph) != _minor(theirs.langgraph):
+        if mine.langgraph != theirs.langgraph and _minor(mine.langgraph) != _minor(theirs.langgraph):
             skew = f"the host runs langgraph {mine.langgraph}, the caller {brief(theirs.langgraph)}"
             if not self.allow_version_skew:
                 raise VersionMismatch(
@@ -234,12 +234,14 @@ def _minor(version: str) -> list[str]:
 
 def encodable_result(result: Any) -> Any:
     """The result of a verb in a form that the codec can encode."""
+    if type(result) is dict:
+        if result and all(type(one).__name__ == "ActorSnapshot" for one in result.values()):
+            return {path: one.to_dict() for path, one in result.items()}
+        return result
     if type(result).__name__ == "Graph" and hasattr(result, "draw_mermaid"):
         return pack_drawing(result)
     if isinstance(result, StateSnapshot):
         return _plain_snapshot(result)
-    if type(result) is dict and result and all(type(one).__name__ == "ActorSnapshot" for one in result.values()):
-        return {path: one.to_dict() for path, one in result.items()}
     return result.to_dict() if type(result).__name__ == "Explanation" else result
 
 

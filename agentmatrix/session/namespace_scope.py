@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agentmatrix.pregel import config_keys
 
-__all__ = ["NamespaceScope", "granted_namespace"]
+__all__ = ["NamespaceScope", "granted_namespace", "without_task_ids"]
 
 _TASK_SEP: Final = ":"
 
@@ -34,6 +34,8 @@ class NamespaceScope:
 
     def covers(self, namespace: object) -> bool:
         """Whether a namespace, as a string or as the tuple of its parts, is at or below this one."""
+        if namespace == self.namespace:
+            return True
         parts = _parts(namespace) if isinstance(namespace, str) else namespace
         if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
             return False
@@ -55,6 +57,11 @@ class NamespaceScope:
 
 def _parts(namespace: str) -> tuple[str, ...]:
     return tuple(namespace.split(config_keys.NS_SEP)) if namespace else ()
+
+
+def without_task_ids(namespace: str) -> str:
+    """The namespace in which a graph with `checkpointer=True` keeps its history, by that of its task."""
+    return config_keys.NS_SEP.join(part.split(_TASK_SEP)[0] for part in namespace.split(config_keys.NS_SEP))
 
 
 def granted_namespace(configurable: Mapping[str, Any], *, is_run: bool) -> str:

@@ -17,6 +17,7 @@ __all__ = ["CallerUsage", "RunBudget", "ReportedUsage", "budget_of"]
 
 RunBudget = tuple[int | None, int | None]
 """Of tokens and of calls."""
+_NO_BUDGET: Final = contextlib.nullcontext()
 _FRACTION: Final = 8
 """A host is told of a new limit when an eighth of what it thinks left is gone: the last few calls one by one."""
 
@@ -125,9 +126,11 @@ def budget_of(packed: object, seconds: float) -> AbstractContextManager[Any]:
         packed: from `CallerUsage.pack`.
         seconds: that the run may take; 0 for no limit.
     """
+    if packed is None and not seconds > 0:
+        return _NO_BUDGET
     sent = packed if isinstance(packed, Mapping) else {}
     limits = {name: sent.get(name) for name in ("tokens", "calls")}
     given = {name: value for name, value in limits.items() if type(value) is int and value >= 0}
     if seconds > 0:
         return Budget(seconds=seconds, **given)
-    return Budget(**given) if given else contextlib.nullcontext()
+    return Budget(**given) if given else _NO_BUDGET

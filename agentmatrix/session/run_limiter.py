@@ -87,11 +87,11 @@ class RunLimiter:
             HostBusy: there is none; says which limit is reached.
         """
         with self._lock:
-            ticket = next((ticket for ticket in shown if ticket in self._trees), None)
-            if ticket is not None:
-                self._enter_tree()
-                return RunSlot(self, caller, ticket, is_root=False)
-            if self._callers.total() >= self.most:
+            for ticket in shown:
+                if ticket in self._trees:
+                    self._enter_tree()
+                    return RunSlot(self, caller, ticket, is_root=False)
+            if len(self._trees) >= self.most:
                 raise HostBusy(f"the host runs {self.most} runs already, as many as it may; see --max-runs")
             if self._callers[caller] >= self.most_of_a_caller:
                 raise HostBusy(

@@ -17,7 +17,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
-from agentmatrix.pregel.task_config import await_checkpoints, wait_for_checkpoints
+from agentmatrix.pregel.checkpoint_order import await_checkpoints, wait_for_checkpoints
 from agentmatrix.session.namespace_scope import NamespaceScope
 
 __all__ = ["LentSaver", "check_filter"]

@@ -6,10 +6,12 @@ there. What a host sends, it sends in the name of that node and of tasks below i
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from agentmatrix.errors import ProtocolError
-from agentmatrix.live.send_scope import SendScope
+from agentmatrix.live.send_scope import Sender, SendScope
+from agentmatrix.pregel.checkpoint_order import await_all, checkpoints_under_way, wait_for_all
 from agentmatrix.session.proxies import RpcClient
 
 __all__ = ["LentSends", "SendsProxy"]
@@ -43,22 +45,22 @@ class LentSends:
     def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """See `SendScope`."""
         self._check(path, namespace, attempt)
-        self._scope.send(path, value, namespace, attempt)
+        self._scope.send(path, value, Sender(namespace, attempt))
 
     async def asend(self, path: str, value: Any, namespace: str, attempt: int) -> None:
         """See `SendScope`."""
         self._check(path, namespace, attempt)
-        await self._scope.asend(path, value, namespace, attempt)
+        await self._scope.asend(path, value, Sender(namespace, attempt))
 
-    def dismiss(self, path: str, namespace: str) -> None:
+    def dismiss(self, path: str, namespace: str, attempt: int = 1) -> None:
         """See `SendScope`."""
-        self._check(path, namespace)
-        self._scope.dismiss(path, namespace)
+        self._check(path, namespace, attempt)
+        self._scope.dismiss(path, Sender(namespace, attempt))
 
-    async def adismiss(self, path: str, namespace: str) -> None:
+    async def adismiss(self, path: str, namespace: str, attempt: int = 1) -> None:
         """See `SendScope`."""
-        self._check(path, namespace)
-        await self._scope.adismiss(path, namespace)
+        self._check(path, namespace, attempt)
+        await self._scope.adismiss(path, Sender(namespace, attempt))
 
 
 class SendsProxy:
@@ -75,18 +77,35 @@ class SendsProxy:
         """See `SendScope`."""
         return bool(self._rpc.request(_TARGET, "takes", path))
 
-    def send(self, path: str, value: Any, namespace: str, attempt: int) -> None:
+    def send(self, path: str, value: Any, sender: Sender) -> None:
         """See `SendScope`."""
-        self._rpc.request(_TARGET, "send", path, value, namespace, attempt)
+        wait_for_all(checkpoints_under_way(sender.loops))
+        self._rpc.request(_TARGET, _in_order("send"), path, value, sender.namespace, sender.attempt)
 
-    async def asend(self, path: str, value: Any, namespace: str, attempt: int) -> None:
+    async def asend(self, path: str, value: Any, sender: Sender) -> None:
         """See `SendScope`."""
-        await self._rpc.arequest(_TARGET, "asend", path, value, namespace, attempt)
+        await await_all(checkpoints_under_way(sender.loops))
+        await self._rpc.arequest(_TARGET, "asend", path, value, sender.namespace, sender.attempt)
 
-    def dismiss(self, path: str, namespace: str) -> None:
+    def dismiss(self, path: str, sender: Sender) -> None:
         """See `SendScope`."""
-        self._rpc.request(_TARGET, "dismiss", path, namespace)
+        wait_for_all(checkpoints_under_way(sender.loops))
+        self._rpc.request(_TARGET, _in_order("dismiss"), path, sender.namespace, sender.attempt)
 
-    async def adismiss(self, path: str, namespace: str) -> None:
+    async def adismiss(self, path: str, sender: Sender) -> None:
         """See `SendScope`."""
-        await self._rpc.arequest(_TARGET, "adismiss", path, namespace)
+        await await_all(checkpoints_under_way(sender.loops))
+        await self._rpc.arequest(_TARGET, "adismiss", path, sender.namespace, sender.attempt)
+
+
+def _in_order(method: str) -> str:
+    """A method as a thread is to call it: the caller carries out async ones behind the checkpoints that came before.
+
+    On the thread of an event loop it is called as it is. That loop stands still until the answer comes, and may be the
+    caller's too.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return f"a{method}"
+    return method

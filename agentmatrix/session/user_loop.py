@@ -114,24 +114,26 @@ class LoopMonitor:
         self._loop, self._wait = loop, wait
         self._runs = 0
         self._changed = threading.Condition()
+        self._sleeps = False
+        """Whether the thread waits for a run. Set before it looks at `_runs`, which the loop alone changes."""
         self._thread: threading.Thread | None = None
         self._loop_thread = 0
         self._stopped = False
 
     def enter(self) -> None:
         """An async run begins. On the loop."""
+        self._runs += 1
         self._loop_thread = threading.get_ident()
-        with self._changed:
-            self._runs += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="agentmatrix-watch", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="agentmatrix-watch", daemon=True)
+            self._thread.start()
+        elif self._sleeps:
+            with self._changed:
+                self._changed.notify()
 
     def leave(self) -> None:
-        """An async run has ended."""
-        with self._changed:
-            self._runs -= 1
+        """An async run has ended. On the loop."""
+        self._runs -= 1
 
     def stop(self) -> None:
         """Ends the watch."""
@@ -143,8 +145,10 @@ class LoopMonitor:
         never = threading.Event()
         while True:
             with self._changed:
+                self._sleeps = True
                 while not self._runs and not self._stopped:
                     self._changed.wait()
+                self._sleeps = False
                 if self._stopped:
                     return
             try:

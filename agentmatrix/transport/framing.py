@@ -9,10 +9,9 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 
@@ -24,6 +23,7 @@ __all__ = [
     "CHUNK_BYTES",
     "DISCONNECT",
     "FRAMES_OF_A_MESSAGE",
+    "UNCOUNTED",
     "BulkFields",
     "EncodedFrame",
     "Message",
@@ -50,7 +50,7 @@ DISCONNECT: Final = Frames(disconnect=True).SerializeToString()
 PIECES_OF_A_FRAME: Final = 1024
 """How many pieces the large fields of a frame may come in."""
 
-_UNCOUNTED: Final = frozenset({"credit", "cancel", "reset", "resume", None})
+UNCOUNTED: Final = frozenset({"credit", "cancel", "reset", "resume", None})
 """The bodies of frames that no credit bounds, so that they never wait for one."""
 
 _RUN_TAG: Final = Frame.RUN_FIELD_NUMBER << 3 | 1
@@ -60,12 +60,15 @@ _RECEIVED_TAG: Final = Frames.RECEIVED_FIELD_NUMBER << 3
 _DISCONNECT_TAG: Final = Frames.DISCONNECT_FIELD_NUMBER << 3
 _DATA_TAG: Final = Chunk.DATA_FIELD_NUMBER << 3 | 2
 _RUN: Final = struct.Struct("<BQ")
+_FRAMES_HEAD: Final = tuple(bytes((_FRAMES_TAG, size)) for size in range(128))
+_SHORT_MESSAGE: Final = 1 << 16
+"""Bytes of a message that protobuf reads whole; of a longer one slices are not copied."""
 
 
 def varint(number: int) -> bytes:
     """A number as protobuf writes it."""
-    if number < 128:
-        return bytes((number,))
+    if number < 1 << 14:
+        return bytes((number,)) if number < 128 else bytes((number & 127 | 128, number >> 7))
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -77,7 +80,6 @@ def varint(number: int) -> bytes:
 _CREDIT_TAG: Final = varint(Frame.CREDIT_BYTES_FIELD_NUMBER << 3)
 
 
-@dataclass(slots=True)
 class EncodedFrame:
     """A frame on its way out.
 
@@ -85,16 +87,14 @@ class EncodedFrame:
         data: its encoding, without its large fields.
         bulk: the large fields.
         counted: whether it needs credit.
+        size: about the bytes of memory that it takes.
     """
 
-    data: bytes
-    bulk: list[bytes]
-    counted: bool
+    __slots__ = ("bulk", "counted", "data", "size")
 
-    @property
-    def size(self) -> int:
-        """About the bytes of memory that it takes."""
-        return len(self.data) + sum(map(len, self.bulk))
+    def __init__(self, data: bytes, bulk: Sequence[bytes], *, counted: bool) -> None:
+        self.data, self.bulk, self.counted = data, bulk, counted
+        self.size = len(data) + sum(map(len, bulk)) if bulk else len(data)
 
 
 def encode(frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS) -> EncodedFrame:
@@ -106,29 +106,26 @@ def encode(frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS) -> En
     """
     body = frame.WhichOneof("body")
     bulk: list[bytes] = []
-    for number, name in _bytes_fields(body):
-        content = getattr(frame, body or "")
-        pieces = large.get(name)
-        if pieces is not None and (len(pieces) > 1 or len(pieces[0]) > CHUNK_BYTES):
-            content.SetInParent()
-            frame.bulk.extend(Bulk(field=number, size=len(piece)) for piece in pieces)
-            bulk.extend(pieces)
-            continue
-        if pieces is not None:
+    for name, number in _bytes_fields(body).items():
+        content, pieces = getattr(frame, body or ""), large.get(name)
+        if pieces is None:
+            value: bytes = getattr(content, name)
+            if len(value) <= CHUNK_BYTES:
+                continue
+            content.ClearField(name)
+            pieces = (value,)
+        elif len(pieces) == 1 and len(pieces[0]) <= CHUNK_BYTES:
             setattr(content, name, pieces[0])
             continue
-        value: bytes = getattr(content, name)
-        if len(value) > CHUNK_BYTES:
-            content.ClearField(name)
-            content.SetInParent()
-            frame.bulk.append(Bulk(field=number, size=len(value)))
-            bulk.append(value)
-    return EncodedFrame(frame.SerializeToString(), bulk, body not in _UNCOUNTED)
+        content.SetInParent()
+        frame.bulk.extend(Bulk(field=number, size=len(piece)) for piece in pieces)
+        bulk.extend(pieces)
+    return EncodedFrame(frame.SerializeToString(), bulk, counted=body not in UNCOUNTED)
 
 
 def is_counted(frame: Frame) -> bool:
     """Whether a frame that arrives needs credit."""
-    return frame.WhichOneof("body") not in _UNCOUNTED
+    return frame.WhichOneof("body") not in UNCOUNTED
 
 
 def slices(values: Iterable[bytes]) -> Iterator[memoryview]:
@@ -140,6 +137,12 @@ def slices(values: Iterable[bytes]) -> Iterator[memoryview]:
 
 def in_message(frame_size: int) -> bytes:
     """What precedes a frame of this size in a message."""
+    if frame_size < 1 << 14:
+        return (
+            _FRAMES_HEAD[frame_size]
+            if frame_size < 128
+            else bytes((_FRAMES_TAG, frame_size & 127 | 128, frame_size >> 7))
+        )
     return bytes((_FRAMES_TAG,)) + varint(frame_size)
 
 
@@ -172,6 +175,7 @@ class BulkFields:
 
     Attributes:
         frame: the frame, without them.
+        body: the name of its body.
         size: bytes of all of them.
         values: those that are whole, by name, in pieces.
 
@@ -179,17 +183,17 @@ class BulkFields:
         ProtocolError: the frame has no such fields.
     """
 
-    __slots__ = ("_left", "_pieces", "_whole", "frame", "size", "values")
+    __slots__ = ("_left", "_pieces", "_whole", "body", "frame", "size", "values")
 
     def __init__(self, frame: Frame) -> None:
         body = frame.WhichOneof("body")
-        known = dict(_bytes_fields(body))
+        known = {number: name for name, number in _bytes_fields(body).items()}
         if len(frame.bulk) > PIECES_OF_A_FRAME:
             raise ProtocolError(f"a frame announces more than {PIECES_OF_A_FRAME:,} large pieces")
         self._pieces = deque((known.get(bulk.field, ""), bulk.size) for bulk in frame.bulk)
         if any(not name or not size for name, size in self._pieces):
             raise ProtocolError(f"a frame of {body or 'no body'} announces large fields that it does not have")
-        self.frame = frame
+        self.frame, self.body = frame, body or ""
         self.size = sum(size for _, size in self._pieces)
         self.values: dict[str, list[bytes]] = {}
         self._left, self._whole = self._pieces[0][1], BytesIO()
@@ -223,11 +227,11 @@ class BulkFields:
 
 
 @cache
-def _bytes_fields(body: str | None) -> tuple[tuple[int, str], ...]:
-    """The fields of a body that may be large: number and name."""
+def _bytes_fields(body: str | None) -> Mapping[str, int]:
+    """The fields of a body that may be large, with their numbers."""
     content = Frame.DESCRIPTOR.fields_by_name[body].message_type if body and body != "chunk" else None
     fields = content.fields if content else ()
-    return tuple((field.number, field.name) for field in fields if field.type == field.TYPE_BYTES)
+    return {field.name: field.number for field in fields if field.type == field.TYPE_BYTES}
 
 
 class SliceFrame:
@@ -270,14 +274,13 @@ class SliceFrame:
         return cls(_RUN.unpack(content[:9])[1], content[at:]) if size == len(content) - at else None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What a message holds.
 
     Attributes:
         frames: the frames, each with the length of its encoding.
-        received: how much the peer has read of this side's messages; 0 says nothing.
-        disconnect: whether the peer ends the stream by intention.
+        received: how much the peer has read of this side's messages; 0 says nothing, but with `disconnect`.
+        disconnect: whether the peer ends the stream by intention. What it has not read by then it never will.
     """
 
     frames: list[tuple[Frame, int]]
@@ -291,6 +294,17 @@ def decode(message: bytes) -> Message:
     Raises:
         ProtocolError: these bytes are no message, or hold more frames than one may have.
     """
+    # Each frame begins with the same byte: where that is rare enough, protobuf may read the message whole.
+    if len(message) <= _SHORT_MESSAGE and message.count(_FRAMES_TAG) <= FRAMES_OF_A_MESSAGE:
+        try:
+            content = Frames.FromString(message)
+        except ProtobufDecodeError as error:
+            raise ProtocolError("a message holds no frames") from error
+        return Message([(frame, frame.ByteSize()) for frame in content.frames], content.received, content.disconnect)
+    return _decode_by_fields(message)
+
+
+def _decode_by_fields(message: bytes) -> Message:
     view, frames, received, disconnect = memoryview(message), list[tuple[Frame, int]](), 0, False
     try:
         # Protobuf itself would build every frame before one could count them.

@@ -24,7 +24,7 @@ from agentmatrix.errors import (
 )
 from agentmatrix.transport.base import ConnectionState, FrameReceiver
 from agentmatrix.transport.flow import ByteBudget
-from agentmatrix.transport.framing import DISCONNECT
+from agentmatrix.transport.framing import DISCONNECT, encoded_received
 from agentmatrix.transport.grpc_errors import call_error, connect_error, timeout_error
 from agentmatrix.transport.grpc_options import ACCEPTED, SERVICE, channel_options
 from agentmatrix.transport.headers import request_metadata, token_stamp
@@ -114,7 +114,14 @@ class GrpcChannel:
         return stream
 
     async def call(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
+        """The answer to a request, and the seconds until it came.
+
+        Raises:
+            HostUnreachable: there is no line, or (`closed`) there was one.
+            HostError: as `call_error` makes it.
+        """
         channel = self._open_channel()
+        was_connected = self.state == "connected" or channel.get_state() is grpc.ChannelConnectivity.READY
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         began = time.perf_counter()
         try:
@@ -127,12 +134,16 @@ class GrpcChannel:
                 # A run that was opened in this moment is told the same.
                 unreachable = HostUnreachable(f"no host answers at {self._address}")
                 self._lose(failure if isinstance(failure, HostUnreachable) else unreachable)
+            if was_connected and isinstance(failure, HostUnreachable):
+                failure.closed = error.code() is grpc.StatusCode.UNAVAILABLE
             raise failure from None
         except asyncio.CancelledError:
             if self.state not in ("lost", "closed"):
                 raise
             # Closing a channel cancels the calls on it; nobody cancelled this one.
-            raise HostLost(f"the connection to the host at {self._address} was lost before it answered") from None
+            closed = HostUnreachable(f"the connection to the host at {self._address} was lost before it answered")
+            closed.closed = True
+            raise closed from None
         if self.state == "idle":
             self.state = "connected"
         return answer, time.perf_counter() - began
@@ -303,7 +314,7 @@ class GrpcChannel:
                 if message is not None:
                     await call.write(message)
                 elif self._closing and self._multiplexer.outbox.empty:
-                    await call.write(DISCONNECT)
+                    await call.write(DISCONNECT + encoded_received(self._multiplexer.outbox.received))
                     await call.done_writing()
                     return
                 else:
@@ -317,7 +328,9 @@ class GrpcChannel:
             HostLost(
                 f"the connection to the host at {self._address} was lost ({why}); how far this run came is unknown"
             ),
-            HostUnreachable(f"the connection to the host at {self._address} was lost ({why}) before this run was sent"),
+            HostUnreachable(
+                f"the connection to the host at {self._address} was lost ({why}) before it had got this run"
+            ),
         )
 
     def _lose(self, why: ConnectionLoss | AgentMatrixError) -> None:

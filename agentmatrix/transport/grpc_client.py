@@ -11,7 +11,9 @@ thousand threads that find it lost make one new one. Neither is taken under the 
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 import weakref
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -26,6 +28,7 @@ from agentmatrix.transport.headers import has_secret, request_metadata
 from agentmatrix.transport.iothread import AFTER_FORK, forked, io_thread
 from agentmatrix.transport.multiplexer import unconnected_stream
 from agentmatrix.transport.options import ClientOptions
+from agentmatrix.transport.resumption import ReconnectBackoff
 from agentmatrix.transport.stream import MultiplexedStream
 from agentmatrix.transport.target import Target, is_loopback, split_port
 from agentmatrix.wire.v1.service_pb2 import DescribeReply, DescribeRequest, ListAgentsReply, ListAgentsRequest
@@ -119,6 +122,7 @@ class _SharedConnection:
         self._check_token_is_protected()
         self._lock = threading.Lock()
         self._current: GrpcChannel | None = None
+        self._closed = False
 
     @property
     def state(self) -> ConnectionState:
@@ -130,7 +134,31 @@ class _SharedConnection:
         return stream
 
     async def call(self, method: str, request: bytes, timeout: float) -> tuple[bytes, float]:
-        return await self._live_channel().call(method, request, timeout)
+        """The answer to a request that changes nothing: it is sent again where the line is cut before it has come.
+
+        As with runs, nobody is waited for who does not listen any more, unless `reconnect_timeout` says so.
+        """
+        until, left = time.monotonic() + timeout, timeout
+        backoff: ReconnectBackoff | None = None
+        while True:
+            try:
+                return await self._live_channel().call(method, request, left)
+            except HostUnreachable as error:
+                seconds = self._options.reconnect_timeout
+                if backoff is None:
+                    if not error.closed or seconds == 0 or self._closed:
+                        raise
+                    most = timeout if seconds is None else min(timeout, seconds)
+                    backoff = ReconnectBackoff(str(error), most, is_patient=seconds is not None)
+                # One that closes each line at once may want TLS, or be no host.
+                backoff.failed(error, refused=error.refused or error.closed)
+                pause = backoff.next_pause()
+                left = until - time.monotonic() - (pause or 0.0)
+                if pause is None or left <= 0:
+                    raise
+                await asyncio.sleep(pause)
+                if self._closed:
+                    raise
 
     def end_runs(self, owner: object) -> None:
         """Ends the runs of a transport that has been closed, where others go on with the connection."""
@@ -141,7 +169,7 @@ class _SharedConnection:
 
     def close(self) -> None:
         with self._lock:
-            channel, self._current = self._current, None
+            channel, self._current, self._closed = self._current, None, True
         if channel:
             io_thread().call(channel.close)
 

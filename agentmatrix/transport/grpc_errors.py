@@ -71,6 +71,7 @@ _CAUSES = [
     (r"http1\.x|SETTINGS frame", "what answers at {at} does not speak gRPC; is the port right?"),
 ]
 _REFUSED = r"Connection refused|No such file or directory"
+_CLOSED = r"Socket closed|Connection reset|recvmsg"
 
 
 def status_code(error: BaseException) -> grpc.StatusCode:
@@ -98,6 +99,7 @@ def connect_error(at: str, code: grpc.StatusCode, details: str, secure: bool) ->
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
             error = HostUnreachable(_cause(at, details, secure))
             error.refused = re.search(_REFUSED, details) is not None
+            error.closed = re.search(_CLOSED, details) is not None
             return error
         case grpc.StatusCode.NOT_FOUND:
             return HostLost(f"the host at {at} answers: {_plain(details)}")
@@ -142,7 +144,7 @@ def _cause(at: str, details: str, secure: bool) -> str:
     for pattern, sentence in _CAUSES:
         if re.search(pattern, details):
             return sentence.format(at=at)
-    if re.search(r"Socket closed|Connection reset|recvmsg", details):
+    if re.search(_CLOSED, details):
         hint = _WANTS_CERTIFICATE if secure else "does it want TLS (grpcs://)?"
         return f"the host at {at} closed the connection at once; {hint}"
     return f"no host answers at {at}: {_plain(details)}"

@@ -18,7 +18,7 @@ from agentmatrix.transport.authentication import REAUTHENTICATE_SECONDS, Admitte
 from agentmatrix.transport.base import FrameReceiver, FrameStream
 from agentmatrix.transport.caller_connection import CallerConnection, CallerConnections
 from agentmatrix.transport.caller_streams import StreamTable
-from agentmatrix.transport.framing import DISCONNECT
+from agentmatrix.transport.framing import DISCONNECT, encoded_received
 from agentmatrix.transport.grpc_options import ACCEPTED
 from agentmatrix.transport.iothread import io_thread
 from agentmatrix.transport.multiplexer import RunRejected
@@ -75,7 +75,7 @@ class CallerStream:
         self._start_timeout = options.start_timeout
         self._ask_by_function = options.authenticate is not None
         self._has_output = asyncio.Event()
-        self._closing = False
+        self._closing = self._has_left = False
         self._ended: tuple[str, str] | None = None
         self._carried: CallerConnection | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -141,7 +141,8 @@ class CallerStream:
             await self._context.send_initial_metadata((ACCEPTED, *grant.headers))
             self._writing = self._io.task(self._write(connection))
             while isinstance(message := await self._context.read(), bytes) and connection.stream is self:
-                multiplexer.receive_message(message)
+                if not self._has_left:
+                    multiplexer.receive_message(message)
         except asyncio.CancelledError:
             why = "the host is stopping" if self._closing else why
         except ProtocolError as error:
@@ -208,8 +209,9 @@ class CallerStream:
                 message = connection.multiplexer.next_message()
                 if message is not None:
                     await self._context.write(message)
-                elif self._closing and connection.multiplexer.outbox.empty:
-                    await self._context.write(DISCONNECT)
+                elif self._closing and (outbox := connection.multiplexer.outbox).empty:
+                    self._has_left = True  # nothing more is read: so the caller knows which of its runs have come
+                    await self._context.write(DISCONNECT + encoded_received(outbox.received))
                     return
                 else:
                     await self._has_output.wait()

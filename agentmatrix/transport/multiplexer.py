@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from agentmatrix.errors import AgentMatrixError, HostBusy, HostLost, HostUnreachable, ProtocolError, Unauthenticated
 from agentmatrix.transport.base import NO_FIELDS, FrameReceiver, FrameStream, ReceivedFrame
@@ -109,6 +110,10 @@ class Multiplexer:
         self.is_cut = self.has_disconnected = False
         self.heard = clock()
         self._cut_at = self._downtime = 0.0
+        self._sent = 0
+        """Bytes of all messages with frames."""
+        self._read_in_all: int | None = None
+        """How many of them the peer had read when it left; None where it has not said so."""
         self.clock = clock
         self._budget = budget
         self._limit = limit
@@ -172,6 +177,7 @@ class Multiplexer:
             # A host that goes on would wait for credit that nobody gives.
             self._put_reset(run, "closed", "the caller has left the run", keeps_control=True)
         self.outbox.close(run)
+        stream.receiver = _NO_RECEIVER
 
     def reset(self, run: int, kind: str, reason: str, retry_after: float = 0.0) -> None:
         """Gives up a run: what is queued of it is dropped, and the peer is told why."""
@@ -203,10 +209,12 @@ class Multiplexer:
         if queued is None:
             return None
         message, runs = queued
+        if runs:
+            self._sent += len(message)
         for run in runs:
             stream = self._streams.get(run)
-            if stream is not None:
-                stream.delivered = True
+            if stream is not None and not stream.delivered:
+                stream.delivered, stream.delivered_at = True, self._sent
         return message
 
     def receive_message(self, message: bytes) -> None:
@@ -217,11 +225,10 @@ class Multiplexer:
                 frame ends its run alone.
         """
         content, self.heard = decode(message), self.clock()
-        self.has_disconnected = self.has_disconnected or content.disconnect
-        if content.received:
-            self.outbox.acknowledged(content.received)
-        if content.frames:
-            self.outbox.acknowledge(len(message))
+        if content.disconnect:
+            self.has_disconnected, self._read_in_all = True, content.received
+        if content.received or content.frames:
+            self.outbox.acknowledged(content.received, len(message) if content.frames else 0)
         for frame, size in content.frames:
             try:
                 self._receive(frame, size)
@@ -261,9 +268,13 @@ class Multiplexer:
         self.outbox.clear()
         for stream in streams.values():
             stream.forget()
-            _notify_lost(stream, loss.after_send if stream.delivered else loss.before_send)
+            _notify_lost(stream, loss.after_send if self._has_come(stream) else loss.before_send)
             if self._on_close:
                 self._on_close()
+
+    def _has_come(self, stream: MultiplexedStream) -> bool:
+        """Whether the peer may have got a frame of a run: what it has not read when it leaves it never will."""
+        return stream.delivered and (self._read_in_all is None or stream.delivered_at <= self._read_in_all)
 
     def abandon(self) -> None:
         """Drops all runs without a word to their receivers: the interpreter exits, and waiting threads end with it."""
@@ -280,32 +291,32 @@ class Multiplexer:
             return  # it gave credit, or has a body that is not known yet
         stream = self._streams.get(run)
         if stream is None:
-            self._receive_unknown(frame, size)
+            self._receive_unknown(frame, size, body)
         elif body == "reset":
             self.outbox.drop(run)
             stream.ended = True
             self._end(run, _reset_error(frame.reset, self._peer))
             if self._on_refused and frame.reset.kind == "refused":
                 self._on_refused()
-        elif (whole := stream.arrived(frame, size)) is not None:
-            stream.ended = stream.ended or whole.HasField("end")
-            stream.receiver.receive(stream.received(whole, size))
+        elif (received := stream.arrived(frame, size, body)) is not None:
+            stream.ended = stream.ended or received.frame.HasField("end")
+            stream.receiver.receive(received)
 
-    def _receive_unknown(self, frame: Frame, size: int) -> None:
+    def _receive_unknown(self, frame: Frame, size: int, body: str) -> None:
         run = frame.run
-        if frame.HasField("reset"):
+        if body == "reset":
             self.outbox.drop(run)  # the end of a run waits there for credit that will not come
         elif self._accept is None or run in self._closed:
             return
-        elif frame.HasField("start"):
+        elif body == "start":
             self._accept_run(run, frame, size)
         else:
-            raise ProtocolError(f"a run begins with start, not with {frame.WhichOneof('body')}")
+            raise ProtocolError(f"a run begins with start, not with {body}")
 
     def _accept_run(self, run: int, start: Frame, size: int) -> None:
         assert self._accept is not None
         # The stream is in the table before the receiver exists, so that what the run sends at once is not dropped.
-        stream = MultiplexedStream(self, run, _NullReceiver())
+        stream = MultiplexedStream(self, run, _NO_RECEIVER)
         stream.delivered = True
         with self._lock:
             self._streams[run] = stream
@@ -317,9 +328,9 @@ class Multiplexer:
                 self._streams.pop(run, None)  # without on_close: a run that was not admitted is not counted
             self.reset(run, rejected.kind, str(rejected))
             return
-        whole = stream.arrived(start, size)
-        if whole is not None:
-            stream.receiver.receive(stream.received(whole, size))
+        received = stream.arrived(start, size, "start")
+        if received is not None:
+            stream.receiver.receive(received)
 
     def _remove(self, run: int) -> MultiplexedStream | None:
         """Takes a stream out of the table."""
@@ -358,13 +369,16 @@ class Multiplexer:
 
 
 class _NullReceiver:
-    """Placeholder while the host is still making the receiver of a new run."""
+    """Placeholder while the host is still making the receiver of a new run, and of one that is closed."""
 
     def receive(self, received: ReceivedFrame) -> None:
         pass
 
     def lost(self, error: AgentMatrixError) -> None:
         pass
+
+
+_NO_RECEIVER: Final = _NullReceiver()
 
 
 def unconnected_stream(run: int, receiver: FrameReceiver) -> MultiplexedStream:
@@ -377,6 +391,7 @@ def _notify_lost(stream: MultiplexedStream, error: AgentMatrixError) -> None:
         stream.receiver.lost(error)
     except Exception:
         _logger.exception("the receiver of a lost run failed")
+    stream.receiver = _NO_RECEIVER
 
 
 def _reset_error(reset: Reset, peer: str) -> AgentMatrixError:

@@ -22,7 +22,6 @@ from agentmatrix.transport.base import NO_FIELDS
 from agentmatrix.transport.flow import RUN_CREDIT, BudgetExceeded, ByteBudget, BytesInFlight
 from agentmatrix.transport.framing import (
     FRAMES_OF_A_MESSAGE,
-    EncodedFrame,
     encode,
     encoded_credit,
     encoded_received,
@@ -32,6 +31,7 @@ from agentmatrix.transport.framing import (
     slices,
 )
 from agentmatrix.transport.retransmission import RetransmissionBuffer
+from agentmatrix.transport.send_queue import SendQueue
 from agentmatrix.wire.v1.run_pb2 import Frame
 
 __all__ = ["MESSAGE_BYTES", "Outbox"]
@@ -44,55 +44,6 @@ _SMALL: Final = 4096
 """Bytes of a frame that no budget counts."""
 _MOST_UNCOUNTED: Final = 20_000
 """Frames without credit that may wait: a peer that asks for more answers than this does not read."""
-
-
-class _Queue:
-    """The frames that one run has still to send.
-
-    Attributes:
-        run: its number.
-        frames: encoded frames that need credit, and control frames of a run that has not begun, in order.
-        urgent: control frames, which need no credit.
-        slices: what is left of the large fields of the frame before.
-        sent: bytes that were sent and needed credit.
-        limit: the peer's credit.
-        queued: bytes in `frames` and `slices`.
-        budgeted: those of them that a budget counts.
-        credit: this side's credit to tell the peer; 0 when there is nothing to tell.
-        listed: whether it is in one of the outbox's lines.
-        closed: whether it goes when it is empty.
-        waiting: what to call when there is so much room.
-    """
-
-    __slots__ = (
-        *("budgeted", "closed", "credit", "frames", "limit", "listed", "queued"),
-        *("run", "sent", "slices", "urgent", "waiting"),
-    )
-
-    def __init__(self, run: int) -> None:
-        self.run = run
-        self.frames: deque[EncodedFrame] = deque()
-        self.urgent: deque[bytes] = deque()
-        self.slices: deque[memoryview] = deque()
-        self.sent, self.limit, self.queued, self.credit, self.budgeted = 0, RUN_CREDIT, 0, 0, 0
-        self.listed = self.closed = False
-        self.waiting: list[tuple[int, Callable[[], None]]] = []
-
-    @property
-    def room(self) -> int:
-        return self.limit - self.sent - self.queued
-
-    @property
-    def empty(self) -> bool:
-        return not (self.frames or self.urgent or self.slices or self.credit)
-
-    @property
-    def may_send(self) -> bool:
-        if self.urgent or self.credit:
-            return True
-        if not self.slices and not (self.frames and self.frames[0].counted):
-            return bool(self.frames)
-        return self.sent < self.limit
 
 
 class Outbox:
@@ -118,9 +69,9 @@ class Outbox:
     ) -> None:
         self._wake, self._budget, self._clock = wake, budget, clock
         self._lock = threading.Lock()
-        self._queues: dict[int, _Queue] = {}
-        self._small: deque[_Queue] = deque()
-        self._bulky: deque[_Queue] = deque()
+        self._queues: dict[int, SendQueue] = {}
+        self._small: deque[SendQueue] = deque()
+        self._bulky: deque[SendQueue] = deque()
         self._in_flight = BytesInFlight()
         self._written = RetransmissionBuffer() if is_resumable else None
         self._message_budgeted = 0
@@ -148,7 +99,7 @@ class Outbox:
     def open(self, run: int) -> None:
         """A run begins."""
         with self._lock:
-            self._queues.setdefault(run, _Queue(run))
+            self._queues.setdefault(run, SendQueue(run))
 
     def close(self, run: int) -> None:
         """A run sends nothing more. What waits still goes out."""
@@ -200,30 +151,32 @@ class Outbox:
             HostBusy: there is no room for it in the budget.
         """
         run, encoded = frame.run, encode(frame, large)
-        budgeted = self._take(encoded.size)
+        size = encoded.size
+        budgeted = self._take(size) if size > _SMALL else 0
         with self._lock:
             queue = self._queues.get(run)
             if queue is None:
-                queue = self._queues[run] = _Queue(run)
+                queue = self._queues[run] = SendQueue(run)
                 queue.closed = True  # a frame about a run that is not open, such as a refusal
             queue.budgeted += budgeted
             if encoded.counted or not queue.sent:
                 queue.frames.append(encoded)
-                queue.queued += encoded.size
+                queue.queued += size
             else:
                 queue.urgent.append(encoded.data)
             if not encoded.counted:
                 self._uncounted += 1
-            self._list(queue)
-        if flush:
-            self.flush()
-        return encoded.size
+            if not queue.listed:
+                self._list(queue)
+            wake = flush and self._is_to_wake()
+        if wake:
+            self._wake()
+        return size
 
     def flush(self) -> None:
         """Wakes the carrier if it has seen nothing to send, and there is something."""
         with self._lock:
-            wake = self._waiting and bool(self._small or self._bulky)
-            self._waiting = self._waiting and not wake
+            wake = self._is_to_wake()
         if wake:
             self._wake()
 
@@ -234,7 +187,8 @@ class Outbox:
             if queue is None or credit <= queue.credit:
                 return
             queue.credit = credit
-            wake = self._is_to_wake(queue)
+            self._list(queue)
+            wake = self._is_to_wake()
         if wake:
             self._wake()
 
@@ -247,27 +201,26 @@ class Outbox:
             queue.limit = credit
             waiting = [call for least, call in queue.waiting if queue.room >= least]
             queue.waiting = [(least, call) for least, call in queue.waiting if queue.room < least]
-            wake = self._is_to_wake(queue)
+            self._list(queue)
+            wake = self._is_to_wake()
         _call(waiting)
         if wake:
             self._wake()
 
     def acknowledge(self, size: int) -> None:
         """This side has read so many more bytes of messages."""
+        self.acknowledged(0, size)
+
+    def acknowledged(self, received: int, size: int = 0) -> None:
+        """The peer has read so many bytes of messages in all, if it says so, and this side `size` more of its."""
         with self._lock:
             self._received += size
             wake = self._waiting and self._received - self._told >= _ACKNOWLEDGE_EVERY
-            self._waiting = self._waiting and not wake
-        if wake:
-            self._wake()
-
-    def acknowledged(self, received: int) -> None:
-        """The peer has read so many bytes of messages in all."""
-        with self._lock:
-            self._in_flight.read(received, self._clock())
-            if self._written is not None:
-                self._give(self._written.acknowledge(received))
-            wake = self._waiting and self._has_more
+            if received:
+                self._in_flight.read(received, self._clock())
+                if self._written is not None:
+                    self._give(self._written.acknowledge(received))
+                wake = wake or (self._waiting and self._has_more)
             self._waiting = self._waiting and not wake
         if wake:
             self._wake()
@@ -304,13 +257,15 @@ class Outbox:
         with self._lock:
             parts: list[bytes | memoryview] = []
             runs: list[int] = []
-            if self._in_flight.room > 0 or self._in_flight.idle:
+            if self._has_more and ((room := self._in_flight.room) > 0 or self._in_flight.idle):
                 if self._written is not None and self._written.must_repeat:
                     message = self._written.repeat()
                     self._in_flight.write(len(message), self._clock())
                     return message, runs
-                room = min(MESSAGE_BYTES, max(1, self._in_flight.room))
-                self._take_bulky(parts, runs, self._take_small(parts, runs, room), room)
+                room = min(MESSAGE_BYTES, max(1, room))
+                size = self._take_small(parts, runs, room)
+                if self._bulky:
+                    self._take_bulky(parts, runs, size, room)
             if not parts and self._received - self._told < _ACKNOWLEDGE_EVERY:
                 self._waiting = True
                 return None
@@ -344,18 +299,20 @@ class Outbox:
         while self._small and size < room and len(runs) < FRAMES_OF_A_MESSAGE // 2:
             queue = self._small.popleft()
             queue.listed = False
-            while size < room and len(runs) < FRAMES_OF_A_MESSAGE // 2:
+            while not queue.empty and size < room and len(runs) < FRAMES_OF_A_MESSAGE // 2:
                 data = self._next_small(queue)
                 if data is None:
                     break
                 runs.append(queue.run)
                 parts += (in_message(len(data)), data)
                 size += len(data)
-            self._list(queue)
-            self._forget_if_done(queue)
+            if not queue.empty:
+                self._list(queue)
+            elif queue.closed:
+                self._forget_if_done(queue)
         return size
 
-    def _next_small(self, queue: _Queue) -> bytes | None:
+    def _next_small(self, queue: SendQueue) -> bytes | None:
         credit = encoded_credit(queue.credit) if queue.credit else b""
         if queue.urgent:
             data = queue.urgent.popleft()
@@ -366,7 +323,8 @@ class Outbox:
             queue.queued -= len(data)
             if frame.size > _SMALL:
                 self._give_sent(queue, len(data))
-            queue.slices.extend(slices(frame.bulk))
+            if frame.bulk:
+                queue.slices.extend(slices(frame.bulk))
             if frame.counted:
                 queue.sent += len(data) + len(credit)
             else:
@@ -376,7 +334,7 @@ class Outbox:
         else:
             return None
         queue.credit = 0
-        return data + credit
+        return data + credit if credit else data
 
     def _take_bulky(self, parts: list[bytes | memoryview], runs: list[int], size: int, room: int) -> None:
         taken = 0  # one at least, however many small frames there are
@@ -397,28 +355,27 @@ class Outbox:
             self._forget_if_done(queue)
             size, taken = size + len(piece), taken + 1
 
-    def _list(self, queue: _Queue) -> None:
+    def _list(self, queue: SendQueue) -> None:
         """Puts a queue into the line where it belongs."""
         if not queue.listed and not queue.empty and queue.may_send:
             queue.listed = True
             bulky = queue.slices and not queue.urgent and not queue.credit
             (self._bulky if bulky else self._small).append(queue)
 
-    def _is_to_wake(self, queue: _Queue) -> bool:
-        """Lists a queue; returns whether to wake the carrier for it."""
-        self._list(queue)
-        wake = self._waiting and queue.listed
+    def _is_to_wake(self) -> bool:
+        """Whether to wake the carrier, which has seen nothing to send, since there is something."""
+        wake = self._waiting and bool(self._small or self._bulky)
         self._waiting = self._waiting and not wake
         return wake
 
-    def _forget_if_done(self, queue: _Queue) -> None:
+    def _forget_if_done(self, queue: SendQueue) -> None:
         if queue.closed and queue.empty and self._queues.get(queue.run) is queue:
             del self._queues[queue.run]
 
     # The budget counts what is large; of small frames there are as many as credit allows.
 
     def _take(self, size: int) -> int:
-        if self._budget is None or size <= _SMALL:
+        if self._budget is None:
             return 0
         try:
             self._budget.take(size)
@@ -430,7 +387,7 @@ class Outbox:
         if self._budget is not None and size:
             self._budget.give(size)
 
-    def _give_sent(self, queue: _Queue, size: int) -> None:
+    def _give_sent(self, queue: SendQueue, size: int) -> None:
         size = min(size, queue.budgeted)
         queue.budgeted -= size
         self._message_budgeted += size

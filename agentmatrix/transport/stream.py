@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agentmatrix.errors import ProtocolError
 from agentmatrix.transport.base import NO_FIELDS, FrameReceiver
 from agentmatrix.transport.flow import CreditGrant
-from agentmatrix.transport.framing import BulkFields, is_counted
+from agentmatrix.transport.framing import UNCOUNTED, BulkFields
 from agentmatrix.wire.v1.run_pb2 import Frame
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class MultiplexedStream:
         bytes_out: of the frames that were sent.
         receiver: gets the frames that arrive.
         delivered: whether a frame of the run may have reached the peer.
+        delivered_at: bytes of all messages up to the end of the one with its first frame.
         owner: an object to keep alive as long as the run is open.
         partial: a frame whose large fields are arriving.
         partial_since: when the last of them came.
@@ -38,14 +39,25 @@ class MultiplexedStream:
 
     __slots__ = (
         *("_credit", "_held", "_lock", "_multiplexer", "_on_cut"),
-        *("bytes_in", "bytes_out", "delivered", "ended", "owner", "partial", "partial_since", "receiver", "run"),
+        *(
+            "bytes_in",
+            "bytes_out",
+            "delivered",
+            "delivered_at",
+            "ended",
+            "owner",
+            "partial",
+            "partial_since",
+            "receiver",
+            "run",
+        ),
     )
 
     def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
         self._multiplexer = multiplexer
         self.run = run
         self.receiver = receiver
-        self.bytes_in = self.bytes_out = 0
+        self.bytes_in = self.bytes_out = self.delivered_at = 0
         self.delivered = self.ended = False
         self.owner: object = None
         self.partial: tuple[BulkFields, int] | None = None
@@ -102,24 +114,27 @@ class MultiplexedStream:
     def close(self) -> None:
         self._multiplexer.close(self.run)
 
-    def arrived(self, frame: Frame, size: int) -> Frame | None:
-        """Takes a frame of the peer; returns the one that is whole now. On the I/O thread.
+    def arrived(self, frame: Frame, size: int, body: str) -> CreditedFrame | None:
+        """Takes a frame of the peer; returns the one that is whole now, for its receiver. On the I/O thread.
 
         Raises:
             ProtocolError: the peer had no credit for it, or it comes in the middle of another.
             BudgetExceeded: it announces more bytes than this side may hold.
         """
         self.bytes_in += size
-        counted = is_counted(frame)
-        with self._lock:
-            if counted and not self._credit.receive(size):
-                raise ProtocolError(f"the peer has sent more than the {self._credit.granted:,} bytes of its credit")
-        if frame.WhichOneof("body") == "chunk":
-            return self._add_slice(frame, size)
-        if counted and self.partial is not None:
-            raise ProtocolError("a frame came in the middle of another one's large fields")
-        if not frame.bulk:
-            return frame
+        if body in UNCOUNTED:
+            if not frame.bulk:
+                return CreditedFrame(self, frame, body, 0)
+        else:
+            with self._lock:
+                if not self._credit.receive(size):
+                    raise ProtocolError(f"the peer has sent more than the {self._credit.granted:,} bytes of its credit")
+            if body == "chunk":
+                return self._add_slice(frame, size)
+            if self.partial is not None:
+                raise ProtocolError("a frame came in the middle of another one's large fields")
+            if not frame.bulk:
+                return CreditedFrame(self, frame, body, size)
         fields = BulkFields(frame)
         self._multiplexer.hold(fields.size)
         with self._lock:
@@ -129,22 +144,17 @@ class MultiplexedStream:
         self.give_credit()
         return None
 
-    def _add_slice(self, frame: Frame, size: int) -> Frame | None:
+    def _add_slice(self, frame: Frame, size: int) -> CreditedFrame | None:
         if self.partial is None:
             raise ProtocolError("a slice came of no frame")
-        fields, _ = self.partial
+        fields, first = self.partial
         self.partial_since = self._multiplexer.clock()
         with self._lock:
             self._credit.consume(size - len(frame.chunk.data))  # the rest was granted when it was announced
-        return fields.frame if fields.add(frame.chunk.data) else None
-
-    def received(self, frame: Frame, size: int) -> CreditedFrame:
-        """A whole frame as the receiver gets it. `size` is the length of its last piece."""
-        bulk, large = 0, NO_FIELDS
-        if self.partial is not None and is_counted(frame):
-            (fields, size), self.partial = self.partial, None
-            bulk, large = fields.size, fields.values
-        return CreditedFrame(self, frame, size if is_counted(frame) else 0, bulk, large)
+        if not fields.add(frame.chunk.data):
+            return None
+        self.partial = None
+        return CreditedFrame(self, fields.frame, fields.body, first, fields.size, fields.values)
 
     def consumed(self, size: int, bulk: int) -> None:
         """A frame has been consumed. On any thread."""
@@ -152,9 +162,11 @@ class MultiplexedStream:
             self._credit.consume(size, bulk)
             held = min(bulk, self._held)  # 0 once the stream is gone
             self._held -= held
+            credit = 0 if self.ended else self._credit.due()
         if held:
             self._multiplexer.release(held)
-        self.give_credit()
+        if credit:
+            self._multiplexer.outbox.give_credit(self.run, credit)
 
     def give_credit(self) -> None:
         """Tells the peer of its credit, when it is due."""
@@ -175,22 +187,29 @@ class MultiplexedStream:
 class CreditedFrame:
     """A frame that has arrived: a `ReceivedFrame`."""
 
-    __slots__ = ("_bulk", "_large", "_size", "_stream", "frame")
+    __slots__ = ("_body", "_bulk", "_large", "_size", "_stream", "frame")
 
     def __init__(
-        self, stream: MultiplexedStream, frame: Frame, size: int, bulk: int, large: Mapping[str, Sequence[bytes]]
+        self,
+        stream: MultiplexedStream,
+        frame: Frame,
+        body: str,
+        size: int,
+        bulk: int = 0,
+        large: Mapping[str, Sequence[bytes]] = NO_FIELDS,
     ) -> None:
-        self.frame, self._large = frame, large
+        self.frame, self._body, self._large = frame, body, large
         self._stream: MultiplexedStream | None = stream
         self._size, self._bulk = size, bulk
 
     def field(self, name: str) -> bytes:
-        pieces = self.pieces(name)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if name in self._large:
+            return b"".join(self._large[name])
+        value: bytes = getattr(getattr(self.frame, self._body), name)
+        return value
 
     def pieces(self, name: str) -> Sequence[bytes]:
-        pieces = self._large.get(name)
-        return [getattr(getattr(self.frame, self.frame.WhichOneof("body") or ""), name)] if pieces is None else pieces
+        return self._large[name] if name in self._large else [getattr(getattr(self.frame, self._body), name)]
 
     def release(self) -> None:
         stream, self._stream, self._large = self._stream, None, NO_FIELDS

@@ -24,7 +24,7 @@ from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
 from agentmatrix.wire import arrays, containers, exceptions, scalars, tensors
 from agentmatrix.wire.allowlist import allowed_classes, built_in_classes, is_data_class, types_of
 from agentmatrix.wire.decoding import Decoder, PartUnlisted
-from agentmatrix.wire.encoding import Encoder, PartialEncoder, pack
+from agentmatrix.wire.encoding import Encoder, PartialEncoder, pack, pack_plain
 from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
 from agentmatrix.wire.objects import ObjectCodec, PlainObjectCodec, class_ext, wire_name
 from agentmatrix.wire.pydantic_models import object_codec_of
@@ -194,6 +194,14 @@ class Codec:
         if len(data) > self._max_bytes:
             raise EncodeError(f"{where}: {len(data):,} bytes, more than max_bytes={self._max_bytes:,}")
         return data
+
+    def encode_plain(self, value: object, where: str = "value") -> bytes:
+        """As `encode`, for a value of which it is known that its parts are data that msgpack has, or most often are."""
+        try:
+            data = pack_plain(value)
+        except TypeError:
+            return self.encode(value, where)
+        return data if len(data) <= self._max_bytes else self.encode(value, where)
 
     def encode_pieces(self, value: object, where: str = "value", messages: SharedMessages | None = None) -> list[bytes]:
         """The bytes of a value in pieces: a message, and the large buffers in it, which are not copied.

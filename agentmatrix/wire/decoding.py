@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import ormsgpack
 
@@ -24,8 +24,11 @@ from agentmatrix.wire.extensions import (
 )
 from agentmatrix.wire.objects import ObjectCodec
 from agentmatrix.wire.shared_messages import SharedMessages
-from agentmatrix.wire.size import decoded_size, is_shallow
+from agentmatrix.wire.size import decoded_size, most_levels
 from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedClass, UnlistedMarker, UnlistedValue, escaped, not_allowed
+
+_SHORT: Final = 1 << 16
+"""Bytes of a message of which the look at its depth is kept: a longer one may not need it."""
 
 
 class PartUnlisted(Exception):
@@ -107,13 +110,17 @@ class Decoder:
             PartUnlisted: see there.
         """
         self._buffers = buffers
-        self.charge(len(data) + sum(map(len, buffers)))
-        self.charge(decoded_size(data, self._budget))
+        self.charge(len(data) + sum(map(len, buffers)) if buffers else len(data))
+        levels = most_levels(data) if len(data) <= _SHORT else None
+        self.charge(decoded_size(data, self._budget, levels))
         try:
             raw = ormsgpack.unpackb(data, ext_hook=self._extension)
         except ValueError as error:
             raise InvalidPart(f"no message of this codec ({error})") from None
-        if not (self._has_extensions or self._stored) and is_shallow(data, self._max_depth):
+        if (
+            not (self._has_extensions or self._stored)
+            and (most_levels(data) if levels is None else levels) <= self._max_depth
+        ):
             return raw  # without an extension there is nothing to make
         return self.decode_part(raw, 0)
 
@@ -131,10 +138,13 @@ class Decoder:
         if depth > self._max_depth:
             raise InvalidPart(f"nested deeper than {self._max_depth} (max_depth)")
         if NATIVE.issuperset(map(type, value if cls is list else value.values())):
-            return self._own(value)
-        marker = _marker(value[0] if cls is list else value.get(""))
-        if marker is None:
-            return self._own(self._decode_in_place(value, enumerate(value) if cls is list else value.items(), depth))
+            return self._own(value) if self._stored and cls is dict else value
+        marker = value[0] if cls is list else value.get("")
+        if not isinstance(marker, Marker):
+            if type(marker) is Undecodable and marker.not_allowed:
+                raise InvalidPart(marker.reason, not_allowed=True)
+            self._decode_in_place(value, enumerate(value) if cls is list else value.items(), depth)
+            return self._own(value) if self._stored and cls is dict else value
         before = self._unlisted_made
         try:
             made = marker.from_list(self, value, depth) if cls is list else marker.from_map(self, value, depth)
@@ -210,27 +220,27 @@ class Decoder:
         """Decode the elements after the marker of a payload that is at `depth`."""
         self.charge(300 + 16 * len(payload))
         values = payload[1:]
-        index = 0
-        try:
-            for index, value in enumerate(values):
-                if type(value) not in NATIVE:
-                    values[index] = self.decode_part(value, depth + 1)
-        except InvalidPart as invalid:
-            invalid.steps.append(f"[{index}]")
-            raise
+        self._decode_in_place(values, enumerate(values), depth)
         return values
 
-    def _decode_in_place(self, container: Any, items: Any, depth: int) -> Any:
+    def _decode_in_place(self, container: Any, items: Any, depth: int) -> None:
         """Decode the parts of a list or dict in place."""
         key: Any = None
+        # A container of native values stands for itself: most are such, and each spares a call.
+        looks, stored = depth < self._max_depth, self._stored
         try:
             for key, value in items:
-                if type(value) not in NATIVE:
-                    container[key] = self.decode_part(value, depth + 1)
+                cls = type(value)
+                if cls in NATIVE:
+                    continue
+                if looks and (cls is dict or cls is list):
+                    plain = NATIVE.issuperset(map(type, value.values() if cls is dict else value))
+                    if plain and not (stored and cls is dict and STORED_TYPE in value):
+                        continue
+                container[key] = self.decode_part(value, depth + 1)
         except InvalidPart as invalid:
             invalid.steps.append(key_step(key))
             raise
-        return container
 
     def _extension(self, code: int, data: bytes) -> Any:
         self._has_extensions = True
@@ -257,11 +267,3 @@ class Decoder:
         if cls is None:
             return UnlistedMarker(name) if code == OBJECT else UnlistedClass(name)
         return self._object_codec_of(cls) if code == OBJECT else cls
-
-
-def _marker(first: Any) -> Marker | None:
-    if isinstance(first, Marker):
-        return first
-    if type(first) is Undecodable and first.not_allowed:
-        raise InvalidPart(first.reason, not_allowed=True)
-    return None

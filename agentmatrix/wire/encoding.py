@@ -8,7 +8,7 @@ from typing import Any, Final
 import ormsgpack
 from ormsgpack import Ext
 
-from agentmatrix.wire.containers import encode_pairs
+from agentmatrix.wire.containers import TUPLE, encode_pairs
 from agentmatrix.wire.extensions import BUFFER, NATIVE, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
 from agentmatrix.wire.shared_messages import SharedMessages
@@ -89,6 +89,8 @@ class Encoder:
             return value if self._native.issuperset(map(type, value)) else self.encode_items(value, depth)
         if cls is dict:
             return self.encode_mapping(value, depth)
+        if cls is tuple:
+            return [TUPLE.ext, *self.encode_items(value, depth)]
         if cls is str:
             return self._string(value)
         return self._encoder_of(cls)(self, value, depth)
@@ -106,9 +108,20 @@ class Encoder:
     def encode_items(self, values: Any, depth: int) -> list[Any]:
         """Encode the elements of a container that is at `depth`."""
         native, out = self._native, []
+        # A dict of native values is written as it is: most are such, and each spares two calls.
+        looks = self._plain_strings and depth < self._max_depth
         try:
             for value in values:
-                out.append(value if type(value) in native else self.encode_part(value, depth + 1))
+                if type(value) in native or (
+                    looks
+                    and type(value) is dict
+                    and native.issuperset(map(type, value.values()))
+                    and _STR_KEYS.issuperset(map(type, value))
+                    and not (self._stored and STORED_TYPE in value)
+                ):
+                    out.append(value)
+                else:
+                    out.append(self.encode_part(value, depth + 1))
         except InvalidPart as invalid:
             invalid.steps.append(f"[{len(out)}]")
             raise
@@ -124,9 +137,19 @@ class Encoder:
         if native.issuperset(map(type, values.values())):
             return values
         out, key = {}, ""
+        looks = self._plain_strings and depth < self._max_depth
         try:
             for key, value in values.items():
-                out[key] = value if type(value) in native else self.encode_part(value, depth + 1)
+                if type(value) in native or (
+                    looks
+                    and type(value) is dict
+                    and native.issuperset(map(type, value.values()))
+                    and _STR_KEYS.issuperset(map(type, value))
+                    and not (self._stored and STORED_TYPE in value)
+                ):
+                    out[key] = value
+                else:
+                    out[key] = self.encode_part(value, depth + 1)
         except InvalidPart as invalid:
             invalid.steps.append(key_step(key))
             raise
@@ -203,3 +226,12 @@ def pack(encoded: Any) -> bytes:
         TypeError: a string has lone surrogates, or the value is nested too deep for msgpack.
     """
     return ormsgpack.packb(encoded, default=big_int, option=_OPTIONS)
+
+
+def pack_plain(value: Any) -> bytes:
+    """The bytes of a value of which every part is msgpack's own, as an `Encoder` would have it.
+
+    Raises:
+        TypeError: another part is in it.
+    """
+    return ormsgpack.packb(value, option=_OPTIONS)

@@ -36,12 +36,13 @@ for _n in (*_CONTAINERS, *range(0xC4, 0xCA), *range(0xD9, 0xDC)):
     _FOLLOWING[_n] = -1
 
 
-def decoded_size(data: bytes | memoryview, limit: int) -> int:
+def decoded_size(data: bytes | memoryview, limit: int, levels: int | None = None) -> int:
     """An upper bound of the memory that the value of a message takes.
 
     Args:
         data: the message, or any other bytes.
         limit: where the scan may stop, in bytes of memory.
+        levels: `most_levels` of the data, where that is known.
 
     Returns:
         The bound, in bytes; some number above `limit` where it is above.
@@ -50,13 +51,14 @@ def decoded_size(data: bytes | memoryview, limit: int) -> int:
         InvalidPart: containers are nested deeper than any encoder writes.
     """
     most = len(data) * _MOST_PER_BYTE
-    raw = bytes(data)
-    return most if most <= limit >> 1 and is_shallow(raw, _LEVELS) else _scan(raw, limit)
+    if most <= limit >> 1 and (most_levels(data) if levels is None else levels) <= _LEVELS:
+        return most
+    return _scan(bytes(data), limit)
 
 
-def is_shallow(data: bytes | memoryview, levels: int) -> bool:
-    """Whether so few containers can be in a message that none is deeper than this; a fast look, which may say no."""
-    return len(bytes(data).translate(None, _OTHERS)) <= levels
+def most_levels(data: bytes | memoryview) -> int:
+    """No container in a message can be deeper than this: a fast look, which takes each byte for one that may be."""
+    return len(bytes(data).translate(None, _OTHERS))
 
 
 def _scan(data: bytes, limit: int) -> int:

@@ -182,7 +182,7 @@ def read_file(name: str, turn: InTurn) -> str:
 @tool
 def write_file(name: str, text: str, base_hash: str, turn: InTurn) -> str:
     """Write a whole file. The base hash is that of the text that you have read, empty for a new file."""
-    return f"written, hash {turn.workspace.write(name, text, base_hash, turn.key)}"
+    return f"{name} is written, hash {turn.workspace.write(name, text, base_hash, turn.key)}"
 
 
 @tool

@@ -66,6 +66,12 @@ ANN = ("staff/ann", {"word": "a"})
     ("message", "options", "said"),
     [
         (("clerks/ann", {}), {}, "SendError: no node and no actor has the path 'clerks/ann', in this graph"),
+        ((None, {}), {}, "SendError: None is no path: name a node, as in 'office', or an actor, as in 'staff/ann'"),
+        (
+            ("staff/bob", {}),
+            {"make": lambda k, m: {"age": 5} if k == "bob" else {}},
+            "make('bob', ...) returned the key 'age', which its state has not got (there are: heard, word)",
+        ),
         (("staff/", {}), {}, "SendError: no node and no actor has the path 'staff/', in this graph"),
         (("staff/bob", {}), {"make": refuses_bob}, "SendError: 'staff/bob' was refused: make('bob', ...)"),
         (

@@ -65,7 +65,14 @@ def heard(graph: Any, key: str = "ann") -> list[str]:
 
 
 @pytest.mark.parametrize("send", [sends_itself, commands, in_a_member])
-@pytest.mark.parametrize("value", ["the number is 1234", SECRET, [SECRET], {"messages": [SECRET]}], ids=range(4))
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("the number is 1234", SECRET, [SECRET], {"messages": [SECRET]}),
+        *({"messages": [{"role": "user", "content": SECRET.text}]}, {"messages": ("user", SECRET.text)}),
+    ],
+    ids=range(6),
+)
 @pytest.mark.parametrize("verb", ["invoke", "ainvoke"])
 def test_it_changes_what_is_kept_and_is_asked_once(send: Any, value: Any, verb: str) -> None:
     graph = office(send, value)

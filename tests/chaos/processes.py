@@ -56,7 +56,8 @@ def chain(builder: Any) -> Any:
 def serve_replica(port: int) -> None:
     """Serve the graphs, say where, and drain on SIGTERM."""
     graphs = {"dag": chain(Dag(Log, name="chain")), "stategraph": chain(StateGraph(Log))}
-    with Host(graphs, address=f"127.0.0.1:{port}") as host:
+    # A cut line is taken up again however slow the machine is.
+    with Host(graphs, address=f"127.0.0.1:{port}", linger=300) as host:
         signal.signal(signal.SIGTERM, lambda *_: host.drain(30, grace=0.1))
         print(host.address, flush=True)
         host.wait()

@@ -24,6 +24,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from agentmatrix import RemoteAgent
 from tests.attacks.kit import eventually, rss
 from tests.chaos.processes import NODES, Replica, nodes_of, parent_of, run_parent
+from tests.faulty_proxy import FaultyProxy
 from tests.forked import Forked
 
 TIMES = int(os.environ.get("AGENTMATRIX_CHAOS", "1"))
@@ -49,6 +50,7 @@ class Load:
         self.done: list[str] = []
         self.wrong: list[Any] = []
         self._stopped = False
+        self._running: dict[int, str] = {}
         self._tasks = [asyncio.create_task(self._call(number)) for number in range(callers)]
 
     async def _call(self, caller: int) -> None:
@@ -56,6 +58,7 @@ class Load:
         while not self._stopped:
             key = f"{caller}-{number}"
             number += 1
+            self._running[caller] = key
             config: Any = {"configurable": {"thread_id": key}} if self._has_saver else {}
             options: Any = {"durability": "sync"} if self._has_saver else {}
             try:
@@ -70,6 +73,17 @@ class Load:
         """So many threads more have ended."""
         limit, wanted = time.monotonic() + HUNG, len(self.done) + count
         while len(self.done) < wanted:
+            assert time.monotonic() < limit, "hung"
+            assert not self.wrong, self.wrong[:3]
+            await asyncio.sleep(0.005)
+
+    async def until_others(self) -> None:
+        """The threads that are under way now have ended.
+
+        Then none of them is lost once more: what is lost three times, and saves nothing new meanwhile, is given up.
+        """
+        limit, running = time.monotonic() + HUNG, dict(self._running)
+        while any(self._running[caller] == key for caller, key in running.items()):
             assert time.monotonic() < limit, "hung"
             assert not self.wrong, self.wrong[:3]
             await asyncio.sleep(0.005)
@@ -102,11 +116,35 @@ async def test_replicas_are_killed_under_load(replicas: list[Replica], tmp_path:
         for kill in range(4 * TIMES):
             await load.until(random.randint(1, 20))
             await asyncio.to_thread(replicas[kill % 2].kill)
-            await asyncio.to_thread(eventually, lambda: all(r.state == "ready" for r in remote.replicas), HUNG)
+            if kill % 2:
+                await load.until_others()
+        assert await asyncio.to_thread(eventually, lambda: all(r.state == "ready" for r in remote.replicas), HUNG)
         await load.stop()
     check_nodes(tmp_path, load.done)
     again = sum(len(nodes) > len(NODES) for nodes in nodes_of(tmp_path).values())
     print(f"{4 * TIMES} kills, {len(load.done)} runs, {again} of them with a node that was under way twice")
+
+
+async def test_lines_are_cut_while_replicas_are_killed(replicas: list[Replica], tmp_path: Path) -> None:
+    kills, cuts = 2 * TIMES, 0
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(FaultyProxy(replica.address)) for replica in replicas]
+        remote = stack.enter_context(RemoteAgent([f"{proxy.address}/dag" for proxy in proxies]))
+        load = Load(parent_of(remote, InMemorySaver()), tmp_path, 12)
+        for kill in range(kills):
+            killing = asyncio.create_task(asyncio.to_thread(replicas[kill % 2].kill))
+            while True:
+                await load.until(random.randint(1, 5))
+                await asyncio.to_thread(random.choice(proxies).cut)
+                cuts += 1
+                if killing.done() and random.random() < 0.5:
+                    break
+            await killing
+            if kill % 2:
+                await load.until_others()
+        await load.stop()
+    check_nodes(tmp_path, load.done)
+    print(f"{kills} kills and {cuts} cuts, {len(load.done)} runs")
 
 
 @pytest.mark.parametrize("has_saver", [True, False])

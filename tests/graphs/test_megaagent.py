@@ -280,10 +280,10 @@ def test_a_firm_that_was_killed_goes_on_and_hires_nobody_twice(tmp_path: Path) -
 def test_of_two_writers_with_one_hash_one_gets_the_other_s_text() -> None:
     rules: Rules = {
         r"boss\nbegin": [write("plan.md", "boss\n")],
-        r"boss\nwritten": [add("ann", "Work."), add("bob", "Work."), status("ann, bob", ""), END],
+        r"boss\nplan.md is written": [add("ann", "Work."), add("bob", "Work."), status("ann, bob", ""), END],
         r"(?:ann|bob)\nWork": [read("plan.md")],
         r"(ann|bob)\n(?:conflict: .*)?hash (\w+)(?:, and the text:)?\n(.*)": [write("plan.md", r"\3\1\n", r"\2")],
-        r"(?:ann|bob)\nwritten": finish(),
+        r"(?:ann|bob)\nplan.md is written": finish(),
     }
     workspace = Workspace()
     firm, _ = run(rules, workspace)

@@ -14,9 +14,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 __all__ = ["RecordingSaver"]
 
-_PATIENCE = 0.15
-"""The seconds that an operation is late, if nothing is acknowledged meanwhile, as it should be."""
-
 
 class RecordingSaver(InMemorySaver):
     """Keeps everything, and the order in which it has become durable.
@@ -25,11 +22,14 @@ class RecordingSaver(InMemorySaver):
         late: the operation that becomes durable late: when something has been acknowledged without it, or after a
             moment. None: all at once.
         namespace: operations in other namespaces are never late; None for all namespaces.
+        patience: the seconds that an operation is late, if nothing is acknowledged meanwhile, as it should be.
     """
 
-    def __init__(self, late: Literal["put", "put_writes"] | None = None, namespace: str | None = None) -> None:
+    def __init__(
+        self, late: Literal["put", "put_writes"] | None = None, namespace: str | None = None, patience: float = 0.15
+    ) -> None:
         super().__init__()
-        self._late, self._namespace = late, namespace
+        self._late, self._namespace, self._patience = late, namespace, patience
         self._changing = threading.Lock()
         self._acknowledged = threading.Event()
         self.operations: list[tuple[str, tuple[Any, ...]]] = []
@@ -64,20 +64,20 @@ class RecordingSaver(InMemorySaver):
 
     def put(self, config: Any, *given: Any) -> Any:
         if self._is_late("put", config):
-            self._acknowledged.wait(_PATIENCE)
+            self._acknowledged.wait(self._patience)
         return self._keep("put", config, *given)
 
     def put_writes(self, config: Any, *given: Any) -> None:
         if self._is_late("put_writes", config):
-            self._acknowledged.wait(_PATIENCE)
+            self._acknowledged.wait(self._patience)
         self._keep("put_writes", config, *given)
 
     async def aput(self, config: Any, *given: Any) -> Any:
         if self._is_late("put", config):
-            await asyncio.to_thread(self._acknowledged.wait, _PATIENCE)
+            await asyncio.to_thread(self._acknowledged.wait, self._patience)
         return self._keep("put", config, *given)
 
     async def aput_writes(self, config: Any, *given: Any) -> None:
         if self._is_late("put_writes", config):
-            await asyncio.to_thread(self._acknowledged.wait, _PATIENCE)
+            await asyncio.to_thread(self._acknowledged.wait, self._patience)
         self._keep("put_writes", config, *given)

@@ -75,10 +75,15 @@ def steps_graph(build: Any = StateGraph, *, is_sync: bool = False, **options: An
     return builder.compile(**options)
 
 
-def serve_steps(port: int = 0, **options: Any) -> None:
+def serve_steps(port: int = 0, checkpointer: str | None = None) -> None:
     """Serve it, print the address, and stop in good order on SIGTERM."""
-    graphs = {"steps": steps_graph(), "dag": steps_graph(Dag), "sync": steps_graph(is_sync=True)}
-    _serve(Host(graphs, address=f"127.0.0.1:{port}", **options))
+    graphs = {
+        "steps": steps_graph(),
+        "dag": steps_graph(Dag),
+        "sync": steps_graph(is_sync=True),
+        "memory": steps_graph(checkpointer=True),
+    }
+    _serve(Host(graphs, address=f"127.0.0.1:{port}", checkpointer=checkpointer))
 
 
 def serve_listener() -> None:

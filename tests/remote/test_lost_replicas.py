@@ -28,9 +28,21 @@ class Processes:
     """Two hosts. Which of them runs a node is seen in the file that the node has written."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self.folder = folder
-        self.started = [stack.enter_context(Forked(serve_steps)) for _ in range(2)]
-        self.addresses = [process.stdout.readline().strip() for process in self.started]
+        self.folder, self._stack = folder, stack
+        self.started: list[Forked] = []
+        self.addresses: list[str] = []
+
+    def start(self, *checkpointers: str | None) -> None:
+        """Both, with these checkpointers of their own."""
+        for checkpointer in checkpointers:
+            self.started.append(self._stack.enter_context(Forked(serve_steps, 0, checkpointer)))
+            self.addresses.append(self.started[-1].stdout.readline().strip())
+
+    def start_again(self, number: int) -> None:
+        """The first or the second, at its address."""
+        process = Forked(serve_steps, int(self.addresses[number].rpartition(":")[2]))
+        self.started[number] = self._stack.enter_context(process)
+        assert process.stdout.readline().strip() == self.addresses[number]
 
     def remote(self, agent: str = "steps") -> RemoteAgent:
         return RemoteAgent([f"{address}/{agent}" for address in self.addresses])
@@ -59,6 +71,14 @@ class Processes:
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
+    with ExitStack() as stack:
+        found = Processes(stack, tmp_path)
+        found.start(None, None)
+        yield found
+
+
+@pytest.fixture
+def unstarted(tmp_path: Path) -> Iterator[Processes]:
     with ExitStack() as stack:
         yield Processes(stack, tmp_path)
 
@@ -109,6 +129,69 @@ async def test_a_drained_run_goes_on_elsewhere_and_no_node_runs_twice(
     assert processes.counts() == {"first": 1, "second": 1, "third": 1}
     where = {node: pid for _, node, pid in processes.nodes()}
     assert where["first"] == where["second"] != where["third"]
+
+
+@pytest.mark.parametrize("comes_back", ["the one that had it", "the other one"])
+async def test_a_lost_run_waits_for_a_replica_while_none_is_there(processes: Processes, comes_back: str) -> None:
+    processes.hold("second")
+    remote = processes.remote()
+    state, config = given(processes)
+    run = asyncio.create_task(around(remote).ainvoke(state, config, durability="sync"))
+    await processes.until("second")
+    had_it = processes.started.index(processes.where("second"))
+    for process in (processes.started[1 - had_it], processes.started[had_it]):
+        process.send_signal(signal.SIGKILL)
+    # The run is lost, and the other one was asked.
+    assert await asyncio.to_thread(eventually, lambda: all(r.state == "ejected" for r in remote.replicas), 60)
+    processes.start_again(had_it if comes_back == "the one that had it" else 1 - had_it)
+    await processes.until("second", 2)
+    processes.let_go("second")
+    assert (await run)["log"] == ["first", "second", "third"]
+    assert processes.counts() == {"first": 1, "second": 2, "third": 1}
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_a_lost_run_goes_on_from_a_database_of_the_hosts(
+    verbs: Any, unstarted: Processes, is_shared: bool
+) -> None:
+    processes, names = unstarted, ("one", "one" if is_shared else "two")
+    processes.start(*(f"sqlite:///{processes.folder / name}.db" for name in names))
+    processes.hold("second")
+    remote = processes.remote()
+    with ThreadPoolExecutor() as threads:
+        state, config = given(processes)
+        run = threads.submit(lambda: asyncio.run(verbs.invoke(remote, state, config, durability="sync")))
+        await processes.until("second")
+        had_it = processes.where("second")
+        had_it.send_signal(signal.SIGKILL)
+        if not is_shared:
+            with pytest.raises(HostLost, match="no checkpoint of it: either the run had saved none, or the replicas"):
+                run.result(60)
+            assert processes.counts() == {"first": 1, "second": 1}
+            return
+        await processes.until("second", 2)
+        processes.let_go("second")
+        assert run.result(60)["log"] == ["first", "second", "third"]
+    assert processes.counts() == {"first": 1, "second": 2, "third": 1}
+    found = await verbs.call(remote, "get_state", config)
+    assert found.next == () and found.values["log"] == ["first", "second", "third"]
+
+
+async def test_a_graph_that_remembers_goes_on_elsewhere(processes: Processes) -> None:
+    """Its memory is in its parent's checkpointer (checkpointer=True), from one call of the thread to the next."""
+    graph, undisturbed = (around(processes.remote("memory")) for _ in range(2))
+    state, config = given(processes)
+    await graph.ainvoke(state, config)
+    processes.hold("second")
+    run = asyncio.create_task(graph.ainvoke(state, config, durability="sync"))
+    await processes.until("second", 2)
+    processes.where("second").send_signal(signal.SIGKILL)
+    await processes.until("second", 3)
+    processes.let_go("second")
+    log = (await run)["log"]
+    assert processes.counts() == {"first": 2, "second": 3, "third": 2}
+    await undisturbed.ainvoke(state, config)
+    assert log == (await undisturbed.ainvoke(state, config))["log"]
 
 
 async def test_a_run_that_saves_nothing_on_its_way_is_lost(verbs: Any, processes: Processes) -> None:

@@ -8,7 +8,7 @@ from agentmatrix.errors import AgentMatrixError
 from agentmatrix.transport import FrameStream, ReceivedFrame, Transport
 from agentmatrix.wire.v1.run_pb2 import Cancel, Frame, Start
 
-WAIT = 100.0
+WAIT = 60.0
 
 
 def whole(received: ReceivedFrame) -> Frame:

@@ -134,7 +134,7 @@ def test_a_host_that_was_started_again_does_not_know_the_run(program: Callable[.
 
 
 def test_a_host_that_is_gone_is_not_waited_for(program: Callable[..., Program], reach: Connect) -> None:
-    host = program(linger=600)
+    host = program(linger=10 * WAIT)
     caller = Caller(reach(host.address)).started()
     host.kill()
     with pytest.raises(HostLost, match="the connection was refused"):
@@ -195,6 +195,37 @@ def test_a_host_that_stops_loses_who_is_cut_off(serve: Serve, reach: Connect, ho
         assert eventually(lambda: caller.frames.is_cut)
         server.stop(0)
         assert isinstance(host.lost.get(timeout=WAIT)[1], HostLost)
+
+
+def test_what_a_closing_host_has_not_read_was_not_delivered(reach: Connect, host: EchoHost) -> None:
+    from agentmatrix.transport import ServerOptions, listen
+
+    server = listen("127.0.0.1:0", host, ServerOptions())
+    with FaultyProxy(server.start()) as proxy:
+        transport = reach(proxy.address)
+        begun = Caller(transport).started()
+        proxy.stalls_up = True
+        written = Caller(transport)
+        assert eventually(lambda: written.frames.delivered)  # type: ignore[attr-defined]
+        server.stop(0)
+        with pytest.raises(HostLost):
+            begun.next()
+        with pytest.raises(HostUnreachable, match="before it had got this run"):
+            written.next()
+    assert host.started.qsize() == 1
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_a_question_whose_line_is_cut_is_asked_again(proxy: FaultyProxy, reach: Connect, is_connected: bool) -> None:
+    transport = reach(proxy.address)
+    if is_connected:
+        assert transport.ping(WAIT).result(WAIT) > 0
+    proxy.stalls = True
+    asked = transport.ping(WAIT)
+    assert eventually(lambda: bool(proxy.held))
+    proxy.cut()
+    proxy.stalls = False
+    assert asked.result(WAIT) > 0
 
 
 def test_too_many_who_are_cut_off_make_room_for_others(

@@ -362,5 +362,5 @@ def test_a_run_that_was_not_yet_sent_is_unreachable_not_lost(reach: Connect) -> 
     server.stop(0)
     with pytest.raises(HostLost):
         begun.next()
-    with pytest.raises(HostUnreachable, match="before this run was sent"):
+    with pytest.raises(HostUnreachable, match="before it had got this run"):
         waiting.next()
