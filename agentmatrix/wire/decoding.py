@@ -251,7 +251,7 @@ class Decoder:
             if code == BUFFER:
                 return self._buffers[int.from_bytes(data, "big")]
             if code == REFERENCE and self.shared is not None:
-                return self.shared.get(int.from_bytes(data, "big"))
+                return self.shared.get(self, int.from_bytes(data, "big"))
             if code in (OBJECT, CLASS):
                 return self._class(code, data.decode())
             return scalars.DECODERS[code](data)
