@@ -72,14 +72,18 @@ def wait_for_all(futures: Iterable[SaverFuture]) -> None:
     """Return when all these are done, on any thread but that of the event loop that one of them needs: that is passed
     over, and so is one whose loop is blocked, as by an `invoke` in an async node."""
     for future in futures:
-        done = future if isinstance(future, concurrent.futures.Future) else _on_thread(future)
-        if done is not None:
+        if future.done() or isinstance(future, concurrent.futures.Future):
+            future.result()
+        elif (done := _on_thread(future)) is not None:
             done.result()
 
 
 async def await_all(futures: Iterable[SaverFuture]) -> None:
     """The same as `wait_for_all`, async. Whoever is cancelled meanwhile cancels none of them."""
     for future in futures:
+        if future.done():
+            future.result()
+            continue
         if isinstance(future, concurrent.futures.Future):
             future = asyncio.wrap_future(future)
         elif future.get_loop() is not asyncio.get_running_loop():
