@@ -28,6 +28,7 @@ from agentmatrix.errors import SpeakerError
 __all__ = ["AudienceRule", "new_messages", "public_messages"]
 
 _CALLS: Final = ("tool_calls", "function_call")
+_PRIVATE: Final = (ToolMessage, FunctionMessage, SystemMessage, RemoveMessage)
 
 AudienceRule = Callable[[BaseMessage], Collection[str] | str | None]
 """Gives the names of the members that may see a message which names no audience itself; None for all members."""
@@ -52,8 +53,11 @@ def public_messages(
     Raises:
         SpeakerError: the audience of a message has a name that is not in the group.
     """
-    signed = [_signed(message, member, id_for) for message in answered if _is_public(message)]
-    return [_addressed(message, members, audience_rule) for message in signed]
+    return [
+        _addressed(_signed(message, member, id_for), members, audience_rule)
+        for message in answered
+        if _is_public(message)
+    ]
 
 
 def new_messages(answered: Sequence[Any], given: Sequence[Any], *, is_state: bool) -> list[Any]:
@@ -73,23 +77,27 @@ def new_messages(answered: Sequence[Any], given: Sequence[Any], *, is_state: boo
 
 
 def _is_public(message: Any) -> bool:
-    if isinstance(message, ToolMessage | FunctionMessage | SystemMessage | RemoveMessage):
-        return False
-    return isinstance(message, BaseMessage) and is_speech(message)
+    return isinstance(message, BaseMessage) and not isinstance(message, _PRIVATE) and is_speech(message)
 
 
 def _signed(message: BaseMessage, member: str, id_for: Callable[[str | None], str]) -> BaseMessage:
     """The message under the member's name, with its id in the transcript and without tool calls."""
     if type(message) not in (AIMessage, HumanMessage) and isinstance(message, BaseMessageChunk):
         message = message_chunk_to_message(message)
-    kept = {key: value for key, value in message.additional_kwargs.items() if key not in _CALLS}
-    changes: dict[str, Any] = {"name": member, "additional_kwargs": {**kept, SAID_BY: member}}
-    changes["id"] = id_for(message.id)
+    kept = dict(message.additional_kwargs)
+    for key in _CALLS if kept else ():
+        kept.pop(key, None)
+    kept[SAID_BY] = member
+    changes: dict[str, Any] = {"name": member, "additional_kwargs": kept, "id": id_for(message.id)}
     if isinstance(message, AIMessage):
-        content = without_tool_parts(message.content)
-        changes["content"] = map_text(content, without_inline_name)
-        changes.update({key: [] for key in ("tool_calls", "invalid_tool_calls") if getattr(message, key)})
-    return message.model_copy(update=changes)
+        changes["content"] = map_text(without_tool_parts(message.content), without_inline_name)
+        if message.tool_calls or message.invalid_tool_calls:
+            changes |= {"tool_calls": [], "invalid_tool_calls": []}
+    # As `model_copy(update=...)`, which looks each of the keys up among the fields.
+    signed = message.model_copy()
+    signed.__dict__.update(changes)
+    signed.model_fields_set.update(changes)
+    return signed
 
 
 def _addressed(message: BaseMessage, members: Collection[str], audience_rule: AudienceRule) -> BaseMessage:

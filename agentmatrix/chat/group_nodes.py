@@ -6,7 +6,7 @@ again: it then goes to the next member, and a turn is one step with one checkpoi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -30,6 +30,22 @@ from agentmatrix.pregel.task_config import parent_node_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle
 
 __all__ = ["GroupNodes", "nodes_after"]
+
+
+class _EndedTurn(NamedTuple):
+    """The turn of a member that has ended.
+
+    Attributes:
+        update: the update of the group's state; of `after_turn`, if no speaker is to be asked.
+        conversation: the conversation that the speaker is asked about; None if it is not to be asked.
+        counter: counts what the speaker uses.
+        config: the config to call the speaker with.
+    """
+
+    update: Any
+    conversation: Conversation | None = None
+    counter: UsageCounter | None = None
+    config: RunnableConfig = RunnableConfig()
 
 
 class GroupNodes:
@@ -129,27 +145,35 @@ class GroupNodes:
             state: the state that the turn began with.
             config: the config of the member's task.
         """
-        conversation = self._conversation_after(update, member, state, config)
-        if conversation is None:
-            return update
-        if reason := self._stop_reason(conversation):
-            return self._with_event(update, Event(stop_reason=reason), leads_on=False)
-        counter, counted = self._count_selector(config)
-        chosen = _handed_over(conversation) or self.speaker.next(conversation, counted)
-        event = self._choice(conversation, chosen, counter)
-        return self._with_event(update, event, leads_on=len(chosen.names) == 1)
+        turn = self._ended_turn(update, member, state, config)
+        if turn.conversation is None:
+            return turn.update
+        return self._with_choice(turn, self.speaker.next(turn.conversation, turn.config))
 
     async def aafter_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The same as `after_turn`, async."""
+        turn = self._ended_turn(update, member, state, config)
+        if turn.conversation is None:
+            return turn.update
+        return self._with_choice(turn, await self.speaker.anext(turn.conversation, turn.config))
+
+    def _ended_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> _EndedTurn:
+        """What a turn has come to before the speaker is asked."""
         conversation = self._conversation_after(update, member, state, config)
         if conversation is None:
-            return update
+            return _EndedTurn(update)
         if reason := self._stop_reason(conversation):
-            return self._with_event(update, Event(stop_reason=reason), leads_on=False)
-        counter, counted = self._count_selector(config)
-        chosen = _handed_over(conversation) or await self.speaker.anext(conversation, counted)
-        event = self._choice(conversation, chosen, counter)
-        return self._with_event(update, event, leads_on=len(chosen.names) == 1)
+            return _EndedTurn(self._with_event(update, Event(stop_reason=reason), leads_on=False))
+        turn = _EndedTurn(update, conversation, *self._count_selector(config))
+        if chosen := _handed_over(conversation):
+            return _EndedTurn(self._with_choice(turn, chosen))
+        return turn
+
+    def _with_choice(self, turn: _EndedTurn, chosen: Selection) -> dict[str, Any]:
+        """The update of a turn with the choice of the next one."""
+        assert turn.conversation is not None
+        event = self._choice(turn.conversation, chosen, turn.counter)
+        return self._with_event(turn.update, event, leads_on=len(chosen.names) == 1)
 
     def _conversation_after(
         self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig

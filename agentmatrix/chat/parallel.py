@@ -14,7 +14,6 @@ pool after a fallback only, when no task of `run` is waiting. The pools have the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -199,7 +198,7 @@ class ParallelTurns:
         saved = {} if self._is_free else {update[EVENT_LOG][-1]["by"]: update for update in pool.loop.saved}
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
         for name in () if pool.has_failed else names:
-            task = VirtualTask(pool.loop, name, f"{prefix}{self._numbers[name]:012x}", deque())
+            task = VirtualTask(pool.loop, name, f"{prefix}{self._numbers[name]:012x}", [])
             if name in saved:
                 pool.restore(task, saved[name])
             else:

@@ -162,7 +162,8 @@ class Transcript:
             remembers: whether it has a memory of its own: it is not given again what it has said itself.
             left_out: positions of messages that it is not given.
         """
-        own = [position for position in self._positions_by_author.get(member or "", ()) if member and position < until]
+        positions = self._positions_by_author.get(member, ()) if member else ()
+        own = [position for position in positions if position < until] if positions else []
         if not (own or remembers or left_out or self._audiences):
             return self._seen_by_others(until, mode).copy()
         seen: list[BaseMessage | None] = self._heard_until(until, mode)[:until]

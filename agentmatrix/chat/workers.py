@@ -131,9 +131,10 @@ class MemberPool(ABC):
         self._state = state
         if not self.transcript.extend_from(messages):
             self.transcript = Transcript(messages, self._names)
-            for finished in self._finished.values():
+            for finished in () if self._wait_for_all else self._finished.values():
                 self._append(finished)
-        self._has_news |= any(map(self._has_more_to_hear, self._finished.values()))
+        if not self._wait_for_all:
+            self._has_news |= any(map(self._has_more_to_hear, self._finished.values()))
 
     def requeue(self, finished: FinishedTurn) -> None:
         """Puts a collected turn back, for the next `wait`."""
@@ -163,14 +164,17 @@ class MemberPool(ABC):
         elif isinstance(outcome, Command):
             outcome = ParentCommand(outcome)
         finished = FinishedTurn(task, outcome, outcome[EVENT_LOG][-1] if isinstance(outcome, dict) else Event())
-        self._has_interrupt |= finished.interrupted
-        self._has_news |= not finished.is_silent or self._has_more_to_hear(finished)
-        self.has_failed |= finished.failed
+        is_broken_off = finished.failed or finished.interrupted
+        if is_broken_off:
+            self._has_interrupt |= finished.interrupted
+            self.has_failed |= finished.failed
         self._finished[task.node] = finished
-        self._append(finished)
-        if self._emits_at_once:
+        if not self._wait_for_all:
+            self._has_news = self._has_news or not finished.is_silent or self._has_more_to_hear(finished)
+            self._append(finished)
+        elif not self.has_checkpointer:
             self._emit(finished)
-        elif self._wait_for_all and not (finished.failed or finished.interrupted):
+        elif not is_broken_off:
             self._unsaved.append(finished)
 
     def _has_more_to_hear(self, finished: FinishedTurn) -> bool:
@@ -178,7 +182,7 @@ class MemberPool(ABC):
         return self.transcript.has_new_messages(finished.task.node, finished.event.get("seen_message"))
 
     def _append(self, finished: FinishedTurn) -> None:
-        if not (self._wait_for_all or self.has_checkpointer) and finished.event.get("message_ids"):
+        if finished.event.get("message_ids") and not self.has_checkpointer:
             self.transcript.append(finished.outcome["messages"])
 
     @property
@@ -187,7 +191,7 @@ class MemberPool(ABC):
         return self._wait_for_all and not self.has_checkpointer
 
     def _emit(self, finished: FinishedTurn) -> None:
-        if isinstance(finished.outcome, dict) and not finished.interrupted:
+        if self.loop.streams_nodes and isinstance(finished.outcome, dict) and not finished.interrupted:
             update = {key: value for key, value in finished.outcome.items() if key != EVENT_LOG}
             self.loop.emit_end(finished.task, update)
 

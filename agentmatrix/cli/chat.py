@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentmatrix.cli.error_report import CommandError, error_sentence, print_error, wants_traceback
 from agentmatrix.cli.graph_input import takes_messages, user_message
-from agentmatrix.cli.host_options import (
-    Allow,
-    HostOptions,
-    Insecure,
-    ServerName,
-    SslCa,
-    SslCertfile,
-    SslKeyfile,
-    Target,
-    Thread,
-    Timeout,
-    TokenFile,
-)
+from agentmatrix.cli.host_options import HostOptions, Target, Thread, takes_host_options
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,22 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["chat"]
 
 
+@takes_host_options()
 def chat(
     target: Target,
     thread: Thread = None,
-    token_file: TokenFile = None,
-    ssl_ca: SslCa = None,
-    ssl_certfile: SslCertfile = None,
-    ssl_keyfile: SslKeyfile = None,
-    server_name: ServerName = None,
-    insecure: Insecure = False,
-    timeout: Timeout = None,
-    allow: Allow = None,
+    *,
+    options: HostOptions,
 ) -> None:
     """Talk with a graph that takes messages, and answer its questions in place. Ctrl-D ends."""
     from agentmatrix.cli.resolve import resolve
 
-    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, timeout, allow)
     _chat_with(resolve(target, options), thread)
 
 

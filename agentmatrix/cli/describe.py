@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentmatrix.cli.host_options import (
-    HostOptions,
-    Insecure,
-    ServerName,
-    SslCa,
-    SslCertfile,
-    SslKeyfile,
-    Timeout,
-    TokenFile,
-)
+from agentmatrix.cli.host_options import HostOptions, takes_host_options
 from agentmatrix.cli.terminal_text import json_line, terminal_text
 
 if TYPE_CHECKING:
@@ -25,18 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["describe"]
 
 
+@takes_host_options("allow")
 def describe(
     target: Annotated[
         str, typer.Argument(help="module:attribute, path.py:attribute, host:port/agent, or host:port for its agents")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
-    token_file: TokenFile = None,
-    ssl_ca: SslCa = None,
-    ssl_certfile: SslCertfile = None,
-    ssl_keyfile: SslKeyfile = None,
-    server_name: ServerName = None,
-    insecure: Insecure = False,
-    timeout: Timeout = None,
+    *,
+    options: HostOptions,
 ) -> None:
     """Show what an agent is: name, description, input and output; or which agents a host has."""
     from agentmatrix.card import AgentCard
@@ -46,7 +33,6 @@ def describe(
     from agentmatrix.session.schema_types import describe_types
     from agentmatrix.transport import parse_target
 
-    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, timeout)
     if is_remote(target) and not parse_target(target).agent:
         agents = options.agents(target)
         print(json_line(agents) if as_json else "\n".join(_columns(agents.items())))

@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agentmatrix.cli.host_options import (
-    HostOptions,
-    Insecure,
-    ServerName,
-    SslCa,
-    SslCertfile,
-    SslKeyfile,
-    Target,
-    TokenFile,
-)
+from agentmatrix.cli.host_options import HostOptions, Target, takes_host_options
 from agentmatrix.cli.terminal_text import terminal_text
 
 __all__ = ["draw"]
@@ -31,21 +22,18 @@ class Format(StrEnum):
     svg = "svg"
 
 
+@takes_host_options("timeout", "allow")
 def draw(
     target: Target,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to draw it.")] = Format.text,
-    token_file: TokenFile = None,
-    ssl_ca: SslCa = None,
-    ssl_certfile: SslCertfile = None,
-    ssl_keyfile: SslKeyfile = None,
-    server_name: ServerName = None,
-    insecure: Insecure = False,
+    *,
+    options: HostOptions,
 ) -> None:
     """Draw a graph, offline; nodes that run on another machine are marked."""
     from agentmatrix.cli.resolve import resolve
     from agentmatrix.display import draw_mermaid, draw_svg, draw_text
 
-    graph = resolve(target, HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure))
+    graph = resolve(target, options)
     if format is Format.mermaid:
         drawn = draw_mermaid(graph)
     elif format is Format.svg:

@@ -1,10 +1,13 @@
-"""The target and the options for remote ones, which `run`, `chat`, `describe` and `draw` share."""
+"""The target and the options for remote ones, which the commands share that call hosts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -14,53 +17,44 @@ REMOTE = "Options for a remote target"
 """The panel of `--help` that these options are in."""
 
 Target = Annotated[str, typer.Argument(help="module:attribute, path.py:attribute or host:port/agent")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="File with the host's token; or set AGENTMATRIX_TOKEN (see docs/security.md).", rich_help_panel=REMOTE
-    ),
-]
-SslCa = Annotated[
-    Path | None,
-    typer.Option(help="Speak TLS and trust the certificates of this PEM file.", rich_help_panel=REMOTE),
-]
-SslCertfile = Annotated[Path | None, typer.Option(help="Our own certificate, for mutual TLS.", rich_help_panel=REMOTE)]
-SslKeyfile = Annotated[Path | None, typer.Option(help="The key of our own certificate.", rich_help_panel=REMOTE)]
-ServerName = Annotated[
-    str | None,
-    typer.Option(help="Name to expect in the host's certificate, as behind a tunnel.", rich_help_panel=REMOTE),
-]
-Insecure = Annotated[
-    bool,
-    typer.Option(
-        "--insecure", help="Send a token without TLS to another machine all the same.", rich_help_panel=REMOTE
-    ),
-]
-Timeout = Annotated[
-    float | None, typer.Option(min=0.001, help="Longest time that a run may take, in seconds.", rich_help_panel=REMOTE)
-]
-Allow = Annotated[
-    list[str] | None,
-    typer.Option(help="A module whose classes may cross the wire; may be repeated.", rich_help_panel=REMOTE),
-]
 Thread = Annotated[str | None, typer.Option(help="Thread to go on with, where the graph has a checkpointer.")]
 
 _LIST_TIMEOUT = 10.0
 """Seconds to wait for a host's list of agents."""
 
 
+def _option(*names: str, help: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=REMOTE, **settings)
+
+
 @dataclass(frozen=True)
 class HostOptions:
-    """How to connect to a host: the values of the options that `run`, `chat`, `describe` and `draw` share."""
+    """How to connect to a host: the values of the options that commands have by `takes_host_options`."""
 
-    token_file: Path | None = None
-    ssl_ca: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
-    server_name: str | None = None
-    insecure: bool = False
-    timeout: float | None = None
-    allow: list[str] | None = None
+    token_file: Annotated[
+        Path | None, _option(help="File with the host's token; or set AGENTMATRIX_TOKEN (see docs/security.md).")
+    ] = None
+    ssl_ca: Annotated[Path | None, _option(help="Speak TLS and trust the certificates of this PEM file.")] = None
+    ssl_certfile: Annotated[Path | None, _option(help="Our own certificate, for mutual TLS.")] = None
+    ssl_keyfile: Annotated[Path | None, _option(help="The key of our own certificate.")] = None
+    server_name: Annotated[
+        str | None, _option(help="Name to expect in the host's certificate, as behind a tunnel.")
+    ] = None
+    insecure: Annotated[
+        bool, _option("--insecure", help="Send a token without TLS to another machine all the same.")
+    ] = False
+    timeout: Annotated[float | None, _option(min=0.001, help="Longest time that a run may take, in seconds.")] = None
+    reconnect_timeout: Annotated[
+        float | None,
+        _option(
+            min=0,
+            help="Seconds in which to take up what a cut line has stopped; 0 for none. By default as long as the host "
+            "keeps it.",
+        ),
+    ] = None
+    allow: Annotated[list[str] | None, _option(help="A module whose classes may cross the wire; may be repeated.")] = (
+        None
+    )
 
     def agent(self, target: str) -> Any:
         """The `RemoteAgent` of a target. Nothing is sent yet."""
@@ -75,6 +69,7 @@ class HostOptions:
             server_name=self.server_name,
             insecure=self.insecure,
             timeout=self.timeout,
+            reconnect_timeout=self.reconnect_timeout,
             allow=self.allow or [],
         )
 
@@ -95,6 +90,7 @@ class HostOptions:
             private_key=self.ssl_keyfile,
             server_name=self.server_name,
             insecure=self.insecure,
+            reconnect_timeout=self.reconnect_timeout,
         )
         transport = connect(found, options)
         try:
@@ -102,6 +98,38 @@ class HostOptions:
         finally:
             transport.close()
         return {agent.name: agent.description for agent in reply.agents}
+
+
+def takes_host_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of `HostOptions`, which it takes as one argument, `options`.
+
+    Args:
+        left_out: those that it does not have.
+    """
+
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        hints = get_type_hints(HostOptions, include_extras=True)
+        parameters = {name: each for name, each in own.parameters.items() if name != "options"}
+        shared = {
+            each.name: inspect.Parameter(
+                each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name]
+            )
+            for each in fields(HostOptions)
+            if each.name not in left_out
+        }
+
+        @functools.wraps(command)
+        def called(**values: Any) -> None:
+            options = HostOptions(**{name: values.pop(name) for name in shared})
+            command(**values, options=options)
+
+        parameters |= shared
+        called.__signature__ = own.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
+        called.__annotations__ = {name: each.annotation for name, each in parameters.items()}
+        return called
+
+    return with_options
 
 
 def checked_token(path: Path) -> Path:

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentmatrix.cli.error_report import FAILED, KEYBOARD_INTERRUPT, PAUSED, USAGE, CommandError
-from agentmatrix.cli.host_options import (
-    Allow,
-    HostOptions,
-    Insecure,
-    ServerName,
-    SslCa,
-    SslCertfile,
-    SslKeyfile,
-    TokenFile,
-)
+from agentmatrix.cli.host_options import HostOptions, takes_host_options
 
 if TYPE_CHECKING:
     from agentmatrix.dataset.progress_display import ProgressSnapshot
@@ -35,6 +26,7 @@ PROGRESS = "What is done already"
 _JSON_SECONDS = 5.0
 
 
+@takes_host_options("timeout")
 def refine(
     target: Annotated[
         str, typer.Argument(help="module:attribute, path.py:attribute or host:port/agent; several hosts with commas")
@@ -122,13 +114,8 @@ def refine(
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines on stdout: progress, then the report.")
     ] = False,
-    token_file: TokenFile = None,
-    ssl_ca: SslCa = None,
-    ssl_certfile: SslCertfile = None,
-    ssl_keyfile: SslKeyfile = None,
-    server_name: ServerName = None,
-    insecure: Insecure = False,
-    allow: Allow = None,
+    *,
+    options: HostOptions,
 ) -> None:
     """Run a graph on each row of a dataset. The same line again goes on."""
     if failures:
@@ -136,7 +123,6 @@ def refine(
         return
     if output is None and limit is None:
         raise CommandError("say where the rows go: --output answers.jsonl; --limit 5 prints five")
-    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, None, allow)
     agents = _agents(target, options)
     functions = {"result": result, "where": where, "accept": accept}
     from langgraph.types import RetryPolicy

@@ -8,19 +8,7 @@ import typer
 
 from agentmatrix.cli.error_report import PAUSED, CommandError, error_sentence
 from agentmatrix.cli.graph_input import empty_input, parse_input
-from agentmatrix.cli.host_options import (
-    REMOTE,
-    Allow,
-    HostOptions,
-    Insecure,
-    ServerName,
-    SslCa,
-    SslCertfile,
-    SslKeyfile,
-    Thread,
-    Timeout,
-    TokenFile,
-)
+from agentmatrix.cli.host_options import REMOTE, HostOptions, Thread, takes_host_options
 
 if TYPE_CHECKING:
     from agentmatrix.cli.thread_runner import ThreadRunner
@@ -28,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["run", "run_graph"]
 
 
+@takes_host_options()
 def run(
     target: Annotated[
         str | None, typer.Argument(help="module:attribute, path.py:attribute or host:port/agent", show_default=False)
@@ -46,21 +35,14 @@ def run(
         list[str] | None,
         typer.Option(help="Answer to a question of the graph (JSON or text); repeat it for several questions."),
     ] = None,
-    token_file: TokenFile = None,
-    ssl_ca: SslCa = None,
-    ssl_certfile: SslCertfile = None,
-    ssl_keyfile: SslKeyfile = None,
-    server_name: ServerName = None,
-    insecure: Insecure = False,
-    timeout: Timeout = None,
-    allow: Allow = None,
+    *,
+    options: HostOptions,
 ) -> None:
     """Run a graph once, and show its messages and updates as they are streamed."""
     from agentmatrix.cli.resolve import resolve
 
     if (target is None) == (remote is None):
         raise CommandError("give one graph: module:attribute, or --remote host:port/agent")
-    options = HostOptions(token_file, ssl_ca, ssl_certfile, ssl_keyfile, server_name, insecure, timeout, allow)
     graph = resolve(target or remote or "", options, remote=remote is not None)
     if json and watch:
         raise CommandError("--json prints for machines and --watch for people: choose one of the two")

@@ -8,21 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from agentmatrix.cli.error_report import CommandError
-from agentmatrix.cli.host_options import (
-    Allow,
-    HostOptions,
-    Insecure,
-    ServerName,
-    SslCa,
-    TokenFile,
-    checked_token,
-)
+from agentmatrix.cli.host_options import HostOptions, checked_token, takes_host_options
 
 __all__ = ["ui"]
 
 _PAGE = "The page"
 
 
+@takes_host_options("timeout")
 def ui(
     targets: Annotated[
         list[str] | None,
@@ -51,17 +44,13 @@ def ui(
         Path | None, typer.Option(help="Certificate of the page (PEM).", rich_help_panel=_PAGE)
     ] = None,
     page_keyfile: Annotated[Path | None, typer.Option(help="Its private key (PEM).", rich_help_panel=_PAGE)] = None,
-    token_file: TokenFile = None,
-    ssl_ca: SslCa = None,
-    server_name: ServerName = None,
-    insecure: Insecure = False,
-    allow: Allow = None,
+    *,
+    options: HostOptions,
 ) -> None:
     """Show graphs and their runs on a page of this machine: run, answer, stop, go back."""
     from agentmatrix.cli.page_targets import page_graphs, shared_runs
     from agentmatrix.ui.page_server import PageServer
 
-    options = HostOptions(token_file, ssl_ca, None, None, server_name, insecure, None, allow)
     server = PageServer(
         page_graphs(targets or [], options),
         address=address,

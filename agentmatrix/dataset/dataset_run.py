@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from agentmatrix.dataset.columns import check_columns
 from agentmatrix.dataset.completed_row import CompletedRow
+from agentmatrix.dataset.earlier_rows import EarlierRows
 from agentmatrix.dataset.interrupted import on_interrupt
 from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_display import Display
@@ -23,7 +25,7 @@ from agentmatrix.dataset.report import Ended, Report
 from agentmatrix.dataset.row import InputPosition
 from agentmatrix.dataset.row_agent import row_agent
 from agentmatrix.dataset.row_loop import Limits, RowLoop
-from agentmatrix.dataset.row_reader import RowReader
+from agentmatrix.dataset.row_reader import ReadOptions, RowReader
 from agentmatrix.dataset.row_runner import RowRunner, RunOptions
 from agentmatrix.dataset.settings import check_answers, check_same_settings, described, schema_digest
 from agentmatrix.dataset.slots import Slots
@@ -32,22 +34,10 @@ from agentmatrix.errors import DatasetError, TooManyFailures
 from agentmatrix.remote import RemoteAgent
 from agentmatrix.remote.remote_agent import with_replicas
 
-__all__ = ["DatasetRun", "ReadOptions"]
+__all__ = ["DatasetRun"]
 
 _MOST_FAILURES = 1000
 _DEFAULT_ID = "id"
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How rows are read; the attributes are the arguments of `refine`."""
-
-    id: str | Callable[[dict[str, Any]], Any] | None = None
-    repetitions: int = 1
-    where: Callable[[dict[str, Any]], Any] | None = None
-    limit: int | None = None
-    shard: tuple[int, int] | None = None
-    skip_bad_lines: bool = False
 
 
 @dataclass
@@ -90,6 +80,8 @@ class DatasetRun:
         stack.callback(self._output.close)
         path = self.progress or (self.output and self.output.with_name(self.output.name + ".progress"))
         existed = path is not None and path.exists()
+        if isinstance(self._output, OutputFile) and path is not None and not existed:
+            stack.push(partial(self._remove_unused, self._output, path))
         self._progress = ProgressFile(path if self.output is not None else None)
         stack.callback(self._progress.close)
         if restart:
@@ -104,6 +96,15 @@ class DatasetRun:
             # Last: it takes seconds.
             stack.callback(self._hosts.stop)
             self._agent = replace(self._agent, runnable=await self._hosts.start(self._agent))
+
+    def _remove_unused(self, output: OutputFile, progress: Path, error: type[BaseException] | None, *_: Any) -> None:
+        """Leave no new files where the run ends with an error and nothing is in them, as on a full disk."""
+        # A row that has not ended may have begun a thread, whose id has the run's.
+        is_used = hasattr(self, "_progress") and (self._progress.counts.total() or self._agent.checkpointer)
+        if error is not None and not is_used:
+            ProgressFile.remove(progress)
+            if output.is_new:
+                output.remove()
 
     def _check_paths(self) -> None:
         if self.output is None:
@@ -172,12 +173,9 @@ class DatasetRun:
         loop_time = _loop_time()
         slots = Slots(self.max_concurrency, loop_time)
         start = self._start()
-        reading = self.reading
-        reader = RowReader(
-            self._source, start, id=self._id, repetitions=reading.repetitions, where=reading.where, limit=reading.limit,
-            shard=reading.shard, skip_bad_lines=reading.skip_bad_lines,
-        )  # fmt: skip
         options = replace(self.running, id_column=self._id_column(), is_csv=_is_csv(self.output))
+        earlier = EarlierRows(self._progress, start, options.answers) if self._progress.next_sequence else None
+        reader = RowReader(self._source, start, earlier, replace(self.reading, id=self._id))
         row_loop = RowLoop(
             reader, slots, self._hosts_away, self._output, self._progress, self.limits,
             in_input_order=self.in_input_order, answers=options.answers, crashes=self._crashes,

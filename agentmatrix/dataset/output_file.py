@@ -59,6 +59,8 @@ class OutputFile:
         if self.kind == ".parquet":
             _arrow()
         self.lines_path = path if self.kind in (".jsonl", ".ndjson") else path.with_name(path.name + ".jsonl")
+        self.is_new = not self.lines_path.exists()
+        """Whether this made it."""
         try:
             self._file = os.open(self.lines_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
@@ -109,6 +111,10 @@ class OutputFile:
             raise DatasetError(f"{self.path} cannot be written: {error.strerror or error}") from None
         finally:
             new.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the file of lines."""
+        self.lines_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close it, which gives up the lock."""

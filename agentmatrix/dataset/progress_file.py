@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from agentmatrix.dataset.report import STATUSES, FailedRow
 from agentmatrix.dataset.settled_row import SettledRow
 from agentmatrix.errors import DatasetError
 
-__all__ = ["CrashRecord", "ProgressFile"]
+__all__ = ["CrashRecord", "ProgressFile", "RecordedRow"]
 
 _TABLES = """
 create table if not exists meta(key text primary key, value text) without rowid;
 create table if not exists row(
-    id text primary key, number integer, repetition integer, digest text, status text, name text, attempts integer,
-    error_type text, error text, seconds real) without rowid;
+    sequence integer primary key, id text unique, number integer, repetition integer, digest text, status text,
+    name text, attempts integer, error_type text, error text, seconds real);
 create index if not exists unsuccessful on row(status) where status <> 'done';
 create table if not exists begun(
     id text primary key, is_at_work integer, crashes integer default 0, was_alone integer default 0) without rowid;
@@ -34,6 +35,9 @@ create table if not exists held(number integer, repetition integer, lines blob, 
 _LARGEST_ERROR = 10_000
 RETRIED = ("failed", "rejected", "tombstoned")
 """The statuses that `retry_failed` takes up again."""
+RecordedRow = tuple[str, int, int, str, str]
+"""A row's id, its place in the sequence in which rows were recorded, its number in the input, digest and status."""
+_RECORDED = "id, sequence, number, digest, status"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class CrashRecord:
 class ProgressFile:
     """What is known of the rows of one output.
 
-    The loop's thread reads it, a thread of its own writes it: two connections.
+    The loop's thread and that of the input read it, a thread of its own writes it: two connections.
 
     Args:
         path: the file; None keeps all in memory.
@@ -55,21 +59,33 @@ class ProgressFile:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self._reading = threading.Lock()
         try:
-            self._writer = _connect(path)
-            self._writer.executescript(_TABLES)
-            self._reader = self._writer if path is None else _connect(path)
+            with ExitStack() as opened:
+                self._writer = opened.enter_context(closing(_connect(path)))
+                self._writer.executescript(_TABLES)
+                self._reader = self._writer if path is None else _connect(path)
+                opened.pop_all()
         except sqlite3.DatabaseError as error:
             raise DatasetError(f"the progress file {path} cannot be used: {error}") from None
         counts: Mapping[str, int] = self.get("counts", {})
         self.counts: Counter[str] = Counter({status: counts.get(status, 0) for status in STATUSES})
         self.again: int = self.get("again", 0)
         self.usage: dict[str, list[int]] = self.get("usage", {})
+        self.next_sequence: int = self.get("next_sequence", 0)
+        """The place of the row that is recorded next."""
 
     def close(self) -> None:
         """Close it. What was written stays."""
-        self._reader.close()
+        with self._reading:
+            self._reader.close()
         self._writer.close()
+
+    @staticmethod
+    def remove(path: Path) -> None:
+        """Remove a file that is closed, with those that sqlite has beside it."""
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of the file as a whole, such as `"length"` or `"settings"`."""
@@ -94,16 +110,23 @@ class ProgressFile:
             self.set(run=found)
         return found
 
-    def settled(self, ids: Iterable[str]) -> dict[str, tuple[int, str, str]]:
-        """Of these ids, those that are known: number, digest and status of each."""
-        wanted = list(ids)
-        marks = ",".join("?" * len(wanted))
-        found = self._reader.execute(f"select id, number, digest, status from row where id in ({marks})", wanted)
-        return {row[0]: row[1:] for row in found}
+    def recorded(self, ids: Sequence[str]) -> dict[str, RecordedRow]:
+        """What is recorded of these ids."""
+        marks = ",".join("?" * len(ids))
+        with self._reading:
+            found = self._reader.execute(f"select {_RECORDED} from row where id in ({marks})", ids)
+            return {row[0]: row for row in found}
+
+    def recorded_from(self, sequence: int, most: int) -> list[RecordedRow]:
+        """What is recorded from a place in the sequence on."""
+        query = f"select {_RECORDED} from row where sequence >= ? order by sequence limit ?"
+        with self._reading:
+            return self._reader.execute(query, (sequence, most)).fetchall()
 
     def name(self, id: str) -> str:
         """Where the row of an id stood in the input."""
-        return str(self._reader.execute("select name from row where id=?", (id,)).fetchone()[0])
+        with self._reading:
+            return str(self._reader.execute("select name from row where id=?", (id,)).fetchone()[0])
 
     def failures(self) -> Iterator[FailedRow]:
         """The rows that are not done, with their errors and questions."""
@@ -130,6 +153,7 @@ class ProgressFile:
             for table in ("meta", "row", "held", "begun"):
                 self._writer.execute(f"delete from {table}")
         self.counts, self.usage, self.again = Counter(dict.fromkeys(STATUSES, 0)), {}, 0
+        self.next_sequence = 0
 
     def begin(self, ids: Iterable[str]) -> None:
         """Record that rows begin. It survives the end of the process, and need not survive that of the machine.
@@ -188,7 +212,7 @@ class ProgressFile:
         """
         counts, usage, again = Counter(self.counts), dict(self.usage), self.again
         records = []
-        for row in settled:
+        for sequence, row in enumerate(settled, self.next_sequence):
             counts[row.status] += 1
             again -= row.previous == "again"
             if row.previous and row.previous != "again":
@@ -196,17 +220,18 @@ class ProgressFile:
             for model, (given, made) in row.usage.items():
                 before = usage.get(model, [0, 0])
                 usage[model] = [before[0] + given, before[1] + made]
-            records.append(_record(row))
+            records.append(_record(row, sequence))
         with self._transaction():
             self._begin(begun)
-            self._writer.executemany("insert or replace into row values(?,?,?,?,?,?,?,?,?,?)", records)
+            self._writer.executemany("insert or replace into row values(?,?,?,?,?,?,?,?,?,?,?)", records)
             self._writer.executemany("delete from begun where id=?", [(record[0],) for record in records])
             lines = [(row.row.number, row.row.repetition, b"".join(row.lines)) for row in held]
             self._writer.executemany("insert or replace into held values(?,?,?)", lines)
             if released is not None:
                 self._writer.execute("delete from held where number < ?", (released,))
-            self._set({"counts": counts, "usage": usage, "again": again, **values})
-        self.counts, self.usage, self.again = counts, usage, again
+            next_sequence = self.next_sequence + len(records)
+            self._set({"counts": counts, "usage": usage, "again": again, "next_sequence": next_sequence, **values})
+        self.counts, self.usage, self.again, self.next_sequence = counts, usage, again, next_sequence
 
     @contextmanager
     def _transaction(self, synchronous: str = "full") -> Iterator[None]:
@@ -238,10 +263,10 @@ def _connect(path: Path | None) -> sqlite3.Connection:
     return connection
 
 
-def _record(settled: SettledRow) -> tuple[Any, ...]:
+def _record(settled: SettledRow, sequence: int) -> tuple[Any, ...]:
     row = settled.row
     error = settled.error_text.encode(errors="replace").decode()[:_LARGEST_ERROR]
     return (
-        row.id, row.number, row.repetition, row.digest, settled.status, row.name, settled.attempts,
+        sequence, row.id, row.number, row.repetition, row.digest, settled.status, row.name, settled.attempts,
         settled.error_type, error, settled.seconds,
     )  # fmt: skip

@@ -15,13 +15,14 @@ from langgraph.types import RetryPolicy
 
 from agentmatrix.dataset.columns import Input
 from agentmatrix.dataset.completed_row import CompletedRow
-from agentmatrix.dataset.dataset_run import DatasetRun, ReadOptions
+from agentmatrix.dataset.dataset_run import DatasetRun
 from agentmatrix.dataset.interrupted import run_draining
 from agentmatrix.dataset.progress_display import Display, display_of
 from agentmatrix.dataset.ray_hosts import Ray
 from agentmatrix.dataset.records import Result
 from agentmatrix.dataset.report import Report
 from agentmatrix.dataset.row_loop import Limits
+from agentmatrix.dataset.row_reader import ReadOptions
 from agentmatrix.dataset.row_runner import RunOptions
 from agentmatrix.dataset.row_usage import Prices
 from agentmatrix.dataset.settings import check_numbers, parse_shard, read_answers

@@ -15,7 +15,7 @@ from agentmatrix.dataset.output_file import MemoryOutput, OutputFile
 from agentmatrix.dataset.progress_file import CrashRecord, ProgressFile
 from agentmatrix.dataset.report import Ended
 from agentmatrix.dataset.row import DatasetRow, InputPosition
-from agentmatrix.dataset.row_reader import RowReader
+from agentmatrix.dataset.row_reader import RowChunk, RowReader
 from agentmatrix.dataset.row_runner import NonRetryableError, RowRunner
 from agentmatrix.dataset.row_usage import Prices, cost_of
 from agentmatrix.dataset.row_writer import RowWriter
@@ -26,7 +26,7 @@ from agentmatrix.errors import DatasetError, TooManyFailures
 __all__ = ["RowLoop", "Limits"]
 
 _ROWS_BEFORE_FAILURES_COUNT = 20
-_SETTLED, _DUPLICATE = "settled", "duplicate"
+_DUPLICATE = "duplicate"
 
 
 @dataclass(frozen=True)
@@ -159,23 +159,22 @@ class RowLoop:
         coming = asyncio.create_task(self._reader.next_chunk())
         try:
             while True:
-                rows, position = await coming
-                if not rows:
-                    self._writer.position = self._with_duplicates(position)
+                chunk = await coming
+                if not chunk.is_last:
+                    coming = asyncio.create_task(self._reader.next_chunk())
+                await self._begin(chunk, runner)
+                if chunk.is_last:
                     if self._reader.is_at_limit:
                         self._ended = "limit"
                     return
-                coming = asyncio.create_task(self._reader.next_chunk())
-                await self._begin(rows, position, runner)
         finally:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
 
-    async def _begin(self, rows: list[DatasetRow], behind: InputPosition, runner: RowRunner) -> None:
-        """Begin the rows of a chunk that are not settled, each as soon as there is a slot."""
+    async def _begin(self, chunk: RowChunk, runner: RowRunner) -> None:
+        """Begin the rows of a chunk that are no duplicates, each as soon as there is a slot."""
+        rows, behind = chunk.rows, chunk.behind
         for index, (row, status) in enumerate(zip(rows, self._known(rows), strict=True), 1):
-            if status == _SETTLED:
-                continue
             if status == _DUPLICATE:
                 self._duplicates += row.repetition == 0
                 continue
@@ -209,33 +208,37 @@ class RowLoop:
         return position if position.duplicates == self._duplicates else position._replace(duplicates=self._duplicates)
 
     def _known(self, rows: list[DatasetRow]) -> list[str]:
-        """What is known of each row of a chunk: its status before, `_SETTLED` or `_DUPLICATE`; empty for a new one.
+        """What is known of each row of a chunk: its status before, or `_DUPLICATE`; empty for a new one.
 
         Raises:
             DatasetError: two rows have one id and different content.
         """
-        settled = self.progress.settled(row.id for row in rows)
+        recorded = self.progress.recorded([row.id for row in rows]) if rows else {}
         first: dict[str, DatasetRow] = {}
         known = []
         for row in rows:
             twin = first.setdefault(row.id, self._writer.in_flight.get(row.id, row))
             if twin is not row:
                 if twin.digest != row.digest:
-                    raise _other_content(row, twin.name)
+                    raise DatasetError(_has_other_content(row, twin.name))
                 known.append(_DUPLICATE)
                 continue
-            number, digest, status = settled.get(row.id, (row.number, row.digest, ""))
+            _, _, number, digest, status = recorded.get(row.id, ("", 0, row.number, row.digest, ""))
             # A failed row may have been corrected meanwhile.
             if status in ("", "again") or (status == "paused" and row.id in self._answers):
                 known.append(status)
             elif digest == row.digest:
-                known.append(_SETTLED if number == row.number else _DUPLICATE)
+                # Where an earlier run has settled it, it would not have been read.
+                known.append(_DUPLICATE)
             elif number == row.number:
                 raise DatasetError(
                     f"{row.name} (id {row.id!r}) has changed since it was run: restart, or give it another id"
                 )
             else:
-                raise _other_content(row, self.progress.name(row.id))
+                before = self.progress.name(row.id)
+                raise DatasetError(
+                    f"{_has_other_content(row, before)}, or restart where it was {before} and has changed"
+                )
         return known
 
     async def _run_row(self, row: DatasetRow, runner: RowRunner, began: float, previous: str) -> None:
@@ -320,5 +323,5 @@ class RowLoop:
             self.drain()
 
 
-def _other_content(row: DatasetRow, twin: str) -> DatasetError:
-    return DatasetError(f"{row.name} has the id {row.id!r} of {twin} and other content: give each row an id of its own")
+def _has_other_content(row: DatasetRow, twin: str) -> str:
+    return f"{row.name} has the id {row.id!r} of {twin} and other content: give each row an id of its own"

@@ -1,4 +1,4 @@
-"""The rows that are to be run: read in chunks, with their ids, without those that are left out."""
+"""The rows that are to be run: read in chunks, with their ids, without those that are left out or settled."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import ormsgpack
 
+from agentmatrix.dataset.earlier_rows import EarlierRows
 from agentmatrix.dataset.reader_thread import ReaderThread
 from agentmatrix.dataset.row import DatasetRow, InputPosition, SourceRow
 from agentmatrix.dataset.sources import AsyncSource, Source
 from agentmatrix.errors import DatasetError
 
-__all__ = ["RowReader", "digest_of"]
+__all__ = ["ReadOptions", "RowChunk", "RowReader", "digest_of"]
 
 _canonical = json.JSONEncoder(sort_keys=True, default=str)
 
-_CHUNK = 256
+_CHUNK, _BLOCK = 256, 128
+"""Rows that are handed on together, at most, and that are looked up together."""
 _LONGEST_READ = 0.05
 """Seconds of reading after which a chunk is handed on although it is not full."""
 
 
-class RowReader:
-    """Reads the input and makes rows of it.
+@dataclass(frozen=True)
+class ReadOptions:
+    """How rows are read; the attributes are the arguments of `refine`.
 
-    Args:
-        source: the input.
-        start: where to begin.
+    Attributes:
         id: a column, a function of the columns, or None for the hash of the content.
         repetitions: how often each row is run.
         where: a function of the columns that says whether the row is run at all.
@@ -40,31 +43,56 @@ class RowReader:
         skip_bad_lines: count lines that are no row instead of raising.
     """
 
+    id: str | Callable[[dict[str, Any]], Any] | None = None
+    repetitions: int = 1
+    where: Callable[[dict[str, Any]], Any] | None = None
+    limit: int | None = None
+    shard: tuple[int, int] | None = None
+    skip_bad_lines: bool = False
+
+
+@dataclass(frozen=True)
+class RowChunk:
+    """Rows that were read together.
+
+    Attributes:
+        rows: those of them that are to be run, or are not as an earlier run has settled them.
+        behind: where the input stands behind them.
+        is_last: nothing is behind them.
+    """
+
+    rows: list[DatasetRow]
+    behind: InputPosition
+    is_last: bool
+
+
+class RowReader:
+    """Reads the input and makes rows of it.
+
+    Args:
+        source: the input.
+        start: where to begin.
+        earlier: the rows that earlier runs have settled, if there are any.
+        options: how it is read.
+    """
+
     def __init__(
-        self,
-        source: Source | AsyncSource,
-        start: InputPosition,
-        *,
-        id: str | Callable[[dict[str, Any]], Any] | None,
-        repetitions: int,
-        where: Callable[[dict[str, Any]], Any] | None,
-        limit: int | None,
-        shard: tuple[int, int] | None,
-        skip_bad_lines: bool,
+        self, source: Source | AsyncSource, start: InputPosition, earlier: EarlierRows | None, options: ReadOptions
     ) -> None:
-        self._source = source
-        self._id, self._repetitions, self._where = id, repetitions, where
-        self._limit, self._shard, self._skip_bad_lines = limit, shard, skip_bad_lines
+        self._source, self._earlier = source, earlier
+        self._id, self._repetitions, self._where = options.id, options.repetitions, options.where
+        self._limit, self._shard, self._skip_bad_lines = options.limit, options.shard, options.skip_bad_lines
         self._thread = ReaderThread()
         self._iterator: Iterator[SourceRow] | None = None
         self._error: Exception | None = None
+        self._is_first = True
         self._position = start
 
-    async def next_chunk(self) -> tuple[list[DatasetRow], InputPosition]:
-        """The next rows, none at the end, and where the input stands behind them.
+    async def next_chunk(self) -> RowChunk:
+        """The next rows; there may be none in it.
 
         Raises:
-            DatasetError: a line is no row, or a row has no id; the rows before it come first.
+            DatasetError: a line is no row, or a row has no id; chunks before it come first.
         """
         if isinstance(self._source, AsyncSource):
             return await self._from_async(self._source)
@@ -74,63 +102,76 @@ class RowReader:
         """Read no more."""
         self._thread.close()
 
-    async def _from_async(self, source: AsyncSource) -> tuple[list[DatasetRow], InputPosition]:
-        while not self.is_at_limit and (found := await source.next_row()):
-            if rows := self._rows_of(found):
-                return rows, self._position
-        return [], self._position
+    async def _from_async(self, source: AsyncSource) -> RowChunk:
+        rows: list[DatasetRow] = []
+        found = None if self.is_at_limit else await source.next_row()
+        if found is not None:
+            self._take(found, rows)
+        return RowChunk(self._left_of(rows), self._position, is_last=found is None)
 
-    def _read(self) -> tuple[list[DatasetRow], InputPosition]:
-        if self._error is not None:
-            raise self._error
+    def _read(self) -> RowChunk:
         assert not isinstance(self._source, AsyncSource)
         if self._iterator is None:
             self._iterator = self._source.rows(self._position)
         rows: list[DatasetRow] = []
+        is_last = False
         ends = time.monotonic() + _LONGEST_READ
+        while self._error is None and not is_last and len(rows) <= _CHUNK - _BLOCK:
+            block, is_last = self._read_block(self._iterator, ends)
+            rows += self._left_of(block)
+            if time.monotonic() > ends:
+                break
+        if self._error is not None and (self._is_first or not rows):
+            raise self._error
+        self._is_first = False
+        return RowChunk(rows, self._position, is_last)
+
+    def _read_block(self, iterator: Iterator[SourceRow], ends: float) -> tuple[list[DatasetRow], bool]:
+        """Rows that are looked up together, and whether nothing is behind them."""
+        rows: list[DatasetRow] = []
+        most = _BLOCK if self._limit is None else min(_BLOCK, self._limit - self._position.number)
+        found = None
         try:
-            while len(rows) < _CHUNK and not self.is_at_limit:
-                found = next(self._iterator, None)
-                if found is None:
-                    break
-                rows += self._rows_of(found)
-                if rows and time.monotonic() > ends:
+            for found in islice(iterator, most):
+                self._take(found, rows)
+                if time.monotonic() > ends:
                     break
         except Exception as error:
-            if not rows:
-                raise
             self._error = error
-        return rows, self._position
+            return rows, False
+        return rows, found is None
+
+    def _left_of(self, rows: list[DatasetRow]) -> list[DatasetRow]:
+        return rows if self._earlier is None or not rows else self._earlier.left_of(rows)
 
     @property
     def is_at_limit(self) -> bool:
         """Whether it has read as many rows as it may."""
         return self._limit is not None and self._position.number >= self._limit
 
-    def _rows_of(self, found: SourceRow) -> list[DatasetRow]:
-        before = self._position
+    def _take(self, found: SourceRow, rows: list[DatasetRow]) -> None:
+        """Add what is to be run of a row of the input."""
+        before, columns = self._position, found.columns
         after = before.behind(found)
-        columns = found.columns
         if isinstance(columns, str):
             if not self._skip_bad_lines:
                 raise DatasetError(f"{found.name} is no row: {columns} (skip_bad_lines leaves such lines out)")
             self._position = after._replace(number=before.number, bad_lines=before.bad_lines + 1)
-            return []
+            return
         digest = digest_of(columns)
         id = digest if self._id is None else self._checked_id(columns, found.name)
         if self._shard and zlib.crc32(id.encode()) % self._shard[1] != self._shard[0] - 1:
             self._position = after._replace(elsewhere=before.elsewhere + 1)
-            return []
+            return
         if self._where is not None and not _asked("where", self._where, columns, found.name):
             self._position = after._replace(filtered=before.filtered + 1)
-            return []
+            return
         self._position = after
         if self._repetitions == 1:
-            return [DatasetRow(id, before.number, 0, columns, found.name, digest, before)]
-        return [
-            DatasetRow(f"{id}/{n}", before.number, n, columns, found.name, digest, before)
-            for n in range(self._repetitions)
-        ]
+            rows.append(DatasetRow(id, before.number, 0, columns, found.name, digest, before))
+            return
+        for n in range(self._repetitions):
+            rows.append(DatasetRow(f"{id}/{n}", before.number, n, columns, found.name, digest, before))
 
     def _checked_id(self, columns: dict[str, Any], name: str) -> str:
         if isinstance(self._id, str):

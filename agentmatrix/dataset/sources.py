@@ -299,7 +299,7 @@ def _what_is_wrong(line: bytes) -> str:
     except UnicodeDecodeError as error:
         return f"it is no UTF-8 text: {error.reason} at byte {error.start + 1}"
     except ValueError as error:
-        reason = getattr(error, "msg", None) or str(error)
+        reason = (getattr(error, "msg", None) or str(error)).removesuffix(" at")
         column = getattr(error, "colno", None)
         return f"it is not JSON: {reason}" + (f" at column {column}" if column else "")
     return "it is not JSON"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 
 from agentmatrix.engine.branches import ALL, Span, afound_in, found_in
@@ -24,7 +23,7 @@ from agentmatrix.pregel.execution import (
     with_configurable,
 )
 from agentmatrix.scheduling.scheduled_activation import Write
-from agentmatrix.scheduling.state import Channels
+from agentmatrix.scheduling.state import Channels, saved_value
 
 __all__ = ["ActorState", "ActorStates", "ActorAnswer"]
 
@@ -186,7 +185,7 @@ class ActorStates:
         changed = (key for key, channel in state.channels.items() if channel is not state.kept.get(key))
         versions.update(dict.fromkeys((*changed, _ANSWER), following))
         # In full: LangGraph would keep differences of some channels, in writes that nobody makes here.
-        values = {key: _plain(channel) for key, channel in state.channels.items() if channel.is_available()}
+        values = {key: saved_value(channel) for key, channel in state.channels.items() if channel.is_available()}
         if state.answer is not None:
             values[_ANSWER] = state.answer._asdict()
         kept = {key: value for key, value in values.items() if value is not MISSING}
@@ -197,7 +196,3 @@ class ActorStates:
         state.saved, state.kept = checkpoint, state.channels
         new = newer_versions(before["channel_versions"], checkpoint["channel_versions"])
         return config, checkpoint, {"source": "loop", "step": state.count, "parents": {}}, new
-
-
-def _plain(channel: Any) -> Any:
-    return channel.get() if isinstance(channel, DeltaChannel) else channel.checkpoint()

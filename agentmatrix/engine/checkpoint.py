@@ -24,7 +24,7 @@ from agentmatrix.pregel.execution import (
     MISSING,
     NULL_TASK_ID,
     TASKS,
-    is_triggered,
+    triggered_nodes,
 )
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler
 from agentmatrix.scheduling.paused import tracked
@@ -86,7 +86,7 @@ def opened(
     schedule = schedule_of(channels)
     topology = schedule.topology
     versions, seen = checkpoint["channel_versions"], checkpoint["versions_seen"]
-    ready = [node for node in topology.nodes if is_triggered(channels, checkpoint, node, nodes[node])]
+    ready = triggered_nodes(channels, checkpoint, topology.nodes, nodes)
     # A deferred node's trigger is no value before LangGraph ends the run.
     ready += [n for n in topology.deferred if n not in ready and _deferred_value(channels, n) is not MISSING]
     sends = [send for send in _pending_sends(channels) if topology.takes(send.node)]
@@ -169,8 +169,11 @@ def _ran(nodes: Iterable[str], began: Any, seen: Mapping[str, Any]) -> frozenset
     """The nodes that have run since the input was taken in, as far as LangGraph's versions tell."""
     if began is None:
         return frozenset()
-    versions = {node: [v for name, v in seen.get(node, {}).items() if name != INTERRUPT] for node in nodes}
-    return frozenset(node for node, known in versions.items() if any(version >= began for version in known))
+    return frozenset(
+        node
+        for node in nodes
+        if node in seen and any(version >= began for name, version in seen[node].items() if name != INTERRUPT)
+    )
 
 
 def _sent(sends: Sequence[Send]) -> list[ScheduledActivation]:

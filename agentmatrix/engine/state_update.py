@@ -30,6 +30,7 @@ from agentmatrix.pregel.execution import (
     newer_versions,
     with_globals,
 )
+from agentmatrix.scheduling.state import saved_value
 
 __all__ = ["Pause", "abulk_update_state", "bulk_update_state", "pause_of", "reopened"]
 
@@ -113,7 +114,7 @@ def pause_of(graph: Any, saved: CheckpointTuple | None, saver: Any) -> Pause | N
 
 def _checkpoint_of(before: Checkpoint, channels: Mapping[str, Any], step: int, updated: Iterable[str]) -> Checkpoint:
     """The checkpoint of these channels that comes after another one."""
-    versioned = ((name, channels[name].checkpoint()) for name in channels if name in before["channel_versions"])
+    versioned = ((name, saved_value(channels[name])) for name in channels if name in before["channel_versions"])
     return {
         **before,
         "ts": datetime.now(UTC).isoformat(),

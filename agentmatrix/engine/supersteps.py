@@ -9,6 +9,7 @@ with barriers, from each level to the next.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from langgraph.constants import START
@@ -28,7 +29,9 @@ from agentmatrix.pregel.execution import (
     map_debug_tasks,
     output_values,
 )
+from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
+from agentmatrix.scheduling.state import is_overwrite
 
 __all__ = ["SuperstepLoop"]
 
@@ -150,6 +153,24 @@ class SuperstepLoop(SchedulerLoop):
             self.open_step = None
             raise GraphInterrupt()
 
+    def _replays_alike(self, key: str, log: ActivationLog) -> bool:
+        """Whether a DeltaChannel comes to its value from what is saved beside the checkpoint, so that it needs no
+        snapshot. LangGraph replays writes by the paths of their tasks: that is the order of nodes by name."""
+        if self._resume_loaded_writes or self._exit_delta_writes is not None or log.floor:
+            return False
+        entries = log.in_order(log.writers[key])
+        nodes = [log.nodes[entry] for entry in entries]
+        if log.writers[key] & log.outside or any(log.orders[entry][0] for entry in entries):
+            return False  # written from outside, or by a Send
+        written = [value for entry in entries for name, value in log.writes[entry] if name == key]
+        saved = [id for id, name, _ in self.checkpoint_pending_writes if name == key]
+        return (
+            all(one < other for one, other in pairwise(nodes))
+            and len(saved) == len(written)
+            and len({*saved}) == len(entries)
+            and not any(map(is_overwrite, written))
+        )
+
     def _close(
         self,
         step: OpenStep,
@@ -159,7 +180,11 @@ class SuperstepLoop(SchedulerLoop):
         rests: bool = False,
     ) -> set[str]:
         self._log = log = step.scheduler.log
-        self._delta_channels_forced_snapshot.update(name for name in self._delta_channel_names if name in log.writers)
+        written = {name for name in self._delta_channel_names if name in log.writers}
+        may_replay = ids is None and not (unfinished or rests)
+        self._delta_channels_forced_snapshot.update(
+            name for name in written if not (may_replay and self._replays_alike(name, log))
+        )
         return close(
             step.scheduler,
             unfinished,

@@ -198,10 +198,10 @@ def is_any_hook_set(callbacks: Callbacks = None) -> bool:
     hooks = getattr(tracing, "_configure_hooks", None)
     if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or tracing_is_enabled():
         return True
-    known = node_handlers(callbacks)
-    return any(
-        not (found is None or found in known or type(found) is TokenUsageHandler)
-        or (kind and env and env_var_is_set(env))
-        for var, _, kind, env in hooks
-        for found in (var.get(),)
-    )
+    for var, _, kind, env in hooks:
+        found = var.get()
+        if found is not None and type(found) is not TokenUsageHandler and found not in node_handlers(callbacks):
+            return True
+        if kind and env and env_var_is_set(env):
+            return True
+    return False

@@ -30,6 +30,7 @@ __all__ = [
     "SCRATCHPAD",
     "STREAM",
     "TASK_ID",
+    "HIDDEN",
     "is_authentication",
     "is_reserved",
     "reserved_keys",
@@ -85,6 +86,8 @@ DROPPED: Final = frozenset(
 """Reserved keys that mean something only inside the parent's own task."""
 
 _PREFIX = "__pregel_"
+HIDDEN = (_PREFIX, "langgraph_auth")
+"""What the keys begin with that `is_reserved` or `is_authentication` is true of."""
 
 
 def is_reserved(key: str) -> bool:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import types
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -77,7 +77,6 @@ __all__ = [
     "apply_writes",
     "channels_from_checkpoint",
     "is_default_key",
-    "is_triggered",
     "map_debug_checkpoint",
     "map_debug_tasks",
     "newer_versions",
@@ -91,6 +90,7 @@ __all__ = [
     "saver_and_config",
     "set_cache_identity",
     "thread_of",
+    "triggered_nodes",
     "unless",
     "with_cache_key",
     "id_among",
@@ -144,17 +144,28 @@ def output_values(keys: str | Sequence[str], channels: Mapping[str, Any]) -> Ite
         yield {key: channels[key].get() for key in keys if channels[key].is_available()}
 
 
-def is_triggered(channels: Mapping[str, Any], checkpoint: Any, name: str, node: Any) -> bool:
-    """Whether LangGraph would run a node in the step that follows a checkpoint."""
-    null, versions, seen = (
-        null_version(checkpoint),
-        checkpoint["channel_versions"],
-        checkpoint["versions_seen"].get(name),
-    )
-    if null is None:
-        return False
-    available = (trigger for trigger in node.triggers if channels[trigger].is_available())
-    return any(seen is None or versions.get(trigger, null) > seen.get(trigger, null) for trigger in available)
+def triggered_nodes(
+    channels: Mapping[str, Any], checkpoint: Any, names: Iterable[str], nodes: Mapping[str, Any]
+) -> list[str]:
+    """The nodes that LangGraph would run in the step that follows a checkpoint.
+
+    Args:
+        channels: the channels of the checkpoint.
+        checkpoint: the checkpoint.
+        names: the nodes that are asked for, in order.
+        nodes: all nodes, by name.
+    """
+    if (null := null_version(checkpoint)) is None:
+        return []
+    versions, seen = checkpoint["channel_versions"], checkpoint["versions_seen"]
+    # Of a graph with many nodes few have been written to.
+    written = {name for name in versions if name in channels and channels[name].is_available()}
+
+    def is_new(trigger: str, name: str) -> bool:
+        return name not in seen or versions[trigger] > seen[name].get(trigger, null)
+
+    called = [name for name in names if not written.isdisjoint(nodes[name].triggers)]
+    return [name for name in called if any(is_new(t, name) for t in written.intersection(nodes[name].triggers))]
 
 
 def is_default_key(policy: CachePolicy[Any]) -> bool:

@@ -6,13 +6,13 @@ each reads the loop, or hands something to a queue of it.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cache, cached_property
-from typing import Any, NamedTuple
+from functools import cached_property
+from itertools import count
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import (
@@ -28,9 +28,10 @@ from langgraph._internal._constants import (
     NS_SEP,
     PULL,
 )
+from langgraph._internal._scratchpad import PregelScratchpad
 from langgraph.constants import TAG_HIDDEN
 from langgraph.errors import GraphInterrupt
-from langgraph.runtime import ExecutionInfo, Runtime
+from langgraph.runtime import ExecutionInfo
 from langgraph.types import Interrupt
 
 from agentmatrix.pregel.compiled_graph import branch_channel
@@ -41,6 +42,8 @@ from agentmatrix.pregel.task_config import loop_of, namespace_of
 
 __all__ = ["LoopHandle", "VirtualTask", "reraise_interrupt", "seconds_since_question"]
 
+Record = TypeVar("Record")
+
 _PLAIN = frozenset({"values", "updates"})
 
 
@@ -50,7 +53,7 @@ class VirtualTask(NamedTuple):
     run: LoopHandle
     node: str
     id: str
-    beside: deque[tuple[str, Any]]
+    beside: list[tuple[str, Any]]
     """What the node writes besides what it answers: key and value."""
 
     @property
@@ -108,8 +111,15 @@ class LoopHandle:
         return self.is_watched or self._modes == {"updates"}
 
     @cached_property
+    def streams_nodes(self) -> bool:
+        """Whether the answer of a node is streamed by itself."""
+        return not self._modes <= {"values"}
+
+    @cached_property
     def _modes(self) -> frozenset[str]:
-        return frozenset(self.loop.stream.modes if self.loop.stream else ())
+        modes = frozenset(self.loop.stream.modes if self.loop.stream else ())
+        # `invoke` asks for updates to find interrupts among them, which members of a group do not stream.
+        return modes - {"updates"} if getattr(self.loop, "_result_only", False) else modes
 
     @property
     def pending_writes(self) -> list[tuple[str, str, Any]]:
@@ -161,37 +171,46 @@ class LoopHandle:
         return "".join(f"{part}{NS_SEP}" for part in namespace_of(self._config).split(NS_SEP)[:-1])
 
     @cached_property
-    def _common(self) -> tuple[RunnableConfig, dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """What all virtual tasks have in common: config, metadata, runtime, execution info."""
+    def _common(
+        self,
+    ) -> tuple[RunnableConfig, dict[str, Any], _Records[Any], _Records[ExecutionInfo], _Records[PregelScratchpad]]:
+        """What all virtual tasks have in common: config, metadata, runtime, execution info, scratchpad."""
         config, runtime = self._config, self._config[CONF][CONFIG_KEY_RUNTIME]
         tags = [tag for tag in config.get("tags") or () if tag != TAG_HIDDEN]
         callbacks = self.loop.manager.get_child() if self.node_handlers else []
         shared: RunnableConfig = {**config, "tags": tags, "callbacks": callbacks}
         shared.pop("run_id", None)
-        return shared, config.get("metadata", {}), _fields_of(runtime), _fields_of(runtime.execution_info)
+        scratchpad = new_scratchpad(self.loop.step, self.loop.stop)
+        return (
+            shared,
+            config.get("metadata", {}),
+            _Records(runtime, "execution_info"),
+            _Records(runtime.execution_info, "task_id", "checkpoint_ns"),
+            _Records(scratchpad, "call_counter", "interrupt_counter", "subgraph_counter", "resume"),
+        )
 
     def config_of(self, task: VirtualTask) -> RunnableConfig:
         """A config with a namespace, metadata and counters of the task's own."""
-        loop, (shared, metadata, runtime, info) = self.loop, self._common
+        shared, metadata, runtimes, infos, scratchpads = self._common
         node, namespace = task.node, task.namespace
-        info = {**info, "task_id": task.id, "checkpoint_ns": namespace}
-        own = {
+        configurable = {
+            **shared[CONF],
             CONFIG_KEY_TASK_ID: task.id,
             CONFIG_KEY_CHECKPOINT_NS: namespace,
             CONFIG_KEY_SEND: task.beside.extend,
-            CONFIG_KEY_SCRATCHPAD: new_scratchpad(loop.step, loop.stop),
-            CONFIG_KEY_RUNTIME: Runtime(**{**runtime, "execution_info": ExecutionInfo(**info)}),
+            CONFIG_KEY_SCRATCHPAD: scratchpads.made(count().__next__, count().__next__, count().__next__, []),
+            CONFIG_KEY_RUNTIME: runtimes.made(infos.made(task.id, namespace)),
         }
-        told = {
+        about = {
+            **metadata,
             "langgraph_node": node,
             "langgraph_triggers": (branch_channel(node),),
             "langgraph_path": (PULL, node),
             "langgraph_checkpoint_ns": namespace,
         }
-        both: dict[str, Any] = {"metadata": {**metadata, **told}, "configurable": {**shared[CONF], **own}}
-        made: RunnableConfig = {**shared, "run_name": node, **both}  # type: ignore[typeddict-item]
+        made: RunnableConfig = {**shared, "run_name": node, "metadata": about, "configurable": configurable}
         if self.is_watched:
-            made["callbacks"] = loop.manager.get_child(f"graph:step:{loop.step}")
+            made["callbacks"] = self.loop.manager.get_child(f"graph:step:{self.loop.step}")
         return made
 
     def tell_start(self, task: VirtualTask, given: Any) -> None:
@@ -235,14 +254,31 @@ class LoopHandle:
         self.loop.stream((self.loop.checkpoint_ns, "updates", {node: shown}))
 
 
-def _fields_of(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass: `dataclasses.replace` looks for them each time, which costs more than the copy."""
-    return {name: getattr(record, name) for name in _names_of_fields(record.__class__)}
+class _Records(Generic[Record]):
+    """Makes records like one, a frozen dataclass with slots: `dataclasses.replace` takes four times as long.
 
+    Args:
+        record: the record.
+        names: the fields in which they differ.
+    """
 
-@cache
-def _names_of_fields(kind: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
+    def __init__(self, record: Record, *names: str) -> None:
+        self._kind = kind = type(record)
+        self._same = [
+            (getattr(kind, field.name).__set__, getattr(record, field.name))
+            for field in fields(cast(Any, record))
+            if field.name not in names
+        ]
+        self._other = [getattr(kind, name).__set__ for name in names]
+
+    def made(self, *values: Any) -> Record:
+        """One with these values of the fields in which they differ."""
+        made = object.__new__(self._kind)
+        for put, value in self._same:
+            put(made, value)
+        for put, value in zip(self._other, values, strict=True):
+            put(made, value)
+        return made
 
 
 def seconds_since_question(config: RunnableConfig) -> float | None:

@@ -31,7 +31,7 @@ from agentmatrix.scheduling.paused import (
 from agentmatrix.scheduling.rules import Delivered, NodeResult, Opening, Rules
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 from agentmatrix.scheduling.source_queues import Delivery, bits_of, updates_of
-from agentmatrix.scheduling.state import Channels, State, StateKeys
+from agentmatrix.scheduling.state import Channels, State, StateKeys, saved_value
 from agentmatrix.scheduling.topology import Topology
 
 __all__ = ["GraphScheduler", "Record", "RulesFactory"]
@@ -356,7 +356,7 @@ class GraphScheduler:
         base = self.state.base
         return {
             "entries": plain_entries(log, entries, kept, tracked, numbers),
-            "base": {key: base[key].checkpoint() for key in tracked if base[key].is_available()},
+            "base": {key: saved_value(base[key]) for key in tracked if base[key].is_available()},
             "keys": held,
             "activations": [self._plain(a, numbers) for a in unfinished if a.send is None],
             "sends": [self._plain(activation, numbers) for activation in sends],

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langgraph.channels import BinaryOperatorAggregate, LastValue, Topic, UntrackedValue
+from langgraph.channels import BinaryOperatorAggregate, DeltaChannel, LastValue, Topic, UntrackedValue
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Overwrite
@@ -20,7 +20,7 @@ from agentmatrix.scheduling.log import ActivationLog, entries_of
 from agentmatrix.scheduling.reducer_checks import ReducerChecks, reducers_of, updated
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 
-__all__ = ["Channels", "State", "StateKeys"]
+__all__ = ["Channels", "State", "StateKeys", "is_overwrite", "saved_value"]
 
 Channel = BaseChannel[Any, Any, Any]
 Channels = dict[str, Channel]
@@ -179,11 +179,11 @@ class State:
             if key not in self.keys.tolerant:
                 if beside or len(values) > 1:
                     self._try(key, activation, values, beside)
-            elif any(map(_is_overwrite, values)):
-                if sum(map(_is_overwrite, values)) > 1:
+            elif any(map(is_overwrite, values)):
+                if sum(map(is_overwrite, values)) > 1:
                     self._try(key, activation, values, 0)
                 for other in entries_of(beside):
-                    if any(name == key and _is_overwrite(value) for name, value in log.writes[other]):
+                    if any(name == key and is_overwrite(value) for name, value in log.writes[other]):
                         raise _conflict(key, activation.node, log.nodes[other], "Overwrite")
             if self._reducers.needs(key, values):
                 self._check_reducer(key, activation, values)
@@ -228,7 +228,14 @@ class State:
             raise
 
 
-def _is_overwrite(value: Any) -> bool:
+def saved_value(channel: BaseChannel[Any, Any, Any]) -> Any:
+    """From which `from_checkpoint` makes the channel: in full, also where LangGraph would keep differences."""
+    full = isinstance(channel, DeltaChannel) and channel.is_available()
+    return channel.get() if full else channel.checkpoint()
+
+
+def is_overwrite(value: Any) -> bool:
+    """Whether a write replaces the value of its channel, past the reducer."""
     if not isinstance(value, dict):
         return isinstance(value, Overwrite)
     # As LangGraph has it, also where JSON has made a dict of it.

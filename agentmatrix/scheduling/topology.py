@@ -100,6 +100,11 @@ class Topology:
         return frozenset(source.name for source in sources if isinstance(source, Idle))
 
     @cached_property
+    def _places(self) -> dict[str, int]:
+        """The nodes, each with its place in the order of add_node."""
+        return {node: place for place, node in enumerate(self.nodes)}
+
+    @cached_property
     def edge_sources(self) -> dict[str, tuple[str, ...]]:
         """By node: the sources whose edges and choices lead to it, START first, in the order of add_node."""
         sources: dict[str, list[str]] = {node: [] for node in self.nodes}
@@ -111,12 +116,20 @@ class Topology:
     def followers(self, node: str) -> list[str]:
         """Every node that may follow `node`, in the order of add_node."""
         after = {*self.edges.get(node, ()), *self.choices.get(node, ()), *self.listeners.get(node, ())}
-        return [other for other in self.nodes if other in after]
+        return sorted(after & self._places.keys(), key=self._places.__getitem__)
 
     @cached_property
     def follow(self) -> dict[str, list[str]]:
         """By node, and for START: every node that may follow it, in the order of add_node."""
-        return {source: self.followers(source) for source in (self.start, *self.nodes, *self.actors)}
+        # Members of a group all have the same followers, the whole group: they share one list.
+        shared: dict[tuple[int, ...], list[str]] = {}
+        follow: dict[str, list[str]] = {}
+        for source in (self.start, *self.nodes, *self.actors):
+            key = tuple(id(of.get(source)) for of in (self.edges, self.choices, self.listeners))
+            if key not in shared:
+                shared[key] = self.followers(source)
+            follow[source] = shared[key]
+        return follow
 
     @cached_property
     def allowed(self) -> dict[str, frozenset[str]]:
@@ -137,14 +150,14 @@ class Topology:
         """By node: every source that may lead to it, START first, then in the order of add_node."""
         sources: dict[str, list[str]] = {node: [] for node in self.nodes}
         for source in (self.start, *self.nodes):
-            for follower in self.followers(source):
+            for follower in self.follow[source]:
                 sources[follower].append(source)
         return sources
 
     @cached_property
     def rank(self) -> dict[str, int]:
         """The canonical order: topological (Kahn), ties by the order of add_node. START is 0; a cycle has no rank."""
-        added = {node: i for i, node in enumerate(self.nodes)}
+        added = self._places
         waiting = {node: sum(s != self.start for s in sources) for node, sources in self.sources.items()}
         ready = [added[node] for node, count in waiting.items() if count == 0]
         heapq.heapify(ready)
@@ -152,7 +165,7 @@ class Topology:
         while ready:
             node = self.nodes[heapq.heappop(ready)]
             rank[node] = len(rank)
-            for follower in self.followers(node):
+            for follower in self.follow[node]:
                 waiting[follower] -= 1
                 if waiting[follower] == 0:
                     heapq.heappush(ready, added[follower])
@@ -185,7 +198,7 @@ class Topology:
         while frontier:
             reached: list[str] = []
             for source in frontier:
-                for follower in self._certain(source) if always else self.followers(source):
+                for follower in self._certain(source) if always else self.follow[source]:
                     if follower == node:
                         return _path(node, source, came_from)
                     if follower in allowed and follower not in came_from:

@@ -80,6 +80,7 @@ class CallerRun:
         self._failed_write: BaseException | None = None
         """What a pipelined request has raised first: nobody has been told so far."""
         self._frames: FrameStream | None = None
+        self._messages: SentMessages | None = None
         self._arguments: list[bytes] = []
         self._stop_watching_drain: Any = None
         self._signals: SignalRouter | None = None
@@ -100,7 +101,7 @@ class CallerRun:
             self._clock.lap("config and arguments encoded")
         frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
-        self._frames.send(frame, {"arguments": self._arguments})
+        self._frames.send(frame, {"arguments": self._arguments}, flush=False)
         self._arguments = []
         if self.config is not None and self.config.callbacks is not None:
             self.config.callbacks.follow(self._frames)
@@ -110,6 +111,8 @@ class CallerRun:
             self._signals.attach(self._forwarder)
         if self.config is not None:
             self.config.usage.follow(self._limit_budget)
+        # At last: both threads want the interpreter from here on.
+        self._frames.flush()
         if self._clock is not None:
             self._clock.lap("handed to the I/O thread")
 
@@ -146,7 +149,8 @@ class CallerRun:
             start.trace.update(trace)
         if tickets := TICKETS.get():
             start.tickets.extend(tickets)
-        sent = SentMessages()
+        self._messages = sent = SentMessages(self.transport.connection)
+        self.objects.expose("messages", sent)
         self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments", sent)
         self.codec = self.codec.with_messages(sent, encodes=False)
         return start
@@ -165,7 +169,7 @@ class CallerRun:
         if "exit" not in (durability, self.spec.kwargs.get("durability")):
             self.began_from = StartCheckpoint(saver, asked, found)
         with contextlib.suppress(EncodeError):
-            start.checkpoint = SentCheckpoint.encode(asked, found, self.codec.for_storage(text=False))
+            start.checkpoint = SentCheckpoint.encode(asked, found, self.codec.for_storage(text=False), self._messages)
 
     def _prepare_forwarding(self, configurable: dict[str, Any]) -> bool:
         """Prepares to forward signals where the run is part of a live one; returns whether it is."""
@@ -306,7 +310,7 @@ class CallerRun:
 
     def _codec_for(self, request: pb.Request) -> Codec:
         """The codec for the arguments and the answer of a request: what is stored returns to the host as it was."""
-        if request.target in ("callback", "sends"):
+        if request.target in ("callback", "messages", "sends"):
             return self.codec
         return self.codec.for_storage(text=request.target == "store")
 
@@ -356,6 +360,8 @@ class CallerRun:
     def _result_of(self, received: ReceivedFrame) -> Any:
         end = received.frame.end
         self.ended_by = end.ended_by
+        if end.keeps_messages and self._messages is not None and self._frames is not None:
+            self._messages.keep(self._frames.connection)
         if self._clock is not None:
             self._clock.lap("the caller's thread woken")
         if self.config is not None and end.HasField("written"):

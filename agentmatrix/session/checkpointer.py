@@ -105,11 +105,7 @@ def plain_config(config: RunnableConfig | None) -> Any:
     if not plain["metadata"]:
         del plain["metadata"]
     configurable: Mapping[str, Any] = config.get("configurable", {})
-    plain["configurable"] = {
-        key: value
-        for key, value in configurable.items()
-        if not config_keys.is_reserved(key) and not config_keys.is_authentication(key)
-    }
+    plain["configurable"] = {k: value for k, value in configurable.items() if not k.startswith(config_keys.HIDDEN)}
     return plain
 
 

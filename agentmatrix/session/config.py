@@ -74,9 +74,7 @@ def _said_by_the_caller(values: Mapping[str, Any]) -> dict[str, Any]:
     if not (isinstance(values, Mapping) and values):
         return {}
     return {
-        key: value
-        for key, value in values.items()
-        if isinstance(key, str) and not config_keys.is_reserved(key) and not config_keys.is_authentication(key)
+        key: value for key, value in values.items() if isinstance(key, str) and not key.startswith(config_keys.HIDDEN)
     }
 
 
@@ -160,7 +158,7 @@ class CallerConfig:
                 packed["checkpoints"] = pack_checkpoint_map(
                     value, self.configurable.get(config_keys.CHECKPOINT_NS) or ""
                 )
-            elif not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key):
+            elif not key.startswith(config_keys.HIDDEN) and self._is_forwarded(key):
                 own[key] = value
         packed["configurable"] = pack_items(own, _CONFIGURABLE, self._codec, self.left_out)
         if (metadata := self.config.get("metadata")) is not None:
@@ -195,7 +193,7 @@ class CallerConfig:
         own = {
             key: value
             for key, value in known.items()
-            if not (config_keys.is_reserved(key) or config_keys.is_authentication(key)) and self._is_forwarded(key)
+            if not key.startswith(config_keys.HIDDEN) and self._is_forwarded(key)
         }
         return {"configurable": {**own, "thread_id": str(thread), "checkpoint_ns": namespace, "checkpoint_id": None}}
 

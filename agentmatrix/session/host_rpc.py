@@ -145,7 +145,9 @@ class HostRpc:
         try:
             if failure := received.field("failure"):
                 raise raisable(decode_failure(failure, self.codec))
-            return self.replies.decode_pieces(received.pieces("value"), f"reply of {request.target}.{request.method}")
+            # Of what was kept there, unlisted classes come closed; a run's own arguments must not have any.
+            codec = self.codec if request.target == "messages" else self.replies
+            return codec.decode_pieces(received.pieces("value"), f"reply of {request.target}.{request.method}")
         finally:
             received.release()
 

@@ -43,6 +43,7 @@ from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.host_rpc import HostRpc
 from agentmatrix.session.host_state import ExportedGraph, HostState, encodable_result
 from agentmatrix.session.host_stream import AsyncHostStream, HostStream
+from agentmatrix.session.missing_messages import adecode_with_missing, decode_with_missing
 from agentmatrix.session.remote_usage import ReportedUsage
 from agentmatrix.session.run_limiter import TICKETS
 from agentmatrix.session.run_queue import AgentSlot
@@ -101,6 +102,8 @@ class HostRun(HostRpc):
         self._graph: Any = None
         self._has_checkpointer, self._call = False, _NO_CALL
         self.record = RunRecord("", "", "", caller)
+        self._messages = ReceivedMessages(frames.connection)
+        self._keeps_messages = False
         self._usage: ReportedUsage | None = None
 
     # FrameReceiver: called on the I/O thread.
@@ -158,7 +161,7 @@ class HostRun(HostRpc):
             return
         self._turn = turn
         self.host.started.add(self.user, start.id)
-        self.codec = exported.codec.with_messages(ReceivedMessages(), encodes=True)
+        self.codec = exported.codec.with_messages(self._messages, encodes=True)
         self._start_received = received
         self.host.runs.add(self)
         with self._lock:
@@ -293,7 +296,7 @@ class HostRun(HostRpc):
             raise HostError("the run was cancelled")
 
     def _result(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        call = self._unpack(start)
+        call = decode_with_missing(self._messages, self, lambda: self._unpack(start))
         opened = exported.open(call.run_config, self.host.loop, call.kwargs.get("context"), is_run=call.is_run)
         with call.budget, opened as graph:
             verb = self._prepare(start, graph)
@@ -303,7 +306,7 @@ class HostRun(HostRpc):
             return call_own_saver(self._root, *call.args) if start.verb == "saver" else verb(*call.args, **call.kwargs)
 
     async def _aresult(self, start: pb.Start, exported: ExportedGraph) -> Any:
-        call = self._unpack(start)
+        call = await adecode_with_missing(self._messages, self, lambda: self._unpack(start))
         with call.budget:
             if exported.factory is None:
                 return await self._acall(start, exported.graph)
@@ -322,6 +325,7 @@ class HostRun(HostRpc):
     def _unpack(self, start: pb.Start) -> VerbCall:
         self.host.authorization.check(self.user, start.agent, public_verb(start.verb))
         call = VerbCall.unpack(self._start_received, self.codec, self)
+        self._keeps_messages = self._messages.keep()
         with self._lock:
             self.control, self.config, self._call = call.control, call.config, call
             drained = self._drained
@@ -400,7 +404,10 @@ class HostRun(HostRpc):
                 self._send_batch()
                 written = None if self.config is None else self.config.written
                 by = ended_by(failure, self._stop_reason, refused=self._refused, draining=self._draining)
-                self._send(self.protocol.end(failure=broken, written=written, ended_by=by), large)
+                end = self.protocol.end(
+                    failure=broken, written=written, ended_by=by, keeps_messages=self._keeps_messages
+                )
+                self._send(end, large)
             except HostBusy as error:
                 self.frames.reset("bound", str(error))
 

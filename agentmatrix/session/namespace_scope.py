@@ -34,6 +34,8 @@ class NamespaceScope:
 
     def covers(self, namespace: object) -> bool:
         """Whether a namespace, as a string or as the tuple of its parts, is at or below this one."""
+        if namespace == self.namespace:
+            return True
         parts = _parts(namespace) if isinstance(namespace, str) else namespace
         if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
             return False

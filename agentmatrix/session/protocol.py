@@ -230,13 +230,15 @@ class HostProtocol:
         failure: bytes | None = None,
         written: Iterable[str] | None = None,
         ended_by: str = "",
+        keeps_messages: bool = False,
     ) -> pb.Frame | None:
-        """The last frame, with the keys that the run has written, and what has ended it; None when there was one."""
+        """The last frame, with the keys that the run has written, what has ended it, and whether the
+        messages that came are kept; None when there was one."""
         if self.phase is Phase.ENDED:
             return None
         self.phase = Phase.ENDED
         frame = pb.Frame(end={"failure": failure} if failure is not None else {"result": result or b""})
-        frame.end.ended_by = ended_by
+        frame.end.ended_by, frame.end.keeps_messages = ended_by, keeps_messages
         if written is not None:
             frame.end.written.keys.extend(sorted(written))
             frame.end.written.SetInParent()

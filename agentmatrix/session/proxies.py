@@ -23,6 +23,7 @@ METHODS: Final[Mapping[str, frozenset[str]]] = {
     "store": frozenset({"batch", "abatch"}),
     "cache": frozenset({"get", "set", "clear", "aget", "aset", "aclear"}),
     "callback": frozenset({"call", "acall"}),
+    "messages": frozenset({"listed"}),
     "sends": frozenset({"takes", "send", "asend", "dismiss", "adismiss"}),
 }
 """The methods that a host may call, by object. A method's name comes from the wire, so any other is an error."""

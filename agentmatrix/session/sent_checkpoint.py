@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from agentmatrix.errors import DecodeError
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.wire.codec import Codec
+from agentmatrix.wire.shared_messages import SharedMessages
 
 __all__ = ["StartCheckpoint", "SentCheckpoint"]
 
@@ -35,13 +36,19 @@ class SentCheckpoint:
         return str(asked.get("thread_id")), asked.get("checkpoint_ns") or "", asked.get("checkpoint_id") or None
 
     @classmethod
-    def encode(cls, asked: RunnableConfig, found: CheckpointTuple | None, codec: Codec) -> bytes:
+    def encode(
+        cls,
+        asked: RunnableConfig,
+        found: CheckpointTuple | None,
+        codec: Codec,
+        messages: SharedMessages | None = None,
+    ) -> bytes:
         """The bytes for the host.
 
         Raises:
             EncodeError: it cannot be sent.
         """
-        return codec.encode((cls.place_of(asked), found), "checkpoint")
+        return codec.encode((cls.place_of(asked), found), "checkpoint", messages)
 
     @classmethod
     def decode(cls, data: bytes, codec: Codec) -> SentCheckpoint:

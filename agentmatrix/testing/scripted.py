@@ -8,8 +8,7 @@ import random
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -121,9 +120,9 @@ class ScriptedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AIMessage:
         """The next answer."""
-        messages = self._messages_if_untraced(input, config)
-        if messages is not None:
-            return self._answer_with_id(messages, config)
+        callbacks = (config or {}).get("callbacks") or inherited_callbacks()
+        if self._is_untraced(input, callbacks):
+            return self._answer_with_id(cast(list[BaseMessage], input), config, callbacks)
         return super().invoke(input, config, stop=stop, **kwargs)
 
     async def ainvoke(
@@ -135,37 +134,39 @@ class ScriptedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AIMessage:
         """The next answer."""
-        messages = self._messages_if_untraced(input, config)
-        if messages is not None:
-            return self._answer_with_id(messages, config)
+        callbacks = (config or {}).get("callbacks") or inherited_callbacks()
+        if self._is_untraced(input, callbacks):
+            return self._answer_with_id(cast(list[BaseMessage], input), config, callbacks)
         return await super().ainvoke(input, config, stop=stop, **kwargs)
 
-    def _messages_if_untraced(
-        self, input: LanguageModelInput, config: RunnableConfig | None
-    ) -> list[BaseMessage] | None:
-        """The messages, if no callback, tracer or cache sees this call; else None.
+    def _is_untraced(self, input: LanguageModelInput, callbacks: Callbacks) -> bool:
+        """Whether the input is a list of messages, and no callback, tracer or cache sees this call.
 
         Such a call is answered without LangChain's machinery, which costs far more than the answer.
         """
-        if not (isinstance(input, list) and all(issubclass(kind, BaseMessage) for kind in set(map(type, input)))):
-            return None
-        callbacks = (config or {}).get("callbacks") or inherited_callbacks()
+        if not isinstance(input, list):
+            return False
+        for kind in set(map(type, input)):
+            if not issubclass(kind, BaseMessage):
+                return False
         if _has_handlers(callbacks) or _has_handlers(self.callbacks) or self.verbose or is_any_hook_set(callbacks):
-            return None
-        plain = not (self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
-        return input if plain else None
+            return False
+        return not (self.cache or get_llm_cache() or self.rate_limiter or self.output_version)
 
-    def _answer_with_id(self, messages: list[BaseMessage], config: RunnableConfig | None) -> AIMessage:
-        callbacks = (config or {}).get("callbacks") or inherited_callbacks()
-        with told_of_model_call(callbacks, config) if callbacks else nullcontext() as tell_end:
-            answer = counted(lambda: self._answer(messages))
-            answer.id = answer.id or f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
-            if tell_end is not None:
-                tell_end(answer)
+    def _answer_with_id(
+        self, messages: list[BaseMessage], config: RunnableConfig | None, callbacks: Callbacks
+    ) -> AIMessage:
+        id = f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
+        if not callbacks:
+            return counted(lambda: self._answer(messages, id))
+        with told_of_model_call(callbacks, config) as tell_end:
+            answer = counted(lambda: self._answer(messages, id))
+            tell_end(answer)
         return answer
 
-    def _answer(self, messages: Sequence[BaseMessage]) -> AIMessage:
-        index = self._calls.add(messages)
+    def _answer(self, messages: Sequence[BaseMessage], id: str | None = None) -> AIMessage:
+        # As `self._calls`, which pydantic looks for among the fields first.
+        index = cast(dict[str, Any], self.__pydantic_private__)["_calls"].add(messages)
         if index >= len(self.answers) and not self.cycle:
             raise ScriptExhausted(
                 f"this ScriptedChatModel has {len(self.answers)} answers and was called {index + 1} times: "
@@ -174,7 +175,7 @@ class ScriptedChatModel(BaseChatModel):
         answer = self.answers[index % len(self.answers)]
         if callable(answer) and not isinstance(answer, type):
             answer = answer(list(messages))
-        message = _as_message(answer)
+        message = _as_message(answer, id)
         if not self.usage:
             return message
         # LangChain's counters count by the model's name, and nothing where it is missing.
@@ -230,18 +231,20 @@ def _has_handlers(callbacks: Callbacks) -> bool:
     return bool(callbacks)
 
 
-def _as_message(answer: Any) -> AIMessage:
+def _as_message(answer: Any, id: str | None) -> AIMessage:
+    """The answer as a message, under an id of its own or this one."""
     if isinstance(answer, BaseException) or (isinstance(answer, type) and issubclass(answer, BaseException)):
         raise answer
     if isinstance(answer, AIMessage):
-        return answer.model_copy()
+        return answer.model_copy(update={"id": answer.id or id})
     if isinstance(answer, str):
-        return AIMessage(content=answer)
+        return AIMessage(content=answer, id=id)
     calls = [answer] if isinstance(answer, dict) else answer
     if isinstance(calls, Sequence) and all(isinstance(call, dict) and "name" in call for call in calls):
         numbered = enumerate(calls)
         return AIMessage(
             content="",
+            id=id,
             tool_calls=[
                 {"name": c["name"], "args": c.get("args", {}), "id": c.get("id") or f"call_{i}", "type": "tool_call"}
                 for i, c in numbered

@@ -82,11 +82,13 @@ class FrameStream(Protocol):
 
     Attributes:
         run: the number of the run on its connection.
+        connection: the number of the connection in this process.
         bytes_in: of the frames that have come from the peer.
         bytes_out: of the frames that were sent to it.
     """
 
     run: int
+    connection: int
     bytes_in: int
     bytes_out: int
 
@@ -193,6 +195,12 @@ class Transport(ABC):
     @abstractmethod
     def serves(self, timeout: float) -> Future[bool]:
         """Whether the host says that it serves, rather than that it starts or stops. Errors as in `ping`."""
+
+    @property
+    @abstractmethod
+    def connection(self) -> int | None:
+        """The number, in this process, of the connection that a run takes which is opened now; None if it is to be
+        made. It may be lost meanwhile, and the run take another one."""
 
     @property
     @abstractmethod

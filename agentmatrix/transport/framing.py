@@ -61,8 +61,8 @@ _DISCONNECT_TAG: Final = Frames.DISCONNECT_FIELD_NUMBER << 3
 _DATA_TAG: Final = Chunk.DATA_FIELD_NUMBER << 3 | 2
 _RUN: Final = struct.Struct("<BQ")
 _FRAMES_HEAD: Final = tuple(bytes((_FRAMES_TAG, size)) for size in range(128))
-_SHORT_MESSAGE: Final = 8192
-"""Bytes that have no more frames than a message may: protobuf reads them whole."""
+_SHORT_MESSAGE: Final = 1 << 16
+"""Bytes of a message that protobuf reads whole; of a longer one slices are not copied."""
 
 
 def varint(number: int) -> bytes:
@@ -106,29 +106,21 @@ def encode(frame: Frame, large: Mapping[str, Sequence[bytes]] = NO_FIELDS) -> En
     """
     body = frame.WhichOneof("body")
     bulk: list[bytes] = []
-    for name, pieces in large.items():
-        content = getattr(frame, body or "")
-        if len(pieces) == 1 and len(pieces[0]) <= CHUNK_BYTES:
-            setattr(content, name, pieces[0])
-        else:
-            _announce(frame, content, name, pieces, bulk)
-    data = frame.SerializeToString()
-    if len(data) > CHUNK_BYTES:
-        for name in _bytes_fields(body):
-            content = getattr(frame, body or "")
+    for name, number in _bytes_fields(body).items():
+        content, pieces = getattr(frame, body or ""), large.get(name)
+        if pieces is None:
             value: bytes = getattr(content, name)
-            if len(value) > CHUNK_BYTES:
-                content.ClearField(name)
-                _announce(frame, content, name, (value,), bulk)
-        data = frame.SerializeToString()
-    return EncodedFrame(data, bulk, counted=body not in UNCOUNTED)
-
-
-def _announce(frame: Frame, content: Any, name: str, pieces: Sequence[bytes], bulk: list[bytes]) -> None:
-    content.SetInParent()
-    number = content.DESCRIPTOR.fields_by_name[name].number
-    frame.bulk.extend(Bulk(field=number, size=len(piece)) for piece in pieces)
-    bulk.extend(pieces)
+            if len(value) <= CHUNK_BYTES:
+                continue
+            content.ClearField(name)
+            pieces = (value,)
+        elif len(pieces) == 1 and len(pieces[0]) <= CHUNK_BYTES:
+            setattr(content, name, pieces[0])
+            continue
+        content.SetInParent()
+        frame.bulk.extend(Bulk(field=number, size=len(piece)) for piece in pieces)
+        bulk.extend(pieces)
+    return EncodedFrame(frame.SerializeToString(), bulk, counted=body not in UNCOUNTED)
 
 
 def is_counted(frame: Frame) -> bool:
@@ -302,7 +294,8 @@ def decode(message: bytes) -> Message:
     Raises:
         ProtocolError: these bytes are no message, or hold more frames than one may have.
     """
-    if len(message) <= _SHORT_MESSAGE:
+    # Each frame begins with the same byte: where that is rare enough, protobuf may read the message whole.
+    if len(message) <= _SHORT_MESSAGE and message.count(_FRAMES_TAG) <= FRAMES_OF_A_MESSAGE:
         try:
             content = Frames.FromString(message)
         except ProtobufDecodeError as error:

@@ -105,6 +105,11 @@ class GrpcChannel:
         self._token_stamp = token_stamp(options)
         self._unregister_exit = self._io.at_exit(self._exit)
 
+    @property
+    def number(self) -> int:
+        """Of the connection, in this process."""
+        return self._multiplexer.number
+
     def open(self, receiver: FrameReceiver) -> MultiplexedStream | None:
         if self._retired:
             return None

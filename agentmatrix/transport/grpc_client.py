@@ -79,6 +79,10 @@ class GrpcTransport(Transport):
         return self._call("Check", b"", timeout, lambda data, _: data == serving, health.SERVICE)
 
     @property
+    def connection(self) -> int | None:
+        return self._connection.number
+
+    @property
     def state(self) -> ConnectionState:
         return "closed" if self._closed else self._connection.state
 
@@ -123,6 +127,11 @@ class _SharedConnection:
         self._lock = threading.Lock()
         self._current: GrpcChannel | None = None
         self._closed = False
+
+    @property
+    def number(self) -> int | None:
+        channel = self._current
+        return None if channel is None else channel.number
 
     @property
     def state(self) -> ConnectionState:

@@ -130,6 +130,11 @@ class InprocTransport(Transport):
         return io_thread().run(serves())
 
     @property
+    def connection(self) -> int | None:
+        connection = self._connection
+        return None if connection is None else connection.caller.number
+
+    @property
     def state(self) -> ConnectionState:
         if self._closed:
             return "closed"

@@ -17,6 +17,7 @@ asks for answers and does not read them, ends the connection.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -36,6 +37,7 @@ __all__ = ["ConnectionLoss", "Multiplexer", "RunRejected", "unconnected_stream"]
 
 _logger = logging.getLogger(__name__)
 
+_connections = itertools.count(1)
 _MAX_CLOSED = 4096
 """How many closed runs are remembered, so that frames still under way for them start nothing."""
 STALLED_SECONDS = 60.0
@@ -86,6 +88,7 @@ class Multiplexer:
         is_resumable: whether what is written is kept until the peer has it, so that the connection outlives a cut.
 
     Attributes:
+        number: of the connection; no other one in this process has it.
         outbox: the frames on their way out.
         is_cut: whether there is no line; what is sent waits for one.
         has_disconnected: whether the peer has ended its stream by intention.
@@ -106,6 +109,7 @@ class Multiplexer:
         is_resumable: bool = False,
     ) -> None:
         self._on_refused = on_refused
+        self.number = next(_connections)
         self.outbox = Outbox(wake, budget, clock, is_resumable=is_resumable)
         self.is_cut = self.has_disconnected = False
         self.heard = clock()

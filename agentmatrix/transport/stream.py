@@ -26,6 +26,7 @@ class MultiplexedStream:
     """The frames of one run in a `Multiplexer`: a `FrameStream`.
 
     Attributes:
+        connection: the number of the multiplexer.
         bytes_in: of the frames that have arrived.
         bytes_out: of the frames that were sent.
         receiver: gets the frames that arrive.
@@ -42,6 +43,7 @@ class MultiplexedStream:
         *(
             "bytes_in",
             "bytes_out",
+            "connection",
             "delivered",
             "delivered_at",
             "ended",
@@ -55,7 +57,7 @@ class MultiplexedStream:
 
     def __init__(self, multiplexer: Multiplexer, run: int, receiver: FrameReceiver) -> None:
         self._multiplexer = multiplexer
-        self.run = run
+        self.run, self.connection = run, multiplexer.number
         self.receiver = receiver
         self.bytes_in = self.bytes_out = self.delivered_at = 0
         self.delivered = self.ended = False

@@ -174,19 +174,20 @@ class Codec:
             return False
         return True
 
-    def encode(self, value: object, where: str = "value") -> bytes:
+    def encode(self, value: object, where: str = "value", messages: SharedMessages | None = None) -> bytes:
         """The bytes of a value.
 
         Args:
             value: the value.
             where: the name of the value in an error; paths start with it.
+            messages: takes those of LangChain's messages that are in the value.
 
         Raises:
             EncodeError: a part of it has no wire form, or it is too large or too deep. Names the path, the type and
                 what to do.
         """
         try:
-            data: bytes = _on_fresh_stack(self._encode, value)
+            data: bytes = _on_fresh_stack(functools.partial(self._encode, messages=messages), value)
         except InvalidPart as invalid:
             raise EncodeError(invalid.at(where)) from None
         except RecursionError:
@@ -206,7 +207,7 @@ class Codec:
     def encode_pieces(self, value: object, where: str = "value", messages: SharedMessages | None = None) -> list[bytes]:
         """The bytes of a value in pieces: a message, and the large buffers in it, which are not copied.
 
-        Arguments and errors as of `encode`; and `messages` takes those of LangChain's messages that are in the value.
+        Arguments and errors as of `encode`.
         """
         try:
             pieces: list[bytes] = _on_fresh_stack(functools.partial(self._encode_pieces, messages=messages), value)
@@ -304,8 +305,6 @@ class Codec:
         for plain_strings in (True, False):
             if buffers is not None:
                 buffers.clear()
-            if messages is not None:
-                messages.restart()
             limits = self._max_bytes, self._max_depth
             encoder = Encoder(self._encoder_of, *limits, plain_strings, stored, buffers, messages)
             try:

@@ -138,10 +138,13 @@ class Decoder:
         if depth > self._max_depth:
             raise InvalidPart(f"nested deeper than {self._max_depth} (max_depth)")
         if NATIVE.issuperset(map(type, value if cls is list else value.values())):
-            return self._own(value)
-        marker = _marker(value[0] if cls is list else value.get(""))
-        if marker is None:
-            return self._own(self._decode_in_place(value, enumerate(value) if cls is list else value.items(), depth))
+            return self._own(value) if self._stored and cls is dict else value
+        marker = value[0] if cls is list else value.get("")
+        if not isinstance(marker, Marker):
+            if type(marker) is Undecodable and marker.not_allowed:
+                raise InvalidPart(marker.reason, not_allowed=True)
+            self._decode_in_place(value, enumerate(value) if cls is list else value.items(), depth)
+            return self._own(value) if self._stored and cls is dict else value
         before = self._unlisted_made
         try:
             made = marker.from_list(self, value, depth) if cls is list else marker.from_map(self, value, depth)
@@ -217,27 +220,27 @@ class Decoder:
         """Decode the elements after the marker of a payload that is at `depth`."""
         self.charge(300 + 16 * len(payload))
         values = payload[1:]
-        index = 0
-        try:
-            for index, value in enumerate(values):
-                if type(value) not in NATIVE:
-                    values[index] = self.decode_part(value, depth + 1)
-        except InvalidPart as invalid:
-            invalid.steps.append(f"[{index}]")
-            raise
+        self._decode_in_place(values, enumerate(values), depth)
         return values
 
-    def _decode_in_place(self, container: Any, items: Any, depth: int) -> Any:
+    def _decode_in_place(self, container: Any, items: Any, depth: int) -> None:
         """Decode the parts of a list or dict in place."""
         key: Any = None
+        # A container of native values stands for itself: most are such, and each spares a call.
+        looks, stored = depth < self._max_depth, self._stored
         try:
             for key, value in items:
-                if type(value) not in NATIVE:
-                    container[key] = self.decode_part(value, depth + 1)
+                cls = type(value)
+                if cls in NATIVE:
+                    continue
+                if looks and (cls is dict or cls is list):
+                    plain = NATIVE.issuperset(map(type, value.values() if cls is dict else value))
+                    if plain and not (stored and cls is dict and STORED_TYPE in value):
+                        continue
+                container[key] = self.decode_part(value, depth + 1)
         except InvalidPart as invalid:
             invalid.steps.append(key_step(key))
             raise
-        return container
 
     def _extension(self, code: int, data: bytes) -> Any:
         self._has_extensions = True
@@ -248,7 +251,7 @@ class Decoder:
             if code == BUFFER:
                 return self._buffers[int.from_bytes(data, "big")]
             if code == REFERENCE and self.shared is not None:
-                return self.shared.get(int.from_bytes(data, "big"))
+                return self.shared.get(self, int.from_bytes(data, "big"))
             if code in (OBJECT, CLASS):
                 return self._class(code, data.decode())
             return scalars.DECODERS[code](data)
@@ -264,11 +267,3 @@ class Decoder:
         if cls is None:
             return UnlistedMarker(name) if code == OBJECT else UnlistedClass(name)
         return self._object_codec_of(cls) if code == OBJECT else cls
-
-
-def _marker(first: Any) -> Marker | None:
-    if isinstance(first, Marker):
-        return first
-    if type(first) is Undecodable and first.not_allowed:
-        raise InvalidPart(first.reason, not_allowed=True)
-    return None

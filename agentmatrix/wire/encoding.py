@@ -8,7 +8,7 @@ from typing import Any, Final
 import ormsgpack
 from ormsgpack import Ext
 
-from agentmatrix.wire.containers import encode_pairs
+from agentmatrix.wire.containers import TUPLE, encode_pairs
 from agentmatrix.wire.extensions import BUFFER, NATIVE, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
 from agentmatrix.wire.shared_messages import SharedMessages
@@ -86,9 +86,14 @@ class Encoder:
         if depth > self._max_depth:
             raise InvalidPart(f"nested deeper than {self._max_depth}, or a container that contains itself")
         if cls is list:
-            return value if self._native.issuperset(map(type, value)) else self.encode_items(value, depth)
+            if self._native.issuperset(map(type, value)):
+                return value
+            named = None if self.shared is None else self.shared.encode_list(self, value, depth)
+            return self.encode_items(value, depth) if named is None else named
         if cls is dict:
             return self.encode_mapping(value, depth)
+        if cls is tuple:
+            return [TUPLE.ext, *self.encode_items(value, depth)]
         if cls is str:
             return self._string(value)
         return self._encoder_of(cls)(self, value, depth)
@@ -103,14 +108,25 @@ class Encoder:
             invalid.steps.append(step)
             raise
 
-    def encode_items(self, values: Any, depth: int) -> list[Any]:
-        """Encode the elements of a container that is at `depth`."""
+    def encode_items(self, values: Any, depth: int, start: int = 0) -> list[Any]:
+        """Encode the elements of a container that is at `depth`, of a list those from `start` on."""
         native, out = self._native, []
+        # A dict of native values is written as it is: most are such, and each spares two calls.
+        looks = self._plain_strings and depth < self._max_depth
         try:
-            for value in values:
-                out.append(value if type(value) in native else self.encode_part(value, depth + 1))
+            for value in values[start:] if start else values:
+                if type(value) in native or (
+                    looks
+                    and type(value) is dict
+                    and native.issuperset(map(type, value.values()))
+                    and _STR_KEYS.issuperset(map(type, value))
+                    and not (self._stored and STORED_TYPE in value)
+                ):
+                    out.append(value)
+                else:
+                    out.append(self.encode_part(value, depth + 1))
         except InvalidPart as invalid:
-            invalid.steps.append(f"[{len(out)}]")
+            invalid.steps.append(f"[{start + len(out)}]")
             raise
         return out
 
@@ -124,9 +140,19 @@ class Encoder:
         if native.issuperset(map(type, values.values())):
             return values
         out, key = {}, ""
+        looks = self._plain_strings and depth < self._max_depth
         try:
             for key, value in values.items():
-                out[key] = value if type(value) in native else self.encode_part(value, depth + 1)
+                if type(value) in native or (
+                    looks
+                    and type(value) is dict
+                    and native.issuperset(map(type, value.values()))
+                    and _STR_KEYS.issuperset(map(type, value))
+                    and not (self._stored and STORED_TYPE in value)
+                ):
+                    out[key] = value
+                else:
+                    out[key] = self.encode_part(value, depth + 1)
         except InvalidPart as invalid:
             invalid.steps.append(key_step(key))
             raise
@@ -175,7 +201,7 @@ class PartialEncoder(Encoder):
         finally:
             self._path.pop()
 
-    def encode_items(self, values: Any, depth: int) -> list[Any]:
+    def encode_items(self, values: Any, depth: int, start: int = 0) -> list[Any]:
         return [self.encode_field(value, f"[{number}]", depth) for number, value in enumerate(values)]
 
     def encode_mapping(self, values: Any, depth: int, *, itself: bool = False) -> Any:

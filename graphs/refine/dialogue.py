@@ -6,6 +6,7 @@ answer that they agreed on, and whether it is the one of the dataset: data to tr
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypedDict
 
 from langchain_core.language_models import BaseChatModel
@@ -64,17 +65,23 @@ def build(model: BaseChatModel | None = None, turns: int = 8) -> Pregel[Any, Any
 
 
 def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """The dialogue, the answer that was agreed on (None where there is none), and whether it is the dataset's."""
+    """The dialogue, the answer that was agreed on (None where there is none), and whether it has the dataset's."""
     said: list[AnyMessage] = state["messages"][1:]
-    last = said[-1].text
-    answer = last.partition("AGREED")[2].strip(" :.") if "AGREED" in last else None
+    last = {message.name: message.text for message in said}
+    agreed = len(last) == 2 and all("AGREED" in text for text in last.values())
+    answer = said[-1].text.partition("AGREED")[2].strip(" :.\n") if agreed else None
     return {
         "id": row["id"],
         "question": row["question"],
         "dialogue": [{"role": message.name, "content": message.text} for message in said],
         "agreed": answer,
-        "is_right": answer is not None and answer == row["answer"].strip(" ."),
+        "is_right": answer is not None and _has(answer, row["answer"].strip(" .")),
     }
+
+
+def _has(answer: str, right: str) -> bool:
+    """Whether the right one stands in an answer: models say it in a sentence."""
+    return bool(right) and re.search(rf"(?<!\w){re.escape(right)}(?!\w)", answer, re.IGNORECASE) is not None
 
 
 _KNOWN = {

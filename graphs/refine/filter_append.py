@@ -6,6 +6,7 @@ record.
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypedDict
 
 from langchain_core.language_models import BaseChatModel
@@ -42,7 +43,7 @@ def build(model: BaseChatModel | None = None) -> Pregel[Any, Any, Any, Any]:
 
     async def judged(state: State) -> State:
         said = await judge.ainvoke([SystemMessage(JUDGE), HumanMessage(state["question"])])
-        return {"verdict": "keep" if "KEEP" in said.text.upper() else "drop"}
+        return {"verdict": _verdict(said.text)}
 
     async def explained(state: State) -> State:
         text = f"Question: {state['question']}\nAnswer: {state.get('answer', '')}"
@@ -64,6 +65,12 @@ def build(model: BaseChatModel | None = None) -> Pregel[Any, Any, Any, Any]:
 def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any] | None:
     """The row with its explanation; nothing for one that was thrown out."""
     return {**row, "explanation": state["explanation"]} if state["verdict"] == "keep" else None
+
+
+def _verdict(text: str) -> str:
+    """The word that stands alone, or first: models explain themselves."""
+    words = re.findall(r"\b(KEEP|DROP)\b", text.upper())
+    return words[0].lower() if words else "drop"
 
 
 def _judge(messages: list[BaseMessage]) -> str:

@@ -1,12 +1,13 @@
 """Preference pairs: four answers to a question, marked by a judge; the best and the worst are chosen and rejected.
 
-The answers are written at the same time, each in a style of its own. A question whose answers are all of one mark
-leaves no pair.
+The answers are written at the same time, each in a style of its own. An answer that the judge did not mark is in no
+pair, and a question whose answers are all of one mark, or all the same, leaves none.
 """
 
 from __future__ import annotations
 
 import operator
+import re
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.language_models import BaseChatModel
@@ -60,7 +61,7 @@ def build(model: BaseChatModel | None = None, answers: int = 4) -> Pregel[Any, A
         said = await writer.ainvoke([SystemMessage(f"{ANSWER} {style}"), HumanMessage(draft["question"])])
         text = f"Question: {draft['question']}\nAnswer: {said.text}"
         mark = await judge.ainvoke([SystemMessage(JUDGE), HumanMessage(text)])
-        return {"marked": [{"seed": draft["seed"], "text": said.text.strip(), "mark": _number(mark.text)}]}
+        return {"marked": [{"seed": draft["seed"], "text": said.text.strip(), "mark": _mark_of(mark.text)}]}
 
     dag = Dag(State, name="preferences")
     dag.add_node("begin", begin)
@@ -73,9 +74,12 @@ def build(model: BaseChatModel | None = None, answers: int = 4) -> Pregel[Any, A
 
 def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any] | None:
     """The pair, as trainers of reward models read it: prompt, chosen, rejected."""
-    ranked = sorted(state["marked"], key=lambda answer: (-answer["mark"], answer["seed"]))
+    marked = [answer for answer in state["marked"] if answer["mark"] is not None and answer["text"]]
+    ranked = sorted(marked, key=lambda answer: (-answer["mark"], answer["seed"]))
+    if not ranked:
+        return None
     best, worst = ranked[0], ranked[-1]
-    if best["mark"] == worst["mark"]:
+    if best["mark"] == worst["mark"] or best["text"] == worst["text"]:
         return None
     return {
         "id": row["id"],
@@ -86,9 +90,10 @@ def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _number(text: str) -> int:
-    digits = [character for character in text if character.isdigit()]
-    return int(digits[0]) if digits else 0
+def _mark_of(text: str) -> int | None:
+    """The first number from 1 to 9 in what the judge said; None where it has none."""
+    found = re.search(r"(?<![\d.])[1-9](?![\d]|\.\d)", text)
+    return int(found[0]) if found else None
 
 
 def _write(messages: list[BaseMessage]) -> str:

@@ -35,7 +35,9 @@ def _node(model: BaseChatModel | None, instruction: str, key: str, script: Any) 
     speaks = model or ScriptedChatModel(script, cycle=True, usage=True)
 
     async def run(state: State) -> dict[str, Any]:
-        text = "\n".join(f"{name}: {value}" for name, value in state.items())
+        # A single text without its key, which would be translated, too.
+        lines = [f"{name}: {value}" for name, value in state.items()]
+        text = "\n".join(lines) if len(lines) > 1 else state["question"]
         said = await speaks.ainvoke([SystemMessage(instruction), HumanMessage(text)])
         return {key: said.text.strip()}
 
@@ -77,7 +79,7 @@ def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _translate(messages: list[BaseMessage]) -> str:
-    return f"(fr) {messages[-1].text.partition('question: ')[2]}"
+    return f"(fr) {messages[-1].text}"
 
 
 def _proofread(messages: list[BaseMessage]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import operator
 import os
 import random
 import signal
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -18,7 +19,7 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import Dag, Host, RemoteAgent
 from tests.forked import Forked
 
-__all__ = ["NODES", "Log", "Replica", "nodes_of", "parent_of", "run_parent", "serve_replica"]
+__all__ = ["NODES", "Log", "Replica", "count_entries", "nodes_of", "parent_of", "run_parent", "serve_replica"]
 
 NODES = ("first", "second", "third", "fourth")
 
@@ -53,9 +54,28 @@ def chain(builder: Any) -> Any:
     return builder.compile()
 
 
+class Entries(TypedDict, total=False):
+    entries: int
+
+
+def count_entries() -> int:
+    """The entries of all collections of this process; those that the garbage collector does not track among them."""
+    gc.collect()
+    lengths: dict[int, int] = {}
+    for found in gc.get_objects():
+        for each in (found, *gc.get_referents(found)):
+            if isinstance(each, dict | list | set | deque):
+                lengths[id(each)] = len(each)
+    return sum(lengths.values())
+
+
 def serve_replica(port: int) -> None:
     """Serve the graphs, say where, and drain on SIGTERM."""
-    graphs = {"dag": chain(Dag(Log, name="chain")), "stategraph": chain(StateGraph(Log))}
+    graphs = {
+        "dag": chain(Dag(Log, name="chain")),
+        "stategraph": chain(StateGraph(Log)),
+        "entries": Dag(Entries).add_node("count", lambda state: {"entries": count_entries()}).compile(),
+    }
     # A cut line is taken up again however slow the machine is.
     with Host(graphs, address=f"127.0.0.1:{port}", linger=300) as host:
         signal.signal(signal.SIGTERM, lambda *_: host.drain(30, grace=0.1))

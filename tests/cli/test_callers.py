@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
 from agentmatrix import RemoteAgent
+from agentmatrix.cli.error_report import CommandError
+from agentmatrix.cli.host_options import HostOptions
 from tests.cli.conftest import Project
 from tests.cli.test_serve import Start, address_of
 
@@ -103,3 +106,22 @@ def test_a_server_name_for_a_tunnel(project: Project, started: Start) -> None:
     refused = project.cli(*trusting)
     assert refused.code == 1 and "server_name= (--server-name)" in refused.err
     assert "greeter" in project.cli(*trusting, "--server-name", "gpu-box.example.org").out
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [("run", ["-i", "hi"]), ("chat", []), ("describe", []), ("draw", []), ("refine", ["rows.jsonl", "--limit", "1"])],
+)
+def test_the_commands_share_the_options_for_hosts(
+    project: Project, monkeypatch: pytest.MonkeyPatch, command: str, given: list[str]
+) -> None:
+    found: list[HostOptions] = []
+
+    def agent(options: HostOptions, target: str) -> Any:
+        found.append(options)
+        raise CommandError(f"{target} was asked")
+
+    monkeypatch.setattr(HostOptions, "agent", agent)
+    asked = project.cli(command, "gpu-box:1/expert", *given, "--reconnect-timeout", "60", "--ssl-ca", "ca.pem")
+    assert "gpu-box:1/expert was asked" in asked.err
+    assert found == [HostOptions(ssl_ca=Path("ca.pem"), reconnect_timeout=60.0)]

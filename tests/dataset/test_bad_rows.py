@@ -16,7 +16,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from agentmatrix import Dag, Host, RemoteAgent, refine
-from agentmatrix.errors import DatasetError, MissingExtra
+from agentmatrix.errors import DatasetError, MissingExtra, Unauthenticated
 from agentmatrix.testing import ScriptedChatModel
 from tests.forked import Forked
 
@@ -84,11 +84,23 @@ def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     ):
         folder = tmp_path / str(abs(hash(line)))
         folder.mkdir()
-        assert refused(folder, f"{GOOD}{line}\n", agent=answer).startswith(sentence)
-        # What came before is kept; so is where it stands.
-        assert len((folder / "out.jsonl").read_text().splitlines()) == 2
+        assert refused(folder, f"{GOOD}{line}\n").startswith(sentence)
+        assert [path.name for path in folder.iterdir()] == ["in.jsonl"]
         report = refine(answer, folder / "in.jsonl", folder / "out.jsonl", skip_bad_lines=True)
-        assert (report.done, report.asked, report.bad_lines) == (2, 0, 1)
+        assert (report.done, report.asked, report.bad_lines) == (2, 2, 1)
+
+
+def test_rows_before_a_line_that_is_none_are_kept(tmp_path: Path) -> None:
+    """A line far behind is met when the rows before it are under way."""
+    lines = "".join(f'{{"id": {n}, "text": ""}}\n' for n in range(600))
+    assert "line 601 is no row: it is not JSON: Unterminated string starting at column 8" in refused(
+        tmp_path, lines + '{"id": "', agent=answer
+    )
+    # What came before is kept; so is where it stands.
+    kept = len((tmp_path / "out.jsonl").read_text().splitlines())
+    assert 0 < kept <= 600
+    report = refine(answer, tmp_path / "in.jsonl", tmp_path / "out.jsonl", skip_bad_lines=True)
+    assert (report.done, report.asked, report.bad_lines) == (600, 600 - kept, 1)
 
 
 def test_csv_that_is_none(tmp_path: Path) -> None:
@@ -215,8 +227,8 @@ def test_two_runs_of_one_output(tmp_path: Path) -> None:
     assert refine(answer, tmp_path / "in.jsonl", tmp_path / "out.jsonl").done == 2
 
 
-def fill_the_disk(folder: Path) -> None:
-    """A file of ours may have 20,000 bytes: what is behind is refused as on a full disk."""
+def fill_the_disk(folder: Path, size: int) -> None:
+    """A file of ours may have so many bytes: what is behind is refused as on a full disk."""
     import signal
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -224,7 +236,7 @@ def fill_the_disk(folder: Path) -> None:
     async def long(columns: dict[str, Any]) -> dict[str, Any]:
         return {"text": "x" * 900}
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     try:
         refine(long, [{"id": n} for n in range(500)], folder / "out.jsonl", max_concurrency=4)
     except DatasetError as error:
@@ -232,7 +244,7 @@ def fill_the_disk(folder: Path) -> None:
 
 
 def test_a_full_disk_tears_nothing(tmp_path: Path) -> None:
-    with Forked(fill_the_disk, tmp_path) as process:
+    with Forked(fill_the_disk, tmp_path, 200_000) as process:
         said, errors = process.communicate(60)
     assert "cannot be written" in said, errors
     before = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -244,6 +256,25 @@ def test_a_full_disk_tears_nothing(tmp_path: Path) -> None:
     refine(long, [{"id": n} for n in range(500)], tmp_path / "out.jsonl")
     after = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert sorted(record["id"] for record in after) == list(range(500))
+
+
+def test_a_run_that_cannot_begin_leaves_no_files(tmp_path: Path) -> None:
+    with Forked(fill_the_disk, tmp_path, 5_000) as process:
+        said, errors = process.communicate(60)
+    assert "the progress file" in said and "cannot be" in said, errors
+    assert not list(tmp_path.iterdir())
+
+    async def without_a_right(columns: dict[str, Any]) -> None:
+        raise Unauthenticated("the token is wrong")
+
+    rows = [{"id": n} for n in range(500)]
+    with pytest.raises(Unauthenticated):
+        refine(without_a_right, rows, tmp_path / "out.jsonl")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out.jsonl").touch()
+    with pytest.raises(Unauthenticated):
+        refine(without_a_right, rows, tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

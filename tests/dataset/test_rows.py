@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import random
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -315,6 +316,30 @@ def test_rows_that_were_added_are_run_and_no_others(tmp_path: Path) -> None:
     report = refine(answer, source, output)
     assert (report.asked, report.done, report.total) == (2, 7, 7)
     assert Counter(asked) == {row["id"]: 1 for row in ROWS}
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_rows_that_were_moved_are_the_same_rows(tmp_path: Path, ids: bool) -> None:
+    """The input is edited in any way: what is settled is known wherever it stands, and is no duplicate for that."""
+    asked: list[int] = []
+
+    async def answer(columns: dict[str, Any]) -> dict[str, Any]:
+        asked.append(columns["n"])
+        return {}
+
+    def lines(*numbers: int) -> list[dict[str, Any]]:
+        return [{"id": n, "n": n} if ids else {"n": n} for n in numbers]
+
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    numbers = list(range(700))
+    for _ in range(3):
+        report = refine(answer, write_jsonl(source, lines(*numbers, numbers[-1])), output)
+        assert (report.done, report.duplicates, report.left) == (len(numbers), 1, 0)
+        assert Counter(asked) == dict.fromkeys(numbers, 1)
+        # New rows in front and in the middle; the others in another order.
+        new = [len(numbers), len(numbers) + 1]
+        numbers = [new[0], *random.Random(1).sample(numbers, len(numbers)), new[1]]
+    assert len(set(output.read_text().splitlines())) == 704
 
 
 async def test_a_sync_caller_inside_a_loop_has_its_rows_too() -> None:

@@ -95,7 +95,7 @@ def test_the_container_file_is_one() -> None:
 
 def test_it_names_options_and_outcomes_that_exist() -> None:
     named = set(re.findall(r"--[a-z][a-z-]+", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)))
-    assert named - options() <= {"--client", "--renew", "--timeout"}
+    assert named - options() <= {"--client", "--renew", "--timeout", "--reconnect-timeout"}
     (outcomes,) = re.findall(r"^Outcomes: (.*?)\. ", PAGE, re.MULTILINE)
     assert re.findall(r"`([^`]+)`", outcomes) == list(Outcome.__args__)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 from typer.testing import CliRunner
 
 from agentmatrix import Host, refine
@@ -52,6 +53,28 @@ def test_dialogues_end_in_agreement_or_not() -> None:
     assert (found["sum"]["agreed"], found["sum"]["is_right"]) == ("42", True)
     assert (found["odd"]["agreed"], found["odd"]["is_right"]) == (None, False)
     assert [turn["role"] for turn in found["sum"]["dialogue"]] == ["student", "teacher"] * 2
+
+
+def test_answers_of_real_models_are_read_with_care() -> None:
+    """They explain themselves, forget what they were asked for, and agree alone."""
+    verdicts = {"KEEP": "keep", "I would DROP it: to KEEP it makes no sense.": "drop", "Keeper": "drop", "": "drop"}
+    assert {said: filter_append._verdict(said) for said in verdicts} == verdicts
+    marks = {"7": 7, "**8**/9": 8, "Mark: 10": None, "2.5": None, "It is good.": None, "0, no, 3.": 3}
+    assert {said: preferences._mark_of(said) for said in marks} == marks
+    row = {"id": 1, "question": "?", "answer": "42"}
+    answers = [{"seed": n, "text": f"t{n}", "mark": mark} for n, mark in enumerate([None, 7, 3])]
+    pair = preferences.result(row, {"marked": answers})
+    assert pair is not None and pair["chosen"][0]["content"] == "t1" and pair["margin"] == 4
+    assert preferences.result(row, {"marked": answers[:2]}) is None
+    for said, agreed, is_right in (
+        (["AGREED", "AGREED. It is 42."], "It is 42", True),
+        (["AGREED", "AGREED: 142"], "142", False),
+        (["I think 42", "AGREED: 42"], None, False),
+        (["AGREED: 42"], None, False),
+    ):
+        spoken = [AIMessage(text, name=name) for text, name in zip(said, ("student", "teacher"), strict=False)]
+        found = dialogue.result(row, {"messages": [HumanMessage("?"), *spoken]})
+        assert (found["agreed"], found["is_right"]) == (agreed, is_right)
 
 
 @pytest.mark.parametrize("module", WAYS, ids=lambda module: module.__name__)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -13,9 +13,11 @@ from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.func import task
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel._loop import PregelLoop
+from langgraph.runtime import get_runtime
 from langgraph.types import Command, Interrupt, Send
 
 from agentmatrix.pregel import task_config
+from agentmatrix.pregel.execution import channels_from_checkpoint, triggered_nodes
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 from tests.pregel.door import State, mend
 
@@ -97,11 +99,16 @@ def test_a_task_stands_for_several_nodes() -> None:
         handle = LoopHandle(config)
         assert handle.has_checkpointer and handle.breakpoints == ["other"] and handle.is_followed, broken
         handle.at_exit(lambda: found.append("exit"))
-        virtual = VirtualTask(handle, "virtual", "id", deque())
+        virtual = VirtualTask(handle, "virtual", "id", [])
         handle.emit_start(virtual, {"text": "in"})
         handle.save("00000000-0000-0000-0000-000000000001", ["value"])
         inner = virtual.enter()
         found.append((task_config.node_of(inner), task_config.namespace_of(inner), handle.saved))
+        around, given = get_runtime().execution_info, config["configurable"]["__pregel_runtime"]
+        assert get_runtime() == replace(given, execution_info=around), broken
+        assert around == given.execution_info.patch(task_id="id", checkpoint_ns="virtual:id"), broken
+        pads = [handle.config_of(virtual)["configurable"]["__pregel_scratchpad"] for _ in range(2)]
+        assert [pad.call_counter() for pad in (*pads, pads[0])] == [0, 0, 1] and pads[0].resume == [], broken
         handle.emit_end(virtual, {"text": "out"})
         return {}
 
@@ -115,6 +122,28 @@ def test_a_task_stands_for_several_nodes() -> None:
         broken
     )
     assert GraphInterrupt([Interrupt.from_ns("asked", ns="ns")]).args[0][0].value == "asked", broken
+
+
+def test_the_nodes_of_the_next_step_are_those_that_langgraph_runs() -> None:
+    def nothing(state: State) -> State:
+        return {}
+
+    made = StateGraph(State)
+    for name in ("first", "left", "right", "last", "never"):
+        made.add_node(name, nothing)
+    made.add_edge(START, "first").add_edge("first", "left").add_edge("first", "right")
+    made.add_edge(["left", "right"], "last").add_edge("last", END).add_edge("never", END)
+    saver = InMemorySaver()
+    graph = made.compile(saver, interrupt_before="*")
+    config: RunnableConfig = {"configurable": {"thread_id": "1"}}
+    given: Any = {}
+    for expected in (["first"], ["left", "right"], ["last"], []):
+        graph.invoke(given, config)
+        saved, given = saver.get_tuple(config), None
+        assert saved is not None
+        channels, _ = channels_from_checkpoint(graph.channels, saved.checkpoint)
+        found = triggered_nodes(channels, saved.checkpoint, made.nodes, graph.nodes)
+        assert found == list(graph.get_state(config).next) == expected, mend("execution.py", "versions_seen")
 
 
 async def test_the_loop_has_the_attributes_that_a_task_reads() -> None:

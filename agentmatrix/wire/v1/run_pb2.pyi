@@ -63,7 +63,7 @@ class Frames(_message.Message):
     def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ..., received: _Optional[int] = ..., disconnect: bool = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "trace", "tickets", "checkpoint_id", "checkpoint", "contents")
+    __slots__ = ("id", "version", "agent", "path", "verb", "arguments", "config", "timeout", "trace", "tickets", "checkpoint")
     class TraceEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -81,9 +81,7 @@ class Start(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     TICKETS_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
-    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     version: Version
     agent: str
@@ -94,18 +92,8 @@ class Start(_message.Message):
     timeout: float
     trace: _containers.ScalarMap[str, str]
     tickets: _containers.RepeatedScalarFieldContainer[str]
-    checkpoint_id: str
     checkpoint: bytes
-    contents: _containers.RepeatedCompositeFieldContainer[Content]
-    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., trace: _Optional[_Mapping[str, str]] = ..., tickets: _Optional[_Iterable[str]] = ..., checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[bytes] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ...) -> None: ...
-
-class Content(_message.Message):
-    __slots__ = ("id", "data")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    id: bytes
-    data: bytes
-    def __init__(self, id: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., agent: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., verb: _Optional[str] = ..., arguments: _Optional[bytes] = ..., config: _Optional[bytes] = ..., timeout: _Optional[float] = ..., trace: _Optional[_Mapping[str, str]] = ..., tickets: _Optional[_Iterable[str]] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("wire", "langgraph", "agentmatrix")
@@ -122,14 +110,12 @@ class Accepted(_message.Message):
     def __init__(self) -> None: ...
 
 class Part(_message.Message):
-    __slots__ = ("value", "more", "contents")
+    __slots__ = ("value", "more")
     VALUE_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
-    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     value: bytes
     more: bool
-    contents: _containers.RepeatedCompositeFieldContainer[Content]
-    def __init__(self, value: _Optional[bytes] = ..., more: bool = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ...) -> None: ...
+    def __init__(self, value: _Optional[bytes] = ..., more: bool = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("parts",)
@@ -146,34 +132,30 @@ class Event(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "target", "method", "arguments", "contents", "pipelined")
+    __slots__ = ("id", "target", "method", "arguments", "pipelined")
     ID_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
-    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     PIPELINED_FIELD_NUMBER: _ClassVar[int]
     id: int
     target: str
     method: str
     arguments: bytes
-    contents: _containers.RepeatedCompositeFieldContainer[Content]
     pipelined: bool
-    def __init__(self, id: _Optional[int] = ..., target: _Optional[str] = ..., method: _Optional[str] = ..., arguments: _Optional[bytes] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ..., pipelined: bool = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., target: _Optional[str] = ..., method: _Optional[str] = ..., arguments: _Optional[bytes] = ..., pipelined: bool = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "value", "failure", "contents", "through")
+    __slots__ = ("id", "value", "failure", "through")
     ID_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
-    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     THROUGH_FIELD_NUMBER: _ClassVar[int]
     id: int
     value: bytes
     failure: bytes
-    contents: _containers.RepeatedCompositeFieldContainer[Content]
     through: int
-    def __init__(self, id: _Optional[int] = ..., value: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ..., through: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., value: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., through: _Optional[int] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("reason",)
@@ -210,20 +192,18 @@ class Notice(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
 
 class End(_message.Message):
-    __slots__ = ("result", "failure", "written", "checkpoint_id", "contents", "ended_by")
+    __slots__ = ("result", "failure", "written", "ended_by", "keeps_messages")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
-    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     ENDED_BY_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     result: bytes
     failure: bytes
     written: WrittenKeys
-    checkpoint_id: str
-    contents: _containers.RepeatedCompositeFieldContainer[Content]
     ended_by: str
-    def __init__(self, result: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., written: _Optional[_Union[WrittenKeys, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ..., ended_by: _Optional[str] = ...) -> None: ...
+    keeps_messages: bool
+    def __init__(self, result: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., written: _Optional[_Union[WrittenKeys, _Mapping]] = ..., ended_by: _Optional[str] = ..., keeps_messages: bool = ...) -> None: ...
 
 class WrittenKeys(_message.Message):
     __slots__ = ("keys",)
