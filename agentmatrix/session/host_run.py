@@ -101,6 +101,7 @@ class HostRun(HostRpc):
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
         self._has_checkpointer, self._call = False, _NO_CALL
+        self._early_limits: list[object] = []
         self.record = RunRecord("", "", "", caller)
         self._messages = ReceivedMessages(frames.connection)
         self._keeps_messages = False
@@ -207,7 +208,12 @@ class HostRun(HostRpc):
 
     def _limit_budget(self, received: ReceivedFrame) -> None:
         with contextlib.suppress(AgentMatrixError):  # what is none limits nothing
-            self._call.limit_budget(self.codec.decode(received.field("arguments"), "budget"))
+            limits = self.codec.decode(received.field("arguments"), "budget")
+            with self._lock:
+                if self._call is _NO_CALL:
+                    self._early_limits.append(limits)
+                call = self._call
+            call.limit_budget(limits)
         received.release()
 
     def _drain(self, reason: str) -> None:
@@ -328,7 +334,9 @@ class HostRun(HostRpc):
         self._keeps_messages = self._messages.keep()
         with self._lock:
             self.control, self.config, self._call = call.control, call.config, call
-            drained = self._drained
+            drained, limits = self._drained, self._early_limits
+        for limit in limits:
+            call.limit_budget(limit)
         if drained is not None:
             self._drain(drained)
         if call.wants_usage:

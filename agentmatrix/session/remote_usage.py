@@ -50,6 +50,7 @@ class CallerUsage:
         """
         if self._told != (None, None):
             self._forget = [budget.watch(partial(self._on_use, tell)) for budget in self._budgets]
+            self._on_use(tell)  # Others may have used of it since it was packed.
 
     def close(self) -> None:
         """The run has ended. Idempotent."""

@@ -107,6 +107,17 @@ def test_a_host_cannot_give_a_budget_back(said: tuple[Any, ...]) -> None:
     assert budget.tokens_left == 10
 
 
+def test_what_others_use_while_a_run_is_sent_off_is_told() -> None:
+    told: list[Any] = []
+    with Budget(tokens=20) as budget:
+        usage = CallerUsage()
+        usage.pack()
+        budget.add(9, 0)
+        usage.follow(told.append)
+        usage.close()
+    assert told == [(11, None)]
+
+
 @pytest.mark.parametrize("limits", [{"calls": 10}, {"tokens": 20}])
 async def test_branches_on_two_hosts_and_here_draw_on_one_budget(verbs: Any, limits: dict[str, int]) -> None:
     """Each waits until it has heard what the others have used, and then uses all that is left."""

@@ -190,7 +190,7 @@ def test_before_is_taken_and_says_nothing_but_an_id() -> None:
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (dated(3600), "ahead of the caller's clock.*set the clocks"),
+        (dated(100 * 24 * 3600), "ahead of the caller's clock.*set the clocks"),
         ("ffffffff-ffff-6fff-bfff-ffffffffffff", "ahead of the caller's clock"),
         ("FFFFFFFF-0000-6FFF-BFFF-FFFFFFFFFFFF", "none of LangGraph's"),
         (str(uuid.uuid4()), "none of LangGraph's"),
