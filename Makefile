@@ -34,8 +34,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(PY)
 demo: $(VENV)/.installed
 	@$(PY) -m agentmatrix demo $(ARGS)
 
+# Two processes share the files of the tests out: half of the time of a test goes by in waits and in other processes.
 test: lint types
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-oldest: $(OLDEST)/.installed-dev
 	$(OLDEST)/bin/python -m pytest $(ARGS)

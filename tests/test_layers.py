@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,8 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
-def imports(path: Path, *, module_level: bool = False) -> Iterator[str]:
+@cache
+def imports(path: Path, *, module_level: bool = False) -> tuple[str, ...]:
     """Dotted names that the module imports: `from a import b` gives `a.b`.
 
     `module_level` leaves out what is imported inside functions and for type checkers only.
@@ -103,7 +105,7 @@ def imports(path: Path, *, module_level: bool = False) -> Iterator[str]:
             if not (module_level and (inner or is_type_checking(child))):
                 yield from walk(child)
 
-    yield from walk(ast.parse(path.read_text(), str(path)))
+    return tuple(walk(ast.parse(path.read_text(), str(path))))
 
 
 def room(name: str) -> str | None:
@@ -142,15 +144,19 @@ def test_dangerous_imports_have_one_door(path: Path) -> None:
         assert not name.startswith("langchain_core.load"), f"{relative} imports {name}"
 
 
-def attributes(path: Path) -> Iterator[tuple[str, str]]:
+def attributes(path: Path) -> Iterator[tuple[str, ast.AST]]:
     """Attributes that the module reads, sets or asks for by name: the attribute, and the expression."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Attribute):
-            yield node.attr, ast.unparse(node)
+            yield node.attr, node
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1:
             name = node.args[1]
             if node.func.id in ("getattr", "setattr", "hasattr", "delattr") and isinstance(name, ast.Constant):
-                yield str(name.value), ast.unparse(node)
+                yield str(name.value), node
+
+
+def is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"
 
 
 def defined(path: Path) -> Iterator[str]:
@@ -160,22 +166,23 @@ def defined(path: Path) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
             yield node.attr
 
 
 def test_private_attributes_have_one_door() -> None:
     """A leading underscore, and nothing of ours has the name; or a name of the list."""
     inside = [path for path in modules(PACKAGE) if not path.relative_to(PACKAGE).as_posix().startswith(DOOR)]
-    ours = {name for path in inside for name in defined(path)}
+    ours = {name for path in inside for name in defined(path)} | PYTHON_ATTRIBUTES
     found: list[str] = []
     for path in inside:
         relative = path.relative_to(PACKAGE).as_posix()
-        for name, text in attributes(path):
-            private = name.startswith("_") and not name.endswith("__") and name not in ours | PYTHON_ATTRIBUTES
-            listed = name in PRIVATE_ATTRIBUTES and (relative, text) not in OWN_ATTRIBUTES
-            if (private or listed) and relative not in EXEMPT:
-                found.append(f"{relative}: {text}")
+        for name, node in attributes(path):
+            private = name.startswith("_") and not name.endswith("__") and name not in ours
+            if (private or name in PRIVATE_ATTRIBUTES) and relative not in EXEMPT:
+                text = ast.unparse(node)
+                if private or (relative, text) not in OWN_ATTRIBUTES:
+                    found.append(f"{relative}: {text}")
     assert not found, f"take these through a function of pregel/: {found}"
 
 

@@ -340,7 +340,7 @@ def _topology(members: tuple[str, ...]) -> Topology:
     """The shape of a group: all but START choose who is next."""
     nodes = (NEXT_TURN, TOGETHER, *members)
     anywhere = dict.fromkeys(nodes, nodes)
-    return Topology(START, nodes, {START: (NEXT_TURN,)}, choices=anywhere, unbounded=True, deaf=True)
+    return Topology(START, nodes, {START: (NEXT_TURN,)}, choices=anywhere, unbounded=True, deaf=True, reads_items=False)
 
 
 def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:

@@ -1,16 +1,19 @@
 """The nodes of a chat group: `next_turn`, which ends the conversation or goes to those who speak next; `together`,
 which runs a broadcast in one task; and those of the members, which go on to `next_turn`.
 
-A member's node asks the stop and the speaker itself where nothing is lost if that is done again, since the task is run
-again: it then goes to the next member, and a turn is one step with one checkpoint."""
+A member's node asks the stop and the speaker itself: it then goes to the next member, and a turn is one step with one
+checkpoint. Before a model or a function of the user is asked, the turn is saved beside the checkpoint: a run that is
+killed meanwhile goes on with that question."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.config import get_stream_writer
+from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END
 from langgraph.types import Command
 
@@ -75,6 +78,7 @@ class GroupNodes:
         self.reply, self.name = reply, name
         self.settings, self.parallel = settings, parallel
         self._is_pure = speaker.is_pure and (stop is None or stop.is_pure)
+        self._failures = ChoiceFailures()
 
     def together(self) -> Any:
         """The node that runs a broadcast in one task."""
@@ -104,8 +108,11 @@ class GroupNodes:
 
         def next_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
+            failure = self._failures.take(config)
             if words := live.take(config):
                 return _goes_on_with(*passed_words(words, state, self.settings))
+            if failure is not None:
+                raise failure
             conversation = conversation_of(state, self.settings)
             if command := self._end_or_resume(conversation, config):
                 return command
@@ -118,8 +125,11 @@ class GroupNodes:
 
         async def anext_turn(state: dict[str, Any], config: RunnableConfig) -> Any:
             parallel.raise_failure(config)
+            failure = self._failures.take(config)
             if words := await live.atake(config):
                 return _goes_on_with(*await apassed_words(words, state, self.settings))
+            if failure is not None:
+                raise failure
             conversation = conversation_of(state, self.settings)
             if command := self._end_or_resume(conversation, config):
                 return command
@@ -145,23 +155,38 @@ class GroupNodes:
             state: the state that the turn began with.
             config: the config of the member's task.
         """
-        turn = self._ended_turn(update, member, state, config)
-        if turn.conversation is None:
-            return turn.update
-        return self._with_choice(turn, self.speaker.next(turn.conversation, turn.config))
+        conversation = self._conversation_after(update, member, state, config)
+        if conversation is None:
+            return update
+        if (saving := self._save_turn(update, config)) is not None:
+            saving.result()
+        try:
+            turn = self._ended_turn(update, conversation, config)
+            if turn.conversation is None:
+                return turn.update
+            return self._with_choice(turn, self.speaker.next(turn.conversation, turn.config))
+        except Exception as error:
+            self._failures.put_off(error, config)
+            return update
 
     async def aafter_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The same as `after_turn`, async."""
-        turn = self._ended_turn(update, member, state, config)
-        if turn.conversation is None:
-            return turn.update
-        return self._with_choice(turn, await self.speaker.anext(turn.conversation, turn.config))
-
-    def _ended_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> _EndedTurn:
-        """What a turn has come to before the speaker is asked."""
         conversation = self._conversation_after(update, member, state, config)
         if conversation is None:
-            return _EndedTurn(update)
+            return update
+        if (saving := self._save_turn(update, config)) is not None:
+            await saving
+        try:
+            turn = self._ended_turn(update, conversation, config)
+            if turn.conversation is None:
+                return turn.update
+            return self._with_choice(turn, await self.speaker.anext(turn.conversation, turn.config))
+        except Exception as error:
+            self._failures.put_off(error, config)
+            return update
+
+    def _ended_turn(self, update: dict[str, Any], conversation: Conversation, config: RunnableConfig) -> _EndedTurn:
+        """What a turn has come to before the speaker is asked."""
         if reason := self._stop_reason(conversation):
             return _EndedTurn(self._with_event(update, Event(stop_reason=reason), leads_on=False))
         turn = _EndedTurn(update, conversation, *self._count_selector(config))
@@ -175,21 +200,26 @@ class GroupNodes:
         event = self._choice(turn.conversation, chosen, turn.counter)
         return self._with_event(turn.update, event, leads_on=len(chosen.names) == 1)
 
+    def _save_turn(self, update: dict[str, Any], config: RunnableConfig) -> Any:
+        """A model or a function of the user may take long to choose: a turn that was made and paid is saved before.
+        Returns what is to be waited for."""
+        if self._is_pure or not LoopHandle(config).has_checkpointer:
+            return None
+        return self.parallel.save_turn(update, config)
+
     def _conversation_after(
         self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig
     ) -> Conversation | None:
-        """The conversation after a turn; None if the next one is to be chosen in a task of its own: what a model or a
-        function of the user chooses when the turn has been saved, and whatever is decided by more than this turn."""
+        """The conversation after a turn; None if the next one is to be chosen in a task of its own: where each answer
+        is shown at once, and whatever is decided by more than this turn."""
         events = state.get(EVENT_LOG, [])
         if not isinstance(update, dict) or speakers_of(events) != [member] or not self.settings.appends_messages:
             return None
         loop = LoopHandle(config)
         if loop.breakpoints or loop.other_tasks or self.parallel.live.may_come(config):
             return None
-        if not self._is_pure:
-            is_seen = loop.has_checkpointer or loop.is_followed
-            if is_seen or update.keys() - {"messages", EVENT_LOG}:
-                return None
+        if not self._is_pure and (loop.is_followed or update.keys() - {"messages", EVENT_LOG}):
+            return None
         messages = [*messages_of(state), *update["messages"]]
         return conversation_of({**state, "messages": messages, EVENT_LOG: [*events, *update[EVENT_LOG]]}, self.settings)
 
@@ -274,6 +304,23 @@ def nodes_after(answer: Any) -> list[str]:
     log = answer.get(EVENT_LOG) if isinstance(answer, dict) else None
     names = log[-1].get("speakers", []) if log else []
     return names if len(names) < 2 else [TOGETHER]
+
+
+class ChoiceFailures:
+    """What choosers have raised in the tasks of members. The turn counts all the same: `next_turn` raises it."""
+
+    def __init__(self) -> None:
+        # By LangGraph's loop. A run that goes on after a failure asks again.
+        self._failures: WeakKeyDictionary[Any, Exception] = WeakKeyDictionary()
+
+    def put_off(self, error: Exception, config: RunnableConfig) -> None:
+        """Keep an error until the next turn is to be chosen. Questions to a person are asked there anew."""
+        if not isinstance(error, GraphBubbleUp):
+            self._failures[LoopHandle(config).loop] = error
+
+    def take(self, config: RunnableConfig) -> Exception | None:
+        """The error that was put off in this run, once."""
+        return self._failures.pop(LoopHandle(config).loop, None)
 
 
 class _MemberNode(Runnable[Any, Any]):

@@ -137,7 +137,7 @@ class ParallelTurns:
 
     def take_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The turn of a member in a task of its own. After a fallback it is the turn that began in the pool."""
-        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+        if (result := self._ended_before(member, state, config)) is not None:
             return result
         if pool := self._pool_with(member, config):
             return _result_in_task(pool.join(member.name), config)
@@ -145,11 +145,24 @@ class ParallelTurns:
 
     async def atake_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The same as `take_over`, async."""
-        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+        if (result := self._ended_before(member, state, config)) is not None:
             return result
         if pool := self._pool_with(member, config):
             return _result_in_task(await pool.join(member.name), config)
         return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
+
+    def save_turn(self, update: dict[str, Any], config: RunnableConfig) -> Any:
+        """Save the turn of a member in a task of its own, before the task has ended: what comes then may take long, or
+        fail. Returns what `LoopHandle.save` does."""
+        return LoopHandle(config).save(str(uuid5(_TASK_IDS, namespace_of(config))), [update])
+
+    def _ended_before(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """What the member's turn has come to, if that has ended in a task before this one; None if it has not."""
+        if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
+            return result
+        return next(
+            (update for update in LoopHandle(config).saved if update[EVENT_LOG][-1].get("by") == member.name), None
+        )
 
     def _pool_with(self, member: Member, config: RunnableConfig) -> Any:
         """The pool in which the member's turn has begun, after a fallback."""

@@ -133,5 +133,5 @@ class RunChannel(BaseChannel[Any, Any, Any]):
             if node in self.value["seen"]
         }
         updates = {**self.value.get("updates", {}), **kept}
-        done = sorted({*self.value["done"], *writes})
+        done = sorted({*self.value.get("done", ()), *writes})
         self.value = {**self.value, "seen": seen, "done": done, "updates": updates}

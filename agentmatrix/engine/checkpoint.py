@@ -27,7 +27,7 @@ from agentmatrix.pregel.execution import (
     triggered_nodes,
 )
 from agentmatrix.scheduling.graph_scheduler import GraphScheduler
-from agentmatrix.scheduling.paused import tracked
+from agentmatrix.scheduling.paused import numbers_between_steps, tracked, whole_pause
 from agentmatrix.scheduling.rules import Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
@@ -95,7 +95,7 @@ def opened(
     joined = {name: frozenset(channels[name].seen) for name in schedule.joins if channels[name].seen}
     ids = TaskIds(checkpoint["id"], step)
     base = {key: channels[key] for key in schedule.keys.all}
-    paused = channels[RUN].value if channels[RUN].is_available() else None
+    paused = _whole(channels[RUN].value) if channels[RUN].is_available() else None
     if paused is not None:
         # Somebody else may have gone on from the pause, or have written in the name of a node that was to run.
         edited = versions.get(RUN) != paused["version"]
@@ -231,7 +231,9 @@ def close(
     called = {activation.node for activation in unfinished if activation.send is None}
     waiting = scheduler.rules.waiting() if unfinished else {}
     arrived = scheduler.rules.joined() if unfinished or rests else {}
-    done = scheduler.ran(sent=False) if unfinished else frozenset[str]()
+    # Between two supersteps whose edges do not join nobody asks who has run, and the log grows with the run.
+    is_asked = bool(unfinished) and (ids is not None or bool(schedule.joins))
+    done = scheduler.ran(sent=False) if is_asked else frozenset[str]()
     for node in schedule.topology.nodes:
         joined = False
         for name in nodes[node].triggers:
@@ -257,11 +259,10 @@ def close(
         _mark_as_run(scheduler.ran(), nodes, versions.get(START), seen)
     # LangGraph infers from these in whose name an update comes that names no node: that of the node that ran last. At a
     # pause of a Dag it need not be named, since what has finished runs no more.
-    last = [node for node in scheduler.log.last() if node in nodes and node not in called]
+    is_inferred = not unfinished or (ids is not None and not schedule.topology.max_rounds)
+    last = [node for node in scheduler.log.last() if node in nodes and node not in called] if is_inferred else []
     # What only a Send has run may still be led to.
-    if unfinished:
-        last = [n for n in last if n in done][-1:] if ids is not None and not schedule.topology.max_rounds else []
-    for node in last:
+    for node in [node for node in last if node in done][-1:] if unfinished else last:
         name = branch_channel(node)
         versions[name] = seen.setdefault(node, {})[name] = following
     sends = [a.send for a in unfinished if a.send is not None and a.message is None]
@@ -302,6 +303,10 @@ def _paused(
     kind: str,
     told: bool,
 ) -> dict[str, Any]:
+    saw = {a.node: _seen(nodes[a.node], seen.get(a.node, {})) for a in unfinished if a.send is None}
+    numbers = numbers_between_steps(scheduler.topology, scheduler.log, scheduler.rules.numbers, unfinished)
+    if told and numbers is not None:
+        return {"kind": kind, "seen": saw, "numbers": numbers, "version": following}
     run = scheduler.pause(unfinished)
     # Where each level is a step, versions tell what has run.
     done = frozenset[str]() if told else scheduler.ran(sent=False) - {activation.node for activation in unfinished}
@@ -311,7 +316,7 @@ def _paused(
         "ids": None if ids is None else list(ids),
         "done": sorted(done),
         "versions": {key: versions.get(key) for key in run["keys"]},
-        "seen": {a.node: _seen(nodes[a.node], seen.get(a.node, {})) for a in unfinished if a.send is None},
+        "seen": saw,
         "sends": [
             [a.send.node, tracked(a.send.arg, scheduler.state.keys.untracked)]
             for a in unfinished
@@ -320,6 +325,14 @@ def _paused(
         "sent": versions.get(TASKS),
         "version": following,
     }
+
+
+def _whole(paused: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a pause has kept, also where it has kept the numbers of activations alone."""
+    if "run" in paused:
+        return paused
+    run = whole_pause(paused["seen"], paused["numbers"])
+    return {"run": run, "ids": None, "done": [], "versions": {}, "sends": [], "sent": None, **paused}
 
 
 def _seen(node: Any, seen: Mapping[str, Any]) -> list[Any]:

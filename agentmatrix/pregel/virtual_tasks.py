@@ -134,7 +134,10 @@ class LoopHandle:
 
     @property
     def saved(self) -> list[Any]:
-        """What this task saved before the run was killed, or failed."""
+        """What this task saved before the run was killed, or failed; nothing where a checkpoint of the past is run
+        from again, beside which all lies that was saved then."""
+        if self.loop.is_replaying:
+            return []
         return [value for _, channel, value in self._pending() if channel == SAVED]
 
     def _pending(self) -> list[tuple[str, str, Any]]:
@@ -142,14 +145,18 @@ class LoopHandle:
         with getattr(self.loop, "lock", None) or nullcontext():
             return list(self.loop.checkpoint_pending_writes)
 
-    def save(self, id: str, values: Sequence[Any]) -> None:
+    def save(self, id: str, values: Sequence[Any]) -> Any:
         """Save values beside the checkpoint, as results of finished tasks are saved, until the task is over.
 
         Args:
             id: of a virtual task that has saved nothing yet.
             values: values that the checkpointer takes.
+
+        Returns:
+            Under durability "sync" the future of the checkpointer, which nothing that follows is to overtake.
         """
         self.loop.put_writes(id, [(SAVED, value) for value in values])
+        return getattr(self.loop, "saved", {}).get(id)
 
     def when_saved(self, then: Callable[[], None]) -> None:
         """Call `then` once the checkpoint that the task started from is saved; at once where nothing is saved before

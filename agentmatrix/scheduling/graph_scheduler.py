@@ -156,7 +156,8 @@ class GraphScheduler:
         return {label: delivery.given() for label, delivery in self._items(activation).items()}
 
     def _items(self, activation: ScheduledActivation) -> Mapping[str, Delivery]:
-        if activation.items or activation.group is not None or not activation.after or activation.send is not None:
+        is_listed = bool(activation.items) or activation.group is not None or activation.send is not None
+        if is_listed or not activation.after or not self.topology.reads_items:
             return activation.items
         return updates_of(self.log, activation.after, activation.ancestors)
 

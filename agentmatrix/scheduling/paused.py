@@ -12,7 +12,9 @@ from agentmatrix.scheduling.source_queues import Delivery, Numbers, bits_of
 from agentmatrix.scheduling.topology import Topology
 
 __all__ = [
+    "finished_numbers",
     "needed_entries",
+    "numbers_between_steps",
     "ordered",
     "plain_activation",
     "plain_entries",
@@ -20,6 +22,7 @@ __all__ = [
     "restored_activation",
     "resume_send",
     "resumed_activations",
+    "whole_pause",
     "tracked",
 ]
 
@@ -69,6 +72,57 @@ def restored_activation(plain: dict[str, Any]) -> ScheduledActivation:
         after=tuple(plain["after"]),
         is_ticked=plain.get("is_ticked", False),
     )
+
+
+def finished_numbers(numbers: Mapping[str, int], unfinished: Iterable[ScheduledActivation]) -> dict[str, int]:
+    """By node, the number of its last activation that has finished, where numbers are given at the start."""
+    finished = dict(numbers)
+    for activation in unfinished:
+        finished[activation.node] -= 1
+    return finished
+
+
+def numbers_between_steps(
+    topology: Topology, log: ActivationLog, numbers: Mapping[str, int], unfinished: Iterable[ScheduledActivation]
+) -> dict[str, int] | None:
+    """All that must be kept between two supersteps, if nobody asks for more: by node, the number of its last activation
+    that has finished. None where that is not enough.
+
+    Args:
+        topology: the shape of the graph.
+        log: what has run.
+        numbers: by node, the number of its last activation.
+        unfinished: the activations of the next superstep.
+    """
+    if topology.reads_items or topology.max_rounds or topology.joins or topology.deferred:
+        return None
+    if any(activation.send is not None or activation.ancestors != log.all for activation in unfinished):
+        return None
+    return finished_numbers(numbers, unfinished)
+
+
+def whole_pause(nodes: Iterable[str], numbers: Mapping[str, int]) -> dict[str, Any]:
+    """What a pause between two supersteps would have kept, from the numbers that it has kept instead.
+
+    Args:
+        nodes: those of the next superstep, of which each sees everything.
+        numbers: by node, the number of its last activation that has finished.
+    """
+    none: dict[str, int] = {}
+    activations = (ScheduledActivation(node, order=(0, node)) for node in nodes)
+    counts = {"rounds": none, "numbers": numbers, "times": numbers}
+    return {
+        "entries": [],
+        "base": {},
+        "keys": [],
+        "activations": [plain_activation(activation, _no_numbers, frozenset()) for activation in activations],
+        "sends": [],
+        "waiting": {},
+        "depth": 0,
+        "before": 0,
+        "numbers": numbers,
+        "rules": {**counts, "ran": [], "joined": {}, "targets": {}, "sends": []},
+    }
 
 
 def needed_entries(log: ActivationLog, seen: Iterable[int]) -> tuple[int, int, list[str]]:

@@ -13,7 +13,7 @@ from langgraph.types import Send
 
 from agentmatrix.scheduling.bounds import bound_error
 from agentmatrix.scheduling.log import ActivationLog
-from agentmatrix.scheduling.paused import ordered, tracked
+from agentmatrix.scheduling.paused import finished_numbers, ordered, tracked
 from agentmatrix.scheduling.rules import ChoiceFreeRules, Delivered, NodeResult, Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.source_queues import Numbers
@@ -132,12 +132,9 @@ class SuperstepRules(ChoiceFreeRules):
             activation.depth = rebase.depth(activation.depth)
 
     def pause(self, numbers: Numbers, untracked: frozenset[str]) -> Any:
-        again: dict[str, int] = {}
-        for activation in self._at_work:
-            again[activation.node] = again.get(activation.node, 0) + 1
         return {
             "rounds": dict(self._rounds),
-            "numbers": {node: count - again.get(node, 0) for node, count in self.numbers.items()},
+            "numbers": finished_numbers(self.numbers, self._at_work),
             "times": dict(self._times),
             "ran": sorted(self._ran),
             "joined": {key: sorted(nodes) for key, nodes in self._arrived.items()},

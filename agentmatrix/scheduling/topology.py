@@ -41,6 +41,7 @@ class Topology:
         unbounded: whether nodes may run again and again, without such a bound.
         actors: the nodes that stand for many agents by key; they are not among `nodes`.
         deaf: whether nothing reaches a run from outside, as where supersteps follow each other.
+        reads_items: whether nodes may ask what their sources have delivered.
     """
 
     start: str
@@ -55,6 +56,7 @@ class Topology:
     max_rounds: int = 0
     unbounded: bool = False
     deaf: bool = False
+    reads_items: bool = True
     actors: Mapping[str, Actors] = field(default_factory=dict)
 
     @property

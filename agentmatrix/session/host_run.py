@@ -341,7 +341,8 @@ class HostRun(HostRpc):
     def _prepare(self, start: pb.Start, graph: Any) -> Any:
         """What is called: the verb of the graph, or of one inside it."""
         call = self._call
-        self._root = graph = self.host.graph_for(graph, self.user, call.configurable)
+        asks_saver = start.verb in ("saver", "asaver")
+        self._root = graph = self.host.graph_for(graph, self.user, call.configurable, asks_saver=asks_saver)
         for name in start.path:
             graph = dict(graph.get_subgraphs())[name]
         if call.config is not None:
@@ -356,7 +357,7 @@ class HostRun(HostRpc):
         if self.cancelled:
             raise HostError("the run was cancelled before it began")
         self._lap("config and arguments decoded")
-        return getattr(graph, start.verb) if start.verb not in ("saver", "asaver") else None
+        return None if asks_saver else getattr(graph, start.verb)
 
     def _open_signals(self, graph: Any, configurable: dict[str, Any]) -> None:
         opened = graph, node_path(configurable.get(config_keys.CHECKPOINT_NS) or ""), self.codec

@@ -212,13 +212,16 @@ class HostState:
         """The names of the agents that a caller may call. Not on the I/O thread where `authorization.blocks`."""
         return [name for name in self.exported if self.authorization.allows(user, name, "describe")]
 
-    def graph_for(self, graph: AnyGraph, user: Identity | None, configurable: Mapping[str, Any]) -> AnyGraph:
+    def graph_for(
+        self, graph: AnyGraph, user: Identity | None, configurable: Mapping[str, Any], *, asks_saver: bool = False
+    ) -> AnyGraph:
         """A graph as it runs for a caller: with threads of the caller's own, where it keeps any.
 
-        A run without a thread leaves nothing in the checkpointer that the host lends its graphs.
+        A run without a thread leaves nothing in the checkpointer that the host lends its graphs. With `asks_saver` it
+        is no run, but a question to that checkpointer itself.
         """
         lent = graph.checkpointer is not None and graph.checkpointer is self.checkpointer
-        if lent and not configurable.get("thread_id"):
+        if lent and not asks_saver and not configurable.get("thread_id"):
             return graph.copy({"checkpointer": None})
         return graph if self.share_threads else scoped_graph(graph, user)
 

@@ -95,7 +95,9 @@ def connect_error(at: str, code: grpc.StatusCode, details: str, secure: bool) ->
         case grpc.StatusCode.UNAUTHENTICATED:
             return Unauthenticated(f"the host at {at} refuses this caller: {details}")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return HostBusy(f"the host at {at} serves as many callers as it may")
+            said = _plain(details)
+            own = said.removeprefix("the host ")  # which says that it starts, or which of its limits is reached
+            return HostBusy(f"the host at {at} {own}" if own != said else f"the host at {at} is busy: {said}")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
             error = HostUnreachable(_cause(at, details, secure))
             error.refused = re.search(_REFUSED, details) is not None

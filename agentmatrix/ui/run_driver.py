@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from agentmatrix.live.live_run import AsyncLiveRun, LiveRun, SyncLiveRun
 from agentmatrix.session.user_loop import UserLoop
@@ -17,20 +17,28 @@ from agentmatrix.watch.token_recorder import new_recorder
 
 __all__ = ["RunningTask", "RunDriver"]
 
+_BEGIN_SECONDS: Final = 30.0
+
 
 class RunningTask:
     """A run that is at work.
 
     Attributes:
-        live: takes signals.
+        live: takes signals, once it has begun.
         task: of an async run.
+        begun: set once `live` is there, or never will be.
     """
 
     def __init__(self) -> None:
         self.live: AsyncLiveRun | SyncLiveRun | None = None
         self.task: asyncio.Task[None] | None = None
-        self.ended = threading.Event()
+        self.begun, self.ended = threading.Event(), threading.Event()
         self.is_stopped = False
+
+    def begin(self, live: AsyncLiveRun | SyncLiveRun) -> None:
+        """Signals may be sent from now on."""
+        self.live = live
+        self.begun.set()
 
 
 class RunDriver:
@@ -101,8 +109,6 @@ class RunDriver:
     def _create_task(self, active: RunningTask, work: Any) -> None:
         # A context of its own: runs do not watch each other.
         active.task = self.loop.create_task(work, context=contextvars.Context())
-        if active.is_stopped:
-            active.task.cancel()
 
     async def _run(
         self,
@@ -116,12 +122,15 @@ class RunDriver:
         # A host that tells the page of the runs of its callers does not tell of this one.
         is_process_hook_muted.set(True)
         try:
+            if active.is_stopped:
+                # Not before: a task that is cancelled before it has begun ends nothing.
+                raise asyncio.CancelledError
             if await _is_sync_only(arguments[0], arguments[2]):
-                await asyncio.to_thread(_run_in_thread, active, recorder, arguments, takes_signals)
+                await _run_on_thread(active, recorder, arguments, takes_signals)
             else:
                 with hooked(recorder):
                     async with LiveRun(*arguments, stream_mode=[]) as live:
-                        active.live = live
+                        active.begin(live)
                         if not takes_signals:
                             live.close_input()
                         await live.result()
@@ -135,6 +144,7 @@ class RunDriver:
             with self._lock:
                 self._active.pop(run.id, None)
             run.set_at_work(False)
+            active.begun.set()
             active.ended.set()
             then(run)
 
@@ -145,21 +155,29 @@ class RunDriver:
             SignalError: it was not taken.
             TimeoutError: it was not acknowledged in time.
         """
-        active = self._active.get(run.id)
-        if active is None or active.live is None:
+        live = self._begun(run, timeout)
+        if live is None:
             return False
-        sent = active.live.signal(address, value, timeout=timeout)
+        sent = live.signal(address, value, timeout=timeout)
         if sent is not None:
             self._wait_for(sent)
         return True
 
     def close_input(self, run: PageRun) -> bool:
         """What is at work ends once nothing in it can start. Returns False where nothing is."""
-        active = self._active.get(run.id)
-        if active is None or active.live is None:
+        live = self._begun(run, _BEGIN_SECONDS)
+        if live is None:
             return False
-        self.loop.call_soon_threadsafe(active.live.close_input)
+        self.loop.call_soon_threadsafe(live.close_input)
         return True
+
+    def _begun(self, run: PageRun, timeout: float) -> AsyncLiveRun | SyncLiveRun | None:
+        """What takes signals: a run that was just started is waited for."""
+        active = self._active.get(run.id)
+        if active is None:
+            return None
+        active.begun.wait(timeout)
+        return active.live
 
     def update_state(self, graph: Any, config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         """Write edited values beside a checkpoint. Returns the config of the new one."""
@@ -209,9 +227,22 @@ class RunDriver:
             self._user_loop.stop()
 
 
+async def _run_on_thread(active: RunningTask, recorder: EventRecorder, arguments: Any, takes_signals: bool) -> None:
+    work = asyncio.ensure_future(asyncio.to_thread(_run_in_thread, active, recorder, arguments, takes_signals))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        if active.live is None:
+            # Stopped before it has begun: it ends as soon as it does.
+            await asyncio.wait([work])
+        raise
+
+
 def _run_in_thread(active: RunningTask, recorder: EventRecorder, arguments: Any, takes_signals: bool) -> None:
     with hooked(recorder), LiveRun(*arguments, stream_mode=[]) as live:
-        active.live = live
+        active.begin(live)
+        if active.is_stopped:
+            raise InterruptedError
         if not takes_signals:
             live.close_input()
         live.result()

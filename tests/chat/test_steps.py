@@ -1,17 +1,20 @@
-"""A turn is one step with one checkpoint where the next speaker is chosen by a rule; what a function of the user, or a
-model, chooses is chosen when the turn before it has been saved."""
+"""A turn is one step with one checkpoint, whoever chooses the next speaker. Before a function of the user or a model is
+asked, the turn before it is saved."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.chat import ChatGroup
+from agentmatrix.chat import group as group_module
 from agentmatrix.compose import Dag
-from agentmatrix.speakers import mention, random, round_robin
+from agentmatrix.engine.channels import RUN
+from agentmatrix.speakers import broadcast, mention, random, round_robin, selector
 from agentmatrix.stops import max_turns, says, when
 from agentmatrix.testing import ScriptedChatModel, loopback
 
@@ -42,10 +45,19 @@ def said(state: Any) -> list[tuple[str | None, str]]:
     return [(message.name, message.text) for message in state["messages"]]
 
 
+RULES: dict[str, Any] = {
+    "round_robin": round_robin,
+    "random": lambda: random("x"),
+    "mention": lambda: mention(round_robin()),
+    "function": lambda: by_function,
+    "selector": lambda: selector(model("ann", "bob")),
+}
+
+
 @SYNC
-@pytest.mark.parametrize("rule", [round_robin(), random("x"), mention(round_robin())], ids=lambda rule: rule.label)
-async def test_a_turn_has_one_checkpoint(rule: Any, sync: bool) -> None:
-    graph = group(rule, stop=max_turns(4) | says("nothing"))
+@pytest.mark.parametrize("rule", RULES)
+async def test_a_turn_has_one_checkpoint(rule: str, sync: bool) -> None:
+    graph = group(RULES[rule](), stop=max_turns(4) | says("nothing"))
     result = await run(graph, GIVEN, sync)
     speakers = [message.name for message in result["messages"][1:]]
     found = [snapshot.next for snapshot in graph.get_state_history(THREAD)]
@@ -118,6 +130,77 @@ async def test_behind_a_breakpoint_the_words_that_were_added_choose(speaker: Any
     graph.update_state(THREAD, {"messages": [("human", "@ann once more")]})
     result = await run(graph, None, sync)
     assert said(result)[3][0] == ("ann" if speaker.label == "mention" else "bob")
+
+
+@SYNC
+@pytest.mark.parametrize("is_earlier", [False, True], ids=["numbers", "whole"])
+async def test_a_thread_between_two_turns_goes_on(is_earlier: bool, sync: bool, monkeypatch: Any) -> None:
+    # Earlier versions kept there what is kept at a pause, with what the last turn had written in it.
+    with monkeypatch.context() as earlier:
+        if is_earlier:
+            made = group_module._topology
+            earlier.setattr(group_module, "_topology", lambda members: replace(made(members), reads_items=True))
+        graph = group(round_robin())
+    await run(graph, GIVEN, sync)
+    saver = graph.checkpointer
+    past = next(snapshot for snapshot in graph.get_state_history(THREAD) if snapshot.next == ("bob",))
+    kept = saver.get_tuple(past.config).checkpoint["channel_values"][RUN]
+    assert ("run" in kept) is is_earlier
+    now = group(round_robin())
+    now.checkpointer = saver
+    result = await run(now, None, sync, past.config)
+    assert [name for name, _ in said(result)[1:]] == ["ann", "bob", "ann", "bob"]
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nobody puts a checkpoint."""
+
+
+@SYNC
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize("at", ["the choice", "the turn"])
+async def test_whoever_has_answered_is_not_asked_again_after_a_kill(at: str, durability: Any, sync: bool) -> None:
+    chosen: list[str] = []
+
+    def chooser(state: Any) -> str:
+        chosen.append(by_function(state))
+        if at == "the choice" and len(chosen) == 2:
+            raise Killed
+        return chosen[-1]
+
+    def bob(state: Any) -> Any:
+        if at == "the turn" and len(chosen) == 2:
+            chosen.append("")
+            raise Killed
+        return "b1"
+
+    ann = model("a1", "a2")
+    made = ChatGroup({"ann": ann, "bob": bob}, speaker=chooser, stop=max_turns(3), reply="transcript")
+    graph = made.compile(InMemorySaver())
+    with pytest.raises(Killed):
+        if sync:
+            graph.invoke(GIVEN, THREAD, durability=durability)
+        else:
+            await graph.ainvoke(GIVEN, THREAD, durability=durability)
+    result = await run(graph, None, sync)
+    assert said(result) == [(None, "Go."), ("ann", "a1"), ("bob", "b1"), ("ann", "a2")]
+    assert (ann.calls, [name for name in chosen if name]) == (
+        2,
+        ["ann", "bob", "bob", "ann"] if at == "the choice" else ["ann", "bob", "ann"],
+    )
+
+
+@SYNC
+@pytest.mark.parametrize("speaker", [by_function, broadcast()], ids=["function", "broadcast"])
+async def test_members_are_asked_again_from_a_checkpoint_of_the_past(speaker: Any, sync: bool) -> None:
+    ann, bob = model("a1", "a2"), model("b1", "b2")
+    made = ChatGroup({"ann": ann, "bob": bob}, speaker=speaker, stop=max_turns(2), reply="transcript")
+    graph = made.compile(InMemorySaver())
+    await run(graph, GIVEN, sync)
+    calls = ann.calls + bob.calls
+    past = next(snapshot for snapshot in graph.get_state_history(THREAD) if snapshot.next in (("bob",), ("together",)))
+    await run(graph, None, sync, past.config)
+    assert ann.calls + bob.calls > calls
 
 
 class LosesACheckpoint(InMemorySaver):

@@ -4,6 +4,7 @@ works is said once, in the order in which it was pushed."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -82,8 +83,11 @@ KINDS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
 
 @SYNC
 @SPEAKERS
-@pytest.mark.parametrize("saved", [False, True], ids=["", "saved"])
-@pytest.mark.parametrize("place", ["here", "on a host", "in a dag"])
+@pytest.mark.parametrize(
+    ("place", "saved"),
+    [("here", False), ("here", True), ("on a host", False), ("in a dag", True)],
+    ids=["here", "saved", "on a host", "in a dag, saved"],
+)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_runs_of_models_are_children_of_their_member(
     kind: str, place: str, saved: bool, speaker: Any, sync: bool
@@ -92,8 +96,7 @@ async def test_runs_of_models_are_children_of_their_member(
     group = ChatGroup({name: make(name) for name in ("ann", "bob")}, speaker=speaker, stop=max_turns(2)).compile()
     tracer = Tracer()
     config: Any = {**THREAD, "callbacks": [tracer]}
-    with loopback(group) as remote:
-        graph: Any = remote if place == "on a host" else group
+    with loopback(group) if place == "on a host" else nullcontext(group) as graph:
         if place == "in a dag":
             graph = Dag(name="dag").add_node("panel", group).compile()
         graph = graph.copy({"checkpointer": InMemorySaver()}) if saved else graph

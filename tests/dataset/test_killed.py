@@ -17,7 +17,7 @@ pytest.importorskip("langgraph.checkpoint.sqlite")
 from tests.dataset.killed_rows import AT_ONCE, go_on_in_the_middle, lines_of, run_rows, write_rows
 from tests.forked import Forked
 
-ROWS, KILLS = 5000, 20
+ROWS, KILLS = 2000, 20
 
 
 def calls(folder: Path) -> list[str]:
@@ -58,7 +58,7 @@ def check_files(folder: Path, order: str) -> int:
 
 @pytest.mark.parametrize("order", ["done", "input"])
 def test_twenty_kills(tmp_path: Path, order: str) -> None:
-    rows, kills = (ROWS, KILLS) if order == "done" else (1500, 6)
+    rows, kills = (ROWS, KILLS) if order == "done" else (600, 6)
     write_rows(tmp_path, rows)
     chance = random.Random(5)
     settled = 0

@@ -5,11 +5,13 @@ The hosts are those that the README's own `serve` commands start, at free ports:
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import inspect
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
@@ -25,6 +28,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from agentmatrix import Dag
 from agentmatrix.cli import commands
+from tests.forked import Forked, command
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -69,37 +73,28 @@ class Desk:
             text = text.replace(there, here)
         return text
 
-    def type(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Runs an `agentmatrix` command line."""
-        return subprocess.run(
-            [sys.executable, "-m", *shlex.split(self.here(command))],
-            cwd=self.folder,
-            env=environment(),
-            input="",
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+    def type(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Types a command line of `agentmatrix`."""
+        with started(self.folder, self.here(line)) as process:
+            out, err = process.communicate()
+            return subprocess.CompletedProcess(line, process.wait(), out, err)
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
 
-def serve(folder: Path, command: str) -> tuple[subprocess.Popen[str], str]:
-    """Starts a `serve` command at a free port; returns it and the port."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *shlex.split(command), "--port", "0"],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
+def started(folder: Path, line: str) -> Forked:
+    name, *arguments = shlex.split(line)
+    assert name == "agentmatrix"
+    with contextlib.chdir(folder), mock.patch.dict(os.environ, environment()):
+        return Forked(command, *arguments)
+
+
+def port_of(host: Forked) -> str:
+    line = host.stdout.readline()
     assert line.startswith("serving expert at "), line
-    return process, line.rpartition(":")[2].strip()
+    return line.rpartition(":")[2].strip()
 
 
 @pytest.fixture(scope="module")
@@ -111,20 +106,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     (certs,) = CERTS
     assert Desk(folder, {}).type(certs).returncode == 0
     plain, secure = SERVES
-    hosts = [serve(folder, plain), serve(folder, secure)]
-    plain_port, secure_port = (port for _, port in hosts)
-    yield Desk(
-        folder,
-        {
-            "grpcs://gpu-box:50051": f"grpcs://127.0.0.1:{secure_port}",
-            "127.0.0.1:50051": f"127.0.0.1:{plain_port}",
-        },
-    )
-    for process, _ in hosts:
-        process.terminate()
-    for process, _ in hosts:
-        process.communicate(timeout=100)
-        assert process.returncode == 0
+    with started(folder, f"{plain} --port 0") as first, started(folder, f"{secure} --port 0") as second:
+        addresses = {
+            "grpcs://gpu-box:50051": f"grpcs://127.0.0.1:{port_of(second)}",
+            "127.0.0.1:50051": f"127.0.0.1:{port_of(first)}",
+        }
+        yield Desk(folder, addresses)
+        for host in (first, second):
+            host.send_signal(signal.SIGTERM)
+        assert [host.wait() for host in (first, second)] == [0, 0]
 
 
 def test_it_is_short() -> None:
@@ -150,20 +140,20 @@ def test_the_python_examples_run(desk: Desk) -> None:
     assert last == "" and streamed.strip().endswith(".") and len(streamed.split()) > 3  # in words of the model
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if line.split()[0] == "agentmatrix"])
-def test_each_command_does_what_it_says(desk: Desk, command: str) -> None:
-    if command in (*SERVES, *CERTS):
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.split()[0] == "agentmatrix"])
+def test_each_command_does_what_it_says(desk: Desk, line: str) -> None:
+    if line in (*SERVES, *CERTS):
         return  # it did, or the fixture would have failed
     (desk.folder / "desk.py").write_text(desk.here((desk.folder / "desk.py").read_text()))
-    ended = desk.type(command)
+    ended = desk.type(line)
     assert (ended.returncode, ended.stderr) == (0, "")
-    if command.split()[1] == "run":
+    if line.split()[1] == "run":
         assert "The numbers say yes. DONE" in ended.stdout
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if line.split()[0] != "agentmatrix"])
-def test_other_commands_name_what_there_is(command: str) -> None:
-    words = shlex.split(command)
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.split()[0] != "agentmatrix"])
+def test_other_commands_name_what_there_is(line: str) -> None:
+    words = shlex.split(line)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

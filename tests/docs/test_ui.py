@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import forked
+from tests.forked import Forked
 from tests.ui.page_client import page, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -21,32 +24,22 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 UI = [line for line in COMMANDS if line.startswith("agentmatrix ui ")]
 
 
-@pytest.mark.parametrize("command", UI)
-def test_a_command_opens_the_page_with_its_graphs(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", UI)
+def test_a_command_opens_the_page_with_its_graphs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
-    words = [*command.split()[1:], "--address", "127.0.0.1:0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agentmatrix", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        url = line.removeprefix("the page is at ").strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", url), line
+    monkeypatch.chdir(tmp_path)
+    with Forked(forked.command, *line.split()[1:], "--address", "127.0.0.1:0") as process:
+        said = process.stdout.readline()
+        url = said.removeprefix("the page is at ").strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", url), said
         with httpx.Client(trust_env=False, timeout=100) as http:
             assert "<title>AgentMatrix</title>" in http.get(url).text
             base = url.partition("/?")[0]
             picture = http.get(f"{base}/api/graphs/graph/picture").json()
             assert "panel/person" in [node["path"] for node in picture["nodes"].values()]
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 def test_a_script_is_seen_on_the_page_as_it_says(tmp_path: Path) -> None:

@@ -155,6 +155,11 @@ async def test_graphs_without_a_checkpointer_keep_their_threads_in_the_hosts(ver
             assert (await verbs.call(remote, "get_state", thread)).values == {"log": ["x"] * count}
             other = RemoteAgent("agent", url=host.address, token="b")
             assert (await verbs.call(other, "get_state", thread)).values == {}
+            # The checkpointer itself, which a parent and `agentmatrix run --thread` ask.
+            await other.acard()
+            found = await verbs.call(remote.checkpointer, "get_tuple", thread)
+            assert found.checkpoint["channel_values"]["log"] == ["x"] * count
+            assert await verbs.call(other.checkpointer, "get_tuple", thread) is None
 
 
 def accumulating() -> Any:

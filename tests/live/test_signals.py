@@ -16,6 +16,7 @@ from langgraph.graph import END
 from langgraph.types import Command, interrupt
 
 from agentmatrix import CyclicGraph, Dag, all_of, any_of, every, get_activation, signal
+from agentmatrix.engine import listener as listening
 from agentmatrix.errors import SignalError, TriggerError
 from tests.live.collecting_graphs import live
 from tests.live.triggered_graphs import THREAD, State, above, audio, hear, listener, waiter
@@ -224,7 +225,14 @@ async def test_under_plain_invoke_no_signal_can_come(place: Any, verbs: Any) -> 
     assert (await verbs.invoke(above(place(listener())), EMPTY))["heard"] == []
 
 
-async def test_the_1001st_unread_signal_waits(place: Any, verbs: Any) -> None:
+@pytest.fixture
+def small_buffer(monkeypatch: pytest.MonkeyPatch) -> int:
+    assert listening.BUFFER == 1_000
+    monkeypatch.setattr(listening, "BUFFER", 100)
+    return 100
+
+
+async def test_the_1001st_unread_signal_waits(place: Any, verbs: Any, small_buffer: int) -> None:
     release = threading.Event()
 
     def slow(state: State) -> State:
@@ -232,24 +240,29 @@ async def test_the_1001st_unread_signal_waits(place: Any, verbs: Any) -> None:
         return {"heard": [audio()]}
 
     async with live(verbs, place(listener(slow)), EMPTY, stream_mode=[]) as run:
-        for number in range(1_001):
+        for number in range(small_buffer + 1):
             await run.signal("audio", number, timeout=100)
         with pytest.raises(TimeoutError):
             await run.signal("audio", "too much", timeout=0.05)
         release.set()
         await run.signal("audio", "room again", timeout=100)
-    assert [value for value in (await run.result())["heard"] if value != "too much"] == [*range(1_001), "room again"]
+    assert [value for value in (await run.result())["heard"] if value != "too much"] == [
+        *range(small_buffer + 1),
+        "room again",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["all_of", "optional"])
-async def test_a_full_buffer_of_one_signal_shuts_out_no_other(place: Any, verbs: Any, kind: str) -> None:
+async def test_a_full_buffer_of_one_signal_shuts_out_no_other(
+    place: Any, verbs: Any, kind: str, small_buffer: int
+) -> None:
     group = all_of("start", signal("audio"), signal("go")) if kind == "all_of" else any_of(
         signal("go"), optional=signal("audio")
     )  # fmt: skip
     builder = CyclicGraph(State).add_node("start", lambda state: {}).add_edge("__start__", "start")
     builder.add_node("hear", hear).add_trigger("hear", group)
     async with live(verbs, place(builder.compile()), EMPTY) as run:
-        for number in range(1_000):
+        for number in range(small_buffer):
             await run.signal("audio", number, timeout=100)
         with pytest.raises(TimeoutError):
             await run.signal("audio", "too much", timeout=0.05)

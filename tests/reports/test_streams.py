@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+import threading
 from typing import Annotated, TypedDict
 
 import pytest
@@ -78,65 +79,75 @@ async def test_custom_parts_of_tools(way, which):
     assert {bare(ns) for ns, k, _ in parts if k == "custom"} == {("child",)}
 
 
+class Counting:
+    """A graph that counts in steps, and waits for ever in the second one."""
+
+    def __init__(self):
+        self.steps, self.second, self.stopped = 0, threading.Event(), threading.Event()
+
+    def graph(self):
+        async def step(state):
+            self.steps += 1
+            if self.steps > 1:
+                self.second.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self.stopped.set()
+            return {"log": ["step"]}
+
+        inner = StateGraph(Log)
+        inner.add_node("step", step)
+        inner.add_edge(START, "step")
+        inner.add_conditional_edges("step", lambda s: END if len(s["log"]) > 20 else "step", ["step", END])
+        return inner.compile()
+
+    async def is_counting(self):
+        assert await asyncio.to_thread(self.second.wait, 100)
+
+    async def has_stopped(self):
+        assert await asyncio.to_thread(self.stopped.wait, 100)
+        return self.steps == 2
+
+
 @pytest.mark.parametrize("mode", ["break", "cancel", "timeout"])
 async def test_reader_leaves(way, mode):
     """langgraph#8029 and #8302. The reader leaves the stream, or its task is cancelled, while a nested graph counts in
     steps. The nested graph stops counting."""
-    steps = []
-
-    async def step(state):
-        steps.append(1)
-        await asyncio.sleep(0.15)
-        return {"log": ["step"]}
-
-    inner = StateGraph(Log)
-    inner.add_node("step", step)
-    inner.add_edge(START, "step")
-    inner.add_conditional_edges("step", lambda s: END if len(s["log"]) > 20 else "step", ["step", END])
+    counting = Counting()
     graph = way.parent(Log)
-    graph.add_node("child", way.child(inner.compile()))
+    graph.add_node("child", way.child(counting.graph()))
     graph.add_edge(START, "child")
-    graph = graph.compile()
+    stream = graph.compile().astream({"log": []}, stream_mode="updates", subgraphs=True)
 
     async def read():
-        async for _ in graph.astream({"log": []}, stream_mode="updates", subgraphs=True):
-            if mode == "break":
-                return
+        async for _ in stream:
+            pass
 
     if mode == "break":
-        stream = graph.astream({"log": []}, stream_mode="updates", subgraphs=True)
         async for _ in stream:
             break
+        await counting.is_counting()
         await stream.aclose()
     elif mode == "cancel":
         running = asyncio.create_task(read())
-        await asyncio.sleep(0.4)
+        await counting.is_counting()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
     else:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(read(), 0.4)
-    await asyncio.sleep(0.3)
-    before = len(steps)
-    await asyncio.sleep(0.6)
-    assert len(steps) == before < 12
+            async with asyncio.timeout(None) as limit:
+                waiting = asyncio.create_task(counting.is_counting())
+                waiting.add_done_callback(lambda _: limit.reschedule(asyncio.get_running_loop().time()))
+                await read()
+    assert await counting.has_stopped()
 
 
 async def test_abort_of_an_event_stream(way):
     """langgraph#8029. The third version of the event stream is aborted from outside: the nested graph stops."""
-    steps = []
-
-    async def step(state):
-        steps.append(1)
-        await asyncio.sleep(0.15)
-        return {"log": ["step"]}
-
-    inner = StateGraph(Log)
-    inner.add_node("step", step)
-    inner.add_edge(START, "step")
-    inner.add_conditional_edges("step", lambda s: END if len(s["log"]) > 20 else "step", ["step", END])
-    child = way.child(inner.compile())
+    counting = Counting()
+    child = way.child(counting.graph())
 
     async def call(state):
         await child.ainvoke({"log": []})
@@ -151,13 +162,11 @@ async def test_abort_of_an_event_stream(way):
             pass
 
     reading = asyncio.create_task(read())
-    await asyncio.sleep(0.5)
+    await counting.is_counting()
     await stream.abort()
-    await asyncio.wait([reading], timeout=2)
-    await asyncio.sleep(0.3)
-    before = len(steps)
-    await asyncio.sleep(0.6)
-    assert len(steps) == before < 12
+    assert await counting.has_stopped()
+    reading.cancel()
+    await asyncio.wait([reading])
 
 
 class Recorder(BaseCallbackHandler):

@@ -57,7 +57,7 @@ class ThrottledProxy:
 @pytest.fixture
 def pings_that_end_a_connection_soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(grpc_options, "_PING_EVERY_MS", 1000)
-    monkeypatch.setattr(grpc_options, "_PING_ANSWER_MS", 5000)
+    monkeypatch.setattr(grpc_options, "_PING_ANSWER_MS", 3300)
     yield
 
 
@@ -66,8 +66,8 @@ def test_a_value_that_takes_longer_than_a_ping_may_arrives(serve: Serve, reach: 
     proxy = ThrottledProxy(serve())
     try:
         caller = Caller(reach(proxy.address)).started()
-        proxy.rate = 400_000
-        value = bytes(range(256)) * 12_000  # 3 MB: without a bound its last byte is 8 seconds behind its first
+        proxy.rate = 1_200_000
+        value = bytes(range(256)) * 18_000  # 4.6 MB: without a bound its last byte is 4 seconds behind its first
         assert caller.echo(value) == value
         proxy.rate = 0
         assert caller.echo(b"quick") == b"quick"

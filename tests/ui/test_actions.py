@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -221,6 +223,35 @@ def test_a_run_is_stopped_and_goes_on(client: PageClient) -> None:
     assert client.act(run, "go-on").status_code == 200
     wait_for(client, run, lambda: run.state == "done")
     assert texts(run)[-1] == ("wait", "let go")
+
+
+@contextmanager
+def held(client: PageClient) -> Iterator[None]:
+    """What is started does not begin before the end of the block."""
+    go_on = threading.Event()
+    client.server.driver.loop.call_soon_threadsafe(go_on.wait, 100)
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+def test_a_run_is_stopped_before_it_has_begun(client: PageClient) -> None:
+    with held(client):
+        run = client.start("gate")
+        assert client.act(run, "stop").status_code == 200
+    wait_for(client, run, lambda: not run.is_at_work)
+    assert client.act(run, "go-on").status_code == 200
+
+
+def test_a_signal_comes_before_the_run_has_begun(client: PageClient) -> None:
+    with ThreadPoolExecutor(1) as threads, held(client):
+        run = client.start("desk", json="{}", live=True)
+        sent = threads.submit(client.act, run, "signal", address="audio", value="early")
+    assert sent.result().status_code == 200
+    assert client.act(run, "close-input").status_code == 200
+    wait_for(client, run, lambda: run.state == "done")
+    assert ("listen", "heard early") in texts(run)
 
 
 def test_a_failure_is_told_where_it_was(client: PageClient) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
+
+import pytest
 
 from agentmatrix import RemoteAgent
 from agentmatrix.cli.host_options import HostOptions
 from agentmatrix.cli.page_targets import page_graphs, shared_runs
+from tests.forked import Forked, command
 from tests.ui.page_client import page
 
-ROOT = Path(__file__).parents[2]
 DESK = """
 from agentmatrix import Dag
 inner = Dag(name="inner").add_node("say", lambda messages: "hello")
@@ -20,20 +20,12 @@ graph = Dag(name="desk").add_node("inner", inner).compile()
 """
 
 
-def test_the_runs_of_other_callers_are_seen_read_only(tmp_path: Path) -> None:
+def test_the_runs_of_other_callers_are_seen_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "desk.py").write_text(DESK)
     (tmp_path / "token").write_text("a token of some length")
-    command = ["serve", "desk:graph", "--port", "0", "--share-runs", "--token-file", "token"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agentmatrix", *command],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
+    arguments = ("serve", "desk:graph", "--port", "0", "--share-runs", "--token-file", "token")
+    with Forked(command, *arguments) as process:
         address = process.stdout.readline().rpartition(" ")[2].strip()
         options = HostOptions(token_file=tmp_path / "token")
         agent = RemoteAgent(f"{address}/graph", token=tmp_path / "token")
@@ -55,8 +47,5 @@ def test_the_runs_of_other_callers_are_seen_read_only(tmp_path: Path) -> None:
                 assert run.drawing is not None and "inner|say" in [node.id for node in run.drawing.walk()]
                 refused = client.act(run, "say", text="x")
                 assert refused.status_code == 409 and "read only" in refused.json()["error"]
-            process.terminate()
-            assert process.wait(60) == 0, "a page that looks holds up no drain"
-    finally:
-        process.kill()
-        process.wait(60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() == 0, "a page that looks holds up no drain"

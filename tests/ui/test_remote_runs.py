@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from agentmatrix import RemoteAgent, watching
 from agentmatrix.errors import AddressError
 from agentmatrix.ui.page_run import PageRun
 from agentmatrix.watch.page_connection import token_path
+from tests.forked import Forked, command
 from tests.ui.page_client import PageClient, entry, page, wait_for
 from tests.watch.watched_graphs import INPUT, THREAD, asks, deep, fails, model, one, panel, plain
 
@@ -144,22 +146,17 @@ def test_an_address_that_is_no_page_is_refused() -> None:
             pass
 
 
-def test_a_served_graph_is_seen_whoever_calls_it_and_run_from_the_page(tmp_path: Path) -> None:
+def test_a_served_graph_is_seen_whoever_calls_it_and_run_from_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTMATRIX_UI", "")
     (tmp_path / "desk.py").write_text(
         "from agentmatrix import Dag\n"
         "inner = Dag(name='inner').add_node('say', lambda messages: 'hello')\n"
         "graph = Dag(name='desk').add_node('inner', inner).compile()\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agentmatrix", "serve", "desk:graph", "--port", "0", "--ui", "127.0.0.1:0"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "AGENTMATRIX_UI": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
+    with Forked(command, "serve", "desk:graph", "--port", "0", "--ui", "127.0.0.1:0") as process:
         address = process.stdout.readline().rpartition(" ")[2].strip()
         url = process.stdout.readline().removeprefix("the page is at ").strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", url)
@@ -176,9 +173,8 @@ def test_a_served_graph_is_seen_whoever_calls_it_and_run_from_the_page(tmp_path:
             assert answer.status_code == 201, answer.text
             runs = _runs(http, lambda runs: len(runs) > 1 and all(run["state"] == "done" for run in runs))
             assert len(runs) == 2, "a run of the page is not told of twice"
-    finally:
-        process.terminate()
-        assert process.wait(100) == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 def _runs(http: httpx.Client, condition: Any) -> list[dict[str, Any]]:

@@ -131,7 +131,7 @@ def test_what_nobody_looks_at_is_merged() -> None:
 
 def test_tokens_are_bounded() -> None:
     with watching(tokens=True) as run:
-        one("write", ScriptedChatModel("long " * 100_000)).invoke(INPUT)
+        one("write", ScriptedChatModel(("long" * 6 + " ") * 20_000)).invoke(INPUT)
     assert sum(len(event.data["text"]) for event in run.events() if event.kind == "token") == 100_000
     assert len(run.transcript[-1].text) == 500_000
 
