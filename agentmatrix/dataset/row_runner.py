@@ -16,11 +16,11 @@ from langgraph.types import Command, RetryPolicy
 
 from agentmatrix.dataset.columns import Input, awaited, input_of
 from agentmatrix.dataset.failures import FailureKind, failure_kind, retry_after, type_name
+from agentmatrix.dataset.readers_writer_lock import ReadersWriterLock
 from agentmatrix.dataset.records import Result, lines_of, records_of
 from agentmatrix.dataset.report import Status
 from agentmatrix.dataset.row import DatasetRow
 from agentmatrix.dataset.row_agent import RowAgent
-from agentmatrix.dataset.row_lock import RowLock
 from agentmatrix.dataset.row_usage import RowUsage
 from agentmatrix.dataset.settled_row import SettledRow
 from agentmatrix.dataset.slots import Slots
@@ -90,7 +90,7 @@ class RowRunner:
         goes_on: bool,
         has_done: Callable[[], bool],
     ) -> None:
-        self._agent, self._slots, self._options, self._lock = agent, slots, options, RowLock()
+        self._agent, self._slots, self._options, self._lock = agent, slots, options, ReadersWriterLock()
         self._run_id, self._goes_on, self._has_done = run_id, goes_on, has_done
         self._saves = bool(agent.checkpointer)
         self._options_of_verb: dict[str, Any] = {"durability": "sync"} if self._saves else {}
@@ -149,7 +149,7 @@ class RowRunner:
         try:
             agent: Any = self._agent.runnable
             # A row that may kill its host is alone in its last attempt: it takes no other one with it.
-            async with self._lock.held(alone=is_last_after_loss), timeout:
+            async with self._lock.exclusive() if is_last_after_loss else self._lock.shared(), timeout:
                 if self._saves and (self._goes_on or tries.attempts or self._options.answers):
                     return await self._resume(agent, row, given, config)
                 return await agent.ainvoke(given, config, **self._options_of_verb)

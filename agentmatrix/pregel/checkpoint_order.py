@@ -10,13 +10,15 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import CONF, CONFIG_KEY_CALL
-from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop
+from langgraph.pregel import Pregel
+from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 
 from agentmatrix.pregel.task_config import loop_of
 
@@ -60,7 +62,8 @@ def checkpoints_under_way(loops: Iterable[Any]) -> list[SaverFuture]:
 def wait_for_checkpoints(config: RunnableConfig) -> None:
     """Return when the checkpoints that the task of `config` builds upon are kept: what stands beside or below one that
     is not there is found by nobody after a kill."""
-    wait_for_all(checkpoints_under_way(loops_of(config)))
+    loops = [*loops_of(config)]
+    wait_for_all(_not_held_up(checkpoints_under_way(loops), loops))
 
 
 async def await_checkpoints(config: RunnableConfig) -> None:
@@ -72,14 +75,18 @@ def wait_for_all(futures: Iterable[SaverFuture]) -> None:
     """Return when all these are done, on any thread but that of the event loop that one of them needs: that is passed
     over, and so is one whose loop is blocked, as by an `invoke` in an async node."""
     for future in futures:
-        done = future if isinstance(future, concurrent.futures.Future) else _on_thread(future)
-        if done is not None:
+        if future.done() or isinstance(future, concurrent.futures.Future):
+            future.result()
+        elif (done := _on_thread(future)) is not None:
             done.result()
 
 
 async def await_all(futures: Iterable[SaverFuture]) -> None:
     """The same as `wait_for_all`, async. Whoever is cancelled meanwhile cancels none of them."""
     for future in futures:
+        if future.done():
+            future.result()
+            continue
         if isinstance(future, concurrent.futures.Future):
             future = asyncio.wrap_future(future)
         elif future.get_loop() is not asyncio.get_running_loop():
@@ -166,7 +173,7 @@ def _wait_in(loop: Any, futures: Sequence[SaverFuture]) -> None:
     before: tuple[list[SaverFuture], Any, Any] | None = getattr(loop, _ORDER, None)
     waits, put, put_writes = before or ([], loop._checkpointer_put_after_previous, loop.checkpointer_put_writes)
     # A new list each time: what was handed over before does not wait for what has come later, which waits for it.
-    waits = [*(future for future in waits if not _is_kept(future)), *futures]
+    waits = [*(future for future in waits if not _is_kept(future)), *_not_held_up(futures, [loop])]
     setattr(loop, _ORDER, (waits, put, put_writes))
     loop._checkpointer_put_after_previous = put_after(waits, put, loop)
     loop.checkpointer_put_writes = put_after(waits, put_writes, loop)
@@ -174,3 +181,20 @@ def _wait_in(loop: Any, futures: Sequence[SaverFuture]) -> None:
 
 def _is_kept(future: SaverFuture) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _not_held_up(futures: Sequence[SaverFuture], loops: Sequence[Any]) -> Sequence[SaverFuture]:
+    """These futures without those that cannot be waited for: one of these loops is sync and runs on the thread of their
+    event loop, as where an async node calls `invoke`, and nothing else runs there until it has ended."""
+    if not any(isinstance(loop, SyncPregelLoop) for loop in loops):
+        return futures
+    return [each for each in futures if each.done() or not isinstance(each, asyncio.Future) or not _runs(loops, each)]
+
+
+def _runs(loops: Sequence[Any], future: asyncio.Future[Any]) -> bool:
+    frame = sys._current_frames().get(getattr(future.get_loop(), "_thread_id", -1))
+    while frame is not None:
+        if frame.f_code is Pregel.stream.__code__ and any(frame.f_locals.get("loop") is loop for loop in loops):
+            return True
+        frame = frame.f_back
+    return False

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START
+from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 from agentmatrix import CyclicGraph
@@ -20,6 +20,11 @@ THREAD: Any = {"configurable": {"thread_id": "1"}}
 class State(TypedDict, total=False):
     to: list[str]
     log: Annotated[list[str], operator.add]
+
+
+class Remembered(TypedDict, total=False):
+    to: list[str]
+    said: Annotated[list[str], operator.add]
 
 
 class Memory(TypedDict, total=False):
@@ -121,6 +126,32 @@ async def test_messages_on_the_way_belong_to_their_branch(verbs: Verbs) -> None:
     assert await thread.staff() == {"ann": "a2", "bob": "1"}
     await verbs.call(thread.graph, "invoke", Command(resume="b"), paused)
     assert await thread.staff() == {"ann": "b2", "bob": "1"}
+
+
+@pytest.mark.parametrize("begins", ["input", "update", "replay"])
+async def test_a_graph_in_a_node_does_what_a_subgraph_of_langgraph_does(verbs: Verbs, begins: str) -> None:
+    """One that was compiled with checkpointer=True: its namespace is the same in each branch."""
+    remembers = StateGraph(Remembered).add_node("remember", lambda state: {"said": state["to"]})
+    plain = remembers.add_edge(START, "remember").compile(checkpointer=True)
+    heard = []
+    for inner in (firm(True), plain):
+        saver = InMemorySaver()
+        graph: Any = StateGraph(State).add_node("firm", inner).add_edge(START, "firm").compile(checkpointer=saver)
+        await verbs.call(graph, "invoke", {"to": ["ann=1"]}, THREAD)
+        first = graph.get_state(THREAD).config
+        await verbs.call(graph, "invoke", {"to": ["ann=2"]}, THREAD)
+        second = next(state.config for state in graph.get_state_history(THREAD) if state.next == ("firm",))
+        if begins == "update":
+            second = await verbs.call(graph, "update_state", second, {"to": ["ann=3"]})
+        given: Any = {"to": ["ann=3"]} if begins == "input" else None
+        await verbs.call(graph, "invoke", given, first if begins == "input" else second)
+        await verbs.call(graph, "invoke", {"to": ["ann=4"]}, THREAD)
+        namespace = "firm" if inner is plain else "firm|staff/ann"
+        saved = saver.get_tuple({"configurable": {"thread_id": "1", "checkpoint_ns": namespace}})
+        assert saved is not None
+        values = saved.checkpoint["channel_values"]
+        heard.append(values["said"] if inner is plain else [f"ann={word}" for word in values["heard"]])
+    assert heard[0] == heard[1]
 
 
 @pytest.mark.parametrize("begins", ["input", "update", "replay"])

@@ -71,6 +71,24 @@ async def test_from_a_graph_inside_a_node(place: Callable[..., Any], verbs: Verb
     assert ann.values["log"] == ["staff/ann had it from agent"] and ann.count == 1
 
 
+@pytest.mark.parametrize("kind", [StateGraph, Dag])
+async def test_from_a_graph_that_an_async_node_invokes(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The event loop, which would have to keep what was sent, stands still until that graph has ended."""
+    builder = kind(State)
+    for name in ("one", "two"):
+        builder.add_node(name, sends).add_edge(START, name)
+    agent = builder.compile()
+
+    async def invokes(state: State) -> Any:
+        return agent.invoke(state)
+
+    graph = office(("agent", invokes), saver=InMemorySaver())
+    result = await graph.ainvoke({"log": []}, THREAD)
+    assert sorted(result["log"]) == ["noted from inside", "noted from inside", "sent", "sent"]
+    assert graph.actors(THREAD)["staff/ann"].count == 2
+    assert "has been blocked" not in caplog.text
+
+
 async def test_from_the_node_itself_and_by_a_command(verbs: Verbs) -> None:
     def commands(state: State) -> Any:
         return Command(update={"log": ["told"]}, goto=[Send("office", {"log": ["a"]}), Send("staff/bob", None)])

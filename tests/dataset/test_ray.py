@@ -148,7 +148,7 @@ async def test_what_cannot_be_placed_is_a_sentence() -> None:
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.timeout(300)
 def test_the_recipes_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pandas", reason="Ray Data wants pandas")
+    pytest.importorskip("pandas", reason="Ray Data is ray[data], with pandas")
     page = (ROOT / "docs" / "refine.md").read_text()
     (agent,) = re.findall(r"^```python\n(# answers.py.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (rows,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
