@@ -1,4 +1,5 @@
-"""What grows: with the turns of a conversation, with the depth of nested calls; and what an import costs.
+"""What grows: with the turns of a conversation, in time and in what is kept, with the depth of nested calls; and what
+an import costs.
 
     python tests/bench/bench_growth.py [turns] [depth]
 
@@ -10,18 +11,24 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import sqlite3
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 
-from agentmatrix import Host, RemoteAgent
+from agentmatrix import Dag, Host, RemoteAgent
 
 TURNS, DEPTH = 600, 200
 EARLY = 15
@@ -34,6 +41,18 @@ class Depth(TypedDict, total=False):
 
 async def reply(state: MessagesState) -> dict[str, Any]:
     return {"messages": [AIMessage("y" * 200)]}
+
+
+def answer(state: Any) -> dict[str, Any]:
+    return {"messages": [AIMessage("y" * 200)]}
+
+
+def extended(messages: list[Any], updates: list[list[Any]]) -> list[Any]:
+    return [*messages, *chain.from_iterable(updates)]
+
+
+class DeltaState(TypedDict):
+    messages: Annotated[list[Any], DeltaChannel(extended)]
 
 
 async def deeper(state: Depth) -> Depth:
@@ -76,6 +95,33 @@ async def failure(address: str, depth: int) -> float:
     raise AssertionError("it fails")
 
 
+def kept(graph: Any, turns: int) -> float:
+    """Kilobytes of a sqlite file after a conversation."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(sqlite3.connect(f"{folder}/kept", check_same_thread=False)) as file,
+    ):
+        saved, config = graph.compile(checkpointer=SqliteSaver(file)), {"configurable": {"thread_id": "1"}}
+        for _ in range(turns):
+            saved.invoke({"messages": [HumanMessage("x" * 200)]}, config)
+        file.commit()
+        file.execute("vacuum")
+        (pages,), (size,) = (file.execute(f"pragma page_{what}").fetchone() for what in ("count", "size"))
+        return float(pages * size) / 1e3
+
+
+def stores(address: str, turns: int) -> None:
+    """Row 9: what a saver keeps of a conversation."""
+    for named, state in (("add_messages", MessagesState), ("DeltaChannel", DeltaState)):
+        of_graph, of_dag = (
+            kept(one(state).add_node("node", answer).add_edge(START, "node"), turns) for one in (StateGraph, Dag)
+        )
+        say("9", f"{named}: a Dag's file after {turns} turns / a StateGraph's", of_dag / of_graph, dag_kb=of_dag)
+    children = graph(MessagesState, answer), RemoteAgent(f"{address}/reply")
+    local, remote = (kept(StateGraph(MessagesState).add_node("n", n).add_edge(START, "n"), turns) for n in children)
+    say("9", f"a remote child's file after {turns} turns / a local one's", remote / local, remote_kb=remote)
+
+
 def importing(what: str, rounds: int = 3) -> float:
     """CPU seconds of a process that imports something."""
     taken = []
@@ -96,14 +142,17 @@ async def main(turns: int, depth: int) -> None:
     with subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
+        started = cpu_of(process.pid)
         for name, nested in (("local", graph(MessagesState, reply)), ("remote", RemoteAgent(f"{address}/reply"))):
             early, late = await conversation(nested, turns, process.pid)
             what = f"{name} node under a memory saver: turn {turns} / turn {EARLY}, CPU of both processes"
             say("8", what, late / max(early, 0.1), early_ms=early, late_ms=late)
+        await asyncio.to_thread(stores, address, min(turns, 150))
         short, long = await failure(address, depth // 2), await failure(address, depth)
         say("12", f"an error through {depth} nested remote calls / {depth // 2}", long / short, seconds=long)
         process.kill()
     base = importing("import langgraph.graph")
+    say("10", "a host until it serves, CPU / import langgraph.graph", started / base, seconds=started, langgraph_s=base)
     for what in ("import agentmatrix", "from agentmatrix import Dag", "from agentmatrix import Host, RemoteAgent"):
         took = importing(what)
         say("10", f"{what} / import langgraph.graph", took / base, seconds=took, langgraph_s=base)

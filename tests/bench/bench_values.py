@@ -24,6 +24,9 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.transport.iothread import io_thread, new_loop
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.transport.raw_server import serve_raw
+
 ROUNDS = 10
 MB = 1_000_000
 
@@ -34,21 +37,6 @@ class State(TypedDict, total=False):
 
 async def echo(state: State) -> State:
     return {"value": state["value"]}
-
-
-async def serve_raw() -> str:
-    async def stream(requests: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
-        kept = [piece async for piece in requests]
-        for piece in kept:
-            yield piece
-
-    server = grpc.aio.server()
-    handlers = {"Stream": grpc.stream_stream_rpc_method_handler(stream)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("raw", handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    asyncio.get_running_loop().create_task(server.wait_for_termination())
-    return f"127.0.0.1:{port}"
 
 
 def serve() -> None:
@@ -70,7 +58,7 @@ def peak(process: int | str, *, reset: bool = False) -> float:
 
 async def measure(rounds: int, size: int, process: int, remote: Any, channel: grpc.aio.Channel) -> None:
     value = bytes(range(256)) * (size * MB // 256)
-    stream = channel.stream_stream("/raw/Stream")
+    stream = channel.stream_stream("/raw/Pieces")
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(value), MB):

@@ -16,7 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypedDict
 
 import grpc.aio
@@ -27,6 +28,9 @@ from langgraph.graph import START, StateGraph
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.session.stage_clock import stage_table
 from agentmatrix.transport.iothread import io_thread, new_loop
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.transport.raw_server import serve_raw
 
 ROUNDS = 400
 TOKENS = 2000
@@ -70,26 +74,6 @@ def cpu_of(process: int) -> float:
 # The other process.
 
 
-async def serve_raw() -> str:
-    async def unary(request: bytes, _: object) -> bytes:
-        return request
-
-    async def stream(request: bytes, _: object) -> AsyncIterator[bytes]:
-        for _ in range(int(request)):
-            yield b"token "
-
-    server = grpc.aio.server()
-    handlers = {
-        "Unary": grpc.unary_unary_rpc_method_handler(unary),
-        "Stream": grpc.unary_stream_rpc_method_handler(stream),
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("raw", handlers),))
-    raw = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    asyncio.get_running_loop().create_task(server.wait_for_termination())
-    return f"127.0.0.1:{raw}"
-
-
 def serve() -> None:
     """Both servers on one loop: gRPC wakes all the loops of a process, whichever its news is for."""
     with Host({"echo": child(echo), "tokens": child(tokens), "stages": child(stages)}) as host:
@@ -106,7 +90,7 @@ class Bench:
     def __init__(self, rounds: int, process: int, address: str, raw: str) -> None:
         self.rounds, self.process, self.address = rounds, process, address
         channel = grpc.aio.insecure_channel(raw)
-        self.unary, self.stream = channel.unary_unary("/raw/Unary"), channel.unary_stream("/raw/Stream")
+        self.unary, self.stream = channel.unary_unary("/raw/Unary"), channel.unary_stream("/raw/Tokens")
         self.local, self.remote = child(echo), RemoteAgent(f"{address}/echo")
         self.state: Any = {"text": "x" * 1000}
         self.payload = b"x" * 1000

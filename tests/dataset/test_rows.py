@@ -112,7 +112,11 @@ async def later() -> AsyncIterator[dict[str, Any]]:
         yield row
 
 
-@pytest.mark.parametrize("rows", [ROWS, tuple(ROWS), LikeHuggingFace(), (row for row in ROWS), later()], ids=str)
+@pytest.mark.parametrize(
+    "rows",
+    [ROWS, tuple(ROWS), LikeHuggingFace(), (row for row in ROWS), later()],
+    ids=["list", "tuple", "like Hugging Face", "generator", "async generator"],
+)
 async def test_iterables_are_read(rows: Any) -> None:
     report = await arefine(one_node(model()), rows, input=INPUT)
     assert report.done == report.total == 7

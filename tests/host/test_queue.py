@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from agentmatrix import Dag, Host, RemoteAgent
 from agentmatrix.errors import DeadlineExceeded, HostBusy, HostUnreachable
+from agentmatrix.session import run_queue
 from tests.attacks.kit import eventually
 
 
@@ -129,11 +130,18 @@ async def test_a_deadline_and_a_cancel_hold_in_the_queue(verbs: Any, caplog: pyt
         assert (await verbs.invoke(remote, {"name": "next"}))["name"] == "next"
     assert card.order == ["first", "next"]
     outcomes = [vars(record)["outcome"] for record in caplog.records if hasattr(record, "outcome")]
-    # Both sides keep the deadline: whichever is first, the caller leaves or the host gives up.
-    assert sorted(outcomes) in (["cancelled", "deadline", "ok", "ok"], ["cancelled", "cancelled", "ok", "ok"])
+    # Both sides keep the deadline: whichever is first, the caller leaves or the host gives up. On a busy machine it is
+    # over before the host hears of the run.
+    assert sorted(outcomes) in (
+        ["cancelled", "deadline", "ok", "ok"],
+        ["cancelled", "cancelled", "ok", "ok"],
+        ["cancelled", "ok", "ok"],
+    )
 
 
-async def test_a_full_queue_is_a_busy_host_that_says_when_to_come_again(verbs: Any) -> None:
+async def test_a_full_queue_is_a_busy_host_that_says_when_to_come_again(
+    verbs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = Card()
     options: dict[str, Any] = {"concurrency": {"expert": 1}, "max_queue": 0}
     with Host({"expert": card.graph}, **options) as host, ThreadPoolExecutor() as threads:
@@ -145,12 +153,14 @@ async def test_a_full_queue_is_a_busy_host_that_says_when_to_come_again(verbs: A
         assert busy.value.retry_after == 1.0
 
         policy = RetryPolicy(initial_interval=0.01, max_attempts=100, jitter=False)
+        with monkeypatch.context() as later:
+            later.setattr(run_queue, "_UNKNOWN_SECONDS", 1000.0)
+            with pytest.raises(HostBusy):  # it does not wait beyond its own time
+                await verbs.invoke(
+                    RemoteAgent("expert", url=host.address, retry_policy=policy, timeout=200), {"name": "short"}
+                )
         patient = RemoteAgent("expert", url=host.address, retry_policy=policy)
         third = threads.submit(lambda: asyncio.run(verbs.listed(patient, "stream", {"name": "third"})))
-        with pytest.raises(HostBusy):  # it does not wait beyond its own time
-            await verbs.invoke(
-                RemoteAgent("expert", url=host.address, retry_policy=policy, timeout=0.5), {"name": "short"}
-            )
         card.let_go(2)
         assert first.result(100) == {"name": "first"} and third.result(100)
     assert card.order == ["first", "third"]

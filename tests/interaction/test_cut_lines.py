@@ -192,7 +192,7 @@ async def test_a_run_that_is_being_stopped_when_the_line_is_cut(line: Cut, tmp_p
 
 def test_a_deadline_is_kept_while_the_line_is_cut(line: Cut, tmp_path: Path) -> None:
     proxy = line()
-    remote = RemoteAgent(f"{proxy.address}/steps", timeout=2.0, reconnect_timeout=60)
+    remote = RemoteAgent(f"{proxy.address}/steps", timeout=3.0, reconnect_timeout=60)
     breaking = threading.Thread(target=lambda: eventually(lambda: begun(tmp_path) == ["one"]) and down(remote, proxy))
     breaking.start()
     with pytest.raises(DeadlineExceeded, match="the line is cut, and it ends there by itself"):

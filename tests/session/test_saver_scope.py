@@ -197,6 +197,7 @@ def test_before_is_taken_and_says_nothing_but_an_id() -> None:
         ("z", "none of LangGraph's"),
         (None, "none of LangGraph's"),
     ],
+    ids=["ahead", "the last", "capitals", "of another kind", "no id", "none"],
 )
 def test_no_checkpoint_stays_the_newest(number: Any, sentence: str) -> None:
     lent, saver = granted()

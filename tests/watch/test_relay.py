@@ -55,7 +55,6 @@ def test_a_host_does_not_tell_of_other_nodes(namespace: str) -> None:
         event(kind="ask", data={"questions": ["why"]}),
         event(kind="end", data={"seconds": "long"}),
     ],
-    ids=lambda broken: str(broken)[-40:],
 )
 def test_what_cannot_be_read_is_refused(broken: Any) -> None:
     far, _, _ = relay()
