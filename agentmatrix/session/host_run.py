@@ -101,7 +101,7 @@ class HostRun(HostRpc):
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
         self._has_checkpointer, self._call = False, _NO_CALL
-        self._early_limits: list[object] = []
+        self._limits: list[object] = []
         self.record = RunRecord("", "", "", caller)
         self._messages = ReceivedMessages(frames.connection)
         self._keeps_messages = False
@@ -210,8 +210,7 @@ class HostRun(HostRpc):
         with contextlib.suppress(AgentMatrixError):  # what is none limits nothing
             limits = self.codec.decode(received.field("arguments"), "budget")
             with self._lock:
-                if self._call is _NO_CALL:
-                    self._early_limits.append(limits)
+                self._limits.append(limits)
                 call = self._call
             call.limit_budget(limits)
         received.release()
@@ -334,7 +333,7 @@ class HostRun(HostRpc):
         self._keeps_messages = self._messages.keep()
         with self._lock:
             self.control, self.config, self._call = call.control, call.config, call
-            drained, limits = self._drained, self._early_limits
+            drained, limits = self._drained, self._limits
         for limit in limits:
             call.limit_budget(limit)
         if drained is not None:
