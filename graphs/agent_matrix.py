@@ -150,7 +150,8 @@ def table(model: BaseChatModel | None = None) -> list[tuple[str, str, str]]:
     proofreading = _said(build_proofreading(model), INPUT)
     rows.append(("translate, proofread, revise: calls", "3", str(len(proofreading))))
     question = "How many legs have two spiders?"
-    names, last = [], 1
+    names: list[str] = []
+    last = 1
     try:
         for part in build_meta_prompting(model).stream(_input(question), stream_mode="updates"):
             names += part
