@@ -12,7 +12,7 @@ import importlib.util
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from langchain_core.messages import (
     BaseMessage,
     HumanMessage,
     SystemMessage,
+    ToolCall,
     ToolMessage,
     convert_to_openai_messages,
 )
@@ -91,11 +92,23 @@ class LocalChatModel(BaseChatModel):
         tool_choice: str | bool | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Tools for the model. `tool_choice` is a name, `"any"` for the first one, or None to leave it to the model."""
+        """Tools for the model, which calls one of them in an answer, or none.
+
+        Args:
+            tools: as in LangChain.
+            tool_choice: a name, `"any"` for the first one, or None to leave it to the model.
+            kwargs: of the call.
+
+        Raises:
+            ValueError: none of the tools has the name.
+        """
         formatted = [convert_to_openai_tool(tool) for tool in tools]
+        names = [tool["function"]["name"] for tool in formatted]
         if tool_choice in ("any", "required", True):
-            tool_choice = formatted[0]["function"]["name"]
+            tool_choice = names[0]
         if isinstance(tool_choice, str) and tool_choice not in ("auto", "none"):
+            if tool_choice not in names:
+                raise ValueError(f"there is no tool {tool_choice!r} to choose; there are: {', '.join(names)}")
             tool_choice = {"type": "function", "function": {"name": tool_choice}}
         return self.bind(tools=formatted, tool_choice=tool_choice or "auto", **kwargs)
 
@@ -127,7 +140,7 @@ class LocalChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         tools = kwargs.get("tools") if kwargs.get("tool_choice") != "none" else None
-        prompt = _with_tools_in_words(messages) if tools else [*messages]
+        prompt = _with_tools_in_words(messages, tools) if tools else messages
         options: dict[str, Any] = {
             "messages": [_as_openai(message) for message in prompt],
             "max_tokens": kwargs.get("max_tokens", self.max_tokens),
@@ -204,8 +217,8 @@ class _Answer:
                     if self._stopped:
                         break
         except ValueError as error:
-            mend = "give it a larger n_ctx=, or history=('tokens', n)"
-            said = AgentMatrixError(f"the local model cannot answer: {error}; {mend}")
+            mend = "; give it a larger n_ctx=, or history=('tokens', n)" if "context window" in str(error) else ""
+            said = AgentMatrixError(f"the local model cannot answer: {error}{mend}")
             said.__cause__ = error
             self._chunks.put(said)
         except BaseException as error:
@@ -215,25 +228,51 @@ class _Answer:
 
     def _said(self) -> Iterator[AIMessageChunk]:
         """An answer in words, token by token."""
-        llama, tokens, reason = self._weights.llama, 0, "stop"
-        for part in llama.create_chat_completion(**self._options, stream=True):
-            choice = part["choices"][0]
-            reason = choice.get("finish_reason") or reason
-            if text := choice["delta"].get("content"):
-                tokens += 1
-                yield AIMessageChunk(content=text)
-        yield _last(reason, max(0, llama.n_tokens - tokens), tokens)
+        parts = self._weights.llama.create_chat_completion(**self._options, stream=True)
+        choices = (part["choices"][0] for part in parts)
+        return self._words((choice["delta"].get("content"), choice.get("finish_reason")) for choice in choices)
 
     def _called(self) -> Iterator[AIMessageChunk]:
-        """An answer in words or in calls of tools, in one piece."""
-        from llama_cpp.llama_chat_format import get_chat_completion_handler
+        """With tools the model first says which one it calls, or that it answers in words. llama.cpp's own handler of
+        tools would have it call one after the other for ever, without regard to max_tokens."""
+        from llama_cpp import LlamaGrammar
 
-        answer = get_chat_completion_handler("chatml-function-calling")(llama=self._weights.llama, **self._options)
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
-        calls = choice["message"].get("tool_calls") or ()
-        words = choice["message"].get("content") or ""
-        yield AIMessageChunk(content=words, tool_calls=[_tool_call(call) for call in calls])
-        yield _last(choice["finish_reason"], usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+        llama, options = self._weights.llama, {**self._options}
+        messages, choice = options.pop("messages"), options.pop("tool_choice")
+        tools = {tool["function"]["name"]: tool["function"] for tool in options.pop("tools")}
+        prompt = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+        prompt += "<|im_start|>assistant\n"
+        options["stop"] = [*options["stop"], "<|im_end|>"]
+        if isinstance(choice, dict):
+            begin = f"functions.{choice['function']['name']}:"
+        else:
+            begins = " | ".join(json.dumps(begin) for begin in ("message:", *(f"functions.{name}:" for name in tools)))
+            grammar = LlamaGrammar.from_string(f"root ::= {begins}", verbose=False)
+            chosen = llama.create_completion(prompt, grammar=grammar, temperature=0.0, max_tokens=None)
+            begin = chosen["choices"][0]["text"]
+        prompt += f"{begin}\n"
+        if begin == "message:":
+            choices = (part["choices"][0] for part in llama.create_completion(prompt, **options, stream=True))
+            yield from self._words((choice["text"], choice.get("finish_reason")) for choice in choices)
+            return
+        name = begin.removeprefix("functions.").removesuffix(":")
+        grammar = _grammar_of(tools[name].get("parameters") or {})
+        answer = llama.create_completion(prompt, **options, grammar=grammar, repeat_penalty=1.1)
+        choice, usage = answer["choices"][0], answer["usage"]
+        call = ToolCall(name=name, args=_arguments(choice["text"]), id=f"call_{answer['id']}", type="tool_call")
+        yield AIMessageChunk(content="", tool_calls=[call])
+        reason = "length" if choice["finish_reason"] == "length" else "tool_calls"
+        yield _last(reason, usage["prompt_tokens"], usage["completion_tokens"])
+
+    def _words(self, parts: Iterable[tuple[str | None, str | None]]) -> Iterator[AIMessageChunk]:
+        """The chunks of an answer in words, of its tokens and the reason why it ends."""
+        tokens, reason = 0, "stop"
+        for text, ended in parts:
+            reason = ended or reason
+            if text:
+                tokens += 1
+                yield AIMessageChunk(content=text)
+        yield _last(reason, max(0, self._weights.llama.n_tokens - tokens), tokens)
 
 
 def _last(reason: str, prompt: int, answer: int) -> AIMessageChunk:
@@ -242,12 +281,23 @@ def _last(reason: str, prompt: int, answer: int) -> AIMessageChunk:
     return AIMessageChunk(content="", usage_metadata=usage, response_metadata=metadata, chunk_position="last")
 
 
-def _tool_call(call: Mapping[str, Any]) -> Any:
+def _grammar_of(schema: Mapping[str, Any]) -> Any:
+    """The grammar of a tool's arguments; where llama.cpp cannot make one of the schema, that of any JSON object."""
+    from llama_cpp.llama_grammar import JSON_GBNF, LlamaGrammar
+
     try:
-        arguments = json.loads(call["function"]["arguments"])
+        return LlamaGrammar.from_json_schema(json.dumps(schema), verbose=False)
+    except Exception:
+        return LlamaGrammar.from_string(JSON_GBNF, verbose=False)
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    """The arguments of a call; none where the answer was cut off, or is no object: the tool says what is missing."""
+    try:
+        arguments = json.loads(text)
     except ValueError:
-        arguments = {}  # the answer was cut off
-    return {"name": call["function"]["name"], "args": arguments, "id": call["id"], "type": "tool_call"}
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def _as_openai(message: BaseMessage) -> dict[str, Any]:
@@ -257,11 +307,41 @@ def _as_openai(message: BaseMessage) -> dict[str, Any]:
     return {**converted, "content": message.text}
 
 
-def _with_tools_in_words(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The messages as llama.cpp's template for tools takes them: with a system message, and results as a user's."""
-    front: list[BaseMessage] = [] if any(isinstance(m, SystemMessage) for m in messages) else [SystemMessage("Answer.")]
-    results = [
-        HumanMessage(f"Result of {m.name or 'the tool'}: {m.text}") if isinstance(m, ToolMessage) else m
-        for m in messages
-    ]
-    return [*front, *results]
+_TOOLS: Final = """{instruction}
+
+You have access to the following functions:
+
+{functions}
+
+You can respond to users messages with either a single message or a function call.
+
+To respond with a message begin the message with 'message:', use the following format:
+
+message:
+<message>
+
+To respond with a function call begin the message with 'functions.<function_name>:', use the following format:
+
+functions.<function_name>:
+{{ "arg1": "value1", "arg2": "value2" }}"""
+
+
+def _with_tools_in_words(messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
+    """The messages with tools, calls and results in words: the template of the weights knows neither."""
+    functions = [tool["function"] for tool in tools]
+    listed = "\n".join(
+        f"functions.{each['name']}:\n{each.get('description') or ''}\n{json.dumps(each.get('parameters') or {})}"
+        for each in functions
+    )
+    instruction = "\n".join(m.text for m in messages if isinstance(m, SystemMessage)) or "Answer."
+    worded: list[BaseMessage] = [SystemMessage(_TOOLS.format(instruction=instruction, functions=listed))]
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            worded.append(HumanMessage(f"Result of {message.name or 'the tool'}: {message.text}"))
+        elif isinstance(message, AIMessage):
+            calls = [f"functions.{call['name']}:\n{json.dumps(call['args'])}" for call in message.tool_calls]
+            said = [f"message:\n{message.text}"] if message.text else []
+            worded.append(AIMessage("\n".join([*said, *calls])))
+        elif not isinstance(message, SystemMessage):
+            worded.append(message)
+    return worded

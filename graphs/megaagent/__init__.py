@@ -157,7 +157,7 @@ def talk(to: str, text: str, turn: InTurn) -> str:
     """Talk to your superior, to a subordinate, or to a peer, who has the same superior."""
     if to in turn.subordinates:
         turn.send(f"{turn.key}.{to}", text)
-    elif not turn.superior or to == turn.name:
+    elif not turn.superior or to == turn.name or "." in to:  # with a dot it is the way to a peer's subordinate
         raise ValueError(f"{to} is not your superior, subordinate or peer")
     else:
         turn.send(turn.superior if to == turn.superior_name else f"{turn.superior}.{to}", text)

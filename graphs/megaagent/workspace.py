@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 PATIENCE = 60.0
 """Seconds that a writer waits for others."""
+LONGEST_NAME = 255
+"""Characters in the name of a file: what file systems take."""
 
 
 class File(NamedTuple):
@@ -67,7 +69,7 @@ class Workspace:
         """Write a file. Returns the hash of its text.
 
         Args:
-            name: letters, digits, `_`, `-` and dots.
+            name: letters, digits, `_`, `-` and dots, 255 at most.
             text: the whole file.
             base: the hash of the text that the writer has read, "" for a new file.
             author: who writes.
@@ -76,8 +78,9 @@ class Workspace:
             ConflictError: the file has another hash by now.
             ValueError: it cannot have that name.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
-            raise ValueError(f"{name!r} is no name of a file: take letters, digits, '_', '-' and dots")
+        if len(name) > LONGEST_NAME or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+            allowed = f"letters, digits, '_', '-' and dots, {LONGEST_NAME} at most"
+            raise ValueError(f"{name[:80]!r} is no name of a file: take {allowed}")
         hash = blake2b(text.encode(), digest_size=8).hexdigest()
         last = "SELECT hash FROM versions WHERE name = ? ORDER BY rowid DESC LIMIT 1"
         insert = f"INSERT INTO versions SELECT ?, ?, ?, ? WHERE ? = coalesce(({last}), '')"
@@ -88,17 +91,21 @@ class Workspace:
         return hash
 
     def run(self, name: str, *args: str, timeout: float = 30) -> str:
-        """Run a Python file beside all others, for so many seconds at most. Returns what it has printed, and errors.
+        """Run a Python file beside all others, for so many seconds at most. Returns what it has printed, and errors, or
+        that there is no such file.
 
         Raises:
             ValueError: files are not to be run here.
         """
         if not self._execute:
             raise ValueError("files are not run here: Workspace(execute=True) allows it, and confines nothing")
+        names = self.names()
+        if name not in names:  # Python would take it for an option, or for a path outside
+            return f"there is no {name}; the files are: {', '.join(names) or 'none'}"
         with tempfile.TemporaryDirectory() as folder:
-            for each in self.names():
+            for each in names:
                 Path(folder, each).write_bytes(self.read(each).text.encode())
-            command = [sys.executable, "-E", "-s", name, *args]
+            command = [sys.executable, "-E", "-s", "--", name, *args]
             try:
                 ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
             except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ from agentmatrix import ChatGroup, CyclicGraph, Dag
 from agentmatrix.errors import BoundError
 from agentmatrix.speakers import handoff, round_robin
 from agentmatrix.stops import max_turns
-from agentmatrix.testing import loopback
+from agentmatrix.testing import ScriptedChatModel, loopback
 from graphs import agent_matrix
 
 PLACES = ["local", "remote"]
@@ -61,8 +61,16 @@ def test_meta_prompting_has_a_bound() -> None:
         agent_matrix.build_meta_prompting(max_rounds=1).invoke({"messages": "How many legs have two spiders?"})
 
 
-def test_where_the_marks_are_missing_the_extractor_says_so() -> None:
-    assert agent_matrix.extract([agent_matrix.HumanMessage("no marks")]) == "No match found."
+@pytest.mark.parametrize("said", ["no marks", "", "<expert></expert>", "</expert> first <expert>"])
+def test_where_there_is_no_question_the_extractor_says_so(said: str) -> None:
+    assert agent_matrix.extract([agent_matrix.HumanMessage(said)]) == "No match found."
+
+
+@pytest.mark.parametrize("said", ["", "I do not know. " * 500, "FINAL ANSWER", "最终答案: 16", "<expert>Who?</expert>"])
+def test_the_table_of_a_model_that_follows_no_instruction(said: str) -> None:
+    rows = agent_matrix.table(ScriptedChatModel(said, cycle=True))
+    differing = [claim for claim, expected, found in rows if expected != found]
+    assert differing == ([] if said == "FINAL ANSWER" else ["meta-prompting: an answer"])
 
 
 # Its own code ran a node behind two others twice, and ended twice.

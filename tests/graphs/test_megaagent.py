@@ -85,10 +85,10 @@ def test_a_second_task_on_the_thread_finds_the_staff() -> None:
     assert staff["staff/boss"].count == 5  # begin, ann's report, review, again, review
 
 
-@pytest.mark.parametrize("to", ["eve", "cid", "ann", "boss"])
+@pytest.mark.parametrize("to", ["eve", "cid", "bob.cid", "ann", "boss"])
 def test_talk_outside_the_neighbourhood_is_refused(to: str) -> None:
     # boss: ann, bob; bob: cid. Whoever talks is not near whom it talks to: a stranger, a peer's worker, itself.
-    sender = {"eve": "boss", "cid": "ann", "ann": "ann", "boss": "cid"}[to]
+    sender = {"eve": "boss", "cid": "ann", "bob.cid": "ann", "ann": "ann", "boss": "cid"}[to]
     rules: Rules = {
         rf"{sender}\n(?:begin|Work)": finish(talk(to, "hello"), *([add("ann", "Work.")] if sender == "boss" else [])),
         r"boss\nbegin": [add("bob", "Work."), add("ann", "Work."), status("ann, bob", ""), END],

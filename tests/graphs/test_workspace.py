@@ -70,7 +70,7 @@ def test_any_text_comes_back(tmp_path: Path, text: str) -> None:
     assert (workspace.read("a.md"), workspace.read("b")) == (File(text, hash), File())
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", ".git", "a..b", "a\n", "x:y", "a."])
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", ".git", "a..b", "a\n", "x:y", "a.", "a" * 256])
 def test_a_name_that_is_none(tmp_path: Path, name: str) -> None:
     workspace = Workspace(tmp_path / "files.db")
     with pytest.raises(ValueError, match="is no name of a file"):
@@ -120,6 +120,7 @@ def test_a_file_runs_beside_the_others_where_that_is_allowed(tmp_path: Path) -> 
     workspace.write("ever.py", "while True: pass\n", "", "ann")
     assert workspace.run("main.py", "you") == "hello you\nbye\n"
     assert workspace.run("ever.py", timeout=0.5) == "ever.py was stopped after 0.5 s"
-    assert "No such file" in workspace.run("none.py")
+    for name in ("none.py", "-c", module.__file__):
+        assert workspace.run(name) == f"there is no {name}; the files are: ever.py, main.py, word.py"
     with pytest.raises(ValueError, match=r"files are not run here: Workspace\(execute=True\) allows it"):
         Workspace(tmp_path / "files.db").run("main.py")
