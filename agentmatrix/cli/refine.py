@@ -127,7 +127,7 @@ def refine(
     functions = {"result": result, "where": where, "accept": accept}
     from langgraph.types import RetryPolicy
 
-    from agentmatrix.cli.targets import load_attribute
+    from agentmatrix.cli.targets import load_function
     from agentmatrix.dataset.interrupted import run_draining
     from agentmatrix.dataset.progress_display import PeriodicDisplay
     from agentmatrix.dataset.ray_hosts import Ray
@@ -144,7 +144,7 @@ def refine(
         "context": _context(context), "engine": None if ray is None else Ray(replicas=ray, num_gpus=num_gpus),
         "retry": RetryPolicy(max_attempts=max_attempts),
         "show_progress": PeriodicDisplay(_JSON_SECONDS, _print_snapshot) if json else True,
-        **{name: target and load_attribute(target) for name, target in functions.items()},
+        **{name: target and load_function(target) for name, target in functions.items()},
     }  # fmt: skip
     try:
         report = run_draining(lambda: arefine(agents, rows, **arguments))

@@ -209,7 +209,7 @@ def serve(
     from agentmatrix.cli.foreground import serve_in_foreground
     from agentmatrix.cli.metrics_server import serve_metrics
     from agentmatrix.cli.served import Served
-    from agentmatrix.cli.targets import load_attribute
+    from agentmatrix.cli.targets import load_function
 
     with logging_to_stderr(log_level, log_format):
         warn_of_unknown_variables(serve)
@@ -220,7 +220,7 @@ def serve(
             "descriptions": served.descriptions,
             "checkpointer": checkpointer or served.checkpointer,
             "store": served.store,
-            "lifespan": None if lifespan is None else load_attribute(lifespan),
+            "lifespan": None if lifespan is None else load_function(lifespan),
             "authenticate": served.authenticate,
             "address": f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}",
             "token": _own_token(tokens_file or served.authenticate)

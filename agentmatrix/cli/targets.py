@@ -14,9 +14,11 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from agentmatrix.cli.error_report import FAILED, CommandError, wants_traceback
+
+Kind = Literal["graph", "function", "object"]
 
 _REMOTE = re.compile(r"^(?:[a-z]+://|unix:)|^(?:\[[^\]]+\]|[^:/\\]+):\d+(?:/[^:]*)?$")
 
@@ -38,7 +40,7 @@ def load_graph(target: str) -> Any:
     from agentmatrix.host.graph_factory import graph_factory
     from agentmatrix.session.user_loop import UserLoop
 
-    value = load_attribute(target)
+    value = load_attribute(target, "graph")
     factory = graph_factory(value, split_name(target)[0])
     if factory is None:
         return _as_graph(value, target)
@@ -52,7 +54,7 @@ def load_hosted(target: str) -> Any:
     """The graph of a target for a host, or the function that makes one for each run. Raises as `load_graph`."""
     from agentmatrix.host.graph_factory import graph_factory
 
-    value = load_attribute(target)
+    value = load_attribute(target, "graph")
     return _as_graph(value, target) if graph_factory(value) is None else value
 
 
@@ -67,27 +69,45 @@ def load_agent(target: str) -> Any:
 
     from agentmatrix.host.graph_factory import graph_factory
 
-    value = load_attribute(target)
+    value = load_attribute(target, "graph")
     if graph_factory(value) is not None:
         return load_graph(target)
     is_other = inspect.isfunction(value) or (isinstance(value, Runnable) and not isinstance(value, Pregel))
     return value if is_other else _as_graph(value, target)
 
 
-def load_attribute(target: str) -> Any:
-    """What a target `module:attribute` or `path.py:attribute` names, whatever it is.
+def load_function(target: str) -> Any:
+    """The function of a target.
+
+    Raises:
+        CommandError: as of `load_attribute`, or it cannot be called.
+    """
+    value = load_attribute(target, "function")
+    if not callable(value):
+        raise CommandError(f"{target} is of type {type(value).__name__}, not a function")
+    return value
+
+
+def load_attribute(target: str, kind: Kind = "object") -> Any:
+    """What a target `module:attribute` or `path.py:attribute` names.
+
+    Args:
+        target: the target.
+        kind: what it should be; errors name others of that kind.
 
     Raises:
         CommandError: the target, its module or its attribute cannot be found or loaded.
     """
     place, colon, attribute = target.rpartition(":")
     if not colon or not place or not attribute:
-        raise CommandError(f"{target!r} names no graph: write module:attribute, path.py:attribute or host:port/agent")
+        forms = "module:attribute, path.py:attribute or host:port/agent"
+        forms = forms if kind == "graph" else "module:attribute or path.py:attribute"
+        raise CommandError(f"{target!r} names no {kind}: write {forms}")
     module = _import_module(place)
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise CommandError(_missing_attribute(place, part, value))
+            raise CommandError(_missing_attribute(place, part, value, kind))
         value = getattr(value, part)
     return value
 
@@ -165,13 +185,19 @@ def _other_name(module: str) -> str:
     return ""
 
 
-def _missing_attribute(place: str, name: str, value: Any) -> str:
+def _missing_attribute(place: str, name: str, value: Any, kind: Kind) -> str:
     close = difflib.get_close_matches(name, dir(value), n=1)
     if close:
         return f"{place} has no {name!r}; did you mean {close[0]!r}?"
-    found = [key for key, item in vars(value).items() if not key.startswith("_") and _looks_like_graph(item)]
-    found = found or [key for key, item in vars(value).items() if not key.startswith("_") and inspect.isfunction(item)]
-    return f"{place} has no {name!r}; " + (f"it has {', '.join(found)}" if found else "it has no graph at all")
+    if kind == "object":
+        return f"{place} has no {name!r}"
+    public = {key: item for key, item in vars(value).items() if not key.startswith("_")}
+    found = [key for key, item in public.items() if inspect.isfunction(item)]
+    # Those that are imported are listed only where there are no others.
+    found = [key for key in found if public[key].__module__ == getattr(value, "__name__", "")] or found
+    if kind == "graph":
+        found = [key for key, item in public.items() if _looks_like_graph(item)] or found
+    return f"{place} has no {name!r}; it has " + (", ".join(found) or f"no {kind} at all")
 
 
 def _looks_like_graph(value: Any) -> bool:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agentmatrix.dataset.async_source import AsyncSource
 from agentmatrix.dataset.columns import check_columns
 from agentmatrix.dataset.completed_row import CompletedRow
 from agentmatrix.dataset.earlier_rows import EarlierRows
@@ -29,7 +30,7 @@ from agentmatrix.dataset.row_reader import ReadOptions, RowReader
 from agentmatrix.dataset.row_runner import RowRunner, RunOptions
 from agentmatrix.dataset.settings import check_answers, check_same_settings, described, schema_digest
 from agentmatrix.dataset.slots import Slots
-from agentmatrix.dataset.sources import AsyncSource, FileSource, open_source
+from agentmatrix.dataset.sources import FileSource, open_source
 from agentmatrix.errors import DatasetError, TooManyFailures
 from agentmatrix.remote import RemoteAgent
 from agentmatrix.remote.remote_agent import with_replicas
@@ -196,6 +197,11 @@ class DatasetRun:
         if row_loop.settled_now["done"] or not isinstance(self._output, OutputFile) or not self._output.path.exists():
             self._output.finish()
         return self._report(row_loop, ended)
+
+    async def aclose(self) -> None:
+        """Close an async input, also where the run could not be opened."""
+        if isinstance(source := getattr(self, "_source", None), AsyncSource):
+            await source.aclose()
 
     def _hosts_away(self) -> int:
         """How many hosts are waited for; 0 while one of them takes runs."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["ReaderThread"]
+__all__ = ["ReaderThread", "raisable"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class ReaderThread:
                 result: Any = function()
                 tell: Any = future.set_result
             except BaseException as error:
-                result, tell = _raisable(error), future.set_exception
+                result, tell = raisable(error), future.set_exception
             # The loop may have been closed while the function hung.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(lambda: None if future.done() else tell(result))
@@ -51,7 +51,7 @@ class ReaderThread:
             call()
 
 
-def _raisable(error: BaseException) -> BaseException:
+def raisable(error: BaseException) -> BaseException:
     """A future takes no StopIteration, and a loop ends at a SystemExit."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error

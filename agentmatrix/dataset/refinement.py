@@ -77,7 +77,8 @@ async def arefine(
         agent: a graph, a builder, a chat model, a Runnable, a `RemoteAgent`, or a function of the messages, of a state,
             or of the columns of a row; or a list of `RemoteAgent`s of one graph at several hosts.
         rows: a path (`.jsonl`, `.csv`, both also with `.gz`; `.parquet` with the extra `data`), `"-"` for stdin, or an
-            iterable or async iterable of dicts, such as a Hugging Face dataset. It is read lazily.
+            iterable or async iterable of dicts, such as a Hugging Face dataset. It is read lazily. An async generator
+            is closed at the end.
         output: `.jsonl`, `.csv` or `.parquet`; None for `report.rows`. CSV and Parquet are made at the end, of a file
             `<output>.jsonl` that grows with the rows.
         input: keys of the agent's state with their columns, or a function of the columns. By default each column goes
@@ -146,8 +147,11 @@ async def arefine(
         max_concurrency=max_concurrency, engine=_engine_of(engine),
     )  # fmt: skip
     with ExitStack() as stack:
-        await run.open(stack, restart=restart, retry_failed=retry_failed)
-        return await run.run(display_of(show_progress), on_row)
+        try:
+            await run.open(stack, restart=restart, retry_failed=retry_failed)
+            return await run.run(display_of(show_progress), on_row)
+        finally:
+            await run.aclose()
 
 
 def _engine_of(engine: Any) -> Ray | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-__all__ = ["InputPosition", "DatasetRow", "SourceRow"]
+__all__ = ["InputPosition", "DatasetRow", "SourceRow", "row_of"]
 
 
 class InputPosition(NamedTuple):
@@ -73,6 +73,16 @@ class SourceRow:
     name: str
     offset: int = 0
     line: int = 0
+
+
+def row_of(columns: Any, number: int) -> SourceRow:
+    """An item of an iterable as a row."""
+    name = f"row {number}"
+    if isinstance(columns, dict):
+        return SourceRow(columns, name)
+    if isinstance(columns, Mapping):
+        return SourceRow(dict(columns), name)
+    return SourceRow(f"it is of type {type(columns).__name__}, not a dict", name)
 
 
 @dataclass(slots=True)

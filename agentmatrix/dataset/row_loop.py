@@ -149,7 +149,6 @@ class RowLoop:
             for task in ours:
                 task.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
-            self._reader.close()
             await self._writer.close()
         if self._failure is not None:
             raise self._failure
@@ -169,6 +168,7 @@ class RowLoop:
                     return
         finally:
             coming.cancel()
+            self._reader.close()
             await asyncio.gather(coming, return_exceptions=True)
 
     async def _begin(self, chunk: RowChunk, runner: RowRunner) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import ormsgpack
 
+from agentmatrix.dataset.async_source import AsyncSource
 from agentmatrix.dataset.earlier_rows import EarlierRows
 from agentmatrix.dataset.reader_thread import ReaderThread
 from agentmatrix.dataset.row import DatasetRow, InputPosition, SourceRow
-from agentmatrix.dataset.sources import AsyncSource, Source
+from agentmatrix.dataset.sources import Source
 from agentmatrix.errors import DatasetError
 
 __all__ = ["ReadOptions", "RowChunk", "RowReader", "digest_of"]
@@ -101,13 +103,13 @@ class RowReader:
     def close(self) -> None:
         """Read no more."""
         self._thread.close()
+        if isinstance(self._source, AsyncSource):
+            self._source.close()
 
     async def _from_async(self, source: AsyncSource) -> RowChunk:
-        rows: list[DatasetRow] = []
-        found = None if self.is_at_limit else await source.next_row()
-        if found is not None:
-            self._take(found, rows)
-        return RowChunk(self._left_of(rows), self._position, is_last=found is None)
+        found = [] if self.is_at_limit or self._error is not None else await source.next_rows(self._block_size)
+        block = self._block_of(found)
+        return self._chunk(self._left_of(block), is_last=not found and self._error is None)
 
     def _read(self) -> RowChunk:
         assert not isinstance(self._source, AsyncSource)
@@ -117,29 +119,35 @@ class RowReader:
         is_last = False
         ends = time.monotonic() + _LONGEST_READ
         while self._error is None and not is_last and len(rows) <= _CHUNK - _BLOCK:
-            block, is_last = self._read_block(self._iterator, ends)
+            before = self._position
+            block = self._block_of(islice(self._iterator, self._block_size), ends)
+            is_last = self._position is before and self._error is None
             rows += self._left_of(block)
             if time.monotonic() > ends:
                 break
-        if self._error is not None and (self._is_first or not rows):
-            raise self._error
-        self._is_first = False
-        return RowChunk(rows, self._position, is_last)
+        return self._chunk(rows, is_last)
 
-    def _read_block(self, iterator: Iterator[SourceRow], ends: float) -> tuple[list[DatasetRow], bool]:
-        """Rows that are looked up together, and whether nothing is behind them."""
+    @property
+    def _block_size(self) -> int:
+        return _BLOCK if self._limit is None else min(_BLOCK, self._limit - self._position.number)
+
+    def _block_of(self, source_rows: Iterable[SourceRow], ends: float = math.inf) -> list[DatasetRow]:
+        """What is to be run of rows that are looked up together. An error behind them is kept."""
         rows: list[DatasetRow] = []
-        most = _BLOCK if self._limit is None else min(_BLOCK, self._limit - self._position.number)
-        found = None
         try:
-            for found in islice(iterator, most):
+            for found in source_rows:
                 self._take(found, rows)
                 if time.monotonic() > ends:
                     break
         except Exception as error:
             self._error = error
-            return rows, False
-        return rows, found is None
+        return rows
+
+    def _chunk(self, rows: list[DatasetRow], is_last: bool) -> RowChunk:
+        if self._error is not None and (self._is_first or not rows):
+            raise self._error
+        self._is_first = False
+        return RowChunk(rows, self._position, is_last)
 
     def _left_of(self, rows: list[DatasetRow]) -> list[DatasetRow]:
         return rows if self._earlier is None or not rows else self._earlier.left_of(rows)

@@ -1,4 +1,4 @@
-"""Where rows come from: files of JSON lines, CSV and Parquet, stdin, iterables and async iterables; read lazily."""
+"""Where rows come from: files of JSON lines, CSV and Parquet, stdin, iterables; read lazily."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
-from agentmatrix.dataset.row import InputPosition, SourceRow
+from agentmatrix.dataset.async_source import AsyncSource
+from agentmatrix.dataset.row import InputPosition, SourceRow, row_of
 from agentmatrix.errors import DatasetError, MissingExtra
 
-__all__ = ["AsyncSource", "FileSource", "Source", "open_source"]
+__all__ = ["FileSource", "Source", "open_source"]
 
 _LARGEST_CELL = 1 << 30
 _JSON_SPACE = " \t\r\n"
@@ -222,50 +223,12 @@ class _IterableSource:
             return None
 
 
-class AsyncSource:
-    """Rows of an async iterable."""
-
-    name = "iterable"
-
-    def __init__(self, given: AsyncIterable[Any]) -> None:
-        self._rows = aiter(given)
-        self._number = 0
-        self._peeked: SourceRow | None = None
-
-    async def peek(self) -> dict[str, Any] | None:
-        """The first row; None where there is none. It is still to come."""
-        self._peeked = await self.next_row()
-        return self._peeked.columns if self._peeked and isinstance(self._peeked.columns, dict) else None
-
-    async def next_row(self) -> SourceRow | None:
-        """The next row; None at the end."""
-        if self._peeked is not None:
-            row, self._peeked = self._peeked, None
-            return row
-        try:
-            columns = await anext(self._rows)
-        except StopAsyncIteration:
-            return None
-        self._number += 1
-        return row_of(columns, self._number)
-
-
 def _peeked(rows: Iterator[SourceRow]) -> tuple[Iterator[SourceRow], dict[str, Any] | None]:
     """The rows, and the columns of the first."""
     first = next(rows, None)
     if first is None:
         return rows, None
     return chain([first], rows), first.columns if isinstance(first.columns, dict) else None
-
-
-def row_of(columns: Any, number: int) -> SourceRow:
-    """An item of an iterable as a row."""
-    name = f"row {number}"
-    if isinstance(columns, dict):
-        return SourceRow(columns, name)
-    if isinstance(columns, Mapping):
-        return SourceRow(dict(columns), name)
-    return SourceRow(f"it is of type {type(columns).__name__}, not a dict", name)
 
 
 def _json_rows(lines: Iterable[bytes], start: InputPosition) -> Iterator[SourceRow]:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypedDict
@@ -198,50 +198,65 @@ def peak(count: int) -> None:
 
 
 def start(count: int) -> None:
-    """Begin again where all rows are done: the file is unknown and read whole, is the same, has grown by a row."""
-
-    async def answer(columns: dict[str, Any]) -> dict[str, Any]:
-        return {}
-
+    """Begin again where all rows are done: out of a file, and out of generators."""
     with tempfile.TemporaryDirectory() as folder:
-        source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
-        source.write_text('{"id": 0}\n')
-        refine(answer, source, output)
-        with source.open("a") as file:
-            file.writelines(f'{{"id": {n}}}\n' for n in range(1, count))
-        progress = ProgressFile(output.with_name("out.jsonl.progress"))
-        place = InputPosition(number=count, offset=source.stat().st_size, line=count)
-        done = (
-            SettledRow(DatasetRow(str(n), n, 0, {}, f"line {n + 1}", digest_of({"id": n}), place), "done")
-            for n in range(1, count)
-        )
-        progress.commit(done, [], None, place=place.as_dict())
-        progress.close()
+        source = Path(folder, "in.jsonl")
+        lines = [f'{{"id": {n}}}\n' for n in range(count)]
+        source.write_text(lines[0])
+        place = InputPosition(number=count, offset=sum(map(len, lines)), line=count)
+        settle(source, Path(folder, "out.jsonl"), place)
+        settle([{"id": 0}], Path(folder, "generated.jsonl"), place)
+        source.write_text("".join(lines))
         ended = subprocess.run(
-            [sys.executable, __file__, "again", str(count), str(source), str(output)],
-            capture_output=True,
-            text=True,
-            check=True,
+            [sys.executable, __file__, "again", str(count), folder], capture_output=True, text=True, check=True
         )
         print(ended.stdout, end="")
 
 
-def again(count: int, source: Path, output: Path) -> None:
+async def empty(columns: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+def settle(first: Any, output: Path, end: InputPosition) -> None:
+    """Run the first row, and write into the progress file that the others are done."""
+    refine(empty, first, output)
+    progress = ProgressFile(output.with_name(f"{output.name}.progress"))
+    done = (
+        SettledRow(DatasetRow(str(n), n, 0, {}, f"line {n + 1}", digest_of({"id": n}), end), "done")
+        for n in range(1, end.number)
+    )
+    progress.commit(done, [], None, place=end.as_dict())
+    progress.close()
+
+
+def again(count: int, folder: Path) -> None:
     """In a process of its own, whose memory is measured."""
 
-    async def answer(columns: dict[str, Any]) -> dict[str, Any]:
-        return {}
+    def generated() -> Iterator[dict[str, Any]]:
+        for n in range(count):
+            yield {"id": n}
 
-    refine(answer, [])
-    for what in ("a file that is read whole", "the same file", "a file that has grown by a row"):
-        if "grown" in what:
-            with source.open("a") as file:
-                file.write(f'{{"id": {count}}}\n')
-        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        report = refine(answer, source, output)
-        megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        seconds = time.process_time() - began
-        print(f"start, {what}: {seconds:.2f} s of cpu, {megabytes:.0f} MB more; {report.asked} rows were run")
+    async def async_generated() -> AsyncIterator[dict[str, Any]]:
+        for n in range(count):
+            yield {"id": n}
+
+    refine(empty, [])
+    source, output = folder / "in.jsonl", folder / "out.jsonl"
+    timed("a file that is read whole", source, output)
+    timed("the same file", source, output)
+    with source.open("a") as file:
+        file.write(f'{{"id": {count}}}\n')
+    timed("a file that has grown by a row", source, output)
+    timed("a generator", generated(), folder / "generated.jsonl")
+    timed("an async generator", async_generated(), folder / "generated.jsonl")
+
+
+def timed(what: str, given: Any, output: Path) -> None:
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    report = refine(empty, given, output)
+    megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    seconds = time.process_time() - began
+    print(f"start, {what}: {seconds:.2f} s of cpu, {megabytes:.0f} MB more; {report.asked} rows were run")
 
 
 def main() -> None:
@@ -251,7 +266,7 @@ def main() -> None:
     if arguments[:1] == ["peak"]:
         return peak(int(arguments[1]))
     if arguments[:1] == ["again"]:
-        return again(int(arguments[1]), Path(arguments[2]), Path(arguments[3]))
+        return again(int(arguments[1]), Path(arguments[2]))
     count = int(arguments[0]) if arguments else 5000
     for what in arguments[1:] or ALL:
         size = {"throughput": count, "cpu": min(count, 1000), "memory": 2 * count, "start": 200 * count}[what]

@@ -27,6 +27,8 @@ from langgraph.types import interrupt
 from agentmatrix import Dag
 from agentmatrix.testing import ScriptedChatModel
 
+ANSWER = 42
+
 def shout(messages):
     return messages[-1].text.upper()
 
@@ -129,6 +131,12 @@ def test_wrong_usage_is_a_sentence(rows: Project) -> None:
         ((*LINE, "--price", "a=b"), "--price is MODEL=INPUT,OUTPUT, two numbers, not a=b"),
         ((*LINE, "--max-concurrency", "0"), "--max-concurrency is a whole number from 1, not 0"),
         ((*LINE, "--result", "answers.py:text"), "did you mean 'text_of'?"),
+        (
+            (*LINE, "--result", "answers.py:nope"),
+            "answers.py has no 'nope'; it has shout, say, wait, text_of, is_odd\n",
+        ),
+        ((*LINE, "--accept", "answers.py"), "'answers.py' names no function: write module:attribute or path.py:"),
+        ((*LINE, "--where", "answers.py:ANSWER"), "answers.py:ANSWER is of type int, not a function"),
         ((*LINE, "--context", "{"), "--context is not JSON"),
         (("refine", "answers.py:graph", "no.jsonl", "-o", "out.jsonl"), "there is no file no.jsonl"),
         (("refine", "answers.py:graph", "in.jsonl", "-o", "in.jsonl"), "in.jsonl is input and output"),

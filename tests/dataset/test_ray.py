@@ -145,24 +145,37 @@ async def test_what_cannot_be_placed_is_a_sentence() -> None:
         await hosts.start(RowAgent(RemoteAgent("127.0.0.1:1/x"), None, (), {}))
 
 
-@pytest.mark.usefixtures("cluster")
-@pytest.mark.timeout(300)
-def test_the_recipes_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pandas", reason="Ray Data is ray[data], with pandas")
-    page = (ROOT / "docs" / "refine.md").read_text()
-    (agent,) = re.findall(r"^```python\n(# answers.py.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    (rows,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, Any]]:
+    """The page's recipes that need Ray, and the names that they see, in a reader's folder."""
+    text = (ROOT / "docs" / "refine.md").read_text()
+    (agent,) = re.findall(r"^```python\n(# answers.py.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (rows,) = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     (tmp_path / "answers.py").write_text(agent)
     (tmp_path / "questions.jsonl").write_text(rows)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "refine.md"}
     exec(agent, names)
-    for recipe in re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
-        # The cluster was not started in the reader's folder.
-        recipe = recipe.replace('read_json("questions.jsonl"', f'read_json("{tmp_path}/questions.jsonl"')
-        recipe = recipe.replace("from answers", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from answers")
-        exec(compile(recipe, "refine.md", "exec", dont_inherit=True), names)
+    return re.findall(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL), names
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.timeout(300)
+def test_the_recipe_with_ray(page: tuple[list[str], dict[str, Any]]) -> None:
+    recipes, names = page
+    exec(compile(recipes[0], "refine.md", "exec", dont_inherit=True), names)
     assert names["report"].done == 2
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.timeout(300)
+def test_the_recipe_in_ray_data(page: tuple[list[str], dict[str, Any]], tmp_path: Path) -> None:
+    pytest.importorskip("pandas", reason="Ray Data is ray[data], with pandas")
+    recipes, names = page
+    # The cluster was not started in the reader's folder.
+    recipe = recipes[1].replace('read_json("questions.jsonl"', f'read_json("{tmp_path}/questions.jsonl"')
+    recipe = recipe.replace("from answers", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from answers")
+    exec(compile(recipe, "refine.md", "exec", dont_inherit=True), names)
     assert sorted(row["text"] for row in names["texts"]) == [
         "You ask 'What is half of 90?'.",
         "You ask 'Why is the sky blue?'.",
