@@ -42,7 +42,8 @@ def build(model: BaseChatModel | None = None) -> Pregel[Any, Any, Any, Any]:
     explainer = model or ScriptedChatModel(_explain, cycle=True, usage=True)
 
     async def judged(state: State) -> State:
-        said = await judge.ainvoke([SystemMessage(JUDGE), HumanMessage(state["question"])])
+        # Small models answer the text unless what they are asked stands behind it.
+        said = await judge.ainvoke([SystemMessage(JUDGE), HumanMessage(f"Text: {state['question']}\n\nKEEP or DROP?")])
         return {"verdict": _verdict(said.text)}
 
     async def explained(state: State) -> State:
@@ -78,7 +79,7 @@ def _verdict(text: str) -> str:
 
 
 def _judge(messages: list[BaseMessage]) -> str:
-    return "KEEP" if messages[-1].text.endswith("?") else "DROP"
+    return "KEEP" if messages[-1].text.removesuffix("\n\nKEEP or DROP?").endswith("?") else "DROP"
 
 
 def _explain(messages: list[BaseMessage]) -> str:
