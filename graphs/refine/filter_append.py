@@ -1,7 +1,7 @@
 """Filter and append: one agent throws poor rows out, another adds a column to the good ones.
 
 These are the two ways in which the AgentMatrix paper refines a dataset. A row that is thrown out is done, and leaves no
-record.
+record. A row of which the judge says neither has failed, as one that gets no explanation: it can be tried again.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def build(model: BaseChatModel | None = None) -> Pregel[Any, Any, Any, Any]:
     async def explained(state: State) -> State:
         text = f"Question: {state['question']}\nAnswer: {state.get('answer', '')}"
         said = await explainer.ainvoke([SystemMessage(EXPLAIN), HumanMessage(text)])
+        if not said.text.strip():
+            raise ValueError("the model has answered nothing: there is no explanation")
         return {"explanation": said.text.strip()}
 
     async def is_kept(state: State) -> str:
@@ -70,7 +72,9 @@ def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any] | None:
 def _verdict(text: str) -> str:
     """The word that stands alone, or first: models explain themselves."""
     words = re.findall(r"\b(KEEP|DROP)\b", text.upper())
-    return words[0].lower() if words else "drop"
+    if not words:
+        raise ValueError(f"the judge said neither KEEP nor DROP: {text[:80]!r}")
+    return str(words[0]).lower()
 
 
 def _judge(messages: list[BaseMessage]) -> str:

@@ -1,5 +1,7 @@
 """Translation with a proofreader: a text goes through three agents, and the row keeps both languages.
 
+A row fails for which an agent answers nothing.
+
 Build it with `address="gpu-box:50051/proofreader"`, and the proofreader is a graph on another machine.
 """
 
@@ -39,6 +41,8 @@ def _node(model: BaseChatModel | None, instruction: str, key: str, script: Any) 
         lines = [f"{name}: {value}" for name, value in state.items()]
         text = "\n".join(lines) if len(lines) > 1 else state["question"]
         said = await speaks.ainvoke([SystemMessage(instruction), HumanMessage(text)])
+        if not said.text.strip():
+            raise ValueError(f"the model has answered nothing: there is no {key}")
         return {key: said.text.strip()}
 
     return run
