@@ -25,7 +25,7 @@ from agentmatrix.remote.replicas import Replica
 from agentmatrix.session.caller import CallerRun
 from agentmatrix.transport.resumption import ReconnectBackoff
 
-__all__ = ["CALL_ID", "AgentCall", "CallAttempts", "GoesOn", "Waiting"]
+__all__ = ["CALL_ID", "AgentCall", "CallAttempts", "CheckpointOwner", "Waiting"]
 
 _logger = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ _RETURN_SECONDS: Final = 60.0
 """How long what was lost waits for a replica where `reconnect_timeout` does not say: a host may be starting again."""
 _READS: Final = frozenset({"get_state", "get_state_history", "explain", "actors"})
 
-GoesOn = Literal["", "caller", "host"]
+CheckpointOwner = Literal["", "caller", "host"]
 """Whose checkpointer has what the next attempt goes on from; empty where it begins as it was called."""
 Waiting = Generator["Future[Any]", Any, Any]
 """Yields what to wait for, and is sent the results."""
 
 
-def _nobody() -> GoesOn:
+def _nobody() -> CheckpointOwner:
     return ""
 
 
@@ -65,7 +65,7 @@ class AgentCall:
     verb: str
     is_run: bool = False
     thread: str | None = None
-    keeps: Callable[[], GoesOn] = _nobody
+    keeps: Callable[[], CheckpointOwner] = _nobody
     timeout: float | None = None
     id: str = ""
 
@@ -97,7 +97,7 @@ class CallAttempts:
         self._checkpoint: str | None = None
         """The last one of the call in a checkpointer of the hosts, as the last replica has said."""
         self._began = 0.0
-        self.goes_on: GoesOn = ""
+        self.goes_on: CheckpointOwner = ""
         self.replica: Replica | None = None
 
     def left(self) -> float | None:

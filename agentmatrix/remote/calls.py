@@ -17,7 +17,7 @@ from agentmatrix.pregel.config_values import with_counted_subgraph
 from agentmatrix.pregel.state_graph import declared_input
 from agentmatrix.pregel.state_types import state_types_around
 from agentmatrix.remote.attributes import CardAttributes
-from agentmatrix.remote.call_attempts import CALL_ID, AgentCall, CallAttempts, GoesOn
+from agentmatrix.remote.call_attempts import CALL_ID, AgentCall, CallAttempts, CheckpointOwner
 from agentmatrix.remote.retries import AsyncRetriedRun, RetriedRun
 from agentmatrix.remote.schema_classes import given
 from agentmatrix.session.call_spec import CallSpec
@@ -75,7 +75,7 @@ class RemoteCalls(CardAttributes):
         name = None if thread is None else str(thread)
         return AgentCall(verb, is_run, name, keeps, self.timeout, new_id() if is_marked else "")
 
-    def _keeps(self, lends: bool) -> GoesOn:
+    def _keeps(self, lends: bool) -> CheckpointOwner:
         """Whose checkpointer keeps the agent's checkpoints. As in LangGraph, one that the caller lends comes first."""
         card = self._known
         if card is None or card.checkpointer is False:
