@@ -6,14 +6,14 @@
 
 Qingxu Fu's AgentMatrix (2024) puts an agent into an agent: each has a parent, children and successors, and any of them
 may be a matrix of its own. Here that is a Dag in a Dag, and its switch is a router in a `CyclicGraph`. The models are
-scripted by default; `python -m graphs.agent_matrix --model local` takes a small real one (extra `local`). What is the
-paper's, and what is our reading of it, is in docs/papers.md.
+scripted by default; `python -m graphs.agent_matrix --model local` takes a small real one (extra `local`), `--model
+provider:name` any. What is the paper's, and what is our reading of it, is in docs/papers.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -24,7 +24,9 @@ from langgraph.pregel import Pregel
 
 from agentmatrix import CyclicGraph, Dag, as_agent
 from agentmatrix.errors import BoundError
-from agentmatrix.testing import ScriptedChatModel, local_model
+from agentmatrix.testing import ScriptedChatModel
+
+from .gobang.team import model_option
 
 __all__ = ["INPUT", "build_meta_prompting", "build_proofreading", "build_translators", "table"]
 
@@ -180,9 +182,13 @@ def _said(graph: Graph, text: str) -> list[str]:
     return [update["messages"][-1].text for _, part in parts for name, update in part.items() if name != "inside"]
 
 
-def main() -> None:
-    """Prints the table."""
-    rows = table(local_model() if sys.argv[1:] == ["--model", "local"] else None)
+def main(model: BaseChatModel | None = None) -> None:
+    """Prints the table.
+
+    Args:
+        model: the chat model of all agents; by default a scripted one.
+    """
+    rows = table(model)
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for claim, expected, found in rows:
         mark = "" if expected == found else "   differs"
@@ -195,4 +201,8 @@ meta_prompting = build_meta_prompting()
 graph = translators
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="python -m graphs.agent_matrix", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--model", type=model_option, help="local (extra `local`) or provider:name (langchain); by default scripted"
+    )
+    main(parser.parse_args().model)

@@ -123,9 +123,8 @@ class HostRun(HostRpc):
             self._start(received)
         elif kind == "reply":
             self._requests.answered(received)
-        elif kind == "credit":
-            if (stream := self._stream) is not None:
-                stream.add_credit()
+        elif kind == "credit" and (stream := self._stream) is not None:
+            stream.add_credit()
         elif kind == "cancel":
             self.stop(frame.cancel.reason)
         elif kind == "signal":
@@ -244,7 +243,8 @@ class HostRun(HostRpc):
         if (stream := self._stream) is not None:
             stream.stop()
         if self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            with contextlib.suppress(RuntimeError):  # the host is gone, and its loop with it
+                self._loop.call_soon_threadsafe(self._task.cancel)
         if self._turn is not None and self._turn.leave():
             io_thread().call(self.refuse, HostError("the run was cancelled before it began"))
 

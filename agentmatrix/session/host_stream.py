@@ -7,6 +7,7 @@ thread or an event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,8 @@ class AsyncHostStream:
 
     def add_credit(self) -> None:
         """The caller has taken what was sent."""
-        self._loop.call_soon_threadsafe(self._credits.release)
+        with contextlib.suppress(RuntimeError):  # the host is gone, and its loop with it
+            self._loop.call_soon_threadsafe(self._credits.release)
 
     def stop(self) -> None:
         """The run is stopped: its task is cancelled."""

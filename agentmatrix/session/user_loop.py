@@ -10,6 +10,7 @@ operations only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -27,6 +28,8 @@ _logger = logging.getLogger(__name__)
 
 BLOCKED_SECONDS: Final = 0.5
 """How long a node may hold the loop before it is named."""
+
+_LEAVING_SECONDS: Final = 1.0
 
 _SERVED: dict[str, asyncio.AbstractEventLoop] = {}
 """By the addresses of the hosts of this process: the loop of their async code."""
@@ -58,6 +61,9 @@ class UserLoop:
             except BaseException:  # asyncio lets a SystemExit and a KeyboardInterrupt of user code through
                 continue
         self.handover.close()
+        with contextlib.suppress(BaseException):
+            self.loop.run_until_complete(_leave(self.loop))
+        self.loop.close()
 
     def serve(self, address: str) -> None:
         """The host serves at this address now."""
@@ -71,7 +77,18 @@ class UserLoop:
         self.watch.stop()
         self._stopping = True
         if self._is_own:
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            with contextlib.suppress(RuntimeError):  # it was stopped before, and is closed
+                self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+async def _leave(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancels what user code has left at work on a loop, as `asyncio.run` does, and waits for it a moment."""
+    left = asyncio.all_tasks(loop) - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=_LEAVING_SECONDS)
+    await loop.shutdown_asyncgens()
 
 
 def check_not_on_own_loop(address: str, verb: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +13,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from agentmatrix.testing import ScriptedChatModel, local_model
+from agentmatrix.testing import ScriptedChatModel
 
 from ..gobang.referee import build as build_game
+from ..gobang.team import model_option
 from ..gobang.words import board_in
 from . import Workspace, build
 
@@ -131,13 +132,21 @@ def trial(model: BaseChatModel) -> list[Row]:
     return [("agents", "", keys, True), *((name, "", str(count), True) for name, count in firm["counts"].items())]
 
 
-def main() -> None:
-    """Prints the table."""
-    rows = trial(local_model()) if sys.argv[1:] == ["--model", "local"] else [*gobang(), *policy()]
+def main(model: BaseChatModel | None = None) -> None:
+    """Prints the table, or what a model makes of it.
+
+    Args:
+        model: the chat model of all employees; by default scripted ones.
+    """
+    rows = trial(model) if model else [*gobang(), *policy()]
     widths = [max(map(len, column)) for column in ([row[0] for row in rows], [row[1] for row in rows])]
     for claim, theirs, found, holds in rows:
         print(f"{claim:<{widths[0]}}   {theirs:<{widths[1]}}   {found}{'' if holds else '   differs'}")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="python -m graphs.megaagent", description=__doc__)
+    parser.add_argument(
+        "--model", type=model_option, help="local (extra `local`) or provider:name (langchain); by default scripted"
+    )
+    main(parser.parse_args().model)

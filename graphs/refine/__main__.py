@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from ..gobang.team import chat_model
+from ..gobang.team import model_option
 from . import main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m graphs.refine", description=__doc__)
-    parser.add_argument("--model", help="local (extra `local`) or provider:name (langchain); by default scripted")
-    name = parser.parse_args().model
-    raise SystemExit(main(chat_model(name) if name else None))
+    parser.add_argument(
+        "--model", type=model_option, help="local (extra `local`) or provider:name (langchain); by default scripted"
+    )
+    raise SystemExit(main(parser.parse_args().model))

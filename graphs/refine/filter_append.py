@@ -1,7 +1,7 @@
 """Filter and append: one agent throws poor rows out, another adds a column to the good ones.
 
 These are the two ways in which the AgentMatrix paper refines a dataset. A row that is thrown out is done, and leaves no
-record.
+record. A row of which the judge says neither has failed, as one that gets no explanation: it can be tried again.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ def build(model: BaseChatModel | None = None) -> Pregel[Any, Any, Any, Any]:
     explainer = model or ScriptedChatModel(_explain, cycle=True, usage=True)
 
     async def judged(state: State) -> State:
-        said = await judge.ainvoke([SystemMessage(JUDGE), HumanMessage(state["question"])])
+        # Small models answer the text unless what they are asked stands behind it.
+        said = await judge.ainvoke([SystemMessage(JUDGE), HumanMessage(f"Text: {state['question']}\n\nKEEP or DROP?")])
         return {"verdict": _verdict(said.text)}
 
     async def explained(state: State) -> State:
         text = f"Question: {state['question']}\nAnswer: {state.get('answer', '')}"
         said = await explainer.ainvoke([SystemMessage(EXPLAIN), HumanMessage(text)])
+        if not said.text.strip():
+            raise ValueError("the model has answered nothing: there is no explanation")
         return {"explanation": said.text.strip()}
 
     async def is_kept(state: State) -> str:
@@ -70,11 +73,13 @@ def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any] | None:
 def _verdict(text: str) -> str:
     """The word that stands alone, or first: models explain themselves."""
     words = re.findall(r"\b(KEEP|DROP)\b", text.upper())
-    return words[0].lower() if words else "drop"
+    if not words:
+        raise ValueError(f"the judge said neither KEEP nor DROP: {text[:80]!r}")
+    return str(words[0]).lower()
 
 
 def _judge(messages: list[BaseMessage]) -> str:
-    return "KEEP" if messages[-1].text.endswith("?") else "DROP"
+    return "KEEP" if messages[-1].text.removesuffix("\n\nKEEP or DROP?").endswith("?") else "DROP"
 
 
 def _explain(messages: list[BaseMessage]) -> str:

@@ -1,5 +1,7 @@
 """Translation with a proofreader: a text goes through three agents, and the row keeps both languages.
 
+A row fails for which an agent answers nothing.
+
 Build it with `address="gpu-box:50051/proofreader"`, and the proofreader is a graph on another machine.
 """
 
@@ -35,10 +37,12 @@ def _node(model: BaseChatModel | None, instruction: str, key: str, script: Any) 
     speaks = model or ScriptedChatModel(script, cycle=True, usage=True)
 
     async def run(state: State) -> dict[str, Any]:
-        # A single text without its key, which would be translated, too.
+        # The text alone, which small models would answer unless what they are asked stands behind it; or all keys.
         lines = [f"{name}: {value}" for name, value in state.items()]
-        text = "\n".join(lines) if len(lines) > 1 else state["question"]
+        text = "\n".join(lines) if len(lines) > 1 else f"Text: {state['question']}\n\nFrench:"
         said = await speaks.ainvoke([SystemMessage(instruction), HumanMessage(text)])
+        if not said.text.strip():
+            raise ValueError(f"the model has answered nothing: there is no {key}")
         return {key: said.text.strip()}
 
     return run
@@ -79,7 +83,8 @@ def result(row: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _translate(messages: list[BaseMessage]) -> str:
-    return f"(fr) {messages[-1].text}"
+    text = messages[-1].text.removeprefix("Text: ").removesuffix("\n\nFrench:")
+    return f"(fr) {text}"
 
 
 def _proofread(messages: list[BaseMessage]) -> str:

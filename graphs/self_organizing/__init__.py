@@ -13,6 +13,7 @@ The prompts are in prompts.toml. docs/papers.md says what is the paper's, and wh
 from __future__ import annotations
 
 import operator
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -123,15 +124,17 @@ def with_memory(state: State) -> dict[str, Any]:
 def assigned(state: State, names: Sequence[str]) -> dict[str, Any]:
     """The task, and for each agent its own assignment. Whom the coordinator has forgotten has the task alone."""
     task, plan = last_task(state)["messages"][0], state["messages"][-1]
-    lines = [line.strip(" *-").partition(":") for line in plan.text.splitlines()]
-    roles = {name.strip(" *"): role.strip(" *") for name, _, role in lines if role.strip(" *")}
-    own = ((roles[name], {"visible_to": [name], "depth": 1}) for name in names if name in roles)
+    lines = [re.sub(r"^[\s*#-]*(\d+[.)])?[\s*]*", "", line).partition(":") for line in plan.text.splitlines()]
+    roles = {name.strip(" *").lower(): role.strip(" *") for name, _, role in lines if role.strip(" *")}
+    given = [(name, roles.get(name.lower())) for name in names]
+    own = ((role, {"visible_to": [name], "depth": 1}) for name, role in given if role)
     return {"messages": [task, *(AIMessage(role, name="coordinator", additional_kwargs=note) for role, note in own)]}
 
 
 def noted(message: BaseMessage, sender: str, hearers: Sequence[str], conversation: Any) -> BaseMessage | None:
-    """Middleware: who abstains says nothing; what others contribute is kept with its role and depth."""
-    if message.text.strip(" *.").upper().startswith("ABSTAIN"):
+    """Middleware: an abstention, or an answer without words, is not kept; any other is, with its role and depth."""
+    said = message.text.strip(" *.\"'\n")
+    if not said or said.upper().startswith("ABSTAIN"):
         return None
     message = noted_intention(message, sender, hearers, conversation)
     message.additional_kwargs["role"] = role_of(message.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from typing import Any, Final
 from langchain_core.language_models import BaseChatModel
 
 from agentmatrix import compare
-from agentmatrix.testing import ScriptedChatModel, local_model
+from agentmatrix.testing import ScriptedChatModel
 
+from ..gobang.team import model_option
 from . import PROTOCOLS, build, contributions
 from .competence import quality, simulated
 from .experiment import SIZES, Shock, experiment, judged_by, remove_hub, remove_one, swap_models
@@ -127,26 +129,30 @@ def show(rows: Sequence[Row]) -> None:
     print()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Prints the table and an experiment; returns the exit code.
 
     Args:
-        arguments: `--model local` for the small real model, `--all` for the experiment with 4 to 256 agents; by default
-            those of the command line.
+        arguments: `--model local` for the small real model, or `--model provider:name`; `--all` for the experiment with
+            4 to 256 agents.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    if given == ["--model", "local"]:
-        model = local_model(max_tokens=32)
-        team = dict.fromkeys(("a1", "a2", "a3", "coordinator"), model)
-        show(calls_and_depth(3, model))
-        found = experiment({"local": lambda n, seed: team}, sizes=[3], tasks=[TASK], score=judged_by(model))
+    parser = argparse.ArgumentParser(prog="python -m graphs.self_organizing", description=__doc__)
+    parser.add_argument(
+        "--model", type=model_option, help="local (extra `local`) or provider:name (langchain); by default scripted"
+    )
+    parser.add_argument("--all", action="store_true", help="the experiment with 4 to 256 simulated agents")
+    given = parser.parse_args(arguments)
+    if given.model:
+        team = dict.fromkeys(("a1", "a2", "a3", "coordinator"), given.model)
+        show(calls_and_depth(3, given.model))
+        found = experiment({"real": lambda n, seed: team}, sizes=[3], tasks=[TASK], score=judged_by(given.model))
     else:
         for rows in (calls_and_depth(), visibility(), simulation(), shocks()):
             show(rows)
-        found = experiment(sizes=SIZES if given == ["--all"] else [4, 16])
+        found = experiment(sizes=SIZES if given.all else [4, 16])
     print(found)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

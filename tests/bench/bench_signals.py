@@ -179,7 +179,7 @@ async def resumed(length: int) -> float:
 
 async def measure(host: str, raw: str, signals: int, lengths: list[int]) -> None:
     async with grpc.aio.insecure_channel(raw) as channel:
-        echo = channel.unary_unary("/raw/Echo")
+        echo = channel.unary_unary("/raw/Unary")
 
         async def unary() -> object:
             return await echo(PAYLOAD)

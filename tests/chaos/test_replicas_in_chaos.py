@@ -7,6 +7,7 @@ Short for CI. By hand, a hundred times as much: AGENTMATRIX_CHAOS=100 pytest tes
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -198,29 +199,41 @@ async def test_64_callers_are_shared_out(replicas: list[Replica], tmp_path: Path
     print({pid: runs / shares.total() for pid, runs in shares.items()})
 
 
-async def test_many_runs_leave_nothing(replicas: list[Replica], tmp_path: Path) -> None:
+def run_many(folder: str, addresses: list[str], replicas: list[int]) -> None:
+    """In a process of its own, where nothing else grows: writes the sizes before many runs and after them."""
+    pids = [os.getpid(), *replicas]
+
+    async def main() -> None:
+        def sizes() -> dict[str, list[int]]:
+            there = [RemoteAgent(f"{address}/entries").invoke({})["entries"] for address in addresses]
+            return {
+                "megabytes": [rss(pid) for pid in pids],
+                "descriptors": [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids],
+                "threads": [len(os.listdir(f"/proc/{pid}/task")) for pid in pids],
+                "entries": [count_entries() - len(load.done), *there],
+            }
+
+        with RemoteAgent([f"{address}/dag" for address in addresses]) as remote:
+            load = Load(remote, Path(folder), 16, has_saver=False)
+            await load.until(500 * TIMES)
+            before = await asyncio.to_thread(sizes)
+            await load.until(1500 * TIMES)
+            after = await asyncio.to_thread(sizes)
+            await load.stop()
+            assert [replica.runs for replica in remote.replicas] == [0, 0]
+        print(json.dumps([before, after]), flush=True)
+
+    asyncio.run(main())
+
+
+def test_many_runs_leave_nothing(replicas: list[Replica], tmp_path: Path) -> None:
     """With AGENTMATRIX_CHAOS=50, 100,000 runs."""
-    pids = [os.getpid(), *(replica.pid for replica in replicas)]
-
-    def sizes() -> dict[str, list[int]]:
-        """Of this process and of the replicas."""
-        there = [RemoteAgent(f"{replica.address}/entries").invoke({})["entries"] for replica in replicas]
-        return {
-            "megabytes": [rss(pid) for pid in pids],
-            "descriptors": [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids],
-            "threads": [len(os.listdir(f"/proc/{pid}/task")) for pid in pids],
-            "entries": [count_entries() - len(load.done), *there],
-        }
-
-    with remote_to(replicas, "dag") as remote:
-        load = Load(remote, tmp_path, 16, has_saver=False)
-        await load.until(500 * TIMES)
-        before = await asyncio.to_thread(sizes)
-        await load.until(1500 * TIMES)
-        after = await asyncio.to_thread(sizes)
-        await load.stop()
-        assert [replica.runs for replica in remote.replicas] == [0, 0]
-    print(f"{len(load.done)} runs: {before} became {after}")
+    addresses = [replica.address for replica in replicas]
+    with Forked(run_many, str(tmp_path), addresses, [replica.pid for replica in replicas]) as caller:
+        said = caller.stdout.readline()
+        assert said, caller.stderr.read()
+    before, after = json.loads(said)
+    print(f"{before} became {after}")
     grown = {what: max(e - b for b, e in zip(before[what], after[what], strict=True)) for what in before}
     assert grown["descriptors"] <= 2 and grown["threads"] <= 4, (before, after)
     if TIMES < 50:

@@ -57,7 +57,7 @@ def test_dialogues_end_in_agreement_or_not() -> None:
 
 def test_answers_of_real_models_are_read_with_care() -> None:
     """They explain themselves, forget what they were asked for, and agree alone."""
-    verdicts = {"KEEP": "keep", "I would DROP it: to KEEP it makes no sense.": "drop", "Keeper": "drop", "": "drop"}
+    verdicts = {"KEEP": "keep", "I would DROP it: to KEEP it makes no sense.": "drop"}
     assert {said: filter_append._verdict(said) for said in verdicts} == verdicts
     marks = {"7": 7, "**8**/9": 8, "Mark: 10": None, "2.5": None, "It is good.": None, "0, no, 3.": 3}
     assert {said: preferences._mark_of(said) for said in marks} == marks
@@ -75,6 +75,20 @@ def test_answers_of_real_models_are_read_with_care() -> None:
         spoken = [AIMessage(text, name=name) for text, name in zip(said, ("student", "teacher"), strict=False)]
         found = dialogue.result(row, {"messages": [HumanMessage("?"), *spoken]})
         assert (found["agreed"], found["is_right"]) == (agreed, is_right)
+
+
+@pytest.mark.parametrize(
+    ("said", "done"),
+    [("", (0, 0, 4, 4)), ("Keeper. " * 500, (0, 4, 4, 4)), ('{"ok": 1}', (0, 4, 4, 4)), ("保留 9。", (0, 4, 4, 4))],
+    ids=["nothing", "endless", "json", "another language"],
+)
+def test_rows_fail_for_which_a_model_gives_no_answer(said: str, done: tuple[int, ...]) -> None:
+    model = ScriptedChatModel(said, cycle=True, usage=True)
+    reports = [refine(module.build(model), QUESTIONS, result=module.result) for module in WAYS]
+    assert tuple(report.done for report in reports) == done
+    assert all(report.done + report.failed == len(QUESTIONS) for report in reports)
+    assert list(reports[0].rows) == list(reports[2].rows) == []
+    assert all(row["agreed"] is None and not row["is_right"] for row in reports[3].rows)
 
 
 @pytest.mark.parametrize("module", WAYS, ids=lambda module: module.__name__)

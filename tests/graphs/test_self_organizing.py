@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
@@ -112,6 +113,25 @@ def test_whom_the_coordinator_forgets_has_the_task_alone() -> None:
     result = build("coordinator", agents).invoke({"messages": "The task."})
     assert len(read_by(agents["a1"])) == 2 and read_by(agents["a2"]) == [(None, "The task.")]
     assert [one["depth"] for one in contributions(result)] == [2, 1, 1, 1, 1]
+
+
+def test_a_plan_is_read_as_models_write_it() -> None:
+    agents = recording()
+    plan = (
+        "Here is the plan:\n1. **a1**: one\n2) a2 : two: and more\n### A3: three\n* **a4:** four\n5. nobody: five\na5:"
+    )
+    agents["coordinator"] = ScriptedChatModel(plan)
+    build("coordinator", agents).invoke({"messages": "The task."})
+    read = [[re.sub("<name>.*?</name>|<[^>]*>", "", text) for _, text in read_by(agents[name])[1:]] for name in NAMES]
+    assert read == [["one"], ["two: and more"], ["three"], ["four"], []]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("said", ["", " \n", '"ABSTAIN"', "**Abstain.**"])
+def test_who_says_nothing_abstains(protocol: str, said: str) -> None:
+    team = dict.fromkeys([*NAMES, "coordinator"], ScriptedChatModel(said, cycle=True))
+    result = build(protocol, team).invoke({"messages": "The task."})
+    assert contributions(result) == [] and result["memory"] == [{}]
 
 
 @pytest.mark.parametrize(

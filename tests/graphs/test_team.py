@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from typing import Any
 
 import pytest
@@ -125,6 +126,25 @@ def test_a_chat_model_that_names_no_move_does_not_spoil_the_game() -> None:
 def test_a_model_that_cannot_be_had_is_one_clear_sentence() -> None:
     with pytest.raises((ImportError, ValueError), match="the chat model 'nobody:nothing'"):
         chat_model("nobody:nothing")
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("name", ["agent_matrix", "megaagent", "refine", "self_organizing"])
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (["--model", "nobody:nothing"], "argument --model: the chat model 'nobody:nothing'"),
+        (["--model"], "expected one argument"),
+        (["local"], "unrecognized arguments: local"),
+    ],
+)
+def test_a_command_line_with_a_model_says_what_is_wrong(
+    name: str, given: list[str], wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [name, *given])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"graphs.{name}", run_name="__main__")
+    assert ended.value.code == 2 and wrong in capsys.readouterr().err
 
 
 def test_a_person_is_asked_with_the_board_and_again_after_a_wrong_answer() -> None:

@@ -15,6 +15,7 @@ from langgraph.types import Command, interrupt
 from agentmatrix import Host, RemoteAgent
 from agentmatrix.errors import HostError
 from agentmatrix.session.user_loop import LoopMonitor
+from tests.attacks.kit import eventually
 
 
 class Text(TypedDict, total=False):
@@ -53,6 +54,26 @@ def test_a_host_has_one_loop_of_its_own_or_the_one_that_it_is_given() -> None:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+def test_a_host_closes_its_own_loop_and_ends_what_user_code_has_left_there() -> None:
+    left: list[Any] = []
+    ended: list[str] = []
+
+    async def stay() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("stay")
+
+    async def leaves(state: Text) -> None:
+        left.extend((asyncio.create_task(stay()), asyncio.get_running_loop()))
+        await asyncio.sleep(0)
+
+    with Host({"a": one(leaves)}) as host:
+        RemoteAgent(f"{host.address}/a").invoke({})
+    eventually(left[1].is_closed, 100)
+    assert ended == ["stay"] and left[0].cancelled()
 
 
 async def test_a_sync_verb_on_the_loop_of_its_own_host_raises_one_sentence() -> None:
