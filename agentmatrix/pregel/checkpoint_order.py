@@ -63,7 +63,7 @@ def wait_for_checkpoints(config: RunnableConfig) -> None:
     """Return when the checkpoints that the task of `config` builds upon are kept: what stands beside or below one that
     is not there is found by nobody after a kill."""
     loops = [*loops_of(config)]
-    wait_for_all(_not_held_up(checkpoints_under_way(loops), loops))
+    wait_for_all(_waitable(checkpoints_under_way(loops), loops))
 
 
 async def await_checkpoints(config: RunnableConfig) -> None:
@@ -173,7 +173,7 @@ def _wait_in(loop: Any, futures: Sequence[SaverFuture]) -> None:
     before: tuple[list[SaverFuture], Any, Any] | None = getattr(loop, _ORDER, None)
     waits, put, put_writes = before or ([], loop._checkpointer_put_after_previous, loop.checkpointer_put_writes)
     # A new list each time: what was handed over before does not wait for what has come later, which waits for it.
-    waits = [*(future for future in waits if not _is_kept(future)), *_not_held_up(futures, [loop])]
+    waits = [*(future for future in waits if not _is_kept(future)), *_waitable(futures, [loop])]
     setattr(loop, _ORDER, (waits, put, put_writes))
     loop._checkpointer_put_after_previous = put_after(waits, put, loop)
     loop.checkpointer_put_writes = put_after(waits, put_writes, loop)
@@ -183,7 +183,7 @@ def _is_kept(future: SaverFuture) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _not_held_up(futures: Sequence[SaverFuture], loops: Sequence[Any]) -> Sequence[SaverFuture]:
+def _waitable(futures: Sequence[SaverFuture], loops: Sequence[Any]) -> Sequence[SaverFuture]:
     """These futures without those that cannot be waited for: one of these loops is sync and runs on the thread of their
     event loop, as where an async node calls `invoke`, and nothing else runs there until it has ended."""
     if not any(isinstance(loop, SyncPregelLoop) for loop in loops):

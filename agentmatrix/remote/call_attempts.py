@@ -44,7 +44,7 @@ Waiting = Generator["Future[Any]", Any, Any]
 """Yields what to wait for, and is sent the results."""
 
 
-def _nobody() -> CheckpointOwner:
+def _no_owner() -> CheckpointOwner:
     return ""
 
 
@@ -65,7 +65,7 @@ class AgentCall:
     verb: str
     is_run: bool = False
     thread: str | None = None
-    keeps: Callable[[], CheckpointOwner] = _nobody
+    keeps: Callable[[], CheckpointOwner] = _no_owner
     timeout: float | None = None
     id: str = ""
 

@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 BLOCKED_SECONDS: Final = 0.5
 """How long a node may hold the loop before it is named."""
 
-_LEAVING_SECONDS: Final = 1.0
+_CANCEL_SECONDS: Final = 1.0
 
 _SERVED: dict[str, asyncio.AbstractEventLoop] = {}
 """By the addresses of the hosts of this process: the loop of their async code."""
@@ -62,7 +62,7 @@ class UserLoop:
                 continue
         self.handover.close()
         with contextlib.suppress(BaseException):
-            self.loop.run_until_complete(_leave(self.loop))
+            self.loop.run_until_complete(_cancel_tasks(self.loop))
         self.loop.close()
 
     def serve(self, address: str) -> None:
@@ -81,13 +81,13 @@ class UserLoop:
                 self.loop.call_soon_threadsafe(self.loop.stop)
 
 
-async def _leave(loop: asyncio.AbstractEventLoop) -> None:
+async def _cancel_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """Cancels what user code has left at work on a loop, as `asyncio.run` does, and waits for it a moment."""
     left = asyncio.all_tasks(loop) - {asyncio.current_task()}
     for task in left:
         task.cancel()
     if left:
-        await asyncio.wait(left, timeout=_LEAVING_SECONDS)
+        await asyncio.wait(left, timeout=_CANCEL_SECONDS)
     await loop.shutdown_asyncgens()
 
 

@@ -155,7 +155,7 @@ class RunDriver:
             SignalError: it was not taken.
             TimeoutError: it was not acknowledged in time.
         """
-        live = self._begun(run, timeout)
+        live = self._live_run_of(run, timeout)
         if live is None:
             return False
         sent = live.signal(address, value, timeout=timeout)
@@ -165,13 +165,13 @@ class RunDriver:
 
     def close_input(self, run: PageRun) -> bool:
         """What is at work ends once nothing in it can start. Returns False where nothing is."""
-        live = self._begun(run, _BEGIN_SECONDS)
+        live = self._live_run_of(run, _BEGIN_SECONDS)
         if live is None:
             return False
         self.loop.call_soon_threadsafe(live.close_input)
         return True
 
-    def _begun(self, run: PageRun, timeout: float) -> AsyncLiveRun | SyncLiveRun | None:
+    def _live_run_of(self, run: PageRun, timeout: float) -> AsyncLiveRun | SyncLiveRun | None:
         """What takes signals: a run that was just started is waited for."""
         active = self._active.get(run.id)
         if active is None:

@@ -68,7 +68,7 @@ class EventRelay:
         if not self._scope.covers(event.namespace):
             raise ProtocolError(f"the host told of {event.namespace!r}, which is not below its node")
         graph = self._graph or self._open(event)
-        at = self._here(event.at)
+        at = self._local_time(event.at)
         path = graph.path(event.namespace)
         if event.kind == "ask":
             # Asked by a host of the host, it is told with that one.
@@ -109,7 +109,7 @@ class EventRelay:
         assert self._graph is not None
         return self._graph
 
-    def _here(self, at: float) -> float:
+    def _local_time(self, at: float) -> float:
         """When that was by this machine's clock: the host's is behind by the least difference that an event has arrived
         with. As that shrinks, what happened later on the host stays later."""
         behind = time.time() - at

@@ -9,7 +9,7 @@ import ormsgpack
 from ormsgpack import Ext
 
 from agentmatrix.wire.containers import TUPLE, encode_pairs
-from agentmatrix.wire.extensions import BUFFER, NATIVE, EncodePart, InvalidPart, key_step
+from agentmatrix.wire.extensions import BUFFER, NATIVE, PACK_OPTIONS, EncodePart, InvalidPart, key_step
 from agentmatrix.wire.scalars import big_int, surrogates
 from agentmatrix.wire.shared_messages import SharedMessages
 from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
@@ -19,15 +19,6 @@ LARGE: Final = 256 * 1024
 """Bytes from which on a buffer is worth a place beside the message."""
 MOST_BUFFERS: Final = 256
 _STR_KEYS: Final = frozenset({str})
-_OPTIONS: Final = (
-    ormsgpack.OPT_PASSTHROUGH_BIG_INT
-    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
-    | ormsgpack.OPT_PASSTHROUGH_DATETIME
-    | ormsgpack.OPT_PASSTHROUGH_ENUM
-    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
-    | ormsgpack.OPT_PASSTHROUGH_TUPLE
-    | ormsgpack.OPT_PASSTHROUGH_UUID
-)
 
 
 class Encoder:
@@ -228,7 +219,7 @@ def pack(encoded: Any) -> bytes:
     Raises:
         TypeError: a string has lone surrogates, or the value is nested too deep for msgpack.
     """
-    return ormsgpack.packb(encoded, default=big_int, option=_OPTIONS)
+    return ormsgpack.packb(encoded, default=big_int, option=PACK_OPTIONS)
 
 
 def pack_plain(value: Any) -> bytes:
@@ -237,4 +228,4 @@ def pack_plain(value: Any) -> bytes:
     Raises:
         TypeError: another part is in it.
     """
-    return ormsgpack.packb(value, option=_OPTIONS)
+    return ormsgpack.packb(value, option=PACK_OPTIONS)

@@ -30,6 +30,16 @@ BUFFER: Final = 30
 
 NATIVE: Final = frozenset({type(None), bool, int, float, str, bytes})
 """Types that msgpack keeps exactly, ints up to 64 bits and strings without lone surrogates."""
+PACK_OPTIONS: Final = (
+    ormsgpack.OPT_PASSTHROUGH_BIG_INT
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
+"""Of `ormsgpack.packb`: only what msgpack gives back as it was; other types are a `TypeError` there."""
 
 
 class InvalidPart(Exception):

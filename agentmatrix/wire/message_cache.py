@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 import ormsgpack
 from langchain_core.messages import BaseMessage
 
+from agentmatrix.wire.extensions import PACK_OPTIONS
 from agentmatrix.wire.objects import set_attribute, wire_name
 from agentmatrix.wire.unlisted import STORED_TYPE
 
@@ -18,16 +19,6 @@ __all__ = ["MessageCache", "content_of", "made_of", "state_of"]
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_PLAIN: Final = (
-    ormsgpack.OPT_PASSTHROUGH_BIG_INT
-    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
-    | ormsgpack.OPT_PASSTHROUGH_DATETIME
-    | ormsgpack.OPT_PASSTHROUGH_ENUM
-    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
-    | ormsgpack.OPT_PASSTHROUGH_TUPLE
-    | ormsgpack.OPT_PASSTHROUGH_UUID
-)
-"""Only what msgpack gives back as it was: other types are a `TypeError`."""
 _STORED: Final = STORED_TYPE.encode()
 
 
@@ -41,7 +32,7 @@ def content_of(message: BaseMessage) -> bytes | None:
     fields_set = sorted(message.__pydantic_fields_set__)
     parts = [wire_name(type(message)), fields_set, message.__dict__, message.__pydantic_extra__]
     try:
-        content: bytes = ormsgpack.packb(parts, option=_PLAIN)
+        content: bytes = ormsgpack.packb(parts, option=PACK_OPTIONS)
     except TypeError:
         return None
     # A dict that stands for an object of an unlisted class is that object where it was stored, and else itself.
@@ -55,7 +46,7 @@ def state_of(message: BaseMessage) -> bytes:
         TypeError: it has changed, to more than plain data.
     """
     parts = [len(message.__pydantic_fields_set__), message.__pydantic_extra__, message.__dict__]
-    state: bytes = ormsgpack.packb(parts, option=_PLAIN)
+    state: bytes = ormsgpack.packb(parts, option=PACK_OPTIONS)
     return state
 
 

@@ -167,9 +167,9 @@ class ReceivedMessages(SharedMessages):
             return
         if (content := content_of(message)) is not None:
             self._new.append(number)
-            self._know(number, message, content)
+            self._remember(number, message, content)
 
-    def _know(self, number: int, message: BaseMessage, content: bytes) -> None:
+    def _remember(self, number: int, message: BaseMessage, content: bytes) -> None:
         self._known[id(message)], self._contents[number], self._states[number] = number, content, state_of(message)
         self._messages.append(message)  # so that no other object has its id
 
@@ -190,7 +190,7 @@ class ReceivedMessages(SharedMessages):
             raise InvalidPart(f"message {number} of this connection is not here any more")
         most = _MOST_PER_BYTE * len(content)
         decoder.charge(most if len(content) < _SMALL else decoded_size(content, most))
-        self._know(number, message, content)
+        self._remember(number, message, content)
         return message
 
     def clear(self) -> None:
