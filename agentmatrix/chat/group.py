@@ -48,9 +48,9 @@ from agentmatrix.pregel.compiled_graph import (
     add_hidden_node,
     as_class,
     hide_node,
-    replace_edge,
     set_stream_channels,
     set_subgraphs,
+    share_writers,
     write_channel,
 )
 from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
@@ -254,8 +254,7 @@ class ChatGroup(BuilderRepr):
         made_by.members = dict(self.members)
         graph._made_by = (made_by, {**arguments, **breakpoints})
         graph._drawing, graph._settings = drawn, settings
-        for member in members:
-            replace_edge(graph, member, NEXT_TURN, nodes_after)
+        share_writers(graph, tuple(members), nodes_after, NEXT_TURN)
         hide_node(graph, NEXT_TURN)
         add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
@@ -328,12 +327,13 @@ class ChatGroup(BuilderRepr):
         return bool(self.stop and self.stop.metered)
 
     def _add_nodes(self, builder: AnyBuilder, members: Mapping[str, Member], nodes: GroupNodes, schema: Any) -> None:
-        """Adds `next_turn` and the members, each with an edge back to it."""
+        """Adds `next_turn` and the members; where they are drawn, each with an edge back to it."""
         builder.add_node(NEXT_TURN, nodes.next_turn(), input_schema=schema, destinations=(*members, END))
         builder.add_edge(START, NEXT_TURN)
         for name, member in members.items():
             builder.add_node(name, nodes.member(member), input_schema=schema)
-            builder.add_edge(name, NEXT_TURN)
+            if len(members) <= MAX_DRAWN:
+                builder.add_edge(name, NEXT_TURN)
 
 
 def _topology(members: tuple[str, ...]) -> Topology:

@@ -11,6 +11,7 @@ import logging
 import time
 from asyncio import CancelledError
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -103,11 +104,14 @@ class Member:
             self._agent = agent
         else:
             self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
-        # Of turns in tasks of its own: those of several members may run at the same time.
-        self._transcripts = RunTranscripts(settings.names)
         # A function reads names itself; in whatever else there may be a model.
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
+
+    @cached_property
+    def _transcripts(self) -> RunTranscripts:
+        """Of turns in tasks of its own: those of several members may run at the same time."""
+        return RunTranscripts(self._settings.names)
 
     def speak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
         """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted.
