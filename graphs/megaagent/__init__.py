@@ -127,7 +127,7 @@ class Turn:
             self.counts["conflicts" if isinstance(error, ConflictError) else "refused"] += 1
             wrong = error.errors() if isinstance(error, ValidationError) else ()
             said, status = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in wrong) or str(error), "error"
-        return ToolMessage(said, tool_call_id=called["id"], name=name, status=status)
+        return ToolMessage(said, tool_call_id=called["id"] or "", name=name, status=status)
 
 
 def nearness(one: str, other: str) -> float:
