@@ -14,7 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.testing import ScriptedChatModel, loopback
 from graphs.megaagent import PROMPTS, RECENT, Workspace, __main__, build
-from graphs.megaagent.__main__ import POLICY, policy_staff, scripted
+from graphs.megaagent.staff import POLICY, policy_staff, scripted
 from tests.forked import Forked
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
@@ -59,7 +59,7 @@ def finish(*called: Any) -> Any:
 
 @pytest.mark.parametrize("rows", [__main__.gobang, __main__.policy])
 def test_the_table_has_what_the_paper_says(rows: Any) -> None:
-    assert [row for row in rows() if not row[3]] == []
+    assert [claim for claim in rows() if not claim.holds] == []
 
 
 @pytest.mark.parametrize("place", ["local", "remote"])
