@@ -13,11 +13,13 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
-from langgraph.pregel._read import DEFAULT_BOUND
+from langgraph.pregel import NodeBuilder
 
 from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, told_of_node, wants_node_runs
 
 __all__ = ["UntracedSequence", "is_watched", "untraced_node"]
+
+_NO_WORK = NodeBuilder().build().bound
 
 
 class UntracedSequence(Runnable[Any, Any]):
@@ -93,7 +95,7 @@ def untraced_node(node: Any) -> Any:
     """
     # What LangGraph works out of a node it keeps in it, which takes memory: a single writer needs no working out.
     writers = node.writers if len(node.writers) < 2 else node.flat_writers
-    if not writers or (node.bound is DEFAULT_BOUND and len(writers) == 1):
+    if not writers or (node.bound is _NO_WORK and len(writers) == 1):
         return node
     # A node of its own: LangGraph's stays what it is.
     plain = node.copy({})
