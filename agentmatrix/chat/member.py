@@ -11,6 +11,7 @@ import logging
 import time
 from asyncio import CancelledError
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -114,11 +115,14 @@ class Member:
             self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
         if instructions is not None:
             self._agent = InstructedAgent(self._agent, instructions)
-        # Of turns in tasks of its own: those of several members may run at the same time.
-        self._transcripts = RunTranscripts(settings.names)
         # A function reads names itself; in whatever else there may be a model.
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
+
+    @cached_property
+    def _transcripts(self) -> RunTranscripts:
+        """Of turns in tasks of its own, which those of other members may run beside: few members have any."""
+        return RunTranscripts(self._settings.names)
 
     @property
     def known_graphs(self) -> list[Any]:

@@ -125,7 +125,7 @@ def _leaf(path: str, name: str, metadata: dict[str, Any]) -> Node:
         return Node(path, name, "junction")
     if metadata.get(MEMBERS):
         count = f"{metadata[MEMBERS]:,} members"
-        return Node(path, name, "members", note="" if name == count else count)
+        return Node(path, name if name.endswith(count) else f"{name}: {count}", "members")
     pause = metadata.get("__interrupt")
     return Node(path, name, note=f"pauses {pause.replace(',', ' and ')}" if pause else "")
 

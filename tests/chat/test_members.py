@@ -12,7 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy, interrupt
 
-from agentmatrix import AgentSpec, ChatGroup, Dag, members
+from agentmatrix import AgentSpec, ChatGroup, Dag, members, watching
 from agentmatrix.display import draw_text
 from agentmatrix.errors import BuildError, NotAnAgentError, SpeakerError
 from agentmatrix.speakers import broadcast, free, handoff, human, random, round_robin
@@ -305,3 +305,12 @@ def test_what_cannot_be_is_said() -> None:
             members(2, wrong)
     with pytest.raises(SpeakerError, match="'dan', who is not in the group"):
         ChatGroup(members(KEYS, model), speaker=lambda state: "dan").compile().invoke({"messages": "Go."})
+
+
+def test_a_picture_counts_those_who_have_no_box_of_their_own() -> None:
+    given = {"chair": model("chair"), "staff": members(70, model)}
+    graph = ChatGroup(given, speaker=broadcast(), stop=max_turns(1)).compile()
+    with watching() as run:
+        graph.invoke({"messages": "Go."})
+    picture = str(run._repr_html_())
+    assert "staff: 70 members" in picture and "70 done" in picture
