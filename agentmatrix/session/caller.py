@@ -151,7 +151,7 @@ class CallerRun:
             start.tickets.extend(tickets)
         self._messages = sent = SentMessages(self.transport.connection)
         self.objects.expose("messages", sent)
-        self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments", sent)
+        self._arguments = self.codec.encode_pieces([[*spec.args], kwargs], "arguments", sent)
         self.codec = self.codec.with_messages(sent, encodes=False)
         return start
 
