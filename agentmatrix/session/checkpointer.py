@@ -27,6 +27,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from agentmatrix.errors import HostError
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.checkpoint_order import is_write_awaited
 from agentmatrix.session.proxies import RpcClient
 from agentmatrix.session.saver_scope import IS_OF_RUN, OF_RUN
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
@@ -133,9 +134,10 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         rpc: reaches the process that has the checkpointer.
         description: see `describe_saver`.
         pipelined: checkpoints and writes of tasks are not waited for: the caller carries them out in order, and before
-            the run ends. Otherwise `put` returns after the real saver has returned.
+            the run ends. Otherwise `put` returns after the real saver has returned, but for the run's last checkpoint.
         is_async: the run is one of the async verbs: its caller has no order among sync methods, so they are waited for.
-        in_run: the checkpoint of a run's input is not waited for.
+        in_run: the checkpoint of a run's input is not waited for, nor are writes of which LangGraph does not wait
+            for any.
         sent: a checkpoint that need not be asked for.
         of_run: tags and metadata of the run's config; None outside of a run.
     """
@@ -157,6 +159,15 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         self.pipelined, self._in_run, self._is_async = pipelined, in_run, is_async
         self.scheme: str = description["scheme"]
         self._sent = sent
+        self._ends: Callable[[RunnableConfig, Checkpoint], bool] | None = None
+
+    def ends_with(self, is_last: Callable[[RunnableConfig, Checkpoint], bool]) -> None:
+        """Has the run's last checkpoint go with the run's end, which its caller tells nobody before it is kept.
+
+        Args:
+            is_last: of a checkpoint, whether it is that.
+        """
+        self._ends = is_last
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> CheckpointerProxy:
         return self
@@ -226,7 +237,7 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        if self._may_put_on(metadata) and not self._is_async:
+        if not self._is_async and self._may_put_on(config, checkpoint, metadata):
             self.rpc.request_nowait("saver", "put", self._plain(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
         saved: RunnableConfig = self.rpc.request(
@@ -241,7 +252,7 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        if self._may_put_on(metadata):
+        if self._may_put_on(config, checkpoint, metadata):
             self.rpc.request_nowait("saver", "aput", self._plain(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
         saved: RunnableConfig = await self.rpc.arequest(
@@ -249,10 +260,14 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         )
         return saved
 
-    def _may_put_on(self, metadata: CheckpointMetadata) -> bool:
+    def _may_put_on(self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> bool:
         """Whether a checkpoint need not be waited for. That of a run's input never: nor does LangGraph's loop wait for
         it before the one that follows, whose answer brings a failure of this one."""
-        return self.pipelined or (self._in_run and metadata.get("source") == "input")
+        if self.pipelined or (self._in_run and metadata.get("source") == "input"):
+            return True
+        if (is_awaited := is_write_awaited.get()) is not None:
+            return self._in_run and not is_awaited
+        return self._ends is not None and self._ends(config, checkpoint)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -280,11 +295,12 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
     def _may_pipeline(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
         """Whether writes need not be waited for: nothing is started or answered once they are saved.
 
-        Under durability "sync" a graph without barriers starts the next node then.
+        Under durability "sync" a graph without barriers starts the next node then, and waits.
         """
         # LangGraph runs a node's error handler after the mark of the failure is saved; signals are acknowledged then.
         failed = any(channel == config_keys.ERROR_SOURCE_NODE for channel, _ in writes)
-        return self.pipelined and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
+        goes_on = self.pipelined or (self._in_run and not is_write_awaited.get())
+        return goes_on and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
 
     def delete_thread(self, thread_id: str) -> None:
         self.rpc.request("saver", "delete_thread", thread_id)
