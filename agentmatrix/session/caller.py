@@ -89,6 +89,8 @@ class CallerRun:
         self.ended_by = ""
         """What, if not the graph, has ended the run: "refused" where it has certainly not begun, "lost" where the
         connection broke and it may have, "stopped" and "drained" by its host."""
+        self._place = 0
+        """In the queue of the host, as it has said last; 0 once it is at work."""
         self.began_from: StartCheckpoint | None = None
         """None where the caller keeps no checkpoints of the run, or where it is not clear which they are."""
         self._raised: deque[BaseException] = deque(maxlen=8)
@@ -264,6 +266,8 @@ class CallerRun:
         try:
             with self._lock:
                 kind = self.protocol.receive(received.frame)
+            if kind == "event" and received.frame.event.kind == "queue":
+                self._note_place(received)
         except AgentMatrixError as error:
             self._enqueue("lost", error)
             return
@@ -276,13 +280,19 @@ class CallerRun:
             self._on_signal_acked(received.frame.taken)
         received.release()
 
+    def _note_place(self, received: ReceivedFrame) -> None:
+        args = self.codec.decode(received.field("arguments"), "event queue")
+        # One that is none is refused where the event is handled.
+        if type(args) is tuple and len(args) == 1 and type(args[0]) is int:
+            self._place = args[0]
+
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
             delivered = self.protocol.phase is Phase.ACCEPTED
             was_open = self.protocol.lost()
         if was_open:
             self.ended_by = "refused" if isinstance(error, _CERTAINLY_NOT_BEGUN) else "lost"
-            self._enqueue("lost", _with_advice(error, delivered))
+            self._enqueue("lost", _with_advice(error, delivered, self._place))
 
     def _enqueue(self, kind: str, item: Any) -> None:
         """Puts something into the driver's queue.
@@ -430,8 +440,18 @@ def _namespace_of(part: Any) -> object:
     return part[0] if isinstance(part, tuple) and part else None
 
 
-def _with_advice(error: AgentMatrixError, delivered: bool) -> AgentMatrixError:
-    if isinstance(error, HostLost):
-        known = "the host had taken it" if delivered else "whether the host has got it is unknown"
-        return HostLost(f"{error}; {known}. {RESUME_ADVICE}", delivered=delivered)
-    return error
+def _with_advice(error: AgentMatrixError, delivered: bool, place: int) -> AgentMatrixError:
+    """A loss with what is known of the run, and how to go on.
+
+    Args:
+        error: why it was lost.
+        delivered: whether the host had taken it.
+        place: in the queue of the host; 0 where it was not waiting.
+    """
+    if not isinstance(error, HostLost):
+        return error
+    if place:
+        known = f"this run was waiting for its turn, at place {place}, and had not begun"
+        return HostLost(f"{error}; when the host was last heard of, {known}", delivered=delivered)
+    known = "the host had taken it" if delivered else "whether the host has got it is unknown"
+    return HostLost(f"{error}; how far this run came is unknown; {known}. {RESUME_ADVICE}", delivered=delivered)
