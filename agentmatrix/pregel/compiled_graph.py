@@ -18,6 +18,7 @@ __all__ = [
     "ERROR_HANDLER",
     "HIDDEN",
     "MEMBERS",
+    "NS_SEP",
     "RESERVED_CHARACTERS",
     "TASKS",
     "AnyGraph",
