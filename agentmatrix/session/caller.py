@@ -46,6 +46,7 @@ from agentmatrix.session.protocol import CallerProtocol, Phase
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.remote_usage import RunBudget
 from agentmatrix.session.run_limiter import TICKETS
+from agentmatrix.session.run_loss import with_advice
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.send_forwarding import LentSends
 from agentmatrix.session.sent_checkpoint import SentCheckpoint, StartCheckpoint
@@ -57,10 +58,8 @@ from agentmatrix.wire.remote_failures import decode_failure, encode_failure, rai
 from agentmatrix.wire.shared_messages import SentMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallerRun"]
+__all__ = ["UNWIND_SECONDS", "CallerRun"]
 
-RESUME_ADVICE: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
-"""The mend for a host that was lost in the middle of a run."""
 _CERTAINLY_NOT_BEGUN: Final = (HostUnreachable, HostBusy, Unauthenticated)
 UNWIND_SECONDS: Final = 10.0
 """How long a caller that leaves a run goes on serving the host, so that the run can unwind cleanly there."""
@@ -293,7 +292,7 @@ class CallerRun:
             was_open = self.protocol.lost()
         if was_open:
             self.ended_by = "refused" if isinstance(error, _CERTAINLY_NOT_BEGUN) else "lost"
-            self._enqueue("lost", _with_advice(error, delivered, self._place))
+            self._enqueue("lost", with_advice(error, delivered, self._place))
 
     def _enqueue(self, kind: str, item: Any) -> None:
         """Puts something into the driver's queue.
@@ -445,20 +444,3 @@ def _namespace_of(part: Any) -> object:
     if isinstance(part, dict):
         return part.get("ns")
     return part[0] if isinstance(part, tuple) and part else None
-
-
-def _with_advice(error: AgentMatrixError, delivered: bool, place: int) -> AgentMatrixError:
-    """A loss with what is known of the run, and how to go on.
-
-    Args:
-        error: why it was lost.
-        delivered: whether the host had taken it.
-        place: in the queue of the host; 0 where it was not waiting.
-    """
-    if not isinstance(error, HostLost):
-        return error
-    if place:
-        known = f"this run was waiting for its turn, at place {place}, and had not begun"
-        return HostLost(f"{error}; when the host was last heard of, {known}", delivered=delivered)
-    known = "the host had taken it" if delivered else "whether the host has got it is unknown"
-    return HostLost(f"{error}; how far this run came is unknown; {known}. {RESUME_ADVICE}", delivered=delivered)
