@@ -160,9 +160,9 @@ class TaskFactory:
         if activation.message is None:
             channels = {**self._view(activation), RUN: activated}
         # Otherwise it reads a state of its own.
-        node = self._node(activation.node)
-        if activation.node not in self._nodes:
+        if (node := self._nodes.get(activation.node)) is None:
             # An actor or a member: to LangGraph it is a node of its own.
+            node = self._node(activation.node)
             options = {**options, "processes": {activation.node: node}}
         if activation.send is None:
             channels[node.triggers[0]] = _TRIGGERED
