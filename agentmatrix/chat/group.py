@@ -46,9 +46,9 @@ from agentmatrix.pregel.compiled_graph import (
     add_hidden_node,
     as_class,
     hide_node,
-    replace_edge,
     set_stream_channels,
     set_subgraphs,
+    share_writers,
     write_channel,
 )
 from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
@@ -266,7 +266,7 @@ class ChatGroup(BuilderRepr):
         graph._drawing, graph._settings, graph._members = drawn, settings, members
         for node in self.members:
             graph.nodes[node].metadata = None  # It is the drawing's.
-            replace_edge(graph, node, NEXT_TURN, nodes_after)
+        share_writers(graph, tuple(self.members), nodes_after, NEXT_TURN)
         hide_node(graph, NEXT_TURN)
         add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
@@ -346,7 +346,7 @@ class ChatGroup(BuilderRepr):
         return bool(self.stop and self.stop.metered)
 
     def _add_nodes(self, builder: AnyBuilder, members: GroupMembers, nodes: GroupNodes, schema: Any) -> None:
-        """Adds `next_turn` and the members, each with an edge back to it."""
+        """Adds `next_turn` and the members; where they are drawn, each with an edge back to it."""
         builder.add_node(NEXT_TURN, nodes.next_turn(), input_schema=schema, destinations=(*self.members, END))
         builder.add_edge(START, NEXT_TURN)
         for node, agent in self.members.items():
@@ -354,7 +354,8 @@ class ChatGroup(BuilderRepr):
             speaks = nodes.shared(node, members) if is_shared else nodes.member(members[node])
             drawn = {MEMBERS: len(agent)} if is_shared else None
             builder.add_node(node, speaks, input_schema=schema, metadata=drawn)
-            builder.add_edge(node, NEXT_TURN)
+            if len(self.members) <= MAX_DRAWN:
+                builder.add_edge(node, NEXT_TURN)
 
 
 def _topology(members: tuple[str, ...], shared: Mapping[str, str]) -> Topology:
