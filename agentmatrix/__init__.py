@@ -19,7 +19,7 @@ if _typing.TYPE_CHECKING:
     from agentmatrix.agent import AgentSpec, as_agent
     from agentmatrix.budget import Budget
     from agentmatrix.card import AgentCard
-    from agentmatrix.chat import ChatGroup
+    from agentmatrix.chat import ChatGroup, members
     from agentmatrix.compose import CyclicGraph, Dag
     from agentmatrix.compose.activation import Activation, get_activation
     from agentmatrix.dataset import (
@@ -72,6 +72,7 @@ __all__ = [
     "every",
     "get_activation",
     "idle",
+    "members",
     "refine",
     "refine_as_completed",
     "signal",
@@ -107,6 +108,7 @@ _HOMES = {
     "every": "agentmatrix.triggers",
     "get_activation": "agentmatrix.compose.activation",
     "idle": "agentmatrix.triggers",
+    "members": "agentmatrix.chat",
     "refine": "agentmatrix.dataset",
     "refine_as_completed": "agentmatrix.dataset",
     "signal": "agentmatrix.triggers",

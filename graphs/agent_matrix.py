@@ -12,7 +12,6 @@ provider:name` any. What is the paper's, and what is our reading of it, is in do
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -26,7 +25,7 @@ from agentmatrix import CyclicGraph, Dag, as_agent
 from agentmatrix.errors import BoundError
 from agentmatrix.testing import ScriptedChatModel
 
-from .gobang.team import model_option
+from ._claims import Claim, parser_with_model, print_claims
 
 __all__ = ["INPUT", "build_meta_prompting", "build_proofreading", "build_translators", "table"]
 
@@ -137,20 +136,20 @@ def scripted(messages: list[BaseMessage]) -> str:
     return "FINAL ANSWER: 16" if answered == 2 else f"<expert>{questions[answered]}</expert>"
 
 
-def table(model: BaseChatModel | None = None) -> list[tuple[str, str, str]]:
+def table(model: BaseChatModel | None = None) -> list[Claim]:
     """The countable claims: the claim, what it says, what was found.
 
     Args:
         model: a chat model; with a real one its words are not counted, but its calls are.
     """
-    rows: list[tuple[str, str, str]] = []
+    rows: list[Claim] = []
     for depth in (1, 2, 3, 8):
         said = _said(build_translators(depth, model), INPUT)
-        rows.append((f"{depth} chains in each other: calls", str(2 * depth), str(len(said))))
+        rows.append(Claim(f"{depth} chains in each other: calls", str(2 * depth), str(len(said))))
         if model is None:
-            rows.append(("the text comes back as it went", INPUT, said[-1]))
+            rows.append(Claim("the text comes back as it went", INPUT, said[-1]))
     proofreading = _said(build_proofreading(model), INPUT)
-    rows.append(("translate, proofread, revise: calls", "3", str(len(proofreading))))
+    rows.append(Claim("translate, proofread, revise: calls", "3", str(len(proofreading))))
     question = "How many legs have two spiders?"
     names: list[str] = []
     last = 1
@@ -158,13 +157,13 @@ def table(model: BaseChatModel | None = None) -> list[tuple[str, str, str]]:
         for part in build_meta_prompting(model).stream(_input(question), stream_mode="updates"):
             names += part
     except BoundError:  # a small model may never come to an answer
-        rows.append(("meta-prompting: an answer", "one", "none before the bound"))
+        rows.append(Claim("meta-prompting: an answer", "one", "none before the bound"))
         last = 0
     asked = names.count("expert")
     claim = f"meta-prompting: calls, for each question two{' and one more' * last}"
-    rows.append((claim, str(2 * asked + last), str(_models(names))))
+    rows.append(Claim(claim, str(2 * asked + last), str(_models(names))))
     if model is None:
-        rows.append(("meta-prompting: questions", "2", str(asked)))
+        rows.append(Claim("meta-prompting: questions", "2", str(asked)))
     return rows
 
 
@@ -188,11 +187,7 @@ def main(model: BaseChatModel | None = None) -> None:
     Args:
         model: the chat model of all agents; by default a scripted one.
     """
-    rows = table(model)
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for claim, expected, found in rows:
-        mark = "" if expected == found else "   differs"
-        print(f"{claim:<{widths[0]}}   {expected:<{widths[1]}}   {found}{mark}")
+    print_claims(table(model))
 
 
 translators = build_translators()
@@ -201,8 +196,4 @@ meta_prompting = build_meta_prompting()
 graph = translators
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m graphs.agent_matrix", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--model", type=model_option, help="local (extra `local`) or provider:name (langchain); by default scripted"
-    )
-    main(parser.parse_args().model)
+    main(parser_with_model("graphs.agent_matrix", __doc__).parse_args().model)

@@ -14,6 +14,7 @@ SMALL = {
     "bench_chat.py": ["3", "3"],
     "bench_codec.py": ["0"],
     "bench_dataset.py": ["20"],
+    "bench_device.py": ["1", "1"],
     "bench_engine.py": ["1", "one node"],
     "bench_groups.py": ["2"],
     "bench_growth.py": ["8", "4"],

@@ -89,7 +89,10 @@ def prompted(model: Any, prompt: Callable[[], str]) -> Runnable[Any, Any]:
     async def acall(state: Any, config: RunnableConfig) -> Any:
         return as_update(await model.ainvoke([SystemMessage(prompt()), *messages_in(state)], config))
 
-    return wrap_runnable(model, call, acall)
+    made = wrap_runnable(model, call, acall)
+    if only_calls_models(model):
+        setattr(made, _ONLY_CALLS_MODELS, True)
+    return made
 
 
 def as_update(answer: Any, *, name: str | None = None, key: str = "messages") -> Any:

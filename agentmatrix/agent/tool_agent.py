@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.runnables import Runnable
@@ -14,7 +16,7 @@ from agentmatrix.errors import BuildError, MissingExtra
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
-__all__ = ["Tool", "innermost", "is_language_model", "names_of_bound_tools", "tool_agent"]
+__all__ = ["Tool", "innermost", "is_language_model", "names_of_bound_tools", "tool_agent", "with_ids_of_calls"]
 
 Tool: TypeAlias = "BaseTool | Callable[..., Any] | dict[str, Any]"
 
@@ -61,7 +63,7 @@ def tool_agent(
         raise MissingExtra(
             "tools= and response_format= run LangChain's agent, which is not installed: pip install 'langchain>=1.2,<2'"
         ) from None
-    middleware: list[Any] = []
+    middleware: list[Any] = [_ids_of_calls()]
     if max_model_calls is not None:
         middleware.append(ModelCallLimitMiddleware(run_limit=max_model_calls))
     if max_tool_calls is not None:
@@ -79,6 +81,34 @@ def tool_agent(
         middleware=middleware,
         name=name,
     )
+
+
+def with_ids_of_calls(message: AIMessage) -> AIMessage:
+    """The message with an id for each of its tool calls. Some models give none, and a tool's result needs one."""
+    if all(call["id"] for call in message.tool_calls):
+        return message
+    calls = [call if call["id"] else {**call, "id": f"call_{uuid4().hex}"} for call in message.tool_calls]
+    return message.model_copy(update={"tool_calls": calls})
+
+
+def _ids_of_calls() -> Any:
+    """The middleware that gives the tool calls of a model ids."""
+    from langchain.agents.middleware import AgentMiddleware
+
+    def with_ids(response: Any) -> Any:
+        result = [with_ids_of_calls(each) if isinstance(each, AIMessage) else each for each in response.result]
+        return replace(response, result=result)
+
+    class IdsOfCalls(AgentMiddleware[Any, Any, Any]):
+        """Gives tool calls ids."""
+
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            return with_ids(handler(request))
+
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            return with_ids(await handler(request))
+
+    return IdsOfCalls()
 
 
 def _words_of_structured_response(name: str | None) -> Any:

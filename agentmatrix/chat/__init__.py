@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from agentmatrix.chat.group import ChatGroup
+from agentmatrix.chat.members import members
 
-__all__ = ["ChatGroup"]
+__all__ = ["ChatGroup", "members"]

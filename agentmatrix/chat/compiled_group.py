@@ -8,23 +8,26 @@ person, so that members go on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.messages import BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.graph import END
+from langgraph.pregel import Pregel
 from langgraph.types import Command, Send, StateSnapshot, StateUpdate
 
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Event, speakers_of
 from agentmatrix.chat.live_messages import MESSAGES_SIGNAL
+from agentmatrix.chat.members import GroupMembers
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.scheduled_graph import ScheduledGraph
+from agentmatrix.pregel.compiled_graph import NS_SEP, AnyGraph
 from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
 from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace, updates_of
 
@@ -47,6 +50,7 @@ class CompiledChatGroup(ScheduledGraph):
 
     _made_by: tuple[Any, dict[str, Any]] | None = None
     _settings: GroupSettings
+    _members: GroupMembers
 
     def __reduce__(self) -> Any:
         # LangGraph's writers compare with objects that a pickle would copy: what was compiled is compiled again there.
@@ -55,6 +59,30 @@ class CompiledChatGroup(ScheduledGraph):
         group, options = self._made_by
         set_since = {key: self.__dict__[key] for key in ("config", "name", "checkpointer", "store", "cache")}
         return _compiled_again, (group, options, set_since)
+
+    def get_subgraphs(self, *, namespace: str | None = None, recurse: bool = False) -> Iterator[tuple[str, AnyGraph]]:
+        """The graphs inside, as in LangGraph. Of members that share a node, those that were made, or that are named."""
+        yield from super().get_subgraphs(namespace=namespace, recurse=recurse)
+        first, _, deeper = (namespace or "").partition(NS_SEP)
+        for name, graph in self._members.shared_graphs([first]):
+            if namespace is None or namespace == name:
+                yield name, graph
+            if recurse and isinstance(graph, Pregel) and (namespace is None or (name == first and deeper)):
+                for below, found in graph.get_subgraphs(namespace=deeper or None, recurse=True):
+                    yield f"{name}{NS_SEP}{below}", found
+
+    def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
+        self._make_speakers(saved)
+        return super()._prepare_state_snapshot(config, saved, **options)
+
+    async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
+        self._make_speakers(saved)
+        return await super()._aprepare_state_snapshot(config, saved, **options)
+
+    def _make_speakers(self, saved: CheckpointTuple | None) -> None:
+        """Make those whose turn it is, so that the state of the graphs inside of them is found."""
+        values = saved.checkpoint["channel_values"] if saved is not None else {}
+        self._members.shared_graphs(speakers_of(values.get(EVENT_LOG, ())))
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
         """Edit the state, as in LangGraph. The conversation goes on with whoever was to speak next."""
@@ -65,7 +93,7 @@ class CompiledChatGroup(ScheduledGraph):
         elif self._is_in_a_members_name(config, supersteps):
             saved = saver_of(self, config).get_tuple(config)
             supersteps = self._as_turns(supersteps, self.get_state(config), saved)
-        return super().bulk_update_state(config, supersteps)
+        return super(CompiledChatGroup, self._with_nodes_for(supersteps)).bulk_update_state(config, supersteps)
 
     async def abulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
         """Edit the state, as in LangGraph. The conversation goes on with whoever was to speak next."""
@@ -76,7 +104,17 @@ class CompiledChatGroup(ScheduledGraph):
         elif self._is_in_a_members_name(config, supersteps):
             saved = await saver_of(self, config).aget_tuple(config)
             supersteps = self._as_turns(supersteps, await self.aget_state(config), saved)
-        return await super().abulk_update_state(config, supersteps)
+        return await super(CompiledChatGroup, self._with_nodes_for(supersteps)).abulk_update_state(config, supersteps)
+
+    def _with_nodes_for(self, supersteps: Supersteps) -> CompiledChatGroup:
+        """This graph, with a node for each member in whose name something is written: LangGraph asks for one."""
+        named = {update.as_node for updates in supersteps for update in updates}
+        shared = {name: node for name, node in self._members.shared.items() if name in named}
+        if not shared:
+            return self
+        other = self.copy()
+        other.nodes |= {name: other.nodes[node] for name, node in shared.items()}
+        return other
 
     def _is_in_a_members_name(self, config: RunnableConfig, supersteps: Supersteps) -> bool:
         updates = [update for updates in supersteps for update in updates]

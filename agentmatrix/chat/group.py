@@ -20,7 +20,6 @@ from langgraph.graph import END, START, MessagesState, StateGraph, add_messages
 from langgraph.types import Checkpointer, RetryPolicy, TimeoutPolicy
 from typing_extensions import TypedDict
 
-from agentmatrix.agent import AgentSpec
 from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.chat.authorship import AgentNameMode, provider_names
 from agentmatrix.chat.compiled_group import NEXT_TURN, TOGETHER, CompiledChatGroup
@@ -29,10 +28,9 @@ from agentmatrix.chat.conversation import EVENT_LOG, Event, append_events
 from agentmatrix.chat.group_drawing import MAX_DRAWN, large_group
 from agentmatrix.chat.group_nodes import GroupNodes, nodes_after
 from agentmatrix.chat.history import History, HistoryRule
-from agentmatrix.chat.human import addressed, is_person
 from agentmatrix.chat.live_messages import LiveMessages
-from agentmatrix.chat.member import Member
 from agentmatrix.chat.member_options import MemberOptions, OnError, member_options
+from agentmatrix.chat.members import GroupMembers, Members
 from agentmatrix.chat.parallel import ParallelTurns
 from agentmatrix.chat.reply import Reply, check_reply, group_output
 from agentmatrix.chat.speaker import Speaker, as_speaker, round_robin
@@ -44,13 +42,13 @@ from agentmatrix.display.notebook import BuilderRepr
 from agentmatrix.errors import BuildError
 from agentmatrix.middleware import Middleware, MiddlewareChain
 from agentmatrix.pregel.compiled_graph import (
-    Graph,
+    MEMBERS,
     add_hidden_node,
     as_class,
     hide_node,
-    replace_edge,
     set_stream_channels,
     set_subgraphs,
+    share_writers,
     write_channel,
 )
 from agentmatrix.pregel.state_graph import AnyBuilder, keys_of_schema, managed_values, plain_keys_of
@@ -75,7 +73,8 @@ class ChatGroup(BuilderRepr):
     graph or tool inside it sends to its parent.
 
     Args:
-        members: the agents, in order; or a mapping of names to agents. `add_node` adds members with options.
+        members: the agents, in order; or a mapping of names to agents. `add_node` adds members with options, and
+            `members(590, make)` stands for many.
         speaker: chooses the next member: one of `agentmatrix.speakers`, or a function `(state) -> name | names | None`.
         stop: ends the conversation: one of `agentmatrix.stops`, also combined by `|` and `&`, or a function of the
             state. It is asked before each turn, the first one included.
@@ -108,7 +107,7 @@ class ChatGroup(BuilderRepr):
 
     def __init__(
         self,
-        members: Iterable[Any] | Mapping[str, Any],
+        members: Iterable[Any] | Mapping[str, Any] | Members,
         *,
         speaker: Speaker | Callable[[Any], Any] | None = None,
         stop: Any = None,
@@ -132,12 +131,14 @@ class ChatGroup(BuilderRepr):
         modes = include_agent_name.values() if isinstance(include_agent_name, Mapping) else [include_agent_name]
         if any(mode not in ("auto", "inline", None) for mode in modes):
             raise BuildError(f"include_agent_name={include_agent_name!r} is unknown: choose 'inline', None or 'auto'")
-        named = members.items() if isinstance(members, Mapping) else [(name_of(agent), agent) for agent in members]
+        given = [members] if isinstance(members, Members) else members
+        named = given.items() if isinstance(given, Mapping) else [(name_of(agent), agent) for agent in given]
+        # By node, the agent of the member, or `Members`; and by member, its node.
         self.members: dict[str, Any] = {}
+        self._nodes: dict[str, str] = {}
         self._options: dict[str, MemberOptions] = {}
         for member, agent in named:
-            self._check_name(member)
-            self.members[member] = agent
+            self._add(member, agent)
         if not self.members:
             raise BuildError("a ChatGroup needs at least one member: ChatGroup([agent, ...])")
         self.speaker = as_speaker(speaker if speaker is not None else round_robin())
@@ -167,11 +168,11 @@ class ChatGroup(BuilderRepr):
         timeout: float | timedelta | TimeoutPolicy | None = None,
         on_error: OnError = "raise",
     ) -> ChatGroup:
-        """Add a member.
+        """Add a member, or many with the same options.
 
         Args:
-            name: the name of the member.
-            agent: whatever `as_agent` takes, or an `AgentSpec`.
+            name: the name of the member; of many, that of their node.
+            agent: whatever `as_agent` takes, an `AgentSpec`, or `members(...)`.
             history: how much of the transcript this member is given, instead of the group's rule.
             reply: what of its messages it contributes: its `"last"` one, as a supervisor whose own agents talk before
                 it answers; the whole `"transcript"`, which is the default; or the result of a function of them.
@@ -186,14 +187,24 @@ class ChatGroup(BuilderRepr):
         Raises:
             BuildError: a duplicate or reserved name, or an option that is none.
         """
-        self._check_name(name)
         if history is not None:
             History(history, ())
-        self._options[name] = member_options(
+        options = member_options(
             name, history=history, reply=reply, retry_policy=retry_policy, timeout=timeout, on_error=on_error
         )
-        self.members[name] = agent
+        self._add(name, agent)
+        self._options[name] = options
         return self
+
+    def _add(self, node: str, agent: Any) -> None:
+        names = agent.keys if isinstance(agent, Members) else (node,)
+        self._check_name(node)
+        for name in names if isinstance(agent, Members) else ():
+            if name == node:
+                raise BuildError(f"the key {name!r} of members is the name of their node: give one another name")
+            self._check_name(name)
+        self.members[node] = agent
+        self._nodes.update(dict.fromkeys(names, node))
 
     def compile(
         self,
@@ -231,10 +242,7 @@ class ChatGroup(BuilderRepr):
         hints = _hints(self.state_schema)
         builder = self._builder(hints)
         settings = self._settings(builder)
-        made = {n: a.compile(models, tools) if isinstance(a, AgentSpec) else a for n, a in self.members.items()}
-        if len(people := [n for n, agent in made.items() if is_person(agent)]) > 1:
-            made |= {n: addressed(made[n], n) for n in people}
-        members = {n: Member(n, agent, settings, self._options.get(n, MemberOptions())) for n, agent in made.items()}
+        members = GroupMembers(dict(self.members), dict(self._nodes), self._options, settings, models, tools)
         stop = self.stop or max_turns(self.max_turns)
         parallel = ParallelTurns(members, seconds_left=stop.left, settings=settings, live=LiveMessages())
         schema = _with_event_log(hints)
@@ -243,26 +251,36 @@ class ChatGroup(BuilderRepr):
         native = builder.compile(
             checkpointer,
             name=name or self.name or "ChatGroup",
-            **breakpoints,
+            **{where: self._nodes_of(names) for where, names in breakpoints.items()},
             **options,
         )
-        _declare_subgraphs(native, members)
+        for node in self.members.keys() & members.keys():
+            if members[node].known_graphs:
+                set_subgraphs(native, node, members[node].graphs)
         # The drawing is the graph up to here: members, and the node that chooses among them.
-        drawn = native if len(members) <= MAX_DRAWN else large_group(len(members), native.name)
+        drawn = native if len(self.members) <= MAX_DRAWN else large_group(len(members), native.name)
         graph = as_class(native, CompiledChatGroup)
         made_by = copy.copy(self)
-        made_by.members = dict(self.members)
+        made_by.members, made_by._nodes = dict(self.members), dict(self._nodes)
         graph._made_by = (made_by, {**arguments, **breakpoints})
-        graph._drawing, graph._settings = drawn, settings
-        for member in members:
-            replace_edge(graph, member, NEXT_TURN, nodes_after)
+        graph._drawing, graph._settings, graph._members = drawn, settings, members
+        for node in self.members:
+            graph.nodes[node].metadata = None  # It is the drawing's.
+        share_writers(graph, tuple(self.members), nodes_after, NEXT_TURN)
         hide_node(graph, NEXT_TURN)
         add_hidden_node(graph, TOGETHER, nodes.together(), schema)
         # The log is no part of input, output, streams and snapshots; each input starts a new one.
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
-        put_on_engine(graph, builder.channels, _topology(tuple(members)), SuperstepRules, barriers=True)
+        topology = _topology(tuple(self.members), members.shared)
+        put_on_engine(graph, builder.channels, topology, SuperstepRules, barriers=True)
+        # LangGraph knows the nodes only.
+        graph.interrupt_before_nodes, graph.interrupt_after_nodes = interrupt_before or [], interrupt_after or []
         return graph
+
+    def _nodes_of(self, names: Any) -> Any:
+        """The nodes of these members, or `"*"`."""
+        return names if isinstance(names, str) or not names else [self._nodes.get(name, name) for name in names]
 
     def _builder(self, hints: dict[str, Any]) -> AnyBuilder:
         """A builder with the schemas of state, context and output."""
@@ -282,7 +300,7 @@ class ChatGroup(BuilderRepr):
 
     def _check_name(self, name: str) -> None:
         """Raises a BuildError for a name that no member can have, or that another one has."""
-        check_name(name, _OWN_NODES if name in _OWN_NODES else self.members)
+        check_name(name, _OWN_NODES if name in _OWN_NODES else self.members if name in self.members else self._nodes)
 
     def _check_names(self) -> None:
         """Raises a BuildError for a name of the speaker, of the stop or of visible_to that is not in the group."""
@@ -292,17 +310,17 @@ class ChatGroup(BuilderRepr):
             audiences = ((names,) if isinstance(names, str) else names for names in self.visible_to.values())
             named["visible_to"] = {*self.visible_to, *(name for names in audiences for name in names)}
         for where, names in named.items():
-            for member in sorted(set(names) - self.members.keys()):
+            for member in sorted(set(names) - self._nodes.keys()):
                 raise BuildError(
-                    f"{where}= names {member!r}, who is not in the group{did_you_mean(member, self.members)}"
+                    f"{where}= names {member!r}, who is not in the group{did_you_mean(member, self._nodes)}"
                 )
 
     def _settings(self, builder: AnyBuilder) -> GroupSettings:
         rule: Any = self.visible_to
         audience_rule = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
-        names = provider_names(self.members)
+        names = provider_names(self._nodes)
         return GroupSettings(
-            members=tuple(self.members),
+            members=tuple(self._nodes),
             state_schema=self.state_schema,
             keys=frozenset(keys_of_schema(builder, self.state_schema)),
             audience_rule=audience_rule,
@@ -320,37 +338,45 @@ class ChatGroup(BuilderRepr):
     def _modes(self) -> dict[str, AgentNameMode]:
         """By member, how it is told who spoke, where that is said."""
         given = self.include_agent_name
-        by_member = given if isinstance(given, Mapping) else dict.fromkeys(self.members, given)
+        by_member = given if isinstance(given, Mapping) else dict.fromkeys(self._nodes, given)
         return {member: mode for member, mode in by_member.items() if mode != "auto"}
 
     @property
     def _counts_usage(self) -> bool:
         return bool(self.stop and self.stop.metered)
 
-    def _add_nodes(self, builder: AnyBuilder, members: Mapping[str, Member], nodes: GroupNodes, schema: Any) -> None:
-        """Adds `next_turn` and the members, each with an edge back to it."""
-        builder.add_node(NEXT_TURN, nodes.next_turn(), input_schema=schema, destinations=(*members, END))
+    def _add_nodes(self, builder: AnyBuilder, members: GroupMembers, nodes: GroupNodes, schema: Any) -> None:
+        """Adds `next_turn` and the members; where they are drawn, each with an edge back to it."""
+        builder.add_node(NEXT_TURN, nodes.next_turn(), input_schema=schema, destinations=(*self.members, END))
         builder.add_edge(START, NEXT_TURN)
-        for name, member in members.items():
-            builder.add_node(name, nodes.member(member), input_schema=schema)
-            builder.add_edge(name, NEXT_TURN)
+        for node, agent in self.members.items():
+            is_shared = isinstance(agent, Members)
+            speaks = nodes.shared(node, members) if is_shared else nodes.member(members[node])
+            drawn = {MEMBERS: len(agent)} if is_shared else None
+            builder.add_node(node, speaks, input_schema=schema, metadata=drawn)
+            if len(self.members) <= MAX_DRAWN:
+                builder.add_edge(node, NEXT_TURN)
 
 
-def _topology(members: tuple[str, ...]) -> Topology:
-    """The shape of a group: all but START choose who is next."""
+def _topology(members: tuple[str, ...], shared: Mapping[str, str]) -> Topology:
+    """The shape of a group: all but START choose who is next.
+
+    Args:
+        members: the nodes of members.
+        shared: by member that shares a node with others, that node.
+    """
     nodes = (NEXT_TURN, TOGETHER, *members)
     anywhere = dict.fromkeys(nodes, nodes)
-    return Topology(START, nodes, {START: (NEXT_TURN,)}, choices=anywhere, unbounded=True, deaf=True, reads_items=False)
-
-
-def _declare_subgraphs(graph: Graph, members: Mapping[str, Member]) -> None:
-    """Tells LangGraph of the graphs inside members, for state and streams of subgraphs: it does not find them itself.
-
-    A graph with `checkpointer=False` is left out, as LangGraph leaves it out.
-    """
-    for name, member in members.items():
-        if any(getattr(inner, "checkpointer", None) is not False for inner in member.graphs):
-            set_subgraphs(graph, name, member.graphs)
+    return Topology(
+        START,
+        nodes,
+        {START: (NEXT_TURN,)},
+        choices=anywhere,
+        unbounded=True,
+        deaf=True,
+        reads_items=False,
+        members=shared,
+    )
 
 
 def _hints(schema: Any) -> dict[str, Any]:

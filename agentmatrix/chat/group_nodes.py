@@ -7,6 +7,7 @@ killed meanwhile goes on with that question."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -29,7 +30,7 @@ from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.pregel.runnables import runnable
-from agentmatrix.pregel.task_config import parent_node_of
+from agentmatrix.pregel.task_config import node_of, parent_node_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle
 
 __all__ = ["GroupNodes", "nodes_after"]
@@ -144,7 +145,11 @@ class GroupNodes:
 
     def member(self, member: Member) -> Runnable[Any, Any]:
         """The node of a member."""
-        return _MemberNode(self, member)
+        return _MemberNode(self, member.name, lambda config: member)
+
+    def shared(self, node: str, members: Mapping[str, Member]) -> Runnable[Any, Any]:
+        """A node that stands for many members: a task of it has the name of the member."""
+        return _MemberNode(self, node, lambda config: members[node_of(config) or ""])
 
     def after_turn(self, update: Any, member: str, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The update of a member's turn, with the choice of the next member if that can be made in the same task.
@@ -326,16 +331,18 @@ class ChoiceFailures:
 class _MemberNode(Runnable[Any, Any]):
     # LangGraph looks for graphs in what a function refers to, which takes longer than to make the node.
 
-    def __init__(self, nodes: GroupNodes, member: Member) -> None:
-        self.name = member.name
-        self._nodes, self._member = nodes, member
+    def __init__(self, nodes: GroupNodes, node: str, member_of: Callable[[RunnableConfig], Member]) -> None:
+        self.name = node
+        self._nodes, self._member_of = nodes, member_of
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         config = config or {}
-        update = self._nodes.parallel.take_over(self._member, input, config)
-        return self._nodes.after_turn(update, self._member.name, input, config)
+        member = self._member_of(config)
+        update = self._nodes.parallel.take_over(member, input, config)
+        return self._nodes.after_turn(update, member.name, input, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         config = config or {}
-        update = await self._nodes.parallel.atake_over(self._member, input, config)
-        return await self._nodes.aafter_turn(update, self._member.name, input, config)
+        member = self._member_of(config)
+        update = await self._nodes.parallel.atake_over(member, input, config)
+        return await self._nodes.aafter_turn(update, member.name, input, config)

@@ -11,6 +11,7 @@ import logging
 import time
 from asyncio import CancelledError
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -20,6 +21,7 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from agentmatrix.agent import as_agent, names_of_bound_tools, only_calls_models
+from agentmatrix.agent.agent_kinds import InstructedAgent
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.conversation import EVENT_LOG, interrupted_members, last_seen, last_summary
@@ -70,6 +72,7 @@ class Member:
         agent: whatever `as_agent` takes.
         settings: the settings of the group.
         options: the options of the member.
+        instructions: those of an agent that other members have too, as of `AgentKinds`; None for an agent of its own.
 
     Raises:
         BuildError: the agent is a chat model with tools that nobody would run.
@@ -80,7 +83,14 @@ class Member:
         only_calls_models: whether it does nothing but call chat models, also with instructions.
     """
 
-    def __init__(self, name: str, agent: Any, settings: GroupSettings, options: MemberOptions = _NO_OPTIONS) -> None:
+    def __init__(
+        self,
+        name: str,
+        agent: Any,
+        settings: GroupSettings,
+        options: MemberOptions = _NO_OPTIONS,
+        instructions: str | None = None,
+    ) -> None:
         self.is_model = isinstance(agent, BaseChatModel)
         if not self.is_model and (tools := names_of_bound_tools(agent)):
             raise BuildError(
@@ -92,7 +102,7 @@ class Member:
         own = History(options.history, tuple(settings.names.values())) if options.history is not None else None
         self._answer_timeout = None if self.is_model else answer_timeout(agent)
         self._history, self._summary_key = own or settings.history, name if own else ""
-        made = agent if self.is_model else as_agent(agent, name=name)
+        made = agent if self.is_model or instructions is not None else as_agent(agent, name=name)
         self.graphs = [made] if isinstance(made, PregelProtocol) else []
         self._remembers = any(getattr(graph, "checkpointer", None) is True for graph in self.graphs)
         self.only_calls_models = only_calls_models(agent)
@@ -103,11 +113,25 @@ class Member:
             self._agent = agent
         else:
             self._agent = made if isinstance(made, Runnable) else node_runnable(made, name)
-        # Of turns in tasks of its own: those of several members may run at the same time.
-        self._transcripts = RunTranscripts(settings.names)
+        if instructions is not None:
+            self._agent = InstructedAgent(self._agent, instructions)
         # A function reads names itself; in whatever else there may be a model.
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
+
+    @cached_property
+    def _transcripts(self) -> RunTranscripts:
+        """Of turns in tasks of its own, which those of other members may run beside: few members have any."""
+        return RunTranscripts(self._settings.names)
+
+    @property
+    def known_graphs(self) -> list[Any]:
+        """The graphs that LangGraph is to know of, for state and streams of subgraphs.
+
+        A graph with `checkpointer=False` is left out, as LangGraph leaves it out.
+        """
+        is_known = any(getattr(graph, "checkpointer", None) is not False for graph in self.graphs)
+        return self.graphs if is_known else []
 
     def speak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
         """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted.

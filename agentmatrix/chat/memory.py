@@ -31,11 +31,12 @@ def _missing_results(memory: StateSnapshot) -> list[ToolMessage]:
         return []
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     finished = {message.tool_call_id: message for message in _finished(memory)}
+    # A model that gives its calls no ids needs none in the results.
+    calls = ((call["id"] or "", call["name"]) for call in last.tool_calls)
     return [
-        finished.get(call["id"] or "")
-        or ToolMessage(_NO_RESULT, name=call["name"], tool_call_id=call["id"], id=f"no-result-{call['id']}")
-        for call in last.tool_calls
-        if call["id"] not in answered
+        finished.get(id) or ToolMessage(_NO_RESULT, name=name, tool_call_id=id, id=f"no-result-{id}")
+        for id, name in calls
+        if id not in answered
     ]
 
 

@@ -66,6 +66,8 @@ def examples() -> dict[str, str]:
     folder = importlib.import_module(package_name()).__path__[0]
     found = {}
     for module in pkgutil.iter_modules([folder]):
+        if module.name.startswith("_"):
+            continue
         path = Path(folder, module.name, "__init__.py") if module.ispkg else Path(folder, f"{module.name}.py")
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         found[module.name] = docstring.partition("\n")[0]

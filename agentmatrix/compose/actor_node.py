@@ -4,7 +4,6 @@ sends."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -13,6 +12,7 @@ from langgraph.errors import ParentCommand
 from langgraph.types import Command, Send
 
 from agentmatrix.agent import AgentSpec
+from agentmatrix.agent.agent_kinds import AgentKinds, set_instructions
 from agentmatrix.agent.agent_spec import Models, Tools
 from agentmatrix.engine.actor_middleware import BLOCKED
 from agentmatrix.engine.actor_states import ActorAnswer, ActorState, ActorStates
@@ -38,9 +38,6 @@ from agentmatrix.scheduling.mailboxes import ActorMessage
 from agentmatrix.scheduling.scheduled_activation import Write
 
 __all__ = ["ActorNode", "message_writes", "plain_of"]
-
-_prompt: ContextVar[str] = ContextVar("prompt_of_actor", default="")
-"""The instructions of the actor that is at work here."""
 
 
 def plain_of(
@@ -142,8 +139,8 @@ class ActorNode:
         tools: Tools | None,
         compile: Callable[[Any], Graph],
     ) -> None:
-        self.name, self.graph, self._models, self._tools, self._compile = name, graph, models, tools, compile
-        self._kinds: dict[tuple[Any, ...], Graph] = {}
+        self.name, self.graph = name, graph
+        self._kinds = AgentKinds(compile, models, tools)
 
     def as_runnable(self) -> Runnable[Any, Any]:
         """What LangGraph runs."""
@@ -204,7 +201,7 @@ class ActorNode:
     def _graph_of(self, plain: dict[str, Any] | None) -> Graph:
         """The graph that runs an actor."""
         if plain is None:
-            _prompt.set("")
+            set_instructions("")
             if self.graph is None:
                 raise SendError(
                     f"make of the actors {self.name!r} gives a state, and they have no agent: return a spec",
@@ -212,10 +209,8 @@ class ActorNode:
                 )
             return self.graph
         spec = AgentSpec(**plain)
-        _prompt.set(spec.system_prompt)
-        if spec.kind not in self._kinds:
-            self._kinds[spec.kind] = self._compile(spec.compile_kind(_prompt.get, self._models, self._tools))
-        return self._kinds[spec.kind]
+        set_instructions(spec.system_prompt)
+        return self._kinds.of(spec)
 
 
 def channels_of(graph: Graph) -> dict[str, Any]:

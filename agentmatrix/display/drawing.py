@@ -124,7 +124,8 @@ def _leaf(path: str, name: str, metadata: dict[str, Any]) -> Node:
     if metadata.get(HIDDEN):
         return Node(path, name, "junction")
     if metadata.get(MEMBERS):
-        return Node(path, name, "members")
+        count = f"{metadata[MEMBERS]:,} members"
+        return Node(path, name if name.endswith(count) else f"{name}: {count}", "members")
     pause = metadata.get("__interrupt")
     return Node(path, name, note=f"pauses {pause.replace(',', ' and ')}" if pause else "")
 

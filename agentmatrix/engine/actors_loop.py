@@ -54,7 +54,7 @@ _log = logging.getLogger("agentmatrix")
 
 
 class _Breakpoints(tuple[str, ...]):
-    """The nodes that a run pauses at: that of actors stands for each of them."""
+    """The nodes that a run pauses at: that of actors, or of members, stands for each of them."""
 
     _topology: Topology
 
@@ -66,7 +66,7 @@ class _Breakpoints(tuple[str, ...]):
         return found
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(self._topology.node_of(str(name)))
+        return super().__contains__(name) or super().__contains__(self._topology.node_of(str(name)))
 
 
 class ActorsLoop(ListeningLoop):
@@ -87,7 +87,8 @@ class ActorsLoop(ListeningLoop):
         self.passed: dict[str, list[Send]] = {}
         self.skipped: set[str] = set()
         self._shown: dict[str, Sequence[Write]] = {}
-        if (topology := schedule_of(self.specs).topology).actors and self._breaks:
+        topology = schedule_of(self.specs).topology
+        if (topology.actors or topology.members) and self._breaks:
             self.interrupt_before = _Breakpoints(self.interrupt_before, topology)
             self.interrupt_after = _Breakpoints(self.interrupt_after, topology)
         if topology.actors:

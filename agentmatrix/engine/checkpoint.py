@@ -102,9 +102,9 @@ def opened(
         still = [
             node
             for node, before in paused["seen"].items()
-            if node in topology.follow
-            and _seen(nodes[node], seen.get(node, {})) == before
-            and (edited or node in ready)
+            if (stands := topology.node_of(node)) in topology.follow
+            and _seen(nodes[stands], seen.get(stands, {})) == before
+            and (edited or stands in ready)
         ]
         if edited:
             sends = [Send(*send) for send in paused["sends"] if topology.takes(send[0])]
@@ -143,7 +143,10 @@ def opened(
     scheduler = GraphScheduler(topology, schedule.keys, schedule.rules, base)
     _prepare(scheduler, records, input_open, actors)
     updates = {n: result_of(schedule, n, n, writes, recorded=True) for n, writes in paused.get("updates", {}).items()}
-    run = [node for node in topology.nodes if node in still or node in ready]
+    # Of members, those that were to run are known by name.
+    members = sorted({*still} & topology.members.keys())
+    ready = [node for node in ready if all(topology.members[name] != node for name in members)]
+    run = [node for node in (*topology.nodes, *members) if node in still or node in ready]
     activations = _sent(sends)
     done = {*paused["done"], *_ran(topology.nodes, versions.get(START), seen)}
     scheduler.resume(kept, run, activations, done, called, identities=identities, joined=joined, updates=updates)
@@ -228,7 +231,8 @@ def close(
         if final[key] is not channels[key]:
             channels[key], versions[key] = final[key], following
             updated.add(key)
-    called = {activation.node for activation in unfinished if activation.send is None}
+    node_of = schedule.topology.node_of
+    called = {node_of(activation.node) for activation in unfinished if activation.send is None}
     waiting = scheduler.rules.waiting() if unfinished else {}
     arrived = scheduler.rules.joined() if unfinished or rests else {}
     # Between two supersteps whose edges do not join nobody asks who has run, and the log grows with the run.
@@ -303,7 +307,8 @@ def _paused(
     kind: str,
     told: bool,
 ) -> dict[str, Any]:
-    saw = {a.node: _seen(nodes[a.node], seen.get(a.node, {})) for a in unfinished if a.send is None}
+    names = {a.node: scheduler.topology.node_of(a.node) for a in unfinished if a.send is None}
+    saw = {name: _seen(nodes[node], seen.get(node, {})) for name, node in names.items()}
     numbers = numbers_between_steps(scheduler.topology, scheduler.log, scheduler.rules.numbers, unfinished)
     if told and numbers is not None:
         return {"kind": kind, "seen": saw, "numbers": numbers, "version": following}

@@ -380,7 +380,7 @@ class SchedulerLoop(RecordedWritesLoop):
         before, after = self.interrupt_before, self.interrupt_after
         return (
             before == "*"
-            or self.schedule.topology.node_of(activation.node) in before
+            or activation.node in before
             or any(after == "*" or node in after for node in activation.after)
             or (self.control is not None and self.control.drain_requested)
             or self.step + self.open_step.scheduler.level(activation) > self.stop

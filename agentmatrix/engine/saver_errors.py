@@ -1,5 +1,8 @@
 """Failures of a checkpointer, told with what it was to keep: the node, the keys, and the value that it cannot keep.
 
+A graph without barriers waits for its saver before it starts what follows, where LangGraph would not: a saver that is
+far away hears so (`is_write_awaited`).
+
 The exception stays what the checkpointer has raised, with a note. LangGraph calls a checkpointer in threads, or in
 asyncio tasks, of its own: what is here runs there.
 """
@@ -15,6 +18,7 @@ from typing import Any
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.engine.channels import RUN
+from agentmatrix.pregel.checkpoint_order import is_write_awaited
 from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.execution import CONTROL_WRITES
 from agentmatrix.scheduling.scheduled_activation import Write
@@ -38,6 +42,7 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
 
     @contextmanager
     def explaining(writes: Sequence[Write], task_id: str) -> Iterator[None]:
+        token = is_write_awaited.set(True)
         try:
             if takes_parts:
                 for _, value in islice(writes, 1, None):
@@ -47,6 +52,8 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
         except Exception as error:
             error.add_note(f"{_writes_not_kept(saver, names.get(task_id), writes)}. {_GO_ON}")
             raise
+        finally:
+            is_write_awaited.reset(token)
 
     def put(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> Any:
         with explaining(writes, task_id):
@@ -70,12 +77,15 @@ def explained_put(saver: Any, put: Any, writers: Callable[[], Mapping[str, Seque
 
     @contextmanager
     def explaining(checkpoint: Any) -> Iterator[None]:
+        token = is_write_awaited.set(True)
         try:
             yield
         except Exception as error:
             if not getattr(error, "__notes__", ()):
                 error.add_note(f"{_checkpoint_not_kept(saver, checkpoint, writers())}. {_GO_ON}")
             raise
+        finally:
+            is_write_awaited.reset(token)
 
     def put_after(*given: Any) -> Any:
         with explaining(given[3]):

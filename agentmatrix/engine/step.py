@@ -182,7 +182,8 @@ def result_of(
             targets[known[channel]] = None
         elif (target := branch_target(channel)) is not None:
             targets[target] = None
-            unknown.append(target)
+            if target not in schedule.topology.members:
+                unknown.append(target)
         elif channel in joins:
             arrived.append((channel, joins[channel]))
         elif channel == RUN:

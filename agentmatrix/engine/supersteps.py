@@ -146,8 +146,7 @@ class SuperstepLoop(SchedulerLoop):
             self.stop += 1
         self.config[CONF].pop(CONFIG_KEY_RESUMING, None)
         after = self.interrupt_after
-        ran = map(self.schedule.topology.node_of, step.finished.values())
-        if after and step.held and any(after == "*" or node in after for node in ran):
+        if after and step.held and any(after == "*" or node in after for node in step.finished.values()):
             self.status = "interrupt_after"
             self._prepare_tasks_and_emit_checkpoint()
             self.open_step = None

@@ -162,11 +162,13 @@ class TaskFactory:
         path: tuple[Any, ...] = (PULL, activation.node)
         if activation.message is None:
             channels = {**self._view(activation), RUN: activated}
-        else:
-            # It reads a state of its own. To LangGraph it is a node of its own.
-            options = {**options, "processes": {activation.node: self._node(activation.node)}}
+        # Otherwise it reads a state of its own.
+        if (node := self._nodes.get(activation.node)) is None:
+            # An actor or a member: to LangGraph it is a node of its own.
+            node = self._node(activation.node)
+            options = {**options, "processes": {activation.node: node}}
         if activation.send is None:
-            channels[self._nodes[activation.node].triggers[0]] = _TRIGGERED
+            channels[node.triggers[0]] = _TRIGGERED
         else:
             path = (PUSH, activation.position)
             channels[TASKS] = ConstantChannel(SparseSends(activation.position, activation.send))

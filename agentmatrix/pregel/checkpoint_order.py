@@ -12,11 +12,12 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._constants import CONF, CONFIG_KEY_CALL
+from langgraph._internal._constants import CONF, CONFIG_KEY_CALL, TASKS
 from langgraph.pregel import Pregel
 from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 
@@ -27,6 +28,8 @@ __all__ = [
     "await_all",
     "await_checkpoints",
     "checkpoints_under_way",
+    "is_final",
+    "is_write_awaited",
     "keep_after",
     "loops_of",
     "put_after",
@@ -37,11 +40,22 @@ __all__ = [
 SaverFuture = asyncio.Future[Any] | concurrent.futures.Future[Any]
 """What an executor of LangGraph gives for a call of a saver."""
 
+is_write_awaited: ContextVar[bool | None] = ContextVar("agentmatrix_is_write_awaited", default=None)
+"""Whether somebody waits until a saver has kept what it is given here. None where LangGraph's own loop gives it: that
+waits for checkpoints, under durability "sync", and never for the writes of tasks."""
 _PATIENCE = 10.0
 """The seconds after which an event loop that does not answer is taken to be blocked."""
 _ORDER = "_agentmatrix_order"
 
 _log = logging.getLogger("agentmatrix")
+
+
+def is_final(graph: Any, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a graph ends with a checkpoint, as LangGraph's loop finds out: no node starts by what was written."""
+    updated = checkpoint.get("updated_channels")
+    if not updated or checkpoint["channel_values"].get(TASKS):
+        return False
+    return TASKS not in updated and graph.trigger_to_nodes.keys().isdisjoint(updated)
 
 
 def loops_of(config: RunnableConfig) -> Iterator[Any]:

@@ -18,6 +18,7 @@ __all__ = [
     "ERROR_HANDLER",
     "HIDDEN",
     "MEMBERS",
+    "NS_SEP",
     "RESERVED_CHARACTERS",
     "TASKS",
     "AnyGraph",
@@ -37,11 +38,11 @@ __all__ = [
     "input_writer",
     "mark_hidden",
     "remove_edges",
-    "replace_edge",
     "set_node_runnable",
     "set_stream_channels",
     "set_stream_eager",
     "set_subgraphs",
+    "share_writers",
     "write_channel",
 ]
 
@@ -188,17 +189,19 @@ def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:
         graph.nodes[source] = node.copy({"writers": writers})
 
 
-def replace_edge(graph: Graph, source: str, target: str, targets: Callable[[Any], Iterable[str]]) -> None:
-    """Let `source` lead to the nodes that `targets` names for its answer instead of to `target`; where it names none,
-    to `target` still."""
-    node, channel = graph.nodes[source], branch_channel(target)
+def share_writers(graph: Graph, nodes: Sequence[str], targets: Callable[[Any], Iterable[str]], otherwise: str) -> None:
+    """Let `nodes`, which write alike, lead to the nodes that `targets` names for an answer, and to no others; where it
+    names none, to `otherwise`. All of them have the same writers then: those of 10,000 take time and memory."""
+    channel, first = branch_channel(otherwise), graph.nodes[nodes[0]]
 
     def mapper(answer: Any) -> list[tuple[str, Any]]:
         return [(branch_channel(name), None) for name in targets(answer)] or [(channel, None)]
 
-    writer = ChannelWrite((ChannelWriteTupleEntry(mapper),))
-    writers = [writer if _writes_only(written, channel) else written for written in node.writers]
-    graph.nodes[source] = node.copy({"writers": writers})
+    writers = [writer for writer in first.writers if not _writes_only(writer, channel)]
+    leads_on = ChannelWrite((ChannelWriteTupleEntry(mapper),))
+    shared = first.copy({"writers": [*writers, leads_on]}).flat_writers
+    for name in nodes:
+        graph.nodes[name].writers = shared
 
 
 def _writes_only(writer: Any, channel: str) -> bool:

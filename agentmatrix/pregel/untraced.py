@@ -7,17 +7,19 @@ handler, nobody hears of that; a `NodeHandler` is told here.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.pregel import NodeBuilder
 
 from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, told_of_node, wants_node_runs
 
 __all__ = ["UntracedSequence", "is_watched", "untraced_node"]
+
+_NO_WORK = NodeBuilder().build().bound
 
 
 class UntracedSequence(Runnable[Any, Any]):
@@ -91,10 +93,11 @@ def untraced_node(node: Any) -> Any:
     Args:
         node: the node. One that is nothing but a writer, or has no writers, is returned as it is.
     """
-    writers = node.flat_writers
-    if not writers or node.node in writers or node.node is node.bound:
+    # What LangGraph works out of a node it keeps in it, which takes memory: a single writer needs no working out.
+    writers = node.writers if len(node.writers) < 2 else node.flat_writers
+    if not writers or (node.bound is _NO_WORK and len(writers) == 1):
         return node
     # A node of its own: LangGraph's stays what it is.
-    plain = copy.copy(node)
+    plain = node.copy({})
     plain.node = UntracedSequence(node.bound, writers)
     return plain

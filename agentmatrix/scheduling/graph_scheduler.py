@@ -412,7 +412,7 @@ class GraphScheduler:
         self.already_done = frozenset(done)
         known, depth = kept.get("updated", ((), 0))
         self._updated = bits_of(known), depth
-        runs = [node for node in ready if node in self.topology.follow]
+        runs = [node for node in ready if self.topology.node_of(node) in self.topology.follow]
         resumed, updated = resumed_activations(self.topology, log, kept.get("activations", ()), runs, updates or {})
         activations = {activation.node: activation for activation in reversed(resumed)}
         for node in runs:

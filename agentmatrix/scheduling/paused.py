@@ -202,11 +202,11 @@ def resumed_activations(
     for activation in map(restored_activation, kept):
         if activation.node in runs:
             resumed.append(activation)
-        elif activation.node in topology.follow:
+        elif topology.node_of(activation.node) in topology.follow:
             activation.ancestors, activation.depth = log.all, len(log.levels)
             updated.append((activation, updates.get(activation.node, NodeResult())))
     for node in updates:
-        if node in topology.follow and all(activation.node != node for activation, _ in updated):
+        if topology.node_of(node) in topology.follow and all(activation.node != node for activation, _ in updated):
             led = ScheduledActivation(node, log.all, len(log.levels), order=(0, node))
             updated.append((led, updates[node]))
     return resumed, updated

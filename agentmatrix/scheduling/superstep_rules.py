@@ -94,7 +94,7 @@ class SuperstepRules(ChoiceFreeRules):
             # As in LangGraph, Sends alone do not keep a deferred node waiting.
             self._targets, self._deferred = self._deferred, {}
         known, depth = self.log.all, len(self.log.levels)
-        for node in self.topology.nodes:
+        for node in (*self.topology.nodes, *sorted(self._targets.keys() & self.topology.members.keys())):
             if node in self._targets:
                 self._use_joins(node)
                 after = tuple(dict.fromkeys(self._targets[node]))
@@ -155,7 +155,8 @@ class SuperstepRules(ChoiceFreeRules):
         alive |= {send.node for _, send, _ in self._sends}
         frontier = list(alive)
         while frontier:
-            fresh = [node for node in self.topology.follow[frontier.pop()] if node not in alive]
+            follow = self.topology.follow[self.topology.node_of(frontier.pop())]
+            fresh = [node for node in follow if node not in alive]
             alive.update(fresh)
             frontier += fresh
         return {node: f"nothing starts {node!r} any more" for node in self.topology.nodes if node not in alive}

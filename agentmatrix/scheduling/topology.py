@@ -40,6 +40,7 @@ class Topology:
         max_rounds: how often a node may occur in one chain of activations.
         unbounded: whether nodes may run again and again, without such a bound.
         actors: the nodes that stand for many agents by key; they are not among `nodes`.
+        members: by member of a chat group that has no node of its own, the node that stands for it and for others.
         deaf: whether nothing reaches a run from outside, as where supersteps follow each other.
         reads_items: whether nodes may ask what their sources have delivered.
     """
@@ -58,6 +59,7 @@ class Topology:
     deaf: bool = False
     reads_items: bool = True
     actors: Mapping[str, Actors] = field(default_factory=dict)
+    members: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def may_repeat(self) -> bool:
@@ -225,12 +227,14 @@ class Topology:
 
     def is_actor(self, path: str) -> bool:
         """Whether a path is one of an actor."""
-        return self.node_of(path) != path
+        found, key = split_path(path)
+        return bool(key) and found in self.actors
 
     def node_of(self, name: str) -> str:
-        """The node that stands for whatever a task is called: of an actor that of all of them."""
-        found, key = split_path(name)
-        return found if key and found in self.actors else name
+        """The node that stands for whatever a task is called: of an actor, or of a member, that of all of them."""
+        if (node := self.members.get(name)) is not None:
+            return node
+        return split_path(name)[0] if self.is_actor(name) else name
 
     def descendants(self, nodes: Iterable[str]) -> set[str]:
         """The nodes that one of these, of which START may be one, may lead to; themselves only through a loop."""

@@ -34,6 +34,7 @@ from agentmatrix.errors import (
 from agentmatrix.live.send_scope import current_send_scope
 from agentmatrix.live.signal_router import SIGNAL_ROUTER, PendingSignal, SignalRouter, node_path
 from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.checkpoint_order import is_write_awaited
 from agentmatrix.pregel.run_control import watch_drain
 from agentmatrix.pregel.task_config import declared_targets
 from agentmatrix.session import tracing
@@ -151,7 +152,7 @@ class CallerRun:
             start.tickets.extend(tickets)
         self._messages = sent = SentMessages(self.transport.connection)
         self.objects.expose("messages", sent)
-        self._arguments = self.codec.encode_pieces((spec.args, kwargs), "arguments", sent)
+        self._arguments = self.codec.encode_pieces([[*spec.args], kwargs], "arguments", sent)
         self.codec = self.codec.with_messages(sent, encodes=False)
         return start
 
@@ -337,23 +338,29 @@ class CallerRun:
 
     def _handle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
+        token = is_write_awaited.set(not request.pipelined)
         try:
             arguments = received.pieces("arguments")
             args, kwargs = self._codec_for(request).decode_pieces(arguments, f"{request.target}.{request.method}")
             value = self.objects.call(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
+        finally:
+            is_write_awaited.reset(token)
         self._reply(request, value, failure)
         received.release()
 
     async def _ahandle_request(self, received: ReceivedFrame) -> None:
         value, failure, request = None, None, received.frame.request
+        token = is_write_awaited.set(not request.pipelined)
         try:
             arguments = received.pieces("arguments")
             args, kwargs = self._codec_for(request).decode_pieces(arguments, f"{request.target}.{request.method}")
             value = await self.objects.acall(request.target, request.method, args, kwargs)
         except BaseException as error:
             failure = error
+        finally:
+            is_write_awaited.reset(token)
         self._reply(request, value, failure)
         received.release()
 

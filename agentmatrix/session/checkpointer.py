@@ -10,9 +10,9 @@ the run does not end before all have been answered.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -27,7 +27,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from agentmatrix.errors import HostError
 from agentmatrix.live.signal_router import SIGNAL_TASK_PATH
 from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.checkpoint_order import is_write_awaited
 from agentmatrix.session.proxies import RpcClient
+from agentmatrix.session.saver_scope import IS_OF_RUN, OF_RUN
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 
 __all__ = [
@@ -47,9 +49,13 @@ _OPTIONAL: Final = ("delete_for_runs", "copy_thread", "prune", "get_delta_channe
 
 def describe_saver(saver: BaseCheckpointSaver[Any]) -> dict[str, Any]:
     """A description from which the host makes a proxy: how the saver counts versions, its optional methods."""
+    return {"scheme": _version_scheme(saver), "supports": [*_optional_methods(cast(Hashable, type(saver)))]}
+
+
+@lru_cache(maxsize=64)
+def _optional_methods(cls: Hashable) -> tuple[str, ...]:
     names = [name for method in _OPTIONAL for name in (method, f"a{method}")]
-    own = [name for name in names if getattr(type(saver), name, None) is not getattr(BaseCheckpointSaver, name, None)]
-    return {"scheme": _version_scheme(saver), "supports": own}
+    return tuple(name for name in names if getattr(cls, name, None) is not getattr(BaseCheckpointSaver, name, None))
 
 
 def with_listed_types(saver: BaseCheckpointSaver[Any], names: Collection[tuple[str, ...]]) -> BaseCheckpointSaver[Any]:
@@ -128,10 +134,12 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         rpc: reaches the process that has the checkpointer.
         description: see `describe_saver`.
         pipelined: checkpoints and writes of tasks are not waited for: the caller carries them out in order, and before
-            the run ends. Otherwise `put` returns after the real saver has returned.
+            the run ends. Otherwise `put` returns after the real saver has returned, but for the run's last checkpoint.
         is_async: the run is one of the async verbs: its caller has no order among sync methods, so they are waited for.
-        in_run: the checkpoint of a run's input is not waited for.
+        in_run: the checkpoint of a run's input is not waited for, nor are writes of which LangGraph does not wait
+            for any.
         sent: a checkpoint that need not be asked for.
+        of_run: tags and metadata of the run's config; None outside of a run.
     """
 
     def __init__(
@@ -143,12 +151,23 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         in_run: bool = False,
         is_async: bool = False,
         sent: SentCheckpoint | None = None,
+        of_run: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._of_run = of_run
         self.rpc = rpc
         self.pipelined, self._in_run, self._is_async = pipelined, in_run, is_async
         self.scheme: str = description["scheme"]
         self._sent = sent
+        self._ends: Callable[[RunnableConfig, Checkpoint], bool] | None = None
+
+    def ends_with(self, is_last: Callable[[RunnableConfig, Checkpoint], bool]) -> None:
+        """Has the run's last checkpoint go with the run's end, which its caller tells nobody before it is kept.
+
+        Args:
+            is_last: of a checkpoint, whether it is that.
+        """
+        self._ends = is_last
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> CheckpointerProxy:
         return self
@@ -161,16 +180,23 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
             return f"{count + 1:032}.{random.random():016}"
         return self.rpc.request("saver", "get_next_version", current, channel)
 
+    def _plain(self, config: RunnableConfig | None) -> Any:
+        """A config as it crosses: the caller has the tags and the metadata of the run."""
+        plain = plain_config(config)
+        if self._of_run is not None and plain and all(plain.get(key) == self._of_run.get(key) for key in OF_RUN):
+            return {IS_OF_RUN: True, "configurable": plain["configurable"]}
+        return plain
+
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         if self._is_sent(config):
             return self._take_sent()
-        found: CheckpointTuple | None = self.rpc.request("saver", "get_tuple", plain_config(config))
+        found: CheckpointTuple | None = self.rpc.request("saver", "get_tuple", self._plain(config))
         return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         if self._is_sent(config):
             return self._take_sent()
-        found: CheckpointTuple | None = await self.rpc.arequest("saver", "aget_tuple", plain_config(config))
+        found: CheckpointTuple | None = await self.rpc.arequest("saver", "aget_tuple", self._plain(config))
         return found
 
     def _is_sent(self, config: RunnableConfig) -> bool:
@@ -189,8 +215,8 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        options = {"filter": filter, "before": plain_config(before), "limit": limit}
-        yield from self.rpc.request("saver", "list", plain_config(config), **options)
+        options = {"filter": filter, "before": self._plain(before), "limit": limit}
+        yield from self.rpc.request("saver", "list", self._plain(config), **options)
 
     async def alist(
         self,
@@ -200,8 +226,8 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        options = {"filter": filter, "before": plain_config(before), "limit": limit}
-        for found in await self.rpc.arequest("saver", "alist", plain_config(config), **options):
+        options = {"filter": filter, "before": self._plain(before), "limit": limit}
+        for found in await self.rpc.arequest("saver", "alist", self._plain(config), **options):
             yield found
 
     def put(
@@ -211,11 +237,11 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        if self._may_put_on(metadata) and not self._is_async:
-            self.rpc.request_nowait("saver", "put", plain_config(config), checkpoint, metadata, new_versions)
+        if not self._is_async and self._may_put_on(config, checkpoint, metadata):
+            self.rpc.request_nowait("saver", "put", self._plain(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
         saved: RunnableConfig = self.rpc.request(
-            "saver", "put", plain_config(config), checkpoint, metadata, new_versions
+            "saver", "put", self._plain(config), checkpoint, metadata, new_versions
         )
         return saved
 
@@ -226,42 +252,55 @@ class CheckpointerProxy(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        if self._may_put_on(metadata):
-            self.rpc.request_nowait("saver", "aput", plain_config(config), checkpoint, metadata, new_versions)
+        if self._may_put_on(config, checkpoint, metadata):
+            self.rpc.request_nowait("saver", "aput", self._plain(config), checkpoint, metadata, new_versions)
             return _saved_as(config, checkpoint)
         saved: RunnableConfig = await self.rpc.arequest(
-            "saver", "aput", plain_config(config), checkpoint, metadata, new_versions
+            "saver", "aput", self._plain(config), checkpoint, metadata, new_versions
         )
         return saved
 
-    def _may_put_on(self, metadata: CheckpointMetadata) -> bool:
+    def _may_put_on(self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> bool:
         """Whether a checkpoint need not be waited for. That of a run's input never: nor does LangGraph's loop wait for
         it before the one that follows, whose answer brings a failure of this one."""
-        return self.pipelined or (self._in_run and metadata.get("source") == "input")
+        if self.pipelined or (self._in_run and metadata.get("source") == "input"):
+            return True
+        if (is_awaited := is_write_awaited.get()) is not None:
+            return self._in_run and not is_awaited
+        return self._ends is not None and self._ends(config, checkpoint)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         pipelines = self._may_pipeline(writes, task_path) and not self._is_async
         write = self.rpc.request_nowait if pipelines else self.rpc.request
-        write("saver", "put_writes", plain_config(config), [*writes], task_id, task_path)
+        write("saver", "put_writes", self._plain(config), self._listed(writes), task_id, task_path)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         if self._may_pipeline(writes, task_path):
-            self.rpc.request_nowait("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
+            self.rpc.request_nowait(
+                "saver", "aput_writes", self._plain(config), self._listed(writes), task_id, task_path
+            )
         else:
-            await self.rpc.arequest("saver", "aput_writes", plain_config(config), [*writes], task_id, task_path)
+            await self.rpc.arequest(
+                "saver", "aput_writes", self._plain(config), self._listed(writes), task_id, task_path
+            )
+
+    def _listed(self, writes: Sequence[tuple[str, Any]]) -> Any:
+        """Writes as lists, of which a caller makes tuples: those would be looked at one by one on both sides."""
+        return [*writes] if self._of_run is None else [[*write] for write in writes]
 
     def _may_pipeline(self, writes: Sequence[tuple[str, Any]], task_path: str) -> bool:
         """Whether writes need not be waited for: nothing is started or answered once they are saved.
 
-        Under durability "sync" a graph without barriers starts the next node then.
+        Under durability "sync" a graph without barriers starts the next node then, and waits.
         """
         # LangGraph runs a node's error handler after the mark of the failure is saved; signals are acknowledged then.
         failed = any(channel == config_keys.ERROR_SOURCE_NODE for channel, _ in writes)
-        return self.pipelined and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
+        goes_on = self.pipelined or (self._in_run and not is_write_awaited.get())
+        return goes_on and not failed and not task_path.startswith(SIGNAL_TASK_PATH)
 
     def delete_thread(self, thread_id: str) -> None:
         self.rpc.request("saver", "delete_thread", thread_id)

@@ -39,16 +39,20 @@ from agentmatrix.session.callbacks import CallerCallbacks, callback_proxies
 from agentmatrix.session.checkpointer import checkpointer_proxy, describe_saver, with_listed_types
 from agentmatrix.session.config_items import (
     pack_checkpoint_map,
+    pack_fields,
     pack_items,
+    pack_more,
     unpack_checkpoint_map,
     unpack_context,
+    unpack_fields,
     unpack_items,
+    unpack_more,
 )
 from agentmatrix.session.event_scope import EventScope
 from agentmatrix.session.namespace_scope import NamespaceScope, granted_namespace, without_task_ids
 from agentmatrix.session.proxies import ProxiedObjects, RpcClient
 from agentmatrix.session.remote_usage import CallerUsage
-from agentmatrix.session.saver_scope import LentSaver
+from agentmatrix.session.saver_scope import OF_RUN, LentSaver
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.store import CacheProxy, ClosedStore, LentCache, LentStore, StoreProxy
 from agentmatrix.transport.identity import Identity
@@ -133,7 +137,7 @@ class CallerConfig:
         self.callbacks = CallerCallbacks(
             self.config,
             is_async=self._is_async,
-            pack_metadata=self._pack_metadata,
+            pack_metadata=lambda values: pack_more(values, self.config.get("metadata") or {}, self._pack_metadata),
             scope=self.scope,
             host=self._agent,
         )
@@ -218,7 +222,7 @@ class CallerConfig:
             if not isinstance(value, BaseCheckpointSaver):
                 return {"is": value}
             saver = with_listed_types(value, self._codec.listed)
-            self.saver = LentSaver(saver, self.configurable, self.scope, self._forward)
+            self.saver = LentSaver(saver, self.config, self.configurable, self.scope, self._forward)
             self._objects.expose("saver", self.saver)
             return describe_saver(value)
         if key == config_keys.CACHE:
@@ -243,9 +247,11 @@ class CallerConfig:
 
     def _describe_runtime(self, runtime: Runtime[Any]) -> dict[str, Any]:
         packed = {
-            "context": self._codec.encode_partly(runtime.context, "context", self.left_out),
+            "context": None
+            if runtime.context is None
+            else self._codec.encode_partly(runtime.context, "context", self.left_out),
             "previous": runtime.previous,
-            "execution_info": runtime.execution_info,
+            "execution_info": pack_fields(runtime.execution_info),
             # Who calls is for each host to find out.
             "server_info": None if runtime.server_info is None else replace(runtime.server_info, user=None),
             "writer": has_stream_writer(runtime),
@@ -329,6 +335,7 @@ class HostRunConfig:
         checkpoint: SentCheckpoint | None = None,
     ) -> None:
         self.rpc, self._codec, self._user, self._checkpoint = rpc, codec, user, checkpoint
+        self._of_run: dict[str, Any] = {}
         self._is_async, self._is_run = is_async, is_run
         self._pipelined = is_run and packed["reserved"].get(config_keys.DURABILITY) != "sync"
         self.control: RunControlProxy | None = None
@@ -352,16 +359,18 @@ class HostRunConfig:
                 configurable[key] = self._written
         self.configurable = config["configurable"] = configurable
         namespace = configurable.get(config_keys.CHECKPOINT_NS)
+        unpack = partial(unpack_items, where=_METADATA, codec=codec, namespace=namespace)
+        metadata = unpack(packed.get("metadata") or {})
         if "metadata" in packed:
-            said = _said_by_the_caller(packed["metadata"])
-            config["metadata"] = unpack_items(said, _METADATA, codec, namespace)
+            config["metadata"] = _said_by_the_caller(metadata)
         if "callbacks" in packed:
             callbacks = dict(packed["callbacks"])
             for key in ("metadata", "inheritable_metadata"):
-                callbacks[key] = unpack_items(callbacks[key], _METADATA, codec, namespace)
+                callbacks[key] = unpack_more(callbacks[key], metadata, unpack)
             config["callbacks"], self.finish = callback_proxies(rpc, callbacks, is_async=is_async)
         elif is_run:
             config["callbacks"] = new_callback_manager(is_async, handlers=[])
+        self._of_run.update((key, config[key]) for key in OF_RUN if key in config)
         self.config: RunnableConfig = config  # type: ignore[assignment]
 
     @property
@@ -381,6 +390,7 @@ class HostRunConfig:
                 in_run=self._is_run,
                 is_async=self._is_async,
                 sent=self._checkpoint,
+                of_run=self._of_run,
             )
         if key == config_keys.CACHE:
             return CacheProxy(rpc) if description["lent"] else None
@@ -398,7 +408,8 @@ class HostRunConfig:
 
     def _make_runtime(self, description: dict[str, Any]) -> Runtime[Any]:
         rpc = self.rpc
-        fields = {key: description[key] for key in ("previous", "execution_info")}
+        fields = {"previous": description["previous"]}
+        fields["execution_info"] = unpack_fields(description["execution_info"])
         fields["context"] = unpack_context(description["context"], self._codec)
         fields["server_info"] = self._server_info(description["server_info"])
         if description["writer"]:

@@ -1,13 +1,16 @@
 """The items of a config on the wire: each by itself, so that one which cannot cross does no harm to the others.
 
-A value that msgpack has is sent as it is, any other as the codec's bytes. What cannot be encoded here, or decoded
-there, is an `UnencodableValue` on the host, which raises when a node uses it.
+A value that msgpack has is sent as it is, a tuple of such as a list, any other as the codec's bytes. What cannot be
+encoded here, or decoded there, is an `UnencodableValue` on the host, which raises when a node uses it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Final
+
+from langgraph.runtime import ExecutionInfo
 
 from agentmatrix.errors import DecodeError
 from agentmatrix.wire.codec import Codec
@@ -18,15 +21,20 @@ from agentmatrix.wire.unlisted import UnlistedValue, not_allowed
 __all__ = [
     "ContextFields",
     "pack_checkpoint_map",
+    "pack_fields",
     "pack_items",
+    "pack_more",
     "unpack_checkpoint_map",
     "unpack_context",
+    "unpack_fields",
     "unpack_items",
+    "unpack_more",
 ]
 
 _NAMESPACE: Final[list[Any]] = []
-"""Stands for the namespace of the run. A list among the items is sent as bytes."""
+"""Stands for the namespace of the run. Another list is a tuple of plain values; lists among the items are bytes."""
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_INFO_FIELDS: Final = tuple(field.name for field in fields(ExecutionInfo))
 
 
 def pack_items(
@@ -46,8 +54,12 @@ def pack_items(
         if namespace and value == namespace and type(value) is str:
             packed[key] = _NAMESPACE
             continue
-        plain = type(value) in _PLAIN and (type(value) is not int or -(1 << 63) <= value < 1 << 63)
-        packed[key] = value if plain else codec.encode_partly(value, f'{where}["{key}"]', left_out)
+        if type(value) in _PLAIN:
+            packed[key] = value
+        elif type(value) is tuple and value and _PLAIN.issuperset(map(type, value)):
+            packed[key] = [*value]
+        else:
+            packed[key] = codec.encode_partly(value, f'{where}["{key}"]', left_out)
     return packed
 
 
@@ -57,9 +69,38 @@ def unpack_items(packed: Mapping[str, Any], where: str, codec: Codec, namespace:
     for key, value in packed.items():
         if type(value) is bytes:
             items[key] = _decoded(value, f'{where}["{key}"]', codec)
+        elif type(value) is list:
+            items[key] = tuple(value) if value else namespace
         else:
-            items[key] = namespace if type(value) is list else value
+            items[key] = value
     return items
+
+
+def pack_more(values: Mapping[str, Any], known: Mapping[str, Any], pack: Callable[[Mapping[str, Any]], Any]) -> Any:
+    """Items of which the host gets most by another way already: in a list what is more than those.
+
+    Args:
+        values: the items.
+        known: those that the host gets.
+        pack: packs items.
+    """
+    more = {key: value for key, value in values.items() if key not in known or known[key] is not value}
+    return pack(values) if len(values) - len(more) < len(known) else [pack(more)]
+
+
+def unpack_more(packed: Any, known: Mapping[str, Any], unpack: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """The items on the host; arguments as of `pack_more`."""
+    return {**known, **unpack(packed[0])} if type(packed) is list else unpack(packed)
+
+
+def pack_fields(info: ExecutionInfo | None) -> dict[str, Any] | None:
+    """What a task knows of its own execution, as plain data."""
+    return None if info is None else {name: getattr(info, name) for name in _INFO_FIELDS}
+
+
+def unpack_fields(packed: Mapping[str, Any] | None) -> ExecutionInfo | None:
+    """The same on the host; the other side may have a LangGraph whose tasks know more."""
+    return None if packed is None else ExecutionInfo(**{key: packed[key] for key in _INFO_FIELDS if key in packed})
 
 
 def _decoded(data: bytes, where: str, codec: Codec) -> Any:
@@ -69,7 +110,7 @@ def _decoded(data: bytes, where: str, codec: Codec) -> Any:
         return UnencodableValue(f"{error} on the host: Host(allow=[...])")
 
 
-def pack_checkpoint_map(ids: Mapping[str, Any], namespace: str) -> list[tuple[str | int, Any]]:
+def pack_checkpoint_map(ids: Mapping[str, Any], namespace: str) -> list[list[Any]]:
     """The checkpoints of the graphs around a nested one, for the host.
 
     Their namespaces are beginnings of the nested one's, which may be long: each is sent as its length.
@@ -78,7 +119,7 @@ def pack_checkpoint_map(ids: Mapping[str, Any], namespace: str) -> list[tuple[st
         ids: checkpoint ids by namespace.
         namespace: of the nested graph.
     """
-    return [(len(outer) if namespace.startswith(outer) else outer, number) for outer, number in ids.items()]
+    return [[len(outer) if namespace.startswith(outer) else outer, number] for outer, number in ids.items()]
 
 
 def unpack_checkpoint_map(packed: Any, namespace: Any) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class HostRpc:
         self._send(self.protocol.part(items, more=more) if kind == "part" else self.protocol.event(kind, items))
 
     def _send_request(self, target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingRequest:
-        arguments = self.codec.encode_pieces((args, kwargs), f"{target}.{method}")
+        arguments = self.codec.encode_pieces([[*args], kwargs], f"{target}.{method}")
         wait_for_room(self.frames)
         with self._lock:
             frame = self.protocol.request(target, method, b"")
@@ -160,7 +160,7 @@ class HostRpc:
         return self._result_of(request, await self._requests.await_answer(request))
 
     def request_nowait(self, target: str, method: str, *args: Any, **kwargs: Any) -> None:
-        arguments = self.codec.encode_pieces((args, kwargs), f"{target}.{method}")
+        arguments = self.codec.encode_pieces([[*args], kwargs], f"{target}.{method}")
         wait_for_room(self.frames)
         with self._lock:
             frame = self.protocol.request(target, method, b"", pipelined=True)

@@ -67,7 +67,6 @@ __all__ = ["HostRun"]
 
 _NO_CALL: Final = VerbCall()
 _NOTHING: Final = contextlib.nullcontext()
-
 _LONGEST_TIMEOUT: Final = 1e8
 """Seconds; a longer timeout is none."""
 
@@ -359,8 +358,9 @@ class HostRun(HostRpc):
             current_scope.set(self._scope)
             graph = observed_if_asked(graph, call.run_config, is_cancelled_here())
         self._graph = graph
-        savers = (self._root.checkpointer, call.configurable.get(config_keys.CHECKPOINTER))
+        savers = self._root.checkpointer, call.configurable.get(config_keys.CHECKPOINTER)
         self._has_checkpointer = any(isinstance(saver, BaseCheckpointSaver) for saver in savers)
+        call.end_with_last_checkpoint(graph, start.verb)
         if self.cancelled:
             raise HostError("the run was cancelled before it began")
         self._lap("config and arguments decoded")

@@ -58,13 +58,13 @@ def checked_arguments(verb: str, arguments: Any) -> tuple[list[Any], dict[str, A
         DecodeError: they are not a call's.
         ProtocolError: they hold what the host makes for itself.
     """
-    if not (isinstance(arguments, tuple) and len(arguments) == 2):
-        raise DecodeError("the arguments of a verb are a tuple and a dict")
+    if not (isinstance(arguments, (tuple, list)) and len(arguments) == 2):
+        raise DecodeError("the arguments of a verb are a list and a dict")
     args, kwargs = arguments
     if not (
         isinstance(args, (tuple, list)) and isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs)
     ):
-        raise DecodeError("the arguments of a verb are a tuple and a dict")
+        raise DecodeError("the arguments of a verb are a list and a dict")
     if len(args) > _POSITIONAL.get(sync_verb(verb), 0):
         raise ProtocolError(f"{verb} got {len(args)} arguments by their place: its config is not one of them")
     for name in _MADE_BY_THE_HOST:

@@ -27,6 +27,9 @@ MAX_SKEW_SECONDS: Final = 60.0
 _UUID_EPOCH: Final = 0x01B21DD213814000
 """The Unix epoch in the ticks of a UUID, 100 ns each, since 15 October 1582."""
 _PLACE: Final = ("thread_id", "checkpoint_ns", "checkpoint_id")
+OF_RUN: Final = ("tags", "metadata")
+"""What a config for a checkpointer mostly has as the run has it: then the host says so with `IS_OF_RUN` instead."""
+IS_OF_RUN: Final = "is_of_run"
 
 
 class LentSaver:
@@ -34,7 +37,8 @@ class LentSaver:
 
     Args:
         saver: the caller's checkpointer.
-        configurable: the caller's own, of the run.
+        config: the caller's, of the run.
+        configurable: its own.
         scope: the namespaces that are granted.
         forward: the keys of `configurable` that the host gets; None for all.
     """
@@ -42,12 +46,14 @@ class LentSaver:
     def __init__(
         self,
         saver: BaseCheckpointSaver[Any],
+        config: RunnableConfig,
         configurable: Mapping[str, Any],
         scope: NamespaceScope,
         forward: Collection[str] | None = None,
     ) -> None:
         self._saver, self._scope, self._configurable = saver, scope, dict(configurable)
         self._thread = configurable.get("thread_id")
+        self._of_run = {key: config[key] for key in OF_RUN if key in config}
         own = {key: value for key, value in configurable.items() if not config_keys.is_reserved(key)}
         self._own = {key: value for key, value in own.items() if key not in config_keys.IDENTITY}
         self._hidden = frozenset() if forward is None else frozenset(self._own) - frozenset(forward)
@@ -100,12 +106,12 @@ class LentSaver:
     def put_writes(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str = "") -> None:
         if task_path.startswith(SIGNAL_TASK_PATH):
             wait_for_checkpoints({"configurable": self._configurable})
-        self._saver.put_writes(self._confined(config), writes, task_id, task_path)
+        self._saver.put_writes(self._confined(config), _tuples(writes), task_id, task_path)
 
     async def aput_writes(self, config: RunnableConfig, writes: Any, task_id: str, task_path: str = "") -> None:
         if task_path.startswith(SIGNAL_TASK_PATH):
             await await_checkpoints({"configurable": self._configurable})
-        await self._saver.aput_writes(self._confined(config), writes, task_id, task_path)
+        await self._saver.aput_writes(self._confined(config), _tuples(writes), task_id, task_path)
 
     # Checks.
 
@@ -126,7 +132,8 @@ class LentSaver:
             raise PermissionError("the remote agent named a checkpoint by something that is no text")
         place = {key: said[key] for key in _PLACE if key in said}
         more = {key: value for key, value in said.items() if not config_keys.is_reserved(key)}
-        return {**config, "configurable": {**more, **self._own, **place}}
+        rest = self._of_run if config.get(IS_OF_RUN) else config
+        return {**rest, "configurable": {**more, **self._own, **place}}
 
     def _check_thread(self, said: Mapping[str, Any]) -> None:
         thread, own = said.get("thread_id"), self._thread
@@ -192,6 +199,11 @@ def check_filter(filter: Any, own: Collection[str] = ()) -> None:
     for key in filter:
         if not isinstance(key, str) or not (key in own or (key.isascii() and key.isidentifier())):
             raise PermissionError(f"the remote agent may not filter by {key!r}, which is no plain name")
+
+
+def _tuples(writes: Any) -> list[tuple[str, Any]]:
+    """The writes of a task, which come as lists."""
+    return [(channel, value) for channel, value in writes]
 
 
 def _configurable(config: Any) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ class SentCheckpoint:
         Raises:
             EncodeError: it cannot be sent.
         """
-        return codec.encode((cls.place_of(asked), found), "checkpoint", messages)
+        return codec.encode([[*cls.place_of(asked)], found], "checkpoint", messages)
 
     @classmethod
     def decode(cls, data: bytes, codec: Codec) -> SentCheckpoint:
@@ -58,12 +58,12 @@ class SentCheckpoint:
             DecodeError: it is none.
         """
         sent: Any = codec.decode(data, "checkpoint")
-        if not (isinstance(sent, tuple) and len(sent) == 2 and isinstance(sent[0], tuple) and len(sent[0]) == 3):
+        if not (isinstance(sent, list) and len(sent) == 2 and isinstance(sent[0], list) and len(sent[0]) == 3):
             raise DecodeError("the checkpoint of a run is its place and what was found there")
-        place, found = sent
+        (thread, namespace, number), found = sent
         if not isinstance(found, CheckpointTuple | None):
             raise DecodeError("the checkpoint of a run is none")
-        return cls(place, found)
+        return cls((thread, namespace, number), found)
 
 
 class StartCheckpoint:

@@ -9,14 +9,18 @@ from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint
 
 from agentmatrix.budget import Budget
 from agentmatrix.pregel import config_keys
+from agentmatrix.pregel.checkpoint_order import is_final
 from agentmatrix.pregel.run_control import RunControlProxy, set_drained
 from agentmatrix.session import host_verbs
+from agentmatrix.session.checkpointer import CheckpointerProxy
 from agentmatrix.session.config import HostRunConfig
 from agentmatrix.session.config_items import unpack_context
 from agentmatrix.session.host_rpc import HostRpc
+from agentmatrix.session.namespace_scope import without_task_ids
 from agentmatrix.session.remote_usage import budget_of
 from agentmatrix.session.sent_checkpoint import SentCheckpoint
 from agentmatrix.session.verb_names import is_async_verb
@@ -63,6 +67,24 @@ class VerbCall:
         if isinstance(self.budget, Budget) and isinstance(limits, tuple) and len(limits) == 2:
             tokens, calls = (limit if type(limit) is int and limit >= 0 else None for limit in limits)
             self.budget.limit(tokens, calls)
+
+    def end_with_last_checkpoint(self, graph: Any, verb: str) -> None:
+        """Has the last checkpoint of the graph go with the end of the run, where its caller hears nothing in between.
+
+        Args:
+            graph: that is run.
+            verb: of it.
+        """
+        saver, streams = self.configurable.get(config_keys.CHECKPOINTER), config_keys.STREAM in self.configurable
+        if not self.is_run or streams or verb in host_verbs.STREAMS or not isinstance(saver, CheckpointerProxy):
+            return
+        namespace = self.configurable.get(config_keys.CHECKPOINT_NS) or ""
+        own = {namespace, without_task_ids(namespace)}
+
+        def is_last(config: RunnableConfig, checkpoint: Checkpoint) -> bool:
+            return config["configurable"].get("checkpoint_ns", "") in own and is_final(graph, checkpoint)
+
+        saver.ends_with(is_last)
 
     @classmethod
     def unpack(cls, received: ReceivedFrame, codec: Codec, rpc: HostRpc) -> VerbCall:

@@ -52,11 +52,11 @@ class IOThread:
 
     def call(self, function: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
         """Has a function called on this thread, from any thread. Does nothing once the interpreter exits."""
-        if self.is_current:
-            self.loop.call_soon(function, *args)
-            return
         try:
-            self._handover.call(function, *args)
+            if self.is_current:
+                self.loop.call_soon(function, *args)
+            else:
+                self._handover.call(function, *args)
         except (RuntimeError, OSError):
             pass
 

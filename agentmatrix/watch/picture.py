@@ -75,9 +75,11 @@ class GraphPicture:
     def _badge_of_members(self, node: Node, nodes: Mapping[str, NodeRecord]) -> Badge:
         """Of the box that stands for the members of a group: all nodes beside it that have none of their own."""
         group = node.id.rpartition("|")[0]
-        found = _inside(group, nodes)
+        drawn = {shown.id.replace("|", "/") for shown in self._shown.walk()}
+        found = [record for record in _inside(group, nodes) if record.path not in drawn]
         around = nodes.get(group.replace("|", "/"))
-        waits = max(int(re.sub(r"\D", "", node.label) or 0) - len(found), 0)
+        count = re.search(r"([\d,]+) \w+$", node.label)
+        waits = max(int(count[1].replace(",", "")) - len(found), 0) if count else 0
         if around is not None and around.state in ("running", "asking"):
             found += [NodeRecord("", "waiting")] * waits
         state = next((state for state in _ORDER if any(record.state == state for record in found)), "waiting")

@@ -18,19 +18,21 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, get_args
 
+import ormsgpack
 from langchain_core.messages import BaseMessage
 
 from agentmatrix.errors import DecodeError, EncodeError, TypeNotAllowed
 from agentmatrix.wire import arrays, containers, exceptions, scalars, tensors
 from agentmatrix.wire.allowlist import allowed_classes, built_in_classes, is_data_class, types_of
 from agentmatrix.wire.decoding import Decoder, PartUnlisted
-from agentmatrix.wire.encoding import Encoder, PartialEncoder, pack, pack_plain
+from agentmatrix.wire.encoding import Encoder, PartialEncoder, is_plain, pack, pack_plain
 from agentmatrix.wire.extensions import EncodePart, InvalidPart, PartEncoder
 from agentmatrix.wire.objects import ObjectCodec, PlainObjectCodec, class_ext, wire_name
 from agentmatrix.wire.pydantic_models import object_codec_of
 from agentmatrix.wire.shared_messages import SharedMessages, encode_message
+from agentmatrix.wire.size import SHORT, most_levels
 from agentmatrix.wire.unencodable import UnencodableValue, encode_unencodable
-from agentmatrix.wire.unlisted import UnlistedValue, encode_unlisted, not_allowed
+from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedValue, encode_unlisted, not_allowed
 from agentmatrix.wire.unlisted import stored as stored_form
 
 __all__ = ["DEFAULT_MAX_BYTES", "Codec", "Unlisted", "types_of"]
@@ -38,6 +40,9 @@ __all__ = ["DEFAULT_MAX_BYTES", "Codec", "Unlisted", "types_of"]
 _DEEPEST: Final = 240  # ormsgpack writes 254 levels
 DEFAULT_MAX_BYTES: Final = 1 << 30
 """Of a value on the wire and, estimated from above, in memory."""
+_LEAST_ROOM: Final = 200
+"""A message of which this multiple is allowed is small enough in memory, whatever it holds."""
+_STORED: Final = STORED_TYPE.encode()
 _MOST_CLASSES_GIVEN_UP: Final = 8
 """How many listed classes may count as unlisted in one message; each means to decode it again."""
 
@@ -74,6 +79,7 @@ class Codec:
         self._allowed: MutableMapping[str, type] = {**built_in_classes(), **allowed_classes(allow)}
         self._max_bytes = max_bytes
         self._max_depth = min(max_depth, _DEEPEST)
+        self._most_plain = min(SHORT, max_bytes // _LEAST_ROOM)
         self._tracebacks = tracebacks
         self._unlisted: Unlisted = unlisted
         self._stored: Literal["", "bytes", "text"] = ""
@@ -186,6 +192,8 @@ class Codec:
             EncodeError: a part of it has no wire form, or it is too large or too deep. Names the path, the type and
                 what to do.
         """
+        if (plain := self._packed(value)) is not None:
+            return plain
         try:
             data: bytes = _on_fresh_stack(functools.partial(self._encode, messages=messages), value)
         except InvalidPart as invalid:
@@ -197,18 +205,33 @@ class Codec:
         return data
 
     def encode_plain(self, value: object, where: str = "value") -> bytes:
-        """As `encode`, for a value of which it is known that its parts are data that msgpack has, or most often are."""
+        """As `encode`, for a value that is known to be small and flat, and most often plain."""
         try:
             data = pack_plain(value)
         except TypeError:
             return self.encode(value, where)
         return data if len(data) <= self._max_bytes else self.encode(value, where)
 
+    def _packed(self, value: object) -> bytes | None:
+        """The bytes of a value of built-in types alone; None where an `Encoder` has to look at its parts."""
+        try:
+            data = pack_plain(value) if is_plain(value) else b""
+        except TypeError:
+            return None
+        is_short = 0 < len(data) <= self._most_plain and most_levels(data) <= self._max_depth
+        return data if is_short and not self._has_stored(data) else None
+
+    def _has_stored(self, data: bytes | memoryview) -> bool:
+        """Whether a dict in the message may stand for an object, or be taken for one that does."""
+        return bool(self._stored) and _STORED in bytes(data)
+
     def encode_pieces(self, value: object, where: str = "value", messages: SharedMessages | None = None) -> list[bytes]:
         """The bytes of a value in pieces: a message, and the large buffers in it, which are not copied.
 
         Arguments and errors as of `encode`.
         """
+        if (plain := self._packed(value)) is not None:
+            return [plain]
         try:
             pieces: list[bytes] = _on_fresh_stack(functools.partial(self._encode_pieces, messages=messages), value)
         except InvalidPart as invalid:
@@ -261,6 +284,12 @@ class Codec:
             TypeNotAllowed: the bytes name a class that is not in the allow-list.
             DecodeError: they are no value, or too large, or too deep, or a value that fails the check of its class.
         """
+        if len(data) <= self._most_plain and most_levels(data) <= self._max_depth and not self._has_stored(data):
+            # Without an extension, which is an error here, there is nothing to make.
+            try:
+                return ormsgpack.unpackb(data)
+            except ValueError:
+                pass
         try:
             return _on_fresh_stack(functools.partial(self._decode, buffers=buffers), data)
         except InvalidPart as invalid:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import ormsgpack
 
@@ -24,11 +24,8 @@ from agentmatrix.wire.extensions import (
 )
 from agentmatrix.wire.objects import ObjectCodec
 from agentmatrix.wire.shared_messages import SharedMessages
-from agentmatrix.wire.size import decoded_size, most_levels
+from agentmatrix.wire.size import SHORT, decoded_size, most_levels
 from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedClass, UnlistedMarker, UnlistedValue, escaped, not_allowed
-
-_SHORT: Final = 1 << 16
-"""Bytes of a message of which the look at its depth is kept: a longer one may not need it."""
 
 
 class PartUnlisted(Exception):
@@ -111,7 +108,7 @@ class Decoder:
         """
         self._buffers = buffers
         self.charge(len(data) + sum(map(len, buffers)) if buffers else len(data))
-        levels = most_levels(data) if len(data) <= _SHORT else None
+        levels = most_levels(data) if len(data) <= SHORT else None
         self.charge(decoded_size(data, self._budget, levels))
         try:
             raw = ormsgpack.unpackb(data, ext_hook=self._extension)

@@ -19,6 +19,9 @@ LARGE: Final = 256 * 1024
 """Bytes from which on a buffer is worth a place beside the message."""
 MOST_BUFFERS: Final = 256
 _STR_KEYS: Final = frozenset({str})
+_SMALL: Final = NATIVE - {bytes}
+_CONTAINERS: Final = frozenset({dict, list, tuple})
+_MOST_CONTAINERS: Final = 1_000
 
 
 class Encoder:
@@ -223,9 +226,37 @@ def pack(encoded: Any) -> bytes:
 
 
 def pack_plain(value: Any) -> bytes:
-    """The bytes of a value of which every part is msgpack's own, as an `Encoder` would have it.
+    """The bytes of a value of lists, dicts, tuples and native values, as an `Encoder` would have them.
 
     Raises:
-        TypeError: another part is in it.
+        TypeError: another part is in it, or a key or a string that only an `Encoder` can write.
     """
-    return ormsgpack.packb(value, option=PACK_OPTIONS)
+    return ormsgpack.packb(value, default=_built_in, option=PACK_OPTIONS)
+
+
+def _built_in(value: Any) -> Any:
+    if type(value) is tuple:
+        return [TUPLE.ext, *value]
+    if type(value) is int:
+        return big_int(value)
+    raise TypeError
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of lists, dicts, tuples and native values alone, none of them large, and not too many."""
+    if type(value) not in _CONTAINERS:
+        return type(value) in _SMALL
+    containers = [value]
+    for container in containers:  # it grows
+        parts = container.values() if type(container) is dict else container
+        if _SMALL.issuperset(map(type, parts)):
+            continue
+        for part in parts:
+            kind = type(part)
+            if kind in _CONTAINERS:
+                containers.append(part)
+            elif kind not in _SMALL and (kind is not bytes or len(part) >= LARGE):
+                return False
+        if len(containers) > _MOST_CONTAINERS:
+            return False
+    return True

@@ -12,6 +12,8 @@ from typing import Final
 
 from agentmatrix.wire.extensions import InvalidPart
 
+SHORT: Final = 1 << 16
+"""Bytes of a message of which a look at each byte costs little."""
 _MOST_PER_BYTE: Final = 80
 """No byte of msgpack becomes more than this many bytes of Python objects (an empty dict and its place in a list)."""
 _LEVELS: Final = 254

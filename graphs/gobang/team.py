@@ -5,7 +5,6 @@ The same team plays black or white: which side it is on, it reads from the refer
 
 from __future__ import annotations
 
-import argparse
 import operator
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
 from agentmatrix import ChatGroup, Dag
-from agentmatrix.errors import AgentMatrixError, BuildError, MissingExtra
+from agentmatrix.errors import BuildError, MissingExtra
 from agentmatrix.speakers import round_robin
 from agentmatrix.stops import max_turns, when
 from agentmatrix.testing import local_model
@@ -262,11 +261,3 @@ def chat_model(name: str) -> BaseChatModel:
         raise BuildError(f"the chat model {name!r} cannot be made: {why}") from error
     assert isinstance(model, BaseChatModel)
     return model
-
-
-def model_option(name: str) -> BaseChatModel:
-    """`chat_model` as a type of argparse, which prints what is wrong."""
-    try:
-        return chat_model(name)
-    except AgentMatrixError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

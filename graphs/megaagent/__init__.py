@@ -127,7 +127,7 @@ class Turn:
             self.counts["conflicts" if isinstance(error, ConflictError) else "refused"] += 1
             wrong = error.errors() if isinstance(error, ValidationError) else ()
             said, status = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in wrong) or str(error), "error"
-        return ToolMessage(said, tool_call_id=called["id"], name=name, status=status)
+        return ToolMessage(said, tool_call_id=called["id"] or "", name=name, status=status)
 
 
 def nearness(one: str, other: str) -> float:
@@ -240,10 +240,8 @@ def build(
         before, said = turn.done, list[AnyMessage]()
         try:
             said = turn.work(state["messages"], bound, max_calls)
-        except GraphBubbleUp:
-            raise
         except Exception as error:
-            if not turn.superior:
+            if isinstance(error, GraphBubbleUp) or not turn.superior:
                 raise
             turn.todo, turn.done = "", before
             turn.report(f"{turn.name} is gone: {type(error).__name__}: {error}. Recruit another, or do without.")
@@ -278,16 +276,12 @@ def build(
     return graph.compile(checkpointer=checkpointer)
 
 
-def main() -> None:
-    """Prints the table."""
-    from .__main__ import main
-
-    main()
-
-
 def __getattr__(name: str) -> Any:
-    if name == "graph":
-        from .__main__ import GOBANG, scripted
+    from .__main__ import main
+    from .staff import gobang_staff
 
-        return build(scripted(GOBANG["rules"]), Workspace(execute=True))
+    if name == "graph":
+        return build(gobang_staff(), Workspace(execute=True))
+    if name == "main":
+        return main
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

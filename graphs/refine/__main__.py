@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-
-from ..gobang.team import model_option
+from .._claims import parser_with_model
 from . import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m graphs.refine", description=__doc__)
-    parser.add_argument(
-        "--model", type=model_option, help="local (extra `local`) or provider:name (langchain); by default scripted"
-    )
-    raise SystemExit(main(parser.parse_args().model))
+    raise SystemExit(main(parser_with_model("graphs.refine", __doc__).parse_args().model))

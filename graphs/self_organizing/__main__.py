@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from agentmatrix import compare
 from agentmatrix.testing import ScriptedChatModel
 
-from ..gobang.team import model_option
+from .._claims import Claim, parser_with_model, print_claims
 from . import PROTOCOLS, build, contributions
 from .competence import quality, simulated
 from .experiment import SIZES, Shock, experiment, judged_by, remove_hub, remove_one, swap_models
@@ -22,8 +21,6 @@ from .experiment import SIZES, Shock, experiment, judged_by, remove_hub, remove_
 COSTS: Final = (0.0, 0.2, 0.6, 1.0, 2.0, 6.0)
 """What a duplicate may cost in the simulation."""
 TASK: Final = "Plan the move of the archive to the new house."
-Row = tuple[str, str, str]
-"""A claim, what it says, and what was found."""
 
 
 def willing(n: int) -> dict[str, ScriptedChatModel]:
@@ -34,7 +31,7 @@ def willing(n: int) -> dict[str, ScriptedChatModel]:
     return {name: ScriptedChatModel(text, cycle=True, usage=True) for name, text in words.items()}
 
 
-def calls_and_depth(n: int = 8, model: BaseChatModel | None = None) -> list[Row]:
+def calls_and_depth(n: int = 8, model: BaseChatModel | None = None) -> list[Claim]:
     """Calls of models, and the longest chain of agents who have read each other, where nobody abstains.
 
     Args:
@@ -50,13 +47,13 @@ def calls_and_depth(n: int = 8, model: BaseChatModel | None = None) -> list[Row]
     found = compare({protocol: build(protocol, team) for protocol in PROTOCOLS}, [TASK], score=depth)
     theirs = {"calls": (n + 1, n, 2 * n, n), **({} if model else {"depth": (2, n, 2, 1)})}
     return [
-        (f"{run.graph}, N={n}: {measure}", str(number), run.error or f"{run.measures[measure]:g}")
+        Claim(f"{run.graph}, N={n}: {measure}", str(number), run.error or f"{run.measures[measure]:g}")
         for measure, numbers in theirs.items()
         for run, number in zip(found.runs, numbers, strict=True)
     ]
 
 
-def visibility(n: int = 8) -> list[Row]:
+def visibility(n: int = 8) -> list[Claim]:
     """Whose words the agents read before they work, beside the task, in a second task on one thread."""
     names = [f"a{i}" for i in range(1, n + 1)]
     done = [f"by {name}" for name in names]
@@ -75,11 +72,11 @@ def visibility(n: int = 8) -> list[Row]:
         read = ["\n".join(message.text for message in team[name].prompts[-1][1:]) for name in names]
         found = [re.findall(rf"{TASK}|An earlier task|by a\d+|for a\d+|a\d+: role", text) for text in read]
         right = sum(each == [TASK, *word] for each, word in zip(found, words, strict=True))
-        rows.append((f"{protocol}, N={n}: an agent reads {what}", "all", "all" if right == n else f"{right} of {n}"))
+        rows.append(Claim(f"{protocol}, N={n}: an agent reads {what}", str(n), str(right)))
     return rows
 
 
-def simulation(seeds: int = 8) -> list[Row]:
+def simulation(seeds: int = 8) -> list[Claim]:
     """Which protocol is best in the simulation, and who abstains.
 
     Args:
@@ -89,21 +86,23 @@ def simulation(seeds: int = 8) -> list[Row]:
     def at_each_cost(task: str, done: Any) -> dict[str, float]:
         return {str(cost): quality(task, done, cost) for cost in COSTS}
 
-    rows: list[Row] = []
+    rows: list[Claim] = []
     abstention = []
     costs = ", ".join(f"{cost:g}" for cost in COSTS)
     for n in (8, 16):
         found = experiment(sizes=[n], repeat=seeds, score=at_each_cost)
         best = {max(found.graphs, key=lambda graph: found.mean(graph, str(cost))).split()[0] for cost in COSTS}
-        rows.append((f"simulation, N={n}: best where a duplicate costs {costs}", "sequential", ", ".join(sorted(best))))
+        claim = f"simulation, N={n}: best where a duplicate costs {costs}"
+        rows.append(Claim(claim, "sequential", ", ".join(sorted(best))))
         abstention.append(found.mean(f"sequential {n} simulated", "abstention"))
     large = experiment(protocols=["sequential"], sizes=[64], repeat=max(1, seeds // 4))
     abstention.append(large.mean("sequential 64 simulated", "abstention"))
-    claim = f"simulation: sequential, abstention at N = 8, 16, 64 ({', '.join(f'{share:.0%}' for share in abstention)})"
-    return [*rows, (claim, "grows", "grows" if abstention == sorted(set(abstention)) else "no")]
+    shares = ", ".join(f"{share:.0%}" for share in abstention)
+    claim = "simulation: sequential, abstention at N = 8, 16, 64"
+    return [*rows, Claim(claim, "grows", shares, abstention == sorted(set(abstention)))]
 
 
-def shocks(n: int = 32, seeds: int = 3) -> list[Row]:
+def shocks(n: int = 32, seeds: int = 3) -> list[Claim]:
     """Whether the task right after a shock goes as well as without it, within a twentieth."""
     run = partial(experiment, protocols=["sequential"], sizes=[n], tasks=2, repeat=seeds)
     name, rows = f"sequential {n} simulated", []
@@ -115,18 +114,9 @@ def shocks(n: int = 32, seeds: int = 3) -> list[Row]:
     }
     for kind, shock in kinds.items():
         share = run(shock=shock).mean(name, "Q", task="task 1") / usual
-        claim = f"simulation, N={n}: {kind}, quality of the next task ({share:.2f} of that without)"
-        rows.append((claim, "recovers", "recovers" if share >= 0.95 else "does not"))
+        claim = f"simulation, N={n}: {kind}, quality of the next task, of that without"
+        rows.append(Claim(claim, "recovers", f"{share:.2f}", share >= 0.95))
     return rows
-
-
-def show(rows: Sequence[Row]) -> None:
-    """Prints rows as a table."""
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for claim, expected, result in rows:
-        mark = "" if expected == result else "   differs"
-        print(f"{claim:<{widths[0]}}   {expected:<{widths[1]}}   {result}{mark}", flush=True)
-    print()
 
 
 def main(arguments: Sequence[str] = ()) -> int:
@@ -136,21 +126,18 @@ def main(arguments: Sequence[str] = ()) -> int:
         arguments: `--model local` for the small real model, or `--model provider:name`; `--all` for the experiment with
             4 to 256 agents.
     """
-    parser = argparse.ArgumentParser(prog="python -m graphs.self_organizing", description=__doc__)
-    parser.add_argument(
-        "--model", type=model_option, help="local (extra `local`) or provider:name (langchain); by default scripted"
-    )
+    parser = parser_with_model("graphs.self_organizing", __doc__)
     parser.add_argument("--all", action="store_true", help="the experiment with 4 to 256 simulated agents")
     given = parser.parse_args(arguments)
     if given.model:
         team = dict.fromkeys(("a1", "a2", "a3", "coordinator"), given.model)
-        show(calls_and_depth(3, given.model))
+        print_claims(calls_and_depth(3, given.model))
         found = experiment({"real": lambda n, seed: team}, sizes=[3], tasks=[TASK], score=judged_by(given.model))
     else:
-        for rows in (calls_and_depth(), visibility(), simulation(), shocks()):
-            show(rows)
+        for claims in (calls_and_depth, visibility, simulation, shocks):
+            print_claims(claims())
         found = experiment(sizes=SIZES if given.all else [4, 16])
-    print(found)
+    print(f"\n{found}")
     return 0
 
 

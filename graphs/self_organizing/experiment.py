@@ -110,14 +110,16 @@ def gini(counts: Sequence[int]) -> float:
 
 def remove_one(team: Team, draw: random.Random, memory: Memory) -> Team:
     """An agent is gone, whoever it is."""
-    gone = draw.choice(agents_of(team))
-    return {name: model for name, model in team.items() if name != gone}
+    return without(draw.choice(agents_of(team)), team)
 
 
 def remove_hub(team: Team, draw: random.Random, memory: Memory) -> Team:
     """The agent is gone that has contributed to most tasks, the first one of several."""
     times = Counter(name for roles in memory for name in roles)
-    gone = max(agents_of(team), key=lambda name: times[name])
+    return without(max(agents_of(team), key=lambda name: times[name]), team)
+
+
+def without(gone: str, team: Team) -> Team:
     return {name: model for name, model in team.items() if name != gone}
 
 

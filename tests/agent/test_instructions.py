@@ -75,6 +75,16 @@ async def test_tools_run_in_a_loop_here_and_on_a_host() -> None:
             assert [m.text for m in ann.prompts[-1]] == ["Look things up.", "?", "", "bees have six legs"]
 
 
+@pytest.mark.parametrize("id", [None, ""])
+async def test_tool_calls_without_ids_get_some(id: str | None) -> None:
+    calls = AIMessage("", tool_calls=[{**LOOK, "id": id, "type": "tool_call"}] * 2)
+    agent = as_agent(model(calls, "They have six legs."), tools=[look], name="ann")
+    for result in (agent.invoke({"messages": "?"}), await agent.ainvoke({"messages": "?"})):
+        _, asked, one, two, _ = result["messages"]
+        assert [call["id"] for call in asked.tool_calls] == [one.tool_call_id, two.tool_call_id]
+        assert one.tool_call_id and one.tool_call_id != two.tool_call_id
+
+
 @pytest.mark.parametrize("tools", [None, [look]])
 async def test_a_structured_answer_is_state_and_words_here_and_on_a_host(tools: Any) -> None:
     answers = [*([LOOK] if tools else []), {"name": "Verdict", "args": {"winner": "bees", "votes": 3}}]

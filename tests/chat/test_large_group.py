@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,9 +11,9 @@ import pytest
 from agentmatrix import ChatGroup, Dag
 from agentmatrix.chat.group_drawing import MAX_DRAWN
 from agentmatrix.display import draw_mermaid, draw_svg, draw_text
-from agentmatrix.speakers import broadcast
+from agentmatrix.speakers import broadcast, round_robin
 from agentmatrix.stops import max_turns
-from agentmatrix.testing import loopback
+from agentmatrix.testing import ScriptedChatModel, loopback
 
 
 def crowd(count: int) -> Any:
@@ -40,3 +42,23 @@ def test_as_many_as_a_picture_has_room_for_are_drawn() -> None:
 def test_streams_name_each_member_of_many() -> None:
     parts = list(crowd(70).stream({"messages": "go"}, stream_mode="updates"))
     assert {f"m{number}" for number in range(70)} <= {name for part in parts for name in part}
+
+
+@pytest.mark.parametrize("count", [MAX_DRAWN, MAX_DRAWN + 1])
+def test_each_of_many_goes_on_to_the_next(count: int) -> None:
+    members = {f"m{number}": lambda messages: "aye" for number in range(count)}
+    group = ChatGroup(members, speaker=round_robin(), max_turns=count, reply="transcript").compile()
+    said = group.invoke({"messages": "go"})["messages"]
+    assert [message.name for message in said[1:]] == list(members)
+
+
+def test_a_member_takes_little_memory_beside_its_model() -> None:
+    members = {f"m{number}": ScriptedChatModel("aye") for number in range(1_000)}
+    ChatGroup(dict(list(members.items())[:100])).compile()  # What is made once for all groups counts for none.
+    gc.collect()
+    tracemalloc.start()
+    group = ChatGroup(members, speaker=broadcast()).compile()
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert group and size / len(members) < 4 * 1024

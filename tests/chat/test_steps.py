@@ -139,7 +139,7 @@ async def test_a_thread_between_two_turns_goes_on(is_earlier: bool, sync: bool, 
     with monkeypatch.context() as earlier:
         if is_earlier:
             made = group_module._topology
-            earlier.setattr(group_module, "_topology", lambda members: replace(made(members), reads_items=True))
+            earlier.setattr(group_module, "_topology", lambda *given: replace(made(*given), reads_items=True))
         graph = group(round_robin())
     await run(graph, GIVEN, sync)
     saver = graph.checkpointer

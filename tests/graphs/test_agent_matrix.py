@@ -37,7 +37,7 @@ def at(place: str, graph: Any) -> Any:
 
 
 def test_the_table_has_what_the_paper_says() -> None:
-    assert [row for row in agent_matrix.table() if row[1] != row[2]] == []
+    assert [claim for claim in agent_matrix.table() if not claim.holds] == []
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -69,7 +69,7 @@ def test_where_there_is_no_question_the_extractor_says_so(said: str) -> None:
 @pytest.mark.parametrize("said", ["", "I do not know. " * 500, "FINAL ANSWER", "最终答案: 16", "<expert>Who?</expert>"])
 def test_the_table_of_a_model_that_follows_no_instruction(said: str) -> None:
     rows = agent_matrix.table(ScriptedChatModel(said, cycle=True))
-    differing = [claim for claim, expected, found in rows if expected != found]
+    differing = [claim.what for claim in rows if not claim.holds]
     assert differing == ([] if said == "FINAL ANSWER" else ["meta-prompting: an answer"])
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from agentmatrix.testing import ScriptedChatModel, loopback
 from graphs.megaagent import PROMPTS, RECENT, Workspace, __main__, build
-from graphs.megaagent.__main__ import POLICY, policy_staff, scripted
+from graphs.megaagent.staff import POLICY, policy_staff, scripted
 from tests.forked import Forked
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
@@ -59,7 +59,7 @@ def finish(*called: Any) -> Any:
 
 @pytest.mark.parametrize("rows", [__main__.gobang, __main__.policy])
 def test_the_table_has_what_the_paper_says(rows: Any) -> None:
-    assert [row for row in rows() if not row[3]] == []
+    assert [claim for claim in rows() if not claim.holds] == []
 
 
 @pytest.mark.parametrize("place", ["local", "remote"])
@@ -156,6 +156,21 @@ def test_wrong_calls_are_told_to_the_model() -> None:
     assert missing == "to: Field required"
     assert off == "files are not run here: Workspace(execute=True) allows it, and confines nothing"
     assert firm["result"] == "done"
+
+
+@pytest.mark.parametrize("id", [None, ""])
+def test_a_call_without_an_id_is_answered(id: str | None) -> None:
+    calls = [read("a.md"), status("", "done"), END]
+    named = [
+        {"name": name, "args": args, "id": id, "type": "tool_call"} for call in calls for name, args in call.items()
+    ]
+    firm, staff = run(ScriptedChatModel(AIMessage("", tool_calls=named), cycle=True))
+    assert heard(staff["staff/boss"], ToolMessage)[:3] == [
+        "there is no a.md; the files are: none",
+        "noted",
+        "until later",
+    ]
+    assert (firm["waiting"], firm["result"]) == ({}, "done")
 
 
 def test_a_turn_ends_after_its_calls() -> None:

@@ -13,6 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from agentmatrix.errors import BuildError
 from agentmatrix.testing import ScriptedChatModel, loopback
 from graphs import self_organizing
+from graphs._claims import Claim
 from graphs.self_organizing import PROTOCOLS, build, contributions, role_of
 from graphs.self_organizing import __main__ as table
 from graphs.self_organizing.competence import draw_task, quality, simulated
@@ -44,7 +45,7 @@ def read_by(model: ScriptedChatModel, call: int = -1) -> list[tuple[str | None, 
 
 def test_the_table_has_what_the_paper_says() -> None:
     rows = [*table.calls_and_depth(), *table.visibility(), *table.simulation(seeds=4), *table.shocks()]
-    assert [row for row in rows if row[1] != row[2]] == []
+    assert [claim for claim in rows if not claim.holds] == []
     assert len(rows) == 18
 
 
@@ -247,8 +248,8 @@ def test_the_graph_of_the_package_is_servable_and_main_prints_the_table(
 ) -> None:
     result = loopback(self_organizing.graph).invoke({"messages": [HumanMessage(draw_task(0))]})
     assert contributions(result)
-    monkeypatch.setattr(table, "simulation", lambda: [("claim", "this", "that")])
-    monkeypatch.setattr(table, "shocks", lambda: [("other", "this", "this")])
+    monkeypatch.setattr(table, "simulation", lambda: [Claim("claim", "this", "that")])
+    monkeypatch.setattr(table, "shocks", lambda: [Claim("other", "this", "this")])
     assert table.main([]) == 0
     printed = capsys.readouterr().out
     assert "broadcast, N=8: calls" in printed and "claim" in printed and "this   that   differs" in printed

@@ -51,6 +51,37 @@ async def test_a_killed_host_loses_nothing_that_was_checkpointed(
     assert counted == [1, 1, 1] if durability == "sync" else max(counted) <= 2 and counted[2] == 1
 
 
+async def test_a_saver_is_told_the_tags_and_the_metadata_of_the_run(verbs: Any) -> None:
+    class Told(InMemorySaver):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[Any] = []
+
+        def _note(self, what: str, config: Any, *more: Any) -> None:
+            if config["configurable"].get("checkpoint_ns"):
+                given = {k: v for k, v in config.get("metadata", {}).items() if not k.endswith("checkpoint_ns")}
+                self.told.append((what, config.get("tags"), given, *more))
+
+        def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+            self._note("put", config, checkpoint["channel_values"])
+            return super().put(config, checkpoint, metadata, new_versions)
+
+        def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+            self._note("writes", config, [*map(type, writes)], task_path)
+            super().put_writes(config, writes, task_id, task_path)
+
+    told = []
+    for through in (lambda graph: graph, loopback):
+        grandchild = StateGraph(Log).add_node("last", lambda state: {"log": ["last"]}).add_edge(START, "last").compile()
+        child = StateGraph(Log).add_node("inner", grandchild).add_edge(START, "inner").compile()
+        saver = Told()
+        config = {"configurable": {"thread_id": "1"}, "metadata": {"pair": (1, 2), "list": [3], "n": 1}, "tags": ["t"]}
+        await verbs.invoke(parent(through(child), saver), {"log": []}, config, durability="async")
+        told.append(sorted(map(repr, saver.told)))  # threads put them
+    assert told[0] == told[1]
+    assert told[0]
+
+
 async def test_resume_on_another_host(serve: Any, verbs: Any, tmp_path: Path) -> None:
     saver = InMemorySaver()
     config = {"configurable": {"thread_id": "1"}}

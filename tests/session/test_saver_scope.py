@@ -110,7 +110,7 @@ async def test_an_update_of_an_inner_state(verbs: Any, hosts: int) -> None:
 def granted(namespace: str = "child:t1", **configurable: Any) -> tuple[LentSaver, InMemorySaver]:
     saver = InMemorySaver()
     own = {"thread_id": "mine", "checkpoint_ns": namespace, **configurable}
-    return LentSaver(saver, own, NamespaceScope(namespace)), saver
+    return LentSaver(saver, {}, own, NamespaceScope(namespace)), saver
 
 
 def at(namespace: str | None, thread: Any = "mine", **more: Any) -> Any:
@@ -218,7 +218,7 @@ def test_the_callers_own_keys_reach_the_saver_and_not_the_host() -> None:
     """A saver may choose a tenant by a key of its own: the caller's word counts there, whatever the host says."""
     saver = InMemorySaver()
     own = {"thread_id": "mine", "checkpoint_ns": "child:t1", "tenant": "a", "colour": "red"}
-    lent = LentSaver(saver, own, NamespaceScope("child:t1"), forward=["colour"])
+    lent = LentSaver(saver, {}, own, NamespaceScope("child:t1"), forward=["colour"])
     lent.put(at("child:t1", tenant="b", colour="blue", more="x"), empty_checkpoint(), {}, {})
     stored = saver.get_tuple(at("child:t1"))
     assert stored is not None and {"tenant": "a", "colour": "red", "more": "x"}.items() <= stored.metadata.items()

@@ -133,6 +133,13 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
     assert alike(through(value, MINE), value)
 
 
+@given(VALUES)
+@settings(max_examples=300, deadline=None)
+def test_a_plain_value_has_the_bytes_that_a_look_at_its_parts_gives(value: Any) -> None:
+    alone = MINE.encode(value)
+    assert MINE.encode([value, Colour.RED])[len(b"\x92") :].startswith(alone)
+
+
 @pytest.mark.parametrize(
     "value",
     [

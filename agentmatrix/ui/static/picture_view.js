@@ -23,6 +23,7 @@ export class PictureView {
     this.opened = new Set();
     this.closed = new Set();
     this.nodes = {};
+    this.paths = new Set();
     this.addresses = {};
     this.boxes = new Map();
     this.byPath = new Map();
@@ -46,6 +47,7 @@ export class PictureView {
     this.isStale = false;
     this.loadedAt = performance.now();
     this.nodes = found.nodes;
+    this.paths = new Set(Object.values(found.nodes).map((node) => node.path));
     this.byPath = new Map(Object.values(found.nodes).map((node) => [node.path, node]));
     this.addresses = found.addresses;
     const parsed = new DOMParser().parseFromString(found.svg, "image/svg+xml").documentElement;
@@ -157,7 +159,7 @@ export class PictureView {
       let state = own?.state ?? waits;
       let words = own ? stateWords(own, now) : waits;
       if (isCounted) {
-        const counts = model.inside(node.kind === "members" ? above(node.path) : node.path);
+        const counts = node.kind === "members" ? model.inside(above(node.path), this.paths) : model.inside(node.path);
         const told = counters(counts);
         if (told) words = told;
         if (!own || !node.path) state = ORDER.find((one) => counts[one]) ?? state;

@@ -211,12 +211,12 @@ export class RunModel {
     return open.filter((node) => !around.has(node.path));
   }
 
-  // How often each state is among the nodes right inside of one.
-  inside(path) {
+  // How often each state is among the nodes right inside of one, but for those of these paths.
+  inside(path, without = new Set()) {
     const prefix = path ? `${path}/` : "";
     const counts = {};
     for (const node of this.nodes.values()) {
-      if (!node.path || node.hidden || !node.path.startsWith(prefix) || node.path.indexOf("/", prefix.length) >= 0) continue;
+      if (!node.path || node.hidden || without.has(node.path) || !node.path.startsWith(prefix) || node.path.indexOf("/", prefix.length) >= 0) continue;
       counts[node.state] = (counts[node.state] ?? 0) + 1;
     }
     return counts;
