@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -76,6 +77,8 @@ def members(keys: int | Iterable[str], make: Any) -> Members:
         return Members(names, _Same(make))
     if not callable(make) or isinstance(make, type):
         raise NotAnAgentError(f"{make!r} makes no members: pass a function of a key that returns an agent, or an agent")
+    if inspect.iscoroutinefunction(make):
+        raise BuildError("make= of members(...) is a function of a key, and not async: it is asked where a turn begins")
     return Members(names, make)
 
 
@@ -162,7 +165,11 @@ class GroupMembers(Mapping[str, Member]):
             prompt, agent = agent.system_prompt, self._kinds.of(agent)
         if self._addresses and is_person(agent):
             agent = addressed(agent, name)
-        return Member(name, agent, self._settings, self._options.get(node, _NO_OPTIONS), prompt)
+        options = self._options.get(node, _NO_OPTIONS)
+        try:
+            return Member(name, agent, self._settings, options, prompt)
+        except NotAnAgentError as error:
+            raise NotAnAgentError(f"the member {name!r}: {error}") from None
 
     @property
     def shared(self) -> dict[str, str]:
