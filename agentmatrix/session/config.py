@@ -280,9 +280,7 @@ class CallerConfig:
             if not self._is_run:
                 return None
             callbacks = self.callbacks or self._lend_callbacks()
-            if kind == "queue":
-                return callbacks.on_queue(self._agent, args[0]) if args[0] else None
-            return callbacks.on_event(kind, args)
+            return callbacks.on_queue(self._agent, args[0]) if kind == "queue" else callbacks.on_event(kind, args)
         if kind == "usage":
             return self.usage.add(*args)
         if kind == "stream":
