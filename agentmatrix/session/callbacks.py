@@ -198,14 +198,7 @@ class CallerCallbacks:
         return None
 
     def on_queue(self, agent: str, place: int) -> Awaitable[None] | None:
-        """Tells all handlers, as LangChain's custom event `queue`, that the run waits for its turn on the host.
-
-        Args:
-            agent: that it waits for.
-            place: in the queue; 0 when its turn has come, of which nobody is told.
-        """
-        if not place:
-            return None
+        """Tells all handlers, as LangChain's custom event `queue`, that the run waits for its turn on the host."""
         data = {"agent": agent, "place": place}
         handlers = list(dict.fromkeys([*self._manager.handlers, *self._manager.inheritable_handlers]))
         run = self._manager.parent_run_id or uuid4()

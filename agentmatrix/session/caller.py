@@ -310,7 +310,7 @@ class CallerRun:
         event = received.frame.event
         args = self.codec.decode(received.field("arguments"), f"event {event.kind}")
         received.release()
-        if self.config is None:
+        if self.config is None or (event.kind == "queue" and args == (0,)):  # its turn has come
             return None
         if event.kind not in GATHERED:
             return self.config.on_event(event.kind, args)
