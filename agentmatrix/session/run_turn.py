@@ -120,7 +120,7 @@ class RunTurn:
     def _take(self, slot: AgentSlot) -> None:
         self._cancel_timers()
         if self._told:
-            self._run.send_event("queue", _CODEC.encode((0,), "event queue"))
+            self._run.send_event("queue", self._run.codec.encode((0,), "event queue"))
         self._begin(slot)
 
     def _refused(self, error: HostBusy) -> None:
