@@ -8,7 +8,9 @@ person, so that members go on from there.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from langchain_core.messages import BaseMessage, RemoveMessage
@@ -27,7 +29,9 @@ from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.scheduled_graph import ScheduledGraph
+from agentmatrix.explanation import Explanation, NodeStatus
 from agentmatrix.pregel.compiled_graph import NS_SEP, AnyGraph
+from agentmatrix.pregel.execution import saver_and_config
 from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
 from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace, updates_of
 
@@ -59,6 +63,30 @@ class CompiledChatGroup(ScheduledGraph):
         group, options = self._made_by
         set_since = {key: self.__dict__[key] for key in ("config", "name", "checkpointer", "store", "cache")}
         return _compiled_again, (group, options, set_since)
+
+    def explain(self, config: RunnableConfig) -> Explanation:
+        """Who has taken how many turns in this run, who has the floor, and who is asked; as of a `Dag`."""
+        saver, own = saver_and_config(self, config)
+        return self._with_turns(super().explain(config), saver.get_tuple(own))
+
+    async def aexplain(self, config: RunnableConfig) -> Explanation:
+        """The same as `explain`, async."""
+        saver, own = saver_and_config(self, config)
+        return self._with_turns(await super().aexplain(config), await saver.aget_tuple(own))
+
+    def _with_turns(self, explanation: Explanation, saved: CheckpointTuple | None) -> Explanation:
+        """The turns are counted by the log: members who speak at the same time do so in one task of the group."""
+        shared = self._members.shared
+        events = [] if saved is None else saved.checkpoint["channel_values"].get(EVENT_LOG, ())
+        speakers = [event["by"] for event in events if "by" in event]
+        turns = Counter([*speakers, *(shared[name] for name in speakers if name in shared)])
+
+        def counted(status: NodeStatus) -> NodeStatus:
+            if not (times := turns[status.node]):
+                return status
+            return replace(status, times=times, state="ran" if status.state == "waiting" else status.state)
+
+        return Explanation({node: counted(status) for node, status in explanation.items()})
 
     def get_subgraphs(self, *, namespace: str | None = None, recurse: bool = False) -> Iterator[tuple[str, AnyGraph]]:
         """The graphs inside, as in LangGraph. Of members that share a node, those that were made, or that are named."""

@@ -138,6 +138,11 @@ class ChatGroup(BuilderRepr):
         self._nodes: dict[str, str] = {}
         self._options: dict[str, MemberOptions] = {}
         for member, agent in named:
+            if isinstance(agent, Members) and member == agent.name and member in self.members:
+                raise BuildError(
+                    "of two members(...) in a list both have the node 'members': name them, "
+                    "ChatGroup({'staff': members(...), ...})"
+                )
             self._add(member, agent)
         if not self.members:
             raise BuildError("a ChatGroup needs at least one member: ChatGroup([agent, ...])")

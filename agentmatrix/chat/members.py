@@ -162,7 +162,11 @@ class GroupMembers(Mapping[str, Member]):
             prompt, agent = agent.system_prompt, self._kinds.of(agent)
         if self._addresses and is_person(agent):
             agent = addressed(agent, name)
-        return Member(name, agent, self._settings, self._options.get(node, _NO_OPTIONS), prompt)
+        options = self._options.get(node, _NO_OPTIONS)
+        try:
+            return Member(name, agent, self._settings, options, prompt)
+        except NotAnAgentError as error:
+            raise NotAnAgentError(f"the member {name!r}: {error}") from None
 
     @property
     def shared(self) -> dict[str, str]:

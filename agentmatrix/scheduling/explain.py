@@ -21,8 +21,9 @@ def explain(scheduler: GraphScheduler | None, nodes: Iterable[str], tasks: Itera
         tasks: the tasks of the thread's snapshot.
     """
     known = _statuses(tasks)
-    actors = [name for name in known if scheduler is not None and scheduler.topology.is_actor(name)]
-    return Explanation({node: why(scheduler, node, known.get(node)) for node in (*nodes, *actors)})
+    # Actors and members who are at work have no nodes of their own.
+    others = [name for name in known if scheduler is not None and scheduler.topology.node_of(name) != name]
+    return Explanation({node: why(scheduler, node, known.get(node)) for node in (*nodes, *others)})
 
 
 def _statuses(tasks: Iterable[Any]) -> Mapping[str, NodeStatus]:

@@ -29,6 +29,7 @@ class SuperstepRules(ChoiceFreeRules):
         super().__init__(topology, log)
         self._at_work: dict[ScheduledActivation, None] = {}
         self._times: dict[str, int] = {}
+        self._done: frozenset[str] = frozenset()
         # The nodes that have run in this step, how often each has before it; a fan-out counts once.
         self._ran: set[str] = set()
         self._rounds: dict[str, int] = {}
@@ -42,6 +43,7 @@ class SuperstepRules(ChoiceFreeRules):
         self._arrived: dict[str, set[str]] = {}
 
     def open(self, opening: Opening) -> None:
+        self._done = frozenset(opening.done)
         if (saved := opening.saved) is not None:
             self._rounds, self.numbers = dict(saved["rounds"]), dict(saved["numbers"])
             self._times, self._ran = dict(saved["times"]), {*saved["ran"]}
@@ -145,7 +147,9 @@ class SuperstepRules(ChoiceFreeRules):
         }
 
     def times(self, node: str) -> int:
-        return self._times.get(node, 0)
+        members = self.topology.members
+        names = [node, *(name for name in self._times if members.get(name) == node)]
+        return sum(self._times.get(name, 0) for name in names) or int(node in self._done)
 
     def skip_reason(self, node: str) -> str | None:
         return None
