@@ -42,17 +42,17 @@ class AsyncStreamGate:
     def __init__(self) -> None:
         self.writers = WeakSet[_Writer]()
         self.waiting = 0
-        self._is_paused = self._is_open = False
+        self._is_paused = self._is_open = self._holds_all = False
         self._held: list[asyncio.Future[None]] = []
 
     @property
     def is_closed(self) -> bool:
-        return self._is_paused and not self._is_open and self.waiting > _MOST_WAITING
+        return self._is_paused and not self._is_open and (self._holds_all or self.waiting > _MOST_WAITING)
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """The reader does not read during this `with`."""
-        self._is_paused = True
+    def paused(self, *, at_once: bool = False) -> Iterator[None]:
+        """The reader does not read during this `with`. `at_once`: writers wait, however few parts do."""
+        self._is_paused, self._holds_all = True, at_once
         try:
             yield
         finally:

@@ -85,19 +85,23 @@ class HostRpc:
         with self._lock:
             self._send(self.protocol.event(kind, arguments))
 
-    def send_part(self, part: Any, *, more: bool) -> None:
+    def send_part(self, part: Any, *, more: bool) -> bool:
         """Sends a part; None is the mark of a superstep's end. `more`: the host goes on without a credit.
 
         It is encoded at once, since its node may go on to change it, and goes with those that come within milliseconds.
+
+        Returns:
+            Whether it is the first to wait for others: the one before it has gone out moments ago.
         """
         value = [b""] if part is None else self.codec.encode_pieces(self._shown((part,)), "part")
         with self._lock:
             if len(value) > 1 or not value[0]:
                 self._send(self.protocol.part(b"", more=more), {"value": value})
-                return
+                return False
             starts_timer = self._gather("part", value[0], more=more)
         if starts_timer:
             self._send_later()
+        return starts_timer
 
     def _gather(self, kind: str, item: bytes, *, more: bool = True) -> bool:
         """Sends a part or an event, or keeps it for those of its kind that come next. Under the lock.

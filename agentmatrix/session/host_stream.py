@@ -16,7 +16,7 @@ from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.session import host_verbs
-from agentmatrix.session.part_sender import PartSender
+from agentmatrix.session.part_sender import PartSender, async_io_turn
 from agentmatrix.stream_modes import SuperstepBoundary
 
 if TYPE_CHECKING:
@@ -96,9 +96,12 @@ class AsyncHostStream:
         iterator = aiter(call(*args, **self._kwargs))
         try:
             async for part in iterator:
-                with gate.paused():
-                    if self._sender.send(part):
+                waits = self._sender.send(part)
+                with gate.paused(at_once=self._sender.begins_batch):
+                    if waits:
                         await self._credits.acquire()
+                    elif self._sender.begins_batch:
+                        await async_io_turn()
                     await self._sender.await_room()
         finally:
             gate.open()

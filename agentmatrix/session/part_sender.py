@@ -20,12 +20,13 @@ from agentmatrix.errors import HostBusy
 from agentmatrix.stream_modes import SuperstepBoundary
 from agentmatrix.transport.base import FrameStream
 from agentmatrix.transport.flow import RUN_CREDIT
+from agentmatrix.transport.iothread import io_thread
 from agentmatrix.wire.containers import joined
 
 if TYPE_CHECKING:
     from agentmatrix.session.host_run import HostRun
 
-__all__ = ["BATCH_SECONDS", "PartBatch", "PartSender", "async_room", "wait_for_room"]
+__all__ = ["BATCH_SECONDS", "PartBatch", "PartSender", "async_io_turn", "async_room", "wait_for_room"]
 
 BATCH_SECONDS: Final = 0.003
 """How long a part may wait for the next ones, and how long after a frame a part counts as the next one."""
@@ -75,6 +76,29 @@ async def async_room(frames: FrameStream, least: int) -> None:
     await has_room.wait()
 
 
+async def async_io_turn() -> None:
+    """Waits until the I/O thread has begun to write what was sent.
+
+    A node that writes token after token leaves the interpreter to no other thread for milliseconds. The first token
+    would wait for so long.
+    """
+    loop, io = asyncio.get_running_loop(), io_thread()
+    turn = loop.create_future()
+
+    def end_turn() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the task with it
+            loop.call_soon_threadsafe(_set, turn)
+
+    # In the loop's next round, in which it writes.
+    io.call(io.loop.call_soon, end_turn)
+    await turn
+
+
+def _set(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
 class PartBatch:
     """Encoded parts that wait for those that come next. Not thread-safe.
 
@@ -110,6 +134,8 @@ class PartSender:
     def __init__(self, run: HostRun, steps: SuperstepBoundary | None) -> None:
         self.run, self.steps = run, steps
         self._sent_since_credit = False
+        self._has_batched = self.begins_batch = False
+        """Whether the last part is the first of the run to wait for others: see `async_io_turn`."""
 
     def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments to stream with."""
@@ -125,12 +151,13 @@ class PartSender:
 
     def send(self, part: Any) -> bool:
         """Sends a part; returns whether to wait for a credit before the next."""
+        self.begins_batch = False
         if self.steps is None:
-            self.run.send_part(part, more=False)
+            self._send_part(part, more=False)
             return True
         part, visible, starts = self.steps.read(part)
         if visible:
-            self.run.send_part(part, more=not starts)
+            self._send_part(part, more=not starts)
             self._sent_since_credit = True
         elif starts and self._sent_since_credit:
             self.run.send_part(None, more=False)
@@ -138,3 +165,8 @@ class PartSender:
             return False
         self._sent_since_credit = False
         return True
+
+    def _send_part(self, part: Any, *, more: bool) -> None:
+        waits = self.run.send_part(part, more=more)
+        self.begins_batch = waits and not self._has_batched
+        self._has_batched = self._has_batched or waits

@@ -12,6 +12,9 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 
 from agentmatrix import Dag, Host, RemoteAgent
+from agentmatrix.session import host_stream
+from agentmatrix.session.part_sender import async_io_turn
+from agentmatrix.transport.iothread import io_thread
 
 PARTS = 2000
 SIZE = 10_000
@@ -127,3 +130,38 @@ async def test_a_stream_within_the_stream() -> None:
         await anext(stream)
         assert await asyncio.to_thread(settle, written) < PARTS // 2
         assert len([part async for part in stream]) == PARTS - 1
+
+
+@pytest.mark.parametrize("build", [stategraph, dag, nested])
+async def test_a_node_that_never_rests_waits_while_its_first_parts_go_out(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, written_meanwhile = list[int](), list[int]()
+
+    async def flood(state: Count) -> Count:
+        write = get_stream_writer()
+        for number in range(PARTS):
+            write("token")
+            written.append(number)
+            await asyncio.sleep(0)
+        return {"written": PARTS}
+
+    async def longer_turn() -> None:
+        before = len(written)
+        await async_io_turn()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        written_meanwhile.append(len(written) - before)
+
+    monkeypatch.setattr(host_stream, "async_io_turn", longer_turn)
+    with Host({"flood": build(flood=flood)}) as host:
+        stream = RemoteAgent(f"{host.address}/flood").astream({}, stream_mode="custom", subgraphs=build is nested)
+        assert len([part async for part in stream]) == PARTS
+    assert written_meanwhile and not any(written_meanwhile)
+
+
+async def test_the_turn_of_the_io_thread_ends_when_it_writes() -> None:
+    done, io = list[str](), io_thread()
+    io.call(io.loop.call_soon, done.append, "written")  # as a carrier does when it is woken
+    await async_io_turn()
+    assert done == ["written"]
