@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -76,6 +77,8 @@ def members(keys: int | Iterable[str], make: Any) -> Members:
         return Members(names, _Same(make))
     if not callable(make) or isinstance(make, type):
         raise NotAnAgentError(f"{make!r} makes no members: pass a function of a key that returns an agent, or an agent")
+    if inspect.iscoroutinefunction(make):
+        raise BuildError("make= of members(...) is a function of a key, and not async: it is asked where a turn begins")
     return Members(names, make)
 
 

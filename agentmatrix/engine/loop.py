@@ -38,6 +38,7 @@ from agentmatrix.pregel.execution import (
 )
 from agentmatrix.pregel.node_handler import node_handlers
 from agentmatrix.pregel.task_config import namespace_of
+from agentmatrix.pregel.task_template import TaskTemplates
 from agentmatrix.pregel.untraced import is_watched
 from agentmatrix.scheduling.graph_scheduler import Record
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
@@ -76,6 +77,7 @@ class SchedulerLoop(RecordedWritesLoop):
             self.config = {**self.config, CONF: configurable}
         self.schedule = schedule_of(self.specs)
         self._task_nodes: Mapping[str, Any] = self.nodes if is_watched(self.manager) else self.schedule.untraced
+        self._templates = TaskTemplates()
         self.open_step: OpenStep | None = None
         self.lock = threading.RLock()
         self.saved: dict[str, Any] = {}
@@ -175,6 +177,7 @@ class SchedulerLoop(RecordedWritesLoop):
                 "retry_policy": self.retry_policy,
                 "cache_policy": self.cache_policy,
             },
+            self._templates,
             view=scheduler.view,
             given=scheduler.given,
             level=levels_of(self.schedule, scheduler),

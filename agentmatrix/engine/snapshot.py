@@ -19,6 +19,7 @@ from agentmatrix.pregel.execution import (
     prepare_next_tasks,
     with_globals,
 )
+from agentmatrix.pregel.task_template import TaskTemplates
 
 __all__ = ["arecord_snapshot", "asnapshot", "for_snapshot", "record_snapshot", "snapshot"]
 
@@ -76,6 +77,7 @@ def _live_tasks(
         config,
         stop,
         options,
+        TaskTemplates(),
         view=scheduler.view,
         given=scheduler.given,
         level=levels_of(schedule_of(channels), scheduler),

@@ -30,6 +30,7 @@ from agentmatrix.pregel.execution import (
     newer_versions,
     with_globals,
 )
+from agentmatrix.pregel.task_template import TaskTemplates
 from agentmatrix.scheduling.state import saved_value
 
 __all__ = ["Pause", "abulk_update_state", "bulk_update_state", "pause_of", "reopened"]
@@ -68,6 +69,7 @@ def reopened(
         saved.config,
         step + 2,
         {"store": graph.store, "checkpointer": saver, "manager": None},
+        TaskTemplates(),
         view=scheduler.view,
         given=scheduler.given,
         level=levels_of(schedule_of(channels), scheduler),

@@ -1,4 +1,4 @@
-"""The tasks of a step: LangGraph's own function makes them, over the channels that an activation sees.
+"""The tasks of a step, as LangGraph makes them, over the channels that an activation sees.
 
 The id of a task depends on the checkpoint that its step began with and on the activation, never on the order of
 starting. So the tasks of a step can be made again from the checkpoint and the writes beside it.
@@ -32,6 +32,7 @@ from agentmatrix.pregel.execution import (
     raising,
     with_cache_key,
 )
+from agentmatrix.pregel.task_template import TaskTemplates
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.state import Channels
 
@@ -114,6 +115,7 @@ class TaskFactory:
         config: the config of the run.
         stop: the number of the last step.
         options: store, checkpointer, manager, retry_policy and cache_policy, as LangGraph's function takes them.
+        templates: those of the run.
         view: what an activation sees.
         given: by label of its sources, what they have delivered to an activation.
         level: how many levels of activations of this step come before an activation.
@@ -130,13 +132,14 @@ class TaskFactory:
         config: RunnableConfig,
         stop: int,
         options: Mapping[str, Any],
+        templates: TaskTemplates,
         *,
         view: Callable[[ScheduledActivation], Channels],
         given: Callable[[ScheduledActivation], dict[str, Any]],
         level: Callable[[ScheduledActivation], int],
         node_of: Callable[[str], str],
     ) -> None:
-        self.ids, self.config = ids, config
+        self.ids, self.config, self._templates = ids, config, templates
         self._id_bytes = binascii.unhexlify(ids.checkpoint_id.replace("-", ""))
         # Of what is pending LangGraph reads nothing else for a task, and it reads all of it for each.
         self.control: PendingWrites = [write for write in pending if write[1] in CONTROL_WRITES]
@@ -169,9 +172,8 @@ class TaskFactory:
         else:
             path = (PUSH, activation.position)
             channels[TASKS] = ConstantChannel(SparseSends(activation.position, activation.send))
-        task = prepare_single_task(
+        task = self._templates.prepare(
             path,
-            None,
             checkpoint_id_bytes=self._id_bytes + activation.name.encode(),
             checkpoint_null_version=self._null_version,
             pending_writes=self.control,
@@ -181,7 +183,7 @@ class TaskFactory:
             for_execution=True,
             **options,
         )
-        assert isinstance(task, Task), activation
+        assert task is not None, activation
         activation.task_id = task.id
         if task.cache_key is not None and activation.group is not None:
             task = self._cached_by_group(task, activation)

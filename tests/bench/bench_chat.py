@@ -18,6 +18,7 @@ import asyncio
 import gc
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from agentmatrix import ChatGroup
+from agentmatrix import ChatGroup, members
 from agentmatrix.speakers import broadcast, round_robin
 from agentmatrix.stops import max_turns
 from agentmatrix.testing.scripted import ScriptedChatModel
@@ -44,18 +45,18 @@ def models(count: int) -> dict[str, ScriptedChatModel]:
 
 
 def loop(turns: int, is_async: bool, saver: Any) -> Any:
-    members = models(2)
-    names = list(members)
+    voices = models(2)
+    names = list(voices)
 
     def signed(answer: AIMessage, name: str) -> dict[str, Any]:
         return {"messages": [answer.model_copy(update={"name": name})]}
 
     def node(name: str) -> Callable[..., Any]:
         async def aspeak(state: dict[str, Any]) -> dict[str, Any]:
-            return signed(await members[name].ainvoke(state["messages"]), name)
+            return signed(await voices[name].ainvoke(state["messages"]), name)
 
         def speak(state: dict[str, Any]) -> dict[str, Any]:
-            return signed(members[name].invoke(state["messages"]), name)
+            return signed(voices[name].invoke(state["messages"]), name)
 
         return aspeak if is_async else speak
 
@@ -166,6 +167,28 @@ def round_of(count: int) -> None:
     print(f"built in {built:.2f} s")
 
 
+def members_of(count: int) -> None:
+    voices = list(models(count).values())
+
+    def build() -> Any:
+        crowd = members(count, lambda key: voices[int(key) - 1])
+        return ChatGroup(crowd, speaker=broadcast(), stop=max_turns(1), reply="transcript").compile()
+
+    build()
+    began = time.process_time()
+    graph = build()
+    built = time.process_time() - began
+    seconds = min(seconds_of(graph, count + 1, True) for _ in range(REPEATS))
+    tracemalloc.start()
+    graph = build()
+    seconds_of(graph, count + 1, True)
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    print(f"the same by members({count}, make): {seconds * 1e3:.1f} ms; built in {built:.3f} s,", end=" ")
+    print(f"{kept / count:.0f} bytes kept a member")
+
+
 def main() -> None:
     turns, *counts = [int(number) for number in sys.argv[1:]] or [100, 590, 10_000]
     gc.collect()
@@ -177,6 +200,7 @@ def main() -> None:
             turn(turns, is_async, is_saved, by_function=True)
     for count in counts:
         round_of(count)
+        members_of(count)
     gc.unfreeze()
 
 

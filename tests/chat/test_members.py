@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypedDict
 
 import pytest
@@ -180,24 +181,13 @@ def test_an_edit_after_the_end_goes_on() -> None:
 @pytest.mark.parametrize("place", ["local", "remote"])
 def test_a_group_of_many_works_as_a_node_and_on_a_host(place: str) -> None:
     group = ChatGroup(members(90, model), speaker=broadcast(), stop=max_turns(1), reply="transcript").compile()
-    with loopback(group) if place == "remote" else _here(group) as agent:
+    with loopback(group) if place == "remote" else nullcontext(group) as agent:
         dag = Dag()
         dag.add_node("crowd", agent)
         result = dag.compile().invoke({"messages": "Go."})
         assert [message.name for message in result["messages"][1:]] == sorted(map(str, range(1, 91)))
         text = draw_text(dag.compile())
         assert "90 members" in text and "next_turn" not in result
-
-
-class _here:
-    def __init__(self, graph: Any) -> None:
-        self.graph = graph
-
-    def __enter__(self) -> Any:
-        return self.graph
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 def test_an_agent_is_made_once_and_when_it_is_needed() -> None:
@@ -281,6 +271,9 @@ def test_options_count_for_all_of_them() -> None:
 
 
 def test_what_cannot_be_is_said() -> None:
+    async def amake(key: str) -> Any:
+        return model(key)
+
     class Wrong(TypedDict):
         key: str
 
@@ -288,6 +281,7 @@ def test_what_cannot_be_is_said() -> None:
         (lambda: members(0, model), "nobody"),
         (lambda: members([], model), "nobody"),
         (lambda: members("ann", model), "one text"),
+        (lambda: members(2, amake), "not async"),
         (lambda: members([1], model), "no text"),
         (lambda: members(["ann", "ann"], model), "'ann' twice"),
         (lambda: ChatGroup({"ann": model("ann"), "staff": members(KEYS, model)}), "'ann'"),

@@ -19,7 +19,7 @@ from agentmatrix.speakers import broadcast, free
 from agentmatrix.stops import max_turns
 
 PACKAGE = Path(agentmatrix.__file__).parent
-MOST_FILES = 10
+MOST_FILES = 11
 
 
 class State(TypedDict, total=False):
@@ -75,8 +75,9 @@ def test_the_hidden_nodes_of_a_group_are_not_explained() -> None:
 
 
 def test_from_the_end_of_a_node_to_the_start_of_the_next_few_files_are_read() -> None:
-    """Who looks for a fault there reads them all. Each is a stage: the runner, the loop, the step and its tasks, the
-    scheduler with its log, state and rules, the messages of what is recorded, and how a node runs that nobody watches.
+    """Who looks for a fault there reads them all. Each is a stage: the runner, the loop, the step, its tasks and what
+    these have in common, the scheduler with its log, state and rules, the messages of what is recorded, and how a node
+    runs that nobody watches.
     """
     files: dict[str, None] = {}
 

@@ -1,0 +1,303 @@
+"""The tasks of a run, most of them made like one that LangGraph has made.
+
+LangGraph merges for each task what is the same in the whole run: config, metadata, callbacks, runtime. That is a third
+of what an activation costs. A template takes it over from a task of the same run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
+from itertools import count
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import (
+    CONF,
+    CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_CHECKPOINT_MAP,
+    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_CHECKPOINTER,
+    CONFIG_KEY_READ,
+    CONFIG_KEY_RUNTIME,
+    CONFIG_KEY_SCRATCHPAD,
+    CONFIG_KEY_SEND,
+    CONFIG_KEY_TASK_ID,
+    NS_END,
+    NS_SEP,
+    PULL,
+    PUSH,
+    TASKS,
+)
+from langgraph._internal._scratchpad import PregelScratchpad
+from langgraph.pregel._algo import prepare_single_task
+from langgraph.runtime import ExecutionInfo, Runtime
+from langgraph.types import PregelExecutableTask
+from xxhash import xxh3_128_hexdigest
+
+from agentmatrix.pregel.config_values import merge_configs
+
+__all__ = ["TaskTemplates"]
+
+_READ_STATE = "__pregel_read_state"
+"""Since langgraph 1.2.24: by which the task of a `Send` reads the state."""
+
+# What LangGraph makes anew for each task.
+_OF_CONFIG = frozenset({"metadata", "callbacks", "run_name", CONF})
+_OF_CONFIGURABLE = frozenset(
+    {
+        CONFIG_KEY_CHECKPOINT_MAP,
+        CONFIG_KEY_CHECKPOINT_NS,
+        CONFIG_KEY_READ,
+        CONFIG_KEY_RUNTIME,
+        CONFIG_KEY_SCRATCHPAD,
+        CONFIG_KEY_SEND,
+        CONFIG_KEY_TASK_ID,
+        _READ_STATE,
+    }
+)
+_OF_METADATA = ("langgraph_step", "langgraph_node", "langgraph_triggers", "langgraph_path", "langgraph_checkpoint_ns")
+
+# All that a task is made of, as far as it is known here. A release of LangGraph that adds to it makes all tasks itself.
+_CONFIGURABLE = _OF_CONFIGURABLE | {CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINTER}
+_FIELDS: Mapping[type, tuple[str, ...]] = {
+    PregelExecutableTask: (
+        *("name", "input", "proc", "writes", "config", "triggers", "retry_policy", "cache_key", "id", "path"),
+        *("writers", "subgraphs", "timeout"),
+    ),
+    Runtime: (
+        *("context", "store", "stream_writer", "heartbeat", "previous", "execution_info", "server_info", "control"),
+    ),
+    ExecutionInfo: (
+        *("checkpoint_id", "checkpoint_ns", "task_id", "thread_id", "run_id"),
+        *("node_attempt", "node_first_attempt_time"),
+    ),
+    PregelScratchpad: (
+        *("step", "stop", "call_counter", "interrupt_counter", "get_null_resume", "resume", "subgraph_counter"),
+    ),
+}
+
+Prepared = tuple[tuple[Any, ...], Mapping[str, Any]]
+"""What a task is made of: what starts it, `(PULL, node)` or `(PUSH, number of the Send)`, and what LangGraph's
+`prepare_single_task` takes by name."""
+
+
+class TaskTemplates:
+    """Makes the tasks of one run.
+
+    LangGraph makes the first one of each kind, pulled by a channel or sent, and all that have something of their own:
+    an answer to a question, a result in a cache, tags or metadata of their node.
+    """
+
+    def __init__(self) -> None:
+        self._templates: dict[str, TaskTemplate] = {}
+
+    def prepare(self, path: tuple[Any, ...], **given: Any) -> PregelExecutableTask | None:
+        """The task that LangGraph's `prepare_single_task` would make.
+
+        Args:
+            path: what starts it: `(PULL, node)`, or `(PUSH, number of the Send)`.
+            given: what that function takes by name.
+        """
+        plain, template = _is_plain(path, given), self._templates.get(path[0])
+        fits = plain and template is not None and template.fits(given["config"])
+        if fits and template is not None and (task := template.task(path, given)) is not None:
+            return task
+        made = prepare_single_task(path, None, **given)
+        assert made is None or isinstance(made, PregelExecutableTask)
+        if plain and not fits and made is not None:
+            self._templates[path[0]] = TaskTemplate(made, (path, given))
+        return made
+
+
+class TaskTemplate:
+    """What a task of LangGraph's has in common with the others of its kind and run.
+
+    Args:
+        first: the task, before it runs.
+        prepared: what LangGraph has made it of.
+    """
+
+    def __init__(self, first: PregelExecutableTask, prepared: Prepared) -> None:
+        # A node may change the metadata of its config.
+        self._first: tuple[PregelExecutableTask, dict[str, Any], Prepared] | None
+        self._first = first, {**first.config["metadata"]}, prepared
+        self._config: RunnableConfig = prepared[1]["config"]
+        self._is_known = False
+
+    def fits(self, config: RunnableConfig) -> bool:
+        """Whether a run with this config is the same run."""
+        if config is not self._config:
+            if not (_is_same(config, self._config) and _is_same(config[CONF], self._config[CONF])):
+                return False
+            self._config = config
+        return True
+
+    def task(self, path: tuple[Any, ...], given: Mapping[str, Any]) -> PregelExecutableTask | None:
+        """A task like the first; None where LangGraph is to make it."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            self._is_known = _is_known(first[0], first[2][1]) and self._takes_over(*first)
+        return self._like_first(path, given) if self._is_known else None
+
+    def _takes_over(self, first: PregelExecutableTask, metadata: Mapping[str, Any], prepared: Prepared) -> bool:
+        """Take over what is the same in all tasks. Returns whether what comes of it is the first task again."""
+        run, own = self._config, first.config[CONF]
+        self._namespace = run[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
+        self._checkpoint_map = run[CONF].get(CONFIG_KEY_CHECKPOINT_MAP, {})
+        self._metadata: dict[str, Any] = merge_configs({"metadata": run.get("metadata") or {}}).get("metadata", {})
+        self._nested = [key for key, value in self._metadata.items() if isinstance(value, dict)]
+        common = cast(Mapping[str, Any], first.config).items()
+        self._common = {key: None if key in _OF_CONFIG else value for key, value in common}
+        self._configurable = {key: None if key in _OF_CONFIGURABLE else value for key, value in own.items()}
+        self._callbacks = prepared[1]["manager"].get_child()
+        self._read, self._write = own[CONFIG_KEY_READ].func, type(own[CONFIG_KEY_READ].args[-1])
+        self._read_state = getattr(own.get(_READ_STATE), "func", None)
+        runtime, info = own[CONFIG_KEY_RUNTIME], own[CONFIG_KEY_RUNTIME].execution_info
+        self._runtime = {name: getattr(runtime, name) for name in _FIELDS[Runtime] if name != "execution_info"}
+        self._thread_id, self._run_id = info.thread_id, info.run_id
+        self._null_resume = own[CONFIG_KEY_SCRATCHPAD].get_null_resume
+        made = self._like_first(*prepared)
+        return (
+            made is not None
+            and (made.id, made.path, made.triggers) == (first.id, first.path, first.triggers)
+            and made.config["metadata"] == metadata
+        )
+
+    def _like_first(self, path: tuple[Any, ...], given: Mapping[str, Any]) -> PregelExecutableTask | None:
+        send = _send_of(path, given)
+        name = path[1] if send is None else send.node
+        node, step, channels = given["processes"][name], given["step"], given["channels"]
+        if send is None:
+            triggers = tuple(sorted(node.triggers))
+            started_by = PULL + "".join(triggers)
+        else:
+            triggers, started_by, path = (PUSH,), f"{PUSH}{path[1]}", (*path, False)
+        above = f"{self._namespace}{NS_SEP}{name}" if self._namespace else name
+        id = _task_id(given["checkpoint_id_bytes"], f"{above}{step}{name}{started_by}")
+        namespace, checkpoint_id = f"{above}{NS_END}{id}", given["checkpoint"]["id"]
+        scratchpad = PregelScratchpad(
+            step=step,
+            stop=given["stop"],
+            call_counter=count().__next__,
+            interrupt_counter=count().__next__,
+            get_null_resume=self._null_resume,
+            resume=[],
+            subgraph_counter=count().__next__,
+        )
+        try:
+            value = _input_of(node, channels, given["managed"], scratchpad) if send is None else send.arg
+        except Exception:
+            # The state does not fit the node: LangGraph says so, and where.
+            return None
+        writes: deque[tuple[str, Any]] = deque()
+        info = ExecutionInfo(checkpoint_id, namespace, id, self._thread_id, self._run_id)
+        written = self._write(path, name, writes, triggers)
+        configurable = {
+            **self._configurable,
+            CONFIG_KEY_TASK_ID: id,
+            CONFIG_KEY_SEND: writes.extend,
+            CONFIG_KEY_READ: partial(self._read, scratchpad, channels, given["managed"], written),
+            CONFIG_KEY_CHECKPOINT_MAP: {**self._checkpoint_map, self._namespace: checkpoint_id},
+            CONFIG_KEY_CHECKPOINT_NS: namespace,
+            CONFIG_KEY_SCRATCHPAD: scratchpad,
+            CONFIG_KEY_RUNTIME: Runtime(execution_info=info, **self._runtime),
+        }
+        if self._read_state is not None:
+            configurable[_READ_STATE] = partial(
+                self._read_state,
+                node,
+                given["managed"],
+                channels,
+                for_execution=True,
+                scratchpad=scratchpad,
+                input_cache=None,
+            )
+        metadata = {
+            **self._metadata,
+            **dict(zip(_OF_METADATA, (step, name, triggers, path, namespace), strict=True)),
+        }
+        for key in self._nested:
+            metadata[key] = {**metadata[key]}
+        callbacks = self._callbacks.copy()
+        callbacks.add_tags([f"graph:step:{step}"], inherit=False)
+        own = {"metadata": metadata, "callbacks": callbacks, "run_name": name, CONF: configurable}
+        config = cast(RunnableConfig, {**self._common, **own})
+        return PregelExecutableTask(
+            name,
+            value,
+            node.node,
+            writes,
+            config,
+            triggers,
+            node.retry_policy or given["retry_policy"],
+            None,
+            id,
+            path,
+            writers=node.flat_writers,
+            subgraphs=node.subgraphs,
+            timeout=node.timeout if send is None or send.timeout is None else send.timeout,
+        )
+
+
+def _send_of(path: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
+    """The `Send` that starts a task, or None."""
+    return given["channels"][TASKS].get()[path[1]] if path[0] == PUSH else None
+
+
+def _is_plain(path: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
+    """Whether a task has nothing of its own but what every task has."""
+    send = _send_of(path, given)
+    node = given["processes"].get(path[1] if send is None else send.node)
+    return (
+        node is not None
+        and node.node is not None
+        and not (
+            node.tags or node.metadata or node.cache_policy or given.get("cache_policy") or given["pending_writes"]
+        )
+        and isinstance(node.channels, list)
+        and given["checkpoint"]["v"] > 1
+        and bool(given["manager"])
+    )
+
+
+def _is_known(first: PregelExecutableTask, given: Mapping[str, Any]) -> bool:
+    """Whether nothing is in a task of LangGraph's but what this module knows and what its run has in its config."""
+    own, run = first.config, given["config"]
+    runtime, scratchpad = own[CONF].get(CONFIG_KEY_RUNTIME), own[CONF].get(CONFIG_KEY_SCRATCHPAD)
+    for record in (first, runtime, getattr(runtime, "execution_info", None), scratchpad):
+        known = _FIELDS.get(type(record))
+        if known is None or tuple(field.name for field in fields(cast(Any, record))) != known:
+            return False
+    read = own[CONF][CONFIG_KEY_READ]
+    if len(read.args) != 4 or read.args[0] is not scratchpad or read.args[1] is not given["channels"]:
+        return False
+    return all(
+        key in ours or (key in theirs and value is theirs[key])
+        for one, theirs, ours in ((own, run, _OF_CONFIG), (own[CONF], run[CONF], _CONFIGURABLE))
+        for key, value in cast(Mapping[str, Any], one).items()
+    )
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(value is other[key] for key, value in one.items() if key != CONF)
+
+
+def _input_of(node: Any, channels: Mapping[str, Any], managed: Mapping[str, Any], scratchpad: PregelScratchpad) -> Any:
+    """What a node reads, as LangGraph gives it to the node."""
+    values: dict[str, Any] = {}
+    for name in node.channels:
+        channel = channels.get(name)
+        if channel is None:
+            values[name] = managed[name].get(scratchpad)
+        elif channel.is_available():
+            values[name] = channel.get()
+    return values if node.mapper is None else node.mapper(values)
+
+
+def _task_id(namespace: bytes, parts: str) -> str:
+    """The id that LangGraph gives to a task."""
+    digest = xxh3_128_hexdigest(namespace + parts.encode())
+    return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
