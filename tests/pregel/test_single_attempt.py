@@ -11,7 +11,8 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.errors import NodeCancelledError
+from langgraph.config import get_config
+from langgraph.errors import NodeCancelledError, ParentCommand
 from langgraph.func import task
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime, get_runtime
@@ -54,6 +55,11 @@ def commands_its_parent(state: State) -> Any:
     return Command(graph=Command.PARENT, update={"log": ["to the parent"]})
 
 
+def writes_and_commands_itself(state: State) -> Any:
+    get_config()["configurable"]["__pregel_send"]([("log", ["written"])])
+    raise ParentCommand(Command(graph="node", update={"log": ["command"]}))
+
+
 def calls(state: State) -> Any:
     return {"log": [doubled(1).result(), doubled(2).result()]}
 
@@ -64,7 +70,7 @@ def ends_the_iteration(state: State) -> Any:
 
 NODES = [
     *(refuses, is_cancelled, is_cancelled_by_a_future, asks, commands_itself, commands_its_parent, calls),
-    ends_the_iteration,
+    *(ends_the_iteration, writes_and_commands_itself),
 ]
 
 
