@@ -44,9 +44,11 @@ def wants_traceback() -> bool:
 def error_sentence(error: BaseException) -> str:
     """An error in one line: the message alone of errors of this package, others with their type and their node."""
     text = " ".join(str(error).split())
+    notes = " ".join(getattr(error, "__notes__", ()))
+    if at_start := re.search(r"At (the start of the host, in its .*?\(line \d+ of .*?\))", notes):
+        return f"at {at_start[1]}: {type(error).__name__}{f': {text}' if text else ''}"
     if isinstance(error, AgentMatrixError | CommandError) and text:
         return text
-    notes = " ".join(getattr(error, "__notes__", ()))
     if isinstance(error, OSError) and error.strerror and not notes and (error.filename or type(error) is OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     node = re.search(r"During task with name '([^']+)'", notes)

@@ -58,7 +58,11 @@ def refine(
     repetitions: Annotated[int, typer.Option(help="Run each row so many times.", rich_help_panel=ROWS)] = 1,
     limit: Annotated[
         int | None,
-        typer.Option(help="A preview: run so many rows and print them; nothing is written.", rich_help_panel=ROWS),
+        typer.Option(
+            help="A preview: run so many rows and print what they give. No file is written, nor is --output;"
+            " the same line without --limit writes all.",
+            rich_help_panel=ROWS,
+        ),
     ] = None,
     order: Annotated[str, typer.Option(help="Of the output: done, or input.", rich_help_panel=ROWS)] = "done",
     skip_bad_lines: Annotated[
@@ -149,13 +153,13 @@ def refine(
     try:
         report = run_draining(lambda: arefine(agents, rows, **arguments))
     except TooManyFailures as error:
-        _print_report(error.report, json)  # type: ignore[arg-type]
+        _print_report(error.report, json, limit, output)  # type: ignore[arg-type]
         raise
     except (DatasetError, MissingExtra) as error:
         raise CommandError(_as_options(str(error)), USAGE) from None
     if limit is not None:
         _print_rows(report)
-    _print_report(report, json)
+    _print_report(report, json, limit, output)
     raise typer.Exit(_exit_code(report, is_preview=limit is not None))
 
 
@@ -246,7 +250,7 @@ def _print_snapshot(snapshot: ProgressSnapshot) -> None:
     print(json_line({"type": "progress", **vars(snapshot)}), flush=True)
 
 
-def _print_report(report: Report, as_json: bool) -> None:
+def _print_report(report: Report, as_json: bool, limit: int | None, output: Path | None) -> None:
     from dataclasses import asdict
 
     from agentmatrix.cli.terminal_text import json_line, terminal_text
@@ -255,7 +259,11 @@ def _print_report(report: Report, as_json: bool) -> None:
         numbers = {key: value for key, value in asdict(report).items() if key not in ("rows", "failures")}
         print(json_line({"type": "report", **numbers, "total": report.total, "tokens": report.tokens}), flush=True)
         return
-    print(terminal_text(_summary(report)), file=sys.stderr, flush=True)
+    summary = _summary(report)
+    if limit is not None:
+        whole = f"the same line without --limit writes {output}" if output else "give --output instead of --limit"
+        summary += f"; a preview, no file was written: {whole}"
+    print(terminal_text(summary), file=sys.stderr, flush=True)
 
 
 def _summary(report: Report) -> str:
@@ -281,9 +289,9 @@ def _summary(report: Report) -> str:
         parts.append(
             f"the first that failed is {first.name} (id {first.id!r}): {first.error_type}: {first.error[:300]}"
         )
-    if report.failed or report.tombstoned or report.rejected:
+    if report.output and (report.failed or report.tombstoned or report.rejected):
         parts.append("--failures prints the rows that are not done, --retry-failed runs them again")
-    if report.paused:
+    if report.output and report.paused:
         parts.append("--failures prints the questions, --answers FILE answers them")
     if report.output:
         parts.append(report.output)

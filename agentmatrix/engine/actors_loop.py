@@ -366,9 +366,9 @@ class ActorsLoop(ListeningLoop):
     def _first(self, **given: Any) -> set[str] | None:
         if self._actors and self.checkpoint["channel_versions"]:
             config = with_configurable(self.checkpoint_config, {CONFIG_KEY_CHECKPOINT_ID: self.checkpoint["id"]})
-            self._began_at = CheckpointTuple(
-                config, {**self.checkpoint}, self.checkpoint_metadata, self.prev_checkpoint_config
-            )
+            # As it is now: the input of the run changes its versions.
+            saved: Any = {**self.checkpoint, "channel_versions": dict(self.checkpoint["channel_versions"])}
+            self._began_at = CheckpointTuple(config, saved, self.checkpoint_metadata, self.prev_checkpoint_config)
         with sends_known_by(self._topology.is_actor):
             return super()._first(**given)
 

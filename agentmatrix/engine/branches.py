@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 
-from agentmatrix.pregel.execution import CONF, CONFIG_KEY_CHECKPOINT_ID, with_configurable
+from agentmatrix.pregel.execution import CONFIG_KEY_CHECKPOINT_ID, with_configurable
 
 __all__ = ["ALL", "Fork", "Span", "afind_forks", "afound_in", "find_forks", "found_in", "sees", "spans_of"]
 
@@ -67,26 +67,52 @@ def sees(spans: Sequence[Span], checkpoint_id: str) -> bool:
 
 
 class _Request(NamedTuple):
-    """Asks a saver for a checkpoint: the one that the config names, or the last one before that."""
+    """Asks a saver for a checkpoint: the one that the config names, or the last one before that.
+
+    Attributes:
+        config: names a checkpoint.
+        before: whether one before that is asked for.
+        copied_as: if given, the one before has to have this content, as it is known by its versions.
+        step: and to be of this step.
+    """
 
     config: RunnableConfig
-    before: bool
+    before: bool = False
+    copied_as: Any = None
+    step: int = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of a saver's list."""
+        which = {"limit": 1} if self.copied_as is None else {"filter": {"step": self.step}}
+        return {"before": self.config, **which}
+
+    def fits(self, saved: CheckpointTuple) -> bool:
+        """Whether one of that list is meant."""
+        return self.copied_as is None or bool(saved.checkpoint["channel_versions"] == self.copied_as)
 
 
 def _search(saved: CheckpointTuple | None, forks: Iterable[Fork]) -> Generator[_Request, Any, list[Fork]]:
     known, found = {fork.first for fork in forks}, list[Fork]()
-    while saved is not None and saved.parent_config is not None and saved.metadata.get("source") in _SOURCES:
-        id, parent = saved.checkpoint["id"], saved.parent_config[CONF][CONFIG_KEY_CHECKPOINT_ID]
+    while saved is not None and saved.metadata.get("source") in _SOURCES:
+        id, versions, copied = saved.checkpoint["id"], saved.checkpoint["channel_versions"], None
         if id in known:
             break
+        if is_copy := saved.metadata.get("source") == "fork":
+            # Its parent is that of the checkpoint that it is a copy of.
+            copied = yield _Request(saved.config, True, versions, saved.metadata.get("step", 0) - 1)
+        before: CheckpointTuple | None = copied
+        if saved.parent_config is not None:
+            before = copied or (yield _Request(saved.parent_config))
         previous: CheckpointTuple | None = yield _Request(saved.config, True)
-        if previous is None:
+        if previous is None or before is None:
             break
-        if previous.checkpoint["channel_versions"] == saved.checkpoint["channel_versions"]:
-            parent = previous.checkpoint["id"]  # a copy of it
-        if saved.metadata.get("source") == "fork" or previous.checkpoint["id"] != parent:
+        parent = before.checkpoint["id"]
+        if copied is None and previous.checkpoint["channel_versions"] == versions:
+            parent = previous.checkpoint["id"]
+        if is_copy or previous.checkpoint["id"] != parent:
             found.append(Fork(parent, id))
-        saved = yield _Request(saved.parent_config, False)
+        saved = before
     return found
 
 
@@ -104,7 +130,9 @@ def find_forks(saver: Any, saved: CheckpointTuple | None, forks: Iterable[Fork])
         request = next(steps)
         while True:
             if request.before:
-                answer = next(iter(saver.list(_thread(request.config), before=request.config, limit=1)), None)
+                # Whole: some savers hold a lock until all of a listing is read.
+                listed = list(saver.list(_thread(request.config), **request.options))
+                answer = next(filter(request.fits, listed), None)
             else:
                 answer = saver.get_tuple(request.config)
             request = steps.send(answer)
@@ -120,7 +148,8 @@ async def afind_forks(saver: Any, saved: CheckpointTuple | None, forks: Iterable
         request = next(steps)
         while True:
             if request.before:
-                answer = await _first(saver.alist(_thread(request.config), before=request.config, limit=1))
+                listed = [each async for each in saver.alist(_thread(request.config), **request.options)]
+                answer = next(filter(request.fits, listed), None)
             else:
                 answer = await saver.aget_tuple(request.config)
             request = steps.send(answer)

@@ -60,9 +60,9 @@ class GraphFactory:
         except NotAnAgentError:
             raise
         except Exception as error:
+            why = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise NotAnAgentError(
-                f"{_name(self._function)} makes no graph from an empty config, as it has to for its card: "
-                f"{type(error).__name__}: {error}"
+                f"{_name(self._function)} makes no graph from an empty config, as it has to for its card: {why}"
             ) from error
 
     @contextmanager

@@ -7,8 +7,9 @@ were made on.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,29 @@ class Resources:
             if isinstance(checkpointer, str):
                 self.checkpointer = await stack.enter_async_context(open_checkpointer(checkpointer))
             elif checkpointer is not None:
-                self.checkpointer = await _made(stack, checkpointer, BaseCheckpointSaver, "checkpointer")
+                with _at_start("checkpointer", checkpointer):
+                    self.checkpointer = await _made(stack, checkpointer, BaseCheckpointSaver, "checkpointer")
             if store is not None:
-                self.store = await _made(stack, store, BaseStore, "store")
+                with _at_start("store", store):
+                    self.store = await _made(stack, store, BaseStore, "store")
             if self._lifespan is not None:
-                await stack.enter_async_context(self._lifespan(self._host))
+                with _at_start("lifespan", self._lifespan):
+                    await stack.enter_async_context(self._lifespan(self._host))
             yield
+
+
+@contextmanager
+def _at_start(step: str, function: Any) -> Iterator[None]:
+    """A note on what is raised in here: in which step of the start, in which function, at which line."""
+    try:
+        yield
+    except Exception as error:
+        if (code := getattr(inspect.unwrap(function), "__code__", None)) is not None:
+            lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
+            line = lines[-1] if lines else code.co_firstlineno
+            where = f"line {line} of {code.co_filename}"
+            error.add_note(f"At the start of the host, in its {step} {code.co_name!r} ({where})")
+        raise
 
 
 async def _made(stack: AsyncExitStack, source: Any, kind: type[Any], what: str) -> Any:

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Final
 
 from agentmatrix.card import AgentCard
@@ -109,7 +110,8 @@ class AgentConnection:
 
     def options_for(self, target: Target) -> ClientOptions:
         """The options for one of the targets."""
-        return self._by_target.get(target) or self.targets.options_for(target, self.given)
+        options = self._by_target.get(target) or self.targets.options_for(target, self.given)
+        return replace(options, has_replicas=True) if self.has_replicas else options
 
     def transport_to(self, target: Target) -> Transport:
         """The transport to one of the targets."""

@@ -46,6 +46,7 @@ from agentmatrix.session.protocol import CallerProtocol, Phase
 from agentmatrix.session.proxies import ProxiedObjects
 from agentmatrix.session.remote_usage import RunBudget
 from agentmatrix.session.run_limiter import TICKETS
+from agentmatrix.session.run_loss import with_advice
 from agentmatrix.session.saver_scope import LentSaver
 from agentmatrix.session.send_forwarding import LentSends
 from agentmatrix.session.sent_checkpoint import SentCheckpoint, StartCheckpoint
@@ -57,10 +58,8 @@ from agentmatrix.wire.remote_failures import decode_failure, encode_failure, rai
 from agentmatrix.wire.shared_messages import SentMessages
 from agentmatrix.wire.v1 import run_pb2 as pb
 
-__all__ = ["RESUME_ADVICE", "UNWIND_SECONDS", "CallerRun"]
+__all__ = ["UNWIND_SECONDS", "CallerRun"]
 
-RESUME_ADVICE: Final = "With a checkpointer, call again with None to go on from the last checkpoint"
-"""The mend for a host that was lost in the middle of a run."""
 _CERTAINLY_NOT_BEGUN: Final = (HostUnreachable, HostBusy, Unauthenticated)
 UNWIND_SECONDS: Final = 10.0
 """How long a caller that leaves a run goes on serving the host, so that the run can unwind cleanly there."""
@@ -90,6 +89,8 @@ class CallerRun:
         self.ended_by = ""
         """What, if not the graph, has ended the run: "refused" where it has certainly not begun, "lost" where the
         connection broke and it may have, "stopped" and "drained" by its host."""
+        self._place = 0
+        """In the queue of the host, as it has said last; 0 once it is at work."""
         self.began_from: StartCheckpoint | None = None
         """None where the caller keeps no checkpoints of the run, or where it is not clear which they are."""
         self._raised: deque[BaseException] = deque(maxlen=8)
@@ -265,6 +266,8 @@ class CallerRun:
         try:
             with self._lock:
                 kind = self.protocol.receive(received.frame)
+            if kind == "event" and received.frame.event.kind == "queue":
+                self._note_place(received)
         except AgentMatrixError as error:
             self._enqueue("lost", error)
             return
@@ -277,13 +280,19 @@ class CallerRun:
             self._on_signal_acked(received.frame.taken)
         received.release()
 
+    def _note_place(self, received: ReceivedFrame) -> None:
+        args = self.codec.decode(received.field("arguments"), "event queue")
+        # One that is none is refused where the event is handled.
+        if type(args) is tuple and len(args) == 1 and type(args[0]) is int:
+            self._place = args[0]
+
     def lost(self, error: AgentMatrixError) -> None:
         with self._lock:
             delivered = self.protocol.phase is Phase.ACCEPTED
             was_open = self.protocol.lost()
         if was_open:
             self.ended_by = "refused" if isinstance(error, _CERTAINLY_NOT_BEGUN) else "lost"
-            self._enqueue("lost", _with_advice(error, delivered))
+            self._enqueue("lost", with_advice(error, delivered, self._place))
 
     def _enqueue(self, kind: str, item: Any) -> None:
         """Puts something into the driver's queue.
@@ -301,7 +310,7 @@ class CallerRun:
         event = received.frame.event
         args = self.codec.decode(received.field("arguments"), f"event {event.kind}")
         received.release()
-        if self.config is None:
+        if self.config is None or (event.kind == "queue" and args == (0,)):  # its turn has come
             return None
         if event.kind not in GATHERED:
             return self.config.on_event(event.kind, args)
@@ -435,10 +444,3 @@ def _namespace_of(part: Any) -> object:
     if isinstance(part, dict):
         return part.get("ns")
     return part[0] if isinstance(part, tuple) and part else None
-
-
-def _with_advice(error: AgentMatrixError, delivered: bool) -> AgentMatrixError:
-    if isinstance(error, HostLost):
-        known = "the host had taken it" if delivered else "whether the host has got it is unknown"
-        return HostLost(f"{error}; {known}. {RESUME_ADVICE}", delivered=delivered)
-    return error

@@ -1,4 +1,4 @@
-"""How a run on a host waits for its turn, and tells its caller of its place in the queue.
+"""How a run on a host waits for its turn, and tells its caller of its place in the queue; 0 when its turn has come.
 
 All of it happens on the I/O thread, but `leave`, which any thread may call.
 """
@@ -115,6 +115,8 @@ class RunTurn:
 
     def _take(self, slot: AgentSlot) -> None:
         self._cancel_timers()
+        if self._told:
+            self._run.send_event("queue", _CODEC.encode((0,), "event queue"))
         self._begin(slot)
 
     def _refused(self, error: HostBusy) -> None:

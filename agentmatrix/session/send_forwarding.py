@@ -7,6 +7,8 @@ there. What a host sends, it sends in the name of that node and of tasks below i
 from __future__ import annotations
 
 import asyncio
+import logging
+from functools import cache
 from typing import Any, Final
 
 from agentmatrix.errors import ProtocolError
@@ -17,6 +19,7 @@ from agentmatrix.session.proxies import RpcClient
 __all__ = ["LentSends", "SendsProxy"]
 
 _TARGET: Final = "sends"
+_log = logging.getLogger("agentmatrix.host")
 
 
 class LentSends:
@@ -80,7 +83,7 @@ class SendsProxy:
     def send(self, path: str, value: Any, sender: Sender) -> None:
         """See `SendScope`."""
         wait_for_all(checkpoints_under_way(sender.loops))
-        self._rpc.request(_TARGET, _in_order("send"), path, value, sender.namespace, sender.attempt)
+        self._rpc.request(_TARGET, _in_order("send", sender), path, value, sender.namespace, sender.attempt)
 
     async def asend(self, path: str, value: Any, sender: Sender) -> None:
         """See `SendScope`."""
@@ -90,7 +93,7 @@ class SendsProxy:
     def dismiss(self, path: str, sender: Sender) -> None:
         """See `SendScope`."""
         wait_for_all(checkpoints_under_way(sender.loops))
-        self._rpc.request(_TARGET, _in_order("dismiss"), path, sender.namespace, sender.attempt)
+        self._rpc.request(_TARGET, _in_order("dismiss", sender), path, sender.namespace, sender.attempt)
 
     async def adismiss(self, path: str, sender: Sender) -> None:
         """See `SendScope`."""
@@ -98,7 +101,7 @@ class SendsProxy:
         await self._rpc.arequest(_TARGET, "adismiss", path, sender.namespace, sender.attempt)
 
 
-def _in_order(method: str) -> str:
+def _in_order(method: str, sender: Sender) -> str:
     """A method as a thread is to call it: the caller carries out async ones behind the checkpoints that came before.
 
     On the thread of an event loop it is called as it is. That loop stands still until the answer comes, and may be the
@@ -108,4 +111,16 @@ def _in_order(method: str) -> str:
         asyncio.get_running_loop()
     except RuntimeError:
         return f"a{method}"
+    if any(loop.checkpointer is not None for loop in sender.loops):
+        _warn_of_order(method)
     return method
+
+
+@cache
+def _warn_of_order(method: str) -> None:
+    _log.warning(
+        "an async function of a graph on this host calls %s, which does not wait for the checkpoints before it: await "
+        "a%s instead, or a kill of the caller may have what was done counted twice, or lost",
+        method,
+        method,
+    )

@@ -9,7 +9,7 @@ from langgraph.errors import GraphBubbleUp, GraphDrained, ParentCommand
 
 from agentmatrix.errors import DeadlineExceeded, HostError, HostLost
 from agentmatrix.pregel import handoffs
-from agentmatrix.session.caller import RESUME_ADVICE
+from agentmatrix.session.run_loss import RESUME_ADVICE
 from agentmatrix.session.run_record import Outcome
 
 __all__ = ["CALLER_LOST", "DEADLINE", "DRAINING", "STOPPING", "ended_by", "outcome_of", "reported_failure"]

@@ -285,9 +285,8 @@ class GrpcChannel:
             "the line to the host at %s was cut (%s); %d runs wait", self._address, why, len(self._multiplexer)
         )
         seconds = self._options.reconnect_timeout
-        return ReconnectBackoff(
-            why, self._granted.linger if seconds is None else seconds, is_patient=seconds is not None
-        )
+        most = self._granted.linger if seconds is None else seconds
+        return ReconnectBackoff(why, most, is_patient=self._options.waits_where_nobody_listens)
 
     def _resume(self, granted: ConnectionGrant) -> None:
         if granted.id != self._granted.id:
@@ -330,9 +329,7 @@ class GrpcChannel:
 
     def _loss(self, why: str) -> ConnectionLoss:
         return ConnectionLoss(
-            HostLost(
-                f"the connection to the host at {self._address} was lost ({why}); how far this run came is unknown"
-            ),
+            HostLost(f"the connection to the host at {self._address} was lost ({why})"),
             HostUnreachable(
                 f"the connection to the host at {self._address} was lost ({why}) before it had got this run"
             ),

@@ -158,7 +158,8 @@ class _SharedConnection:
                     if not error.closed or seconds == 0 or self._closed:
                         raise
                     most = timeout if seconds is None else min(timeout, seconds)
-                    backoff = ReconnectBackoff(str(error), most, is_patient=seconds is not None)
+                    is_patient = self._options.waits_where_nobody_listens
+                    backoff = ReconnectBackoff(str(error), most, is_patient=is_patient)
                 # One that closes each line at once may want TLS, or be no host.
                 backoff.failed(error, refused=error.refused or error.closed)
                 pause = backoff.next_pause()

@@ -226,7 +226,7 @@ class _InprocConnection:
         at = f"inproc://{self._server.name}"
         self.caller.connection_lost(
             ConnectionLoss(
-                HostLost(f"the connection to the host at {at} was lost ({why}); how far this run came is unknown"),
+                HostLost(f"the connection to the host at {at} was lost ({why})"),
                 HostUnreachable(f"the connection to the host at {at} was lost ({why}) before this run was sent"),
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sqlite3
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -103,6 +104,27 @@ async def test_an_update_of_an_earlier_checkpoint(verbs: Verbs) -> None:
     assert await thread.staff() == {"ann": "13", "carl": "3"}
     await thread.run("carl=4")
     assert await thread.staff() == {"ann": "13", "carl": "34"}
+
+
+async def test_a_copy_of_any_checkpoint_has_the_actors_of_that_one(verbs: Verbs) -> None:
+    saver: Any = InMemorySaver()
+    if not verbs.is_async:  # it holds a lock until all of a listing is read
+        sqlite = pytest.importorskip("langgraph.checkpoint.sqlite")
+        saver = sqlite.SqliteSaver(sqlite3.connect(":memory:", check_same_thread=False))
+    thread = Thread(verbs, saver)
+    await thread.run("ann=1")
+    await thread.run("ann=2", "bob=2")
+    copied = [(state.config, await thread.staff(state.config)) for state in thread.graph.get_state_history(THREAD)]
+    assert len({str(staff) for _, staff in copied}) > 2
+    for config, staff in (*copied, *copied):
+        copy = await verbs.call(thread.graph, "update_state", config, None, as_node="__copy__")
+        assert await thread.staff() == await thread.staff(copy) == staff
+        again = await verbs.call(thread.graph, "update_state", copy, None, as_node="__copy__")
+        assert await thread.staff(again) == staff
+        await thread.run("carl=3", at=again)
+        assert await thread.staff() == {**staff, "carl": "3"}
+    for config, staff in copied:
+        assert await thread.staff(config) == staff
 
 
 async def test_a_run_that_is_replayed_hires_and_tells_once(verbs: Verbs) -> None:

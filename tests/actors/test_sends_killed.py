@@ -11,12 +11,14 @@ from functools import cache
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import task
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send
 
 from agentmatrix import CyclicGraph, Dag, get_activation, idle
 from agentmatrix.engine import listener
+from agentmatrix.session import send_forwarding
 from agentmatrix.testing import loopback
 from tests.conftest import Verbs
 from tests.live.prefix_saver import RecordingSaver
@@ -137,3 +139,15 @@ async def test_a_run_killed_anywhere(
     assert expected[1] == {"staff/carl": (1, True), "staff/ann": (times, False), "staff/bob": (1, False)}
     for left, _ in saver.kills():
         assert await outcome(verbs, agent, left, "async") == expected
+
+
+@pytest.mark.parametrize("node", [sends, awaits, sends_in_a_thread, sends_on_the_loop])
+async def test_a_send_on_the_loop_of_a_host_says_once_that_it_does_not_wait(
+    node: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    send_forwarding._warn_of_order.cache_clear()
+    for saver in (None, InMemorySaver(), InMemorySaver()):
+        await firm(hosted(node), saver).ainvoke({"log": []}, THREAD)
+        told = ["await asend instead", "await adismiss instead"] if saver and node is sends_on_the_loop else []
+        said = [record.getMessage() for record in caplog.records if "does not wait" in record.getMessage()]
+        assert len(said) == len(told) and all(words in text for words, text in zip(told, said, strict=True))

@@ -101,7 +101,11 @@ def test_a_preview_is_printed_and_writes_nothing(rows: Project) -> None:
         0,
         [{"id": 0, "text": "so question 0"}, {"id": 1, "text": "so question 1"}],
     )
+    preview = "a preview, no file was written: the same line without --limit writes out.jsonl"
+    assert shown.err.splitlines()[-1].endswith(preview)
     assert not list(rows.folder.glob("out*"))
+    shown = rows.cli(*LINE[:3], *LINE[5:], "--limit", "1")
+    assert shown.err.splitlines()[-1].endswith("no file was written: give --output instead of --limit")
 
 
 def test_functions_numbers_and_the_report_as_json(rows: Project) -> None:

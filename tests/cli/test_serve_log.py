@@ -191,5 +191,8 @@ def test_an_error_of_the_lifespan_is_one_sentence(project: Project) -> None:
     with Forked(command, "serve", "greeter:graph", "--port", "0", "--lifespan", "broken.py:lifespan") as process:
         out, err = process.communicate(60)
         assert process.wait(100) == 1
-    last = err.splitlines()[-1]
-    assert out == "" and last == "error: OSError: the weights are not there" and Path("broken.py").exists()
+    where = f"(line 6 of {Path('broken.py').resolve()})"
+    assert (out, err.splitlines()[-1]) == (
+        "",
+        f"error: at the start of the host, in its lifespan 'lifespan' {where}: OSError: the weights are not there",
+    )

@@ -105,6 +105,18 @@ def test_an_error_in_it_ends_the_start_and_gives_the_address_up(tmp_path: Path) 
         assert RemoteAgent("agent", url=host.address).invoke({"count": 0}) == {"count": 1}
 
 
+@pytest.mark.parametrize("step", ["lifespan", "checkpointer", "store"])
+def test_an_error_says_in_which_step_and_where(step: str) -> None:
+    def broken(*given: Any) -> Any:
+        raise ValueError
+
+    options: dict[str, Any] = {step: broken}
+    with pytest.raises(ValueError) as raised:
+        Host({"agent": counter()}, **options).start()
+    line = broken.__code__.co_firstlineno + 1
+    assert raised.value.__notes__ == [f"At the start of the host, in its {step} 'broken' (line {line} of {__file__})"]
+
+
 def test_an_error_at_its_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     @asynccontextmanager
     async def lifespan(host: Host) -> AsyncIterator[None]:

@@ -15,9 +15,10 @@ from langgraph.types import RetryPolicy
 from typing_extensions import TypedDict
 
 from agentmatrix import Dag, Host, RemoteAgent
-from agentmatrix.errors import DeadlineExceeded, HostBusy, HostUnreachable
+from agentmatrix.errors import DeadlineExceeded, HostBusy, HostLost, HostUnreachable
 from agentmatrix.session import run_queue
 from tests.attacks.kit import eventually
+from tests.faulty_proxy import FaultyProxy
 
 
 class State(TypedDict):
@@ -90,6 +91,33 @@ async def test_one_at_a_time_and_each_waiting_caller_knows_its_place(verbs: Any)
     assert card.most == 1 and card.order == ["0", "1", "2"]
     assert seen[0].places == [] and seen[1].told == [{"agent": f"{seen[1].told[0]['agent']}", "place": 1}]
     assert str(seen[1].told[0]["agent"]).endswith("/expert")
+
+
+def test_a_run_that_is_lost_in_the_queue_is_told_that_it_has_not_begun() -> None:
+    card, places = Card(), {"a": Places(), "b": Places()}
+    with (
+        Host({"expert": card.graph}, concurrency={"expert": 1}) as host,
+        FaultyProxy(str(host.address)) as proxy,
+        ThreadPoolExecutor() as threads,
+    ):
+        remote = RemoteAgent("expert", url=proxy.address, reconnect_timeout=0)
+        first = threads.submit(RemoteAgent("expert", url=host.address).invoke, {"name": "first"})
+        assert eventually(lambda: card.active == 1)
+        runs = {}
+        for name in places:
+            runs[name] = threads.submit(remote.invoke, {"name": name}, {"callbacks": [places[name]]})
+            assert eventually(lambda name=name: places[name].places == [1])
+            if name == "a":
+                card.let_go()
+                assert eventually(lambda: card.order == ["first", "a"])
+        proxy.cut()
+        errors = {name: run.exception(100) for name, run in runs.items()}
+        card.let_go(2)
+        assert first.result(100) == {"name": "first"}
+    assert isinstance(errors["a"], HostLost) and "how far this run came is unknown" in str(errors["a"])
+    assert isinstance(errors["b"], HostLost) and "unknown" not in str(errors["b"])
+    assert "this run was waiting for its turn, at place 1, and had not begun" in str(errors["b"])
+    assert places["a"].places == places["b"].places == [1]
 
 
 async def test_the_event_is_among_the_events_of_a_parent() -> None:

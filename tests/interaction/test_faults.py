@@ -207,6 +207,8 @@ async def test_a_host_that_is_full_refuses() -> None:
             await first
 
 
+# Of a GeneratorExit out of an async node a `StateGraph` alone warns too: it closes coroutines of LangGraph at work.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), KeyboardInterrupt(), GeneratorExit()])
 async def test_whatever_escapes_from_user_code_ends_its_run_alone(error: BaseException) -> None:
     def fail(state: State) -> State:

@@ -44,8 +44,8 @@ class Processes:
         self.started[number] = self._stack.enter_context(process)
         assert process.stdout.readline().strip() == self.addresses[number]
 
-    def remote(self, agent: str = "steps") -> RemoteAgent:
-        return RemoteAgent([f"{address}/{agent}" for address in self.addresses])
+    def remote(self, agent: str = "steps", **options: Any) -> RemoteAgent:
+        return RemoteAgent([f"{address}/{agent}" for address in self.addresses], **options)
 
     def nodes(self) -> list[list[str]]:
         path = self.folder / "nodes"
@@ -110,6 +110,19 @@ async def test_a_lost_run_goes_on_elsewhere_from_its_parents_checkpoint(
     assert processes.counts() == {"first": 1, "second": 2, "third": 1}
     assert len({pid for *_, pid in processes.nodes()}) == 2
     assert (await graph.aget_state(config)).next == ()
+
+
+async def test_a_replica_that_is_gone_is_not_waited_for(processes: Processes) -> None:
+    processes.hold("second")
+    state, config = given(processes)
+    # Longer than the test may take.
+    graph = around(processes.remote(reconnect_timeout=3600))
+    run = asyncio.create_task(graph.ainvoke(state, config, durability="sync"))
+    await processes.until("second")
+    processes.where("second").send_signal(signal.SIGKILL)
+    await processes.until("second", 2)
+    processes.let_go("second")
+    assert (await run)["log"] == ["first", "second", "third"]
 
 
 @pytest.mark.parametrize("agent", ["steps", "dag"])
