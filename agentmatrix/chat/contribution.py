@@ -24,14 +24,16 @@ from agentmatrix.chat.authorship import SAID_BY, without_inline_name
 from agentmatrix.chat.content import is_speech, map_text, without_tool_parts
 from agentmatrix.chat.transcript import VISIBLE_TO, audience_of
 from agentmatrix.errors import SpeakerError
+from agentmatrix.pregel.message_copy import changed_message
 
 __all__ = ["AudienceRule", "new_messages", "public_messages"]
 
 _CALLS: Final = ("tool_calls", "function_call")
 _PRIVATE: Final = (ToolMessage, FunctionMessage, SystemMessage, RemoveMessage)
 
-AudienceRule = Callable[[BaseMessage], Collection[str] | str | None]
-"""Gives the names of the members that may see a message which names no audience itself; None for all members."""
+AudienceRule = Callable[[BaseMessage], Collection[str] | str | None] | None
+"""Gives the names of the members that may see a message which names no audience itself; None for all members. Without
+a rule all members see all."""
 
 
 def public_messages(
@@ -77,7 +79,9 @@ def new_messages(answered: Sequence[Any], given: Sequence[Any], *, is_state: boo
 
 
 def _is_public(message: Any) -> bool:
-    return isinstance(message, BaseMessage) and not isinstance(message, _PRIVATE) and is_speech(message)
+    # To ask whether it is of another class takes longer than all else here.
+    is_answer = type(message) is AIMessage or (isinstance(message, BaseMessage) and not isinstance(message, _PRIVATE))
+    return is_answer and is_speech(message)
 
 
 def _signed(message: BaseMessage, member: str, id_for: Callable[[str | None], str]) -> BaseMessage:
@@ -93,18 +97,14 @@ def _signed(message: BaseMessage, member: str, id_for: Callable[[str | None], st
         changes["content"] = map_text(without_tool_parts(message.content), without_inline_name)
         if message.tool_calls or message.invalid_tool_calls:
             changes |= {"tool_calls": [], "invalid_tool_calls": []}
-    # As `model_copy(update=...)`, which looks each of the keys up among the fields.
-    signed = message.model_copy()
-    signed.__dict__.update(changes)
-    signed.model_fields_set.update(changes)
-    return signed
+    return changed_message(message, changes)
 
 
 def _addressed(message: BaseMessage, members: Collection[str], audience_rule: AudienceRule) -> BaseMessage:
     """The message with its audience, if it has one."""
     names = audience_of(message)
     if names is None:
-        if (chosen := audience_rule(message)) is None:
+        if audience_rule is None or (chosen := audience_rule(message)) is None:
             return message
         if not isinstance(chosen, Iterable):
             raise SpeakerError(f"visible_to gives {chosen!r} for a message of {message.name!r}: give names, or None")

@@ -253,22 +253,15 @@ class LastTurns:
     """The last turns in a log: members who begin together ask for those of one log, which is read once."""
 
     def __init__(self) -> None:
-        self._last: tuple[Sequence[Event], dict[str, Event], bool] = ((), {}, False)
+        self._last: tuple[Sequence[Event], tuple[dict[str, Event], bool]] = ((), ({}, False))
 
-    def by_member(self, events: Sequence[Event]) -> dict[str, Event]:
-        """By member, the event of its last turn."""
-        return self._of(events)[1]
-
-    def has_given(self, events: Sequence[Event]) -> bool:
-        """Whether a handoff has chosen what the next member is given."""
-        return self._of(events)[2]
-
-    def _of(self, events: Sequence[Event]) -> tuple[Sequence[Event], dict[str, Event], bool]:
+    def of(self, events: Sequence[Event]) -> tuple[dict[str, Event], bool]:
+        """By member, the event of its last turn; and whether a handoff has chosen what the next member is given."""
         last = self._last
         if last[0] is not events:
             turns = {event["by"]: event for event in events if "by" in event}
-            last = self._last = events, turns, any("given" in event for event in events)
-        return last
+            last = self._last = events, (turns, any("given" in event for event in events))
+        return last[1]
 
 
 def interrupted_members(events: Iterable[Event]) -> dict[str, Any]:

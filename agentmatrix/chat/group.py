@@ -322,7 +322,7 @@ class ChatGroup(BuilderRepr):
 
     def _settings(self, builder: AnyBuilder) -> GroupSettings:
         rule: Any = self.visible_to
-        audience_rule = rule if callable(rule) else lambda message: (rule or {}).get(message.name)
+        audience_rule = (lambda message: rule.get(message.name)) if isinstance(rule, Mapping) else rule
         names = provider_names(self._nodes)
         return GroupSettings(
             members=tuple(self._nodes),

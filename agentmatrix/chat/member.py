@@ -178,14 +178,14 @@ class Member:
         """
         events = state.get(EVENT_LOG, ())
         remembers = has_checkpointer and self._remembers
-        turns = self._settings.last_turns
-        left_out = left_out_of_handoff(transcript, events, self.name) if turns.has_given(events) else ()
+        last_turns, has_given = self._settings.last_turns.of(events)
+        left_out = left_out_of_handoff(transcript, events, self.name) if has_given else ()
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
         if remembers and (is_go_on(given[-1]) or not transcript.has_any_since(given, last_seen(events, self.name))):
             # A turn that was given up in the middle has left words in its memory which nobody else knows of.
             given = with_go_on(given)
         unknown = 0
-        if last := turns.by_member(events).get(self.name):
+        if last := last_turns.get(self.name):
             note, unknown = note_on_handoffs(events, last, self.name, self._settings.members)
             given = given if note is None else with_note(given, note)
         shared = summary = None
@@ -254,12 +254,14 @@ class Member:
             update = self._updates.of_failure(error, turn)
         else:
             update = self._updates.of_answer(answer, turn, config, summary, pushed)
+        if self._settings.middleware is None:
+            return update
         return await apassed_turn(update, turn, self.name, self._settings, config)
 
     def _ask(self, given: Any, config: RunnableConfig) -> Any:
         """The answer of the agent. A command from inside it is one, unless it is meant for a graph further out."""
         try:
-            if self._has_memory(config):
+            if self._remembers and LoopHandle(config).has_checkpointer:
                 given = with_missing_results(given, self.graphs[0].get_state(config))
             return self._agent.invoke(given, config)
         except ParentCommand as error:
@@ -270,17 +272,13 @@ class Member:
     async def _aask(self, given: Any, config: RunnableConfig) -> Any:
         """The same as `_ask`, async."""
         try:
-            if self._has_memory(config):
+            if self._remembers and LoopHandle(config).has_checkpointer:
                 given = with_missing_results(given, await self.graphs[0].aget_state(config))
             return await self._agent.ainvoke(given, config)
         except ParentCommand as error:
             if command_for_node(error, config) is None:
                 raise
             return whole_handoff(error)
-
-    def _has_memory(self, config: RunnableConfig) -> bool:
-        """Whether the agent keeps its messages over its turns in the run of `config`."""
-        return self._remembers and LoopHandle(config).has_checkpointer
 
     def _attempt(self, turn: Turn) -> Runnable[Any, Any]:
         def ask(given: Any, config: RunnableConfig) -> Any:

@@ -110,24 +110,16 @@ class TurnUpdates:
 
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
         group = self._settings
-        taken: set[str] = set()
-
-        def id_for(given: str | None) -> str:
-            id = turn.ids.given(given)
-            if id in taken:
-                id = turn.ids.given(None)
-            taken.add(id)
-            return id
-
+        id_for = turn.ids.given if len(answered) == 1 else turn.ids.of_one_answer()
         return public_messages(answered, self._name, group.members, group.audience_rule, id_for)
 
     def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
-        event = Event(
-            by=self._name,
-            message_ids=[str(message.id) for message in said],
-            seen_message=turn.seen_message,
-            seen_events=turn.seen_events,
-        )
+        event: Event = {
+            "by": self._name,
+            "message_ids": [str(message.id) for message in said],
+            "seen_message": turn.seen_message,
+            "seen_events": turn.seen_events,
+        }
         if turn.usage:
             event.update(turn.usage.usage())
         if summary:

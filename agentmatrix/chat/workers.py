@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -157,18 +157,17 @@ class MemberPool(ABC):
     def _finish(self, task: VirtualTask, outcome: Any) -> None:
         """Records the end of a turn: its update, or what it raised."""
         self.loop.tell_end(task, outcome)
+        is_broken_off = not isinstance(outcome, dict)
         if isinstance(outcome, GraphInterrupt):
             values = [interrupt.value for interrupt in outcome.args[0]]
             asked = {"ns": task.namespace, "values": values, "at": time.time()}
             outcome = {EVENT_LOG: [Event(interrupts={task.node: asked})]}
-        elif isinstance(outcome, Command):
-            outcome = ParentCommand(outcome)
-        finished = FinishedTurn(task, outcome, outcome[EVENT_LOG][-1] if isinstance(outcome, dict) else Event())
-        is_broken_off = finished.failed or finished.interrupted
-        if is_broken_off:
-            self._has_interrupt |= finished.interrupted
-            self.has_failed |= finished.failed
-        self._finished[task.node] = finished
+            self._has_interrupt = True
+        elif is_broken_off:
+            outcome = ParentCommand(outcome) if isinstance(outcome, Command) else outcome
+            self.has_failed = True
+        event = outcome[EVENT_LOG][-1] if isinstance(outcome, dict) else Event()
+        self._finished[task.node] = finished = FinishedTurn(task, outcome, event)
         if not self._wait_for_all:
             self._has_news = self._has_news or not finished.is_silent or self._has_more_to_hear(finished)
             self._append(finished)
@@ -269,9 +268,9 @@ class AsyncMemberPool(MemberPool):
         try:
             if self._semaphore:
                 async with self._semaphore:
-                    outcome = await self._speak(task, member, len(self.transcript))
+                    outcome = await self._begun(task, member, len(self.transcript))
             else:
-                outcome = await self._speak(task, member, seen_messages)
+                outcome = await self._begun(task, member, seen_messages)
         except BaseException as error:
             if not self._closed:
                 self._on_done(task, error)
@@ -280,13 +279,14 @@ class AsyncMemberPool(MemberPool):
         else:
             self._on_done(task, outcome)
 
-    async def _speak(self, task: VirtualTask, member: Member, seen_messages: int) -> Any:
+    def _begun(self, task: VirtualTask, member: Member, seen_messages: int) -> Awaitable[Any]:
+        """A turn that has begun, to be awaited in the context that this was called in."""
         turn, config = self._begin_turn(member, seen_messages), task.enter()
         if not self.loop.is_watched:
             self.loop.tell_start(task, turn.input)
-            return await member.aspeak(turn, config)
+            return member.aspeak(turn, config)
         self.loop.emit_start(task, self._state)
-        return await self._traced(member, turn).ainvoke(self._state, config)
+        return self._traced(member, turn).ainvoke(self._state, config)
 
     def _on_done(self, task: VirtualTask, outcome: Any) -> None:
         # The asyncio task is dropped here, and with it the context that it ran in.

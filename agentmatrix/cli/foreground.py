@@ -46,6 +46,7 @@ def serve_in_foreground(
         page: what stands beside the host while it serves.
     """
     from agentmatrix import Host
+    from agentmatrix.host.frozen_objects import frozen_objects
 
     # Before the host listens: a signal that comes earlier would end the process without a drain.
     stop = _StopSignal()
@@ -55,7 +56,7 @@ def serve_in_foreground(
     try:
         if _started(host, stop):
             print(f"serving {', '.join(host.graphs)} at {host.address}", flush=True)
-            with page(host):
+            with page(host), frozen_objects():
                 stop.wait()
             _drain(host, stop, grace, drain_timeout)
     finally:

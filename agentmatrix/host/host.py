@@ -22,6 +22,7 @@ from langgraph.pregel import Pregel
 
 from agentmatrix.errors import AddressError, HostBusy, HostError
 from agentmatrix.host.context_task import ContextTask
+from agentmatrix.host.frozen_objects import frozen_objects
 from agentmatrix.host.graph_factory import GraphFactory, hosted, named_graphs
 from agentmatrix.host.hosted_graph import graph_types, with_resources
 from agentmatrix.host.resources import Checkpointer, Lifespan, Resources, Store
@@ -292,8 +293,15 @@ class Host:
         return ExportedGraph(graph, codec, is_async_only(graph), factory)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped."""
-        return self._stopped.wait(timeout)
+        """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped.
+
+        Without a timeout the process is taken to do nothing else: what it has made so far is not looked at by the
+        garbage collector meanwhile (`gc.freeze`).
+        """
+        if timeout is not None:
+            return self._stopped.wait(timeout)
+        with frozen_objects():
+            return self._stopped.wait()
 
     def drain(self, timeout: float = 30.0, *, grace: float = 10.0) -> None:
         """Stops in good order: health says NOT_SERVING, no run is taken, those under way end or stop at a checkpoint.

@@ -24,7 +24,8 @@ from langchain_core.utils.env import env_var_is_set
 from langgraph._internal._config import get_async_callback_manager_for_config, get_callback_manager_for_config
 from langgraph.pregel._messages import StreamMessagesHandler, StreamMessagesHandlerV2
 from langgraph.pregel._tools import StreamToolCallHandler
-from langsmith.utils import tracing_is_enabled
+from langsmith._internal import _context as langsmith_context
+from langsmith.utils import get_env_var
 
 from agentmatrix.pregel.config_values import set_current_config
 from agentmatrix.pregel.node_handler import node_handlers
@@ -38,6 +39,7 @@ __all__ = [
     "has_callbacks",
     "inherited_callbacks",
     "is_any_hook_set",
+    "is_traced",
     "new_callback_manager",
     "new_stream_handler",
     "stream_handler_kind",
@@ -190,13 +192,25 @@ def inherited_callbacks() -> Callbacks:
     return (var_child_runnable_config.get() or {}).get("callbacks")
 
 
+def is_traced() -> bool:
+    """What `langsmith.utils.tracing_is_enabled` says; most of its time goes into imports, at each call."""
+    enabled = langsmith_context._TRACING_ENABLED.get()
+    if enabled is None and langsmith_context.get_current_run_tree() is not None:
+        return True
+    if enabled is None:
+        enabled = langsmith_context._GLOBAL_TRACING_ENABLED
+    if enabled is None:
+        return get_env_var("TRACING_V2", default=get_env_var("TRACING", default="")) == "true"
+    return bool(enabled)
+
+
 def is_any_hook_set(callbacks: Callbacks = None) -> bool:
     """Whether LangChain would add a handler to these callbacks of a call: for tracing, debugging, or a hook.
 
     To let it make the callback manager costs three times as much, which is half of a scripted model's call.
     """
     hooks = getattr(tracing, "_configure_hooks", None)
-    if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or tracing_is_enabled():
+    if hooks is None or get_debug() or tracing.tracing_v2_callback_var.get() is not None or is_traced():
         return True
     for var, _, kind, env in hooks:
         found = var.get()

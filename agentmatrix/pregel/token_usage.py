@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
@@ -26,6 +26,8 @@ __all__ = [
     "counting_tokens",
     "without_token_usage",
 ]
+
+P = ParamSpec("P")
 
 
 class ModelCallCounter(Protocol):
@@ -126,13 +128,13 @@ _HANDLER: ContextVar[TokenUsageHandler | None] = ContextVar("agentmatrix_token_u
 register_configure_hook(_HANDLER, inheritable=False)
 
 
-def counted(answer: Callable[[], AIMessage]) -> AIMessage:
+def counted(answer: Callable[P, AIMessage], *args: P.args, **kwargs: P.kwargs) -> AIMessage:
     """The answer of a model that runs without LangChain's machinery, counted as those with it are."""
     handler = _HANDLER.get()
     if handler is None:
-        return answer()
+        return answer(*args, **kwargs)
     handler.on_chat_model_start()
-    message = answer()
+    message = answer(*args, **kwargs)
     handler.on_answer(message)
     return message
 

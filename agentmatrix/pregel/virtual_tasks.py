@@ -227,9 +227,9 @@ class LoopHandle:
 
     def tell_end(self, task: VirtualTask, outcome: Any) -> None:
         """Tell the handlers of nodes what a node has answered, or raised."""
-        if isinstance(outcome, GraphInterrupt):
-            outcome = GraphInterrupt(())  # It is asked again, in a task of the node's own.
         for handler in self.node_handlers:
+            if isinstance(outcome, GraphInterrupt):
+                outcome = GraphInterrupt(())  # It is asked again, in a task of the node's own.
             if isinstance(outcome, BaseException):
                 handler.on_node_error(task.namespace, outcome)
             else:

@@ -137,7 +137,7 @@ class CallerCallbacks:
             "handlers": self._pack_handlers(
                 without_token_usage(manager.handlers), manager.inheritable_handlers, manager.parent_run_id
             ),
-            "parent_run_id": manager.parent_run_id,
+            "parent_run_id": None if manager.parent_run_id is None else manager.parent_run_id.bytes,
             "tags": list(manager.tags),
             "inheritable_tags": list(manager.inheritable_tags),
             "metadata": pack_metadata(manager.metadata),
@@ -413,24 +413,21 @@ def callback_proxies(rpc: RpcClient, packed: dict[str, Any], *, is_async: bool) 
     below: list[BaseCallbackHandler] = []
     replicas: list[tuple[int, Any, set[Any]]] = []
     batches: list[EventBatches] = []
+    parent_run = None if packed["parent_run_id"] is None else UUID(bytes=packed["parent_run_id"])
     for entry in packed["handlers"]:
         if "replica" in entry:
             handler = _replica(rpc, entry)
             replicas.append((entry["replica"], handler, set(entry["seen"])))
         elif "watcher" in entry:
-            handler, events = hosted_recorder(rpc, entry, packed["parent_run_id"])
+            handler, events = hosted_recorder(rpc, entry, parent_run)
             batches.append(events)
         else:
             handler = _handler_proxy(rpc, entry, is_async=is_async)
         here += [handler] if entry["here"] else []
         below += [handler] if entry["below"] else []
-    fields = {key: packed[key] for key in ("parent_run_id", "tags", "inheritable_tags", "metadata")}
+    fields = {key: packed[key] for key in ("tags", "inheritable_tags", "metadata", "inheritable_metadata")}
     manager = new_callback_manager(
-        is_async,
-        handlers=here,
-        inheritable_handlers=below,
-        inheritable_metadata=packed["inheritable_metadata"],
-        **fields,
+        is_async, handlers=here, inheritable_handlers=below, parent_run_id=parent_run, **fields
     )
 
     def finish() -> None:

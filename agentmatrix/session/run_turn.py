@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
 from agentmatrix.errors import HostBusy
 from agentmatrix.session.host_state import HostState
@@ -17,11 +17,15 @@ from agentmatrix.wire.codec import Codec
 
 __all__ = ["RunTurn"]
 
-_CODEC: Final = Codec()
-
 
 class QueueingRun(Protocol):
-    """A run of a host, as far as its turn is concerned."""
+    """A run of a host, as far as its turn is concerned.
+
+    Attributes:
+        codec: writes what it tells its caller.
+    """
+
+    codec: Codec
 
     def send_event(self, kind: str, arguments: bytes) -> None:
         """Sends an event to the caller."""
@@ -75,7 +79,7 @@ class RunTurn:
         """Tells the caller of the place, once it is told that the host has taken the run."""
         if self._queued is not None and self._place != self._told:
             self._told = self._place
-            self._run.send_event("queue", _CODEC.encode((self._place,), "event queue"))
+            self._run.send_event("queue", self._run.codec.encode((self._place,), "event queue"))
 
     def _give_up(self, seconds: float) -> None:
         if self._queued is not None and self._queued.leave():
@@ -116,7 +120,7 @@ class RunTurn:
     def _take(self, slot: AgentSlot) -> None:
         self._cancel_timers()
         if self._told:
-            self._run.send_event("queue", _CODEC.encode((0,), "event queue"))
+            self._run.send_event("queue", self._run.codec.encode((0,), "event queue"))
         self._begin(slot)
 
     def _refused(self, error: HostBusy) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import statistics
 import sys
 import time
 from collections import defaultdict
@@ -48,6 +47,8 @@ def stage_clock(side: str) -> StageClock | None:
 
 def stage_table() -> dict[str, float]:
     """Microseconds of each stage in the median of all runs so far."""
+    import statistics
+
     return {stage: statistics.median(seconds) * 1e6 for stage, seconds in list(_taken.items())}
 
 

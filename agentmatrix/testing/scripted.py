@@ -8,7 +8,7 @@ import random
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -28,6 +28,7 @@ from pydantic import Field, PrivateAttr
 
 from agentmatrix.errors import ScriptExhausted
 from agentmatrix.pregel.callback_handlers import inherited_callbacks, is_any_hook_set
+from agentmatrix.pregel.message_copy import text_answer
 from agentmatrix.pregel.node_handler import node_handlers, other_handlers, told_of_model_call
 from agentmatrix.pregel.token_usage import counted
 
@@ -122,7 +123,7 @@ class ScriptedChatModel(BaseChatModel):
         """The next answer."""
         callbacks = (config or {}).get("callbacks") or inherited_callbacks()
         if self._is_untraced(input, callbacks):
-            return self._answer_with_id(cast(list[BaseMessage], input), config, callbacks)
+            return self._answer_with_id(input, config, callbacks)
         return super().invoke(input, config, stop=stop, **kwargs)
 
     async def ainvoke(
@@ -136,10 +137,10 @@ class ScriptedChatModel(BaseChatModel):
         """The next answer."""
         callbacks = (config or {}).get("callbacks") or inherited_callbacks()
         if self._is_untraced(input, callbacks):
-            return self._answer_with_id(cast(list[BaseMessage], input), config, callbacks)
+            return self._answer_with_id(input, config, callbacks)
         return await super().ainvoke(input, config, stop=stop, **kwargs)
 
-    def _is_untraced(self, input: LanguageModelInput, callbacks: Callbacks) -> bool:
+    def _is_untraced(self, input: LanguageModelInput, callbacks: Callbacks) -> TypeGuard[list[BaseMessage]]:
         """Whether the input is a list of messages, and no callback, tracer or cache sees this call.
 
         Such a call is answered without LangChain's machinery, which costs far more than the answer.
@@ -158,15 +159,17 @@ class ScriptedChatModel(BaseChatModel):
     ) -> AIMessage:
         id = f"{LC_ID_PREFIX}-{_random.getrandbits(128):032x}"
         if not callbacks:
-            return counted(lambda: self._answer(messages, id))
+            return counted(self._answer, messages, id)
         with told_of_model_call(callbacks, config) as tell_end:
-            answer = counted(lambda: self._answer(messages, id))
+            answer = counted(self._answer, messages, id)
             tell_end(answer)
         return answer
 
     def _answer(self, messages: Sequence[BaseMessage], id: str | None = None) -> AIMessage:
         # As `self._calls`, which pydantic looks for among the fields first.
-        index = cast(dict[str, Any], self.__pydantic_private__)["_calls"].add(messages)
+        private = self.__pydantic_private__
+        assert private is not None
+        index = private["_calls"].add(messages)
         if index >= len(self.answers) and not self.cycle:
             raise ScriptExhausted(
                 f"this ScriptedChatModel has {len(self.answers)} answers and was called {index + 1} times: "
@@ -233,12 +236,12 @@ def _has_handlers(callbacks: Callbacks) -> bool:
 
 def _as_message(answer: Any, id: str | None) -> AIMessage:
     """The answer as a message, under an id of its own or this one."""
+    if isinstance(answer, str):
+        return text_answer(answer, id)
     if isinstance(answer, BaseException) or (isinstance(answer, type) and issubclass(answer, BaseException)):
         raise answer
     if isinstance(answer, AIMessage):
         return answer.model_copy(update={"id": answer.id or id})
-    if isinstance(answer, str):
-        return AIMessage(content=answer, id=id)
     calls = [answer] if isinstance(answer, dict) else answer
     if isinstance(calls, Sequence) and all(isinstance(call, dict) and "name" in call for call in calls):
         numbered = enumerate(calls)

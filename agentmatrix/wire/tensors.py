@@ -5,7 +5,6 @@ PyTorch is optional: it is imported once a value needs it. A tensor arrives on t
 
 from __future__ import annotations
 
-import ctypes
 import math
 import sys
 from typing import Any, Final
@@ -35,6 +34,8 @@ def encoder_of(cls: type) -> EncodePart | None:
 
 
 def _encode(encoder: PartEncoder, value: Any, depth: int) -> list[Any]:
+    import ctypes
+
     import torch  # type: ignore[import-not-found, unused-ignore]
 
     cls, parameter = type(value), type(value) is torch.nn.Parameter

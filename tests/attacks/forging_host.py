@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.errors import ParentCommand
@@ -57,7 +57,8 @@ def forged_events() -> Figures:
             groups = [
                 entry["group"] for entry in config["callbacks"]["handlers"] if "on_chain_end" in entry.get("events", ())
             ]
-            namespace, parent_run = config["configurable"]["checkpoint_ns"], config["callbacks"]["parent_run_id"]
+            namespace = config["configurable"]["checkpoint_ns"]
+            parent_run = UUID(bytes=config["callbacks"]["parent_run_id"])
             run.say(**_forgeries(namespace, parent_run, groups[0])[name])
             run.say(**result({"text": "done"}))
 

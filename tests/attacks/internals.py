@@ -122,7 +122,8 @@ def told(frame: pb.Frame | str | None, length: int = 300) -> str:
     if frame.end.WhichOneof("outcome") == "failure":
         error = decode_failure(frame.end.failure, Codec())
         return f"failure {type(error).__name__}: {error}"[:length]
-    return f"result {decoded(frame.end.result)!r}"[:length]
+    result = frame.end.result
+    return f"result of {len(result):,} bytes" if len(result) > 1 << 16 else f"result {decoded(result)!r}"[:length]
 
 
 def event(kind: str, *arguments: object) -> dict[str, Any]:

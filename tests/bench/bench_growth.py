@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
+import os
 import sqlite3
 import statistics
 import subprocess
@@ -32,6 +32,11 @@ from agentmatrix import Dag, Host, RemoteAgent
 
 TURNS, DEPTH = 600, 200
 EARLY = 15
+SERVED = """
+from langgraph.graph import START, MessagesState, StateGraph
+
+graph = StateGraph(MessagesState).add_node("node", lambda state: state).add_edge(START, "node").compile()
+"""
 
 
 class Depth(TypedDict, total=False):
@@ -122,15 +127,35 @@ def stores(address: str, turns: int) -> None:
     say("9", f"a remote child's file after {turns} turns / a local one's", remote / local, remote_kb=remote)
 
 
-def importing(what: str, rounds: int = 3) -> float:
-    """CPU seconds of a process that imports something."""
-    taken = []
-    for _ in range(rounds):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", what], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return statistics.median(taken)
+def starts(rounds: int = 5) -> None:
+    """Row 10: CPU seconds of new processes until they have imported something, or serve.
+
+    They take turns. Modules are compiled, as pip leaves them: in the first round, which does not count.
+    """
+    names = ["langgraph.graph import StateGraph", "agentmatrix import Dag", "agentmatrix import RemoteAgent"]
+    names += ["agentmatrix import Host", "agentmatrix import Host, RemoteAgent"]
+    taken: dict[str, list[float]] = {what: [] for what in [*names, "serve"]}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        served = Path(folder) / "served.py"
+        served.write_text(SERVED)
+        for _ in range(rounds + 1):
+            for what in names:
+                command = [sys.executable, "-c", f"from {what}; import time; print(time.process_time())"]
+                done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+                taken[what].append(float(done.stdout))
+            command = [sys.executable, "-m", "agentmatrix", "serve", f"{served}:graph", "--port", "0"]
+            with subprocess.Popen(
+                command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            ) as process:
+                assert process.stderr is not None and "serving" in process.stderr.readline()
+                taken["serve"].append(cpu_of(process.pid))
+                process.kill()
+    base, *others, serving = (statistics.median(seconds[1:]) for seconds in taken.values())
+    say("10", "a host until it serves, CPU / import langgraph.graph", serving / base, seconds=serving, langgraph_s=base)
+    for what, seconds in zip(names[1:], others, strict=True):
+        say("10", f"from {what} / import langgraph.graph", seconds / base, seconds=seconds, langgraph_s=base)
 
 
 def say(row: str, what: str, ratio: float, **figures: float) -> None:
@@ -142,7 +167,6 @@ async def main(turns: int, depth: int) -> None:
     with subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        started = cpu_of(process.pid)
         for name, nested in (("local", graph(MessagesState, reply)), ("remote", RemoteAgent(f"{address}/reply"))):
             early, late = await conversation(nested, turns, process.pid)
             what = f"{name} node under a memory saver: turn {turns} / turn {EARLY}, CPU of both processes"
@@ -151,11 +175,7 @@ async def main(turns: int, depth: int) -> None:
         short, long = await failure(address, depth // 2), await failure(address, depth)
         say("12", f"an error through {depth} nested remote calls / {depth // 2}", long / short, seconds=long)
         process.kill()
-    base = importing("import langgraph.graph")
-    say("10", "a host until it serves, CPU / import langgraph.graph", started / base, seconds=started, langgraph_s=base)
-    for what in ("import agentmatrix", "from agentmatrix import Dag", "from agentmatrix import Host, RemoteAgent"):
-        took = importing(what)
-        say("10", f"{what} / import langgraph.graph", took / base, seconds=took, langgraph_s=base)
+    starts()
 
 
 if __name__ == "__main__":

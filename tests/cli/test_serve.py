@@ -69,6 +69,32 @@ def test_a_served_graph_is_listed_described_drawn_run_and_ended(project: Project
     assert code == 0 and "received SIGTERM" in log
 
 
+COUNTING = """
+import gc
+from typing_extensions import TypedDict
+from langgraph.graph import START, StateGraph
+
+class Count(TypedDict, total=False):
+    frozen: int
+
+def count(state: Count):
+    return {"frozen": gc.get_freeze_count()}
+
+graph = StateGraph(Count).add_node("count", count).add_edge(START, "count").compile()
+"""
+
+
+def test_what_is_there_when_it_serves_is_not_collected(project: Project, started: Start) -> None:
+    (project.folder / "counting.py").write_text(COUNTING)
+    address = address_of(started("serve", "counting:graph", "--port", "0"))
+    frozen = 0
+    while not frozen:  # the line that it serves comes before
+        frozen = json.loads(project.cli("run", f"{address}/graph", "-i", "{}", "--json").out.splitlines()[-1])["data"][
+            "frozen"
+        ]
+    assert frozen > 100_000
+
+
 def test_what_a_remote_graph_asks_is_answered_in_place(project: Project, started: Start) -> None:
     address = address_of(started("serve", "pay=asker:graph", "--port", "0"))
     paused = project.cli("run", f"{address}/pay", "-i", '{"size": 3}')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
@@ -130,7 +130,7 @@ async def test_callbacks_for_others_are_refused(hostile: Any, verbs: Any, name: 
     def behave(run: Granted, start: pb.Start, namespace: str) -> None:
         packed = decoded(start.config)["callbacks"]
         group = next(entry["group"] for entry in packed["handlers"] if "on_chain_end" in entry.get("events", ()))
-        run.say(**event("callback", group, *FORGED_EVENTS[name](packed["parent_run_id"])))
+        run.say(**event("callback", group, *FORGED_EVENTS[name](UUID(bytes=packed["parent_run_id"]))))
         run.say(**result({"text": "done"}))
 
     heard = Heard()
