@@ -1,11 +1,10 @@
-"""The countable claims of the paper as a table, and a small experiment: `python -m graphs.self_organizing`."""
+"""The countable claims of the paper as a table, what simulated agents do, and a small experiment."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
@@ -15,11 +14,9 @@ from agentmatrix.testing import ScriptedChatModel
 
 from .._claims import Claim, parser_with_model, print_claims
 from . import PROTOCOLS, build, contributions
-from .competence import quality, simulated
-from .experiment import SIZES, Shock, experiment, judged_by, remove_hub, remove_one, swap_models
+from .experiment import SIZES, experiment, judged_by
+from .simulation import shocks, simulation
 
-COSTS: Final = (0.0, 0.2, 0.6, 1.0, 2.0, 6.0)
-"""What a duplicate may cost in the simulation."""
 TASK: Final = "Plan the move of the archive to the new house."
 
 
@@ -73,49 +70,6 @@ def visibility(n: int = 8) -> list[Claim]:
         found = [re.findall(rf"{TASK}|An earlier task|by a\d+|for a\d+|a\d+: role", text) for text in read]
         right = sum(each == [TASK, *word] for each, word in zip(found, words, strict=True))
         rows.append(Claim(f"{protocol}, N={n}: an agent reads {what}", str(n), str(right)))
-    return rows
-
-
-def simulation(seeds: int = 8) -> list[Claim]:
-    """Which protocol is best in the simulation, and who abstains.
-
-    Args:
-        seeds: how many teams of each size, with three tasks each.
-    """
-
-    def at_each_cost(task: str, done: Any) -> dict[str, float]:
-        return {str(cost): quality(task, done, cost) for cost in COSTS}
-
-    rows: list[Claim] = []
-    abstention = []
-    costs = ", ".join(f"{cost:g}" for cost in COSTS)
-    for n in (8, 16):
-        found = experiment(sizes=[n], repeat=seeds, score=at_each_cost)
-        best = {max(found.graphs, key=lambda graph: found.mean(graph, str(cost))).split()[0] for cost in COSTS}
-        claim = f"simulation, N={n}: best where a duplicate costs {costs}"
-        rows.append(Claim(claim, "sequential", ", ".join(sorted(best))))
-        abstention.append(found.mean(f"sequential {n} simulated", "abstention"))
-    large = experiment(protocols=["sequential"], sizes=[64], repeat=max(1, seeds // 4))
-    abstention.append(large.mean("sequential 64 simulated", "abstention"))
-    shares = ", ".join(f"{share:.0%}" for share in abstention)
-    claim = "simulation: sequential, abstention at N = 8, 16, 64"
-    return [*rows, Claim(claim, "grows", shares, abstention == sorted(set(abstention)))]
-
-
-def shocks(n: int = 32, seeds: int = 3) -> list[Claim]:
-    """Whether the task right after a shock goes as well as without it, within a twentieth."""
-    run = partial(experiment, protocols=["sequential"], sizes=[n], tasks=2, repeat=seeds)
-    name, rows = f"sequential {n} simulated", []
-    usual = run().mean(name, "Q", task="task 1")
-    kinds: dict[str, Shock] = {
-        "an agent removed": remove_one,
-        "the hub removed": remove_hub,
-        "a quarter of the models swapped": swap_models(simulated(n, 1_000_000)),
-    }
-    for kind, shock in kinds.items():
-        share = run(shock=shock).mean(name, "Q", task="task 1") / usual
-        claim = f"simulation, N={n}: {kind}, quality of the next task, of that without"
-        rows.append(Claim(claim, "recovers", f"{share:.2f}", share >= 0.95))
     return rows
 
 

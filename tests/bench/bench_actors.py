@@ -138,7 +138,7 @@ def main() -> None:
     sizes = [int(argument) for argument in sys.argv[1:]] or [100, 1_000, 10_000]
     for place in ("memory", "file", "normal"):
         measure(sizes, place)
-    talk(max(20, sizes[-1] // 5))
+    talk(min(max(20, sizes[-1] // 5), 2_000))
 
 
 if __name__ == "__main__":
