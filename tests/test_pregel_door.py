@@ -29,6 +29,7 @@ from langgraph.pregel import (
     _checkpoint,
     _executor,
     _messages,
+    _retry,
     _task_status,
     _tools,
     _utils,
@@ -52,7 +53,7 @@ from tests.pregel.door import State, mend, names
 
 DOOR = Path(config_keys.__file__).parent
 SELF, ANY = object(), object()
-MOST_PRIVATE_NAMES = 30
+MOST_PRIVATE_NAMES = 32
 
 
 MAKES_A_TASK = (
@@ -129,6 +130,8 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
         ("reraise", "timeout", "retry_policy", "get_waiter", "schedule_task"),
         "execution.py",
     ),
+    (_retry.run_with_retry, (ANY, ANY, ANY), (), "single_attempt.py"),
+    (_retry.arun_with_retry, (ANY, ANY, ANY, ANY), (), "single_attempt.py"),
     (PregelLoop.accept_push, (SELF, ANY, ANY, ANY), (), "execution.py"),
     (PregelLoop._put_checkpoint, (SELF, ANY), (), "execution.py"),
     (PregelLoop._suppress_interrupt, (SELF, ANY, ANY, ANY), (), "execution.py"),
@@ -369,6 +372,8 @@ def test_what_the_engine_replaces_is_looked_up_by_name() -> None:
     looked_up: dict[Any, set[str]] = {
         Pregel.stream: {"SyncPregelLoop", "PregelRunner"},
         Pregel.astream: {"AsyncPregelLoop", "PregelRunner"},
+        PregelRunner.tick: {"run_with_retry"},
+        PregelRunner.atick: {"arun_with_retry"},
         Pregel._prepare_state_snapshot: {"prepare_next_tasks"},
         Pregel._aprepare_state_snapshot: {"prepare_next_tasks"},
     }

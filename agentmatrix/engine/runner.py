@@ -28,12 +28,17 @@ from agentmatrix.engine.task_sends import TaskSends
 from agentmatrix.errors import BoundError
 from agentmatrix.event_loop import call_on
 from agentmatrix.live.send_scope import current_send_scope
-from agentmatrix.pregel.execution import CONTROL_WRITES, TASKS, PregelRunner, Task, unless
+from agentmatrix.pregel.execution import CONTROL_WRITES, TASKS, PregelRunner, Task, unless, with_globals
+from agentmatrix.pregel.single_attempt import arun_task, run_task
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["Runner"]
 
 Result = TypeVar("Result")
+
+# How LangGraph's runner runs a single task.
+_tick = with_globals(PregelRunner.tick, run_with_retry=run_task)
+_atick = with_globals(PregelRunner.atick, arun_with_retry=arun_task)
 
 
 @dataclass(frozen=True)
@@ -257,7 +262,7 @@ class Runner(PregelRunner):
                 task = unless(lambda: scope.cancelled, task)
         sends = current_send_scope.set(TaskSends(self.loop, task, current_send_scope.get()))
         try:
-            for _ in super().tick((task,), reraise=True, get_waiter=None, **options):
+            for _ in _tick(self, (task,), reraise=True, get_waiter=None, **options):
                 pass
         except Exception as error:
             return None if task.id in self.loop.skipped else error
@@ -368,7 +373,7 @@ class Runner(PregelRunner):
         activation = self._activation_of(task, options)
         sends = current_send_scope.set(TaskSends(self.loop, task, current_send_scope.get()))
         try:
-            async for _ in super().atick((task,), reraise=True, get_waiter=None, **options):
+            async for _ in _atick(self, (task,), reraise=True, get_waiter=None, **options):
                 pass
         except Exception as error:
             return None if task.id in self.loop.skipped else error

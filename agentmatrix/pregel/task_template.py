@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import partial
 from itertools import count
 from typing import Any, cast
@@ -38,6 +37,7 @@ from langgraph.types import PregelExecutableTask
 from xxhash import xxh3_128_hexdigest
 
 from agentmatrix.pregel.config_values import merge_configs
+from agentmatrix.pregel.task_records import FIELDS, KNOWN_RECORDS
 
 __all__ = ["TaskTemplates"]
 
@@ -60,24 +60,8 @@ _OF_CONFIGURABLE = frozenset(
 )
 _OF_METADATA = ("langgraph_step", "langgraph_node", "langgraph_triggers", "langgraph_path", "langgraph_checkpoint_ns")
 
-# All that a task is made of, as far as it is known here. A release of LangGraph that adds to it makes all tasks itself.
+# What is known here. Where a release of LangGraph adds to it, or to a record, LangGraph makes all tasks.
 _CONFIGURABLE = _OF_CONFIGURABLE | {CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINTER}
-_FIELDS: Mapping[type, tuple[str, ...]] = {
-    PregelExecutableTask: (
-        *("name", "input", "proc", "writes", "config", "triggers", "retry_policy", "cache_key", "id", "path"),
-        *("writers", "subgraphs", "timeout"),
-    ),
-    Runtime: (
-        *("context", "store", "stream_writer", "heartbeat", "previous", "execution_info", "server_info", "control"),
-    ),
-    ExecutionInfo: (
-        *("checkpoint_id", "checkpoint_ns", "task_id", "thread_id", "run_id"),
-        *("node_attempt", "node_first_attempt_time"),
-    ),
-    PregelScratchpad: (
-        *("step", "stop", "call_counter", "interrupt_counter", "get_null_resume", "resume", "subgraph_counter"),
-    ),
-}
 
 Prepared = tuple[tuple[Any, ...], Mapping[str, Any]]
 """What a task is made of: what starts it, `(PULL, node)` or `(PUSH, number of the Send)`, and what LangGraph's
@@ -156,7 +140,7 @@ class TaskTemplate:
         self._read, self._write = own[CONFIG_KEY_READ].func, type(own[CONFIG_KEY_READ].args[-1])
         self._read_state = getattr(own.get(_READ_STATE), "func", None)
         runtime, info = own[CONFIG_KEY_RUNTIME], own[CONFIG_KEY_RUNTIME].execution_info
-        self._runtime = {name: getattr(runtime, name) for name in _FIELDS[Runtime] if name != "execution_info"}
+        self._runtime = {name: getattr(runtime, name) for name in FIELDS[Runtime] if name != "execution_info"}
         self._thread_id, self._run_id = info.thread_id, info.run_id
         self._null_resume = own[CONFIG_KEY_SCRATCHPAD].get_null_resume
         made = self._like_first(*prepared)
@@ -268,8 +252,7 @@ def _is_known(first: PregelExecutableTask, given: Mapping[str, Any]) -> bool:
     own, run = first.config, given["config"]
     runtime, scratchpad = own[CONF].get(CONFIG_KEY_RUNTIME), own[CONF].get(CONFIG_KEY_SCRATCHPAD)
     for record in (first, runtime, getattr(runtime, "execution_info", None), scratchpad):
-        known = _FIELDS.get(type(record))
-        if known is None or tuple(field.name for field in fields(cast(Any, record))) != known:
+        if type(record) not in KNOWN_RECORDS:
             return False
     read = own[CONF][CONFIG_KEY_READ]
     if len(read.args) != 4 or read.args[0] is not scratchpad or read.args[1] is not given["channels"]:

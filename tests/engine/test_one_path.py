@@ -19,7 +19,7 @@ from agentmatrix.speakers import broadcast, free
 from agentmatrix.stops import max_turns
 
 PACKAGE = Path(agentmatrix.__file__).parent
-MOST_FILES = 11
+MOST_FILES = 12
 
 
 class State(TypedDict, total=False):
@@ -76,8 +76,8 @@ def test_the_hidden_nodes_of_a_group_are_not_explained() -> None:
 
 def test_from_the_end_of_a_node_to_the_start_of_the_next_few_files_are_read() -> None:
     """Who looks for a fault there reads them all. Each is a stage: the runner, the loop, the step, its tasks and what
-    these have in common, the scheduler with its log, state and rules, the messages of what is recorded, and how a node
-    runs that nobody watches.
+    these have in common, the scheduler with its log, state and rules, the messages of what is recorded, and how a task
+    runs that has one try, with a node that nobody watches.
     """
     files: dict[str, None] = {}
 
