@@ -59,6 +59,9 @@ def _is_tool_part(part: Any) -> bool:
 
 def is_speech(message: BaseMessage) -> bool:
     """Whether a message says something: words, a picture, a sound, a file. Blanks, thoughts and calls are silence."""
+    content = message.content
+    if isinstance(content, str) and "<" not in content and content.strip():
+        return True  # Words without a tag, as most messages are, need no closer look.
     return bool(as_heard(message))
 
 

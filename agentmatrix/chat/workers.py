@@ -261,7 +261,7 @@ class AsyncMemberPool(MemberPool):
 
     def start(self, task: VirtualTask, member: Member) -> None:
         coroutine = self._run(task, member, len(self.transcript))
-        self.running[task.node] = asyncio.create_task(coroutine, name=task.node)
+        self.running[task.node] = self._loop.create_task(coroutine, name=task.node)
 
     async def _run(self, task: VirtualTask, member: Member, seen_messages: int) -> None:
         # Turns that start together see the same messages; a turn that waits for the semaphore sees the newest.
