@@ -53,7 +53,7 @@ class TrigramChatModel(BaseChatModel):
     _numbers: Any = None
 
     def model_post_init(self, context: Any) -> None:
-        words = re.findall(r"[\w'-]+|[.,;:!?]", self.text)
+        words = re.findall(r"\w[\w'-]*|[.,;:!?]", self.text)
         self._words, self._numbers = np.unique(words, return_inverse=True)
 
     @property
@@ -106,6 +106,7 @@ class TrigramChatModel(BaseChatModel):
     def _begin(self, question: Sequence[str], chance: np.random.Generator) -> int:
         """Where a sentence begins, with a word of the question if there is one."""
         begins = np.flatnonzero(self._numbers[:-2] == np.searchsorted(self._words, ".")) + 1
+        begins = begins[np.char.istitle(self._words[self._numbers[begins]])]
         for word in sorted(question, key=len, reverse=True):
             place = np.searchsorted(self._words, word)
             if place < len(self._words) and self._words[place] == word:

@@ -29,8 +29,9 @@ AgentNameMode = Literal["inline"] | None
 """How a member is told who spoke: `"inline"`, in the text too; None, by `message.name` alone."""
 
 SAID_BY: Final = "said_by"
-"""The key in a message's `additional_kwargs` that names the member who said it. A user may have a member's name: a
-human message is a member's only if this says so too."""
+"""The key in a message's `additional_kwargs` that names the member who said it, where the message's name does not tell:
+in a human message, since a user may have a member's name; and in what the member remembers, since an assistant's
+message under its name may come from elsewhere."""
 
 _LONGEST_NAME = 64
 _INLINE = re.compile(r"\s*<name>([^<>]*)</name>\s*<content>(.*?)(?:</content>\s*)?", re.DOTALL)

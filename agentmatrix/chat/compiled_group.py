@@ -155,7 +155,7 @@ class CompiledChatGroup(ScheduledGraph):
         known = {str(message.id) for message in messages}
 
         def public(given: list[BaseMessage], name: str, ids: MessageIds) -> list[BaseMessage]:
-            return public_messages(given, name, group.members, group.audience_rule, ids.given)
+            return public_messages(given, name, group.members, group.audience_rule, ids.given, is_remembered=True)
 
         def turn(update: StateUpdate) -> StateUpdate:
             name, values, goto = update.as_node, update.values, list[str]()

@@ -28,7 +28,7 @@ from agentmatrix.pregel.message_copy import changed_message
 
 __all__ = ["AudienceRule", "new_messages", "public_messages"]
 
-_CALLS: Final = ("tool_calls", "function_call")
+_NOT_KEPT: Final = ("tool_calls", "function_call", SAID_BY)
 _PRIVATE: Final = (ToolMessage, FunctionMessage, SystemMessage, RemoveMessage)
 
 AudienceRule = Callable[[BaseMessage], Collection[str] | str | None] | None
@@ -42,6 +42,8 @@ def public_messages(
     members: Collection[str],
     audience_rule: AudienceRule,
     id_for: Callable[[str | None], str],
+    *,
+    is_remembered: bool,
 ) -> list[BaseMessage]:
     """The messages that a member adds to the transcript, under its name, each with an id.
 
@@ -51,12 +53,13 @@ def public_messages(
         members: the names of all members.
         audience_rule: gives the audience of a message that does not name one.
         id_for: gives the id in the transcript of a message with the id that it is called with.
+        is_remembered: whether the member remembers what it has said, and is not to be given it again.
 
     Raises:
         SpeakerError: the audience of a message has a name that is not in the group.
     """
     return [
-        _addressed(_signed(message, member, id_for), members, audience_rule)
+        _addressed(_signed(message, member, id_for, is_remembered), members, audience_rule)
         for message in answered
         if _is_public(message)
     ]
@@ -84,14 +87,15 @@ def _is_public(message: Any) -> bool:
     return is_answer and is_speech(message)
 
 
-def _signed(message: BaseMessage, member: str, id_for: Callable[[str | None], str]) -> BaseMessage:
+def _signed(message: BaseMessage, member: str, id_for: Callable[[str | None], str], is_remembered: bool) -> BaseMessage:
     """The message under the member's name, with its id in the transcript and without tool calls."""
     if type(message) not in (AIMessage, HumanMessage) and isinstance(message, BaseMessageChunk):
         message = message_chunk_to_message(message)
     kept = dict(message.additional_kwargs)
-    for key in _CALLS if kept else ():
+    for key in _NOT_KEPT if kept else ():
         kept.pop(key, None)
-    kept[SAID_BY] = member
+    if is_remembered or not isinstance(message, AIMessage):
+        kept[SAID_BY] = member
     changes: dict[str, Any] = {"name": member, "additional_kwargs": kept, "id": id_for(message.id)}
     if isinstance(message, AIMessage):
         changes["content"] = map_text(without_tool_parts(message.content), without_inline_name)

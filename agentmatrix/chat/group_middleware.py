@@ -132,7 +132,9 @@ def _signed(passed: MiddlewareResult, turn: Turn, member: str, group: GroupSetti
         if VISIBLE_TO in original.additional_kwargs and audience_of(message) is None:
             audience = {VISIBLE_TO: original.additional_kwargs[VISIBLE_TO]}
             message = message.model_copy(update={"additional_kwargs": {**message.additional_kwargs, **audience}})
-        kept += public_messages([message], member, group.members, group.audience_rule, partial(_always, id))
+        kept += public_messages(
+            [message], member, group.members, group.audience_rule, partial(_always, id), is_remembered=turn.remembers
+        )
     return kept
 
 

@@ -33,6 +33,7 @@ from agentmatrix.chat.authorship import (
     without_inline_name,
 )
 from agentmatrix.chat.content import Content, as_heard, as_said, is_text, map_text, user_content
+from agentmatrix.pregel.message_copy import text_message
 
 __all__ = [
     "BEGIN",
@@ -282,7 +283,7 @@ class RunTranscripts:
 def messages_of(state: Mapping[str, Any]) -> list[BaseMessage]:
     """The messages of a group's state. A reducer of one's own may leave texts, pairs and dicts as they are."""
     messages = messages_in(state.get("messages"))
-    if all(issubclass(kind, BaseMessage) for kind in {type(message) for message in messages}):
+    if all(issubclass(kind, BaseMessage) for kind in set(map(type, messages))):
         return messages
     return convert_to_messages(messages)
 
@@ -346,7 +347,7 @@ def _users(before: BaseMessage | None) -> BaseMessage:
 def _own(message: BaseMessage, position: int, name: str | None = None) -> BaseMessage | None:
     """A message as its author sees it, and one of an assistant without a name as all see it."""
     said = as_said(message)
-    return AIMessage(said, name=name, id=_changed_id(message, position)) if said else None
+    return text_message(AIMessage, said, name=name, id=_changed_id(message, position)) if said else None
 
 
 def _heard(
@@ -362,6 +363,8 @@ def _heard(
         )
     if isinstance(message, HumanMessage) and message.name == name and message.content == content and message.id:
         return _without_own_keys(message)
+    if isinstance(content, str):
+        return text_message(HumanMessage, content, name=name, id=_changed_id(message, position))
     return HumanMessage(content, name=name, id=_changed_id(message, position))
 
 

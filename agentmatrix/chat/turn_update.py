@@ -111,7 +111,9 @@ class TurnUpdates:
     def _public(self, answered: list[Any], turn: Turn) -> list[BaseMessage]:
         group = self._settings
         id_for = turn.ids.given if len(answered) == 1 else turn.ids.of_one_answer()
-        return public_messages(answered, self._name, group.members, group.audience_rule, id_for)
+        return public_messages(
+            answered, self._name, group.members, group.audience_rule, id_for, is_remembered=turn.remembers
+        )
 
     def _event(self, turn: Turn, said: list[BaseMessage], summary: Any) -> Event:
         event: Event = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-__all__ = ["changed_message", "text_answer"]
+__all__ = ["changed_message", "text_message"]
 
 Message = TypeVar("Message", bound=BaseMessage)
 
-_EMPTY: Final = AIMessage("", id="")
+_EMPTY: Final[dict[type[Any], Any]] = {AIMessage: AIMessage("", id=""), HumanMessage: HumanMessage("", id="")}
 
 
 def changed_message(message: Message, changes: Mapping[str, Any]) -> Message:
@@ -26,8 +26,18 @@ def changed_message(message: Message, changes: Mapping[str, Any]) -> Message:
     return changed
 
 
-def text_answer(text: str, id: str | None) -> AIMessage:
-    """As `AIMessage(text, id=id)`, of which a text and an id need no checking."""
-    message = changed_message(_EMPTY, {"content": text, "id": id})
-    message.__dict__.update(additional_kwargs={}, response_metadata={}, tool_calls=[], invalid_tool_calls=[])
+def text_message(kind: type[Message], text: str, *, id: str | None, name: str | None = None) -> Message:
+    """As `kind(text, id=id, name=name)`, of which neither needs checking.
+
+    Args:
+        kind: `AIMessage` or `HumanMessage`.
+        text: its content.
+        id: its id.
+        name: its name.
+    """
+    named = {} if name is None else {"name": name}
+    message: Message = changed_message(_EMPTY[kind], {"content": text, "id": id, **named})
+    message.__dict__.update(additional_kwargs={}, response_metadata={})
+    if kind is AIMessage:
+        message.__dict__.update(tool_calls=[], invalid_tool_calls=[])
     return message

@@ -40,6 +40,9 @@ class HostRpc:
         user: who calls.
         answer_timeout: see `PendingRequests`.
         linger: likewise.
+
+    Attributes:
+        flush_after: seconds that what is not waited for may wait for what goes along.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class HostRpc:
         self._requests = PendingRequests(answer_timeout, lambda: frames.downtime, linger)
         self._accepted: pb.Frame | None = None
         """Sent with what the run sends first; the end of a run that sends nothing else goes without it."""
+        self.flush_after = _FLUSH_AFTER
         self._flushes = False
         self._batch, self._batch_kind, self._batch_is_timed = PartBatch(), "part", False
 
@@ -178,7 +182,7 @@ class HostRpc:
             return
         if not self._flushes:
             self._flushes = True
-            loop.call_later(_FLUSH_AFTER, self._flush)
+            loop.call_later(self.flush_after, self._flush)
 
     def _flush(self) -> None:
         self._flushes = False

@@ -110,6 +110,8 @@ class VerbCall:
             call.config = HostRunConfig(
                 packed, rpc, codec, is_async=is_async, is_run=call.is_run, user=rpc.user, checkpoint=found
             )
+            if packed["reserved"].get(config_keys.DURABILITY) == "sync":
+                rpc.flush_after = 0.0  # what a node has written is on its way when another one ends
             call.run_config = kwargs["config"] = call.config.config
             call.configurable = call.config.configurable
             if "context" in packed:

@@ -28,7 +28,7 @@ from pydantic import Field, PrivateAttr
 
 from agentmatrix.errors import ScriptExhausted
 from agentmatrix.pregel.callback_handlers import inherited_callbacks, is_any_hook_set
-from agentmatrix.pregel.message_copy import text_answer
+from agentmatrix.pregel.message_copy import text_message
 from agentmatrix.pregel.node_handler import node_handlers, other_handlers, told_of_model_call
 from agentmatrix.pregel.token_usage import counted
 
@@ -237,7 +237,7 @@ def _has_handlers(callbacks: Callbacks) -> bool:
 def _as_message(answer: Any, id: str | None) -> AIMessage:
     """The answer as a message, under an id of its own or this one."""
     if isinstance(answer, str):
-        return text_answer(answer, id)
+        return text_message(AIMessage, answer, id=id)
     if isinstance(answer, BaseException) or (isinstance(answer, type) and issubclass(answer, BaseException)):
         raise answer
     if isinstance(answer, AIMessage):

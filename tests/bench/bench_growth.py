@@ -127,7 +127,7 @@ def stores(address: str, turns: int) -> None:
     say("9", f"a remote child's file after {turns} turns / a local one's", remote / local, remote_kb=remote)
 
 
-def starts(rounds: int = 5) -> None:
+def starts(rounds: int) -> None:
     """Row 10: CPU seconds of new processes until they have imported something, or serve.
 
     They take turns. Modules are compiled, as pip leaves them: in the first round, which does not count.
@@ -175,7 +175,7 @@ async def main(turns: int, depth: int) -> None:
         short, long = await failure(address, depth // 2), await failure(address, depth)
         say("12", f"an error through {depth} nested remote calls / {depth // 2}", long / short, seconds=long)
         process.kill()
-    starts()
+    starts(max(1, min(5, turns // 100)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from pydantic import PrivateAttr
 
-from agentmatrix.pregel.message_copy import changed_message, text_answer
+from agentmatrix.pregel.message_copy import changed_message, text_message
 
 
 class Noted(AIMessage):
@@ -53,11 +53,15 @@ def test_a_copy_has_its_own_fields() -> None:
     assert "content" in made.model_fields_set
 
 
-@pytest.mark.parametrize("id", ["1", None])
-def test_the_answer_of_a_text_is_langchains(id: str | None) -> None:
-    made, expected = text_answer("hello", id), AIMessage("hello", id=id)
+@pytest.mark.parametrize("kind", [AIMessage, HumanMessage])
+@pytest.mark.parametrize("given", [{"id": "1"}, {"id": None}, {"id": "1", "name": "ann"}])
+def test_a_message_of_a_text_is_langchains(kind: type[BaseMessage], given: dict[str, Any]) -> None:
+    made, expected = text_message(kind, "hello", **given), kind("hello", **given)
     assert made == expected and made.model_fields_set == expected.model_fields_set and repr(made) == repr(expected)
-    made.additional_kwargs["x"] = made.response_metadata["y"] = 1
-    made.tool_calls.append({"name": "look", "args": {}, "id": "1"})
-    again: BaseMessage = text_answer("hello", id)
-    assert again == expected
+    assert made.__dict__.keys() == expected.__dict__.keys()
+    for value in made.__dict__.values():
+        if isinstance(value, dict):
+            value["x"] = 1
+        elif isinstance(value, list):
+            value.append(1)
+    assert text_message(kind, "hello", **given) == expected
