@@ -53,7 +53,7 @@ from tests.pregel.door import State, mend, names
 
 DOOR = Path(config_keys.__file__).parent
 SELF, ANY = object(), object()
-MOST_PRIVATE_NAMES = 32
+MOST_PRIVATE_NAMES = 33
 
 
 MAKES_A_TASK = (
@@ -105,6 +105,7 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...], str]] = 
     # The engine takes these from execution.py.
     (_algo.apply_writes, (ANY, ANY, ANY, ANY, ANY), (), "execution.py"),
     (_algo.prepare_next_tasks, (ANY,) * 8, ("for_execution", "store", "checkpointer", "manager"), "execution.py"),
+    (_algo._xxhash_str, (ANY, ANY), (), "task_template.py"),
     (
         _algo.prepare_single_task,
         (ANY, None),

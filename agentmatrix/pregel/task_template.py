@@ -31,10 +31,9 @@ from langgraph._internal._constants import (
     TASKS,
 )
 from langgraph._internal._scratchpad import PregelScratchpad
-from langgraph.pregel._algo import prepare_single_task
+from langgraph.pregel._algo import _xxhash_str, prepare_single_task
 from langgraph.runtime import ExecutionInfo, Runtime
 from langgraph.types import PregelExecutableTask
-from xxhash import xxh3_128_hexdigest
 
 from agentmatrix.pregel.config_values import merge_configs
 from agentmatrix.pregel.task_records import FIELDS, KNOWN_RECORDS
@@ -160,7 +159,7 @@ class TaskTemplate:
         else:
             triggers, started_by, path = (PUSH,), f"{PUSH}{path[1]}", (*path, False)
         above = f"{self._namespace}{NS_SEP}{name}" if self._namespace else name
-        id = _task_id(given["checkpoint_id_bytes"], f"{above}{step}{name}{started_by}")
+        id = _xxhash_str(given["checkpoint_id_bytes"], f"{above}{step}{name}{started_by}")
         namespace, checkpoint_id = f"{above}{NS_END}{id}", given["checkpoint"]["id"]
         scratchpad = PregelScratchpad(
             step=step,
@@ -278,9 +277,3 @@ def _input_of(node: Any, channels: Mapping[str, Any], managed: Mapping[str, Any]
         elif channel.is_available():
             values[name] = channel.get()
     return values if node.mapper is None else node.mapper(values)
-
-
-def _task_id(namespace: bytes, parts: str) -> str:
-    """The id that LangGraph gives to a task."""
-    digest = xxh3_128_hexdigest(namespace + parts.encode())
-    return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
