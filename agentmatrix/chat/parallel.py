@@ -197,8 +197,9 @@ class ParallelTurns:
             loop.at_exit(lambda: self._pools.pop(key).close())
             if self._is_free and self.live.on_message(config, self._pools[key].wake):
                 self._pools[key].is_called = partial(self.live.are_waiting, config)
-        self._pools[key].loop = loop
-        return self._pools[key]
+        pool = self._pools[key]
+        pool.loop = LoopHandle(config, pool.functions) if self._is_free else loop
+        return pool
 
     def _start(
         self, pool: MemberPool, state: dict[str, Any], conversation: Conversation, speakers: Sequence[str], config: Any

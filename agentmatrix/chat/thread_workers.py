@@ -21,6 +21,7 @@ from langchain_core.messages import BaseMessage
 
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.workers import FinishedTurn, MemberPool
+from agentmatrix.pregel.function_tasks import SyncFunctionTasks
 from agentmatrix.pregel.virtual_tasks import VirtualTask
 
 __all__ = ["ThreadMemberPool"]
@@ -48,6 +49,7 @@ class ThreadMemberPool(MemberPool):
     ) -> None:
         super().__init__(limit, names, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
         self._limit = limit
+        self.functions = SyncFunctionTasks()
         self._queue: deque[tuple[Context, VirtualTask, Member]] = deque()
         # Entered by `with self._lock`, which is faster than the `with` of a condition, a function in Python.
         self._lock = threading.RLock()
@@ -173,5 +175,6 @@ class ThreadMemberPool(MemberPool):
         """Starts no more turns. Running turns end by themselves; nothing uses their results. Called as the run ends."""
         with self._lock:
             self._closed = self.claims.is_over = True
+            self.functions.close()
             self._queue.clear()
             self._work_available.notify_all()

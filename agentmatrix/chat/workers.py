@@ -30,6 +30,7 @@ from agentmatrix.chat.conversation import EVENT_LOG, Event
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.transcript import Transcript
 from agentmatrix.chat.turn import Turn
+from agentmatrix.pregel.function_tasks import AsyncFunctionTasks
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
@@ -255,6 +256,7 @@ class AsyncMemberPool(MemberPool):
         self._semaphore = asyncio.Semaphore(limit) if limit else None
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self.functions = AsyncFunctionTasks()
 
     def wake(self) -> None:
         self._loop.call_soon_threadsafe(self._changed.set)
@@ -318,6 +320,7 @@ class AsyncMemberPool(MemberPool):
     async def close(self) -> None:
         """Cancels the running turns. Called as the run ends."""
         self._closed = True
+        self.functions.close()
         tasks = [task for task in self.running.values() if task]
         for task in tasks:
             task.cancel()

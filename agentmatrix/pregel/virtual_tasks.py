@@ -36,6 +36,7 @@ from langgraph.types import Interrupt
 
 from agentmatrix.pregel.compiled_graph import branch_channel
 from agentmatrix.pregel.config_values import new_scratchpad, set_current_config
+from agentmatrix.pregel.function_tasks import FunctionTasks
 from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, other_handlers
 from agentmatrix.pregel.pending_writes import SAVED
 from agentmatrix.pregel.task_config import loop_of, namespace_of
@@ -73,10 +74,11 @@ class LoopHandle:
 
     Args:
         config: the config of the task.
+        functions: run what virtual tasks call by `@task`, where they may outlive the task; None for LangGraph's runner.
     """
 
-    def __init__(self, config: RunnableConfig) -> None:
-        self._config = config
+    def __init__(self, config: RunnableConfig, functions: FunctionTasks | None = None) -> None:
+        self._config, self._functions = config, functions
         self.loop: Any = loop_of(config)
 
     @property
@@ -182,7 +184,8 @@ class LoopHandle:
         self,
     ) -> tuple[RunnableConfig, dict[str, Any], _Records[Any], _Records[ExecutionInfo], _Records[PregelScratchpad]]:
         """What all virtual tasks have in common: config, metadata, runtime, execution info, scratchpad."""
-        config, runtime = self._config, self._config[CONF][CONFIG_KEY_RUNTIME]
+        config = self._config if self._functions is None else self._functions.with_calls(self._config)
+        runtime = config[CONF][CONFIG_KEY_RUNTIME]
         tags = [tag for tag in config.get("tags") or () if tag != TAG_HIDDEN]
         callbacks = self.loop.manager.get_child() if self.node_handlers else []
         shared: RunnableConfig = {**config, "tags": tags, "callbacks": callbacks}

@@ -13,7 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import task
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, RetryPolicy, interrupt
 from pydantic import PrivateAttr
 
 from agentmatrix.agent import AgentSpec, as_agent
@@ -168,6 +168,67 @@ async def test_members_who_speak_freely_have_tasks(is_async: bool) -> None:
     result = await compiled.ainvoke(given, THREAD) if is_async else compiled.invoke(given, THREAD)
     assert sorted(talk(result)) == [(name, f"{name} worked") for name in ("ann", "bob", "eve")]
     assert sorted(worked) == ["ann", "bob", "eve"]
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver()], ids=["unsaved", "saved"])
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_turn_that_goes_on_while_others_have_spoken_has_tasks(is_async: bool, saver: Any) -> None:
+    tried: list[str] = []
+    others_went_on = threading.Event()
+
+    @task
+    def inner(word: str) -> str:
+        return word.upper()
+
+    @task
+    async def ainner(word: str) -> str:
+        return word.upper()
+
+    @task(retry_policy=RetryPolicy(max_attempts=2, initial_interval=0.0, jitter=False, retry_on=KeyError))
+    def work(word: str) -> str:
+        tried.append(word)
+        if len(tried) == 1:
+            raise KeyError(word)
+        return inner(word).result()
+
+    @task(retry_policy=RetryPolicy(max_attempts=2, initial_interval=0.0, jitter=False, retry_on=KeyError))
+    async def awork(word: str) -> str:
+        tried.append(word)
+        if len(tried) == 1:
+            raise KeyError(word)
+        return await ainner(word)
+
+    def has_spoken(name: str, messages: list[BaseMessage]) -> bool:
+        return any(message.name == name for message in messages)
+
+    def slow(messages: list[BaseMessage]) -> str:
+        if has_spoken("slow", messages):
+            return ""
+        assert others_went_on.wait(60)
+        return work("done").result()
+
+    async def aslow(messages: list[BaseMessage]) -> str:
+        if has_spoken("slow", messages):
+            return ""
+        assert await asyncio.to_thread(others_went_on.wait, 60)
+        return await awork("done")
+
+    def quick(messages: list[BaseMessage]) -> str:
+        return "" if has_spoken("quick", messages) else "hello"
+
+    def echo(messages: list[BaseMessage]) -> str:
+        if has_spoken("echo", messages):
+            # Its second turn: the task of LangGraph's that all of them began in is over.
+            others_went_on.set()
+            return ""
+        return "hello"
+
+    members = {"slow": aslow if is_async else slow, "quick": quick, "echo": echo}
+    group = ChatGroup(members, speaker=free(), reply="transcript").compile(saver)
+    thread: Any = {"configurable": {"thread_id": f"{is_async}"}}
+    result = await group.ainvoke({"messages": "hi"}, thread) if is_async else group.invoke({"messages": "hi"}, thread)
+    assert sorted(talk(result)) == [("echo", "hello"), ("quick", "hello"), ("slow", "DONE")]
+    assert tried == ["done", "done"]
 
 
 def test_threads_that_all_wait_for_the_last_one_do_not_block_it() -> None:
