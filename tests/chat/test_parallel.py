@@ -213,17 +213,17 @@ async def test_a_turn_that_goes_on_while_others_have_spoken_has_tasks(is_async: 
         assert await asyncio.to_thread(others_went_on.wait, 60)
         return await awork("done")
 
-    def quick(messages: list[BaseMessage]) -> str:
-        return "" if has_spoken("quick", messages) else "hello"
-
-    def echo(messages: list[BaseMessage]) -> str:
-        if has_spoken("echo", messages):
-            # Its second turn: the task of LangGraph's that all of them began in is over.
+    def talks(name: str) -> Any:
+        def talk(messages: list[BaseMessage]) -> str:
+            if not has_spoken(name, messages):
+                return "hello"
+            # The second turn of whoever spoke first: the task of LangGraph's that all of them began in is over.
             others_went_on.set()
             return ""
-        return "hello"
 
-    members = {"slow": aslow if is_async else slow, "quick": quick, "echo": echo}
+        return talk
+
+    members = {"slow": aslow if is_async else slow, "quick": talks("quick"), "echo": talks("echo")}
     group = ChatGroup(members, speaker=free(), reply="transcript").compile(saver)
     thread: Any = {"configurable": {"thread_id": f"{is_async}"}}
     result = await group.ainvoke({"messages": "hi"}, thread) if is_async else group.invoke({"messages": "hi"}, thread)
