@@ -5,8 +5,8 @@
     agentmatrix run graphs.megaagent:graph --input '{"task": "Write a program that plays Gobang."}'
 
 The system of arXiv 2408.09955 on actors: each employee is one, and its key is the way to it, `"boss.engine.board"`.
-What is the paper's, and what is our reading of it, is in docs/papers.md. An employee and its turn
-are in employee.py, the prompts in prompts.toml.
+What is the paper's, and what is our reading of it, is in docs/papers.md. An employee and its turn are in employee.py,
+the prompts in prompts.toml.
 """
 
 from __future__ import annotations
