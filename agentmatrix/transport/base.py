@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Final, Literal, Protocol
 
 from agentmatrix.errors import AgentMatrixError
@@ -48,8 +49,9 @@ class ReceivedFrame(Protocol):
     def field(self, name: str) -> bytes:
         """A field of bytes of the frame's body, however large; empty where there is none."""
 
-    def pieces(self, name: str) -> Sequence[bytes]:
-        """The same in the pieces in which it was sent, one at least."""
+    def pieces(self, name: str) -> Sequence[bytes | BytesIO]:
+        """The same in the pieces in which it was sent, one at least. A large one that has come over the wire is in a
+        buffer that nobody else has."""
 
     def release(self) -> None:
         """The frame has been consumed, so that the peer may send more. Idempotent; on any thread.

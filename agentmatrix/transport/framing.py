@@ -195,14 +195,14 @@ class BulkFields:
             raise ProtocolError(f"a frame of {body or 'no body'} announces large fields that it does not have")
         self.frame, self.body = frame, body or ""
         self.size = sum(size for _, size in self._pieces)
-        self.values: dict[str, list[bytes]] = {}
+        self.values: dict[str, list[BytesIO]] = {}
         self._left, self._whole = self._pieces[0][1], BytesIO()
         frame.ClearField("bulk")
 
     @property
     def arrived(self) -> int:
         """How many bytes have come so far."""
-        return sum(len(piece) for pieces in self.values.values() for piece in pieces) + self._whole.tell()
+        return sum(piece.tell() for pieces in self.values.values() for piece in pieces) + self._whole.tell()
 
     def add(self, data: bytes | memoryview) -> bool:
         """Adds a slice; returns whether the frame is whole.
@@ -217,8 +217,8 @@ class BulkFields:
         if self._left:
             return False
         name, _ = self._pieces.popleft()
-        # getvalue hands over the buffer itself, where joining a list would copy all of it, and so would the frame.
-        self.values.setdefault(name, []).append(self._whole.getvalue())
+        # Of a buffer that nobody else has, getvalue copies nothing, and getbuffer may be written to.
+        self.values.setdefault(name, []).append(self._whole)
         self._whole = BytesIO()
         if not self._pieces:
             return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from agentmatrix.errors import ProtocolError
@@ -198,7 +199,7 @@ class CreditedFrame:
         body: str,
         size: int,
         bulk: int = 0,
-        large: Mapping[str, Sequence[bytes]] = NO_FIELDS,
+        large: Mapping[str, Sequence[bytes | BytesIO]] = NO_FIELDS,
     ) -> None:
         self.frame, self._body, self._large = frame, body, large
         self._stream: MultiplexedStream | None = stream
@@ -206,11 +207,11 @@ class CreditedFrame:
 
     def field(self, name: str) -> bytes:
         if name in self._large:
-            return b"".join(self._large[name])
+            return b"".join(piece.getbuffer() if isinstance(piece, BytesIO) else piece for piece in self._large[name])
         value: bytes = getattr(getattr(self.frame, self._body), name)
         return value
 
-    def pieces(self, name: str) -> Sequence[bytes]:
+    def pieces(self, name: str) -> Sequence[bytes | BytesIO]:
         return self._large[name] if name in self._large else [getattr(getattr(self.frame, self._body), name)]
 
     def release(self) -> None:

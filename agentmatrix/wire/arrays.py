@@ -57,14 +57,15 @@ def _encode_array(encoder: PartEncoder, value: Any, depth: int) -> list[Any]:
 def _decode_array(decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
     import numpy
 
-    description, shape, columns, data = decoder.decode_rest(payload, depth)
+    description, shape, columns = decoder.decode_rest(payload[:-1], depth)
+    data = decoder.writable(payload[-1])
     dtype = _checked_dtype(description)
     decoder.charge(len(data) + dtype.itemsize)
     if dtype.itemsize == 0 or not data:
         if dtype.itemsize and 0 not in shape:
             raise InvalidPart("an array without its data")
         return numpy.empty(shape, dtype, order="F" if columns else "C")
-    array = numpy.frombuffer(bytearray(data), dtype)
+    array = numpy.frombuffer(data, dtype)
     return array.reshape(shape[::-1]).T if columns else array.reshape(shape)
 
 

@@ -16,6 +16,7 @@ import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import Any, Final, Literal, get_args
 
 import ormsgpack
@@ -268,17 +269,18 @@ class Codec:
             left_out[reason] = value
             return self.encode(UnencodableValue(reason))
 
-    def decode_pieces(self, pieces: Sequence[bytes], where: str = "value") -> Any:
+    def decode_pieces(self, pieces: Sequence[bytes | BytesIO], where: str = "value") -> Any:
         """The value of `encode_pieces`, or of anything else that a peer sent. Arguments and errors as of `decode`."""
-        return self.decode(pieces[0], where, pieces[1:])
+        message = pieces[0]
+        return self.decode(message.getvalue() if isinstance(message, BytesIO) else message, where, pieces[1:])
 
-    def decode(self, data: bytes | memoryview, where: str = "value", buffers: Sequence[bytes] = ()) -> Any:
+    def decode(self, data: bytes | memoryview, where: str = "value", buffers: Sequence[bytes | BytesIO] = ()) -> Any:
         """The value of some bytes.
 
         Args:
             data: bytes from `encode`, or anything else that a peer sent.
             where: the name of the value in an error; paths start with it.
-            buffers: the large buffers beside them.
+            buffers: the large buffers beside them; what is made of one that can be written to keeps it.
 
         Raises:
             TypeNotAllowed: the bytes name a class that is not in the allow-list.
@@ -297,7 +299,7 @@ class Codec:
         except (RecursionError, MemoryError) as error:
             raise DecodeError(f"{where}: too large or too deep for this process ({type(error).__name__})") from None
 
-    def _decode(self, data: bytes | memoryview, buffers: Sequence[bytes]) -> Any:
+    def _decode(self, data: bytes | memoryview, buffers: Sequence[bytes | BytesIO]) -> Any:
         allowed, limits = self._allowed, (self._max_bytes, self._max_depth)
         unlisted = None if self._unlisted == "error" else self._keep if self._stored else _itself
         for _ in range(_MOST_CLASSES_GIVEN_UP):

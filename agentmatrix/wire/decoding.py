@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import ormsgpack
@@ -26,6 +27,10 @@ from agentmatrix.wire.objects import ObjectCodec
 from agentmatrix.wire.shared_messages import SharedMessages
 from agentmatrix.wire.size import SHORT, decoded_size, most_levels
 from agentmatrix.wire.unlisted import STORED_TYPE, UnlistedClass, UnlistedMarker, UnlistedValue, escaped, not_allowed
+
+
+def _size(buffer: bytes | BytesIO) -> int:
+    return len(buffer.getbuffer()) if isinstance(buffer, BytesIO) else len(buffer)
 
 
 class PartUnlisted(Exception):
@@ -57,6 +62,7 @@ class Decoder:
     __slots__ = (
         "_budget",
         "_buffers",
+        "_given_away",
         "_has_extensions",
         "_max_bytes",
         "_max_depth",
@@ -84,7 +90,8 @@ class Decoder:
     ) -> None:
         self.shared = shared
         self._left_out = left_out or {}
-        self._buffers: Sequence[bytes] = ()
+        self._buffers: Sequence[bytes | BytesIO] = ()
+        self._given_away: list[BytesIO] = []
         self._unlisted, self._stored = unlisted, stored
         self._unlisted_made = self._inside_unlisted = 0
         self._kept: Any = None
@@ -95,7 +102,7 @@ class Decoder:
         self._budget = max_bytes
         self._has_extensions = False
 
-    def decode(self, data: bytes | memoryview, buffers: Sequence[bytes] = ()) -> Any:
+    def decode(self, data: bytes | memoryview, buffers: Sequence[bytes | BytesIO] = ()) -> Any:
         """The value of the bytes.
 
         Args:
@@ -107,7 +114,7 @@ class Decoder:
             PartUnlisted: see there.
         """
         self._buffers = buffers
-        self.charge(len(data) + sum(map(len, buffers)) if buffers else len(data))
+        self.charge(len(data) + sum(map(_size, buffers)) if buffers else len(data))
         levels = most_levels(data) if len(data) <= SHORT else None
         self.charge(decoded_size(data, self._budget, levels))
         try:
@@ -162,9 +169,21 @@ class Decoder:
         wrap = self._stored and type(value) is dict and STORED_TYPE in value and not self._inside_unlisted
         return escaped(value) if wrap else value
 
+    def writable(self, value: Any) -> bytearray | memoryview:
+        """The content of a buffer, as what has read it may write to it: that of a large one itself, which is not
+        copied."""
+        if type(value) is BytesIO and value not in self._given_away:
+            self._given_away.append(value)
+            return value.getbuffer()
+        if type(content := self._single(value)) is not bytes:
+            raise InvalidPart("what stands in the place of a buffer is none")
+        return bytearray(content)
+
     def _single(self, value: Any) -> Any:
         if type(value) in NATIVE:
             return value
+        if type(value) is BytesIO:
+            return bytes(value.getbuffer()) if value in self._given_away else value.getvalue()
         if type(value) is Undecodable:
             raise InvalidPart(value.reason, not_allowed=value.not_allowed)
         if type(value) is UnlistedClass:

@@ -53,21 +53,24 @@ def _encode(encoder: PartEncoder, value: Any, depth: int) -> list[Any]:
 
 
 def _decode(decoder: PartDecoder, payload: list[Any], depth: int) -> Any:
-    parts = decoder.decode_rest(payload, depth)
-    dtype_name, shape, requires_grad, parameter, data = parts
-    decoder.charge(len(data))
+    parts = decoder.decode_rest(payload[:-1], depth)
+    dtype_name, shape, requires_grad, parameter = parts
     try:
         import torch
     except ImportError:
-        tensor = UnlistedValue("torch:Tensor", zip(_PARTS, parts, strict=True))
+        data = decoder.decode_part(payload[-1], depth)
+        decoder.charge(len(data))
+        tensor = UnlistedValue("torch:Tensor", zip(_PARTS, (*parts, data), strict=True))
         tensor._beside = {"tag": TENSOR.number}
         return decoder.unlisted_or(tensor, "a torch.Tensor, and PyTorch is not installed here")
+    data = decoder.writable(payload[-1])
+    decoder.charge(len(data))
     dtype = vars(torch).get(dtype_name)
     if not isinstance(dtype, torch.dtype):
         raise InvalidPart(f"a tensor of {dtype_name!r}")
     if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(data):
         raise InvalidPart(f"{len(data)} bytes for a tensor of {shape}")
-    tensor = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+    tensor = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
     tensor = tensor.reshape(shape)
     return torch.nn.Parameter(tensor, requires_grad) if parameter else tensor.requires_grad_(requires_grad)
 

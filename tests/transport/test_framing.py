@@ -86,7 +86,7 @@ class Reader:
                     fields = self.partial.pop(run)
                     grant.consume(0, fields.size)
                     for name, pieces in fields.values.items():
-                        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, b"".join(pieces))
+                        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, b"".join(piece.getvalue() for piece in pieces))
                     self.frames[run].append(fields.frame)
             elif frame.bulk:
                 assert run not in self.partial
