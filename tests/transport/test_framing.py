@@ -85,8 +85,9 @@ class Reader:
                 if self.partial[run].add(frame.chunk.data):
                     fields = self.partial.pop(run)
                     grant.consume(0, fields.size)
+                    body = getattr(fields.frame, fields.frame.WhichOneof("body") or "")
                     for name, pieces in fields.values.items():
-                        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, b"".join(piece.getvalue() for piece in pieces))
+                        setattr(body, name, b"".join(piece.getvalue() for piece in pieces))
                     self.frames[run].append(fields.frame)
             elif frame.bulk:
                 assert run not in self.partial
