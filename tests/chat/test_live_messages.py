@@ -260,8 +260,8 @@ async def test_in_free_conversation_words_wake_whoever_is_idle(sync: bool, saver
         async with group.live({"messages": "?"}, THREAD) as arun:
             await asyncio.to_thread(speaks_up, arun)
         result = await arun.result()
-    # Ann may have ended before what bob has said is in the transcript.
-    assert talk(result)[:2] == ["?", "Not Monday!"] and "Then Tuesday." in talk(result)[2:4]
+    # Ann may have ended, and have spoken again, before what bob has said is in the transcript.
+    assert talk(result)[:2] == ["?", "Not Monday!"] and "Then Tuesday." in talk(result)[2:]
     assert result["stop_reason"] == "silence"
 
 
