@@ -109,7 +109,8 @@ def chunks(frame: pb.Frame, size: int = 128 * 1024) -> Iterator[pb.Frame]:
 def merged(fields: BulkFields) -> pb.Frame:
     """A frame with the large fields that came behind it."""
     for name, pieces in fields.values.items():
-        setattr(getattr(fields.frame, fields.frame.WhichOneof("body") or ""), name, b"".join(pieces))
+        body = getattr(fields.frame, fields.frame.WhichOneof("body") or "")
+        setattr(body, name, b"".join(piece.getvalue() for piece in pieces))
     return fields.frame
 
 
