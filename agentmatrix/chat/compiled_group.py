@@ -31,7 +31,6 @@ from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.scheduled_graph import ScheduledGraph
 from agentmatrix.explanation import Explanation, NodeStatus
 from agentmatrix.pregel.compiled_graph import NS_SEP, AnyGraph
-from agentmatrix.pregel.execution import saver_and_config
 from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
 from agentmatrix.pregel.task_config import is_for_subgraph, task_namespace, updates_of
 
@@ -64,18 +63,8 @@ class CompiledChatGroup(ScheduledGraph):
         set_since = {key: self.__dict__[key] for key in ("config", "name", "checkpointer", "store", "cache")}
         return _compiled_again, (group, options, set_since)
 
-    def explain(self, config: RunnableConfig) -> Explanation:
-        """Who has taken how many turns in this run, who has the floor, and who is asked; as of a `Dag`."""
-        saver, own = saver_and_config(self, config)
-        return self._with_turns(super().explain(config), saver.get_tuple(own))
-
-    async def aexplain(self, config: RunnableConfig) -> Explanation:
-        """The same as `explain`, async."""
-        saver, own = saver_and_config(self, config)
-        return self._with_turns(await super().aexplain(config), await saver.aget_tuple(own))
-
-    def _with_turns(self, explanation: Explanation, saved: CheckpointTuple | None) -> Explanation:
-        """The turns are counted by the log: members who speak at the same time do so in one task of the group."""
+    def _explained(self, saved: CheckpointTuple | None, saver: Any, snapshot: StateSnapshot) -> Explanation:
+        # The turns are counted by the log: members who speak at the same time do so in one task of the group.
         shared = self._members.shared
         events = [] if saved is None else saved.checkpoint["channel_values"].get(EVENT_LOG, ())
         speakers = [event["by"] for event in events if "by" in event]
@@ -86,13 +75,15 @@ class CompiledChatGroup(ScheduledGraph):
                 return status
             return replace(status, times=times, state="ran" if status.state == "waiting" else status.state)
 
+        explanation = super()._explained(saved, saver, snapshot)
         return Explanation({node: counted(status) for node, status in explanation.items()})
 
     def get_subgraphs(self, *, namespace: str | None = None, recurse: bool = False) -> Iterator[tuple[str, AnyGraph]]:
         """The graphs inside, as in LangGraph. Of members that share a node, those that were made, or that are named."""
         yield from super().get_subgraphs(namespace=namespace, recurse=recurse)
         first, _, deeper = (namespace or "").partition(NS_SEP)
-        for name, graph in self._members.shared_graphs([first]):
+        self._members.make([first])
+        for name, graph in self._members.shared_graphs:
             if namespace is None or namespace == name:
                 yield name, graph
             if recurse and isinstance(graph, Pregel) and (namespace is None or (name == first and deeper)):
@@ -110,7 +101,7 @@ class CompiledChatGroup(ScheduledGraph):
     def _make_speakers(self, saved: CheckpointTuple | None) -> None:
         """Make those whose turn it is, so that the state of the graphs inside of them is found."""
         values = saved.checkpoint["channel_values"] if saved is not None else {}
-        self._members.shared_graphs(speakers_of(values.get(EVENT_LOG, ())))
+        self._members.make(speakers_of(values.get(EVENT_LOG, ())))
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
         """Edit the state, as in LangGraph. The conversation goes on with whoever was to speak next."""

@@ -202,14 +202,14 @@ class ChatGroup(BuilderRepr):
         return self
 
     def _add(self, node: str, agent: Any) -> None:
-        names = agent.keys if isinstance(agent, Members) else (node,)
+        keys = agent.keys if isinstance(agent, Members) else ()
         self._check_name(node)
-        for name in names if isinstance(agent, Members) else ():
-            if name == node:
-                raise BuildError(f"the key {name!r} of members is the name of their node: give one another name")
-            self._check_name(name)
+        for key in keys:
+            if key == node:
+                raise BuildError(f"the key {key!r} of members is the name of their node: give one another name")
+            self._check_name(key)
         self.members[node] = agent
-        self._nodes.update(dict.fromkeys(names, node))
+        self._nodes.update(dict.fromkeys(keys or (node,), node))
 
     def compile(
         self,

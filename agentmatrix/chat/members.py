@@ -74,7 +74,7 @@ def members(keys: int | Iterable[str], make: Any) -> Members:
         twice = next(name for place, name in enumerate(names) if name in names[:place])
         raise BuildError(f"members(...) has the key {twice!r} twice: give each member a key of its own")
     if isinstance(make, Runnable | PregelProtocol | AgentSpec):
-        return Members(names, _Same(make))
+        return Members(names, _SharedAgent(make))
     if not callable(make) or isinstance(make, type):
         raise NotAnAgentError(f"{make!r} makes no members: pass a function of a key that returns an agent, or an agent")
     if inspect.iscoroutinefunction(make):
@@ -82,7 +82,7 @@ def members(keys: int | Iterable[str], make: Any) -> Members:
     return Members(names, make)
 
 
-class _Same:
+class _SharedAgent:
     """Gives one agent for all keys; unlike a local function it can be pickled."""
 
     def __init__(self, agent: Any) -> None:
@@ -176,11 +176,15 @@ class GroupMembers(Mapping[str, Member]):
         """By member that shares its node with others, that node."""
         return {name: node for name, node in self._nodes.items() if name != node}
 
-    def shared_graphs(self, names: Iterable[str]) -> list[tuple[str, Any]]:
-        """By member, the graph inside, of all members that share a node and were made; and of these, made or not."""
+    def make(self, names: Iterable[str]) -> None:
+        """Make those of these members that were not made yet."""
         for name in names:
             if name in self:
                 self[name]
+
+    @property
+    def shared_graphs(self) -> list[tuple[str, Any]]:
+        """By member, the graph inside, of all members that share a node and were made."""
         made = list(self._made.items())
         return [(n, m.known_graphs[0]) for n, m in made if self._nodes[n] != n and m.known_graphs]
 

@@ -270,9 +270,9 @@ class AsyncMemberPool(MemberPool):
         try:
             if self._semaphore:
                 async with self._semaphore:
-                    outcome = await self._begun(task, member, len(self.transcript))
+                    outcome = await self._begin(task, member, len(self.transcript))
             else:
-                outcome = await self._begun(task, member, seen_messages)
+                outcome = await self._begin(task, member, seen_messages)
         except BaseException as error:
             if not self._closed:
                 self._on_done(task, error)
@@ -281,7 +281,7 @@ class AsyncMemberPool(MemberPool):
         else:
             self._on_done(task, outcome)
 
-    def _begun(self, task: VirtualTask, member: Member, seen_messages: int) -> Awaitable[Any]:
+    def _begin(self, task: VirtualTask, member: Member, seen_messages: int) -> Awaitable[Any]:
         """A turn that has begun, to be awaited in the context that this was called in."""
         turn, config = self._begin_turn(member, seen_messages), task.enter()
         if not self.loop.is_watched:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.constants import TAG_HIDDEN
-from langgraph.types import StateUpdate
+from langgraph.types import StateSnapshot, StateUpdate
 
 from agentmatrix.compose.builder import Builder, ComposedGraph
 from agentmatrix.compose.cache_identity import identity_of
@@ -54,12 +55,18 @@ class ScheduledGraph(ScheduledPregel, ComposedGraph):
             A mapping of nodes to their status; as text, a line a node.
         """
         saver, own = saver_and_config(self, config)
-        return _explained(self, saver.get_tuple(own), saver, self.get_state(config))
+        return self._explained(saver.get_tuple(own), saver, self.get_state(config))
 
     async def aexplain(self, config: RunnableConfig) -> Explanation:
         """The same as `explain`, async."""
         saver, own = saver_and_config(self, config)
-        return _explained(self, await saver.aget_tuple(own), saver, await self.aget_state(config))
+        return self._explained(await saver.aget_tuple(own), saver, await self.aget_state(config))
+
+    def _explained(self, saved: CheckpointTuple | None, saver: Any, snapshot: StateSnapshot) -> Explanation:
+        found = reopened(self, saved, saver) if saved is not None else None
+        nodes = schedule_of(self.channels).topology.nodes
+        shown = [node for node in nodes if TAG_HIDDEN not in (self.nodes[node].tags or ())]
+        return explain(found[0].scheduler if found else None, shown, snapshot.tasks)
 
     def bulk_update_state(self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]) -> RunnableConfig:
         """Update the state, as in LangGraph; what has finished in an open step stays finished."""
@@ -131,9 +138,3 @@ def put_on_engine(
     untraced = {name: untraced_node(node) for name, node in graph.nodes.items()}
     schedule = Schedule(topology, StateKeys(channels), rules, joins or {}, barriers, untraced, input_writer(graph))
     graph.channels = {**graph.channels, RUN: RunChannel(schedule)}
-
-
-def _explained(graph: ScheduledGraph, saved: Any, saver: Any, snapshot: Any) -> Explanation:
-    found = reopened(graph, saved, saver) if saved is not None else None
-    nodes = [n for n in schedule_of(graph.channels).topology.nodes if TAG_HIDDEN not in (graph.nodes[n].tags or ())]
-    return explain(found[0].scheduler if found else None, nodes, snapshot.tasks)

@@ -41,6 +41,15 @@ class FunctionTasks:
         **_: Any,
     ) -> Any:
         """What LangGraph calls for a `@task`. Returns a future."""
+        return self._submit(_agent(function, given), get_config(), tuple(retry_policy or ()), timeout)
+
+    def _submit(
+        self,
+        agent: Runnable[Any, Any],
+        config: RunnableConfig,
+        policies: Sequence[RetryPolicy],
+        timeout: TimeoutPolicy | None,
+    ) -> Any:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -59,23 +68,21 @@ class SyncFunctionTasks(FunctionTasks):
     def __init__(self) -> None:
         self._executor: concurrent.futures.ThreadPoolExecutor | None = None
 
-    def call(
-        self,
-        function: Callable[..., Any],
-        given: tuple[tuple[Any, ...], dict[str, Any]],
-        *,
-        retry_policy: Sequence[RetryPolicy] | None = None,
-        timeout: TimeoutPolicy | None = None,
-        **_: Any,
-    ) -> Any:
+    def call(self, function: Callable[..., Any], given: tuple[tuple[Any, ...], dict[str, Any]], **options: Any) -> Any:
         if asyncio.iscoroutinefunction(function):
             raise RuntimeError("In a sync context async tasks cannot be called")
+        return super().call(function, given, **options)
+
+    def _submit(
+        self,
+        agent: Runnable[Any, Any],
+        config: RunnableConfig,
+        policies: Sequence[RetryPolicy],
+        timeout: TimeoutPolicy | None,
+    ) -> Any:
         if self._executor is None:
             self._executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="chat-task")
-        agent = _agent(function, given)
-        return self._executor.submit(
-            copy_context().run, run_attempts, agent, None, get_config(), tuple(retry_policy or ())
-        )
+        return self._executor.submit(copy_context().run, run_attempts, agent, None, config, policies)
 
     def close(self) -> None:
         if self._executor is not None:
@@ -89,17 +96,14 @@ class AsyncFunctionTasks(FunctionTasks):
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Future[Any]] = set()
 
-    def call(
+    def _submit(
         self,
-        function: Callable[..., Any],
-        given: tuple[tuple[Any, ...], dict[str, Any]],
-        *,
-        retry_policy: Sequence[RetryPolicy] | None = None,
-        timeout: TimeoutPolicy | None = None,
-        **_: Any,
+        agent: Runnable[Any, Any],
+        config: RunnableConfig,
+        policies: Sequence[RetryPolicy],
+        timeout: TimeoutPolicy | None,
     ) -> Any:
-        agent, policies = _agent(function, given), tuple(retry_policy or ())
-        run = self._run(arun_attempts(agent, None, get_config(), policies, timeout))
+        run = self._run(arun_attempts(agent, None, config, policies, timeout))
         try:
             is_here = asyncio.current_task() is not None
         except RuntimeError:

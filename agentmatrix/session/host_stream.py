@@ -16,7 +16,7 @@ from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.bounded_stream import StreamGate, bounded_stream
 from agentmatrix.pregel.paced_tasks import AsyncStreamGate, paced_astream
 from agentmatrix.session import host_verbs
-from agentmatrix.session.part_sender import PartSender, async_io_turn
+from agentmatrix.session.part_sender import PartSender, wait_for_write
 from agentmatrix.stream_modes import SuperstepBoundary
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class AsyncHostStream:
                     if waits:
                         await self._credits.acquire()
                     elif self._sender.begins_batch:
-                        await async_io_turn()
+                        await wait_for_write()
                     await self._sender.await_room()
         finally:
             gate.open()

@@ -26,7 +26,7 @@ from agentmatrix.wire.containers import joined
 if TYPE_CHECKING:
     from agentmatrix.session.host_run import HostRun
 
-__all__ = ["BATCH_SECONDS", "PartBatch", "PartSender", "async_io_turn", "async_room", "wait_for_room"]
+__all__ = ["BATCH_SECONDS", "PartBatch", "PartSender", "wait_for_write", "async_room", "wait_for_room"]
 
 BATCH_SECONDS: Final = 0.003
 """How long a part may wait for the next ones, and how long after a frame a part counts as the next one."""
@@ -76,7 +76,7 @@ async def async_room(frames: FrameStream, least: int) -> None:
     await has_room.wait()
 
 
-async def async_io_turn() -> None:
+async def wait_for_write() -> None:
     """Waits until the I/O thread has begun to write what was sent.
 
     A node that writes token after token leaves the interpreter to no other thread for milliseconds. The first token
@@ -135,7 +135,7 @@ class PartSender:
         self.run, self.steps = run, steps
         self._sent_since_credit = False
         self._has_batched = self.begins_batch = False
-        """Whether the last part is the first of the run to wait for others: see `async_io_turn`."""
+        """Whether the last part is the first of the run to wait for others: see `wait_for_write`."""
 
     def kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments to stream with."""

@@ -13,7 +13,7 @@ from langgraph.graph import START, StateGraph
 
 from agentmatrix import Dag, Host, RemoteAgent
 from agentmatrix.session import host_stream
-from agentmatrix.session.part_sender import async_io_turn
+from agentmatrix.session.part_sender import wait_for_write
 from agentmatrix.transport.iothread import io_thread
 
 PARTS = 2000
@@ -148,12 +148,12 @@ async def test_a_node_that_never_rests_waits_while_its_first_parts_go_out(
 
     async def longer_turn() -> None:
         before = len(written)
-        await async_io_turn()
+        await wait_for_write()
         for _ in range(10):
             await asyncio.sleep(0)
         written_meanwhile.append(len(written) - before)
 
-    monkeypatch.setattr(host_stream, "async_io_turn", longer_turn)
+    monkeypatch.setattr(host_stream, "wait_for_write", longer_turn)
     with Host({"flood": build(flood=flood)}) as host:
         stream = RemoteAgent(f"{host.address}/flood").astream({}, stream_mode="custom", subgraphs=build is nested)
         assert len([part async for part in stream]) == PARTS
@@ -163,5 +163,5 @@ async def test_a_node_that_never_rests_waits_while_its_first_parts_go_out(
 async def test_the_turn_of_the_io_thread_ends_when_it_writes() -> None:
     done, io = list[str](), io_thread()
     io.call(io.loop.call_soon, done.append, "written")  # as a carrier does when it is woken
-    await async_io_turn()
+    await wait_for_write()
     assert done == ["written"]
