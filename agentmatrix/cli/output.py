@@ -239,7 +239,7 @@ def _message_ids(values: Any) -> set[str]:
 
 
 def _unstreamed_messages(update: Any) -> list[BaseMessage]:
-    """The messages that a node has written in another form: LangGraph streams none that is a tuple, a dict or a text."""
+    """The messages that a node has written as tuples, dicts or texts, of which LangGraph streams none."""
     written = update.get("messages") if isinstance(update, dict) else None
     items = written if isinstance(written, list) else [written]
     try:

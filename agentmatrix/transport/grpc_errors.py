@@ -70,8 +70,8 @@ _CAUSES = [
     ),
     (
         r"security handshaker",
-        "the certificates for {at} cannot be used: ssl_ca=, ssl_certfile= and ssl_keyfile= must be PEM, and the key must "
-        "belong to its certificate",
+        "the certificates for {at} cannot be used: ssl_ca=, ssl_certfile= and ssl_keyfile= must be PEM, and the key "
+        "must belong to its certificate",
     ),
     (r"http1\.x|SETTINGS frame", "what answers at {at} does not speak gRPC; is the port right?"),
 ]
