@@ -241,6 +241,7 @@ class ParallelTurns:
         """Starts the turns. Returns the seconds to wait at most."""
         pool.set_state(state, conversation.messages)
         names = self._ready(pool, conversation) if self._is_free else sorted(speakers)
+        now = pool.now()
         saved = {} if self._is_free else {update[EVENT_LOG][-1]["by"]: update for update in pool.loop.saved}
         id_of = self._keep_calls(pool, config)
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
@@ -251,7 +252,7 @@ class ParallelTurns:
             if name in saved:
                 pool.restore(task, saved[name])
             else:
-                pool.start(task, self._members[name])
+                pool.start(task, self._members[name], now)
         return self._seconds_left(conversation) if self._is_free else None
 
     def _keep_calls(self, pool: MemberPool, config: RunnableConfig) -> Callable[[str], str]:
