@@ -11,6 +11,8 @@ import os
 import sys
 
 from agentmatrix.cli.commands import app
+from agentmatrix.cli.error_report import KEYBOARD_INTERRUPT
+from agentmatrix.cli.process_end import end_process
 
 __all__ = ["app", "main"]
 
@@ -22,4 +24,8 @@ def main() -> None:
     try:
         app(prog_name="agentmatrix")
     except KeyboardInterrupt:
-        sys.exit(130)
+        end_process(KEYBOARD_INTERRUPT)
+    except SystemExit as end:
+        if end.code == KEYBOARD_INTERRUPT:
+            end_process(KEYBOARD_INTERRUPT)
+        raise

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.types import Command
 
 from agentmatrix.approvals import approval_request
-from agentmatrix.cli.error_report import FAILED, CommandError
+from agentmatrix.cli.error_report import FAILED, KEYBOARD_INTERRUPT, CommandError
 from agentmatrix.cli.graph_input import parse_answer
 from agentmatrix.cli.output import Output
+from agentmatrix.cli.process_end import end_process
 from agentmatrix.cli.terminal_text import terminal_text
 
 __all__ = ["WRAPPER", "ThreadRunner", "resume_command"]
@@ -22,6 +26,7 @@ __all__ = ["WRAPPER", "ThreadRunner", "resume_command"]
 
 WRAPPER: Final = "agentmatrix-cli"
 """The name of the graph that gives a remote graph a memory."""
+_LEAVING_SECONDS: Final = 1.0
 
 
 class ThreadRunner:
@@ -99,8 +104,9 @@ class ThreadRunner:
         options: dict[str, Any] = {"stream_mode": list(self._output.stream_modes), "subgraphs": True}
         if await self._is_sync_only():
             parts: Iterator[Any] = self.graph.stream(value, self._config, **options)
-            for part in parts:
-                yield part
+            with _interrupted_at_once():
+                for part in parts:
+                    yield part
         else:
             async for part in self.graph.astream(value, self._config, **options):
                 yield part
@@ -113,6 +119,27 @@ class ThreadRunner:
         except NotImplementedError:
             return True
         return False
+
+
+@contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """Ctrl-C ends sync code on the main thread, which an asyncio runner would only look at behind it.
+
+    LangGraph waits for nodes in threads before it leaves a stream; the process does not.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        threading.Timer(_LEAVING_SECONDS, end_process, (KEYBOARD_INTERRUPT,)).start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _QueueNotice(BaseCallbackHandler):

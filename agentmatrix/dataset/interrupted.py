@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, Protocol, TypeVar
 
+from agentmatrix.event_loop import runner_that_waits_for_no_thread
+
 __all__ = ["on_interrupt", "run_draining"]
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ def run_draining(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     else:
         return _in_thread(work)
     if threading.current_thread() is not threading.main_thread():
-        return asyncio.run(work())
+        return _run(work())
     interrupts = _Interrupts()
 
     async def listening() -> T:
@@ -87,10 +89,15 @@ def run_draining(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     for number in _SIGNALS:
         signal.signal(number, lambda *_: interrupts.receive())
     try:
-        return asyncio.run(listening())
+        return _run(listening())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with runner_that_waits_for_no_thread() as loop:
+        return loop.run(work)
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -101,7 +108,7 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     def run() -> None:
         try:
-            results.append(asyncio.run(work()))
+            results.append(_run(work()))
         except BaseException as error:
             errors.append(error)
 

@@ -118,6 +118,27 @@ def test_a_message_of_a_nested_graph_is_shown_once_in_whatever_form(project: Pro
     assert chat.out == "inner/say: so it is\n" * 2
 
 
+def test_a_message_of_a_node_that_the_cache_stands_in_for_is_shown(project: Project) -> None:
+    project.write(
+        "cached.py",
+        """
+        from langchain_core.messages import AIMessage
+        from langgraph.cache.sqlite import SqliteCache
+        from langgraph.graph import MessagesState
+        from langgraph.types import CachePolicy
+        from agentmatrix import Dag
+        def say(state):
+            print("asked")
+            return {"messages": [AIMessage("so it is")]}
+        builder = Dag(MessagesState)
+        builder.add_node("say", say, cache_policy=CachePolicy(key_func=lambda state: "one key"))
+        graph = builder.compile(cache=SqliteCache(path="cache.db"))
+        """,
+    )
+    assert project.cli("run", "cached.py:graph", "-i", "is it so?").out == "asked\nsay: so it is\n"
+    assert project.cli("run", "cached.py:graph", "-i", "is it so?").out == "say: so it is\n"
+
+
 def test_machines_read_json_lines(project: Project) -> None:
     lines = [json.loads(line) for line in project.cli("run", "greeter:graph", "-i", "Ada", "--json").out.splitlines()]
     assert lines[-1]["type"] == "result"
