@@ -63,6 +63,7 @@ class SchedulerLoop(RecordedWritesLoop):
         submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
         waits_to_start: whether what follows an activation starts only when a saver or a cache has answered.
         is_listening: whether something from outside is taken.
+        is_unread: whether nobody reads what a single task has written: no saver, no cache, and no stream.
     """
 
     stack: Any
@@ -84,6 +85,7 @@ class SchedulerLoop(RecordedWritesLoop):
         self.submit_activation: Any = None
         self.submit_call: Any = None
         self.waits_to_start = self.is_listening = False
+        self.is_unread = self._result_only and self.checkpointer is None and self.cache is None
         self._put_futures: FutureRecorder | None = None
         self.known_actors: list[list[Any]] = []
         self._accepted: list[Task] = []
@@ -269,6 +271,10 @@ class SchedulerLoop(RecordedWritesLoop):
         return False
 
     def put_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
+        if self.is_unread and self.open_step is not None and task_id in self.open_step.finished:
+            # They are accepted, so the scheduler has them, and nobody else asks for them.
+            self._recorded.pop(task_id, None)
+            return
         if (task := getattr(self, "tasks", {}).get(task_id)) is not None:
             self._names[task_id] = task.name
         if (recorded := self._recorded.pop(task_id, None)) is not None:

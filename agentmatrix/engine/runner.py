@@ -56,7 +56,7 @@ class Runner(PregelRunner):
     """LangGraph's runner, for steps in which what has ended makes more tasks ready.
 
     `tick` and `atick` are called by LangGraph once a step; between two of their parts LangGraph hands output to its
-    reader, so that the run waits where its reader does.
+    reader, so that the run waits where its reader does; a run that nobody reads has no parts.
     """
 
     def __init__(self, *, put_writes: Any, **options: Any) -> None:
@@ -217,7 +217,8 @@ class Runner(PregelRunner):
             if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                 task = ready.popleft()
                 ready += self._end(task, self._run(task, options), ended_with)
-                yield
+                if not loop.is_unread:
+                    yield
                 continue
             while ready and not ended_with.stops:
                 task = ready.popleft()
@@ -336,7 +337,8 @@ class Runner(PregelRunner):
                 if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                     task = ready.popleft()
                     ready += await self._aend(task, await self._arun(task, options), ended_with)
-                    yield
+                    if not loop.is_unread:
+                        yield
                     continue
                 while ready and not ended_with.stops:
                     task = ready.popleft()

@@ -23,7 +23,7 @@ from langgraph.types import CachePolicy, Command, PregelExecutableTask, RetryPol
 from pydantic import BaseModel, ValidationError
 
 from agentmatrix import CyclicGraph, Dag, all_of, any_of
-from agentmatrix.pregel import single_attempt, task_template
+from agentmatrix.pregel import task_template
 from agentmatrix.pregel.task_template import TaskTemplate, TaskTemplates
 from agentmatrix.testing import loopback
 from tests.pregel.door import mend
@@ -383,7 +383,6 @@ def test_a_key_that_a_release_adds_is_in_every_task(key: str, monkeypatch: pytes
 def test_a_field_that_a_release_adds_lets_langgraph_make_all(
     monkeypatch: pytest.MonkeyPatch, compared: Comparison
 ) -> None:
-    for module in (task_template, single_attempt):
-        monkeypatch.setattr(module, "KNOWN_RECORDS", frozenset())
+    monkeypatch.setattr(task_template, "KNOWN_RECORDS", frozenset())
     assert chain().compile().invoke({"log": []})["log"] == list("abcd")
     assert (compared.made, compared.by_template) == (4, 0)
