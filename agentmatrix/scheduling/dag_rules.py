@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 from langgraph.errors import InvalidUpdateError
@@ -188,7 +188,8 @@ def check_declared(topology: Topology, node: str, result: NodeResult) -> None:
         InvalidUpdateError: one of the targets is not declared.
     """
     allowed = topology.allowed[node]
-    for target in (*result.targets, *map(attrgetter("node"), result.sends)):
+    targets = [*result.targets, *[send.node for send in result.sends]] if result.sends else result.targets
+    for target in targets:
         if target not in allowed:
             raise InvalidUpdateError(
                 f"the node {node!r} leads to {target!r}, which is not among the targets that it declares: name them "

@@ -238,12 +238,13 @@ class Topology:
 
     def descendants(self, nodes: Iterable[str]) -> set[str]:
         """The nodes that one of these, of which START may be one, may lead to; themselves only through a loop."""
-        seen: set[str] = set()
+        follow, seen = self.follow, set[str]()
         frontier = list(nodes)
         while frontier:
-            fresh = [follower for follower in self.follow[frontier.pop()] if follower not in seen]
-            seen.update(fresh)
-            frontier += fresh
+            for follower in follow[frontier.pop()]:
+                if follower not in seen:
+                    seen.add(follower)
+                    frontier.append(follower)
         return seen
 
     def ancestors(self, node: str) -> set[str]:
