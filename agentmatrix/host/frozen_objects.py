@@ -16,8 +16,10 @@ has some hundred, which die with it."""
 
 @contextlib.contextmanager
 def frozen_objects() -> Iterator[None]:
-    """Has the collector pass over all that is there, inside of this. Where something has been frozen before, the program
-    has seen to it itself: nothing is frozen then, and nothing unfrozen, which goes for all objects or none.
+    """Has the collector pass over all that is there, inside of this.
+
+    Where something has been frozen before, the program sees to it itself: nothing is frozen then, and nothing unfrozen,
+    which goes for all objects or none.
 
     The modules and classes of a host are some 300,000 objects that live as long as it does. Under many callers the
     collector went through all of them several times a second, for a quarter of the host's time.
