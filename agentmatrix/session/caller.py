@@ -430,7 +430,6 @@ class CallerRun:
         return value
 
     def _remaining(self) -> float | None:
-        """Seconds until the deadline; None without one."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _deadline_exceeded(self) -> DeadlineExceeded:
