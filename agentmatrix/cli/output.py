@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import sys
@@ -108,6 +109,13 @@ class _StreamedMessage:
     finished: bool = False
 
 
+class _Console(Console):
+    """A console whose reader may leave (`| head`): rich would end the process with an error of its own."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "the reader has left")
+
+
 class TextOutput(StreamOutput):
     """Messages after the names of their speakers, token by token, on a terminal or in a file.
 
@@ -116,7 +124,7 @@ class TextOutput(StreamOutput):
     """
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stdout, highlight=False)
+        self._console = _Console(file=sys.stdout, highlight=False)
         self._styles: dict[str, str] = {}
         self._next_style = itertools.cycle(_STYLES)
         self._unfinished: dict[str, _StreamedMessage] = {}

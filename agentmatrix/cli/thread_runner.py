@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -62,16 +62,17 @@ class ThreadRunner:
         asked: dict[str, Any] = {}
         try:
             with self._output.watched(self.graph):
-                async for namespace, mode, data in self._stream(value):
-                    if mode == "values" and not namespace:
-                        values = data
-                        if isinstance(data, dict):
-                            asked |= {interrupt.id: interrupt for interrupt in data.get("__interrupt__", ())}
-                    if self._is_wrapped and namespace:
-                        # Paths are those of the remote graph, as if it were here.
-                        self._output.show_part(namespace[1:], mode, data)
-                    elif not self._is_wrapped or mode == "values":
-                        self._output.show_part(namespace, mode, data)
+                async with aclosing(self._stream(value)) as parts:
+                    async for namespace, mode, data in parts:
+                        if mode == "values" and not namespace:
+                            values = data
+                            if isinstance(data, dict):
+                                asked |= {interrupt.id: interrupt for interrupt in data.get("__interrupt__", ())}
+                        if self._is_wrapped and namespace:
+                            # Paths are those of the remote graph, as if it were here.
+                            self._output.show_part(namespace[1:], mode, data)
+                        elif not self._is_wrapped or mode == "values":
+                            self._output.show_part(namespace, mode, data)
         except asyncio.CancelledError:
             # Ctrl-C cancels this task from outside; a cancelled node or remote run only raises the error here.
             task = asyncio.current_task()
@@ -100,7 +101,7 @@ class ThreadRunner:
             raise CommandError(f"the thread {self.thread!r} waits for no answer: begin a run with --input")
         return list(state.interrupts)
 
-    async def _stream(self, value: Any) -> AsyncIterator[Any]:
+    async def _stream(self, value: Any) -> AsyncGenerator[Any, None]:
         options: dict[str, Any] = {"stream_mode": list(self._output.stream_modes), "subgraphs": True}
         if await self._is_sync_only():
             parts: Iterator[Any] = self.graph.stream(value, self._config, **options)

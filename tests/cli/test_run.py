@@ -317,3 +317,34 @@ def test_debug_shows_the_traceback(project: Project) -> None:
     _, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "Traceback" in err and "ZeroDivisionError" in err
+
+
+def test_an_ascii_terminal_is_told_what_it_cannot_show(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write("french.py", "def graph(messages): return 'é'\n")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    said, err = project.start_as_a_shell_does("run", "french:graph", "-i", "x").communicate(timeout=100)
+    assert (said, err) == ("graph: \\xe9\n", "")
+    said, err = project.start_as_a_shell_does("run", "french:graph", "-i", "x", "--json").communicate(timeout=100)
+    assert json.loads(said.splitlines()[-1])["data"]["messages"][-1]["content"] == "é" and not err
+
+
+def test_a_reader_that_leaves_ends_a_run_without_a_word(project: Project) -> None:
+    """As `| head` does."""
+    project.write(
+        "endless.py",
+        """
+        import time
+        from langgraph.config import get_stream_writer
+        def graph(messages):
+            writer = get_stream_writer()
+            while True:
+                writer("and on")
+                time.sleep(0.001)
+        """,
+    )
+    process = project.start_as_a_shell_does("run", "endless:graph", "-i", "x")
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "and on\n"
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(100)) == ("", 1)
+    process.stderr.close()
