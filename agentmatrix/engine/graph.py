@@ -25,6 +25,7 @@ from agentmatrix.pregel.execution import (
     BackgroundExecutor,
     SyncPregelLoop,
     Task,
+    id_among,
     with_globals,
 )
 
@@ -46,6 +47,12 @@ class SyncLoop(PausingLoop, SyncPregelLoop):
             listed = {name: list(saver.list(self._staff_config(name))) for name in names}
             self._know_staff(listed, find_forks(saver, self._began_at, forks_in(listed)))
         return self
+
+    def _checkpointer_put_after_previous(self, *given: Any) -> Any:
+        if self.schedule.topology.actors:
+            self.put_staff(id_among(given))
+        with self.explained_put(given[3]):
+            super()._checkpointer_put_after_previous(*given)
 
     def match_cached_writes(self) -> Sequence[Task]:
         if self.open_step is None:
@@ -82,6 +89,12 @@ class AsyncLoop(PausingLoop, AsyncPregelLoop):
             listed = {name: [saved async for saved in saver.alist(self._staff_config(name))] for name in names}
             self._know_staff(listed, await afind_forks(saver, self._began_at, forks_in(listed)))
         return self
+
+    async def _checkpointer_put_after_previous(self, *given: Any) -> Any:
+        if self.schedule.topology.actors:
+            await self.aput_staff(id_among(given))
+        with self.explained_put(given[3]):
+            await super()._checkpointer_put_after_previous(*given)
 
     async def amatch_cached_writes(self) -> Sequence[Task]:
         if self.open_step is None:

@@ -63,6 +63,7 @@ class SchedulerLoop(RecordedWritesLoop):
         submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
         waits_to_start: whether what follows an activation starts only when a saver or a cache has answered.
         is_listening: whether something from outside is taken.
+        shows_parts: whether anything but the result of the run is read while it goes on.
     """
 
     stack: Any
@@ -70,7 +71,7 @@ class SchedulerLoop(RecordedWritesLoop):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Somebody who streams this graph as a part of his own reads everything.
-        self._result_only = bool(self.config[CONF].get(RESULT_ONLY)) and CONFIG_KEY_STREAM not in self.config[CONF]
+        self.shows_parts = not self.config[CONF].get(RESULT_ONLY) or CONFIG_KEY_STREAM in self.config[CONF]
         if RESULT_ONLY in self.config[CONF]:
             # It is said to this run alone, not to graphs inside.
             configurable = {key: value for key, value in self.config[CONF].items() if key != RESULT_ONLY}
@@ -119,12 +120,17 @@ class SchedulerLoop(RecordedWritesLoop):
             if self.channels[RUN].is_available() and self.checkpoint["channel_versions"]:
                 # Another run begins: what the last one has left unfinished is over.
                 self._set_channel(RUN, RunChannel(self.schedule))
-            super()._prepare_tasks_and_emit_checkpoint()
+            if not self._prepare_input():
+                super()._prepare_tasks_and_emit_checkpoint()
             return
         self.tasks = {}
         if not self._has_ended:
             self._open_step()
         self._emit_checkpoint()
+
+    def _prepare_input(self) -> bool:
+        """Make the task of START, as one that nobody is to run. Returns False where LangGraph is to make and run it."""
+        return False
 
     def _set_channel(self, name: str, channel: Any) -> None:
         channel.key = name
@@ -297,7 +303,7 @@ class SchedulerLoop(RecordedWritesLoop):
             run = getattr(self.manager, "run_id", None)
             for handler in node_handlers(self.manager):
                 handler.on_node_cached(namespace_of(task.config), run, dict(writes))
-        if not self._result_only or writes[0][0] == INTERRUPT:
+        if self.shows_parts or writes[0][0] == INTERRUPT:
             super().output_writes(task_id, writes, cached=cached)
 
     def take_saved(self) -> list[Any]:
@@ -328,7 +334,7 @@ class SchedulerLoop(RecordedWritesLoop):
             accepted, self._accepted = self._accepted, []
             for task in accepted:
                 self.tasks.pop(task.id, None)
-            if accepted and self._is_live_values and not self._result_only:
+            if accepted and self._is_live_values and self.shows_parts:
                 writes = [write for task in accepted for write in task.writes]
                 if self.schedule.barriers:
                     self._level_writes += writes
@@ -345,7 +351,7 @@ class SchedulerLoop(RecordedWritesLoop):
         if (step := self.open_step) is None or not step.replayed:
             return
         replayed, step.replayed = step.replayed, []
-        if self._result_only:
+        if not self.shows_parts:
             return
         for task, writes in replayed:
             self.tasks[task.id] = task

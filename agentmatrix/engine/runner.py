@@ -191,9 +191,14 @@ class Runner(PregelRunner):
         """Run the tasks of a step to its end."""
         loop = self.loop
         if loop.open_step is None:
-            yield from super().tick(
-                tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
-            )
+            if tasks:
+                yield from super().tick(
+                    tasks,
+                    timeout=timeout,
+                    retry_policy=retry_policy,
+                    get_waiter=get_waiter,
+                    schedule_task=schedule_task,
+                )
             following = loop.next_step() if loop.goes_on() else None
             if following is None:
                 return
@@ -203,7 +208,8 @@ class Runner(PregelRunner):
         ended_with, at_work, waiter = TaskExceptions(loop), dict[str, Any](), None
         ready = deque(self._drive(self._uncached(list(tasks))))
         loop.start_listening(lambda: ended.put(None))
-        yield
+        if loop.shows_parts:
+            yield
         while True:
             if loop.is_listening and not ended_with.stops:
                 ready += self._drive(self._events(bool(ready or at_work)))
@@ -217,7 +223,8 @@ class Runner(PregelRunner):
             if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                 task = ready.popleft()
                 ready += self._end(task, self._run(task, options), ended_with)
-                yield
+                if loop.shows_parts:
+                    yield
                 continue
             while ready and not ended_with.stops:
                 task = ready.popleft()
@@ -234,7 +241,8 @@ class Runner(PregelRunner):
                 end = ended.get(timeout=loop.seconds_to_timer())
                 if end is not None and at_work.pop(end[0].id, None) is not None:
                     ready += self._end(*end, ended_with)
-            yield
+            if loop.shows_parts:
+                yield
         yield
         ended_with.raise_first()
 
@@ -308,10 +316,15 @@ class Runner(PregelRunner):
         """The same as `tick`, async."""
         loop = self.loop
         if loop.open_step is None:
-            async for _ in super().atick(
-                tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
-            ):
-                yield
+            if tasks:
+                async for _ in super().atick(
+                    tasks,
+                    timeout=timeout,
+                    retry_policy=retry_policy,
+                    get_waiter=get_waiter,
+                    schedule_task=schedule_task,
+                ):
+                    yield
             following = loop.next_step() if loop.goes_on() else None
             if following is None:
                 return
@@ -321,7 +334,8 @@ class Runner(PregelRunner):
         ended_with, at_work, waiter = TaskExceptions(loop), dict[str, Any](), None
         ready = deque(await self._adrive(self._uncached(list(tasks))))
         loop.start_listening(_waker(ended))
-        yield
+        if loop.shows_parts:
+            yield
         try:
             while True:
                 if loop.is_listening and not ended_with.stops:
@@ -336,7 +350,8 @@ class Runner(PregelRunner):
                 if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                     task = ready.popleft()
                     ready += await self._aend(task, await self._arun(task, options), ended_with)
-                    yield
+                    if loop.shows_parts:
+                        yield
                     continue
                 while ready and not ended_with.stops:
                     task = ready.popleft()
@@ -362,7 +377,8 @@ class Runner(PregelRunner):
                             end = await ended.get()
                     if end is not None and at_work.pop(end[0].id, None) is not None:
                         ready += await self._aend(*end, ended_with)
-                yield
+                if loop.shows_parts:
+                    yield
         finally:
             for future in at_work.values():
                 future.cancel()
