@@ -207,6 +207,7 @@ class ParallelTurns:
         prefix = str(uuid5(_TASK_IDS, namespace_of(config)))[:24]
         pool.set_state(state, conversation.messages)
         names = self._ready(pool, conversation) if self._is_free else sorted(speakers)
+        now = pool.now()
         saved = {} if self._is_free else {update[EVENT_LOG][-1]["by"]: update for update in pool.loop.saved}
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
         for name in () if pool.has_failed else names:
@@ -214,7 +215,7 @@ class ParallelTurns:
             if name in saved:
                 pool.restore(task, saved[name])
             else:
-                pool.start(task, self._members[name])
+                pool.start(task, self._members[name], now)
         return self._seconds_left(conversation) if self._is_free else None
 
     def _ready(self, pool: MemberPool, conversation: Conversation) -> list[str]:

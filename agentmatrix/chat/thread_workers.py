@@ -9,6 +9,7 @@ Order: a worker thread records the end of a turn (`_finish`) and wakes `wait` un
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any, Final
 from langchain_core.messages import BaseMessage
 
 from agentmatrix.chat.member import Member
-from agentmatrix.chat.workers import FinishedTurn, MemberPool
+from agentmatrix.chat.workers import FinishedTurn, MemberPool, TurnStart
 from agentmatrix.pregel.function_tasks import SyncFunctionTasks
 from agentmatrix.pregel.virtual_tasks import VirtualTask
 
@@ -29,7 +30,8 @@ __all__ = ["ThreadMemberPool"]
 _TICK_SECONDS: Final = 0.005
 """How often a thread pool with a queue looks whether it needs more threads."""
 _GATHER_SECONDS: Final = 0.02
-"""How long a thread pool with a queue waits for further turns once it could return."""
+"""How long a thread pool with a queue waits for further turns once it could return, and again if most of them end at
+once."""
 _STALLED_TICKS: Final = 10
 """After so many ticks without a finished turn the number of threads is doubled."""
 _QUICK_TURN_SECONDS: Final = 0.001
@@ -50,7 +52,7 @@ class ThreadMemberPool(MemberPool):
         super().__init__(limit, names, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
         self._limit = limit
         self.functions = SyncFunctionTasks()
-        self._queue: deque[tuple[Context, VirtualTask, Member]] = deque()
+        self._queue: deque[tuple[Context, VirtualTask, Member, TurnStart]] = deque()
         # Entered by `with self._lock`, which is faster than the `with` of a condition, a function in Python.
         self._lock = threading.RLock()
         self._changed, self._work_available = threading.Condition(self._lock), threading.Condition(self._lock)
@@ -60,6 +62,10 @@ class ThreadMemberPool(MemberPool):
     def set_state(self, state: dict[str, Any], messages: Sequence[BaseMessage]) -> None:
         with self._lock:
             super().set_state(state, messages)
+
+    def now(self) -> TurnStart:
+        with self._lock:
+            return super().now()
 
     def requeue(self, finished: FinishedTurn) -> None:
         with self._lock:
@@ -77,10 +83,10 @@ class ThreadMemberPool(MemberPool):
         with self._lock:
             self._changed.notify_all()
 
-    def start(self, task: VirtualTask, member: Member) -> None:
+    def start(self, task: VirtualTask, member: Member, at: TurnStart) -> None:
         with self._lock:
             self.running[task.node] = None
-            self._queue.append((copy_context(), task, member))
+            self._queue.append((copy_context(), task, member, at))
 
     def _work(self) -> None:
         """The loop of a worker thread."""
@@ -92,12 +98,12 @@ class ThreadMemberPool(MemberPool):
                     self._idle_threads -= 1
                 if self._closed:
                     return
-                context, task, member = self._queue.popleft()
-            context.run(self._run, task, member)
+                context, task, member, at = self._queue.popleft()
+            context.run(self._run, task, member, at)
 
-    def _run(self, task: VirtualTask, member: Member) -> None:
+    def _run(self, task: VirtualTask, member: Member, at: TurnStart) -> None:
         try:
-            outcome = self._speak(task, member)
+            outcome = self._speak(task, member, at)
         except BaseException as error:
             outcome = error
         with self._lock:
@@ -107,9 +113,9 @@ class ThreadMemberPool(MemberPool):
             if not self._queue and (self._can_return or self._unsaved):
                 self._changed.notify_all()
 
-    def _speak(self, task: VirtualTask, member: Member) -> Any:
+    def _speak(self, task: VirtualTask, member: Member, at: TurnStart) -> Any:
         with self._lock:
-            turn = self._begin_turn(member, len(self.transcript))
+            turn = self._begin_turn(member, self.now() if self._limit else at)
         config = task.enter()
         if not self.loop.is_watched:
             self.loop.tell_start(task, turn.input)
@@ -133,17 +139,21 @@ class ThreadMemberPool(MemberPool):
     def _wait(self, condition: Callable[[], bool], seconds: float | None) -> None:
         """Waits for the condition, and adds threads while there is a queue. Under the lock.
 
-        With a queue it waits a moment longer, since it is cheaper to collect several turns at once.
+        With a queue it waits a moment longer, since it is cheaper to collect several turns at once, and whoever begins
+        again stands behind that queue. Turns that end at once are waited for until the queue is empty.
         """
         until = None if seconds is None else time.monotonic() + seconds
-        true_since: float | None = None
+        gathers_until, finished_before = 0.0, -math.inf  # So that it gathers once at least.
         while True:
             now = time.monotonic()
             self._save()
             if condition():
-                true_since = true_since or now
-                if not self._queue or self.has_failed or now - true_since > _GATHER_SECONDS:
+                if not self._queue or self.has_failed:
                     return
+                if now >= gathers_until:
+                    if self._finished_count - finished_before < _GATHER_SECONDS / _QUICK_TURN_SECONDS:
+                        return
+                    gathers_until, finished_before = now + _GATHER_SECONDS, self._finished_count
             if until is not None and now >= until:
                 return
             left = None if until is None else until - now

@@ -34,7 +34,7 @@ from agentmatrix.pregel.function_tasks import AsyncFunctionTasks
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
-__all__ = ["AsyncMemberPool", "FinishedTurn", "MemberPool"]
+__all__ = ["AsyncMemberPool", "FinishedTurn", "MemberPool", "TurnStart"]
 
 
 _CANCEL_SECONDS: Final = 1.0
@@ -69,6 +69,21 @@ class FinishedTurn(NamedTuple):
         """Whether it gives no other member a reason to begin a turn."""
         event = self.event
         return not (event.get("message_ids") or "goto" in event or "stop_reason" in event or self.failed)
+
+
+class TurnStart(NamedTuple):
+    """A point of the conversation at which members are asked. They hear what has been said by then, however long they
+    wait for a thread; who waits for the limit of turns hears what is said meanwhile too.
+
+    Attributes:
+        state: the state of the group.
+        transcript: the transcript.
+        until: how many of its messages had been said.
+    """
+
+    state: dict[str, Any]
+    transcript: Transcript
+    until: int
 
 
 class MemberPool(ABC):
@@ -111,12 +126,16 @@ class MemberPool(ABC):
         self._clock = time.monotonic()
 
     @abstractmethod
-    def start(self, task: VirtualTask, member: Member) -> None:
-        """Start a turn."""
+    def start(self, task: VirtualTask, member: Member, at: TurnStart) -> None:
+        """Start a turn of a member that is asked `at` some point of the conversation."""
 
     @abstractmethod
     def wake(self) -> None:
         """Has `wait` look again whether it can return. Called on any thread."""
+
+    def now(self) -> TurnStart:
+        """This point of the conversation."""
+        return TurnStart(self._state, self.transcript, len(self.transcript))
 
     def elapsed(self) -> float:
         """The seconds since the last call, or since the pool was made."""
@@ -230,8 +249,8 @@ class MemberPool(ABC):
                 self._emit(finished)
         return sorted(collected, key=lambda finished: finished.task.node) if self._wait_for_all else collected
 
-    def _begin_turn(self, member: Member, until: int) -> Turn:
-        return member.begin_turn(self._state, self.transcript, until, self.claims, self.has_checkpointer)
+    def _begin_turn(self, member: Member, at: TurnStart) -> Turn:
+        return member.begin_turn(at.state, at.transcript, at.until, self.claims, self.has_checkpointer)
 
     def _traced(self, member: Member, turn: Turn) -> Runnable[Any, Any]:
         """The turn as a Runnable that callbacks see, as they see a node."""
@@ -261,18 +280,17 @@ class AsyncMemberPool(MemberPool):
     def wake(self) -> None:
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    def start(self, task: VirtualTask, member: Member) -> None:
-        coroutine = self._run(task, member, len(self.transcript))
+    def start(self, task: VirtualTask, member: Member, at: TurnStart) -> None:
+        coroutine = self._run(task, member, at)
         self.running[task.node] = self._loop.create_task(coroutine, name=task.node)
 
-    async def _run(self, task: VirtualTask, member: Member, seen_messages: int) -> None:
-        # Turns that start together see the same messages; a turn that waits for the semaphore sees the newest.
+    async def _run(self, task: VirtualTask, member: Member, at: TurnStart) -> None:
         try:
             if self._semaphore:
                 async with self._semaphore:
-                    outcome = await self._begin(task, member, len(self.transcript))
+                    outcome = await self._begin(task, member, self.now())
             else:
-                outcome = await self._begin(task, member, seen_messages)
+                outcome = await self._begin(task, member, at)
         except BaseException as error:
             if not self._closed:
                 self._on_done(task, error)
@@ -281,9 +299,9 @@ class AsyncMemberPool(MemberPool):
         else:
             self._on_done(task, outcome)
 
-    def _begin(self, task: VirtualTask, member: Member, seen_messages: int) -> Awaitable[Any]:
+    def _begin(self, task: VirtualTask, member: Member, at: TurnStart) -> Awaitable[Any]:
         """A turn that has begun, to be awaited in the context that this was called in."""
-        turn, config = self._begin_turn(member, seen_messages), task.enter()
+        turn, config = self._begin_turn(member, at), task.enter()
         if not self.loop.is_watched:
             self.loop.tell_start(task, turn.input)
             return member.aspeak(turn, config)

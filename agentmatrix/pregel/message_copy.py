@@ -11,19 +11,20 @@ __all__ = ["changed_message", "text_message"]
 
 Message = TypeVar("Message", bound=BaseMessage)
 
-_EMPTY: Final[dict[type[Any], Any]] = {AIMessage: AIMessage("", id=""), HumanMessage: HumanMessage("", id="")}
+_FIELDS: Final[dict[type[Any], dict[str, Any]]] = {kind: kind("").__dict__ for kind in (AIMessage, HumanMessage)}
 
 
 def changed_message(message: Message, changes: Mapping[str, Any]) -> Message:
     """As `message.model_copy(update=changes)`, where each change is of a field."""
     if message.__pydantic_private__ is not None:
         return message.model_copy(update=changes)
-    changed, extra, put = object.__new__(type(message)), message.__pydantic_extra__, object.__setattr__
-    put(changed, "__dict__", {**message.__dict__, **changes})
-    put(changed, "__pydantic_fields_set__", message.__pydantic_fields_set__ | changes.keys())
-    put(changed, "__pydantic_extra__", None if extra is None else {**extra})
-    put(changed, "__pydantic_private__", None)
-    return changed
+    extra = message.__pydantic_extra__
+    return _message(
+        type(message),
+        {**message.__dict__, **changes},
+        {*message.__pydantic_fields_set__, *changes},
+        None if extra is None else {**extra},
+    )
 
 
 def text_message(kind: type[Message], text: str, *, id: str | None, name: str | None = None) -> Message:
@@ -35,9 +36,21 @@ def text_message(kind: type[Message], text: str, *, id: str | None, name: str | 
         id: its id.
         name: its name.
     """
-    named = {} if name is None else {"name": name}
-    message: Message = changed_message(_EMPTY[kind], {"content": text, "id": id, **named})
-    message.__dict__.update(additional_kwargs={}, response_metadata={})
+    fields = {**_FIELDS[kind], "content": text, "id": id, "additional_kwargs": {}, "response_metadata": {}}
+    are_set = {"content", "id"}
+    if name is not None:
+        fields["name"] = name
+        are_set.add("name")
     if kind is AIMessage:
-        message.__dict__.update(tool_calls=[], invalid_tool_calls=[])
+        fields["tool_calls"], fields["invalid_tool_calls"] = [], []
+    return _message(kind, fields, are_set, {})
+
+
+def _message(kind: type[Message], fields: dict[str, Any], are_set: set[str], extra: dict[str, Any] | None) -> Message:
+    """A message of these fields, of which `are_set` were given."""
+    message, put = object.__new__(kind), object.__setattr__
+    put(message, "__dict__", fields)
+    put(message, "__pydantic_fields_set__", are_set)
+    put(message, "__pydantic_extra__", extra)
+    put(message, "__pydantic_private__", None)
     return message

@@ -65,6 +65,27 @@ async def test_everybody_hears_everything_until_nobody_has_more_to_say(is_async:
         assert all(isinstance(m, AIMessage) for m in model.prompts[-1] if m.name == name)
 
 
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_members_who_begin_together_hear_the_same_however_many_there_are(is_async: bool) -> None:
+    members = {f"m{i}": once("hello") for i in range(150)}
+    group = whole(members, speaker=free()).compile()
+    result = await group.ainvoke({"messages": "hi"}) if is_async else group.invoke({"messages": "hi"})
+    assert len(result["messages"]) == 151
+    assert {tuple(message.text for message in model.prompts[0]) for model in members.values()} == {("hi",)}
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_who_waits_for_the_limit_hears_what_is_said_meanwhile(is_async: bool) -> None:
+    members = {name: once(f"I am {name}") for name in ("ann", "bob", "eve")}
+    group, one_by_one = whole(members, speaker=free(), include_agent_name=None).compile(), {"max_concurrency": 1}
+    if is_async:
+        await group.ainvoke({"messages": "hi"}, one_by_one)
+    else:
+        group.invoke({"messages": "hi"}, one_by_one)
+    firsts = [[message.text for message in model.prompts[0]] for model in members.values()]
+    assert firsts == [["hi"], ["hi", "I am ann"], ["hi", "I am ann", "I am bob"]]
+
+
 async def test_nobody_waits_for_a_slow_member() -> None:
     others_are_done = asyncio.Event()
 
