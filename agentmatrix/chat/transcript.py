@@ -87,8 +87,9 @@ class Transcript:
         # By mode, the messages as those see them who have not said them; None for what nobody is given.
         self._heard: dict[AgentNameMode, list[BaseMessage | None]] = {}
         self._positions_by_author: dict[str, list[int]] = {}
-        # By author and position, messages of members as their authors see them.
+        # By author and position, messages of members as their authors see them; and who has said one that is empty.
         self._own: dict[str, dict[int, BaseMessage | None]] = {}
+        self._have_empty: set[str] = set()
         # What those see who have said nothing, with its `until` and its mode: in a broadcast that is many.
         self._last_view: tuple[int, AgentNameMode, list[BaseMessage]] | None = None
         # Words of assistants without a name, which stay an assistant's for everybody.
@@ -172,7 +173,7 @@ class Transcript:
         if not (own or remembers or left_out or self._audiences):
             return self._seen_by_others(until, mode).copy()
         seen: list[BaseMessage | None] = self._heard_until(until, mode)[:until]
-        has_gaps, kept_back = self._has_unheard or None in own.values(), set[int]()
+        has_gaps, kept_back = self._has_unheard or member in self._have_empty, set[int]()
         for position, view in own.items():
             seen[position] = view
         if remembers:
@@ -198,7 +199,9 @@ class Transcript:
             return {}
         own = self._own.setdefault(member, {})
         for position in positions[len(own) :]:
-            own[position] = _own(self._messages[position], position, self._names[member])
+            own[position] = view = _own(self._messages[position], position, self._names[member])
+            if view is None:
+                self._have_empty.add(member)
         if positions[-1] < until:
             return own
         return {position: view for position, view in own.items() if position < until}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -70,17 +71,18 @@ class _Breakpoints(tuple[str, ...]):
 class ActorsLoop(ListeningLoop):
     """A loop whose nodes send, and whose nodes may be actors."""
 
+    _spans: Sequence[Span] = ALL
+    _began_at: CheckpointTuple | None = None
+    _held_count = 0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._states: dict[str, ActorStates] = {}
         self._staff_versions: dict[str, Any] = {}
         self._unsaved_staff: list[list[Any]] = []
-        self._spans: Sequence[Span] = ALL
         self._unsaved_forks: list[Fork] = []
-        self._began_at: CheckpointTuple | None = None
         # By id of a task and namespace of the sender, what was written in its name by what runs inside of it.
         self.held: dict[str, dict[str, list[Write]]] = {}
-        self._held_count = 0
         # By id of a task, what it has sent by itself, which has passed the middleware of actors.
         self.passed: dict[str, list[Send]] = {}
         self.skipped: set[str] = set()
@@ -364,12 +366,15 @@ class ActorsLoop(ListeningLoop):
             # As it is now: the input of the run changes its versions.
             saved: Any = {**self.checkpoint, "channel_versions": dict(self.checkpoint["channel_versions"])}
             self._began_at = CheckpointTuple(config, saved, self.checkpoint_metadata, self.prev_checkpoint_config)
-        with sends_known_by(self._topology.is_actor):
+        with self._known_sends():
             return super()._first(**given)
 
     def _prepare_tasks_and_emit_checkpoint(self) -> None:
-        with sends_known_by(self._topology.is_actor):
+        with self._known_sends():
             super()._prepare_tasks_and_emit_checkpoint()
+
+    def _known_sends(self) -> AbstractContextManager[None]:
+        return sends_known_by(self._topology.is_actor) if self._actors else nullcontext()
 
     def _open_step(self) -> None:
         self.held = {}

@@ -55,10 +55,10 @@ class SyncLoop(PausingLoop, SyncPregelLoop):
             super()._checkpointer_put_after_previous(*given)
 
     def match_cached_writes(self) -> Sequence[Task]:
-        if self.open_step is None:
+        if self.open_step is None or self.cache is None:
             return super().match_cached_writes()
         keys = self.cache_keys_of_calls()
-        found = self.cache.get(tuple(keys)) if keys and self.cache is not None else {}
+        found = self.cache.get(tuple(keys)) if keys else {}
         return self.fill_calls(keys, found)
 
     def accept_push(self, task: Task, write_idx: int, call: Any = None) -> Task | None:
@@ -97,10 +97,10 @@ class AsyncLoop(PausingLoop, AsyncPregelLoop):
             await super()._checkpointer_put_after_previous(*given)
 
     async def amatch_cached_writes(self) -> Sequence[Task]:
-        if self.open_step is None:
+        if self.open_step is None or self.cache is None:
             return await super().amatch_cached_writes()
         keys = self.cache_keys_of_calls()
-        found = await self.cache.aget(tuple(keys)) if keys and self.cache is not None else {}
+        found = await self.cache.aget(tuple(keys)) if keys else {}
         return self.fill_calls(keys, found)
 
     async def aaccept_push(self, task: Task, write_idx: int, call: Any = None) -> Task | None:

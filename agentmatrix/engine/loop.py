@@ -67,6 +67,13 @@ class SchedulerLoop(RecordedWritesLoop):
     """
 
     stack: Any
+    open_step: OpenStep | None = None
+    submit_activation: Any = None
+    submit_call: Any = None
+    waits_to_start = is_listening = False
+    _put_futures: FutureRecorder | None = None
+    _continued: OpenStep | None = None
+    _is_input_closed = _is_resting = _has_ended = _tells_changes = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,30 +81,24 @@ class SchedulerLoop(RecordedWritesLoop):
         self.shows_parts = not self.config[CONF].get(RESULT_ONLY) or CONFIG_KEY_STREAM in self.config[CONF]
         if RESULT_ONLY in self.config[CONF]:
             # It is said to this run alone, not to graphs inside.
-            configurable = {key: value for key, value in self.config[CONF].items() if key != RESULT_ONLY}
+            configurable = {**self.config[CONF]}
+            del configurable[RESULT_ONLY]
             self.config = {**self.config, CONF: configurable}
         self.schedule = schedule_of(self.specs)
         self._task_nodes: Mapping[str, Any] = self.nodes if is_watched(self.manager) else self.schedule.untraced
         self._templates = TaskTemplates()
-        self.open_step: OpenStep | None = None
         self.lock = threading.RLock()
         self.saved: dict[str, Any] = {}
-        self.submit_activation: Any = None
-        self.submit_call: Any = None
-        self.waits_to_start = self.is_listening = False
-        self._put_futures: FutureRecorder | None = None
         self.known_actors: list[list[Any]] = []
         self._accepted: list[Task] = []
         self.given_up: list[str] = []
         self._given_up: set[str] = set()
-        self._is_input_closed = self._is_resting = False
-        self._continued: OpenStep | None = None
-        self._has_ended = False
         self._wrote: set[str] = set()
-        self._is_live_values = self.stream is not None and "values" in self.stream.modes
+        modes = frozenset[str]() if self.stream is None else self.stream.modes
+        self._is_live_values = "values" in modes
+        self._streams_checkpoints = not modes.isdisjoint(("checkpoints", "debug"))
         self._breaks = bool(self.interrupt_before or self.interrupt_after)
         self._level_writes: list[Write] = []
-        self._tells_changes = False
 
     def _set_executors(self, unlimited: Any, calls: Any) -> None:
         """Called when LangGraph has entered its own executor."""
@@ -191,7 +192,7 @@ class SchedulerLoop(RecordedWritesLoop):
         )
 
     def _emit_checkpoint(self) -> None:
-        if self._checkpointer_put_after_previous is None:
+        if not self._streams_checkpoints or self._checkpointer_put_after_previous is None:
             return
         self._emit(
             "checkpoints",

@@ -206,7 +206,7 @@ class Runner(PregelRunner):
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: queue.SimpleQueue[tuple[Task, BaseException | None] | None] = queue.SimpleQueue()
         ended_with, at_work, waiter = TaskExceptions(loop), dict[str, Any](), None
-        ready = deque(self._drive(self._uncached(list(tasks))))
+        ready = deque(tasks if loop.cache is None else self._drive(self._uncached(list(tasks))))
         loop.start_listening(lambda: ended.put(None))
         if loop.shows_parts:
             yield
@@ -332,7 +332,7 @@ class Runner(PregelRunner):
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: asyncio.Queue[tuple[Task, BaseException | None] | None] = asyncio.Queue()
         ended_with, at_work, waiter = TaskExceptions(loop), dict[str, Any](), None
-        ready = deque(await self._adrive(self._uncached(list(tasks))))
+        ready = deque(tasks if loop.cache is None else await self._adrive(self._uncached(list(tasks))))
         loop.start_listening(_waker(ended))
         if loop.shows_parts:
             yield

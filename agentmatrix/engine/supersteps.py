@@ -39,13 +39,13 @@ __all__ = ["SuperstepLoop"]
 class SuperstepLoop(SchedulerLoop):
     """Ends supersteps."""
 
+    _is_between = _is_over = _has_gone_on = False
+    _input_writes: list[Write] | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        shows = self.stream is not None and not self.stream.modes.isdisjoint(("checkpoints", "debug"))
-        self._shows_tasks = shows or self._breaks
+        self._shows_tasks = self._streams_checkpoints or self._breaks
         self._shows_checkpoints = self._shows_tasks or (self.checkpointer is not None and self.durability != "exit")
-        self._is_between = self._is_over = self._has_gone_on = False
-        self._input_writes: list[Write] | None = None
 
     # at once
 
