@@ -67,7 +67,6 @@ class SchedulerLoop(RecordedWritesLoop):
         is_unread: whether nobody reads what a single task has written: no saver, no cache, and no stream.
     """
 
-    stack: Any
     open_step: OpenStep | None = None
     submit_activation: Any = None
     submit_call: Any = None

@@ -23,7 +23,9 @@ from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_MAP,
     CONFIG_KEY_RESUMING,
+    PULL,
     Task,
+    TaskWrites,
     hidden_task,
     map_debug_tasks,
     output_values,
@@ -49,10 +51,17 @@ class SuperstepLoop(SchedulerLoop):
 
     # at once
 
+    def _prepare_tasks_and_emit_checkpoint(self) -> None:
+        if self.checkpointer is None and (writes := self._writes_of_input()) is not None:
+            # Nobody asks for the task, nor for the checkpoint after it.
+            self.tasks = {START: TaskWrites((PULL, START), START, writes, (START,))}  # type: ignore[dict-item]
+            self._end_between()
+        super()._prepare_tasks_and_emit_checkpoint()
+
     def _prepare_input(self) -> bool:
-        self._input_writes = writes = self._writes_of_input()
-        if writes is None:
+        if self.checkpointer is None or (writes := self._writes_of_input()) is None:
             return False
+        self._input_writes = writes
         made = prepare_next_tasks(
             self.checkpoint,
             self.checkpoint_pending_writes,
@@ -73,6 +82,8 @@ class SuperstepLoop(SchedulerLoop):
         """What START writes, where it may do so at once."""
         write, given = self.schedule.write_input, self.channels[START]
         if write is None or self._shows_tasks or self.checkpoint_pending_writes or not given.is_available():
+            return None
+        if self.step + 1 > self.stop:
             return None
         try:
             return write(given.get())
@@ -124,8 +135,7 @@ class SuperstepLoop(SchedulerLoop):
             self._input_writes = None
             [start] = self.tasks.values()
             start.writes.extend(writes)
-            if self.checkpointer is not None:
-                self.put_writes(start.id, start.writes)
+            self.put_writes(start.id, start.writes)
         return True
 
     def _put_checkpoint(self, metadata: Any) -> None:
