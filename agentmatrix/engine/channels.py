@@ -67,7 +67,7 @@ class Schedule:
     write_input: Callable[[Any], list[tuple[str, Any]]] | None = None
 
     @cached_property
-    def branches(self) -> Sequence[tuple[str, str]]:
+    def branch_channels(self) -> Sequence[tuple[str, str]]:
         """The nodes, each with the channel that an edge, a router or a command writes to."""
         return [(node, branch_channel(node)) for node in self.topology.nodes]
 
@@ -82,7 +82,7 @@ class Schedule:
     @cached_property
     def targets(self) -> Mapping[str, str]:
         """By channel that an edge, a router or a command writes to, the node that it leads to."""
-        return {channel: node for node, channel in self.branches}
+        return {channel: node for node, channel in self.branch_channels}
 
 
 class RunChannel(BaseChannel[Any, Any, Any]):

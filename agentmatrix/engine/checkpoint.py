@@ -255,7 +255,7 @@ def close(
     is_asked = bool(unfinished) and (ids is not None or bool(schedule.joins))
     done = scheduler.ran(sent=False) if is_asked else frozenset[str]()
     deferred = schedule.topology.deferred
-    for node, name in schedule.branches:
+    for node, name in schedule.branch_channels:
         joins, joined = schedule.joins_of.get(node, ()), False
         if not (node in called or joins or node in deferred or channels[name].is_available()):
             continue
