@@ -242,10 +242,16 @@ class ParallelTurns:
             raise _first_failure(failed)
         for turn in failed:
             pool.requeue(turn)
-        ended = [turn for turn in finished if not turn.failed]
-        updates = [dict(turn.outcome) for turn in ended]
-        messages = [message for update in updates for message in update.pop("messages", ())]
-        events: list[Event] = [event for update in updates for event in update.pop(EVENT_LOG)]
+        ended = [turn for turn in finished if not turn.failed] if failed else finished
+        updates: list[dict[str, Any]] = []
+        messages: list[Any] = []
+        events: list[Event] = []
+        for turn in ended:
+            update = dict(turn.outcome)
+            messages += update.pop("messages", ())
+            events += update.pop(EVENT_LOG)
+            if update:
+                updates.append(update)
         updates += [{key: value} for turn in ended for key, value in turn.task.beside if key in self._settings.keys]
         if self._is_free:
             self._keep_last_values(updates)

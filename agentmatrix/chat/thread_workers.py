@@ -21,7 +21,8 @@ from typing import Any, Final
 from langchain_core.messages import BaseMessage
 
 from agentmatrix.chat.member import Member
-from agentmatrix.chat.workers import FinishedTurn, MemberPool, TurnStart
+from agentmatrix.chat.turn import TurnStart
+from agentmatrix.chat.workers import FinishedTurn, MemberPool
 from agentmatrix.pregel.function_tasks import SyncFunctionTasks
 from agentmatrix.pregel.virtual_tasks import VirtualTask
 
@@ -115,7 +116,7 @@ class ThreadMemberPool(MemberPool):
 
     def _speak(self, task: VirtualTask, member: Member, at: TurnStart) -> Any:
         with self._lock:
-            turn = self._begin_turn(member, self.now() if self._limit else at)
+            turn = member.begin_turn(self.now() if self._limit else at)
         config = task.enter()
         if not self.loop.is_watched:
             self.loop.tell_start(task, turn.input)

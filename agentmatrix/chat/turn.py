@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -12,13 +13,14 @@ from pydantic import BaseModel
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import AudienceRule
-from agentmatrix.chat.conversation import LastTurns
+from agentmatrix.chat.conversation import EVENT_LOG, Event, LastTurns
 from agentmatrix.chat.history import History
 from agentmatrix.chat.message_ids import MessageIds
+from agentmatrix.chat.transcript import Transcript
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.middleware import MiddlewareChain
 
-__all__ = ["GroupSettings", "Turn", "coerce_state"]
+__all__ = ["GroupSettings", "Turn", "TurnStart", "coerce_state"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,37 @@ class GroupSettings:
     last_turns: LastTurns = field(default_factory=LastTurns, compare=False)
 
 
+@dataclass(frozen=True)
+class TurnStart:
+    """The point of a conversation at which members are asked, the same for all who are asked at once. They hear what
+    has been said by then, however long they wait for a thread.
+
+    Attributes:
+        state: the state of the group.
+        transcript: the transcript.
+        until: how many of its messages have been said.
+        claims: what those who speak at the same time have taken: ids, and keys without a reducer.
+        has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
+    """
+
+    state: Mapping[str, Any]
+    transcript: Transcript
+    until: int
+    claims: Claims
+    has_checkpointer: bool
+
+    @cached_property
+    def events(self) -> Sequence[Event]:
+        """The event log."""
+        events: Sequence[Event] = self.state.get(EVENT_LOG, ())
+        return events
+
+    @cached_property
+    def seen_message(self) -> str | None:
+        """The id of the last message of the transcript."""
+        return self.transcript.id_before(self.until)
+
+
 class Turn(NamedTuple):
     """A turn of a member, as it begins.
 
@@ -65,34 +98,28 @@ class Turn(NamedTuple):
         input: the input of the agent.
         given: the messages that it is given.
         ids: the ids of its messages.
-        claims: what those who speak at the same time have taken: ids, and keys without a reducer.
-        seen_message: the id of the last message of the transcript.
-        seen_events: the number of events in the log.
+        at: the point at which it was asked.
         usage: the counter of the turn, if usage is counted.
         shared: what a summary for all members is made of, if it is to be one.
         summary: the last summary.
         remembers: whether the member has a memory of its own.
         unknown: how often in a row the member has handed over to somebody who is not there.
-        state: the state of the group.
     """
 
     input: Any
     given: list[BaseMessage]
     ids: MessageIds
-    claims: Claims
-    seen_message: str | None
-    seen_events: int
+    at: TurnStart
     usage: UsageCounter | None
     shared: list[BaseMessage] | None
     summary: Any
     remembers: bool
     unknown: int
-    state: Mapping[str, Any]
 
     @property
     def summary_key(self) -> Hashable:
         """What a summary for all members is made of: of all turns that begin alike it is the same."""
-        return self.seen_message, self.summary and self.summary["until"]
+        return self.at.seen_message, self.summary and self.summary["until"]
 
 
 def coerce_state(schema: Any, values: dict[str, Any]) -> Any:
