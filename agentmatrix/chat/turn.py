@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -60,35 +59,29 @@ class GroupSettings:
     last_turns: LastTurns = field(default_factory=LastTurns, compare=False)
 
 
-@dataclass(frozen=True)
 class TurnStart:
     """The point of a conversation at which members are asked, the same for all who are asked at once. They hear what
     has been said by then, however long they wait for a thread.
 
-    Attributes:
+    Args:
         state: the state of the group.
         transcript: the transcript.
         until: how many of its messages have been said.
         claims: what those who speak at the same time have taken: ids, and keys without a reducer.
         has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
+
+    Attributes:
+        events: the event log.
+        seen_message: the id of the last message of the transcript.
     """
 
-    state: Mapping[str, Any]
-    transcript: Transcript
-    until: int
-    claims: Claims
-    has_checkpointer: bool
-
-    @cached_property
-    def events(self) -> Sequence[Event]:
-        """The event log."""
-        events: Sequence[Event] = self.state.get(EVENT_LOG, ())
-        return events
-
-    @cached_property
-    def seen_message(self) -> str | None:
-        """The id of the last message of the transcript."""
-        return self.transcript.id_before(self.until)
+    def __init__(
+        self, state: Mapping[str, Any], transcript: Transcript, until: int, claims: Claims, has_checkpointer: bool
+    ) -> None:
+        self.state, self.transcript, self.until = state, transcript, until
+        self.claims, self.has_checkpointer = claims, has_checkpointer
+        self.events: Sequence[Event] = state.get(EVENT_LOG, ())
+        self.seen_message = transcript.id_before(until)
 
 
 class Turn(NamedTuple):
