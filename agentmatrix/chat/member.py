@@ -132,31 +132,47 @@ class Member:
         is_known = any(getattr(graph, "checkpointer", None) is not False for graph in self.graphs)
         return self.graphs if is_known else []
 
-    def speak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
+    def speak_in_task(
+        self,
+        state: dict[str, Any],
+        config: RunnableConfig,
+        claims: Claims | None = None,
+        heard: str | None = None,
+    ) -> Any:
         """Take a turn in a LangGraph task of the member's own. The turn may resume one that was interrupted.
 
         Args:
             state: the state of the group.
             config: the config of the task.
             claims: as of `TurnStart`, where others speak at the same time.
+            heard: the id of the last message that the member is to hear; None for all messages.
         """
         if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
-            return self._updates.of_silence(self._begin_in_task(state, config, claims))
+            return self._updates.of_silence(self._begin_in_task(state, config, claims, heard))
         config = self._resuming(state, config)
-        return self.speak(self._begin_in_task(state, config, claims), config)
+        return self.speak(self._begin_in_task(state, config, claims, heard), config)
 
-    async def aspeak_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None = None) -> Any:
+    async def aspeak_in_task(
+        self,
+        state: dict[str, Any],
+        config: RunnableConfig,
+        claims: Claims | None = None,
+        heard: str | None = None,
+    ) -> Any:
         """The same as `speak_in_task`, async."""
         if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
-            return self._updates.of_silence(self._begin_in_task(state, config, claims))
+            return self._updates.of_silence(self._begin_in_task(state, config, claims, heard))
         config = self._resuming(state, config)
-        return await self.aspeak(self._begin_in_task(state, config, claims), config)
+        return await self.aspeak(self._begin_in_task(state, config, claims, heard), config)
 
-    def _begin_in_task(self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None) -> Turn:
+    def _begin_in_task(
+        self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None, heard: str | None
+    ) -> Turn:
         handle = LoopHandle(config)
         transcript = self._transcripts.of(handle.loop, messages_of(state))
         has_checkpointer = bool(self.graphs) and handle.has_checkpointer
-        return self.begin_turn(TurnStart(state, transcript, len(transcript), claims or Claims(), has_checkpointer))
+        until = transcript.position_after(heard)
+        return self.begin_turn(TurnStart(state, transcript, until, claims or Claims(), has_checkpointer))
 
     def begin_turn(self, at: TurnStart) -> Turn:
         """A turn of the member that is asked `at` this point of the conversation."""

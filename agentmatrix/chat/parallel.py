@@ -21,6 +21,7 @@ from uuid import UUID, uuid5
 from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphInterrupt
 from langgraph.types import Command
 
 from agentmatrix.agent import messages_in
@@ -33,6 +34,7 @@ from agentmatrix.chat.transcript import RunTranscripts
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
+from agentmatrix.pregel.function_tasks import AsyncFunctionTasks, FunctionTasks, SyncFunctionTasks, TaskCalls
 from agentmatrix.pregel.task_config import namespace_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask, reraise_interrupt
 
@@ -109,8 +111,9 @@ class ParallelTurns:
         Raises:
             BaseException: what the member has raised.
         """
-        if self._is_free and (pool := self._pools.get(id(LoopHandle(config).loop))) and (failed := pool.take_failed()):
-            raise _first_failure(failed)
+        if self._is_free and (pool := self._pools.get(id(LoopHandle(config).loop))) and pool.has_failed:
+            self._keep_calls(pool, config)
+            raise _first_failure(pool.take_failed())
 
     def run(
         self, state: dict[str, Any], conversation: Conversation, speakers: Sequence[str], config: Any
@@ -141,7 +144,18 @@ class ParallelTurns:
             return result
         if pool := self._pool_with(member, config):
             return _result_in_task(pool.join(member.name), config)
-        return member.speak_in_task(state, config, self._claims_in_task(state, config))
+        claims = self._claims_in_task(state, config)
+        if not self._is_free:
+            return member.speak_in_task(state, config, claims)
+        handle = LoopHandle(config)
+        calls = self._take_calls(member, handle, SyncFunctionTasks(handle.change))
+        try:
+            update = member.speak_in_task(state, calls.with_calls(config), claims, calls.heard(None))
+        except GraphInterrupt:
+            calls.wait()
+            raise
+        calls.wait()
+        return update
 
     async def atake_over(self, member: Member, state: dict[str, Any], config: RunnableConfig) -> Any:
         """The same as `take_over`, async."""
@@ -149,7 +163,27 @@ class ParallelTurns:
             return result
         if pool := self._pool_with(member, config):
             return _result_in_task(await pool.join(member.name), config)
-        return await member.aspeak_in_task(state, config, self._claims_in_task(state, config))
+        claims = self._claims_in_task(state, config)
+        if not self._is_free:
+            return await member.aspeak_in_task(state, config, claims)
+        handle = LoopHandle(config)
+        calls = self._take_calls(member, handle, AsyncFunctionTasks(handle.achange))
+        try:
+            update = await member.aspeak_in_task(state, calls.with_calls(config), claims, calls.heard(None))
+        except GraphInterrupt:
+            await calls.await_all()
+            raise
+        await calls.await_all()
+        return update
+
+    def _take_calls(self, member: Member, handle: LoopHandle, functions: FunctionTasks) -> TaskCalls:
+        """What a turn of free conversation calls by `@task` that goes on in a task of the member's own."""
+        functions.id_of = lambda _: handle.task_id
+        calls = handle.calls(functions, member.name)
+        pool = self._pools.get(id(handle.loop))
+        if pool is not None and (before := pool.functions.kept.get(member.name)) is not None:
+            calls.take(before)
+        return calls
 
     def save_turn(self, update: dict[str, Any], config: RunnableConfig) -> Any:
         """Save the turn of a member in a task of its own, before the task has ended: what comes then may take long, or
@@ -198,27 +232,45 @@ class ParallelTurns:
             if self._is_free and self.live.on_message(config, self._pools[key].wake):
                 self._pools[key].is_called = partial(self.live.are_waiting, config)
         pool = self._pools[key]
-        pool.loop = LoopHandle(config, pool.functions) if self._is_free else loop
+        pool.loop = loop
         return pool
 
     def _start(
         self, pool: MemberPool, state: dict[str, Any], conversation: Conversation, speakers: Sequence[str], config: Any
     ) -> float | None:
         """Starts the turns. Returns the seconds to wait at most."""
-        # The ids are the same if the task runs again, after a kill.
-        prefix = str(uuid5(_TASK_IDS, namespace_of(config)))[:24]
         pool.set_state(state, conversation.messages)
         names = self._ready(pool, conversation) if self._is_free else sorted(speakers)
         now = pool.now()
         saved = {} if self._is_free else {update[EVENT_LOG][-1]["by"]: update for update in pool.loop.saved}
+        id_of = self._keep_calls(pool, config)
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
         for name in () if pool.has_failed else names:
-            task = VirtualTask(pool.loop, name, f"{prefix}{self._numbers[name]:012x}", [])
+            task = VirtualTask(pool.loop, name, id_of(name), [])
+            if self._is_free:
+                task = task._replace(calls=pool.loop.calls(pool.functions, name))
             if name in saved:
                 pool.restore(task, saved[name])
             else:
                 pool.start(task, self._members[name], now)
         return self._seconds_left(conversation) if self._is_free else None
+
+    def _keep_calls(self, pool: MemberPool, config: RunnableConfig) -> Callable[[str], str]:
+        """Keeps what running turns have called by `@task`: after a kill they begin again at the present checkpoint.
+
+        Returns:
+            Gives the ids of turns that begin in the task of `config`: the same if it runs again, after a kill.
+        """
+        prefix = str(uuid5(_TASK_IDS, namespace_of(config)))[:24]
+
+        def id_of(name: str) -> str:
+            return f"{prefix}{self._numbers[name]:012x}"
+
+        pool.functions.id_of = id_of
+        for name, calls in list(pool.functions.kept.items()):
+            if name in pool.running:
+                calls.keep()
+        return id_of
 
     def _ready(self, pool: MemberPool, conversation: Conversation) -> list[str]:
         """Free conversation: the members that are not running and have a new message to see, or a pending handoff."""

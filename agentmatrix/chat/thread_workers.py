@@ -15,10 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from contextvars import Context, copy_context
 from typing import Any, Final
 
 from langchain_core.messages import BaseMessage
+from langgraph.errors import GraphInterrupt
 
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.turn import TurnStart
@@ -52,7 +54,7 @@ class ThreadMemberPool(MemberPool):
     ) -> None:
         super().__init__(limit, names, wait_for_all=wait_for_all, has_checkpointer=has_checkpointer)
         self._limit = limit
-        self.functions = SyncFunctionTasks()
+        self.functions = SyncFunctionTasks(self._change)
         self._queue: deque[tuple[Context, VirtualTask, Member, TurnStart]] = deque()
         # Entered by `with self._lock`, which is faster than the `with` of a condition, a function in Python.
         self._lock = threading.RLock()
@@ -107,6 +109,8 @@ class ThreadMemberPool(MemberPool):
             outcome = self._speak(task, member, at)
         except BaseException as error:
             outcome = error
+        if task.calls is not None and (isinstance(outcome, GraphInterrupt) or not isinstance(outcome, BaseException)):
+            task.calls.wait()
         with self._lock:
             self._finished_count += 1
             self._finish(task, outcome)
@@ -116,7 +120,7 @@ class ThreadMemberPool(MemberPool):
 
     def _speak(self, task: VirtualTask, member: Member, at: TurnStart) -> Any:
         with self._lock:
-            turn = member.begin_turn(self.now() if self._limit else at)
+            turn = self._begin_turn(task, member, self.now() if self._limit else at)
         config = task.enter()
         if not self.loop.is_watched:
             self.loop.tell_start(task, turn.input)
@@ -147,6 +151,7 @@ class ThreadMemberPool(MemberPool):
         gathers_until, finished_before = 0.0, -math.inf  # So that it gathers once at least.
         while True:
             now = time.monotonic()
+            self._make_changes()
             self._save()
             if condition():
                 if not self._queue or self.has_failed:
@@ -162,6 +167,15 @@ class ThreadMemberPool(MemberPool):
                 self._add_threads()
                 left = _TICK_SECONDS if left is None else min(left, _TICK_SECONDS)
             self._changed.wait(left)
+
+    def _change(self, change: Callable[[], Any]) -> Any:
+        made = Future[Any]()
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            self._changes.append((change, made))
+            self._changed.notify_all()
+        return made.result()
 
     def _add_threads(self) -> None:
         """Wakes idle threads, and starts new ones where that may help. Called at each tick, under the lock."""
@@ -188,4 +202,6 @@ class ThreadMemberPool(MemberPool):
             self._closed = self.claims.is_over = True
             self.functions.close()
             self._queue.clear()
+            for _, made in self._changes:
+                made.cancel()
             self._work_available.notify_all()

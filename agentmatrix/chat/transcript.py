@@ -111,6 +111,10 @@ class Transcript:
         """The id of the message before a position, which `has_new_messages` takes; None at the beginning."""
         return self._messages[position - 1].id or f"#{position - 1}" if position else None
 
+    def position_after(self, id: str | None) -> int:
+        """The position behind the message that `id_before` has given the id of; the end, if it is there no more."""
+        return self.positions[id] + 1 if id in self.positions else len(self)
+
     def append(self, messages: Sequence[BaseMessage]) -> None:
         """Adds messages at the end."""
         for position, message in enumerate(messages, len(self._messages)):

@@ -83,6 +83,13 @@ class TurnStart:
         self.events: Sequence[Event] = state.get(EVENT_LOG, ())
         self.seen_message = transcript.id_before(until)
 
+    def behind(self, heard: str | None) -> TurnStart:
+        """The point behind the message with the id `heard`, for a turn that begins again with what it had heard."""
+        if heard == self.seen_message:
+            return self
+        until = self.transcript.position_after(heard)
+        return TurnStart(self.state, self.transcript, until, self.claims, self.has_checkpointer)
+
 
 class Turn(NamedTuple):
     """A turn of a member, as it begins.

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +31,7 @@ from agentmatrix.chat.conversation import EVENT_LOG, Event
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.transcript import Transcript
 from agentmatrix.chat.turn import Turn, TurnStart
-from agentmatrix.pregel.function_tasks import AsyncFunctionTasks
+from agentmatrix.pregel.function_tasks import AsyncFunctionTasks, FunctionTasks
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
@@ -87,6 +88,7 @@ class MemberPool(ABC):
         transcript: the messages that the next turn begins with.
         claims: as of `TurnStart`.
         has_failed: whether a finished turn that was not collected has raised.
+        functions: run what members call by `@task` in free conversation.
         is_called: says whether somebody outside has said something that the group has not taken yet.
     """
 
@@ -94,6 +96,7 @@ class MemberPool(ABC):
         self, limit: int | None, names: Mapping[str, str], *, wait_for_all: bool, has_checkpointer: bool
     ) -> None:
         self.running: dict[str, Any] = {}
+        self.functions: FunctionTasks
         self.loop: LoopHandle
         self._names = names
         self.transcript = Transcript([], names)
@@ -108,6 +111,7 @@ class MemberPool(ABC):
         self._has_news = False
         self._finished: dict[str, FinishedTurn] = {}
         self._unsaved: list[FinishedTurn] = []
+        self._changes: deque[tuple[Callable[[], Any], Any]] = deque()
         self._clock = time.monotonic()
 
     @abstractmethod
@@ -229,12 +233,27 @@ class MemberPool(ABC):
         finished, self._finished = self._finished, {}
         falls_back = self._wait_for_all and self.has_checkpointer and (self.has_failed or self._has_interrupt)
         self.has_failed = self._has_interrupt = self._has_news = False
-        for name in finished:
+        for name, turn in finished.items():
             del self.running[name]
-        if not (self._emits_at_once or falls_back):
-            for turn in finished.values():
+            if turn.task.calls is not None and not (turn.failed or turn.interrupted):
+                turn.task.calls.close()
+            if not (self._emits_at_once or falls_back):
                 self._emit(turn)
         return [finished[name] for name in sorted(finished)] if self._wait_for_all else list(finished.values())
+
+    def _make_changes(self) -> None:
+        """Makes the changes of LangGraph's loop that turns have asked for: the loop stands still while `wait` waits."""
+        while self._changes:
+            change, made = self._changes.popleft()
+            if made.cancelled():
+                continue
+            try:
+                made.set_result(self.loop.change(change))
+            except Exception as error:
+                made.set_exception(error)
+
+    def _begin_turn(self, task: VirtualTask, member: Member, at: TurnStart) -> Turn:
+        return member.begin_turn(at if task.calls is None else at.behind(task.calls.heard(at.seen_message)))
 
     def _traced(self, member: Member, turn: Turn) -> Runnable[Any, Any]:
         """The turn as a Runnable that callbacks see, as they see a node."""
@@ -259,7 +278,7 @@ class AsyncMemberPool(MemberPool):
         self._semaphore = asyncio.Semaphore(limit) if limit else None
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self.functions = AsyncFunctionTasks()
+        self.functions = AsyncFunctionTasks(self._change)
 
     def wake(self) -> None:
         self._loop.call_soon_threadsafe(self._changed.set)
@@ -275,7 +294,11 @@ class AsyncMemberPool(MemberPool):
                     outcome = await self._begin(task, member, self.now())
             else:
                 outcome = await self._begin(task, member, at)
+            if task.calls is not None:
+                await task.calls.await_all()
         except BaseException as error:
+            if task.calls is not None and isinstance(error, GraphInterrupt):
+                await task.calls.await_all()
             if not self._closed:
                 self._on_done(task, error)
             if isinstance(error, asyncio.CancelledError):
@@ -285,7 +308,7 @@ class AsyncMemberPool(MemberPool):
 
     def _begin(self, task: VirtualTask, member: Member, at: TurnStart) -> Awaitable[Any]:
         """A turn that has begun, to be awaited in the context that this was called in."""
-        turn, config = member.begin_turn(at), task.enter()
+        turn, config = self._begin_turn(task, member, at), task.enter()
         if not self.loop.is_watched:
             self.loop.tell_start(task, turn.input)
             return member.aspeak(turn, config)
@@ -306,11 +329,19 @@ class AsyncMemberPool(MemberPool):
         """Waits until it can return, at most so many seconds. Returns the finished turns, and forgets them."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
+                self._make_changes()
                 while not self._can_return:
                     self._changed.clear()
                     await self._changed.wait()
+                    self._make_changes()
         self._save()
         return self._collect()
+
+    async def _change(self, change: Callable[[], Any]) -> Any:
+        made = self._loop.create_future()
+        self._changes.append((change, made))
+        self._changed.set()
+        return await made
 
     async def join(self, name: str) -> FinishedTurn:
         """Waits for the turn of one member, and forgets it."""

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from langchain_core.messages import BaseMessageChunk
+from langchain_core.messages import BaseMessage, BaseMessageChunk, RemoveMessage, convert_to_messages
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
@@ -132,6 +132,9 @@ class TextOutput(StreamOutput):
                 self._on_update(namespace, node, update)
         elif mode == "custom":
             self._print_note(_path(namespace), one_line(data))
+        elif mode == "values":
+            # What is in the state has been said: a graph around this one streams it again under the ids given here.
+            self._printed_ids.update(_message_ids(data) - self._unfinished.keys())
 
     def show_interrupts(self, interrupts: list[Any]) -> None:
         self._finish(self._unfinished.values())
@@ -166,6 +169,9 @@ class TextOutput(StreamOutput):
 
     def _on_update(self, namespace: Namespace, node: str, update: Any) -> None:
         self._finish([item for item in self._unfinished.values() if (item.namespace, item.node) == (namespace, node)])
+        for one in update if isinstance(update, list) else [update]:
+            for message in _unstreamed_messages(one):
+                self._print_message(message.name or _path((*namespace, node)), message)
         has_inner = any(known[:-1] == namespace and known[-1].startswith(f"{node}:") for known in self._namespaces)
         if (
             node != "__interrupt__"
@@ -190,12 +196,24 @@ class TextOutput(StreamOutput):
         text = str(streamed.message.text)
         new = text[streamed.printed :]
         if new and not streamed.printed:
-            self._print(f"{streamed.speaker}: ", f"bold {self._style(streamed.speaker)}", end="")
+            self._print_speaker(streamed.speaker)
         self._print(new, end="\n" if text and streamed.finished else "")
         streamed.printed = len(text)
         if streamed.finished:
-            for call in getattr(streamed.message, "tool_calls", ()):
-                self._print_note(streamed.speaker, f"calls {call['name']}({one_line(call['args'])})")
+            self._print_calls(streamed.speaker, streamed.message)
+
+    def _print_message(self, speaker: str, message: BaseMessage) -> None:
+        if text := str(message.text):
+            self._print_speaker(speaker)
+            self._print(text)
+        self._print_calls(speaker, message)
+
+    def _print_speaker(self, speaker: str) -> None:
+        self._print(f"{speaker}: ", f"bold {self._style(speaker)}", end="")
+
+    def _print_calls(self, speaker: str, message: BaseMessage) -> None:
+        for call in getattr(message, "tool_calls", ()):
+            self._print_note(speaker, f"calls {call['name']}({one_line(call['args'])})")
 
     def _print_note(self, speaker: str, text: str) -> None:
         self._print(f"{speaker}: {text}" if speaker else text, "dim")
@@ -213,6 +231,22 @@ class TextOutput(StreamOutput):
 
 def _without_messages(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ("messages", "__interrupt__")}
+
+
+def _message_ids(values: Any) -> set[str]:
+    messages = values.get("messages") if isinstance(values, dict) else getattr(values, "messages", None)
+    return {one.id for one in messages if getattr(one, "id", None)} if isinstance(messages, list) else set()
+
+
+def _unstreamed_messages(update: Any) -> list[BaseMessage]:
+    """The messages that a node has written as tuples, dicts or texts, of which LangGraph streams none."""
+    written = update.get("messages") if isinstance(update, dict) else None
+    items = written if isinstance(written, list) else [written]
+    try:
+        found = convert_to_messages([one for one in items if isinstance(one, str | tuple | dict)])
+    except (ValueError, NotImplementedError):
+        return []  # its reducer takes something else
+    return [message for message in found if not isinstance(message, RemoveMessage)]
 
 
 def _path(namespace: Iterable[str]) -> str:

@@ -93,7 +93,9 @@ def run_graph(
         try:
             if text is None and pending:
                 # The questions of a run that an earlier command has left.
-                interrupts = loop.run(runner.paused_at()) if thread else []
+                if thread is None or not graph.checkpointer:
+                    raise CommandError(_nothing_kept(thread))
+                interrupts = loop.run(runner.paused_at())
                 count = max(len(interrupts), 1)
                 if len(pending) < count:
                     raise CommandError(_how_to_answer(runner, target, interrupts), PAUSED)
@@ -108,6 +110,12 @@ def run_graph(
             if as_json:
                 JsonOutput().show_error(error_sentence(error))
             raise
+
+
+def _nothing_kept(thread: str | None) -> str:
+    if thread is None:
+        return "--resume answers a question of an earlier run: name its --thread, or begin a run with --input"
+    return f"nothing is kept of the thread {thread!r}, the graph has no checkpointer: run it again with --input"
 
 
 def _how_to_answer(runner: ThreadRunner, target: str, interrupts: list[Any]) -> str:

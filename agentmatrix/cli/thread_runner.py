@@ -81,13 +81,19 @@ class ThreadRunner:
         return interrupts
 
     async def paused_at(self) -> list[Any]:
-        """The interrupts at which the thread has paused; empty where it has not, or nothing keeps it."""
-        if not self.graph.checkpointer:
-            return []
+        """The interrupts at which the thread has paused; empty where that was a breakpoint.
+
+        Raises:
+            CommandError: it has not paused.
+        """
         config: Any = self._config
         if await self._is_sync_only():
-            return list(self.graph.get_state(config).interrupts)
-        return list((await self.graph.aget_state(config)).interrupts)
+            state = self.graph.get_state(config)
+        else:
+            state = await self.graph.aget_state(config)
+        if not state.next:
+            raise CommandError(f"the thread {self.thread!r} waits for no answer: begin a run with --input")
+        return list(state.interrupts)
 
     async def _stream(self, value: Any) -> AsyncIterator[Any]:
         options: dict[str, Any] = {"stream_mode": list(self._output.stream_modes), "subgraphs": True}
@@ -125,7 +131,7 @@ def resume_command(interrupts: list[Any], answers: list[str | list[str]]) -> Com
     """The command that resumes a graph.
 
     Args:
-        interrupts: those at which it paused; empty where that was another process's run, which paused at one.
+        interrupts: those at which it paused; empty where that was a breakpoint.
         answers: the typed answers to the interrupts, in their order; for a request to approve tool calls one for all of
             them, or a list.
 

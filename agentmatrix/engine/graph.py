@@ -117,9 +117,7 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
         cancelled: set[str] = set()
         token = cancelled_interrupts.set(cancelled)
         try:
-            return remaining_interrupts(
-                super().invoke(input, _of_invoke(config, self.debug, kwargs), **kwargs), cancelled
-            )
+            return remaining_interrupts(super().invoke(input, self._of_invoke(config, kwargs), **kwargs), cancelled)
         finally:
             cancelled_interrupts.reset(token)
 
@@ -129,10 +127,20 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
         token = cancelled_interrupts.set(cancelled)
         try:
             return remaining_interrupts(
-                await super().ainvoke(input, _of_invoke(config, self.debug, kwargs), **kwargs), cancelled
+                await super().ainvoke(input, self._of_invoke(config, kwargs), **kwargs), cancelled
             )
         finally:
             cancelled_interrupts.reset(token)
+
+    def _of_invoke(self, config: RunnableConfig | None, options: Mapping[str, Any]) -> RunnableConfig | None:
+        """The config of a run of which only the result is read, unless all of it is printed."""
+        configurable = (config or {}).get(CONF) or {}
+        if self.checkpointer and not configurable:
+            return config  # without a thread, which LangGraph refuses
+        prints = options.get("print_mode") or options.get("debug", self.debug)
+        if prints or options.get("stream_mode", "values") != "values":
+            return config
+        return {**(config or {}), CONF: {**configurable, RESULT_ONLY: True}}
 
     def _prepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
         make = snapshot if options.get("live") else record_snapshot
@@ -141,11 +149,3 @@ class ScheduledPregel(Pregel[Any, Any, Any, Any]):
     async def _aprepare_state_snapshot(self, config: RunnableConfig, saved: Any, **options: Any) -> StateSnapshot:
         make = asnapshot if options.get("live") else arecord_snapshot
         return cast(StateSnapshot, await make(self, config, for_snapshot(saved), **options))
-
-
-def _of_invoke(config: RunnableConfig | None, debug: bool, options: Mapping[str, Any]) -> RunnableConfig | None:
-    """The config of a run of which only the result is read, unless all of it is printed."""
-    prints = options.get("print_mode") or options.get("debug", debug)
-    if prints or options.get("stream_mode", "values") != "values":
-        return config
-    return {**(config or {}), CONF: {**(config or {}).get(CONF, {}), RESULT_ONLY: True}}

@@ -22,6 +22,7 @@ from agentmatrix.host.context_task import ContextTask
 from agentmatrix.host.hosted_graph import as_graph
 from agentmatrix.pregel import config_keys
 from agentmatrix.pregel.server_runtime import is_server_runtime, server_runtime
+from agentmatrix.transport.target import check_agent_name
 
 __all__ = ["GraphFactory", "graph_factory", "hosted", "named_graphs"]
 
@@ -188,7 +189,13 @@ def _name(function: Any) -> str:
 
 
 def hosted(value: Any, name: str | None) -> Graph | GraphFactory:
-    """A graph of anything that a host takes, or the factory that it is."""
+    """A graph of anything that a host takes, or the factory that it is.
+
+    Raises:
+        AddressError: no caller could reach it by that name.
+    """
+    if name is not None:
+        check_agent_name(name)
     factory = graph_factory(value, name)
     return as_graph(value, name) if factory is None else factory
 
@@ -198,4 +205,6 @@ def named_graphs(graphs: Mapping[str, Any] | Any) -> dict[str, Graph | GraphFact
     if isinstance(graphs, Mapping):
         return {name: hosted(graph, name) for name, graph in graphs.items()}
     graph = hosted(graphs, None)
-    return {graph.get_name() if isinstance(graph, Pregel) else _name(graphs): graph}
+    name = graph.get_name() if isinstance(graph, Pregel) else _name(graphs)
+    check_agent_name(name)
+    return {name: graph}

@@ -10,10 +10,12 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from agentmatrix.pregel.compiled_graph import Graph
 
-__all__ = ["SAVED", "pending_writes", "saved_values", "saver_of"]
+__all__ = ["RETURNED", "SAVED", "pending_writes", "saved_values", "saver_of"]
 
 SAVED: Final = "agentmatrix:kept"
 """No channel of a graph: LangGraph saves and loads what is written to it, and leaves it alone."""
+RETURNED: Final = "agentmatrix:returned"
+"""Another one: what calls of `@task` have returned, each as `[id of the turn, which call, value]`."""
 
 
 def saver_of(graph: Graph, config: RunnableConfig) -> BaseCheckpointSaver[Any]:
@@ -26,7 +28,7 @@ def pending_writes(saved: CheckpointTuple) -> dict[str, dict[str, Any]]:
     """By id of the task, what it has written, by channel."""
     written: dict[str, dict[str, Any]] = {}
     for id, channel, value in saved.pending_writes or ():
-        if channel != SAVED:
+        if channel not in (SAVED, RETURNED):
             written.setdefault(id, {})[channel] = value
     return written
 

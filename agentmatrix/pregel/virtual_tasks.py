@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import (
     CONF,
+    CONFIG_KEY_CALL,
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_RESUMING,
     CONFIG_KEY_RUNTIME,
@@ -36,9 +37,9 @@ from langgraph.types import Interrupt
 
 from agentmatrix.pregel.compiled_graph import branch_channel
 from agentmatrix.pregel.config_values import new_scratchpad, set_current_config
-from agentmatrix.pregel.function_tasks import FunctionTasks
+from agentmatrix.pregel.function_tasks import FunctionTasks, TaskCalls
 from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, other_handlers
-from agentmatrix.pregel.pending_writes import SAVED
+from agentmatrix.pregel.pending_writes import RETURNED, SAVED
 from agentmatrix.pregel.task_config import loop_of, namespace_of
 
 __all__ = ["LoopHandle", "VirtualTask", "reraise_interrupt", "seconds_since_question"]
@@ -56,6 +57,8 @@ class VirtualTask(NamedTuple):
     id: str
     beside: list[tuple[str, Any]]
     """What the node writes besides what it answers: key and value."""
+    calls: TaskCalls | None = None
+    """What it calls by `@task`, where it may outlive the task that it began in; None for LangGraph's own way."""
 
     @property
     def namespace(self) -> str:
@@ -74,11 +77,10 @@ class LoopHandle:
 
     Args:
         config: the config of the task.
-        functions: run what virtual tasks call by `@task`, where they may outlive the task; None for LangGraph's runner.
     """
 
-    def __init__(self, config: RunnableConfig, functions: FunctionTasks | None = None) -> None:
-        self._config, self._functions = config, functions
+    def __init__(self, config: RunnableConfig) -> None:
+        self._config = config
         self.loop: Any = loop_of(config)
 
     @property
@@ -144,8 +146,41 @@ class LoopHandle:
 
     def _pending(self) -> list[tuple[str, str, Any]]:
         # Our own loop takes the list away, under its lock, while it adds to it.
-        with getattr(self.loop, "lock", None) or nullcontext():
+        with self._lock:
             return list(self.loop.checkpoint_pending_writes)
+
+    @property
+    def _lock(self) -> Any:
+        return getattr(self.loop, "lock", None) or nullcontext()
+
+    def change(self, change: Callable[[], Any]) -> Any:
+        """Make a change of the loop, from a task that runs in it. Returns what `change` does."""
+        with self._lock:
+            return change()
+
+    async def achange(self, change: Callable[[], Any]) -> Any:
+        """The same as `change`, async."""
+        return self.change(change)
+
+    def calls(self, functions: FunctionTasks, node: str) -> TaskCalls:
+        """What one run of a node calls by `@task`, where it may outlive the task, or takes up one that did.
+
+        Args:
+            functions: run the calls.
+            node: the node.
+        """
+        kept = self._returned.get(functions.id_of(node), {})
+        return TaskCalls(functions, self.loop, node, kept, is_kept=self.has_checkpointer)
+
+    @cached_property
+    def _returned(self) -> dict[str, dict[str, Any]]:
+        """By id of the task, what its calls of `@task` had returned before the run was killed, or paused."""
+        returned: dict[str, dict[str, Any]] = {}
+        for _, channel, value in () if self.loop.is_replaying else self._pending():
+            if channel == RETURNED:
+                id, part, result = value
+                returned.setdefault(id, {})[part] = result
+        return returned
 
     def save(self, id: str, values: Sequence[Any]) -> Any:
         """Save values beside the checkpoint, as results of finished tasks are saved, until the task is over.
@@ -184,7 +219,7 @@ class LoopHandle:
         self,
     ) -> tuple[RunnableConfig, dict[str, Any], _Records[Any], _Records[ExecutionInfo], _Records[PregelScratchpad]]:
         """What all virtual tasks have in common: config, metadata, runtime, execution info, scratchpad."""
-        config = self._config if self._functions is None else self._functions.with_calls(self._config)
+        config = self._config
         runtime = config[CONF][CONFIG_KEY_RUNTIME]
         tags = [tag for tag in config.get("tags") or () if tag != TAG_HIDDEN]
         callbacks = self.loop.manager.get_child() if self.node_handlers else []
@@ -211,6 +246,8 @@ class LoopHandle:
             CONFIG_KEY_SCRATCHPAD: scratchpads.made(count().__next__, count().__next__, count().__next__, []),
             CONFIG_KEY_RUNTIME: runtimes.made(infos.made(task.id, namespace)),
         }
+        if task.calls is not None:
+            configurable[CONFIG_KEY_CALL] = task.calls.function(configurable[CONFIG_KEY_CALL])
         about = {
             **metadata,
             "langgraph_node": node,

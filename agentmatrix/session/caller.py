@@ -22,6 +22,7 @@ from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from agentmatrix.errors import (
     AgentMatrixError,
+    BudgetError,
     DeadlineExceeded,
     EncodeError,
     HostBusy,
@@ -388,6 +389,8 @@ class CallerRun:
                 raise self._failed_write  # a pause that was not saved is none
             if isinstance(error, ParentCommand):
                 self._check_command(error)
+            if isinstance(error, BudgetError) and self.config is not None:
+                error = self.config.usage.in_words_of_the_caller(error)
             self._restore_traceback(error)
             raise error
         if self._failed_write is not None:

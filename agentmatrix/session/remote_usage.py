@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from agentmatrix.budget import Budget, calls_left, tokens_left
-from agentmatrix.errors import ProtocolError
+from agentmatrix.errors import BudgetError, ProtocolError
 from agentmatrix.pregel.token_usage import ModelCallCounter, TokenUsage, counters
 
 __all__ = ["CallerUsage", "RunBudget", "ReportedUsage", "budget_of"]
@@ -51,6 +51,15 @@ class CallerUsage:
         if self._told != (None, None):
             self._forget = [budget.watch(partial(self._on_use, tell)) for budget in self._budgets]
             self._on_use(tell)  # Others may have used of it since it was packed.
+
+    def in_words_of_the_caller(self, error: BudgetError) -> BudgetError:
+        """An error of the host, which has a budget of what was left, as one of the budget here that is used up."""
+        for budget in self._budgets:
+            try:
+                budget.check()
+            except BudgetError as own:
+                error.args = own.args
+        return error
 
     def close(self) -> None:
         """The run has ended. Idempotent."""

@@ -214,6 +214,8 @@ def parse_tokens(text: str, path: str) -> Mapping[str, str]:
     Raises:
         AddressError: names the line, never the token.
     """
+    if text.lstrip().startswith("{"):
+        raise AddressError(f"{path} is JSON: write lines of name:token")
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):

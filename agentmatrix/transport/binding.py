@@ -93,7 +93,7 @@ def _bind_failure(host: str, port: int) -> str | None:
 
 def _describe(error: OSError, host: str, port: int, at: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use; choose another with --port or stop what listens there"
+        return f"port {port} on {host} is in use; choose another (--port), or stop what listens there"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{at} cannot be bound: {host} is no address of this machine"
     if error.errno == errno.EACCES:

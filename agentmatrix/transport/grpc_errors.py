@@ -68,6 +68,11 @@ _CAUSES = [
         r"timed out|Timeout occurred|Deadline",
         "no host answers at {at} in time; is the address right, and does a firewall let it through?",
     ),
+    (
+        r"security handshaker",
+        "the certificates for {at} cannot be used: ssl_ca=, ssl_certfile= and ssl_keyfile= must be PEM, and the key "
+        "must belong to its certificate",
+    ),
     (r"http1\.x|SETTINGS frame", "what answers at {at} does not speak gRPC; is the port right?"),
 ]
 _REFUSED = r"Connection refused|No such file or directory"

@@ -198,7 +198,7 @@ class Multiplexer:
             BudgetExceeded: they are more than may be held.
         """
         if size > self._limit:
-            raise ProtocolError(f"a frame is larger than the {self._limit:,} bytes that this side accepts")
+            raise ProtocolError(f"a frame is larger than the {self._limit:,} bytes that this side accepts (max_value=)")
         if self._budget is not None:
             self._budget.take(size)
 

@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from agentmatrix.errors import AddressError
 
-__all__ = ["Scheme", "Target", "is_loopback", "parse_target", "split_port"]
+__all__ = ["Scheme", "Target", "check_agent_name", "is_loopback", "parse_target", "split_port"]
 
 Scheme = Literal["grpc", "grpcs", "inproc", "unix"]
 
@@ -89,9 +89,17 @@ def _parse_unix(text: str, whole_path: bool) -> Target:
 
 
 def _agent(name: str, text: str) -> str:
-    if not name or "/" in name or any(c.isspace() or not c.isprintable() for c in name):
-        raise AddressError(f"{text!r}: {name!r} is not the name of an agent, which has no blanks and no slashes")
+    try:
+        check_agent_name(name)
+    except AddressError as error:
+        raise AddressError(f"{text!r}: {error}") from None
     return name
+
+
+def check_agent_name(name: str) -> None:
+    """Raise an AddressError for a name by which no caller could reach an agent."""
+    if not name or "/" in name or any(c.isspace() or not c.isprintable() for c in name):
+        raise AddressError(f"{name!r} is not the name of an agent, which has no blanks and no slashes")
 
 
 def split_port(address: str, text: str, lowest: int = 1) -> tuple[str, int]:

@@ -227,4 +227,6 @@ def _told(error: BaseException) -> str:
     own = [number for number, frame in enumerate(frames) if frame.filename.startswith(str(Path.cwd()))]
     shown = frames[own[0] :] if own else []
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(shown)] if shown else []
+    if not shown and type(error).__module__.startswith("agentmatrix."):
+        return str(error)  # a sentence of ours
     return "".join([*lines, *traceback.format_exception_only(error)])

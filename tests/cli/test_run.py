@@ -87,6 +87,37 @@ def test_a_file_may_be_a_module_of_a_package(project: Project) -> None:
     assert "shop" in project.cli("describe", "shop/desk.py:graph").out
 
 
+WRITERS = """
+from langchain_core.messages import AIMessage
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command
+
+def graph_of(write):
+    return StateGraph(MessagesState).add_node("say", write).add_edge(START, "say").compile()
+
+pair = graph_of(lambda state: {"messages": [("ai", "so it is")]})
+table = graph_of(lambda state: {"messages": {"role": "assistant", "content": "so it is", "name": "say"}})
+text = graph_of(lambda state: {"messages": "so it is"})
+command = graph_of(lambda state: Command(update={"messages": [("ai", "so it is")]}))
+several = graph_of(lambda state: [{"messages": []}, Command(update={"messages": [("ai", "so it is")]})])
+nested = StateGraph(MessagesState).add_node("inner", pair).add_edge(START, "inner").compile()
+"""
+
+
+@pytest.mark.parametrize("graph", ["pair", "table", "text", "command", "several"])
+def test_a_message_is_shown_in_whatever_form_a_node_writes_it(project: Project, graph: str) -> None:
+    project.write("writers.py", WRITERS)
+    outcome = project.cli("run", f"writers:{graph}", "-i", "is it so?")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "say: so it is\n", "")
+
+
+def test_a_message_of_a_nested_graph_is_shown_once_in_whatever_form(project: Project) -> None:
+    project.write("writers.py", WRITERS)
+    assert project.cli("run", "writers:nested", "-i", "is it so?").out == "inner/say: so it is\n"
+    chat = project.cli("chat", "writers:nested", stdin="is it so?\nand now?\n")
+    assert chat.out == "inner/say: so it is\n" * 2
+
+
 def test_machines_read_json_lines(project: Project) -> None:
     lines = [json.loads(line) for line in project.cli("run", "greeter:graph", "-i", "Ada", "--json").out.splitlines()]
     assert lines[-1]["type"] == "result"
@@ -154,6 +185,28 @@ def test_a_paused_thread_goes_on_in_a_later_process(project: Project) -> None:
     paused = project.cli("run", "kept:graph", "-i", '{"size": 5}', "--thread", "t1")
     assert paused.code == 3 and "--thread t1" in paused.err
     assert '"paid": "later"' in project.cli("run", "kept:graph", "--thread", "t1", "--resume", "later").out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["asker:graph", "--resume", "yes"], "name its --thread"),
+        (["asker:graph", "--thread", "t1", "--resume", "yes"], "has no checkpointer"),
+        (["kept:graph", "--thread", "t1", "--resume", "yes"], "'t1' waits for no answer"),
+    ],
+)
+def test_an_answer_to_no_question_is_refused(project: Project, args: list[str], words: str) -> None:
+    project.write(
+        "kept.py",
+        """
+        from langgraph.checkpoint.memory import InMemorySaver
+        from asker import graph as bare
+        graph = bare.copy({"checkpointer": InMemorySaver()})
+        """,
+    )
+    outcome = project.cli("run", *args)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words in outcome.err and outcome.err.count("\n") == 1
 
 
 def test_tool_calls_and_several_questions_are_answered_in_a_later_process(project: Project) -> None:

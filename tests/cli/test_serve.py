@@ -169,6 +169,7 @@ def test_tls_and_a_token(project: Project, started: Start, monkeypatch: pytest.M
         (["greeter:graph", "--host", "0.0.0.0"], "insecure"),
         (["greeter:graph", "greeter:graph"], "two graphs are named 'graph'"),
         (["greeter:nothing"], "has no 'nothing'"),
+        (["a/b=greeter:graph"], "'a/b' is not the name of an agent"),
         (["broken:graph"], "line 1 of"),
         ([], "langgraph.json"),
         (["table.json"], "no `graphs` table"),

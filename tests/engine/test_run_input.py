@@ -7,11 +7,12 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph, add_messages
 from langgraph.types import Overwrite
 from pydantic import BaseModel
 
-from agentmatrix import Dag
+from agentmatrix import CyclicGraph, Dag
 from tests.conftest import Verbs
 
 
@@ -82,3 +83,18 @@ async def test_a_message_has_an_id_from_the_start(verbs: Verbs) -> None:
     graph = Dag(MessagesState).add_node("a", lambda state: {"messages": [state["messages"][0].id]}).compile()
     first, second = (await verbs.invoke(graph, {"messages": ["hello"]}))["messages"]
     assert first.id and second.content == first.id
+
+
+@pytest.mark.parametrize("config", [None, {}, {"configurable": {}}, {"configurable": {"user": 1}}], ids=repr)
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+@pytest.mark.parametrize("builder", [Dag, CyclicGraph])
+async def test_a_run_without_a_thread_is_refused_as_in_langgraph(
+    verbs: Verbs, builder: Any, verb: str, config: Any
+) -> None:
+    refusals = []
+    for kind in (StateGraph, builder):
+        graph = two(kind).copy({"checkpointer": InMemorySaver()})
+        with pytest.raises((ValueError, KeyError)) as refusal:
+            await (verbs.call(graph, verb, {}, config) if verb == "invoke" else verbs.listed(graph, verb, {}, config))
+        refusals.append((refusal.type, str(refusal.value)))
+    assert refusals[0] == refusals[1]

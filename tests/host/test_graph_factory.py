@@ -14,7 +14,7 @@ from langgraph_sdk.runtime import ServerRuntime
 from typing_extensions import TypedDict
 
 from agentmatrix import Dag, Host, RemoteAgent
-from agentmatrix.errors import NotAnAgentError
+from agentmatrix.errors import AddressError, NotAnAgentError
 
 events: list[str] = []
 
@@ -160,3 +160,13 @@ def test_a_factory_that_needs_more_than_a_config_says_so_at_the_start() -> None:
 
     with pytest.raises(NotAnAgentError, match=r"make makes no graph from an empty config.*KeyError: 'model'"):
         Host({"agent": make}).start()
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", ""])
+def test_a_name_by_which_nobody_could_call_is_refused(name: str) -> None:
+    graph = speaker("hello")
+    for graphs in ({name: graph}, *([graph.compile(name=name)] if name else [])):
+        with pytest.raises(AddressError, match="is not the name of an agent"):
+            Host(graphs)
+    with pytest.raises(AddressError, match="is not the name of an agent"):
+        Host({}).add(name, graph)

@@ -303,6 +303,7 @@ def test_tokens_that_cannot_be_meant(token: str) -> None:
         ("", "no tokens"),
         ("# a comment", "no tokens"),
         ("alice", "line 1 of tokens is no name:token"),
+        ('{"alice": ["expert"]}', "tokens is JSON: write lines of name:token"),
         ("a:1\n\nb:", "line 3 of tokens is no name:token"),
         ("a:1\nb:1", "line 2 of tokens has the name or the token"),
         ("a:1\na:2", "line 2 of tokens has the name or the token"),

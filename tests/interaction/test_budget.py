@@ -73,6 +73,20 @@ async def test_a_host_gets_what_is_left_and_passes_that_on(verbs: Any) -> None:
     assert 80 < by_timeout < 500
 
 
+@pytest.mark.parametrize(("limit", "words_said"), [({"calls": 3}, "3 calls of models"), ({"tokens": 9}, "9 tokens")])
+async def test_a_host_that_has_too_little_left_names_the_whole_budget(
+    verbs: Any, limit: dict[str, int], words_said: str
+) -> None:
+    """The second host behind the first has the rest of a rest."""
+    with Host({"think": caller_of(words(1), 10)}) as far:
+        near = Dag(MessagesState).add_node("think", RemoteAgent("think", url=far.address))
+        with Host({"near": near.compile()}) as host:
+            tree = Dag(MessagesState).add_node("plan", caller_of(words(1), 1))
+            tree.add_node("near", RemoteAgent("near", url=host.address)).add_edge("plan", "near")
+            with Budget(**limit), pytest.raises(BudgetError, match=f"the budget of {words_said} is used up"):
+                await verbs.invoke(tree.compile(), {"messages": "hello"})
+
+
 async def test_time_that_is_over_ends_runs_elsewhere(verbs: Any) -> None:
     async def sleep(state: MessagesState) -> None:
         import asyncio

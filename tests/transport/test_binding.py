@@ -39,7 +39,7 @@ def test_a_port_in_use(program: Callable[..., Program]) -> None:
     host, port = taken.split(":")
     for address in (taken, f"localhost:{port}"):
         assert attempt(address) == (
-            f"port {port} on {host} is in use; choose another with --port or stop what listens there"
+            f"port {port} on {host} is in use; choose another (--port), or stop what listens there"
         )
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         assert "is in use" in attempt(f"127.0.0.1:{server.getsockname()[1]}")

@@ -94,6 +94,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(
     assert "is for another name" in refused(reach(elsewhere, **trust))
     assert reach(elsewhere, server_name="elsewhere.example.org", **trust).ping(WAIT).result() > 0
     assert "does it want a certificate from this caller?" in refused(reach(mutual, **trust))
+    assert "must be PEM" in refused(reach(tls, root_certificates=b"no certificate"))
     assert "closed the connection" in refused(reach(mutual, **trust, **pair(other_authority, "x.example.org")))
 
 

@@ -373,6 +373,16 @@ def test_a_graph_that_cannot_be_loaded_shows_its_traceback_and_is_loaded_when_it
         assert texts(run)[-1] == ("n", "hi")
 
 
+def test_a_target_that_is_not_there_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentmatrix.cli.host_options import HostOptions
+    from agentmatrix.cli.page_targets import page_graphs
+
+    monkeypatch.chdir(tmp_path)
+    with page(*page_graphs(["graphs.hello:nothing_like_it"], HostOptions())) as client:
+        (graph,) = client.server.catalog.describe()
+        assert graph["error"].startswith("graphs.hello has no 'nothing_like_it'")
+
+
 def test_what_is_no_graph_is_an_entry_with_its_error() -> None:
     def load() -> Any:
         raise RuntimeError("it is no graph")
