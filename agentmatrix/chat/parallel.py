@@ -246,9 +246,8 @@ class ParallelTurns:
         id_of = self._keep_calls(pool, config)
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
         for name in () if pool.has_failed else names:
-            task = VirtualTask(pool.loop, name, id_of(name), [])
-            if self._is_free:
-                task = task._replace(calls=pool.loop.calls(pool.functions, name))
+            calls = pool.loop.calls(pool.functions, name) if self._is_free else None
+            task = VirtualTask(pool.loop, name, id_of(name), [], calls)
             if name in saved:
                 pool.restore(task, saved[name])
             else:

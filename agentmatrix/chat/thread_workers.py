@@ -200,7 +200,7 @@ class ThreadMemberPool(MemberPool):
         """Starts no more turns. Running turns end by themselves; nothing uses their results. Called as the run ends."""
         with self._lock:
             self._closed = self.claims.is_over = True
-            self.functions.close()
+            self._close_functions()
             self._queue.clear()
             for _, made in self._changes:
                 made.cancel()

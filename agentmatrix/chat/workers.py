@@ -252,6 +252,12 @@ class MemberPool(ABC):
             except Exception as error:
                 made.set_exception(error)
 
+    def _close_functions(self) -> None:
+        """Starts no more calls of `@task`. They refer to the pool: without that a run that has ended need not wait for
+        the garbage collector."""
+        self.functions.close()
+        del self.functions
+
     def _begin_turn(self, task: VirtualTask, member: Member, at: TurnStart) -> Turn:
         return member.begin_turn(at if task.calls is None else at.behind(task.calls.heard(at.seen_message)))
 
@@ -353,7 +359,7 @@ class AsyncMemberPool(MemberPool):
     async def close(self) -> None:
         """Cancels the running turns. Called as the run ends."""
         self._closed = True
-        self.functions.close()
+        self._close_functions()
         tasks = [task for task in self.running.values() if task]
         for task in tasks:
             task.cancel()
