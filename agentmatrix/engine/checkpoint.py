@@ -31,7 +31,7 @@ from agentmatrix.scheduling.paused import numbers_between_steps, tracked, whole_
 from agentmatrix.scheduling.rules import Opening
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
-__all__ = ["close", "is_branch", "is_open", "levels_of", "opened", "schedule_of"]
+__all__ = ["close", "hand_over", "is_branch", "is_open", "levels_of", "opened", "schedule_of"]
 
 
 def schedule_of(channels: Mapping[str, Any]) -> Schedule:
@@ -197,6 +197,27 @@ def _deferred_value(channels: Mapping[str, Any], node: str) -> Any:
     return getattr(channels[branch_channel(node)], "value", MISSING)
 
 
+def hand_over(
+    scheduler: GraphScheduler, checkpoint: Mapping[str, Any], channels: dict[str, Any], following: Any
+) -> set[str]:
+    """Hand the final state to the channels. No reducer runs again.
+
+    Args:
+        scheduler: what has run.
+        checkpoint: the checkpoint; its versions are changed.
+        channels: its channels; they are changed.
+        following: the version that what changes gets.
+
+    Returns:
+        The keys that were updated.
+    """
+    final = scheduler.state.final()
+    updated = {key for key in scheduler.state.keys.all if final[key] is not channels[key]}
+    for key in updated:
+        channels[key], checkpoint["channel_versions"][key] = final[key], following
+    return updated
+
+
 def close(
     scheduler: GraphScheduler,
     unfinished: Sequence[ScheduledActivation],
@@ -208,7 +229,7 @@ def close(
     *,
     rests: bool = False,
 ) -> set[str]:
-    """Hand the final state to the channels, and say in LangGraph's words what is still to run. No reducer runs again.
+    """Hand the final state to the channels, and say in LangGraph's words what is still to run.
 
     Args:
         scheduler: what has run.
@@ -225,12 +246,7 @@ def close(
     """
     schedule = schedule_of(channels)
     versions, seen = checkpoint["channel_versions"], checkpoint["versions_seen"]
-    updated: set[str] = set()
-    final = scheduler.state.final()
-    for key in schedule.keys.all:
-        if final[key] is not channels[key]:
-            channels[key], versions[key] = final[key], following
-            updated.add(key)
+    updated = hand_over(scheduler, checkpoint, channels, following)
     node_of = schedule.topology.node_of
     called = {node_of(activation.node) for activation in unfinished if activation.send is None}
     waiting = scheduler.rules.waiting() if unfinished else {}

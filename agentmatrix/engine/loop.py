@@ -63,6 +63,7 @@ class SchedulerLoop(RecordedWritesLoop):
         submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
         waits_to_start: whether what follows an activation starts only when a saver or a cache has answered.
         is_listening: whether something from outside is taken.
+        is_unread: whether nobody reads what a single task has written: no saver, no cache, and no stream.
     """
 
     stack: Any
@@ -84,6 +85,7 @@ class SchedulerLoop(RecordedWritesLoop):
         self.submit_activation: Any = None
         self.submit_call: Any = None
         self.waits_to_start = self.is_listening = False
+        self.is_unread = self._result_only and self.checkpointer is None and self.cache is None
         self._put_futures: FutureRecorder | None = None
         self.known_actors: list[list[Any]] = []
         self._accepted: list[Task] = []
@@ -218,7 +220,7 @@ class SchedulerLoop(RecordedWritesLoop):
         copies = task.cache_key is not None
         recorded = with_message_ids(task.writes, self.schedule.keys.reducers, copies=copies)
         record = step.finish(task, task.writes if recorded is None else recorded)
-        if recorded is not None:
+        if recorded is not None and not self.is_unread:
             self._recorded[task.id] = recorded
         self._accepted.append(task)
         if record is not None:
@@ -364,22 +366,19 @@ class SchedulerLoop(RecordedWritesLoop):
         step = self.open_step
         assert step is not None
         drains = self.control is not None and self.control.drain_requested
-        holds: Callable[[ScheduledActivation], bool] | None = None
-        if self.schedule.barriers:
-            holds = _always
-        elif self._breaks or drains or self.step + step.scheduler.levels > self.stop:
-            holds = self._holds
-        tasks = step.start_ready(holds)
+        may_hold = self.schedule.barriers or self._breaks or drains or self.step + step.scheduler.levels > self.stop
+        tasks = step.start_ready(self._holds if may_hold else None)
         self.tasks.update((task.id, task) for task in tasks)
         self._emit("tasks", map_debug_tasks, tasks)
         return tasks
 
     def _holds(self, activation: ScheduledActivation) -> bool:
-        """Whether an activation waits for the end of the step: behind a breakpoint, a drain or the last step."""
+        """Whether an activation waits for the end of the step: behind a barrier, a breakpoint, a drain or the last."""
         assert self.open_step is not None
         before, after = self.interrupt_before, self.interrupt_after
         return (
-            before == "*"
+            self.schedule.barriers
+            or before == "*"
             or activation.node in before
             or any(after == "*" or node in after for node in activation.after)
             or (self.control is not None and self.control.drain_requested)
@@ -443,7 +442,3 @@ class FutureRecorder:
         """Submit to the executor."""
         self.last = self._submit(function, *args, **options)
         return self.last
-
-
-def _always(activation: ScheduledActivation) -> bool:
-    return True

@@ -66,7 +66,7 @@ def with_message_ids(
                 messages = [_with_id(one, makes=makes, copies=copies) for one in value]
                 if any(new is not old for new, old in zip(messages, value, strict=True)):
                     found[place] = messages
-        elif makes or isinstance(value, BaseMessage):
+        elif makes or (value is not None and isinstance(value, BaseMessage)):
             if (message := _with_id(value, makes=makes, copies=copies)) is not value:
                 found[place] = message
     return [(key, found.get(place, value)) for place, (key, value) in enumerate(writes)] if found else None

@@ -56,7 +56,7 @@ class Runner(PregelRunner):
     """LangGraph's runner, for steps in which what has ended makes more tasks ready.
 
     `tick` and `atick` are called by LangGraph once a step; between two of their parts LangGraph hands output to its
-    reader, so that the run waits where its reader does.
+    reader, so that the run waits where its reader does; a run that nobody reads has no parts.
     """
 
     def __init__(self, *, put_writes: Any, **options: Any) -> None:
@@ -90,7 +90,9 @@ class Runner(PregelRunner):
                     self._refused[activation] = task, error
                     self._commit_failed(task, error)
                 else:
-                    super().commit(task, None)
+                    # The scheduler has its writes. LangGraph puts them aside and streams them.
+                    if not loop.is_unread or self.node_finished is not None:
+                        super().commit(task, None)
             elif loop.skips(task, exception):
                 loop.skip(task, exception)
                 loop.accept(task)
@@ -101,8 +103,10 @@ class Runner(PregelRunner):
                 self._commit_failed(task, exception)
 
     def _accept(self, task: Task) -> None:
-        sends = self.loop.held or any(channel == TASKS for channel, _ in task.writes)
-        self.loop.accept_sends(task) if sends else self.loop.accept(task)
+        if self.loop.held or TASKS in dict(task.writes):
+            self.loop.accept_sends(task)
+        else:
+            self.loop.accept(task)
 
     def _commit_failed(self, task: Task, error: BaseException) -> None:
         # What was not accepted is not to be kept beside the error.
@@ -217,7 +221,8 @@ class Runner(PregelRunner):
             if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                 task = ready.popleft()
                 ready += self._end(task, self._run(task, options), ended_with)
-                yield
+                if not loop.is_unread:
+                    yield
                 continue
             while ready and not ended_with.stops:
                 task = ready.popleft()
@@ -336,7 +341,8 @@ class Runner(PregelRunner):
                 if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                     task = ready.popleft()
                     ready += await self._aend(task, await self._arun(task, options), ended_with)
-                    yield
+                    if not loop.is_unread:
+                        yield
                     continue
                 while ready and not ended_with.stops:
                     task = ready.popleft()

@@ -15,7 +15,7 @@ from typing import Any
 from langgraph.constants import START
 from langgraph.errors import GraphInterrupt
 
-from agentmatrix.engine.checkpoint import close
+from agentmatrix.engine.checkpoint import close, hand_over
 from agentmatrix.engine.loop import SchedulerLoop
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskIds
@@ -178,6 +178,10 @@ class SuperstepLoop(SchedulerLoop):
         *,
         rests: bool = False,
     ) -> set[str]:
+        following = self._next_version()
+        if self.checkpointer is None and not (unfinished or rests):
+            # Nobody will ask what has run.
+            return hand_over(step.scheduler, self.checkpoint, self.channels, following)  # type: ignore[arg-type]
         self._log = log = step.scheduler.log
         written = {name for name in self._delta_channel_names if name in log.writers}
         may_replay = ids is None and not (unfinished or rests)
@@ -190,7 +194,7 @@ class SuperstepLoop(SchedulerLoop):
             self.checkpoint,
             self.channels,  # type: ignore[arg-type]
             self.nodes,
-            self._next_version(),
+            following,
             ids,
             rests=rests,
         )

@@ -32,7 +32,7 @@ from agentmatrix.pregel.execution import (
     raising,
     with_cache_key,
 )
-from agentmatrix.pregel.task_template import TaskTemplates
+from agentmatrix.pregel.task_template import TaskStart, TaskTemplates
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 from agentmatrix.scheduling.state import Channels
 
@@ -153,11 +153,20 @@ class TaskFactory:
             "processes": nodes,
             "stop": stop,
         }
-        self._null_version = null_version(checkpoint)
+        self._common = self._common_of_tasks()
+
+    def _common_of_tasks(self) -> dict[str, Any]:
+        return {
+            **self._options,
+            "checkpoint_null_version": null_version(self._options["checkpoint"]),
+            "pending_writes": self.control,
+            "config": self.config,
+            "for_execution": True,
+        }
 
     def task(self, activation: ScheduledActivation) -> Task:
         """The task of an activation, as LangGraph makes it."""
-        options, activated = self._options, ConstantChannel((activation, self._given))
+        common, activated = self._common, ConstantChannel((activation, self._given))
         channels: dict[str, Any] = {RUN: activated}
         path: tuple[Any, ...] = (PULL, activation.node)
         if activation.message is None:
@@ -166,23 +175,15 @@ class TaskFactory:
         if (node := self._nodes.get(activation.node)) is None:
             # An actor or a member: to LangGraph it is a node of its own.
             node = self._node(activation.node)
-            options = {**options, "processes": {activation.node: node}}
+            common = {**common, "processes": {activation.node: node}}
         if activation.send is None:
             channels[node.triggers[0]] = _TRIGGERED
         else:
             path = (PUSH, activation.position)
             channels[TASKS] = ConstantChannel(SparseSends(activation.position, activation.send))
-        task = self._templates.prepare(
-            path,
-            checkpoint_id_bytes=self._id_bytes + activation.name.encode(),
-            checkpoint_null_version=self._null_version,
-            pending_writes=self.control,
-            channels=channels,
-            config=self.config,
-            step=self.ids.step + self._level(activation),
-            for_execution=True,
-            **options,
-        )
+        step = self.ids.step + self._level(activation)
+        start = TaskStart(path, self._id_bytes + activation.name.encode(), step, channels)
+        task = self._templates.prepare(start, common)
         assert task is not None, activation
         activation.task_id = task.id
         if task.cache_key is not None and activation.group is not None:
@@ -235,13 +236,9 @@ class TaskFactory:
             (PUSH, caller.path, number, caller.id, call),
             None,
             checkpoint_id_bytes=self._id_bytes,
-            checkpoint_null_version=self._null_version,
-            pending_writes=self.control,
             channels={**self._view(activation), RUN: ConstantChannel((activation, self._given))},
-            config=caller.config,
             step=self.ids.step,
-            for_execution=True,
-            **{**self._options, "checkpoint": checkpoint},
+            **{**self._common, "checkpoint": checkpoint, "config": caller.config},
         )
         return task if isinstance(task, Task) else None
 
@@ -253,6 +250,7 @@ class TaskFactory:
         self._had_answer = any(map(_is_answer, self.control))
         self._for_those_at_work = self.control
         self.control = [write for write in self.control if not _is_answer(write)]
+        self._common = self._common_of_tasks()
 
     @property
     def answer_taken(self) -> bool:

@@ -296,7 +296,7 @@ class Host:
         """Waits until the host is stopped, or `timeout` seconds. Returns whether it was stopped.
 
         Without a timeout the process is taken to do nothing else: what it has made so far is not looked at by the
-        garbage collector meanwhile (`gc.freeze`).
+        garbage collector meanwhile (`gc.freeze`); if it has frozen something itself before, that stays as it is.
         """
         if timeout is not None:
             return self._stopped.wait(timeout)

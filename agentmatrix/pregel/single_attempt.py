@@ -13,10 +13,8 @@ from langgraph._internal._constants import CONF, CONFIG_KEY_RUNTIME
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.pregel._retry import arun_with_retry, run_with_retry
-from langgraph.runtime import ExecutionInfo, Runtime
+from langgraph.runtime import Runtime
 from langgraph.types import PregelExecutableTask, RetryPolicy
-
-from agentmatrix.pregel.task_records import KNOWN_RECORDS
 
 __all__ = ["arun_task", "run_task"]
 
@@ -85,27 +83,9 @@ def _config_of_single_attempt(
         return None
     if not isinstance(runtime, Runtime) or runtime.execution_info is None:
         return None
-    return {**config, CONF: {**config[CONF], **(more or {}), CONFIG_KEY_RUNTIME: _begun(runtime)}}
-
-
-def _begun(runtime: Runtime[Any]) -> Runtime[Any]:
-    """What a node is told of its run, at the moment at which it begins."""
-    info, now = runtime.execution_info, time.time()
-    if info is None or not KNOWN_RECORDS.issuperset((type(runtime), type(info))):
-        return runtime.patch_execution_info(node_attempt=1, node_first_attempt_time=now)
-    # The same, at half the price.
-    return Runtime(
-        context=runtime.context,
-        store=runtime.store,
-        stream_writer=runtime.stream_writer,
-        heartbeat=runtime.heartbeat,
-        previous=runtime.previous,
-        execution_info=ExecutionInfo(
-            info.checkpoint_id, info.checkpoint_ns, info.task_id, info.thread_id, info.run_id, 1, now
-        ),
-        server_info=runtime.server_info,
-        control=runtime.control,
-    )
+    # Made for this task alone, with the number of its first attempt: what is missing is when that begins.
+    object.__setattr__(runtime.execution_info, "node_first_attempt_time", time.time())
+    return {**config, CONF: {**config[CONF], **(more or {})}}
 
 
 def _failing(task: PregelExecutableTask, error: BaseException) -> PregelExecutableTask:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from itertools import count
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import (
@@ -38,7 +38,7 @@ from langgraph.types import PregelExecutableTask
 from agentmatrix.pregel.config_values import merge_configs
 from agentmatrix.pregel.task_records import FIELDS, KNOWN_RECORDS
 
-__all__ = ["TaskTemplates"]
+__all__ = ["TaskStart", "TaskTemplates"]
 
 _READ_STATE = "__pregel_read_state"
 """Since langgraph 1.2.24: by which the task of a `Send` reads the state."""
@@ -57,14 +57,33 @@ _OF_CONFIGURABLE = frozenset(
         _READ_STATE,
     }
 )
-_OF_METADATA = ("langgraph_step", "langgraph_node", "langgraph_triggers", "langgraph_path", "langgraph_checkpoint_ns")
 
 # What is known here. Where a release of LangGraph adds to it, or to a record, LangGraph makes all tasks.
 _CONFIGURABLE = _OF_CONFIGURABLE | {CONFIG_KEY_CHECKPOINT_ID, CONFIG_KEY_CHECKPOINTER}
 
-Prepared = tuple[tuple[Any, ...], Mapping[str, Any]]
-"""What a task is made of: what starts it, `(PULL, node)` or `(PUSH, number of the Send)`, and what LangGraph's
-`prepare_single_task` takes by name."""
+Common = Mapping[str, Any]
+"""What LangGraph's `prepare_single_task` takes by name that is the same for all tasks of a step."""
+
+
+class TaskStart(NamedTuple):
+    """What one task is made of, besides what is the same for all of its step.
+
+    Attributes:
+        path: what starts it: `(PULL, node)`, or `(PUSH, number of the Send)`.
+        id_bytes: what its id is made from.
+        step: the number of its step.
+        channels: what it reads.
+    """
+
+    path: tuple[Any, ...]
+    id_bytes: bytes
+    step: int
+    channels: Mapping[str, Any]
+
+    @property
+    def send(self) -> Any:
+        """The `Send` that starts it, or None."""
+        return self.channels[TASKS].get()[self.path[1]] if self.path[0] == PUSH else None
 
 
 class TaskTemplates:
@@ -77,21 +96,24 @@ class TaskTemplates:
     def __init__(self) -> None:
         self._templates: dict[str, TaskTemplate] = {}
 
-    def prepare(self, path: tuple[Any, ...], **given: Any) -> PregelExecutableTask | None:
+    def prepare(self, start: TaskStart, common: Common) -> PregelExecutableTask | None:
         """The task that LangGraph's `prepare_single_task` would make.
 
         Args:
-            path: what starts it: `(PULL, node)`, or `(PUSH, number of the Send)`.
-            given: what that function takes by name.
+            start: what is its own.
+            common: what it has in common with all of its step.
         """
-        plain, template = _is_plain(path, given), self._templates.get(path[0])
-        fits = plain and template is not None and template.fits(given["config"])
-        if fits and template is not None and (task := template.task(path, given)) is not None:
+        path, template = start.path, self._templates.get(start.path[0])
+        plain = _is_plain(start, common)
+        fits = plain and template is not None and template.fits(common["config"])
+        if fits and template is not None and (task := template.task(start, common)) is not None:
             return task
-        made = prepare_single_task(path, None, **given)
+        made = prepare_single_task(
+            path, None, checkpoint_id_bytes=start.id_bytes, step=start.step, channels=start.channels, **common
+        )
         assert made is None or isinstance(made, PregelExecutableTask)
         if plain and not fits and made is not None:
-            self._templates[path[0]] = TaskTemplate(made, (path, given))
+            self._templates[path[0]] = TaskTemplate(made, start, common)
         return made
 
 
@@ -100,14 +122,15 @@ class TaskTemplate:
 
     Args:
         first: the task, before it runs.
-        prepared: what LangGraph has made it of.
+        start: what LangGraph has made it of.
+        common: what it has in common with all of its step.
     """
 
-    def __init__(self, first: PregelExecutableTask, prepared: Prepared) -> None:
+    def __init__(self, first: PregelExecutableTask, start: TaskStart, common: Common) -> None:
         # A node may change the metadata of its config.
-        self._first: tuple[PregelExecutableTask, dict[str, Any], Prepared] | None
-        self._first = first, {**first.config["metadata"]}, prepared
-        self._config: RunnableConfig = prepared[1]["config"]
+        self._first: tuple[PregelExecutableTask, dict[str, Any], TaskStart, Common] | None
+        self._first = first, {**first.config["metadata"]}, start, common
+        self._config: RunnableConfig = common["config"]
         self._is_known = False
 
     def fits(self, config: RunnableConfig) -> bool:
@@ -118,52 +141,55 @@ class TaskTemplate:
             self._config = config
         return True
 
-    def task(self, path: tuple[Any, ...], given: Mapping[str, Any]) -> PregelExecutableTask | None:
+    def task(self, start: TaskStart, common: Common) -> PregelExecutableTask | None:
         """A task like the first; None where LangGraph is to make it."""
         if self._first is not None:
             first, self._first = self._first, None
-            self._is_known = _is_known(first[0], first[2][1]) and self._takes_over(*first)
-        return self._like_first(path, given) if self._is_known else None
+            self._is_known = _is_known(first[0], first[2], first[3]) and self._takes_over(*first)
+        return self._like_first(start, common) if self._is_known else None
 
-    def _takes_over(self, first: PregelExecutableTask, metadata: Mapping[str, Any], prepared: Prepared) -> bool:
+    def _takes_over(
+        self, first: PregelExecutableTask, metadata: Mapping[str, Any], start: TaskStart, common: Common
+    ) -> bool:
         """Take over what is the same in all tasks. Returns whether what comes of it is the first task again."""
         run, own = self._config, first.config[CONF]
         self._namespace = run[CONF].get(CONFIG_KEY_CHECKPOINT_NS, "")
         self._checkpoint_map = run[CONF].get(CONFIG_KEY_CHECKPOINT_MAP, {})
         self._metadata: dict[str, Any] = merge_configs({"metadata": run.get("metadata") or {}}).get("metadata", {})
         self._nested = [key for key, value in self._metadata.items() if isinstance(value, dict)]
-        common = cast(Mapping[str, Any], first.config).items()
-        self._common = {key: None if key in _OF_CONFIG else value for key, value in common}
+        theirs = cast(Mapping[str, Any], first.config)
+        self._shared = {key: None if key in _OF_CONFIG else value for key, value in theirs.items()}
         self._configurable = {key: None if key in _OF_CONFIGURABLE else value for key, value in own.items()}
-        self._callbacks = prepared[1]["manager"].get_child()
+        self._callbacks = common["manager"].get_child()
         self._read, self._write = own[CONFIG_KEY_READ].func, type(own[CONFIG_KEY_READ].args[-1])
         self._read_state = getattr(own.get(_READ_STATE), "func", None)
         runtime, info = own[CONFIG_KEY_RUNTIME], own[CONFIG_KEY_RUNTIME].execution_info
         self._runtime = {name: getattr(runtime, name) for name in FIELDS[Runtime] if name != "execution_info"}
         self._thread_id, self._run_id = info.thread_id, info.run_id
         self._null_resume = own[CONFIG_KEY_SCRATCHPAD].get_null_resume
-        made = self._like_first(*prepared)
+        made = self._like_first(start, common)
         return (
             made is not None
             and (made.id, made.path, made.triggers) == (first.id, first.path, first.triggers)
             and made.config["metadata"] == metadata
         )
 
-    def _like_first(self, path: tuple[Any, ...], given: Mapping[str, Any]) -> PregelExecutableTask | None:
-        send = _send_of(path, given)
+    def _like_first(self, start: TaskStart, common: Common) -> PregelExecutableTask | None:
+        path, id_bytes, step, channels = start
+        send = start.send
         name = path[1] if send is None else send.node
-        node, step, channels = given["processes"][name], given["step"], given["channels"]
+        node, managed = common["processes"][name], common["managed"]
         if send is None:
             triggers = tuple(sorted(node.triggers))
             started_by = PULL + "".join(triggers)
         else:
             triggers, started_by, path = (PUSH,), f"{PUSH}{path[1]}", (*path, False)
         above = f"{self._namespace}{NS_SEP}{name}" if self._namespace else name
-        id = _xxhash_str(given["checkpoint_id_bytes"], f"{above}{step}{name}{started_by}")
-        namespace, checkpoint_id = f"{above}{NS_END}{id}", given["checkpoint"]["id"]
+        id = _xxhash_str(id_bytes, f"{above}{step}{name}{started_by}")
+        namespace, checkpoint_id = f"{above}{NS_END}{id}", common["checkpoint"]["id"]
         scratchpad = PregelScratchpad(
             step=step,
-            stop=given["stop"],
+            stop=common["stop"],
             call_counter=count().__next__,
             interrupt_counter=count().__next__,
             get_null_resume=self._null_resume,
@@ -171,7 +197,7 @@ class TaskTemplate:
             subgraph_counter=count().__next__,
         )
         try:
-            value = _input_of(node, channels, given["managed"], scratchpad) if send is None else send.arg
+            value = _input_of(node, channels, managed, scratchpad) if send is None else send.arg
         except Exception:
             # The state does not fit the node: LangGraph says so, and where.
             return None
@@ -182,7 +208,7 @@ class TaskTemplate:
             **self._configurable,
             CONFIG_KEY_TASK_ID: id,
             CONFIG_KEY_SEND: writes.extend,
-            CONFIG_KEY_READ: partial(self._read, scratchpad, channels, given["managed"], written),
+            CONFIG_KEY_READ: partial(self._read, scratchpad, channels, managed, written),
             CONFIG_KEY_CHECKPOINT_MAP: {**self._checkpoint_map, self._namespace: checkpoint_id},
             CONFIG_KEY_CHECKPOINT_NS: namespace,
             CONFIG_KEY_SCRATCHPAD: scratchpad,
@@ -192,7 +218,7 @@ class TaskTemplate:
             configurable[_READ_STATE] = partial(
                 self._read_state,
                 node,
-                given["managed"],
+                managed,
                 channels,
                 for_execution=True,
                 scratchpad=scratchpad,
@@ -200,61 +226,59 @@ class TaskTemplate:
             )
         metadata = {
             **self._metadata,
-            **dict(zip(_OF_METADATA, (step, name, triggers, path, namespace), strict=True)),
+            "langgraph_step": step,
+            "langgraph_node": name,
+            "langgraph_triggers": triggers,
+            "langgraph_path": path,
+            "langgraph_checkpoint_ns": namespace,
         }
         for key in self._nested:
             metadata[key] = {**metadata[key]}
         callbacks = self._callbacks.copy()
-        callbacks.add_tags([f"graph:step:{step}"], inherit=False)
-        own = {"metadata": metadata, "callbacks": callbacks, "run_name": name, CONF: configurable}
-        config = cast(RunnableConfig, {**self._common, **own})
+        callbacks.tags.append(f"graph:step:{step}")
+        config = {**self._shared, "metadata": metadata, "callbacks": callbacks, "run_name": name, CONF: configurable}
         return PregelExecutableTask(
             name,
             value,
             node.node,
             writes,
-            config,
+            cast(RunnableConfig, config),
             triggers,
-            node.retry_policy or given["retry_policy"],
+            node.retry_policy or common["retry_policy"],
             None,
             id,
             path,
-            writers=node.flat_writers,
-            subgraphs=node.subgraphs,
-            timeout=node.timeout if send is None or send.timeout is None else send.timeout,
+            node.flat_writers,
+            node.subgraphs,
+            node.timeout if send is None or send.timeout is None else send.timeout,
         )
 
 
-def _send_of(path: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
-    """The `Send` that starts a task, or None."""
-    return given["channels"][TASKS].get()[path[1]] if path[0] == PUSH else None
-
-
-def _is_plain(path: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
+def _is_plain(start: TaskStart, common: Common) -> bool:
     """Whether a task has nothing of its own but what every task has."""
-    send = _send_of(path, given)
-    node = given["processes"].get(path[1] if send is None else send.node)
+    send = start.send
+    node = common["processes"].get(start.path[1] if send is None else send.node)
     return (
         node is not None
         and node.node is not None
         and not (
-            node.tags or node.metadata or node.cache_policy or given.get("cache_policy") or given["pending_writes"]
+            node.tags or node.metadata or node.cache_policy or common.get("cache_policy") or common["pending_writes"]
         )
         and isinstance(node.channels, list)
-        and given["checkpoint"]["v"] > 1
-        and bool(given["manager"])
+        and common["checkpoint"]["v"] > 1
+        and bool(common["manager"])
     )
 
 
-def _is_known(first: PregelExecutableTask, given: Mapping[str, Any]) -> bool:
+def _is_known(first: PregelExecutableTask, start: TaskStart, common: Common) -> bool:
     """Whether nothing is in a task of LangGraph's but what this module knows and what its run has in its config."""
-    own, run = first.config, given["config"]
+    own, run = first.config, common["config"]
     runtime, scratchpad = own[CONF].get(CONFIG_KEY_RUNTIME), own[CONF].get(CONFIG_KEY_SCRATCHPAD)
     for record in (first, runtime, getattr(runtime, "execution_info", None), scratchpad):
         if type(record) not in KNOWN_RECORDS:
             return False
     read = own[CONF][CONFIG_KEY_READ]
-    if len(read.args) != 4 or read.args[0] is not scratchpad or read.args[1] is not given["channels"]:
+    if len(read.args) != 4 or read.args[0] is not scratchpad or read.args[1] is not start.channels:
         return False
     return all(
         key in ours or (key in theirs and value is theirs[key])

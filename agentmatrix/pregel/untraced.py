@@ -7,19 +7,24 @@ handler, nobody hears of that; a `NodeHandler` is told here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
+from langgraph._internal._constants import CONF, CONFIG_KEY_SEND
 from langgraph.pregel import NodeBuilder
+from langgraph.pregel._write import ChannelWrite, ChannelWriteTupleEntry
 
 from agentmatrix.pregel.node_handler import NodeHandler, node_handlers, told_of_node, wants_node_runs
 
 __all__ = ["UntracedSequence", "is_watched", "untraced_node"]
 
 _NO_WORK = NodeBuilder().build().bound
+_OUTPUT = ChannelWriteTupleEntry(list).value
+"""Stands in an entry of a `ChannelWrite` for what the node has returned."""
+Mapper = Callable[[Any], Sequence[tuple[str, Any]] | None]
 
 
 class UntracedSequence(Runnable[Any, Any]):
@@ -31,7 +36,7 @@ class UntracedSequence(Runnable[Any, Any]):
     """
 
     def __init__(self, bound: Runnable[Any, Any], writers: Sequence[Runnable[Any, Any]]) -> None:
-        self._bound, self._writers = bound, tuple(writers)
+        self._bound, self._writers = bound, tuple(map(_mapped, writers))
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         own = _without_run(config)
@@ -66,6 +71,43 @@ class UntracedSequence(Runnable[Any, Any]):
         for writer in self._writers:
             await writer.ainvoke(output, own)
         return output
+
+
+class MappedWrite:
+    """What a `ChannelWrite` writes of an output, without the entries that it makes anew for each.
+
+    Args:
+        mappers: give pairs of channel and value.
+    """
+
+    def __init__(self, mappers: Sequence[Mapper]) -> None:
+        self._mappers = mappers
+
+    def invoke(self, output: Any, config: RunnableConfig) -> None:
+        """Write what the mappers make of an output."""
+        config[CONF][CONFIG_KEY_SEND]([write for mapper in self._mappers for write in mapper(output) or ()])
+
+    async def ainvoke(self, output: Any, config: RunnableConfig) -> None:
+        """The same as `invoke`, async."""
+        self.invoke(output, config)
+
+
+def _mapped(writer: Any) -> Any:
+    """The writer as a `MappedWrite`, if it only maps what it is given."""
+    if type(writer) is not ChannelWrite:
+        return writer
+    mappers = [_mapper_of(entry) for entry in writer.writes]
+    return writer if None in mappers else MappedWrite([mapper for mapper in mappers if mapper is not None])
+
+
+def _mapper_of(entry: Any) -> Mapper | None:
+    if isinstance(entry, ChannelWriteTupleEntry):
+        return entry.mapper if entry.value is _OUTPUT else None
+    # An edge writes None to the channel of its target.
+    if getattr(entry, "skip_none", True) or entry.mapper is not None or entry.value is _OUTPUT:
+        return None
+    written = ((entry.channel, entry.value),)
+    return lambda _: written
 
 
 def _handlers_of(config: RunnableConfig) -> list[NodeHandler]:

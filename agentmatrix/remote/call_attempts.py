@@ -185,6 +185,13 @@ class CallAttempts:
             raise error
         return self._elsewhere(error)
 
+    def goes_elsewhere(self, run: CallerRun) -> bool:
+        """Whether a run would go on at another replica if it were lost where it is."""
+        if not self._call.is_run:
+            return self._call.verb in _READS
+        keeps = self._call.keeps()
+        return run.began_from is not None if keeps == "caller" else keeps == "host" and bool(self._call.id)
+
     def is_lost(self, run: CallerRun | None) -> bool:
         """Whether `advanced` of `after` is asked for."""
         return run is not None and run.ended_by in ("lost", "stopped", "drained") and self._call.keeps() == "caller"

@@ -111,7 +111,9 @@ class RemoteCalls(CardAttributes):
             options = {**options, "config": {**config, "configurable": resuming}}
             if attempts.goes_on == "host":
                 args = (None, *args[1:])
-        return self._start(kind, target, verb, *args, within=attempts.left(), **options)
+        run = self._start(kind, target, verb, *args, within=attempts.left(), **options)
+        run.goes_elsewhere = partial(attempts.goes_elsewhere, run)
+        return run
 
     def _start(self, kind: type[R], target: Target, verb: str, *args: Any, **options: Any) -> R:
         spec = self._spec(target, verb, *args, **options)  # first: it may list classes for the codec

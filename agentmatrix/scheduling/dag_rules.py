@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from langgraph.errors import InvalidUpdateError
@@ -48,7 +49,7 @@ class DagRules(ChoiceFreeRules):
         self._resumed = {activation.node: activation.number for activation in opening.resumed}
         for activation in opening.sends:
             self.numbers[activation.node] = max(activation.number, self.numbers.get(activation.node, 0))
-            self._begin_send(activation)
+            self._begin(activation)
         roots = {*opening.ready, *self._at_work}
         open_nodes = roots | self.topology.descendants(roots) | {*opening.waiting}
         self.settled = {*self.topology.nodes} - open_nodes
@@ -74,20 +75,20 @@ class DagRules(ChoiceFreeRules):
         node, nodes = activation.node, self.topology.follow
         self.ran.add(node)
         ancestors, depth = activation.ancestors | bit, activation.depth + 1
-        for target in (*result.targets, *(target for _, target in result.joins)):
+        for target in (*result.targets, *map(itemgetter(1), result.joins)):
             if target in nodes:
                 known, deepest = self._delivered.get(target, (0, 0))
                 self._delivered[target] = (known | ancestors, max(deepest, depth))
                 self._led_by.setdefault(target, []).append(node)
-        self._send(activation, result.sends, ancestors)
+        if result.sends:
+            self._send(activation, result.sends, ancestors)
         self._at_work[node] -= 1
         if not self._at_work[node]:
             self._look_at(node)
-        self._start_deferred()
+        if self._deferred:
+            self._start_deferred()
 
     def _send(self, sender: ScheduledActivation, sends: Sequence[Send], ancestors: int) -> None:
-        if not sends:
-            return
         activations, first = numbered_sends(
             sender,
             sends,
@@ -97,14 +98,10 @@ class DagRules(ChoiceFreeRules):
             recorded=self._recorded_sends.get(sender.key, {}),
         )
         for activation in activations:
-            self._begin_send(activation)
+            self._begin(activation)
         # Of several senders the order of ending says whose Sends are numbered first.
         if several := {node: n for node, n in first.items() if len(self.topology.edge_sources[node]) > 1}:
             self.choices.append({"sends": sender.key, "to": several})
-
-    def _next_number(self, node: str) -> int:
-        self.numbers[node] = number = self.numbers.get(node, 0) + 1
-        return number
 
     def remember(self, choices: Iterable[Any]) -> None:
         self._recorded_sends = {choice["sends"]: choice["to"] for choice in choices if "sends" in choice}
@@ -113,7 +110,7 @@ class DagRules(ChoiceFreeRules):
         self.choices.clear()
         return False
 
-    def _begin_send(self, activation: ScheduledActivation) -> None:
+    def _begin(self, activation: ScheduledActivation) -> None:
         self._at_work[activation.node] = self._at_work.get(activation.node, 0) + 1
         self.ready.append(activation)
 
@@ -131,13 +128,11 @@ class DagRules(ChoiceFreeRules):
 
     def _start(self, node: str) -> None:
         ancestors, depth = self._delivered[node]
-        number, after = self._resumed.pop(node, 0) or self._next_number(node), tuple(self._led_by.get(node, ()))
+        if not (number := self._resumed.pop(node, 0)):
+            self.numbers[node] = number = self.numbers.get(node, 0) + 1
+        after = tuple(self._led_by.get(node, ()))
+        self.started.add(node)
         self._begin(ScheduledActivation(node, ancestors, depth, order=(0, node), number=number, after=after))
-
-    def _begin(self, activation: ScheduledActivation) -> None:
-        self.started.add(activation.node)
-        self._at_work[activation.node] = self._at_work.get(activation.node, 0) + 1
-        self.ready.append(activation)
 
     def _settle(self, node: str) -> None:
         self.settled.add(node)
@@ -193,7 +188,8 @@ def check_declared(topology: Topology, node: str, result: NodeResult) -> None:
         InvalidUpdateError: one of the targets is not declared.
     """
     allowed = topology.allowed[node]
-    for target in (*result.targets, *(send.node for send in result.sends)):
+    targets = [*result.targets, *[send.node for send in result.sends]] if result.sends else result.targets
+    for target in targets:
         if target not in allowed:
             raise InvalidUpdateError(
                 f"the node {node!r} leads to {target!r}, which is not among the targets that it declares: name them "

@@ -105,7 +105,7 @@ class GraphScheduler:
     def level(self, activation: ScheduledActivation) -> int:
         """How many levels of activations of this step come before an activation, since the last event that it knows."""
         log, since = self.log, max(self._levels_before, self._last_event)
-        if events := activation.ancestors & log.outside:
+        if log.outside and (events := activation.ancestors & log.outside):
             since = max(since, log.floor + log.depths[events.bit_length() - 1] + 1)
         return max(0, log.floor + activation.depth - since)
 

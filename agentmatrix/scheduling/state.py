@@ -137,9 +137,8 @@ class State:
     def _step(self, key: str, before: Channel, level: int) -> Channel:
         """A channel after the entries of one depth."""
         log = self.log
-        entries = entries_of(level)
-        if level & (level - 1):
-            entries = iter(sorted(entries, key=log.orders.__getitem__))
+        is_alone = level & (level - 1) == 0
+        entries = (level.bit_length() - 1,) if is_alone else sorted(entries_of(level), key=log.orders.__getitem__)
         values = [value for entry in entries for name, value in log.writes[entry] if name == key]
         if not values:
             return updated(before, _NO_WRITES) if before.is_available() else before

@@ -96,11 +96,11 @@ class SuperstepRules(ChoiceFreeRules):
             # As in LangGraph, Sends alone do not keep a deferred node waiting.
             self._targets, self._deferred = self._deferred, {}
         known, depth = self.log.all, len(self.log.levels)
-        for node in (*self.topology.nodes, *sorted(self._targets.keys() & self.topology.members.keys())):
-            if node in self._targets:
-                self._use_joins(node)
-                after = tuple(dict.fromkeys(self._targets[node]))
-                self._begin(ScheduledActivation(node, known, depth, order=(0, node), after=after))
+        nodes = sorted(self._targets.keys() & self.topology.places.keys(), key=self.topology.places.__getitem__)
+        for node in (*nodes, *sorted(self._targets.keys() & self.topology.members.keys())):
+            self._use_joins(node)
+            after = tuple(dict.fromkeys(self._targets[node]))
+            self._begin(ScheduledActivation(node, known, depth, order=(0, node), after=after))
         sends = sorted(self._sends, key=lambda sent: sent[0])
         for position, (_, send, sender) in enumerate(sends):
             activation = ScheduledActivation(

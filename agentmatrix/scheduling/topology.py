@@ -104,7 +104,7 @@ class Topology:
         return frozenset(source.name for source in sources if isinstance(source, Idle))
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def places(self) -> dict[str, int]:
         """The nodes, each with its place in the order of add_node."""
         return {node: place for place, node in enumerate(self.nodes)}
 
@@ -120,7 +120,7 @@ class Topology:
     def followers(self, node: str) -> list[str]:
         """Every node that may follow `node`, in the order of add_node."""
         after = {*self.edges.get(node, ()), *self.choices.get(node, ()), *self.listeners.get(node, ())}
-        return sorted(after & self._places.keys(), key=self._places.__getitem__)
+        return sorted(after & self.places.keys(), key=self.places.__getitem__)
 
     @cached_property
     def follow(self) -> dict[str, list[str]]:
@@ -161,7 +161,7 @@ class Topology:
     @cached_property
     def rank(self) -> dict[str, int]:
         """The canonical order: topological (Kahn), ties by the order of add_node. START is 0; a cycle has no rank."""
-        added = self._places
+        added = self.places
         waiting = {node: sum(s != self.start for s in sources) for node, sources in self.sources.items()}
         ready = [added[node] for node, count in waiting.items() if count == 0]
         heapq.heapify(ready)
@@ -238,12 +238,13 @@ class Topology:
 
     def descendants(self, nodes: Iterable[str]) -> set[str]:
         """The nodes that one of these, of which START may be one, may lead to; themselves only through a loop."""
-        seen: set[str] = set()
+        follow, seen = self.follow, set[str]()
         frontier = list(nodes)
         while frontier:
-            fresh = [follower for follower in self.follow[frontier.pop()] if follower not in seen]
-            seen.update(fresh)
-            frontier += fresh
+            for follower in follow[frontier.pop()]:
+                if follower not in seen:
+                    seen.add(follower)
+                    frontier.append(follower)
         return seen
 
     def ancestors(self, node: str) -> set[str]:

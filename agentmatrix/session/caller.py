@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from langchain_core.runnables import RunnableConfig
@@ -96,6 +96,7 @@ class CallerRun:
         """None where the caller keeps no checkpoints of the run, or where it is not clear which they are."""
         self._raised: deque[BaseException] = deque(maxlen=8)
         """What objects of the caller have raised lately, with tracebacks, which do not cross."""
+        self.goes_elsewhere: Callable[[], bool] | None = None
         self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
 
     def open(self, start: pb.Start) -> None:
@@ -104,6 +105,7 @@ class CallerRun:
             self._clock.lap("config and arguments encoded")
         frame = self.protocol.start(start)
         self._frames = self.transport.open(self)
+        self._frames.goes_elsewhere = self.goes_elsewhere
         self._frames.send(frame, {"arguments": self._arguments}, flush=False)
         self._arguments = []
         if self.config is not None and self.config.callbacks is not None:
@@ -428,7 +430,6 @@ class CallerRun:
         return value
 
     def _remaining(self) -> float | None:
-        """Seconds until the deadline; None without one."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _deadline_exceeded(self) -> DeadlineExceeded:

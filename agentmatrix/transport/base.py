@@ -87,8 +87,11 @@ class FrameStream(Protocol):
         connection: the number of the connection in this process.
         bytes_in: of the frames that have come from the peer.
         bytes_out: of the frames that were sent to it.
+        goes_elsewhere: says whether the run goes on at another host if it is lost at this one: then it does not wait
+            where nobody listens any more. None for no.
     """
 
+    goes_elsewhere: Callable[[], bool] | None
     run: int
     connection: int
     bytes_in: int

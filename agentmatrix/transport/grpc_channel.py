@@ -213,6 +213,11 @@ class GrpcChannel:
                     if backoff is None:
                         return self._lose(error)
                     backoff.failed(error, refused=getattr(error, "refused", False))
+                    if backoff.is_refused and self._options.has_replicas:
+                        # The others wait for this host, as they would for the only one.
+                        self._multiplexer.end_streams(self._multiplexer.going_elsewhere(), self._loss(backoff.why))
+                        if not len(self._multiplexer):
+                            return self._lose(self._loss(backoff.why))
                 except AgentMatrixError as error:
                     if backoff is None or self.state == "connected":
                         return self._lose(error)
@@ -286,7 +291,7 @@ class GrpcChannel:
         )
         seconds = self._options.reconnect_timeout
         most = self._granted.linger if seconds is None else seconds
-        return ReconnectBackoff(why, most, is_patient=self._options.waits_where_nobody_listens)
+        return ReconnectBackoff(why, most, is_patient=seconds is not None)
 
     def _resume(self, granted: ConnectionGrant) -> None:
         if granted.id != self._granted.id:

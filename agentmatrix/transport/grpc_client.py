@@ -158,7 +158,7 @@ class _SharedConnection:
                     if not error.closed or seconds == 0 or self._closed:
                         raise
                     most = timeout if seconds is None else min(timeout, seconds)
-                    is_patient = self._options.waits_where_nobody_listens
+                    is_patient = seconds is not None and not self._options.has_replicas
                     backoff = ReconnectBackoff(str(error), most, is_patient=is_patient)
                 # One that closes each line at once may want TLS, or be no host.
                 backoff.failed(error, refused=error.refused or error.closed)

@@ -257,7 +257,16 @@ class Multiplexer:
 
     def end_runs(self, owner: object, loss: ConnectionLoss) -> None:
         """Ends the runs that one owner opened; the others go on. On the I/O thread."""
-        for stream in [stream for stream in list(self._streams.values()) if stream.owner is owner]:
+        self.end_streams([stream for stream in list(self._streams.values()) if stream.owner is owner], loss)
+
+    def going_elsewhere(self) -> list[MultiplexedStream]:
+        """The runs that go on at another host if they are lost. On the I/O thread."""
+        streams = list(self._streams.values())
+        return [stream for stream in streams if stream.goes_elsewhere is not None and stream.goes_elsewhere()]
+
+    def end_streams(self, streams: Sequence[MultiplexedStream], loss: ConnectionLoss) -> None:
+        """Ends some of the runs; the others go on. On the I/O thread."""
+        for stream in streams:
             if stream.delivered:
                 self._put_reset(stream.run, "closed", "the caller has left the run", keeps_control=True)
             self._end(stream.run, loss.after_send if stream.delivered else loss.before_send)

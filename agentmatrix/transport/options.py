@@ -67,8 +67,8 @@ class ClientOptions:
         connect_timeout: seconds until a host that does not answer counts as unreachable.
         reconnect_timeout: seconds in which to take up a connection that was cut; 0 never. None for as long as the host
             keeps it, but not where nobody listens any more.
-        has_replicas: whether other hosts have the agent: then one where nobody listens any more is given up, whatever
-            `reconnect_timeout` says.
+        has_replicas: whether other hosts have the agent: then what goes on there gives up one where nobody listens any
+            more, whatever `reconnect_timeout` says.
     """
 
     token: str | os.PathLike[str] | None = field(default=None, repr=False)
@@ -88,11 +88,6 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         _checked_seconds("reconnect_timeout", self.reconnect_timeout)
-
-    @property
-    def waits_where_nobody_listens(self) -> bool:
-        """Whether a host is tried again whose machine says that nobody listens there."""
-        return self.reconnect_timeout is not None and not self.has_replicas
 
     def key(self) -> Hashable:
         """Equal for options that may share a connection."""

@@ -120,10 +120,15 @@ class ReconnectBackoff:
         self._refusals = self._refusals + 1 if refused else 0
         self.why = f"{self._cut}; then {error}"
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the host's process seems to be gone."""
+        return self._refusals >= _MOST_REFUSALS
+
     def next_pause(self) -> float | None:
         """Seconds until the next attempt; None when there is none any more. The first comes nearly at once."""
         left = self._until - self._clock()
-        if left <= 0 or (self._refusals >= _MOST_REFUSALS and not self._is_patient):
+        if left <= 0 or (self.is_refused and not self._is_patient):
             return None
         pause, self._pause = self._pause, min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * self._pause))
         # At random, since all callers of a host are cut at the same time.

@@ -31,6 +31,7 @@ class MultiplexedStream:
         bytes_in: of the frames that have arrived.
         bytes_out: of the frames that were sent.
         receiver: gets the frames that arrive.
+        goes_elsewhere: as of `FrameStream`.
         delivered: whether a frame of the run may have reached the peer.
         delivered_at: bytes of all messages up to the end of the one with its first frame.
         owner: an object to keep alive as long as the run is open.
@@ -48,6 +49,7 @@ class MultiplexedStream:
             "delivered",
             "delivered_at",
             "ended",
+            "goes_elsewhere",
             "owner",
             "partial",
             "partial_since",
@@ -63,6 +65,7 @@ class MultiplexedStream:
         self.bytes_in = self.bytes_out = self.delivered_at = 0
         self.delivered = self.ended = False
         self.owner: object = None
+        self.goes_elsewhere: Callable[[], bool] | None = None
         self.partial: tuple[BulkFields, int] | None = None
         self.partial_since = 0.0
         self._credit = CreditGrant()

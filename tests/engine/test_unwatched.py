@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from typing import Annotated, Any, TypedDict
 
@@ -11,6 +12,7 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.config import get_config, get_stream_writer
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Command, Send
 
 from agentmatrix import CyclicGraph, Dag
 
@@ -130,3 +132,32 @@ def test_a_parent_that_streams_its_graphs_reads_each_step_of_them(kind: Any) -> 
     outer = pair(kind, inner, lambda state: {"log": [3]})
     parts = list(outer.stream({"log": []}, stream_mode="values", subgraphs=True))
     assert [part["log"] for namespace, part in parts if namespace] == [[], [1], [1, 2]]
+
+
+ANSWERS: list[Any] = [
+    None,
+    {},
+    {"log": [1]},
+    [{"log": [1]}, {"log": [2]}],
+    Command(update={"log": [1]}),
+    Command(update=[("log", [1])], goto="second"),
+    [{"log": [1]}, Command(goto=Send("second", {"log": [2]}))],
+    Send("second", {}),
+    5,
+]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("answer", ANSWERS, ids=map(str, range(len(ANSWERS))))
+def test_what_a_node_returns_means_what_it_means_in_langgraph(answer: Any, is_async: bool) -> None:
+    async def answers(state: State) -> Any:
+        return answer
+
+    def outcome(kind: Any) -> Any:
+        graph = pair(kind, answers if is_async else lambda state: answer, lambda state: {"log": [len(state["log"])]})
+        try:
+            return asyncio.run(graph.ainvoke({"log": [0]})) if is_async else graph.invoke({"log": [0]})
+        except Exception as error:
+            return type(error), str(error)
+
+    assert outcome(Dag) == outcome(CyclicGraph) == outcome(StateGraph)

@@ -38,6 +38,19 @@ def test_what_is_there_is_passed_over_until_the_end() -> None:
     assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
 
 
+def test_what_the_program_has_frozen_itself_stays_so() -> None:
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        made = [[] for _ in range(1_000)]
+        with frozen_objects():
+            # What was there may be gone meanwhile, but nothing is added.
+            assert 0 < gc.get_freeze_count() <= before
+        assert made and 0 < gc.get_freeze_count() <= before
+    finally:
+        gc.unfreeze()
+
+
 def test_a_collector_that_is_off_stays_off() -> None:
     before = gc.get_threshold()
     gc.set_threshold(0)

@@ -19,7 +19,6 @@ from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import Command, RetryPolicy, interrupt
 
 from agentmatrix import Dag
-from agentmatrix.pregel import single_attempt
 
 
 class State(TypedDict, total=False):
@@ -110,12 +109,8 @@ def test_a_node_that_is_cancelled_by_itself_fails() -> None:
     assert found[0] is NodeCancelledError
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
 @pytest.mark.parametrize("kind", [Dag, StateGraph])
-def test_a_node_is_told_of_its_run(kind: Any, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a release of LangGraph adds a field, it makes the record."""
-    if not known:
-        monkeypatch.setattr(single_attempt, "KNOWN_RECORDS", frozenset())
+def test_a_node_is_told_of_its_run(kind: Any) -> None:
     begin, found = time.time(), list[Runtime[Any]]()
 
     def node(state: State) -> State:

@@ -23,8 +23,8 @@ from langgraph.types import CachePolicy, Command, PregelExecutableTask, RetryPol
 from pydantic import BaseModel, ValidationError
 
 from agentmatrix import CyclicGraph, Dag, all_of, any_of
-from agentmatrix.pregel import single_attempt, task_template
-from agentmatrix.pregel.task_template import TaskTemplate, TaskTemplates
+from agentmatrix.pregel import task_template
+from agentmatrix.pregel.task_template import TaskStart, TaskTemplate, TaskTemplates
 from agentmatrix.testing import loopback
 from tests.pregel.door import mend
 
@@ -86,10 +86,12 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Comparison]:
     comparison = Comparison()
     prepare, like, is_known = TaskTemplates.prepare, TaskTemplate.task, task_template._is_known
 
-    def prepare_both(self: TaskTemplates, path: tuple[Any, ...], **given: Any) -> Any:
-        ours, by_template = prepare(self, path, **given), comparison.by_template
+    def prepare_both(self: TaskTemplates, start: TaskStart, common: Any) -> Any:
+        ours, by_template = prepare(self, start, common), comparison.by_template
         # The counters of a task are used up here: the run gets another one.
-        again, theirs = prepare(self, path, **given), prepare_single_task(path, None, **given)
+        again = prepare(self, start, common)
+        given = {"checkpoint_id_bytes": start.id_bytes, "step": start.step, "channels": start.channels, **common}
+        theirs = prepare_single_task(start.path, None, **given)
         assert isinstance(again, PregelExecutableTask) and isinstance(theirs, PregelExecutableTask)
         comparison.by_template = by_template
         one, other = described(again), described(theirs)
@@ -383,7 +385,6 @@ def test_a_key_that_a_release_adds_is_in_every_task(key: str, monkeypatch: pytes
 def test_a_field_that_a_release_adds_lets_langgraph_make_all(
     monkeypatch: pytest.MonkeyPatch, compared: Comparison
 ) -> None:
-    for module in (task_template, single_attempt):
-        monkeypatch.setattr(module, "KNOWN_RECORDS", frozenset())
+    monkeypatch.setattr(task_template, "KNOWN_RECORDS", frozenset())
     assert chain().compile().invoke({"log": []})["log"] == list("abcd")
     assert (compared.made, compared.by_template) == (4, 0)

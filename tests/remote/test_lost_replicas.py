@@ -19,6 +19,7 @@ from agentmatrix import Dag, RemoteAgent
 from agentmatrix.errors import HostLost
 from agentmatrix.live import LiveRun
 from tests.attacks.kit import eventually
+from tests.faulty_proxy import FaultyProxy
 from tests.forked import Forked
 from tests.live.triggered_graphs import above
 from tests.remote.hosted_steps import Steps, serve_listener, serve_steps
@@ -123,6 +124,64 @@ async def test_a_replica_that_is_gone_is_not_waited_for(processes: Processes) ->
     await processes.until("second", 2)
     processes.let_go("second")
     assert (await run)["log"] == ["first", "second", "third"]
+
+
+async def test_behind_a_tunnel_that_refuses_a_run_waits_that_cannot_go_on_elsewhere(
+    verbs: Any, processes: Processes
+) -> None:
+    """And nobody waits with it who can: both runs have come to the host by one line."""
+    processes.hold("second")
+    first, second = processes.addresses
+    with FaultyProxy(second) as tunnel, ExitStack() as closed, ThreadPoolExecutor() as threads:
+        broken = closed.enter_context(FaultyProxy(first))
+        state, config = given(processes)
+        remote = RemoteAgent([f"{broken.address}/steps", f"{tunnel.address}/steps"], reconnect_timeout=3600)
+        lonely = [
+            threads.submit(lambda n=n: asyncio.run(verbs.invoke(remote, {**state, "key": f"lonely-{n}"})))
+            for n in range(2)
+        ]
+        await processes.until("second", 2)
+        saved = [
+            threads.submit(
+                lambda n=n: asyncio.run(
+                    verbs.invoke(
+                        around(remote),
+                        {**state, "key": f"saved-{n}"},
+                        config,
+                        durability="sync",
+                    )
+                )
+            )
+            for n in range(2)
+        ]
+        await processes.until("second", 4)
+        closed.close()
+        # The one that had been behind that tunnel goes on behind the other.
+        await processes.until("second", 5)
+        processes.let_go("second")
+        for run in saved:
+            assert run.result(60)["log"] == ["first", "second", "third"]
+        assert not all(run.done() for run in lonely)
+        with FaultyProxy(first, port=broken.port):
+            for run in lonely:
+                assert run.result(60)["log"] == ["first", "second", "third"]
+    runs = Counter(key for key, node, _ in processes.nodes() if node == "second")
+    assert sorted(runs.values()) == [1, 1, 1, 2]
+
+
+async def test_without_a_time_to_reconnect_nobody_waits_behind_a_tunnel_that_refuses(
+    verbs: Any, processes: Processes
+) -> None:
+    processes.hold("second")
+    with ExitStack() as stack, ThreadPoolExecutor() as threads:
+        tunnels = [stack.enter_context(FaultyProxy(address)) for address in processes.addresses]
+        remote = RemoteAgent([f"{tunnel.address}/steps" for tunnel in tunnels])
+        run = threads.submit(lambda: asyncio.run(verbs.invoke(remote, given(processes)[0])))
+        await processes.until("second")
+        stack.close()
+        with pytest.raises(HostLost):
+            run.result(60)
+        processes.let_go("second")
 
 
 @pytest.mark.parametrize("agent", ["steps", "dag"])
