@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, SystemMessage
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable
 
 from agentmatrix.errors import BuildError, MissingExtra
@@ -63,7 +66,7 @@ def tool_agent(
         raise MissingExtra(
             "tools= and response_format= run LangChain's agent, which is not installed: pip install 'langchain>=1.2,<2'"
         ) from None
-    middleware: list[Any] = [_ids_of_calls()]
+    middleware: list[Any] = [_ids_of_calls(is_read=response_format is not None)]
     if max_model_calls is not None:
         middleware.append(ModelCallLimitMiddleware(run_limit=max_model_calls))
     if max_tool_calls is not None:
@@ -91,9 +94,32 @@ def with_ids_of_calls(message: AIMessage) -> AIMessage:
     return message.model_copy(update={"tool_calls": calls})
 
 
-def _ids_of_calls() -> Any:
-    """The middleware that gives the tool calls of a model ids."""
+class IdGiver(BaseCallbackHandler):
+    """Gives tool calls ids as a model answers, before anything reads them."""
+
+    run_inline = True
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        for generation in (each for generations in response.generations for each in generations):
+            message = getattr(generation, "message", None)
+            if isinstance(message, AIMessage):
+                message.tool_calls = with_ids_of_calls(message).tool_calls
+
+
+def _ids_of_calls(*, is_read: bool) -> Any:
+    """The middleware that gives the tool calls of a model ids.
+
+    Args:
+        is_read: whether LangChain's agent reads a structured answer out of them before middleware sees it.
+    """
     from langchain.agents.middleware import AgentMiddleware
+
+    from agentmatrix.pregel.callback_handlers import current_handler
+
+    giver = IdGiver()
+
+    def giving() -> AbstractContextManager[None]:
+        return current_handler(giver) if is_read else nullcontext()
 
     def with_ids(response: Any) -> Any:
         result = [with_ids_of_calls(each) if isinstance(each, AIMessage) else each for each in response.result]
@@ -103,10 +129,12 @@ def _ids_of_calls() -> Any:
         """Gives tool calls ids."""
 
         def wrap_model_call(self, request: Any, handler: Any) -> Any:
-            return with_ids(handler(request))
+            with giving():
+                return with_ids(handler(request))
 
         async def awrap_model_call(self, request: Any, handler: Any) -> Any:
-            return with_ids(await handler(request))
+            with giving():
+                return with_ids(await handler(request))
 
     return IdsOfCalls()
 

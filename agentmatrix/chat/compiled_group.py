@@ -65,10 +65,10 @@ class CompiledChatGroup(ScheduledGraph):
 
     def _explained(self, saved: CheckpointTuple | None, saver: Any, snapshot: StateSnapshot) -> Explanation:
         # The turns are counted by the log: members who speak at the same time do so in one task of the group.
-        shared = self._members.shared
         events = [] if saved is None else saved.checkpoint["channel_values"].get(EVENT_LOG, ())
         speakers = [event["by"] for event in events if "by" in event]
-        turns = Counter([*speakers, *(shared[name] for name in speakers if name in shared)])
+        nodes = map(self._members.shared_node, speakers)
+        turns = Counter([*speakers, *(node for node in nodes if node is not None)])
 
         def counted(status: NodeStatus) -> NodeStatus:
             if not (times := turns[status.node]):
@@ -127,8 +127,9 @@ class CompiledChatGroup(ScheduledGraph):
 
     def _with_nodes_for(self, supersteps: Supersteps) -> CompiledChatGroup:
         """This graph, with a node for each member in whose name something is written: LangGraph asks for one."""
-        named = {update.as_node for updates in supersteps for update in updates}
-        shared = {name: node for name, node in self._members.shared.items() if name in named}
+        named = {str(update.as_node) for updates in supersteps for update in updates}
+        nodes = {name: self._members.shared_node(name) for name in named}
+        shared = {name: node for name, node in nodes.items() if node is not None}
         if not shared:
             return self
         other = self.copy()

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
 from langchain_core.messages import BaseMessage
 
@@ -20,7 +20,8 @@ __all__ = [
     "EVENT_LOG",
     "Conversation",
     "Event",
-    "LastTurns",
+    "LogReader",
+    "LogSummary",
     "append_events",
     "handoff_to",
     "interrupted_members",
@@ -249,18 +250,37 @@ class Conversation:
         return [message for message in self.messages if message.id in ids] if ids else []
 
 
-class LastTurns:
-    """The last turns in a log: members who begin together ask for those of one log, which is read once."""
+class LogSummary(NamedTuple):
+    """What members ask of a log when they begin.
+
+    Attributes:
+        last_turns: by member, the event of its last turn.
+        has_given: whether a handoff has chosen what the next member is given.
+        has_interrupts: whether a member has been interrupted.
+    """
+
+    last_turns: dict[str, Event]
+    has_given: bool = False
+    has_interrupts: bool = False
+
+
+class LogReader:
+    """Reads the log of a group, each event once: a log that goes on from the last one is read on."""
 
     def __init__(self) -> None:
-        self._last: tuple[Sequence[Event], tuple[dict[str, Event], bool]] = ((), ({}, False))
+        self._last: tuple[Sequence[Event], LogSummary] = (), LogSummary({})
 
-    def of(self, events: Sequence[Event]) -> tuple[dict[str, Event], bool]:
-        """By member, the event of its last turn; and whether a handoff has chosen what the next member is given."""
-        last = self._last
-        if last[0] is not events:
-            turns = {event["by"]: event for event in events if "by" in event}
-            last = self._last = events, (turns, any("given" in event for event in events))
+    def summary(self, events: Sequence[Event]) -> LogSummary:
+        """What is asked of a log. It is not to be changed."""
+        read, (turns, has_given, has_interrupts) = last = self._last
+        if read is not events:
+            if events[: len(read)] != read:
+                read, (turns, has_given, has_interrupts) = (), LogSummary({})
+            new = events[len(read) :]
+            turns = {**turns, **{event["by"]: event for event in new if "by" in event}}
+            has_given = has_given or any("given" in event for event in new)
+            has_interrupts = has_interrupts or any("interrupts" in event for event in new)
+            last = self._last = events, LogSummary(turns, has_given, has_interrupts)
         return last[1]
 
 

@@ -76,15 +76,22 @@ async def apassed_words(
     )
 
 
-def conversation_of(state: Mapping[str, Any], group: GroupSettings) -> Conversation:
-    """The conversation of a group, from its state."""
+def conversation_of(
+    state: Mapping[str, Any], group: GroupSettings, update: Mapping[str, Any] | None = None
+) -> Conversation:
+    """The conversation of a group.
+
+    Args:
+        state: the state of the group.
+        group: its settings.
+        update: the update of a turn that is not in the state yet.
+    """
     values = {key: value for key, value in state.items() if key != EVENT_LOG}
-    return Conversation(
-        members=group.members,
-        state=coerce_state(group.state_schema, values),
-        messages=messages_of(state),
-        events=state.get(EVENT_LOG, []),
-    )
+    messages, events = messages_of(state), state.get(EVENT_LOG, [])
+    if update is not None:
+        values["messages"] = messages = [*messages, *update["messages"]]
+        events = [*events, *update[EVENT_LOG]]
+    return Conversation(group.members, coerce_state(group.state_schema, values), messages, events)
 
 
 def _messages_in(update: Any) -> list[BaseMessage]:

@@ -26,7 +26,6 @@ from agentmatrix.chat.parallel import ParallelTurns
 from agentmatrix.chat.reply import Reply, reply_update
 from agentmatrix.chat.speaker import Selection, Speaker
 from agentmatrix.chat.stop import Stop
-from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.pregel.runnables import runnable
@@ -225,8 +224,7 @@ class GroupNodes:
             return None
         if not self._is_pure and (loop.is_followed or update.keys() - {"messages", EVENT_LOG}):
             return None
-        messages = [*messages_of(state), *update["messages"]]
-        return conversation_of({**state, "messages": messages, EVENT_LOG: [*events, *update[EVENT_LOG]]}, self.settings)
+        return conversation_of(state, self.settings, update)
 
     def _with_event(self, update: dict[str, Any], event: Event, *, leads_on: bool) -> dict[str, Any]:
         """The update with an event behind its own. A rule that does not lead on to one member decides again in

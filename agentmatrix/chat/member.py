@@ -11,7 +11,6 @@ import logging
 import time
 from asyncio import CancelledError
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -39,7 +38,6 @@ from agentmatrix.chat.memory import with_missing_results
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.shared_summary import ashorten_turn, shorten_turn
 from agentmatrix.chat.transcript import (
-    RunTranscripts,
     is_go_on,
     messages_of,
     with_go_on,
@@ -118,11 +116,6 @@ class Member:
         has_model = isinstance(made, Runnable | PregelProtocol) and not isinstance(agent, RunnableLambda)
         self._mode: AgentNameMode = settings.modes.get(name, "inline" if has_model else None)
 
-    @cached_property
-    def _transcripts(self) -> RunTranscripts:
-        """Of turns in tasks of its own, which those of other members may run beside: few members have any."""
-        return RunTranscripts(self._settings.names)
-
     @property
     def known_graphs(self) -> list[Any]:
         """The graphs that LangGraph is to know of, for state and streams of subgraphs.
@@ -169,23 +162,25 @@ class Member:
         self, state: dict[str, Any], config: RunnableConfig, claims: Claims | None, heard: str | None
     ) -> Turn:
         handle = LoopHandle(config)
-        transcript = self._transcripts.of(handle.loop, messages_of(state))
         has_checkpointer = bool(self.graphs) and handle.has_checkpointer
-        until = transcript.position_after(heard)
-        return self.begin_turn(TurnStart(state, transcript, until, claims or Claims(), has_checkpointer))
+        # Turns of other members may begin beside this one.
+        with self._settings.transcripts.lock:
+            transcript = self._settings.transcripts.of(handle.loop, messages_of(state))
+            until = transcript.position_after(heard)
+            return self.begin_turn(TurnStart(state, transcript, until, claims or Claims(), has_checkpointer))
 
     def begin_turn(self, at: TurnStart) -> Turn:
         """A turn of the member that is asked `at` this point of the conversation."""
         transcript, until, events = at.transcript, at.until, at.events
         remembers = at.has_checkpointer and self._remembers
-        last_turns, has_given = self._settings.last_turns.of(events)
-        left_out = left_out_of_handoff(transcript, events, self.name) if has_given else ()
+        log = self._settings.log.summary(events)
+        left_out = left_out_of_handoff(transcript, events, self.name) if log.has_given else ()
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
         if remembers and (is_go_on(given[-1]) or not transcript.has_any_since(given, last_seen(events, self.name))):
             # A turn that was given up in the middle has left words in its memory which nobody else knows of.
             given = with_go_on(given)
         unknown = 0
-        if last := last_turns.get(self.name):
+        if last := log.last_turns.get(self.name):
             note, unknown = note_on_handoffs(events, last, self.name, self._settings.members)
             given = given if note is None else with_note(given, note)
         shared = summary = None
@@ -326,7 +321,10 @@ class Member:
         Raises:
             GraphInterrupt: the interrupt has no answer yet.
         """
-        interrupts = interrupted_members(state.get(EVENT_LOG, ())).get(self.name)
+        events = state.get(EVENT_LOG, ())
+        if not self._settings.log.summary(events).has_interrupts:
+            return config
+        interrupts = interrupted_members(events).get(self.name)
         if not interrupts:
             return config
         return reraise_interrupt(config, interrupts["ns"], interrupts["values"], inside=bool(self.graphs))

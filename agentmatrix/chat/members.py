@@ -176,6 +176,11 @@ class GroupMembers(Mapping[str, Member]):
         """By member that shares its node with others, that node."""
         return {name: node for name, node in self._nodes.items() if name != node}
 
+    def shared_node(self, name: str) -> str | None:
+        """The node of a member that shares it with others; None where there is no such member."""
+        node = self._nodes.get(name)
+        return node if node != name else None
+
     def make(self, names: Iterable[str]) -> None:
         """Make those of these members that were not made yet."""
         for name in names:

@@ -30,7 +30,6 @@ from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_
 from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.thread_workers import ThreadMemberPool
-from agentmatrix.chat.transcript import RunTranscripts
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.workers import AsyncMemberPool, FinishedTurn, MemberPool
 from agentmatrix.errors import BuildError
@@ -91,7 +90,6 @@ class ParallelTurns:
         self._numbers = {name: number for number, name in enumerate(members)}
         # By id of LangGraph's loop. A pool is removed when its run ends, so an id that Python uses again is free.
         self._pools: dict[int, Any] = {}
-        self._transcripts = RunTranscripts(settings.names)
         # By LangGraph's loop, for broadcasts in tasks of the members' own.
         self._claims: WeakKeyDictionary[Any, Claims] = WeakKeyDictionary()
 

@@ -7,6 +7,7 @@ of assistants. `tests/chat/provider_rules.py` has these rules with their sources
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
@@ -66,7 +67,7 @@ class Transcript:
     """The messages of a group as its members see them: their own as AI messages, others' as named human messages.
 
     It grows with the conversation. The view that most members share is converted once, so that a turn costs a copy of a
-    list. Not thread-safe: `ThreadMemberPool` uses it under its lock.
+    list. Not thread-safe: `ThreadMemberPool` and `RunTranscripts` use it under their locks.
 
     In a member's view each message has an id, which is not the one of the transcript where the message was changed: an
     agent that answers with an id of the transcript, as canned and cached answers do, replaces nothing in its state.
@@ -86,8 +87,9 @@ class Transcript:
         # By mode, the messages as those see them who have not said them; None for what nobody is given.
         self._heard: dict[AgentNameMode, list[BaseMessage | None]] = {}
         self._positions_by_author: dict[str, list[int]] = {}
-        # By position, messages of members as their authors see them.
-        self._own: dict[int, BaseMessage | None] = {}
+        # By author and position, messages of members as their authors see them; and who has said one that is empty.
+        self._own: dict[str, dict[int, BaseMessage | None]] = {}
+        self._have_empty: set[str] = set()
         # What those see who have said nothing, with its `until` and its mode: in a broadcast that is many.
         self._last_view: tuple[int, AgentNameMode, list[BaseMessage]] | None = None
         # Words of assistants without a name, which stay an assistant's for everybody.
@@ -167,21 +169,15 @@ class Transcript:
             remembers: whether it has a memory of its own: it is not given again what it has said itself.
             left_out: positions of messages that it is not given.
         """
-        positions = self._positions_by_author.get(member, ()) if member else ()
-        own = [position for position in positions if position < until] if positions else []
+        own = self._own_until(member, until) if member else {}
         if not (own or remembers or left_out or self._audiences):
             return self._seen_by_others(until, mode).copy()
         seen: list[BaseMessage | None] = self._heard_until(until, mode)[:until]
-        has_gaps, kept_back = self._has_unheard, set[int]()
-        for position in own:
-            said = self._messages[position]
-            if position not in self._own:
-                self._own[position] = _own(said, position, self._names[member or ""])
-            seen[position] = view = self._own[position]
-            has_gaps |= view is None
-            if remembers and SAID_BY in said.additional_kwargs:
-                kept_back.add(position)
+        has_gaps, kept_back = self._has_unheard or member in self._have_empty, set[int]()
+        for position, view in own.items():
+            seen[position] = view
         if remembers:
+            kept_back = {position for position in own if SAID_BY in self._messages[position].additional_kwargs}
             # Where they come to stand in its memory nobody knows.
             for position in range(min(self._leading_system, until)):
                 message = self._messages[position]
@@ -195,6 +191,20 @@ class Transcript:
         if has_gaps or remembers:
             return with_users_words(seen, kept_back, remembers=remembers)
         return self._with_users_between(seen, [*own, *(p for p in self._assistants if p < until)])  # type: ignore[arg-type]
+
+    def _own_until(self, member: str, until: int) -> Mapping[int, BaseMessage | None]:
+        """By position, what a member has said among the first `until` messages, as it sees that itself."""
+        positions = self._positions_by_author.get(member)
+        if positions is None:
+            return {}
+        own = self._own.setdefault(member, {})
+        for position in positions[len(own) :]:
+            own[position] = view = _own(self._messages[position], position, self._names[member])
+            if view is None:
+                self._have_empty.add(member)
+        if positions[-1] < until:
+            return own
+        return {position: view for position, view in own.items() if position < until}
 
     def _seen_by_others(self, until: int, mode: AgentNameMode) -> list[BaseMessage]:
         """The messages as all those see them who have said none of them."""
@@ -211,11 +221,10 @@ class Transcript:
         """The same as `with_users_words`, where all messages are seen: only the assistants' are looked at."""
         users_before = {position + 1 for position in assistants} | {self._leading_system}
         added = 0
-        for position in sorted(assistants):
-            if position in users_before:
-                before = seen[position + added - 1] if position > self._leading_system else None
-                seen.insert(position + added, _users(before))
-                added += 1
+        for position in sorted(users_before.intersection(assistants)):
+            before = seen[position + added - 1] if position > self._leading_system else None
+            seen.insert(position + added, _users(before))
+            added += 1
         if len(seen) - added in users_before:
             seen.append(_users(seen[-1] if len(seen) > self._leading_system else None))
         return seen
@@ -266,14 +275,18 @@ class Transcript:
 
 
 class RunTranscripts:
-    """By LangGraph's loop, the transcript that the last turn began with. Not thread-safe.
+    """By LangGraph's loop, the transcript that the last turn began with.
 
     Args:
         names: as of `Transcript`.
+
+    Attributes:
+        lock: held while one of them is used.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
+        self.lock = threading.Lock()
         self._transcripts: WeakKeyDictionary[Any, Transcript] = WeakKeyDictionary()
 
     def of(self, loop: Any, messages: Sequence[BaseMessage]) -> Transcript:

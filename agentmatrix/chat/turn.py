@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -12,10 +13,10 @@ from pydantic import BaseModel
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import AudienceRule
-from agentmatrix.chat.conversation import EVENT_LOG, Event, LastTurns
+from agentmatrix.chat.conversation import EVENT_LOG, Event, LogReader
 from agentmatrix.chat.history import History
 from agentmatrix.chat.message_ids import MessageIds
-from agentmatrix.chat.transcript import Transcript
+from agentmatrix.chat.transcript import RunTranscripts, Transcript
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.middleware import MiddlewareChain
 
@@ -40,7 +41,7 @@ class GroupSettings:
         is_free: whether it is free conversation.
         middleware: what messages pass before they are kept and heard; None for nothing.
         holds: whether words are streamed when they have passed, and not while they are made.
-        last_turns: reads the log for the members.
+        log: reads the log for the members.
     """
 
     members: tuple[str, ...]
@@ -56,7 +57,12 @@ class GroupSettings:
     is_free: bool
     middleware: MiddlewareChain | None
     holds: bool
-    last_turns: LastTurns = field(default_factory=LastTurns, compare=False)
+    log: LogReader = field(default_factory=LogReader, compare=False)
+
+    @cached_property
+    def transcripts(self) -> RunTranscripts:
+        """The transcripts of turns in tasks of the members' own."""
+        return RunTranscripts(self.names)
 
 
 class TurnStart:

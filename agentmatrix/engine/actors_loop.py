@@ -7,9 +7,9 @@ checkpoint has the whole staff, and each run reads all of it once.
 from __future__ import annotations
 
 import difflib
-import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -36,7 +36,6 @@ from agentmatrix.pregel.execution import (
     CONFIG_KEY_REPLAY_STATE,
     TASKS,
     Task,
-    id_among,
     with_configurable,
 )
 from agentmatrix.pregel.pending_sends import sends_known_by
@@ -72,17 +71,18 @@ class _Breakpoints(tuple[str, ...]):
 class ActorsLoop(ListeningLoop):
     """A loop whose nodes send, and whose nodes may be actors."""
 
+    _spans: Sequence[Span] = ALL
+    _began_at: CheckpointTuple | None = None
+    _held_count = 0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._states: dict[str, ActorStates] = {}
         self._staff_versions: dict[str, Any] = {}
         self._unsaved_staff: list[list[Any]] = []
-        self._spans: Sequence[Span] = ALL
         self._unsaved_forks: list[Fork] = []
-        self._began_at: CheckpointTuple | None = None
         # By id of a task and namespace of the sender, what was written in its name by what runs inside of it.
         self.held: dict[str, dict[str, list[Write]]] = {}
-        self._held_count = 0
         # By id of a task, what it has sent by itself, which has passed the middleware of actors.
         self.passed: dict[str, list[Send]] = {}
         self.skipped: set[str] = set()
@@ -93,9 +93,6 @@ class ActorsLoop(ListeningLoop):
             self.interrupt_after = _Breakpoints(self.interrupt_after, topology)
         if topology.actors:
             self._emit = self._emit_shown  # type: ignore[method-assign]
-        if topology.actors and self.checkpointer is not None:
-            put = self._checkpointer_put_after_previous
-            self._checkpointer_put_after_previous = self._after_staff(put)
 
     # who there is
 
@@ -136,25 +133,25 @@ class ActorsLoop(ListeningLoop):
             self.known_actors += changed
         return updated
 
-    def _after_staff(self, put: Any) -> Any:
-        """LangGraph's way to put a checkpoint, after who was hired since the last one."""
+    def put_staff(self, id: str) -> None:
+        """Put who was hired since the last checkpoint, and the states of actors.
+
+        Args:
+            id: of the checkpoint that is put next.
+        """
         saver: Any = self.checkpointer
+        for one in self._take_staff(id):
+            saver.put(*one)
+        for states in self._states.values():
+            states.put_all()
 
-        def put_after(*given: Any) -> Any:
-            for one in self._take_staff(id_among(given)):
-                saver.put(*one)
-            for states in self._states.values():
-                states.put_all()
-            return put(*given)
-
-        async def aput_after(*given: Any) -> Any:
-            for one in self._take_staff(id_among(given)):
-                await saver.aput(*one)
-            for states in self._states.values():
-                await states.aput_all()
-            return await put(*given)
-
-        return aput_after if inspect.iscoroutinefunction(put) else put_after
+    async def aput_staff(self, id: str) -> None:
+        """The same as `put_staff`, async."""
+        saver: Any = self.checkpointer
+        for one in self._take_staff(id):
+            await saver.aput(*one)
+        for states in self._states.values():
+            await states.aput_all()
 
     def _take_staff(self, id: str) -> Iterator[tuple[RunnableConfig, Any, dict[str, Any], Any]]:
         """What is to be put just before a checkpoint of the graph, under the same id: it belongs to the same branch."""
@@ -196,7 +193,7 @@ class ActorsLoop(ListeningLoop):
 
     def show(self, task_id: str, writes: Sequence[Write]) -> None:
         """Let streams show what an actor has written to its own state."""
-        if self.stream is not None and "updates" in self.stream.modes and not self._result_only:
+        if self.stream is not None and "updates" in self.stream.modes and self.shows_parts:
             self._shown[task_id] = writes
 
     def _emit_shown(self, mode: Any, values: Any, *args: Any, **kwargs: Any) -> None:
@@ -369,12 +366,15 @@ class ActorsLoop(ListeningLoop):
             # As it is now: the input of the run changes its versions.
             saved: Any = {**self.checkpoint, "channel_versions": dict(self.checkpoint["channel_versions"])}
             self._began_at = CheckpointTuple(config, saved, self.checkpoint_metadata, self.prev_checkpoint_config)
-        with sends_known_by(self._topology.is_actor):
+        with self._known_sends():
             return super()._first(**given)
 
     def _prepare_tasks_and_emit_checkpoint(self) -> None:
-        with sends_known_by(self._topology.is_actor):
+        with self._known_sends():
             super()._prepare_tasks_and_emit_checkpoint()
+
+    def _known_sends(self) -> AbstractContextManager[None]:
+        return sends_known_by(self._topology.is_actor) if self._actors else nullcontext()
 
     def _open_step(self) -> None:
         self.held = {}

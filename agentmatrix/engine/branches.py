@@ -7,8 +7,8 @@ belongs to one branch, and what a checkpoint builds upon is a few spans of time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
@@ -16,6 +16,8 @@ from langgraph.checkpoint.base import CheckpointTuple
 from agentmatrix.pregel.execution import CONFIG_KEY_CHECKPOINT_ID, with_configurable
 
 __all__ = ["ALL", "Fork", "Span", "afind_forks", "afound_in", "find_forks", "found_in", "sees", "spans_of"]
+
+Result = TypeVar("Result")
 
 # LangGraph's words for checkpoints that need not follow the one before them in time.
 _SOURCES = ("update", "fork", "input")
@@ -67,44 +69,41 @@ def sees(spans: Sequence[Span], checkpoint_id: str) -> bool:
 
 
 class _Request(NamedTuple):
-    """Asks a saver for a checkpoint: the one that the config names, or the last one before that.
+    """Asks a saver for a checkpoint.
 
     Attributes:
-        config: names a checkpoint.
-        before: whether one before that is asked for.
-        copied_as: if given, the one before has to have this content, as it is known by its versions.
-        step: and to be of this step.
+        config: names it, or where to list some.
+        options: of the list of which it is to be the first; None for no list.
+        copied_as: if given, it has to have this content, as it is known by its versions.
     """
 
     config: RunnableConfig
-    before: bool = False
+    options: dict[str, Any] | None = None
     copied_as: Any = None
-    step: int = 0
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those of a saver's list."""
-        which = {"limit": 1} if self.copied_as is None else {"filter": {"step": self.step}}
-        return {"before": self.config, **which}
 
     def fits(self, saved: CheckpointTuple) -> bool:
-        """Whether one of that list is meant."""
+        """Whether one of the list is meant."""
         return self.copied_as is None or bool(saved.checkpoint["channel_versions"] == self.copied_as)
 
 
-def _search(saved: CheckpointTuple | None, forks: Iterable[Fork]) -> Generator[_Request, Any, list[Fork]]:
+_Steps = Generator[_Request, CheckpointTuple | None, Result]
+
+
+def _search(saved: CheckpointTuple | None, forks: Iterable[Fork]) -> _Steps[list[Fork]]:
     known, found = {fork.first for fork in forks}, list[Fork]()
     while saved is not None and saved.metadata.get("source") in _SOURCES:
         id, versions, copied = saved.checkpoint["id"], saved.checkpoint["channel_versions"], None
         if id in known:
             break
+        thread = with_configurable(saved.config, {CONFIG_KEY_CHECKPOINT_ID: None})
         if is_copy := saved.metadata.get("source") == "fork":
             # Its parent is that of the checkpoint that it is a copy of.
-            copied = yield _Request(saved.config, True, versions, saved.metadata.get("step", 0) - 1)
+            step = saved.metadata.get("step", 0) - 1
+            copied = yield _Request(thread, {"before": saved.config, "filter": {"step": step}}, versions)
         before: CheckpointTuple | None = copied
         if saved.parent_config is not None:
             before = copied or (yield _Request(saved.parent_config))
-        previous: CheckpointTuple | None = yield _Request(saved.config, True)
+        previous = yield _Request(thread, {"before": saved.config, "limit": 1})
         if previous is None or before is None:
             break
         parent = before.checkpoint["id"]
@@ -125,55 +124,23 @@ def find_forks(saver: Any, saved: CheckpointTuple | None, forks: Iterable[Fork])
         saved: the checkpoint.
         forks: those that are known.
     """
-    steps = _search(saved, forks)
-    try:
-        request = next(steps)
-        while True:
-            if request.before:
-                # Whole: some savers hold a lock until all of a listing is read.
-                listed = list(saver.list(_thread(request.config), **request.options))
-                answer = next(filter(request.fits, listed), None)
-            else:
-                answer = saver.get_tuple(request.config)
-            request = steps.send(answer)
-    except StopIteration as stop:
-        found: list[Fork] = stop.value
-        return found
+    return _asked(saver, _search(saved, forks))
 
 
 async def afind_forks(saver: Any, saved: CheckpointTuple | None, forks: Iterable[Fork]) -> list[Fork]:
     """The same as `find_forks`, async."""
-    steps = _search(saved, forks)
-    try:
-        request = next(steps)
-        while True:
-            if request.before:
-                listed = [each async for each in saver.alist(_thread(request.config), **request.options)]
-                answer = next(filter(request.fits, listed), None)
-            else:
-                answer = await saver.aget_tuple(request.config)
-            request = steps.send(answer)
-    except StopIteration as stop:
-        found: list[Fork] = stop.value
-        return found
+    return await _aasked(saver, _search(saved, forks))
 
 
-def _thread(config: RunnableConfig) -> RunnableConfig:
-    return with_configurable(config, {CONFIG_KEY_CHECKPOINT_ID: None})
-
-
-async def _first(found: AsyncIterator[CheckpointTuple]) -> CheckpointTuple | None:
-    async for saved in found:
-        return saved
-    return None
-
-
-def _listings(config: RunnableConfig, spans: Sequence[Span]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _last_in(config: RunnableConfig, spans: Sequence[Span]) -> _Steps[CheckpointTuple | None]:
+    if spans == ALL:
+        return (yield _Request(config))
     for first, last in spans:
-        yield (
-            first,
-            {"before": with_configurable(config, {CONFIG_KEY_CHECKPOINT_ID: last}) if last else None, "limit": 1},
-        )
+        before = with_configurable(config, {CONFIG_KEY_CHECKPOINT_ID: last}) if last else None
+        saved = yield _Request(config, {"before": before, "limit": 1})
+        if saved is not None and saved.checkpoint["id"] >= first:
+            return saved
+    return None
 
 
 def found_in(saver: Any, config: RunnableConfig, spans: Sequence[Span]) -> CheckpointTuple | None:
@@ -184,24 +151,40 @@ def found_in(saver: Any, config: RunnableConfig, spans: Sequence[Span]) -> Check
         config: names the namespace, and no checkpoint.
         spans: newest first.
     """
-    if spans == ALL:
-        found: CheckpointTuple | None = saver.get_tuple(config)
-        return found
-    for first, options in _listings(config, spans):
-        for saved in saver.list(config, **options):
-            if saved.checkpoint["id"] >= first:
-                kept: CheckpointTuple = saved
-                return kept
-    return None
+    return _asked(saver, _last_in(config, spans))
 
 
 async def afound_in(saver: Any, config: RunnableConfig, spans: Sequence[Span]) -> CheckpointTuple | None:
     """The same as `found_in`, async."""
-    if spans == ALL:
-        found: CheckpointTuple | None = await saver.aget_tuple(config)
-        return found
-    for first, options in _listings(config, spans):
-        saved = await _first(saver.alist(config, **options))
-        if saved is not None and saved.checkpoint["id"] >= first:
-            return saved
-    return None
+    return await _aasked(saver, _last_in(config, spans))
+
+
+def _asked(saver: Any, steps: _Steps[Result]) -> Result:
+    try:
+        request = next(steps)
+        while True:
+            if request.options is None:
+                answer = saver.get_tuple(request.config)
+            else:
+                # Whole: some savers hold a lock until all of a listing is read.
+                listed = list(saver.list(request.config, **request.options))
+                answer = next(filter(request.fits, listed), None)
+            request = steps.send(answer)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result
+
+
+async def _aasked(saver: Any, steps: _Steps[Result]) -> Result:
+    try:
+        request = next(steps)
+        while True:
+            if request.options is None:
+                answer = await saver.aget_tuple(request.config)
+            else:
+                listed = [each async for each in saver.alist(request.config, **request.options)]
+                answer = next(filter(request.fits, listed), None)
+            request = steps.send(answer)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result

@@ -67,9 +67,22 @@ class Schedule:
     write_input: Callable[[Any], list[tuple[str, Any]]] | None = None
 
     @cached_property
+    def branch_channels(self) -> Sequence[tuple[str, str]]:
+        """The nodes, each with the channel that an edge, a router or a command writes to."""
+        return [(node, branch_channel(node)) for node in self.topology.nodes]
+
+    @cached_property
+    def joins_of(self) -> Mapping[str, Sequence[str]]:
+        """By node that joins lead to, the channels of these."""
+        found: dict[str, list[str]] = {}
+        for join, node in self.joins.items():
+            found.setdefault(node, []).append(join)
+        return found
+
+    @cached_property
     def targets(self) -> Mapping[str, str]:
         """By channel that an edge, a router or a command writes to, the node that it leads to."""
-        return {branch_channel(node): node for node in self.topology.nodes}
+        return {channel: node for node, channel in self.branch_channels}
 
 
 class RunChannel(BaseChannel[Any, Any, Any]):

@@ -254,16 +254,18 @@ def close(
     # Between two supersteps whose edges do not join nobody asks who has run, and the log grows with the run.
     is_asked = bool(unfinished) and (ids is not None or bool(schedule.joins))
     done = scheduler.ran(sent=False) if is_asked else frozenset[str]()
-    for node in schedule.topology.nodes:
-        joined = False
-        for name in nodes[node].triggers:
-            if name in schedule.joins:
-                came = arrived.get(name) or (done if node in waiting or node in called else frozenset())
-                _set_join(channels, versions, name, came, following)
-                joined = joined or (node in called and channels[name].is_available())
-                updated.update((name,) if joined else ())
-        name, triggers = branch_channel(node), node in called and not joined
-        if node in schedule.topology.deferred:
+    deferred = schedule.topology.deferred
+    for node, name in schedule.branch_channels:
+        joins, joined = schedule.joins_of.get(node, ()), False
+        if not (node in called or joins or node in deferred or channels[name].is_available()):
+            continue
+        for join in joins:
+            came = arrived.get(join) or (done if node in waiting or node in called else frozenset())
+            _set_join(channels, versions, join, came, following)
+            joined = joined or (node in called and channels[join].is_available())
+            updated.update((join,) if joined else ())
+        triggers = node in called and not joined
+        if node in deferred:
             _set_deferred(channels, versions, name, following, triggers=node in called)
         elif triggers:
             if not channels[name].is_available() or seen.get(node, {}).get(name) == versions.get(name):

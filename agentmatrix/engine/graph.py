@@ -25,6 +25,7 @@ from agentmatrix.pregel.execution import (
     BackgroundExecutor,
     SyncPregelLoop,
     Task,
+    id_among,
     with_globals,
 )
 
@@ -47,11 +48,17 @@ class SyncLoop(PausingLoop, SyncPregelLoop):
             self._know_staff(listed, find_forks(saver, self._began_at, forks_in(listed)))
         return self
 
+    def _checkpointer_put_after_previous(self, *given: Any) -> Any:
+        if self.schedule.topology.actors:
+            self.put_staff(id_among(given))
+        with self.explained_put(given[3]):
+            super()._checkpointer_put_after_previous(*given)
+
     def match_cached_writes(self) -> Sequence[Task]:
-        if self.open_step is None:
+        if self.open_step is None or self.cache is None:
             return super().match_cached_writes()
         keys = self.cache_keys_of_calls()
-        found = self.cache.get(tuple(keys)) if keys and self.cache is not None else {}
+        found = self.cache.get(tuple(keys)) if keys else {}
         return self.fill_calls(keys, found)
 
     def accept_push(self, task: Task, write_idx: int, call: Any = None) -> Task | None:
@@ -83,11 +90,17 @@ class AsyncLoop(PausingLoop, AsyncPregelLoop):
             self._know_staff(listed, await afind_forks(saver, self._began_at, forks_in(listed)))
         return self
 
+    async def _checkpointer_put_after_previous(self, *given: Any) -> Any:
+        if self.schedule.topology.actors:
+            await self.aput_staff(id_among(given))
+        with self.explained_put(given[3]):
+            await super()._checkpointer_put_after_previous(*given)
+
     async def amatch_cached_writes(self) -> Sequence[Task]:
-        if self.open_step is None:
+        if self.open_step is None or self.cache is None:
             return await super().amatch_cached_writes()
         keys = self.cache_keys_of_calls()
-        found = await self.cache.aget(tuple(keys)) if keys and self.cache is not None else {}
+        found = await self.cache.aget(tuple(keys)) if keys else {}
         return self.fill_calls(keys, found)
 
     async def aaccept_push(self, task: Task, write_idx: int, call: Any = None) -> Task | None:

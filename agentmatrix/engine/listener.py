@@ -125,11 +125,11 @@ class ListeningLoop(SuperstepLoop):
     """What a loop without barriers does about signals and timers."""
 
     stack: Any
+    _listener: SignalListener | None = None
+    _closed_targets: ClosedTargets | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._listener: SignalListener | None = None
-        self._closed_targets: ClosedTargets | None = None
         self._stops: list[Callable[[], None]] = []
         self._saving: list[Any] = []
         self._tells_changes = SIGNAL_ROUTER in self.config[CONF]

@@ -63,42 +63,43 @@ class SchedulerLoop(RecordedWritesLoop):
         submit_call: runs the tasks that a task calls; None for the loop's own `submit`.
         waits_to_start: whether what follows an activation starts only when a saver or a cache has answered.
         is_listening: whether something from outside is taken.
+        shows_parts: whether anything but the result of the run is read while it goes on.
         is_unread: whether nobody reads what a single task has written: no saver, no cache, and no stream.
     """
 
-    stack: Any
+    open_step: OpenStep | None = None
+    submit_activation: Any = None
+    submit_call: Any = None
+    waits_to_start = is_listening = False
+    _put_futures: FutureRecorder | None = None
+    _continued: OpenStep | None = None
+    _is_input_closed = _is_resting = _has_ended = _tells_changes = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Somebody who streams this graph as a part of his own reads everything.
-        self._result_only = bool(self.config[CONF].get(RESULT_ONLY)) and CONFIG_KEY_STREAM not in self.config[CONF]
+        self.shows_parts = not self.config[CONF].get(RESULT_ONLY) or CONFIG_KEY_STREAM in self.config[CONF]
         if RESULT_ONLY in self.config[CONF]:
             # It is said to this run alone, not to graphs inside.
-            configurable = {key: value for key, value in self.config[CONF].items() if key != RESULT_ONLY}
+            configurable = {**self.config[CONF]}
+            del configurable[RESULT_ONLY]
             self.config = {**self.config, CONF: configurable}
         self.schedule = schedule_of(self.specs)
         self._task_nodes: Mapping[str, Any] = self.nodes if is_watched(self.manager) else self.schedule.untraced
         self._templates = TaskTemplates()
-        self.open_step: OpenStep | None = None
         self.lock = threading.RLock()
         self.saved: dict[str, Any] = {}
-        self.submit_activation: Any = None
-        self.submit_call: Any = None
-        self.waits_to_start = self.is_listening = False
-        self.is_unread = self._result_only and self.checkpointer is None and self.cache is None
-        self._put_futures: FutureRecorder | None = None
+        self.is_unread = not self.shows_parts and self.checkpointer is None and self.cache is None
         self.known_actors: list[list[Any]] = []
         self._accepted: list[Task] = []
         self.given_up: list[str] = []
         self._given_up: set[str] = set()
-        self._is_input_closed = self._is_resting = False
-        self._continued: OpenStep | None = None
-        self._has_ended = False
         self._wrote: set[str] = set()
-        self._is_live_values = self.stream is not None and "values" in self.stream.modes
+        modes = frozenset[str]() if self.stream is None else self.stream.modes
+        self._is_live_values = "values" in modes
+        self._streams_checkpoints = not modes.isdisjoint(("checkpoints", "debug"))
         self._breaks = bool(self.interrupt_before or self.interrupt_after)
         self._level_writes: list[Write] = []
-        self._tells_changes = False
 
     def _set_executors(self, unlimited: Any, calls: Any) -> None:
         """Called when LangGraph has entered its own executor."""
@@ -121,12 +122,17 @@ class SchedulerLoop(RecordedWritesLoop):
             if self.channels[RUN].is_available() and self.checkpoint["channel_versions"]:
                 # Another run begins: what the last one has left unfinished is over.
                 self._set_channel(RUN, RunChannel(self.schedule))
-            super()._prepare_tasks_and_emit_checkpoint()
+            if not self._prepare_input():
+                super()._prepare_tasks_and_emit_checkpoint()
             return
         self.tasks = {}
         if not self._has_ended:
             self._open_step()
         self._emit_checkpoint()
+
+    def _prepare_input(self) -> bool:
+        """Make the task of START, as one that nobody is to run. Returns False where LangGraph is to make and run it."""
+        return False
 
     def _set_channel(self, name: str, channel: Any) -> None:
         channel.key = name
@@ -187,7 +193,7 @@ class SchedulerLoop(RecordedWritesLoop):
         )
 
     def _emit_checkpoint(self) -> None:
-        if self._checkpointer_put_after_previous is None:
+        if not self._streams_checkpoints or self._checkpointer_put_after_previous is None:
             return
         self._emit(
             "checkpoints",
@@ -299,7 +305,7 @@ class SchedulerLoop(RecordedWritesLoop):
             run = getattr(self.manager, "run_id", None)
             for handler in node_handlers(self.manager):
                 handler.on_node_cached(namespace_of(task.config), run, dict(writes))
-        if not self._result_only or writes[0][0] == INTERRUPT:
+        if self.shows_parts or writes[0][0] == INTERRUPT:
             super().output_writes(task_id, writes, cached=cached)
 
     def take_saved(self) -> list[Any]:
@@ -330,7 +336,7 @@ class SchedulerLoop(RecordedWritesLoop):
             accepted, self._accepted = self._accepted, []
             for task in accepted:
                 self.tasks.pop(task.id, None)
-            if accepted and self._is_live_values and not self._result_only:
+            if accepted and self._is_live_values and self.shows_parts:
                 writes = [write for task in accepted for write in task.writes]
                 if self.schedule.barriers:
                     self._level_writes += writes
@@ -347,7 +353,7 @@ class SchedulerLoop(RecordedWritesLoop):
         if (step := self.open_step) is None or not step.replayed:
             return
         replayed, step.replayed = step.replayed, []
-        if self._result_only:
+        if not self.shows_parts:
             return
         for task, writes in replayed:
             self.tasks[task.id] = task

@@ -51,7 +51,7 @@ class PausingLoop(ActorsLoop):
             return
         pending = self.checkpoint_pending_writes
         self.updated_channels = updated = self._close(step, step.unfinished(), step.factory.ids)
-        if self._is_live_values and self._result_only and not updated.isdisjoint(self._outputs):
+        if self._is_live_values and not self.shows_parts and not updated.isdisjoint(self._outputs):
             self._emit("values", output_values, self.output_keys, self.channels)
         # A local function in a thread runs out: what it writes is kept beside the pause, and taken at the resume.
         self.tasks = {id: replace(task, writes=deque()) for id, task in self.tasks.items()}

@@ -195,9 +195,14 @@ class Runner(PregelRunner):
         """Run the tasks of a step to its end."""
         loop = self.loop
         if loop.open_step is None:
-            yield from super().tick(
-                tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
-            )
+            if tasks:
+                yield from super().tick(
+                    tasks,
+                    timeout=timeout,
+                    retry_policy=retry_policy,
+                    get_waiter=get_waiter,
+                    schedule_task=schedule_task,
+                )
             following = loop.next_step() if loop.goes_on() else None
             if following is None:
                 return
@@ -205,9 +210,10 @@ class Runner(PregelRunner):
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: queue.SimpleQueue[tuple[Task, BaseException | None] | None] = queue.SimpleQueue()
         ended_with, at_work, waiter = TaskExceptions(loop), dict[str, Any](), None
-        ready = deque(self._drive(self._uncached(list(tasks))))
+        ready = deque(tasks if loop.cache is None else self._drive(self._uncached(list(tasks))))
         loop.start_listening(lambda: ended.put(None))
-        yield
+        if loop.shows_parts:
+            yield
         while True:
             if loop.is_listening and not ended_with.stops:
                 ready += self._drive(self._events(bool(ready or at_work)))
@@ -221,7 +227,7 @@ class Runner(PregelRunner):
             if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                 task = ready.popleft()
                 ready += self._end(task, self._run(task, options), ended_with)
-                if not loop.is_unread:
+                if loop.shows_parts:
                     yield
                 continue
             while ready and not ended_with.stops:
@@ -239,7 +245,8 @@ class Runner(PregelRunner):
                 end = ended.get(timeout=loop.seconds_to_timer())
                 if end is not None and at_work.pop(end[0].id, None) is not None:
                     ready += self._end(*end, ended_with)
-            yield
+            if loop.shows_parts:
+                yield
         yield
         ended_with.raise_first()
 
@@ -313,10 +320,15 @@ class Runner(PregelRunner):
         """The same as `tick`, async."""
         loop = self.loop
         if loop.open_step is None:
-            async for _ in super().atick(
-                tasks, timeout=timeout, retry_policy=retry_policy, get_waiter=get_waiter, schedule_task=schedule_task
-            ):
-                yield
+            if tasks:
+                async for _ in super().atick(
+                    tasks,
+                    timeout=timeout,
+                    retry_policy=retry_policy,
+                    get_waiter=get_waiter,
+                    schedule_task=schedule_task,
+                ):
+                    yield
             following = loop.next_step() if loop.goes_on() else None
             if following is None:
                 return
@@ -324,9 +336,10 @@ class Runner(PregelRunner):
         options = {"timeout": timeout, "retry_policy": retry_policy, "schedule_task": schedule_task}
         ended: asyncio.Queue[tuple[Task, BaseException | None] | None] = asyncio.Queue()
         ended_with, at_work, waiter = TaskExceptions(loop), dict[str, Any](), None
-        ready = deque(await self._adrive(self._uncached(list(tasks))))
+        ready = deque(tasks if loop.cache is None else await self._adrive(self._uncached(list(tasks))))
         loop.start_listening(_waker(ended))
-        yield
+        if loop.shows_parts:
+            yield
         try:
             while True:
                 if loop.is_listening and not ended_with.stops:
@@ -341,7 +354,7 @@ class Runner(PregelRunner):
                 if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
                     task = ready.popleft()
                     ready += await self._aend(task, await self._arun(task, options), ended_with)
-                    if not loop.is_unread:
+                    if loop.shows_parts:
                         yield
                     continue
                 while ready and not ended_with.stops:
@@ -368,7 +381,8 @@ class Runner(PregelRunner):
                             end = await ended.get()
                     if end is not None and at_work.pop(end[0].id, None) is not None:
                         ready += await self._aend(*end, ended_with)
-                yield
+                if loop.shows_parts:
+                    yield
         finally:
             for future in at_work.values():
                 future.cancel()

@@ -10,8 +10,8 @@ asyncio tasks, of its own: what is here runs there.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
@@ -23,9 +23,31 @@ from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.execution import CONTROL_WRITES
 from agentmatrix.scheduling.scheduled_activation import Write
 
-__all__ = ["explained_put", "explained_put_writes"]
+__all__ = ["Explained", "checkpoint_not_kept", "explained_put_writes"]
 
 _GO_ON = "The thread stands as it was last kept: once that is mended, invoke(None, config) goes on from there"
+
+
+class Explained(AbstractContextManager[None]):
+    """Inside, a saver is given something, and what it raises is told with what that was.
+
+    Args:
+        note: says it; called when something has failed.
+    """
+
+    __slots__ = ("_note", "_token")
+
+    def __init__(self, note: Callable[[], str]) -> None:
+        self._note = note
+
+    def __enter__(self) -> None:
+        self._token = is_write_awaited.set(True)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        is_write_awaited.reset(self._token)
+        # A checkpoint waits for the one before, which may have been told of.
+        if isinstance(error, Exception) and not any(_GO_ON in note for note in getattr(error, "__notes__", ())):
+            error.add_note(f"{self._note()}. {_GO_ON}")
 
 
 def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) -> Any:
@@ -40,62 +62,22 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
     # one fails, nothing stays.
     takes_parts = isinstance(saver, InMemorySaver)
 
-    @contextmanager
-    def explaining(writes: Sequence[Write], task_id: str) -> Iterator[None]:
-        token = is_write_awaited.set(True)
-        try:
-            if takes_parts:
-                for _, value in islice(writes, 1, None):
-                    if value is not None:
-                        saver.serde.dumps_typed(value)
-            yield
-        except Exception as error:
-            error.add_note(f"{_writes_not_kept(saver, names.get(task_id), writes)}. {_GO_ON}")
-            raise
-        finally:
-            is_write_awaited.reset(token)
+    def check(writes: Sequence[Write]) -> None:
+        for _, value in islice(writes, 1, None) if takes_parts else ():
+            if value is not None:
+                saver.serde.dumps_typed(value)
 
     def put(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> Any:
-        with explaining(writes, task_id):
+        with Explained(lambda: _writes_not_kept(saver, names.get(task_id), writes)):
+            check(writes)
             return put_writes(config, writes, task_id, *path)
 
     async def aput(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> None:
-        with explaining(writes, task_id):
+        with Explained(lambda: _writes_not_kept(saver, names.get(task_id), writes)):
+            check(writes)
             await put_writes(config, writes, task_id, *path)
 
     return aput if inspect.iscoroutinefunction(put_writes) else put
-
-
-def explained_put(saver: Any, put: Any, writers: Callable[[], Mapping[str, Sequence[str]]]) -> Any:
-    """LangGraph's way to put a checkpoint after the one before, whose failures name the keys.
-
-    Args:
-        saver: the checkpointer.
-        put: the method of LangGraph's loop; its fourth argument is the checkpoint.
-        writers: gives, by key of the state, the nodes that have written it; called when something has failed.
-    """
-
-    @contextmanager
-    def explaining(checkpoint: Any) -> Iterator[None]:
-        token = is_write_awaited.set(True)
-        try:
-            yield
-        except Exception as error:
-            if not getattr(error, "__notes__", ()):
-                error.add_note(f"{_checkpoint_not_kept(saver, checkpoint, writers())}. {_GO_ON}")
-            raise
-        finally:
-            is_write_awaited.reset(token)
-
-    def put_after(*given: Any) -> Any:
-        with explaining(given[3]):
-            return put(*given)
-
-    async def aput_after(*given: Any) -> Any:
-        with explaining(given[3]):
-            return await put(*given)
-
-    return aput_after if inspect.iscoroutinefunction(put) else put_after
 
 
 def _writes_not_kept(saver: Any, node: str | None, writes: Sequence[Write]) -> str:
@@ -106,7 +88,14 @@ def _writes_not_kept(saver: Any, node: str | None, writes: Sequence[Write]) -> s
     return f"The checkpointer failed to keep what {who} wrote" + (f" ({keys})" if keys else "")
 
 
-def _checkpoint_not_kept(saver: Any, checkpoint: Any, writers: Mapping[str, Sequence[str]]) -> str:
+def checkpoint_not_kept(saver: Any, checkpoint: Any, writers: Mapping[str, Sequence[str]]) -> str:
+    """What is told of a checkpoint that a saver has not kept.
+
+    Args:
+        saver: the checkpointer.
+        checkpoint: the checkpoint.
+        writers: by key of the state, the nodes that have written it.
+    """
     values = [(key, value) for key, value in checkpoint["channel_values"].items() if _is_key(key)]
     if unkept := _unkept(saver, values, writers):
         return f"The checkpointer cannot keep the state: {unkept}"

@@ -26,8 +26,10 @@ from agentmatrix.pregel.execution import (
     PULL,
     Task,
     TaskWrites,
+    hidden_task,
     map_debug_tasks,
     output_values,
+    prepare_next_tasks,
 )
 from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
@@ -39,28 +41,49 @@ __all__ = ["SuperstepLoop"]
 class SuperstepLoop(SchedulerLoop):
     """Ends supersteps."""
 
+    _is_between = _is_over = _has_gone_on = False
+    _input_writes: list[Write] | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        saves = self.checkpointer is not None and self.durability != "exit"
-        shows = self.stream is not None and not self.stream.modes.isdisjoint(("checkpoints", "debug"))
-        self._shows_checkpoints = saves or shows or self._breaks
-        self._is_between = self._is_over = self._has_gone_on = False
+        self._shows_tasks = self._streams_checkpoints or self._breaks
+        self._shows_checkpoints = self._shows_tasks or (self.checkpointer is not None and self.durability != "exit")
 
     # at once
 
     def _prepare_tasks_and_emit_checkpoint(self) -> None:
-        if (writes := self._writes_of_input()) is not None:
-            # What LangGraph would have START do, without a task: nobody sees one, nor the checkpoint after it.
+        if self.checkpointer is None and (writes := self._writes_of_input()) is not None:
+            # Nobody asks for the task, nor for the checkpoint after it.
             self.tasks = {START: TaskWrites((PULL, START), START, writes, (START,))}  # type: ignore[dict-item]
             self._end_between()
         super()._prepare_tasks_and_emit_checkpoint()
 
+    def _prepare_input(self) -> bool:
+        if self.checkpointer is None or (writes := self._writes_of_input()) is None:
+            return False
+        self._input_writes = writes
+        made = prepare_next_tasks(
+            self.checkpoint,
+            self.checkpoint_pending_writes,
+            self.nodes,
+            self.channels,
+            self.managed,
+            self.config,
+            self.step,
+            self.stop,
+            for_execution=False,
+            trigger_to_nodes=self.trigger_to_nodes,
+            updated_channels=self.updated_channels,
+        )
+        self.tasks = {task.id: hidden_task(task, (START,)) for task in made.values()}
+        return True
+
     def _writes_of_input(self) -> list[Write] | None:
         """What START writes, where it may do so at once."""
         write, given = self.schedule.write_input, self.channels[START]
-        if write is None or self._shows_checkpoints or self.checkpointer is not None or self.step + 1 > self.stop:
+        if write is None or self._shows_tasks or self.checkpoint_pending_writes or not given.is_available():
             return None
-        if not given.is_available():
+        if self.step + 1 > self.stop:
             return None
         try:
             return write(given.get())
@@ -92,7 +115,7 @@ class SuperstepLoop(SchedulerLoop):
         self._is_between = False
 
     def _next_level(self, step: OpenStep) -> list[Task]:
-        if self._is_live_values and not self._result_only:
+        if self._is_live_values and self.shows_parts:
             self._emit_values(self._level_writes)
         self._level_writes = []
         self._has_gone_on = True
@@ -106,7 +129,14 @@ class SuperstepLoop(SchedulerLoop):
         return list(self.tasks.values())
 
     def tick(self) -> bool:
-        return not self._is_over and super().tick()
+        if self._is_over or not super().tick():
+            return False
+        if (writes := self._input_writes) is not None:
+            self._input_writes = None
+            [start] = self.tasks.values()
+            start.writes.extend(writes)
+            self.put_writes(start.id, start.writes)
+        return True
 
     def _put_checkpoint(self, metadata: Any) -> None:
         if not self._is_between:
@@ -128,7 +158,7 @@ class SuperstepLoop(SchedulerLoop):
         self.updated_channels = updated = self._close(step, step.held, rests=self._is_resting)
         if (
             self._is_live_values
-            and (self._result_only or self.schedule.barriers)
+            and (not self.shows_parts or self.schedule.barriers)
             and not updated.isdisjoint(self._outputs)
         ):
             self._emit("values", output_values, self.output_keys, self.channels)

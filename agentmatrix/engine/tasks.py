@@ -245,7 +245,8 @@ class TaskFactory:
     def go_on(self) -> None:
         """From here on tasks are made that were not at work before the pause: they are not told to resume, and an
         answer that none of those at work has taken is not theirs."""
-        configurable = {key: value for key, value in self.config[CONF].items() if key != CONFIG_KEY_RESUMING}
+        configurable = {**self.config[CONF]}
+        configurable.pop(CONFIG_KEY_RESUMING, None)
         self.config = {**self.config, CONF: configurable}
         self._had_answer = any(map(_is_answer, self.control))
         self._for_those_at_work = self.control

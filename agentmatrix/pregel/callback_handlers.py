@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
 from langchain_core.callbacks import (
@@ -36,6 +37,7 @@ __all__ = [
     "TracerBase",
     "V2StreamingCallbackHandler",
     "callback_manager",
+    "current_handler",
     "has_callbacks",
     "inherited_callbacks",
     "is_any_hook_set",
@@ -153,6 +155,23 @@ def with_message_ids(config: RunnableConfig, id_for: Callable[[str], str]) -> Ru
     renamed: RunnableConfig = {**config, "callbacks": changed}
     set_current_config(renamed)
     return renamed
+
+
+@contextlib.contextmanager
+def current_handler(handler: BaseCallbackHandler) -> Iterator[None]:
+    """Has what runs in this context, inside of this, be followed by a handler too."""
+    config: RunnableConfig = var_child_runnable_config.get() or {}
+    callbacks = config.get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        callbacks = callbacks.copy()
+        callbacks.add_handler(handler, inherit=True)
+    else:
+        callbacks = [*(callbacks or ()), handler]
+    token = var_child_runnable_config.set({**config, "callbacks": callbacks})
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def was_streamed(config: RunnableConfig, id: str) -> bool:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import types
 from asyncio import CancelledError
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, cast
@@ -32,6 +33,7 @@ from langgraph._internal._constants import (
 )
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.channels import LastValue
+from langgraph.constants import TAG_HIDDEN
 from langgraph.pregel._algo import (
     apply_writes,
     prepare_next_tasks,
@@ -44,7 +46,7 @@ from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 from langgraph.pregel._runner import PregelRunner
 from langgraph.pregel._task_status import CONTROL_WRITES, read_task_statuses
 from langgraph.pregel.debug import map_debug_checkpoint, map_debug_tasks
-from langgraph.types import CachePolicy, PregelExecutableTask
+from langgraph.types import CachePolicy, PregelExecutableTask, PregelTask
 
 __all__ = [
     "CONF",
@@ -76,6 +78,7 @@ __all__ = [
     "apply_input_writes",
     "apply_writes",
     "channels_from_checkpoint",
+    "hidden_task",
     "is_default_key",
     "map_debug_checkpoint",
     "map_debug_tasks",
@@ -223,6 +226,17 @@ def raising(task: Task, error: Exception) -> Task:
         raise error
 
     return replace(task, proc=RunnableCallable(fail, name=task.name, trace=False), retry_policy=(), cache_key=None)
+
+
+def hidden_task(known: PregelTask, triggers: Sequence[str]) -> Task:
+    """A task of LangGraph's that no stream shows, and that nobody is to run: what it has written is put at once.
+
+    Args:
+        known: its name, id and path.
+        triggers: the channels that have started it.
+    """
+    config: RunnableConfig = {"tags": [TAG_HIDDEN]}
+    return Task(known.name, None, None, deque(), config, triggers, (), None, known.id, known.path)  # type: ignore[arg-type]
 
 
 def apply_input_writes(checkpoint: Any, channels: Any, pending: Any, next_version: Any) -> None:

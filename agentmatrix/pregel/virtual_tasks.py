@@ -123,7 +123,7 @@ class LoopHandle:
     def _modes(self) -> frozenset[str]:
         modes = frozenset(self.loop.stream.modes if self.loop.stream else ())
         # `invoke` asks for updates to find interrupts among them, which members of a group do not stream.
-        return modes - {"updates"} if getattr(self.loop, "_result_only", False) else modes
+        return modes if getattr(self.loop, "shows_parts", True) else modes - {"updates"}
 
     @property
     def pending_writes(self) -> list[tuple[str, str, Any]]:

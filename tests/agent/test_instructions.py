@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.graph import START, MessagesState
 from pydantic import BaseModel, ValidationError
 
@@ -83,6 +86,50 @@ async def test_tool_calls_without_ids_get_some(id: str | None) -> None:
         _, asked, one, two, _ = result["messages"]
         assert [call["id"] for call in asked.tool_calls] == [one.tool_call_id, two.tool_call_id]
         assert one.tool_call_id and one.tool_call_id != two.tool_call_id
+
+
+class NamesNoCall(BaseChatModel):
+    """A model of LangChain's usual kind that answers by the tools that it is given, and gives its calls no ids."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "names-no-call"
+
+    def bind_tools(self, tools: Any, **options: Any) -> Any:
+        return self.bind(tools=tools)
+
+    def _calls(self, messages: list[Any]) -> list[dict[str, Any]]:
+        verdict = {"name": "Verdict", "args": {"winner": "bees", "votes": 3 if len(messages) > 2 else "many"}}
+        return [{**verdict, "id": None, "type": "tool_call"}]
+
+    def _generate(self, messages: list[Any], stop: Any = None, run_manager: Any = None, **_: Any) -> ChatResult:
+        return ChatResult(
+            generations=[ChatGeneration(message=AIMessage("", tool_calls=cast(Any, self._calls(messages))))]
+        )
+
+    def _stream(self, messages: list[Any], stop: Any = None, run_manager: Any = None, **_: Any) -> Any:
+        for call in self._calls(messages):
+            for part in ({**call, "args": json.dumps(call["args"])[:9]}, {"args": json.dumps(call["args"])[9:]}):
+                chunk = {"name": part.get("name"), "args": part["args"], "id": None, "index": 0}
+                message = AIMessageChunk("", tool_call_chunks=[cast(Any, chunk)])
+                yield ChatGenerationChunk(message=message)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_structured_answer_may_be_a_call_without_an_id(streams: bool) -> None:
+    """The first one has a wrong number of votes: LangChain's agent says so, and asks again."""
+    agent = as_agent(NamesNoCall(), response_format=Verdict, name="judge")
+    given: Any = {"messages": "Who wins?"}
+    if streams:
+        results = [[*agent.stream(given, stream_mode=["messages", "values"])][-1][1]]
+        results += [[part async for part in agent.astream(given, stream_mode=["messages", "values"])][-1][1]]
+    else:
+        results = [agent.invoke(given), await agent.ainvoke(given)]
+    for result in results:
+        assert result["structured_response"] == Verdict(winner="bees", votes=3)
+        calls = [call["id"] for message in result["messages"] for call in getattr(message, "tool_calls", ())]
+        answered = [message.tool_call_id for message in result["messages"] if isinstance(message, ToolMessage)]
+        assert calls == answered and len({*calls}) == 2 and all(calls)
 
 
 @pytest.mark.parametrize("tools", [None, [look]])
