@@ -40,7 +40,7 @@ def passed_turn(update: Any, turn: Turn, member: str, group: GroupSettings, conf
     """
     if group.middleware is None or not (said := _messages_in(update)):
         return update
-    about = conversation_of(turn.state, group)
+    about = conversation_of(turn.at.state, group)
     passed = group.middleware.apply(said, lambda _: member, partial(_hearers, member, group), about)
     return _replaced(update, said, passed, turn, member, group, config)
 
@@ -49,7 +49,7 @@ async def apassed_turn(update: Any, turn: Turn, member: str, group: GroupSetting
     """The same as `passed_turn`, async."""
     if group.middleware is None or not (said := _messages_in(update)):
         return update
-    about = conversation_of(turn.state, group)
+    about = conversation_of(turn.at.state, group)
     passed = await group.middleware.aapply(said, lambda _: member, partial(_hearers, member, group), about)
     return _replaced(update, said, passed, turn, member, group, config)
 

@@ -38,14 +38,13 @@ from agentmatrix.chat.memory import with_missing_results
 from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.shared_summary import ashorten_turn, shorten_turn
 from agentmatrix.chat.transcript import (
-    Transcript,
     is_go_on,
     messages_of,
     with_go_on,
     with_note,
     with_users_words,
 )
-from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
+from agentmatrix.chat.turn import GroupSettings, Turn, TurnStart, coerce_state
 from agentmatrix.chat.turn_update import TurnUpdates
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.errors import BuildError, SpeakerError
@@ -138,7 +137,7 @@ class Member:
         Args:
             state: the state of the group.
             config: the config of the task.
-            claims: as of `Turn`, where others speak at the same time.
+            claims: as of `TurnStart`, where others speak at the same time.
             heard: the id of the last message that the member is to hear; None for all messages.
         """
         if self._answer_timeout and self._is_too_late(self._answer_timeout, state, config):
@@ -168,27 +167,12 @@ class Member:
         with self._settings.transcripts.lock:
             transcript = self._settings.transcripts.of(handle.loop, messages_of(state))
             until = transcript.position_after(heard)
-            return self.begin_turn(state, transcript, until, claims or Claims(), has_checkpointer)
+            return self.begin_turn(TurnStart(state, transcript, until, claims or Claims(), has_checkpointer))
 
-    def begin_turn(
-        self,
-        state: Mapping[str, Any],
-        transcript: Transcript,
-        until: int,
-        claims: Claims,
-        has_checkpointer: bool,
-    ) -> Turn:
-        """A turn from the first `until` messages of the transcript.
-
-        Args:
-            state: the state of the group.
-            transcript: the transcript.
-            until: the number of messages.
-            claims: as of `Turn`.
-            has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
-        """
-        events = state.get(EVENT_LOG, ())
-        remembers = has_checkpointer and self._remembers
+    def begin_turn(self, at: TurnStart) -> Turn:
+        """A turn of the member that is asked `at` this point of the conversation."""
+        transcript, until, events = at.transcript, at.until, at.events
+        remembers = at.has_checkpointer and self._remembers
         log = self._settings.log.summary(events)
         left_out = left_out_of_handoff(transcript, events, self.name) if log.has_given else ()
         given = transcript.seen_by(self.name, until, self._mode, remembers=remembers, left_out=left_out)
@@ -204,18 +188,15 @@ class Member:
             shared = None if self._summary_key else transcript.seen_by(None, until, self._mode)
             summary = last_summary(events, self._summary_key)
         return Turn(
-            input=given if self.is_model else self._state_for_agent(state, given),
+            input=given if self.is_model else self._state_for_agent(at.state, given),
             given=given,
-            ids=MessageIds(self.name, transcript.positions, claims),
-            claims=claims,
-            seen_message=transcript.id_before(until),
-            seen_events=len(events),
+            ids=MessageIds(self.name, transcript.positions, at.claims),
+            at=at,
             usage=UsageCounter() if self._settings.counts_usage else None,
             shared=shared,
             summary=summary,
             remembers=remembers,
             unknown=unknown,
-            state=state,
         )
 
     def speak(self, turn: Turn, config: RunnableConfig) -> Any:
@@ -293,7 +274,7 @@ class Member:
 
     def _attempt(self, turn: Turn) -> Runnable[Any, Any]:
         def ask(given: Any, config: RunnableConfig) -> Any:
-            if turn.claims.is_over:
+            if turn.at.claims.is_over:
                 raise CancelledError  # In a thread nothing else ends the tries of a turn that was cut off.
             return self._ask(given, config)
 

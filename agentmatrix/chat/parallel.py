@@ -244,9 +244,8 @@ class ParallelTurns:
         id_of = self._keep_calls(pool, config)
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
         for name in () if pool.has_failed else names:
-            task = VirtualTask(pool.loop, name, id_of(name), [])
-            if self._is_free:
-                task = task._replace(calls=pool.loop.calls(pool.functions, name))
+            calls = pool.loop.calls(pool.functions, name) if self._is_free else None
+            task = VirtualTask(pool.loop, name, id_of(name), [], calls)
             if name in saved:
                 pool.restore(task, saved[name])
             else:
@@ -292,10 +291,16 @@ class ParallelTurns:
             raise _first_failure(failed)
         for turn in failed:
             pool.requeue(turn)
-        ended = [turn for turn in finished if not turn.failed]
-        updates = [dict(turn.outcome) for turn in ended]
-        messages = [message for update in updates for message in update.pop("messages", ())]
-        events: list[Event] = [event for update in updates for event in update.pop(EVENT_LOG)]
+        ended = [turn for turn in finished if not turn.failed] if failed else finished
+        updates: list[dict[str, Any]] = []
+        messages: list[Any] = []
+        events: list[Event] = []
+        for turn in ended:
+            update = dict(turn.outcome)
+            messages += update.pop("messages", ())
+            events += update.pop(EVENT_LOG)
+            if update:
+                updates.append(update)
         updates += [{key: value} for turn in ended for key, value in turn.task.beside if key in self._settings.keys]
         if self._is_free:
             self._keep_last_values(updates)

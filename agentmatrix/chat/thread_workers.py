@@ -23,7 +23,8 @@ from langchain_core.messages import BaseMessage
 from langgraph.errors import GraphInterrupt
 
 from agentmatrix.chat.member import Member
-from agentmatrix.chat.workers import FinishedTurn, MemberPool, TurnStart
+from agentmatrix.chat.turn import TurnStart
+from agentmatrix.chat.workers import FinishedTurn, MemberPool
 from agentmatrix.pregel.function_tasks import SyncFunctionTasks
 from agentmatrix.pregel.virtual_tasks import VirtualTask
 
@@ -199,7 +200,7 @@ class ThreadMemberPool(MemberPool):
         """Starts no more turns. Running turns end by themselves; nothing uses their results. Called as the run ends."""
         with self._lock:
             self._closed = self.claims.is_over = True
-            self.functions.close()
+            self._close_functions()
             self._queue.clear()
             for _, made in self._changes:
                 made.cancel()

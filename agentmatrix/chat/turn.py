@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from pydantic import BaseModel
 from agentmatrix.chat.authorship import AgentNameMode
 from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.contribution import AudienceRule
-from agentmatrix.chat.conversation import LogReader
+from agentmatrix.chat.conversation import EVENT_LOG, Event, LogReader
 from agentmatrix.chat.history import History
 from agentmatrix.chat.message_ids import MessageIds
-from agentmatrix.chat.transcript import RunTranscripts
+from agentmatrix.chat.transcript import RunTranscripts, Transcript
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.middleware import MiddlewareChain
 
-__all__ = ["GroupSettings", "Turn", "coerce_state"]
+__all__ = ["GroupSettings", "Turn", "TurnStart", "coerce_state"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,38 @@ class GroupSettings:
         return RunTranscripts(self.names)
 
 
+class TurnStart:
+    """The point of a conversation at which members are asked, the same for all who are asked at once. They hear what
+    has been said by then, however long they wait for a thread.
+
+    Args:
+        state: the state of the group.
+        transcript: the transcript.
+        until: how many of its messages have been said.
+        claims: what those who speak at the same time have taken: ids, and keys without a reducer.
+        has_checkpointer: whether the run has a checkpointer; without one no member has a memory of its own.
+
+    Attributes:
+        events: the event log.
+        seen_message: the id of the last message of the transcript.
+    """
+
+    def __init__(
+        self, state: Mapping[str, Any], transcript: Transcript, until: int, claims: Claims, has_checkpointer: bool
+    ) -> None:
+        self.state, self.transcript, self.until = state, transcript, until
+        self.claims, self.has_checkpointer = claims, has_checkpointer
+        self.events: Sequence[Event] = state.get(EVENT_LOG, ())
+        self.seen_message = transcript.id_before(until)
+
+    def behind(self, heard: str | None) -> TurnStart:
+        """The point behind the message with the id `heard`, for a turn that begins again with what it had heard."""
+        if heard == self.seen_message:
+            return self
+        until = self.transcript.position_after(heard)
+        return TurnStart(self.state, self.transcript, until, self.claims, self.has_checkpointer)
+
+
 class Turn(NamedTuple):
     """A turn of a member, as it begins.
 
@@ -72,34 +104,28 @@ class Turn(NamedTuple):
         input: the input of the agent.
         given: the messages that it is given.
         ids: the ids of its messages.
-        claims: what those who speak at the same time have taken: ids, and keys without a reducer.
-        seen_message: the id of the last message of the transcript.
-        seen_events: the number of events in the log.
+        at: the point at which it was asked.
         usage: the counter of the turn, if usage is counted.
         shared: what a summary for all members is made of, if it is to be one.
         summary: the last summary.
         remembers: whether the member has a memory of its own.
         unknown: how often in a row the member has handed over to somebody who is not there.
-        state: the state of the group.
     """
 
     input: Any
     given: list[BaseMessage]
     ids: MessageIds
-    claims: Claims
-    seen_message: str | None
-    seen_events: int
+    at: TurnStart
     usage: UsageCounter | None
     shared: list[BaseMessage] | None
     summary: Any
     remembers: bool
     unknown: int
-    state: Mapping[str, Any]
 
     @property
     def summary_key(self) -> Hashable:
         """What a summary for all members is made of: of all turns that begin alike it is the same."""
-        return self.seen_message, self.summary and self.summary["until"]
+        return self.at.seen_message, self.summary and self.summary["until"]
 
 
 def coerce_state(schema: Any, values: dict[str, Any]) -> Any:

@@ -93,7 +93,7 @@ class TurnUpdates:
         keys = self._settings.keys - {"messages"}
         changed = {k: v for k, v in update.items() if k in keys and not _is_same_value(v, given.get(k))}
         for key in self._settings.plain_keys & changed.keys():
-            writer = turn.claims.owner((turn.seen_events, key), self._name)
+            writer = turn.at.claims.owner((len(turn.at.events), key), self._name)
             if writer != self._name and not self._settings.is_free:
                 raise InvalidUpdateError(
                     f"the members {writer!r} and {self._name!r} wrote the key {key!r} in one turn: give it a reducer, "
@@ -119,8 +119,8 @@ class TurnUpdates:
         event: Event = {
             "by": self._name,
             "message_ids": [str(message.id) for message in said],
-            "seen_message": turn.seen_message,
-            "seen_events": turn.seen_events,
+            "seen_message": turn.at.seen_message,
+            "seen_events": len(turn.at.events),
         }
         if turn.usage:
             event.update(turn.usage.usage())

@@ -30,12 +30,12 @@ from agentmatrix.chat.claims import Claims
 from agentmatrix.chat.conversation import EVENT_LOG, Event
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.transcript import Transcript
-from agentmatrix.chat.turn import Turn
+from agentmatrix.chat.turn import Turn, TurnStart
 from agentmatrix.pregel.function_tasks import AsyncFunctionTasks, FunctionTasks
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.virtual_tasks import LoopHandle, VirtualTask
 
-__all__ = ["AsyncMemberPool", "FinishedTurn", "MemberPool", "TurnStart"]
+__all__ = ["AsyncMemberPool", "FinishedTurn", "MemberPool"]
 
 
 _CANCEL_SECONDS: Final = 1.0
@@ -72,21 +72,6 @@ class FinishedTurn(NamedTuple):
         return not (event.get("message_ids") or "goto" in event or "stop_reason" in event or self.failed)
 
 
-class TurnStart(NamedTuple):
-    """A point of the conversation at which members are asked. They hear what has been said by then, however long they
-    wait for a thread; who waits for the limit of turns hears what is said meanwhile too.
-
-    Attributes:
-        state: the state of the group.
-        transcript: the transcript.
-        until: how many of its messages had been said.
-    """
-
-    state: dict[str, Any]
-    transcript: Transcript
-    until: int
-
-
 class MemberPool(ABC):
     """The members of a group whose turns are running, over all LangGraph tasks of one run.
 
@@ -101,7 +86,7 @@ class MemberPool(ABC):
         running: by member, its task (async) or None, from its start until it is collected.
         loop: LangGraph's loop, as seen from the current task of the group.
         transcript: the messages that the next turn begins with.
-        claims: as of `Turn`.
+        claims: as of `TurnStart`.
         has_failed: whether a finished turn that was not collected has raised.
         functions: run what members call by `@task` in free conversation.
         is_called: says whether somebody outside has said something that the group has not taken yet.
@@ -131,7 +116,8 @@ class MemberPool(ABC):
 
     @abstractmethod
     def start(self, task: VirtualTask, member: Member, at: TurnStart) -> None:
-        """Start a turn of a member that is asked `at` some point of the conversation."""
+        """Start a turn of a member that is asked `at` this point of the conversation. One that waits for the limit of
+        turns hears what is said meanwhile too."""
 
     @abstractmethod
     def wake(self) -> None:
@@ -139,7 +125,7 @@ class MemberPool(ABC):
 
     def now(self) -> TurnStart:
         """This point of the conversation."""
-        return TurnStart(self._state, self.transcript, len(self.transcript))
+        return TurnStart(self._state, self.transcript, len(self.transcript), self.claims, self.has_checkpointer)
 
     def elapsed(self) -> float:
         """The seconds since the last call, or since the pool was made."""
@@ -244,16 +230,16 @@ class MemberPool(ABC):
 
     def _collect(self) -> list[FinishedTurn]:
         """Takes the finished turns: of a broadcast by name, in free conversation in the order of their ends."""
-        collected, self._finished = list(self._finished.values()), {}
+        finished, self._finished = self._finished, {}
         falls_back = self._wait_for_all and self.has_checkpointer and (self.has_failed or self._has_interrupt)
         self.has_failed = self._has_interrupt = self._has_news = False
-        for finished in collected:
-            del self.running[finished.task.node]
-            if finished.task.calls is not None and not (finished.failed or finished.interrupted):
-                finished.task.calls.close()
+        for name, turn in finished.items():
+            del self.running[name]
+            if turn.task.calls is not None and not (turn.failed or turn.interrupted):
+                turn.task.calls.close()
             if not (self._emits_at_once or falls_back):
-                self._emit(finished)
-        return sorted(collected, key=lambda finished: finished.task.node) if self._wait_for_all else collected
+                self._emit(turn)
+        return [finished[name] for name in sorted(finished)] if self._wait_for_all else list(finished.values())
 
     def _make_changes(self) -> None:
         """Makes the changes of LangGraph's loop that turns have asked for: the loop stands still while `wait` waits."""
@@ -266,11 +252,14 @@ class MemberPool(ABC):
             except Exception as error:
                 made.set_exception(error)
 
+    def _close_functions(self) -> None:
+        """Starts no more calls of `@task`. They refer to the pool: without that a run that has ended need not wait for
+        the garbage collector."""
+        self.functions.close()
+        del self.functions
+
     def _begin_turn(self, task: VirtualTask, member: Member, at: TurnStart) -> Turn:
-        until = at.until
-        if task.calls is not None:
-            until = at.transcript.position_after(task.calls.heard(at.transcript.id_before(until)))
-        return member.begin_turn(at.state, at.transcript, until, self.claims, self.has_checkpointer)
+        return member.begin_turn(at if task.calls is None else at.behind(task.calls.heard(at.seen_message)))
 
     def _traced(self, member: Member, turn: Turn) -> Runnable[Any, Any]:
         """The turn as a Runnable that callbacks see, as they see a node."""
@@ -370,7 +359,7 @@ class AsyncMemberPool(MemberPool):
     async def close(self) -> None:
         """Cancels the running turns. Called as the run ends."""
         self._closed = True
-        self.functions.close()
+        self._close_functions()
         tasks = [task for task in self.running.values() if task]
         for task in tasks:
             task.cancel()

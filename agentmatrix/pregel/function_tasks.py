@@ -61,7 +61,7 @@ class _Caller(NamedTuple):
 
 
 class TaskCalls:
-    """What one turn calls by `@task`.
+    """What one turn calls by `@task`. Each turn has one, and few turns call anything.
 
     Args:
         functions: those of the run.
@@ -71,16 +71,16 @@ class TaskCalls:
         is_kept: whether the run has a checkpointer.
     """
 
+    __slots__ = ("_functions", "_heard", "_is_kept", "_kept", "_loop", "_name")
+
     def __init__(
         self, functions: FunctionTasks, loop: Any, name: str, kept: Mapping[str, Any], *, is_kept: bool
     ) -> None:
         self._functions, self._loop, self._name = functions, loop, name
-        self._kept, self._is_kept = dict(kept), is_kept
+        self._kept, self._is_kept = {**kept}, is_kept
         if kept:
             functions.kept[name] = self
         self._heard: Any = None
-        self._unkept: set[str] = set()
-        self._running: set[Any] = set()
 
     def heard(self, heard: Any) -> Any:
         """What the turn begins with: what it began with when it made calls that have returned, or else `heard`."""
@@ -100,12 +100,16 @@ class TaskCalls:
 
     def wait(self) -> None:
         """Wait for the calls that the turn has not waited for itself, as LangGraph does at the end of a step."""
-        concurrent.futures.wait(list(self._running))
+        concurrent.futures.wait(self._running)
 
     async def await_all(self) -> None:
         """The same as `wait`, async."""
-        if running := list(self._running):
+        if running := self._running:
             await asyncio.wait([asyncio.wrap_future(call) for call in running])
+
+    @property
+    def _running(self) -> list[Any]:
+        return [call for call, calls in list(self._functions.running.items()) if calls is self]
 
     def close(self) -> None:
         """The turn has ended: nothing more is kept."""
@@ -118,19 +122,19 @@ class TaskCalls:
 
     def function(self, call: Any) -> Any:
         """What stands in the config of the turn in place of `call`, LangGraph's function."""
+        # Other code finds LangGraph's loop there.
+        return partial(self._call, call, schedule_task=call.keywords["schedule_task"])
+
+    def _call(self, call: Any, *args: Any, **options: Any) -> Any:
         functions = self._functions
         changed = {
             "futures": lambda: functions.futures,
             "submit": lambda: partial(functions.submit, self),
-            # Other code finds LangGraph's loop there.
             "schedule_task": MethodType(partial(functions.schedule, self), self._loop),
         }
-        return partial(self._call, call.func, **{**call.keywords, **changed})
-
-    def _call(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        future = call(self._caller, *args, **options)
-        self._running.add(future)
-        future.add_done_callback(self._running.discard)
+        future = call.func(self._caller, *args, **{**call.keywords, **options, **changed})
+        functions.running[future] = self
+        future.add_done_callback(functions.running.pop)
         return future
 
     def _caller(self) -> _Caller:
@@ -174,7 +178,7 @@ class TaskCalls:
             task.writes.extend(write for write in writes if write[0] == RETURN)
             if others := [write for write in writes if write[0] != RETURN]:
                 # A question to a person, a message: it is to be asked, or said, again.
-                self._unkept.add(task.id)
+                self._functions.unkept.add(task.id)
                 send(others)
 
         asked = {"resume": pad.resume, "interrupt_counter": pad.interrupt_counter}
@@ -189,7 +193,7 @@ class TaskCalls:
             return
         if error is not None:
             task.writes.append((ERROR, error))
-        elif task.id not in self._unkept:
+        elif task.id not in self._functions.unkept:
             for part, value in ((_HEARD, self._heard), (_part(task), task.writes[-1][1])):
                 if self._is_kept and part not in self._kept:
                     self._functions.kept[self._name], self._kept[part] = self, value
@@ -223,6 +227,8 @@ class FunctionTasks(ABC):
     Attributes:
         id_of: gives the id that the turn of a node has if it begins again at the present checkpoint: a UUID.
         kept: by node, the calls of turns of which something is kept.
+        unkept: the ids of tasks of which nothing is kept.
+        running: by future of a call, the calls that it is one of.
     """
 
     is_async = False
@@ -231,6 +237,8 @@ class FunctionTasks(ABC):
         self._change = change
         self.id_of: Callable[[str], str]
         self.kept: dict[str, TaskCalls] = {}
+        self.unkept: set[str] = set()
+        self.running: dict[Any, TaskCalls] = {}
         # LangGraph puts them there, and asks for none that is not its own.
         self.futures: WeakKeyDictionary[Any, Task] = WeakKeyDictionary()
 
@@ -287,7 +295,7 @@ class AsyncFunctionTasks(FunctionTasks):
 
     def __init__(self, change: Callable[[Change], Any]) -> None:
         super().__init__(change)
-        self._running: set[asyncio.Future[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
 
     async def schedule(self, calls: TaskCalls, loop: Any, caller: Any, number: int, call: Any) -> Task:
         task: Task = await self._change(partial(calls.accept, caller, number, call))
@@ -301,8 +309,8 @@ class AsyncFunctionTasks(FunctionTasks):
     def submit(self, calls: TaskCalls, run: Run, task: Task, *args: Any, configurable: Any, **options: Any) -> Any:
         attempts = run(task, *args, stream=options["stream"], configurable=configurable)
         running = asyncio.ensure_future(self._run(calls, attempts, task))
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
+        self._tasks.add(running)
+        running.add_done_callback(self._tasks.discard)
         return running
 
     async def _run(self, calls: TaskCalls, attempts: Any, task: Task) -> Any:
@@ -315,5 +323,5 @@ class AsyncFunctionTasks(FunctionTasks):
         return returned
 
     def close(self) -> None:
-        for task in self._running:
+        for task in self._tasks:
             task.cancel()

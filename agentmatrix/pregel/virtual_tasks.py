@@ -169,7 +169,7 @@ class LoopHandle:
             functions: run the calls.
             node: the node.
         """
-        kept = self._returned.get(functions.id_of(node), {})
+        kept = self._returned.get(functions.id_of(node), {}) if self._returned else {}
         return TaskCalls(functions, self.loop, node, kept, is_kept=self.has_checkpointer)
 
     @cached_property

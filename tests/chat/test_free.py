@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import operator
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
 from agentmatrix.chat import ChatGroup
+from agentmatrix.chat.workers import MemberPool
 from agentmatrix.compose import Dag
 from agentmatrix.errors import BuildError, SpeakerError
 from agentmatrix.speakers import broadcast, free, human
@@ -39,6 +41,10 @@ def whole(members: Any, **options: Any) -> Any:
 def once(text: str) -> ScriptedChatModel:
     """Says one thing, then keeps silent."""
     return ScriptedChatModel([text] + [""] * 20)
+
+
+def all_pools() -> list[MemberPool]:
+    return [known for known in gc.get_objects() if isinstance(known, MemberPool)]
 
 
 def in_graph(agent: Any, **options: Any) -> Any:
@@ -84,6 +90,25 @@ async def test_who_waits_for_the_limit_hears_what_is_said_meanwhile(is_async: bo
         group.invoke({"messages": "hi"}, one_by_one)
     firsts = [[message.text for message in model.prompts[0]] for model in members.values()]
     assert firsts == [["hi"], ["hi", "I am ann"], ["hi", "I am ann", "I am bob"]]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_run_that_has_ended_does_not_wait_for_the_garbage_collector(is_async: bool) -> None:
+    group = whole({"ann": once("hello"), "bob": once("hello")}, speaker=free()).compile()
+
+    async def run() -> Any:
+        return await group.ainvoke({"messages": "hi"}) if is_async else group.invoke({"messages": "hi"})
+
+    threads, pools = threading.enumerate(), all_pools()
+    gc.disable()
+    try:
+        await run()
+        for thread in threading.enumerate():
+            if thread.name == "chat-member" and thread not in threads:
+                thread.join()
+        assert all(pool in pools for pool in all_pools())
+    finally:
+        gc.enable()
 
 
 async def test_nobody_waits_for_a_slow_member() -> None:
