@@ -1,12 +1,27 @@
-"""Calls on an asyncio event loop, from any thread."""
+"""Calls on an asyncio event loop from any thread, and loops that end while sync code is at work in their threads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["call_on"]
+__all__ = ["call_on", "runner_that_waits_for_no_thread"]
+
+
+class _UnjoinedThreads(ThreadPoolExecutor):
+    """Threads that nobody waits for: the sync code in them cannot be stopped."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def runner_that_waits_for_no_thread() -> asyncio.Runner:
+    """A runner that Ctrl-C ends although sync code, such as a node, is at work in a thread of its loop."""
+    runner = asyncio.Runner()
+    runner.get_loop().set_default_executor(_UnjoinedThreads(thread_name_prefix="asyncio"))
+    return runner
 
 
 def call_on(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:

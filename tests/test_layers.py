@@ -67,8 +67,8 @@ OWN_ATTRIBUTES = {
 }
 # Classes that extend LangGraph's loop: they use what they inherit (tests/test_pregel_door.py).
 EXEMPT = {f"engine/{name}.py" for name in ("graph", "listener", "loop", "pauses", "recorded_writes", "supersteps")}
-# Of named tuples, enums and protocols: documented, or the language's.
-PYTHON_ATTRIBUTES = {"_asdict", "_fields", "_is_protocol", "_name_", "_replace", "_value_"}
+# Of named tuples, enums and protocols: documented, or the language's. And what the interpreter calls when it ends.
+PYTHON_ATTRIBUTES = {"_asdict", "_fields", "_is_protocol", "_name_", "_replace", "_run_exitfuncs", "_value_"}
 
 
 def modules(folder: Path) -> list[Path]:

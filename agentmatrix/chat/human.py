@@ -25,7 +25,8 @@ def human(
 ) -> Any:
     """A person: each turn is an `interrupt`, answered by `Command(resume=...)`.
 
-    The answer, a text or a message, becomes a `HumanMessage` under the member's name. An empty answer is silence.
+    The answer, a text, a message (also as a dict) or a list of content blocks, becomes a `HumanMessage` under the
+    member's name. An empty answer is silence.
     Where a group has several people, a question says whom it asks.
 
     Args:
@@ -73,7 +74,12 @@ def _person(
         answer = interrupt(question)
         if isinstance(answer, BaseMessage):
             return [answer]
-        return [HumanMessage(str(answer), name=name)] if answer not in (None, "") else []
+        if isinstance(answer, dict) and "content" in answer:
+            answer = answer["content"]
+        if answer in (None, "", []):
+            return []
+        has_blocks = isinstance(answer, list) and all(isinstance(block, str | dict) for block in answer)
+        return [HumanMessage(answer if has_blocks else str(answer), name=name)]
 
     person.__name__ = person.__qualname__ = name or "human"
     setattr(person, _ADDRESSED, lambda member: _person(name, prompt, timeout, member))

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from agentmatrix.cli.process_end import end_process
+
 if TYPE_CHECKING:
     from agentmatrix import Host
 
@@ -32,7 +34,7 @@ def serve_in_foreground(
     options: dict[str, Any],
     page: Callable[[Host], AbstractContextManager[None]] = lambda host: nullcontext(),
 ) -> None:
-    """Print one line when the host serves, and return when it has stopped.
+    """Print one line when the host serves, and end the process when it has stopped.
 
     The first signal drains the host, the second one stops it at once; while it starts, the first one does.
 
@@ -61,6 +63,7 @@ def serve_in_foreground(
             _drain(host, stop, grace, drain_timeout)
     finally:
         host.stop()
+    end_process(0)
 
 
 def _started(host: Host, stop: _StopSignal) -> bool:

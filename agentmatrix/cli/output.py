@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import sys
@@ -108,6 +109,13 @@ class _StreamedMessage:
     finished: bool = False
 
 
+class _Console(Console):
+    """A console whose reader may leave (`| head`): rich would end the process with an error of its own."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "the reader has left")
+
+
 class TextOutput(StreamOutput):
     """Messages after the names of their speakers, token by token, on a terminal or in a file.
 
@@ -116,7 +124,7 @@ class TextOutput(StreamOutput):
     """
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stdout, highlight=False)
+        self._console = _Console(file=sys.stdout, highlight=False)
         self._styles: dict[str, str] = {}
         self._next_style = itertools.cycle(_STYLES)
         self._unfinished: dict[str, _StreamedMessage] = {}
@@ -170,11 +178,11 @@ class TextOutput(StreamOutput):
     def _on_update(self, namespace: Namespace, node: str, update: Any) -> None:
         self._finish([item for item in self._unfinished.values() if (item.namespace, item.node) == (namespace, node)])
         for one in update if isinstance(update, list) else [update]:
-            for message in _unstreamed_messages(one):
-                self._print_message(message.name or _path((*namespace, node)), message)
+            for message in _written_messages(one):
+                self._print_unstreamed(message.name or _path((*namespace, node)), message)
         has_inner = any(known[:-1] == namespace and known[-1].startswith(f"{node}:") for known in self._namespaces)
         if (
-            node != "__interrupt__"
+            node not in ("__interrupt__", "__metadata__")
             and not has_inner
             and isinstance(update, dict)
             and (rest := _without_messages(update))
@@ -202,7 +210,12 @@ class TextOutput(StreamOutput):
         if streamed.finished:
             self._print_calls(streamed.speaker, streamed.message)
 
-    def _print_message(self, speaker: str, message: BaseMessage) -> None:
+    def _print_unstreamed(self, speaker: str, message: BaseMessage) -> None:
+        """Print a message that LangGraph has not streamed: a tuple, a dict, a text, or one of a cached node."""
+        if message.id in self._printed_ids or message.id in self._unfinished:
+            return
+        if message.id:
+            self._printed_ids.add(message.id)
         if text := str(message.text):
             self._print_speaker(speaker)
             self._print(text)
@@ -238,14 +251,14 @@ def _message_ids(values: Any) -> set[str]:
     return {one.id for one in messages if getattr(one, "id", None)} if isinstance(messages, list) else set()
 
 
-def _unstreamed_messages(update: Any) -> list[BaseMessage]:
-    """The messages that a node has written as tuples, dicts or texts, of which LangGraph streams none."""
+def _written_messages(update: Any) -> list[BaseMessage]:
+    """The messages in an update; empty where its reducer takes something else."""
     written = update.get("messages") if isinstance(update, dict) else None
     items = written if isinstance(written, list) else [written]
     try:
-        found = convert_to_messages([one for one in items if isinstance(one, str | tuple | dict)])
+        found = convert_to_messages([one for one in items if isinstance(one, str | tuple | dict | BaseMessage)])
     except (ValueError, NotImplementedError):
-        return []  # its reducer takes something else
+        return []
     return [message for message in found if not isinstance(message, RemoveMessage)]
 
 

@@ -278,7 +278,7 @@ def _summary(report: Report) -> str:
     parts += [f"{n:,} {_named(name, n)} beside" for name, n in beside.items() if n]
     if report.tokens:
         parts.append(f"{report.tokens:,} tokens" + ("" if report.cost is None else f", cost {report.cost:.4g}"))
-    if not report.asked:
+    if not (report.asked or report.left):
         parts.append("nothing was to be run")
     if report.ended in ("budget", "interrupted"):
         parts.append(

@@ -73,10 +73,9 @@ def run_graph(
     Raises:
         CommandError: the input is wrong, or the graph paused and no answer is left.
     """
-    import asyncio
-
     from agentmatrix.cli.output import JsonOutput, TextOutput
     from agentmatrix.cli.thread_runner import WRAPPER, ThreadRunner, resume_command
+    from agentmatrix.event_loop import runner_that_waits_for_no_thread
     from agentmatrix.remote.thread_memory import with_memory
 
     output: Any = JsonOutput() if as_json else TextOutput()
@@ -89,7 +88,7 @@ def run_graph(
     if text is None and not pending:
         value = empty_input(graph, thread)
     runner = ThreadRunner(with_memory(graph, name=WRAPPER) if pending else graph, output, thread)
-    with asyncio.Runner() as loop:
+    with runner_that_waits_for_no_thread() as loop:
         try:
             if text is None and pending:
                 # The questions of a run that an earlier command has left.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, Final
 
 __all__ = ["json_line", "terminal_text"]
@@ -20,10 +21,11 @@ def terminal_text(text: str) -> str:
 
 
 def json_line(value: Any, **options: Any) -> str:
-    """JSON in which such characters are escaped, so that nothing is lost.
+    """JSON in which such characters are escaped, and those that stdout cannot write, so that nothing is lost.
 
     Args:
         value: what `json.dumps` takes.
         options: of `json.dumps`.
     """
-    return json.dumps(value, ensure_ascii=False, **options).translate(_JSON)
+    is_narrow = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    return json.dumps(value, ensure_ascii=is_narrow, **options).translate(_JSON)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.types import Command
 
 from agentmatrix.approvals import approval_request
-from agentmatrix.cli.error_report import FAILED, CommandError
+from agentmatrix.cli.error_report import FAILED, KEYBOARD_INTERRUPT, CommandError
 from agentmatrix.cli.graph_input import parse_answer
 from agentmatrix.cli.output import Output
+from agentmatrix.cli.process_end import end_process
 from agentmatrix.cli.terminal_text import terminal_text
 
 __all__ = ["WRAPPER", "ThreadRunner", "resume_command"]
@@ -22,6 +26,7 @@ __all__ = ["WRAPPER", "ThreadRunner", "resume_command"]
 
 WRAPPER: Final = "agentmatrix-cli"
 """The name of the graph that gives a remote graph a memory."""
+_LEAVING_SECONDS: Final = 1.0
 
 
 class ThreadRunner:
@@ -57,16 +62,17 @@ class ThreadRunner:
         asked: dict[str, Any] = {}
         try:
             with self._output.watched(self.graph):
-                async for namespace, mode, data in self._stream(value):
-                    if mode == "values" and not namespace:
-                        values = data
-                        if isinstance(data, dict):
-                            asked |= {interrupt.id: interrupt for interrupt in data.get("__interrupt__", ())}
-                    if self._is_wrapped and namespace:
-                        # Paths are those of the remote graph, as if it were here.
-                        self._output.show_part(namespace[1:], mode, data)
-                    elif not self._is_wrapped or mode == "values":
-                        self._output.show_part(namespace, mode, data)
+                async with aclosing(self._stream(value)) as parts:
+                    async for namespace, mode, data in parts:
+                        if mode == "values" and not namespace:
+                            values = data
+                            if isinstance(data, dict):
+                                asked |= {interrupt.id: interrupt for interrupt in data.get("__interrupt__", ())}
+                        if self._is_wrapped and namespace:
+                            # Paths are those of the remote graph, as if it were here.
+                            self._output.show_part(namespace[1:], mode, data)
+                        elif not self._is_wrapped or mode == "values":
+                            self._output.show_part(namespace, mode, data)
         except asyncio.CancelledError:
             # Ctrl-C cancels this task from outside; a cancelled node or remote run only raises the error here.
             task = asyncio.current_task()
@@ -95,12 +101,13 @@ class ThreadRunner:
             raise CommandError(f"the thread {self.thread!r} waits for no answer: begin a run with --input")
         return list(state.interrupts)
 
-    async def _stream(self, value: Any) -> AsyncIterator[Any]:
+    async def _stream(self, value: Any) -> AsyncGenerator[Any, None]:
         options: dict[str, Any] = {"stream_mode": list(self._output.stream_modes), "subgraphs": True}
         if await self._is_sync_only():
             parts: Iterator[Any] = self.graph.stream(value, self._config, **options)
-            for part in parts:
-                yield part
+            with _interrupted_at_once():
+                for part in parts:
+                    yield part
         else:
             async for part in self.graph.astream(value, self._config, **options):
                 yield part
@@ -113,6 +120,27 @@ class ThreadRunner:
         except NotImplementedError:
             return True
         return False
+
+
+@contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """Ctrl-C ends sync code on the main thread, which an asyncio runner would only look at behind it.
+
+    LangGraph waits for nodes in threads before it leaves a stream; the process does not.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        threading.Timer(_LEAVING_SECONDS, end_process, (KEYBOARD_INTERRUPT,)).start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _QueueNotice(BaseCallbackHandler):

@@ -9,6 +9,7 @@ import typer
 
 from agentmatrix.cli.error_report import CommandError
 from agentmatrix.cli.host_options import HostOptions, checked_token, takes_host_options
+from agentmatrix.cli.process_end import end_process
 
 __all__ = ["ui"]
 
@@ -68,6 +69,7 @@ def ui(
             if graph.error:
                 print(f"{graph.target} cannot be loaded: {graph.error.strip().splitlines()[-1]}", flush=True)
         _wait()
+    end_process(0)
 
 
 def _text(path: Path | None) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec
 from agentmatrix.dataset.completed_row import CompletedRow
 from agentmatrix.dataset.refinement import arefine
 from agentmatrix.dataset.report import Report
+from agentmatrix.event_loop import runner_that_waits_for_no_thread
 
 __all__ = ["arefine_as_completed", "refine_as_completed"]
 
@@ -74,7 +75,8 @@ def _iterator(
 
         def work() -> None:
             try:
-                asyncio.run(run())
+                with runner_that_waits_for_no_thread() as loop:
+                    loop.run(run())
                 rows.put(None)
             except BaseException as error:
                 rows.put(error)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, Protocol, TypeVar
 
+from agentmatrix.event_loop import runner_that_waits_for_no_thread
+
 __all__ = ["on_interrupt", "run_draining"]
 
 T = TypeVar("T")
@@ -34,15 +36,19 @@ class _Interrupts:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._run: Drainable | None = None
 
-    def receive(self) -> None:
+    def receive(self) -> bool:
+        """One more signal. Returns whether there is a run to be told of it."""
         self.count += 1
         if self._run is None or self._loop is None:
-            raise KeyboardInterrupt
+            return False
         self._loop.call_soon_threadsafe(self._run.drain if self.count == 1 else self._run.cancel)
+        return True
 
     @contextmanager
     def told_to(self, run: Drainable) -> Iterator[None]:
         self._run, self._loop = run, asyncio.get_running_loop()
+        if self.count:
+            run.drain()
         try:
             yield
         finally:
@@ -69,31 +75,43 @@ def run_draining(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     Raises:
         KeyboardInterrupt: there was a signal before it listened.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
-        return _in_thread(work)
+    run = _run_in_thread if _loop_runs_here() else _run
     if threading.current_thread() is not threading.main_thread():
-        return asyncio.run(work())
+        return run(work)
     interrupts = _Interrupts()
 
     async def listening() -> T:
         _interrupts.set(interrupts)
         return await work()
 
+    def on_signal(*_: object) -> None:
+        if not interrupts.receive() and run is _run:
+            raise KeyboardInterrupt
+
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number in _SIGNALS:
-        signal.signal(number, lambda *_: interrupts.receive())
+        signal.signal(number, on_signal)
     try:
-        return asyncio.run(listening())
+        return run(listening)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    with runner_that_waits_for_no_thread() as loop:
+        return loop.run(work())
+
+
+def _run_in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Where a loop runs in this thread already, as in a notebook."""
     results: list[T] = []
     errors: list[BaseException] = []
@@ -101,7 +119,7 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     def run() -> None:
         try:
-            results.append(asyncio.run(work()))
+            results.append(_run(work))
         except BaseException as error:
             errors.append(error)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
 
 from langgraph.errors import GraphInterrupt, InvalidUpdateError, ParentCommand
 from langgraph.types import Interrupt
@@ -13,6 +16,8 @@ from agentmatrix.pregel.execution import Task
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["TaskExceptions", "each_once"]
+
+_MACHINERY: Final = tuple(str(Path(__file__).parents[1] / room) + os.sep for room in ("engine", "pregel"))
 
 
 class TaskExceptions:
@@ -76,7 +81,7 @@ class TaskExceptions:
             names = [task.name for task, _ in (*others, *commands)]
             if names:
                 first.add_note(f"at the same time ended: {', '.join(map(repr, names))}")
-            raise first
+            raise first.with_traceback(_without_machinery(first.__traceback__))
         if len(commands) > 1:
             names = [task.name for task, _ in commands]
             raise InvalidUpdateError(
@@ -88,6 +93,19 @@ class TaskExceptions:
         if self._ends:
             asked = [question for _, _, error in self._ends for question in (error.args[0] if error.args else ())]
             raise GraphInterrupt(each_once(asked))
+
+
+def _without_machinery(trace: TracebackType | None) -> TracebackType | None:
+    """A node's traceback without our frames between LangGraph and the node: they do not say why it has failed."""
+    entries: list[TracebackType] = []
+    while trace is not None:
+        entries.append(trace)
+        trace = trace.tb_next
+    kept: TracebackType | None = None
+    for entry in reversed(entries):
+        if not entry.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+            kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return kept or (entries[0] if entries else None)
 
 
 def each_once(asked: Iterable[Interrupt]) -> tuple[Interrupt, ...]:

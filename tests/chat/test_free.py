@@ -462,7 +462,26 @@ def test_a_person_is_a_member_of_any_group() -> None:
     assert [m.text for m in ann.prompts[0]] == ["go", "<name>joe</name><content>I think so</content>"]
 
 
-@pytest.mark.parametrize("answer", ["", None])
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (HumanMessage("Tuesday"), "Tuesday"),
+        ({"role": "user", "content": "Tuesday"}, "Tuesday"),
+        ({"role": "user", "content": [{"type": "text", "text": "Tuesday"}]}, "Tuesday"),
+        ([{"type": "text", "text": "Tuesday"}], "Tuesday"),
+        (2, "2"),
+        ([1, 2], "[1, 2]"),
+        ({"day": 2}, "{'day': 2}"),
+    ],
+)
+def test_a_person_answers_in_any_form(answer: Any, words: str) -> None:
+    group = whole({"joe": human()}, stop=max_turns(1)).compile(checkpointer=InMemorySaver())
+    group.invoke({"messages": "Which day?"}, THREAD)
+    result = group.invoke(Command(resume=answer), THREAD)
+    assert talk(result)[1:] == [("joe", words)] and isinstance(result["messages"][1], HumanMessage)
+
+
+@pytest.mark.parametrize("answer", ["", None, []])
 def test_a_person_may_keep_silent(answer: Any) -> None:
     def quiet(state: Any) -> bool:
         return len(state["messages"]) > 3

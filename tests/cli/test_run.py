@@ -118,6 +118,27 @@ def test_a_message_of_a_nested_graph_is_shown_once_in_whatever_form(project: Pro
     assert chat.out == "inner/say: so it is\n" * 2
 
 
+def test_a_message_of_a_node_that_the_cache_stands_in_for_is_shown(project: Project) -> None:
+    project.write(
+        "cached.py",
+        """
+        from langchain_core.messages import AIMessage
+        from langgraph.cache.sqlite import SqliteCache
+        from langgraph.graph import MessagesState
+        from langgraph.types import CachePolicy
+        from agentmatrix import Dag
+        def say(state):
+            print("asked")
+            return {"messages": [AIMessage("so it is")]}
+        builder = Dag(MessagesState)
+        builder.add_node("say", say, cache_policy=CachePolicy(key_func=lambda state: "one key"))
+        graph = builder.compile(cache=SqliteCache(path="cache.db"))
+        """,
+    )
+    assert project.cli("run", "cached.py:graph", "-i", "is it so?").out == "asked\nsay: so it is\n"
+    assert project.cli("run", "cached.py:graph", "-i", "is it so?").out == "say: so it is\n"
+
+
 def test_machines_read_json_lines(project: Project) -> None:
     lines = [json.loads(line) for line in project.cli("run", "greeter:graph", "-i", "Ada", "--json").out.splitlines()]
     assert lines[-1]["type"] == "result"
@@ -296,3 +317,34 @@ def test_debug_shows_the_traceback(project: Project) -> None:
     _, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "Traceback" in err and "ZeroDivisionError" in err
+
+
+def test_an_ascii_terminal_is_told_what_it_cannot_show(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write("french.py", "def graph(messages): return 'é'\n")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    said, err = project.start_as_a_shell_does("run", "french:graph", "-i", "x").communicate(timeout=100)
+    assert (said, err) == ("graph: \\xe9\n", "")
+    said, err = project.start_as_a_shell_does("run", "french:graph", "-i", "x", "--json").communicate(timeout=100)
+    assert json.loads(said.splitlines()[-1])["data"]["messages"][-1]["content"] == "é" and not err
+
+
+def test_a_reader_that_leaves_ends_a_run_without_a_word(project: Project) -> None:
+    """As `| head` does."""
+    project.write(
+        "endless.py",
+        """
+        import time
+        from langgraph.config import get_stream_writer
+        def graph(messages):
+            writer = get_stream_writer()
+            while True:
+                writer("and on")
+                time.sleep(0.001)
+        """,
+    )
+    process = project.start_as_a_shell_does("run", "endless:graph", "-i", "x")
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "and on\n"
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(100)) == ("", 1)
+    process.stderr.close()

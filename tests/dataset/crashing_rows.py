@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,32 @@ def run_rows(folder: Path, order: str = "done", options: dict[str, Any] | None =
     print(json.dumps({"done": report.done, "left": report.left, "failures": failures}))
 
 
-def interrupt_and_fail(folder: Path) -> None:
-    """In a process of its own: two rows are at work when it is interrupted twice."""
+def interrupt_and_fail(folder: Path, in_notebook: bool = False) -> None:
+    """In a process of its own: two rows are at work when it is interrupted twice.
+
+    Args:
+        folder: of the rows.
+        in_notebook: a loop is running where `refine` is called, as in a notebook.
+    """
     begun: list[int] = []
 
     async def hang(columns: dict[str, Any]) -> dict[str, Any]:
         begun.append(columns["id"])
         if len(begun) == 2:
             os.kill(os.getpid(), signal.SIGINT)
+            if in_notebook:  # The signals are for another thread: two at once would be one.
+                await asyncio.sleep(1)
             os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(1000)
         return {}
 
-    try:
+    async def cell() -> None:
         refine(hang, folder / "in.jsonl", folder / "out.jsonl", max_concurrency=2)
+
+    try:
+        if in_notebook:
+            asyncio.run(cell())
+        else:
+            refine(hang, folder / "in.jsonl", folder / "out.jsonl", max_concurrency=2)
     except KeyboardInterrupt:
-        print("interrupted")
+        print("interrupted", [thread.name for thread in threading.enumerate() if "refine" in thread.name])

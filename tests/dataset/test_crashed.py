@@ -61,12 +61,13 @@ def test_it_is_tried_again_when_it_is_told_so(tmp_path: Path) -> None:
     assert (report.done, report.asked, report.tombstoned) == (COUNT, 3, 0)
 
 
-def test_an_interrupted_run_is_no_crash(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_notebook", [False, True])
+def test_an_interrupted_run_is_no_crash(tmp_path: Path, in_notebook: bool) -> None:
     write_rows(tmp_path)
     for _ in range(4):
-        with Forked(interrupt_and_fail, tmp_path) as process:
+        with Forked(interrupt_and_fail, tmp_path, in_notebook) as process:
             said, errors = process.communicate(60)
-        assert said == "interrupted\n", errors
+        assert said == "interrupted []\n", errors
     with sqlite3.connect(tmp_path / "out.jsonl.progress") as progress:
         assert progress.execute("select count(*) from begun").fetchone() == (0,)
     progress.close()
