@@ -244,12 +244,14 @@ class ParallelTurns:
         id_of = self._keep_calls(pool, config)
         # After a failure that was put back, nothing new starts: `wait` returns it at once.
         for name in () if pool.has_failed else names:
-            calls = pool.loop.calls(pool.functions, name) if self._is_free else None
+            member = self._members[name]
+            may_call = self._is_free and not member.only_calls_models
+            calls = pool.loop.calls(pool.functions, name) if may_call else None
             task = VirtualTask(pool.loop, name, id_of(name), [], calls)
             if name in saved:
                 pool.restore(task, saved[name])
             else:
-                pool.start(task, self._members[name], now)
+                pool.start(task, member, now)
         return self._seconds_left(conversation) if self._is_free else None
 
     def _keep_calls(self, pool: MemberPool, config: RunnableConfig) -> Callable[[str], str]:
