@@ -154,7 +154,7 @@ def _withdraw(said: list[BaseMessage], kept: list[BaseMessage], config: Runnable
     now = {message.id: message for message in kept}
     for message in said:
         replaced = now.get(message.id)
-        if replaced is not message and was_streamed(config, str(message.id)):
+        if replaced != message and was_streamed(config, str(message.id)):
             push_message(RemoveMessage(id=str(message.id)), state_key=None)
             if replaced is not None:
                 push_message(replaced, state_key=None)

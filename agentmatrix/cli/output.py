@@ -129,6 +129,8 @@ class TextOutput(StreamOutput):
         self._next_style = itertools.cycle(_STYLES)
         self._unfinished: dict[str, _StreamedMessage] = {}
         self._printed_ids: set[str] = set()
+        self._not_written: dict[str, tuple[Namespace, str]] = {}
+        """Streamed messages whose node has not written yet, by key."""
         self._namespaces: set[Namespace] = set()
 
     def show_part(self, namespace: Namespace, mode: str, data: Any) -> None:
@@ -164,8 +166,13 @@ class TextOutput(StreamOutput):
 
     def _on_message(self, namespace: Namespace, message: Any, metadata: dict[str, Any]) -> None:
         key = message.id or str(id(message))
+        if isinstance(message, RemoveMessage):
+            if key in self._not_written:
+                self._withdraw(key)
+            return
         if key in self._printed_ids:
             return
+        self._not_written[key] = (namespace, str(metadata.get("langgraph_node", "")))
         if streamed := self._unfinished.get(key):
             streamed.message += message
         else:
@@ -175,8 +182,16 @@ class TextOutput(StreamOutput):
         has_more = isinstance(message, BaseMessageChunk) and getattr(message, "chunk_position", None) != "last"
         self._finish([] if has_more else [streamed])
 
+    def _withdraw(self, key: str) -> None:
+        """The message that was just streamed did not pass a group's middleware. What takes its place comes next."""
+        if streamed := self._unfinished.get(key):
+            self._finish([streamed])
+        self._printed_ids.discard(key)
+        self._print_note("", "(withdrawn)")
+
     def _on_update(self, namespace: Namespace, node: str, update: Any) -> None:
         self._finish([item for item in self._unfinished.values() if (item.namespace, item.node) == (namespace, node)])
+        self._not_written = {key: by for key, by in self._not_written.items() if by != (namespace, node)}
         for one in update if isinstance(update, list) else [update]:
             for message in _written_messages(one):
                 self._print_unstreamed(message.name or _path((*namespace, node)), message)

@@ -216,3 +216,14 @@ async def test_words_into_a_run_pass_too() -> None:
         result = await run.result()
     assert "It is ****." in [message.text for message in result["messages"]]
     assert not [message for message in result["messages"] if "1234" in message.text]
+
+
+def test_a_message_that_passes_as_a_copy_is_not_withdrawn() -> None:
+    def copied(message: Any, sender: str, hearers: Any, conversation: Any) -> Any:
+        return message.model_copy(update={"content": message.text.replace("1234", "****")})
+
+    ann = ScriptedChatModel("I see.")
+    group = ChatGroup({"ann": ann}, middleware=[copied], stop=max_turns(1)).compile()
+    parts = [part for part, _ in group.stream({"messages": "Hello."}, stream_mode="messages")]
+    assert not any(isinstance(part, RemoveMessage) for part in parts)
+    assert "".join(part.text for part in parts) == "I see."

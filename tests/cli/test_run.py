@@ -139,6 +139,29 @@ def test_a_message_of_a_node_that_the_cache_stands_in_for_is_shown(project: Proj
     assert project.cli("run", "cached.py:graph", "-i", "is it so?").out == "say: so it is\n"
 
 
+@pytest.mark.parametrize(("speaker", "turns"), [("round_robin", 2), ("broadcast", 1)])
+def test_what_did_not_pass_a_groups_middleware_is_said_to_be_withdrawn(
+    project: Project, speaker: str, turns: int
+) -> None:
+    project.write(
+        "panel.py",
+        f"""
+        from agentmatrix import ChatGroup
+        from agentmatrix.speakers import broadcast, round_robin
+        from agentmatrix.stops import max_turns
+        from agentmatrix.testing import ScriptedChatModel
+        def redact(message, sender, hearers, conversation):
+            return message.model_copy(update={{"content": message.text.replace("1234", "****")}})
+        members = {{"ann": ScriptedChatModel("It is 1234."), "bob": ScriptedChatModel("I see.")}}
+        graph = ChatGroup(members, speaker={speaker}(), middleware=[redact], stop=max_turns({turns}))
+        """,
+    )
+    said = project.cli("run", "panel:graph", "-i", "Say it.").out.splitlines()
+    first = said.index("ann: It is 1234.")
+    assert "(withdrawn)" in said[first:] and said.index("ann: It is ****.") > said.index("(withdrawn)")
+    assert said.count("bob: I see.") == 1
+
+
 def test_machines_read_json_lines(project: Project) -> None:
     lines = [json.loads(line) for line in project.cli("run", "greeter:graph", "-i", "Ada", "--json").out.splitlines()]
     assert lines[-1]["type"] == "result"
