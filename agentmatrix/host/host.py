@@ -263,7 +263,8 @@ class Host:
         """Offers one more graph, also while the host serves, or in its lifespan.
 
         Args:
-            name: what callers call it; a graph of that name is replaced.
+            name: what callers call it; a graph of that name is replaced. Who knows the earlier one's state sends its
+                keys until it connects anew.
             graph: a graph, anything that `as_agent` takes, or a function that makes graphs.
             allow: as for the host, for this graph alone.
 

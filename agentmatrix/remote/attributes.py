@@ -101,7 +101,8 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
         self._connection.list_types_of(annotations)
 
     def _learn_input_keys(self) -> None:
-        """Fetches the card before the first run, for its `input_keys`."""
+        """Fetches the card before the first run over a connection, for its `input_keys`."""
+        self._connection.forget_card_behind_a_loss()
         if self._known is None and not self._connection.card_refused:
             began = time.monotonic()
             try:
@@ -110,6 +111,7 @@ class CardAttributes(LiveMixin, Pregel[Any, Any, Any, Any]):
                 self._connection.note_card_failed(error, time.monotonic() - began)
 
     async def _alearn_input_keys(self) -> None:
+        self._connection.forget_card_behind_a_loss()
         if self._known is None and not self._connection.card_refused:
             began = time.monotonic()
             try:

@@ -75,6 +75,7 @@ class AgentConnection:
         self._answers: Sequence[Answer] | None = None
         self.card_refused = False
         self._requested = False
+        self._seen_connection: int | None = None
         self._transports: dict[Target, Transport] = {}
         self._lock = threading.Lock()
         self._resolving: Future[None] | None = None
@@ -308,6 +309,15 @@ class AgentConnection:
     def is_checked(self, replica: Replica) -> bool:
         """Whether a replica shows the card that is known; or whether there is none to compare with."""
         return replica in self._checked or self._card is None
+
+    def forget_card_behind_a_loss(self) -> None:
+        """Forgets the card of a single host whose connection was lost: behind the next one may be another graph."""
+        if self._card is None or self.has_replicas:
+            return
+        transport = self.transport_to(self.targets.known[0])
+        before, self._seen_connection = self._seen_connection, transport.connection
+        if transport.state == "lost" or (before is not None and before != self._seen_connection):
+            self.forget_card()
 
     def forget_card(self) -> None:
         """The next call asks for the card again: no replica shows the one that is known."""

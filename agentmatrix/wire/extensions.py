@@ -42,6 +42,9 @@ PACK_OPTIONS: Final = (
 """Of `ormsgpack.packb`: only what msgpack gives back as it was; other types are a `TypeError` there."""
 
 
+_LONGEST_PATH: Final = 200
+
+
 class InvalidPart(Exception):
     """A part of a value that cannot be encoded or decoded. `Codec` turns it into an `EncodeError` or a `DecodeError`.
 
@@ -61,7 +64,10 @@ class InvalidPart(Exception):
 
     def at(self, where: str) -> str:
         """The reason after the path to the part; `where` is the name of the whole value."""
-        return f"{where}{''.join(reversed(self.steps))}: {self.reason}"
+        path = "".join(reversed(self.steps))
+        if len(path) > _LONGEST_PATH:
+            path = f"{path[: _LONGEST_PATH // 2]}...{path[-_LONGEST_PATH // 2 :]}"
+        return f"{where}{path}: {self.reason}"
 
 
 def key_step(key: object) -> str:

@@ -7,6 +7,7 @@ import enum
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, NotRequired
 
 import pytest
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from agentmatrix import Dag, Host, RemoteAgent
+from tests.conftest import Verbs
 
 pytestmark = pytest.mark.filterwarnings("ignore:This API is in beta")
 
@@ -276,3 +278,34 @@ def test_the_schema_of_the_config(hosted: Any) -> None:
 def test_reading_a_type_touches_no_network() -> None:
     remote = RemoteAgent("127.0.0.1:1/nobody")
     assert remote.InputType is Any and remote.OutputType is Any
+
+
+class Order(TypedDict, total=False):
+    count: int
+
+
+class PricedOrder(Order, total=False):
+    price: int
+
+
+def cost(state: Any) -> Any:
+    return {"count": state["count"] * state.get("price", 1)}
+
+
+def of_orders(schema: Any) -> Any:
+    return StateGraph(schema).add_node("cost", cost).add_edge(START, "cost").compile()
+
+
+async def test_a_host_that_was_started_again_with_another_state_is_sent_its_keys(verbs: Verbs) -> None:
+    """As in a notebook whose cells are run again, and in a service that outlives a deployment of its host."""
+    with TemporaryDirectory() as folder:
+        address = f"unix:{folder}/host.sock"
+        remote = RemoteAgent(f"{address}/orders", reconnect_timeout=0)
+        with Host({"orders": of_orders(Order)}, address=address):
+            assert await verbs.invoke(remote, {"count": 2, "price": 3}) == {"count": 2}
+            parent = Dag(PricedOrder).add_node("orders", remote).compile()
+            assert await verbs.invoke(parent, {"count": 2, "price": 3}) == {"count": 2, "price": 3}
+        with Host({"orders": of_orders(PricedOrder)}, address=address):
+            assert await verbs.invoke(remote, {"count": 2, "price": 3}) == {"count": 6, "price": 3}
+            assert await verbs.invoke(parent, {"count": 2, "price": 3}) == {"count": 6, "price": 3}
+            assert (await verbs.listed(remote, "stream", {"count": 2, "price": 3}))[-1] == {"cost": {"count": 6}}
