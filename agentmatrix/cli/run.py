@@ -73,6 +73,8 @@ def run_graph(
     Raises:
         CommandError: the input is wrong, or the graph paused and no answer is left.
     """
+    from langgraph.checkpoint.memory import InMemorySaver
+
     from agentmatrix.cli.output import JsonOutput, TextOutput
     from agentmatrix.cli.thread_runner import WRAPPER, ThreadRunner, resume_command
     from agentmatrix.event_loop import runner_that_waits_for_no_thread
@@ -84,6 +86,8 @@ def run_graph(
 
         output = WatchOutput()
     pending: list[Any] = list(answers)
+    # By a checkpointer that a later process has too.
+    is_kept = bool(graph.checkpointer) and not isinstance(graph.checkpointer, InMemorySaver)
     value: Any = parse_input(text, graph) if text is not None else None
     if text is None and not pending:
         value = empty_input(graph, thread)
@@ -92,17 +96,17 @@ def run_graph(
         try:
             if text is None and pending:
                 # The questions of a run that an earlier command has left.
-                if thread is None or not graph.checkpointer:
+                if thread is None or not is_kept:
                     raise CommandError(_nothing_kept(thread))
                 interrupts = loop.run(runner.paused_at())
                 count = max(len(interrupts), 1)
                 if len(pending) < count:
-                    raise CommandError(_how_to_answer(runner, target, interrupts), PAUSED)
+                    raise CommandError(_how_to_answer(runner, target, interrupts, is_kept), PAUSED)
                 value = resume_command(interrupts, pending[:count])
                 del pending[:count]
             while interrupts := loop.run(runner.run(value)):
                 if len(pending) < len(interrupts):
-                    raise CommandError(_how_to_answer(runner, target, interrupts), PAUSED)
+                    raise CommandError(_how_to_answer(runner, target, interrupts, is_kept), PAUSED)
                 value = resume_command(interrupts, pending[: len(interrupts)])
                 del pending[: len(interrupts)]
         except (Exception, SystemExit) as error:
@@ -114,15 +118,17 @@ def run_graph(
 def _nothing_kept(thread: str | None) -> str:
     if thread is None:
         return "--resume answers a question of an earlier run: name its --thread, or begin a run with --input"
-    return f"nothing is kept of the thread {thread!r}, the graph has no checkpointer: run it again with --input"
+    return (
+        f"nothing is kept of the thread {thread!r}, the graph has no checkpointer that does: run it again with --input"
+    )
 
 
-def _how_to_answer(runner: ThreadRunner, target: str, interrupts: list[Any]) -> str:
+def _how_to_answer(runner: ThreadRunner, target: str, interrupts: list[Any], is_kept: bool) -> str:
     from agentmatrix.cli.output import one_line
 
     question = ", ".join(repr(one_line(interrupt.value)) for interrupt in interrupts)
     each = "ANSWER" if len(interrupts) == 1 else f"ANSWER, {len(interrupts)} times and in this order"
-    if runner.graph.checkpointer:
+    if is_kept:
         how = f"agentmatrix run {target} --thread {runner.thread} --resume {each}"
     else:
         how = f"run it again with --input and --resume {each}: the graph has no checkpointer that keeps the pause"

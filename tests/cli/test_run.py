@@ -231,21 +231,50 @@ def test_a_paused_thread_goes_on_in_a_later_process(project: Project) -> None:
     assert '"paid": "later"' in project.cli("run", "kept:graph", "--thread", "t1", "--resume", "later").out
 
 
+def test_a_pause_that_a_later_process_cannot_know_is_not_said_to_be_kept(project: Project) -> None:
+    project.write(
+        "twice.py",
+        """
+        from langgraph.checkpoint.memory import InMemorySaver
+        from langgraph.types import interrupt
+        from agentmatrix import Dag
+        builder = Dag()
+        builder.add_node("ask", lambda messages: interrupt("name?") + interrupt("age?"))
+        graph = builder.compile()
+        forgetful = builder.compile(checkpointer=InMemorySaver())
+        """,
+    )
+    for graph in ("graph", "forgetful"):
+        for answers in ([], ["--resume", "Ada"]):
+            paused = project.cli("run", f"twice:{graph}", "-i", "hi", *answers)
+            assert paused.code == 3 and "run it again with --input and --resume ANSWER" in paused.err
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["asker:graph", "--resume", "yes"], "name its --thread"),
         (["asker:graph", "--thread", "t1", "--resume", "yes"], "has no checkpointer"),
+        (["forgetful:graph", "--thread", "t1", "--resume", "yes"], "has no checkpointer"),
         (["kept:graph", "--thread", "t1", "--resume", "yes"], "'t1' waits for no answer"),
     ],
 )
 def test_an_answer_to_no_question_is_refused(project: Project, args: list[str], words: str) -> None:
     project.write(
-        "kept.py",
+        "forgetful.py",
         """
         from langgraph.checkpoint.memory import InMemorySaver
         from asker import graph as bare
         graph = bare.copy({"checkpointer": InMemorySaver()})
+        """,
+    )
+    project.write(
+        "kept.py",
+        """
+        import sqlite3
+        from langgraph.checkpoint.sqlite import SqliteSaver
+        from asker import graph as bare
+        graph = bare.copy({"checkpointer": SqliteSaver(sqlite3.connect("kept.db", check_same_thread=False))})
         """,
     )
     outcome = project.cli("run", *args)

@@ -42,8 +42,9 @@ def line() -> Iterator[Cut]:
 
 @contextlib.contextmanager
 def cutting(proxy: FaultyProxy) -> Iterator[None]:
-    """Cuts the line again and again, and less and less often: a slow machine has to come back in between."""
+    """Cuts the line at once, and again and again, less and less often: a slow machine has to come back in between."""
     ended = threading.Event()
+    proxy.cut()
 
     def cut() -> None:
         pause = 0.1
