@@ -3,10 +3,10 @@ sends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import ParentCommand
 from langgraph.types import Command, Send
@@ -14,6 +14,7 @@ from langgraph.types import Command, Send
 from agentmatrix.agent import AgentSpec
 from agentmatrix.agent.agent_kinds import AgentKinds, set_instructions
 from agentmatrix.agent.agent_spec import Models, Tools
+from agentmatrix.engine.actor_messages import message_writes
 from agentmatrix.engine.actor_middleware import BLOCKED
 from agentmatrix.engine.actor_states import ActorAnswer, ActorState, ActorStates
 from agentmatrix.engine.channels import RUN, dismissal, dismissed_by
@@ -33,11 +34,11 @@ from agentmatrix.pregel.task_config import (
     updates_of,
     writes_of,
 )
-from agentmatrix.scheduling.actors import Actor, split_path
+from agentmatrix.scheduling.actors import Actor
 from agentmatrix.scheduling.mailboxes import ActorMessage
 from agentmatrix.scheduling.scheduled_activation import Write
 
-__all__ = ["ActorNode", "message_writes", "plain_of"]
+__all__ = ["ActorNode", "plain_of"]
 
 
 def plain_of(
@@ -80,41 +81,6 @@ def plain_of(
         )
 
     return plain
-
-
-def message_writes(path: str, keys: Iterable[str], value: Any, sender: str) -> list[Write]:
-    """What a message writes to the state of an actor.
-
-    Args:
-        path: the actor's.
-        keys: those of its state.
-        value: the message.
-        sender: the path of whoever has sent it; "" for the run's input.
-
-    Raises:
-        SendError: it is no message for this actor.
-    """
-    keys = frozenset(keys)
-    if value is None:
-        return []
-    if isinstance(value, Mapping):
-        if unknown := sorted(str(key) for key in value if key not in keys):
-            raise SendError(
-                f"the message for {path!r} has the key {unknown[0]!r}, which its state has not got (there are: "
-                f"{', '.join(sorted(keys))})",
-                "unfit",
-            )
-        return [(key, item) for key, item in value.items()]
-    if "messages" in keys:
-        if isinstance(value, str):
-            name = split_path(sender)[1] or sender
-            return [("messages", [HumanMessage(value, name=name or None)])]
-        if isinstance(value, BaseMessage):
-            return [("messages", [value])]
-        if isinstance(value, Sequence) and all(isinstance(message, BaseMessage) for message in value):
-            return [("messages", list(value))]
-    wanted = "a text, a message, several, or a dict" if "messages" in keys else "a dict"
-    raise SendError(f"the message for {path!r} is of type {type(value).__name__}: send {wanted} of its state", "unfit")
 
 
 class ActorNode:

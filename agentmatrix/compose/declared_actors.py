@@ -11,7 +11,8 @@ from langgraph.graph import START
 
 from agentmatrix.agent import AgentSpec, as_agent
 from agentmatrix.agent.agent_spec import Models, Tools
-from agentmatrix.compose.actor_node import ActorNode, channels_of, message_writes, plain_of
+from agentmatrix.compose.actor_node import ActorNode, channels_of, plain_of
+from agentmatrix.engine.actor_messages import message_writes
 from agentmatrix.errors import BuildError
 from agentmatrix.middleware import Middleware, MiddlewareChain
 from agentmatrix.pregel.compiled_graph import Graph

@@ -17,6 +17,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 from agentmatrix import AgentSpec, CyclicGraph, RemoteAgent, get_activation, idle
+from agentmatrix.errors import SendError
 from agentmatrix.testing import ScriptedChatModel, loopback
 from tests.conftest import Verbs
 
@@ -145,6 +146,28 @@ async def test_any_agent_is_an_actor(kind: str, verbs: Verbs) -> None:
     await verbs.call(compiled, "invoke", {"log": []}, THREAD)
     messages = compiled.actors(THREAD)["staff/ann"].values["messages"]
     assert [message.text for message in messages] == ["a", "re: a", "b", "re: b"]
+
+
+async def test_messages_in_any_form_that_a_reducer_takes(verbs: Verbs) -> None:
+    said = [("user", "a"), {"role": "assistant", "content": "b"}, "c", AIMessage("d")]
+    agent = ScriptedChatModel("e")
+    graph = told(("staff/ann", said), agent=agent, state=MessagesState).compile(checkpointer=InMemorySaver())
+    await verbs.call(graph, "invoke", {"log": []}, THREAD)
+    heard = graph.actors(THREAD)["staff/ann"].values["messages"]
+    assert [(one.type, one.text, one.name) for one in heard[:4]] == [
+        ("human", "a", None),
+        ("ai", "b", None),
+        ("human", "c", "begin"),
+        ("ai", "d", None),
+    ]
+    assert heard[4].text == "e"
+
+
+async def test_a_role_and_a_text_are_no_message(verbs: Verbs) -> None:
+    """A saver would give them back as two texts."""
+    graph = told(("staff/ann", ("user", "a")), agent=ScriptedChatModel("e"), state=MessagesState)
+    with pytest.raises(SendError, match="is of type tuple: send a text, a message, a list of messages, or a dict"):
+        await verbs.call(graph.compile(), "invoke", {"log": []})
 
 
 async def test_streams_and_callbacks_name_the_key(place: Callable[..., Any], verbs: Verbs) -> None:
