@@ -59,7 +59,8 @@ class SuperstepLoop(SchedulerLoop):
         super()._prepare_tasks_and_emit_checkpoint()
 
     def _prepare_input(self) -> bool:
-        if self.checkpointer is None or (writes := self._writes_of_input()) is None:
+        # A task without writes is one that LangGraph would run.
+        if self.checkpointer is None or not (writes := self._writes_of_input()):
             return False
         self._input_writes = writes
         made = prepare_next_tasks(

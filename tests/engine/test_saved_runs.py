@@ -12,7 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import RunControl
 
-from agentmatrix import ChatGroup, CyclicGraph, Dag
+from agentmatrix import ChatGroup, CyclicGraph, Dag, get_activation, signal
 from agentmatrix.engine.graph import AsyncLoop, SyncLoop
 from agentmatrix.stops import max_turns
 from agentmatrix.testing.scripted import ScriptedChatModel
@@ -159,3 +159,24 @@ async def test_nothing_is_left_to_the_garbage_collector(verbs: Verbs, kind: Any,
         gc.garbage.clear()
         gc.enable()
     assert not left
+
+
+def listening() -> Any:
+    graph = CyclicGraph(State)
+    graph.add_node("listen", lambda state: {"log": [get_activation().items["audio"]]})
+    graph.add_trigger("listen", signal("audio"))
+    return graph.compile(checkpointer=InMemorySaver())
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_an_input_of_which_start_writes_nothing(durability: Any) -> None:
+    with listening().live({}, CONFIG, durability=durability) as run:
+        run.signal("audio", "hello")
+    assert run.result()["log"] == ["hello"]
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_an_input_of_which_start_writes_nothing_async(durability: Any) -> None:
+    async with listening().live({}, CONFIG, durability=durability) as run:
+        await run.signal("audio", "hello")
+    assert (await run.result())["log"] == ["hello"]
