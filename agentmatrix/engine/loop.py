@@ -107,9 +107,9 @@ class SchedulerLoop(RecordedWritesLoop):
         self.waits_to_start = self.cache is not None
         if unlimited is not None:
             self.submit = unlimited
-        # What an actor has sent is in the saver before it is read.
-        waits = self.durability == "sync" or (self.durability == "async" and self.schedule.topology.actors)
-        if waits and self.checkpointer is not None:
+        # What an actor has sent is in the saver before it is read. A superstep waits for the checkpoint before it only.
+        has_actors = self.schedule.topology.actors and self.durability != "exit"
+        if (has_actors or (self.durability == "sync" and not self.schedule.barriers)) and self.checkpointer is not None:
             self._put_futures = FutureRecorder(self.submit)
             self.submit = cast(Any, self._put_futures.submit)
             self.waits_to_start = True
