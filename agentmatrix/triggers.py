@@ -164,8 +164,8 @@ class Group:
         """
         regular, gates = self.regular_labels, self.gate_labels
         count = len(regular.intersection(delivered))
-        settled = all(label in delivered or label in exhausted for label in regular)
-        enough = count >= self.need or (self.tolerant and settled and count > 0)
+        settled = self.tolerant and all(label in delivered or label in exhausted for label in regular)
+        enough = count >= self.need or (settled and count > 0)
         if enough and gates.issubset(delivered):
             return GroupState.COMPLETE
         hopeless = settled and not enough if self.tolerant else len(regular.difference(exhausted)) < self.need

@@ -63,7 +63,7 @@ class GroupRules:
         self.choices: list[Any] = []
         self.inputs = ExternalInputs(topology)
         self.numbers: dict[str, int] = {}
-        self.queues = SourceQueues(topology.groups)
+        self.queues = SourceQueues(topology)
         self.at_work: dict[ScheduledActivation, None] = {}
         self.failed: dict[str, ScheduledActivation] = {}
         self.phase = ReplayPhase.OPENING

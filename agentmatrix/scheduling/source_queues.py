@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentmatrix.scheduling.log import ActivationLog, Rebase, entries_of
+from agentmatrix.scheduling.topology import Topology
 from agentmatrix.triggers import Group, label_of
 
 __all__ = ["Delivery", "SourceQueues", "bits_of", "merged", "updates_of"]
@@ -110,7 +111,17 @@ def merged(deliveries: Iterable[Delivery], id: str = "") -> Delivery:
     """
     parts = list(deliveries)
     if len(parts) == 1 and not parts[0].is_sent:
-        return replace(parts[0], id=id or parts[0].id, is_update=True, place=0)
+        one = parts[0]
+        return Delivery(
+            id or one.id,
+            one.source,
+            one.ancestors,
+            one.depth,
+            one.value,
+            order=one.order,
+            rounds=one.rounds,
+            is_ticked=one.is_ticked,
+        )
     parts.sort(key=lambda part: part.order)
     first, ancestors, depth = parts[0], 0, 0
     rounds: dict[str, int] = {}
@@ -137,19 +148,16 @@ class SourceQueues:
     """One queue for each node and each of the sources that it consumes from; and of each source what came last.
 
     Args:
-        groups: by node, its trigger groups.
+        topology: says which nodes consume what.
 
     Attributes:
         newest: by label, what came last.
         arrived: how many deliveries have come.
     """
 
-    def __init__(self, groups: Mapping[str, tuple[Group, ...]]) -> None:
+    def __init__(self, topology: Topology) -> None:
         self._queues: dict[tuple[str, str], deque[Delivery]] = {}
-        self._consumed = {node: _labels(groups[node], "regular", "gates", "optional") for node in groups}
-        self._optional = {node: _labels(groups[node], "optional") for node in groups}
-        for node, found in groups.items():
-            self._optional[node] -= _labels(found, "regular", "gates")
+        self._consumed, self._optional = topology.consumed, topology.optional
         self.newest: dict[str, Delivery] = {}
         self.arrived = 0
 
@@ -258,10 +266,6 @@ class SourceQueues:
         self._queues = {(node, label): deque(known[i] for i in queue) for node, label, queue in plain["queues"]}
         self.newest = {label: known[i] for label, i in plain["newest"].items()}
         self.arrived = plain["arrived"]
-
-
-def _labels(groups: Iterable[Group], *kinds: str) -> frozenset[str]:
-    return frozenset(label_of(source) for group in groups for kind in kinds for source in getattr(group, kind))
 
 
 def updates_of(log: ActivationLog, nodes: Collection[str], entries: int) -> dict[str, Delivery]:

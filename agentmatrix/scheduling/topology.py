@@ -67,6 +67,32 @@ class Topology:
         return self.max_rounds > 0 or self.unbounded
 
     @cached_property
+    def consumed(self) -> dict[str, frozenset[str]]:
+        """By node with trigger groups: the labels of the sources that it consumes deliveries of."""
+        return {
+            node: frozenset(
+                label_of(source) for group in groups for source in (*group.regular, *group.gates, *group.optional)
+            )
+            for node, groups in self.groups.items()
+        }
+
+    @cached_property
+    def optional(self) -> dict[str, frozenset[str]]:
+        """Of those, the labels of the sources that are optional in each group that has them."""
+        return {
+            node: self.consumed[node].difference(*(group.regular_labels | group.gate_labels for group in groups))
+            for node, groups in self.groups.items()
+        }
+
+    @cached_property
+    def choosers(self) -> dict[str, list[str]]:
+        """By node: the sources of its edges that choose it, or send to it."""
+        return {
+            node: [source for source in sources if node in self.choices.get(source, ())]
+            for node, sources in self.edge_sources.items()
+        }
+
+    @cached_property
     def listeners(self) -> dict[str, tuple[str, ...]]:
         """By label of a source: the nodes with a trigger group that has it."""
         listeners: dict[str, dict[str, None]] = {}

@@ -220,7 +220,7 @@ class TriggeredDagRules(TriggeredDagState):
         if any(activation.node == node for activation in self.at_work):
             return
         # A group may have started it before its other sources have settled. One of them may still `Send` to it.
-        if node not in self.lost and any(map(self.node_may_come, self._senders[node])):
+        if node not in self.lost and any(map(self.node_may_come, self.topology.choosers[node])):
             return
         self.settled.add(node)
         self._deliver(node)

@@ -30,10 +30,6 @@ class TriggeredDagState(GroupRules):
 
     def __init__(self, topology: Topology, log: ActivationLog) -> None:
         super().__init__(topology, log)
-        self._senders = {
-            node: [source for source in sources if node in topology.choices.get(source, ())]
-            for node, sources in topology.edge_sources.items()
-        }
         self.settled: set[str] = set()
         self.started: set[str] = set()
         self.lost: set[str] = set()
