@@ -299,7 +299,7 @@ $("tablist").addEventListener("keydown", (event) => {
 
 // Times pass while nothing happens.
 setInterval(() => {
-  if (!document.hidden && (page.model.atWork || page.timelineWaits)) repaint();
+  if (!document.hidden && (page.model.atWork || page.timelineWaits || views.picture.isStale)) repaint();
 }, 200);
 addEventListener("popstate", () => open(fromAddress()));
 addEventListener("hashchange", () => {

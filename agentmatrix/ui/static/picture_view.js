@@ -40,11 +40,12 @@ export class PictureView {
     const query = new URLSearchParams();
     for (const id of this.opened) query.append("open", id);
     for (const id of this.closed) query.append("closed", id);
+    // What is noticed from here on may not be in what comes.
+    this.isStale = false;
     const found = await get(`${source}/picture?${query}`);
     if (source !== this.source || !found.svg) return;
     const focused = document.activeElement?.dataset?.node;
     this.isLoaded = true;
-    this.isStale = false;
     this.loadedAt = performance.now();
     this.nodes = found.nodes;
     this.paths = new Set(Object.values(found.nodes).map((node) => node.path));
@@ -131,7 +132,7 @@ export class PictureView {
   // A node that the picture has no place for, though it shows the inside of the graph around: what stands on a host is a
   // closed box until the host was reached.
   notice(path) {
-    if (!path || this.seen.has(path)) return;
+    if (!path || !this.isLoaded || this.seen.has(path)) return;
     this.seen.add(path);
     if (this.byPath.has(path)) return;
     for (let one = above(path); ; one = above(one)) {
