@@ -69,7 +69,8 @@ _CAUSES = [
         "no host answers at {at} in time; is the address right, and does a firewall let it through?",
     ),
     (
-        r"security handshaker",
+        # The older releases of gRPC say the second.
+        r"security handshaker|empty address list",
         "the certificates for {at} cannot be used: ssl_ca=, ssl_certfile= and ssl_keyfile= must be PEM, and the key "
         "must belong to its certificate",
     ),
