@@ -94,7 +94,7 @@ def with_ids_of_calls(message: AIMessage) -> AIMessage:
     return message.model_copy(update={"tool_calls": calls})
 
 
-class IdGiver(BaseCallbackHandler):
+class ToolCallIdHandler(BaseCallbackHandler):
     """Gives tool calls ids as a model answers, before anything reads them."""
 
     run_inline = True
@@ -116,10 +116,10 @@ def _ids_of_calls(*, is_read: bool) -> Any:
 
     from agentmatrix.pregel.callback_handlers import current_handler
 
-    giver = IdGiver()
+    handler = ToolCallIdHandler()
 
     def giving() -> AbstractContextManager[None]:
-        return current_handler(giver) if is_read else nullcontext()
+        return current_handler(handler) if is_read else nullcontext()
 
     def with_ids(response: Any) -> Any:
         result = [with_ids_of_calls(each) if isinstance(each, AIMessage) else each for each in response.result]

@@ -89,7 +89,7 @@ class TurnStart:
         self.events: Sequence[Event] = state.get(EVENT_LOG, ())
         self.seen_message = transcript.id_before(until)
 
-    def behind(self, heard: str | None) -> TurnStart:
+    def after(self, heard: str | None) -> TurnStart:
         """The point behind the message with the id `heard`, for a turn that begins again with what it had heard."""
         if heard == self.seen_message:
             return self

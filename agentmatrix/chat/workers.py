@@ -259,7 +259,7 @@ class MemberPool(ABC):
         del self.functions
 
     def _begin_turn(self, task: VirtualTask, member: Member, at: TurnStart) -> Turn:
-        return member.begin_turn(at if task.calls is None else at.behind(task.calls.heard(at.seen_message)))
+        return member.begin_turn(at if task.calls is None else at.after(task.calls.heard(at.seen_message)))
 
     def _traced(self, member: Member, turn: Turn) -> Runnable[Any, Any]:
         """The turn as a Runnable that callbacks see, as they see a node."""

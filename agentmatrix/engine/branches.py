@@ -124,12 +124,12 @@ def find_forks(saver: Any, saved: CheckpointTuple | None, forks: Iterable[Fork])
         saved: the checkpoint.
         forks: those that are known.
     """
-    return _asked(saver, _search(saved, forks))
+    return _drive(saver, _search(saved, forks))
 
 
 async def afind_forks(saver: Any, saved: CheckpointTuple | None, forks: Iterable[Fork]) -> list[Fork]:
     """The same as `find_forks`, async."""
-    return await _aasked(saver, _search(saved, forks))
+    return await _adrive(saver, _search(saved, forks))
 
 
 def _last_in(config: RunnableConfig, spans: Sequence[Span]) -> _Steps[CheckpointTuple | None]:
@@ -151,15 +151,15 @@ def found_in(saver: Any, config: RunnableConfig, spans: Sequence[Span]) -> Check
         config: names the namespace, and no checkpoint.
         spans: newest first.
     """
-    return _asked(saver, _last_in(config, spans))
+    return _drive(saver, _last_in(config, spans))
 
 
 async def afound_in(saver: Any, config: RunnableConfig, spans: Sequence[Span]) -> CheckpointTuple | None:
     """The same as `found_in`, async."""
-    return await _aasked(saver, _last_in(config, spans))
+    return await _adrive(saver, _last_in(config, spans))
 
 
-def _asked(saver: Any, steps: _Steps[Result]) -> Result:
+def _drive(saver: Any, steps: _Steps[Result]) -> Result:
     try:
         request = next(steps)
         while True:
@@ -175,7 +175,7 @@ def _asked(saver: Any, steps: _Steps[Result]) -> Result:
         return result
 
 
-async def _aasked(saver: Any, steps: _Steps[Result]) -> Result:
+async def _adrive(saver: Any, steps: _Steps[Result]) -> Result:
     try:
         request = next(steps)
         while True:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langgraph.graph.message import add_messages
 
-from agentmatrix.engine.saver_errors import Explained, checkpoint_not_kept, explained_put_writes
+from agentmatrix.engine.saver_errors import SaverErrorNote, checkpoint_not_kept, explained_put_writes
 from agentmatrix.pregel.written_keys import WrittenKeysLoop
 from agentmatrix.scheduling.log import ActivationLog
 from agentmatrix.scheduling.scheduled_activation import Write
@@ -36,14 +36,14 @@ class RecordedWritesLoop(WrittenKeysLoop):
             put_writes = self.checkpointer_put_writes
             self.checkpointer_put_writes = explained_put_writes(self.checkpointer, put_writes, self._names)
 
-    def explained_put(self, checkpoint: Any) -> Explained:
+    def explained_put(self, checkpoint: Any) -> SaverErrorNote:
         """What a checkpointer raises inside names the keys that it cannot keep."""
 
         def note() -> str:
             writers = self._log.nodes_by_key() if self._log is not None else {}
             return checkpoint_not_kept(self.checkpointer, checkpoint, writers)
 
-        return Explained(note)
+        return SaverErrorNote(note)
 
     def output_writes(self, task_id: str, writes: Any, *, cached: bool = False) -> None:
         # Other threads may put the writes of other tasks meanwhile.

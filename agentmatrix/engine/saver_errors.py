@@ -23,12 +23,12 @@ from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.execution import CONTROL_WRITES
 from agentmatrix.scheduling.scheduled_activation import Write
 
-__all__ = ["Explained", "checkpoint_not_kept", "explained_put_writes"]
+__all__ = ["SaverErrorNote", "checkpoint_not_kept", "explained_put_writes"]
 
 _GO_ON = "The thread stands as it was last kept: once that is mended, invoke(None, config) goes on from there"
 
 
-class Explained(AbstractContextManager[None]):
+class SaverErrorNote(AbstractContextManager[None]):
     """Inside, a saver is given something, and what it raises is told with what that was.
 
     Args:
@@ -68,12 +68,12 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
                 saver.serde.dumps_typed(value)
 
     def put(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> Any:
-        with Explained(lambda: _writes_not_kept(saver, names.get(task_id), writes)):
+        with SaverErrorNote(lambda: _writes_not_kept(saver, names.get(task_id), writes)):
             check(writes)
             return put_writes(config, writes, task_id, *path)
 
     async def aput(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> None:
-        with Explained(lambda: _writes_not_kept(saver, names.get(task_id), writes)):
+        with SaverErrorNote(lambda: _writes_not_kept(saver, names.get(task_id), writes)):
             check(writes)
             await put_writes(config, writes, task_id, *path)
 

@@ -17,7 +17,7 @@ from agentmatrix.scheduling.scheduled_activation import ScheduledActivation
 
 __all__ = ["TaskExceptions", "each_once"]
 
-_MACHINERY: Final = tuple(str(Path(__file__).parents[1] / room) + os.sep for room in ("engine", "pregel"))
+_INNER_FRAMES: Final = tuple(str(Path(__file__).parents[1] / room) + os.sep for room in ("engine", "pregel"))
 
 
 class TaskExceptions:
@@ -81,7 +81,7 @@ class TaskExceptions:
             names = [task.name for task, _ in (*others, *commands)]
             if names:
                 first.add_note(f"at the same time ended: {', '.join(map(repr, names))}")
-            raise first.with_traceback(_without_machinery(first.__traceback__))
+            raise first.with_traceback(_without_inner_frames(first.__traceback__))
         if len(commands) > 1:
             names = [task.name for task, _ in commands]
             raise InvalidUpdateError(
@@ -95,7 +95,7 @@ class TaskExceptions:
             raise GraphInterrupt(each_once(asked))
 
 
-def _without_machinery(trace: TracebackType | None) -> TracebackType | None:
+def _without_inner_frames(trace: TracebackType | None) -> TracebackType | None:
     """A node's traceback without our frames between LangGraph and the node: they do not say why it has failed."""
     entries: list[TracebackType] = []
     while trace is not None:
@@ -103,7 +103,7 @@ def _without_machinery(trace: TracebackType | None) -> TracebackType | None:
         trace = trace.tb_next
     kept: TracebackType | None = None
     for entry in reversed(entries):
-        if not entry.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+        if not entry.tb_frame.f_code.co_filename.startswith(_INNER_FRAMES):
             kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return kept or (entries[0] if entries else None)
 
