@@ -248,17 +248,18 @@ def close(
     versions, seen = checkpoint["channel_versions"], checkpoint["versions_seen"]
     updated = hand_over(scheduler, checkpoint, channels, following)
     node_of = schedule.topology.node_of
-    called = {node_of(activation.node) for activation in unfinished if activation.send is None}
-    waiting = scheduler.rules.waiting() if unfinished else {}
-    arrived = scheduler.rules.joined() if unfinished or rests else {}
+    names = {activation.node: node_of(activation.node) for activation in unfinished if activation.send is None}
+    called = {*names.values()}
+    waiting = scheduler.rules.waiting() if unfinished and schedule.joins else {}
+    arrived = scheduler.rules.joined() if schedule.joins and (unfinished or rests) else {}
     # Between two supersteps whose edges do not join nobody asks who has run, and the log grows with the run.
     is_asked = bool(unfinished) and (ids is not None or bool(schedule.joins))
     done = scheduler.ran(sent=False) if is_asked else frozenset[str]()
     deferred = schedule.topology.deferred
     for node, name in schedule.branch_channels:
-        joins, joined = schedule.joins_of.get(node, ()), False
-        if not (node in called or joins or node in deferred or channels[name].is_available()):
+        if not (node in called or channels[name].is_available() or node in schedule.joins_of or node in deferred):
             continue
+        joins, joined = schedule.joins_of.get(node, ()), False
         for join in joins:
             came = arrived.get(join) or (done if node in waiting or node in called else frozenset())
             _set_join(channels, versions, join, came, following)
@@ -295,7 +296,7 @@ def close(
             updated.add(TASKS)
     told = schedule.barriers and ids is None
     paused = (
-        _paused(scheduler, unfinished, nodes, versions, seen, following, ids, kind=_kind(schedule), told=told)
+        _paused(scheduler, unfinished, names, nodes, versions, seen, following, ids, kind=_kind(schedule), told=told)
         if unfinished or rests
         else None
     )
@@ -316,6 +317,7 @@ def _mark_as_run(done: Iterable[str], nodes: Mapping[str, Any], began: Any, seen
 def _paused(
     scheduler: GraphScheduler,
     unfinished: Sequence[ScheduledActivation],
+    names: Mapping[str, str],
     nodes: Mapping[str, Any],
     versions: Mapping[str, Any],
     seen: Mapping[str, Any],
@@ -325,7 +327,6 @@ def _paused(
     kind: str,
     told: bool,
 ) -> dict[str, Any]:
-    names = {a.node: scheduler.topology.node_of(a.node) for a in unfinished if a.send is None}
     saw = {name: _seen(nodes[node], seen.get(node, {})) for name, node in names.items()}
     numbers = numbers_between_steps(scheduler.topology, scheduler.log, scheduler.rules.numbers, unfinished)
     if told and numbers is not None:

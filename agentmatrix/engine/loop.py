@@ -162,7 +162,7 @@ class SchedulerLoop(RecordedWritesLoop):
             )
             step = OpenStep(self.schedule, scheduler, self._factory(scheduler, ids))
             self.tasks = step.replay(pending if self._reapplies_pending_writes else [])
-        step.factory.go_on()
+            step.factory.go_on()
         self._wrote = {write[0] for write in pending}
         if self.tasks or step.finished or step.scheduler.awaits_external():
             self.open_step = step

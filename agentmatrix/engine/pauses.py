@@ -25,7 +25,6 @@ from agentmatrix.pregel.execution import (
     CONFIG_KEY_CHECKPOINT_NS,
     CONFIG_KEY_RESUMING,
     NULL_TASK_ID,
-    output_values,
     with_configurable,
 )
 
@@ -43,6 +42,8 @@ class PausingLoop(ActorsLoop):
         if self.open_step is not None and isinstance(error, Exception) and pauses:
             with self.lock:
                 self._pause(self.open_step)
+        if self._has_unshown_values:
+            self._show_values(frozenset())
         return super()._suppress_interrupt(*exit)
 
     def _pause(self, step: OpenStep) -> None:
@@ -51,8 +52,8 @@ class PausingLoop(ActorsLoop):
             return
         pending = self.checkpoint_pending_writes
         self.updated_channels = updated = self._close(step, step.unfinished(), step.factory.ids)
-        if self._is_live_values and not self.shows_parts and not updated.isdisjoint(self._outputs):
-            self._emit("values", output_values, self.output_keys, self.channels)
+        if not self.shows_parts:
+            self._show_values(updated)
         # A local function in a thread runs out: what it writes is kept beside the pause, and taken at the resume.
         self.tasks = {id: replace(task, writes=deque()) for id, task in self.tasks.items()}
         self.open_step = None
@@ -61,6 +62,9 @@ class PausingLoop(ActorsLoop):
         told = {*step.finished, NULL_TASK_ID}
         kept = [write for write in pending if write[0] not in told and write[1] != RUN]
         kept = [write for write in kept if write[1] != HELD or write[2][1] not in told]
+        if self._has_gone_on and not step.finished:
+            # It is the checkpoint of the superstep before, which was not put.
+            self.step -= 1
         self._put_checkpoint({"source": "loop"})
         self.checkpoint_pending_writes = kept
         if self.durability == "exit":

@@ -162,6 +162,12 @@ class Runner(PregelRunner):
             tasks = (yield from self._saved_and_started()) if found else []
         return start
 
+    def _next_step(self) -> Generator[Request, Any, list[Task]]:
+        """The tasks of the next superstep, which begins at once."""
+        tasks = self.loop.next_step() or []
+        yield from self.loop.checkpoint_to_wait_for()
+        return (yield from self._uncached(tasks))
+
     def _events(self, at_work: bool) -> Generator[Request, Any, list[Task]]:
         """Let all count that has come from outside; the tasks that start because of it."""
         started: list[Task] = []
@@ -221,7 +227,7 @@ class Runner(PregelRunner):
                 self._cancel_given_up(ready, at_work, ended_with)
             if not (ready or at_work or self._waits_on(ended_with)):
                 if ended_with.is_empty and loop.goes_on():
-                    ready += self._drive(self._uncached(loop.next_step() or []))
+                    ready += self._drive(self._next_step())
                     continue
                 break
             if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:
@@ -348,7 +354,7 @@ class Runner(PregelRunner):
                     self._cancel_given_up(ready, at_work, ended_with)
                 if not (ready or at_work or self._waits_on(ended_with)):
                     if ended_with.is_empty and loop.goes_on():
-                        ready += await self._adrive(self._uncached(loop.next_step() or []))
+                        ready += await self._adrive(self._next_step())
                         continue
                     break
                 if len(ready) == 1 and not at_work and get_waiter is None and not loop.is_listening:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
 from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
@@ -58,26 +57,36 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
         put_writes: its method.
         names: by id of a task, its node; read when something has failed.
     """
-    # This one takes the writes of a task one by one: the first ones would stay where a later one fails. Where the first
-    # one fails, nothing stays.
-    takes_parts = isinstance(saver, InMemorySaver)
 
-    def check(writes: Sequence[Write]) -> None:
-        for _, value in islice(writes, 1, None) if takes_parts else ():
-            if value is not None:
-                saver.serde.dumps_typed(value)
+    def note(writes: Sequence[Write], task_id: str) -> SaverErrorNote:
+        return SaverErrorNote(lambda: _writes_not_kept(saver, names.get(task_id), writes))
 
     def put(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> Any:
-        with SaverErrorNote(lambda: _writes_not_kept(saver, names.get(task_id), writes)):
-            check(writes)
-            return put_writes(config, writes, task_id, *path)
+        with note(writes, task_id):
+            try:
+                return put_writes(config, writes, task_id, *path)
+            except Exception:
+                _take_back(saver, config, len(writes), task_id)
+                raise
 
     async def aput(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> None:
-        with SaverErrorNote(lambda: _writes_not_kept(saver, names.get(task_id), writes)):
-            check(writes)
-            await put_writes(config, writes, task_id, *path)
+        with note(writes, task_id):
+            try:
+                await put_writes(config, writes, task_id, *path)
+            except Exception:
+                _take_back(saver, config, len(writes), task_id)
+                raise
 
     return aput if inspect.iscoroutinefunction(put_writes) else put
+
+
+def _take_back(saver: Any, config: Any, count: int, task_id: str) -> None:
+    """LangGraph's saver in memory takes the writes of a task one by one: where one fails, those before it go."""
+    if isinstance(saver, InMemorySaver):
+        thread = config["configurable"]
+        kept = saver.writes[thread["thread_id"], thread.get("checkpoint_ns", ""), thread["checkpoint_id"]]
+        for place in range(count):
+            kept.pop((task_id, place), None)
 
 
 def _writes_not_kept(saver: Any, node: str | None, writes: Sequence[Write]) -> str:

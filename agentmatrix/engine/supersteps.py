@@ -2,13 +2,13 @@
 nobody would see that checkpoint.
 
 A checkpoint hands the folded state to LangGraph's channels. It is needed where a saver keeps it, where a stream shows
-it and where a breakpoint may stand. Everywhere else the runner goes on by itself: from START to the first nodes, and,
-with barriers, from each level to the next.
+it and where a breakpoint may stand. Where nobody looks on, the runner goes on by itself: from START to the first nodes,
+and, with barriers, from each level to the next, with a checkpoint for the saver if there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from agentmatrix.engine.checkpoint import close, hand_over
 from agentmatrix.engine.loop import SchedulerLoop
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskIds
+from agentmatrix.pregel.checkpoint_order import SaverFuture, checkpoints_under_way
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_MAP,
@@ -41,13 +42,13 @@ __all__ = ["SuperstepLoop"]
 class SuperstepLoop(SchedulerLoop):
     """Ends supersteps."""
 
-    _is_between = _is_over = _has_gone_on = False
+    _is_between = _is_over = _has_gone_on = _has_unshown_values = False
     _input_writes: list[Write] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._shows_tasks = self._streams_checkpoints or self._breaks
-        self._shows_checkpoints = self._shows_tasks or (self.checkpointer is not None and self.durability != "exit")
+        self._saves = self.checkpointer is not None and self.durability != "exit"
 
     # at once
 
@@ -93,22 +94,42 @@ class SuperstepLoop(SchedulerLoop):
             return None
 
     def goes_on(self) -> bool:
-        """Whether the next superstep is to begin without a checkpoint. Called by the runner when all of one has
-        finished, before LangGraph hears of that."""
-        if self._shows_checkpoints or self.step + 1 > self.stop:
+        """Whether the next superstep is to begin at once, without LangGraph's loop in between. Called by the runner
+        when all of one has finished, before LangGraph hears of that."""
+        if self._shows_tasks or self.step + 1 > self.stop:
             return False
         if self.control is not None and self.control.drain_requested:
             return False
-        return self.open_step is None or (self.schedule.barriers and bool(self.open_step.held))
+        step = self.open_step
+        if self._saves and (step is None or self.shows_parts or self.is_listening):
+            # Streams and signals are looked at in between.
+            return False
+        return step is None or (self.schedule.barriers and bool(step.held))
 
     def next_step(self) -> list[Task] | None:
-        """Begin the next superstep without a checkpoint. Returns its tasks, or None where the run is over."""
+        """Begin the next superstep at once. Returns its tasks, or None where the run is over."""
         with self.lock:
-            if self.open_step is not None:
-                return self._next_level(self.open_step)
+            if (step := self.open_step) is not None:
+                if self._saves:
+                    self.updated_channels = updated = self._close(step, step.held)
+                    self._has_unshown_values |= not updated.isdisjoint(self._outputs)
+                    self._put_checkpoint({"source": "loop"})
+                else:
+                    self.step += 1
+                return self._next_level(step)
             self._end_between()
             self._is_over = not self.tick()
             return None if self._is_over else list(self.tasks.values())
+
+    def checkpoint_to_wait_for(self) -> list[SaverFuture]:
+        """The checkpoint that the superstep which has begun at once waits for, as in LangGraph."""
+        return checkpoints_under_way([self]) if self._saves and self.durability == "sync" else []
+
+    def _show_values(self, updated: Set[str]) -> None:
+        """Stream the values, if some of these channels are among them, or have been since they were streamed last."""
+        if self._is_live_values and (self._has_unshown_values or not updated.isdisjoint(self._outputs)):
+            self._has_unshown_values = False
+            self._emit("values", output_values, self.output_keys, self.channels)
 
     def _end_between(self) -> None:
         self._is_between = True
@@ -119,12 +140,11 @@ class SuperstepLoop(SchedulerLoop):
         if self._is_live_values and self.shows_parts:
             self._emit_values(self._level_writes)
         self._level_writes = []
-        self._has_gone_on = True
+        self._has_gone_on = not self._saves
         self.checkpoint_pending_writes.clear()
         self._wrote.clear()
         self.is_replaying = False
         self.config[CONF].pop(CONFIG_KEY_RESUMING, None)
-        self.step += 1
         self.tasks = step.go_on(self._factory(step.scheduler, TaskIds(self.checkpoint["id"], self.step)))
         self._emit("tasks", map_debug_tasks, self.tasks.values())
         return list(self.tasks.values())
@@ -157,12 +177,8 @@ class SuperstepLoop(SchedulerLoop):
             super().after_tick()
             return
         self.updated_channels = updated = self._close(step, step.held, rests=self._is_resting)
-        if (
-            self._is_live_values
-            and (not self.shows_parts or self.schedule.barriers)
-            and not updated.isdisjoint(self._outputs)
-        ):
-            self._emit("values", output_values, self.output_keys, self.channels)
+        if not self.shows_parts or self.schedule.barriers:
+            self._show_values(updated)
         self.checkpoint_pending_writes.clear()
         self.is_replaying = False
         if not self.schedule.barriers:

@@ -27,6 +27,8 @@ __all__ = ["ReducerChecks", "reducers_of", "updated"]
 
 Channel = BaseChannel[Any, Any, Any]
 
+_HAS_KNOWN_SLOTS = {*BinaryOperatorAggregate.__slots__, *BaseChannel.__slots__} == {"value", "operator", "key", "typ"}
+
 
 def reducers_of(channels: Mapping[str, Channel]) -> dict[str, Callable[[Any, Any], Any]]:
     """By key, the reducers of a state."""
@@ -36,11 +38,20 @@ def reducers_of(channels: Mapping[str, Channel]) -> dict[str, Callable[[Any, Any
 
 def updated(channel: Channel, values: Sequence[Any]) -> Channel:
     """A copy of a channel that has taken these writes of one step."""
-    other = channel.copy()
-    if isinstance(other, BinaryOperatorAggregate) and isinstance(other.value, list | dict | set):
+    other = _copy_of(channel)
+    if isinstance(other, BinaryOperatorAggregate) and isinstance(value := other.value, list | dict | set):
         # A reducer may change its left side in place.
-        other.value = copy.copy(other.value)
+        other.value = list(value) if type(value) is list else copy.copy(value)
     other.update(values)
+    return other
+
+
+def _copy_of(channel: Channel) -> Channel:
+    if type(channel) is not BinaryOperatorAggregate or not _HAS_KNOWN_SLOTS:
+        return channel.copy()
+    # Its own copy makes an empty value of the type of its key first.
+    other: BinaryOperatorAggregate[Any] = BinaryOperatorAggregate.__new__(BinaryOperatorAggregate)
+    other.typ, other.key, other.operator, other.value = channel.typ, channel.key, channel.operator, channel.value
     return other
 
 

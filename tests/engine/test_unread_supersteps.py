@@ -1,0 +1,161 @@
+"""Supersteps of a run of which nobody reads the stream: with a saver too, the next one begins without LangGraph's loop
+in between. History, result and failures are those of a StateGraph."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphDrained, GraphRecursionError
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import RunControl
+from langgraph.types import Command, interrupt
+
+from agentmatrix import CyclicGraph, Dag
+from tests.conftest import Verbs
+
+DURABILITIES = ["exit", "async", "sync"]
+KINDS = [CyclicGraph, StateGraph]
+CONFIG: Any = {"configurable": {"thread_id": "1"}}
+
+
+class State(TypedDict, total=False):
+    log: Annotated[list[str], operator.add]
+    last: str
+
+
+def loop(kind: Any, saver: Any, *, rounds: int = 4, act: Any = None) -> Any:
+    """A loop of a node that writes, and one that writes nothing and chooses."""
+
+    def work(state: State) -> State:
+        name = f"w{len(state['log'])}"
+        answer = act(state) if act is not None else None
+        return {"log": [name if answer is None else answer], "last": name}
+
+    graph = kind(State).add_node("work", work).add_node("choose", lambda state: None)
+    graph.add_edge(START, "work").add_edge("work", "choose")
+    graph.add_conditional_edges("choose", lambda state: END if len(state["log"]) > rounds else "work", [END, "work"])
+    return graph.compile(checkpointer=saver)
+
+
+def told(graph: Any) -> list[Any]:
+    found = []
+    for one in graph.get_state_history(CONFIG):
+        tasks = [(task.name, task.result, bool(task.error), [i.value for i in task.interrupts]) for task in one.tasks]
+        found.append((one.values, one.next, one.metadata["source"], one.metadata["step"], tasks))
+    return found
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_the_history_is_that_of_a_state_graph(verbs: Verbs, durability: str) -> None:
+    found = []
+    for kind in KINDS:
+        graph = loop(kind, InMemorySaver())
+        results = [await verbs.invoke(graph, {"log": ["x"]}, CONFIG, durability=durability) for _ in range(2)]
+        found.append((results, told(graph)))
+    assert found[0] == found[1]
+    assert found[0][0][0]["last"] == "w4"
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_a_question_shows_what_was_written_before_it(verbs: Verbs, durability: str) -> None:
+    found = []
+    for kind in KINDS:
+        graph = loop(kind, InMemorySaver(), act=lambda state: interrupt("?") if len(state["log"]) == 3 else None)
+        paused = await verbs.invoke(graph, {"log": ["x"]}, CONFIG, durability=durability)
+        asked = [one.value for one in paused.pop("__interrupt__")]
+        resumed = await verbs.invoke(graph, Command(resume="yes"), CONFIG, durability=durability)
+        found.append((paused, asked, resumed))
+    assert found[0] == found[1]
+    assert found[0][0]["log"] == ["x", "w1", "w2"] and found[0][2]["log"] == ["x", "w1", "w2", "yes", "w4"]
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_the_limit_of_steps(verbs: Verbs, durability: str) -> None:
+    found = []
+    for kind in KINDS:
+        graph = loop(kind, InMemorySaver())
+        with pytest.raises(GraphRecursionError):
+            await verbs.invoke(graph, {"log": ["x"]}, {**CONFIG, "recursion_limit": 4}, durability=durability)
+        stopped = told(graph)[0]
+        found.append((stopped, await verbs.invoke(graph, None, CONFIG, durability=durability)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_a_drain_that_a_node_asks_for(verbs: Verbs, durability: str) -> None:
+    found = []
+    for kind in KINDS:
+        control = RunControl()
+        graph = loop(
+            kind, InMemorySaver(), act=lambda state, c=control: len(state["log"]) == 3 and c.request_drain("now") or "a"
+        )
+        with pytest.raises(GraphDrained):
+            await verbs.invoke(graph, {"log": ["x"]}, CONFIG, durability=durability, control=control)
+        stopped = told(graph)[0]
+        found.append((stopped, await verbs.invoke(graph, None, CONFIG, durability=durability)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_a_node_that_fails(verbs: Verbs, durability: str) -> None:
+    found = []
+    for kind in KINDS:
+        failures = iter([ValueError("three")])
+
+        def act(state: State, failures: Any = failures) -> None:
+            if len(state["log"]) == 3 and (error := next(failures, None)):
+                raise error
+
+        graph = loop(kind, InMemorySaver(), act=act)
+        with pytest.raises(ValueError, match="three"):
+            await verbs.invoke(graph, {"log": ["x"]}, CONFIG, durability=durability)
+        found.append((told(graph)[0], await verbs.invoke(graph, None, CONFIG, durability=durability)))
+    assert found[0] == found[1]
+
+
+class Refuses(InMemorySaver):
+    """Fails at one checkpoint."""
+
+    def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+        if metadata["step"] == 3:
+            raise ConnectionError("the disk is gone")
+        return super().put(config, checkpoint, metadata, new_versions)
+
+
+async def test_under_sync_nothing_runs_behind_a_checkpoint_that_failed(verbs: Verbs) -> None:
+    found = []
+    for kind in KINDS:
+        ran: list[int] = []
+        graph = loop(kind, Refuses(), act=lambda state, ran=ran: ran.append(len(state["log"])))
+        with pytest.raises(ConnectionError, match="the disk is gone"):
+            await verbs.invoke(graph, {"log": ["x"]}, CONFIG, durability="sync")
+        found.append((ran, told(graph)[0]))
+    assert found[0] == found[1]
+
+
+async def test_under_sync_a_node_finds_the_checkpoint_before_it(verbs: Verbs) -> None:
+    found = []
+    for kind in KINDS:
+        kept: list[Any] = []
+        saver = InMemorySaver()
+
+        def act(state: State, saver: Any = saver, kept: Any = kept) -> None:
+            kept.append(saver.get_tuple(CONFIG).metadata["step"])
+
+        await verbs.invoke(loop(kind, saver, act=act), {"log": ["x"]}, CONFIG, durability="sync")
+        found.append(kept)
+    assert found[0] == found[1] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+@pytest.mark.parametrize("value", [object(), lambda: None], ids=["object", "function"])
+async def test_of_writes_that_cannot_be_kept_none_is(verbs: Verbs, durability: str, value: Any) -> None:
+    saver = InMemorySaver()
+    graph: Any = Dag(State).add_node("work", lambda state: {"log": ["w"], "last": value}).add_edge(START, "work")
+    with pytest.raises(Exception, match="serializ") as failed:
+        await verbs.invoke(graph.compile(saver), {"log": ["x"]}, CONFIG, durability=durability)
+    assert any("'work'" in note and "'last'" in note for note in failed.value.__notes__)
+    assert not [channel for kept in saver.writes.values() for _, channel, _, path in kept.values() if "work" in path]
