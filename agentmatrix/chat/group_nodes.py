@@ -168,7 +168,7 @@ class GroupNodes:
             turn = self._ended_turn(update, conversation, config)
             if turn.conversation is None:
                 return turn.update
-            return self._with_choice(turn, self.speaker.next(turn.conversation, turn.config))
+            return self._with_choice(turn, self.speaker.next(turn.conversation, turn.config), config)
         except Exception as error:
             self._failures.put_off(error, config)
             return update
@@ -184,7 +184,7 @@ class GroupNodes:
             turn = self._ended_turn(update, conversation, config)
             if turn.conversation is None:
                 return turn.update
-            return self._with_choice(turn, await self.speaker.anext(turn.conversation, turn.config))
+            return self._with_choice(turn, await self.speaker.anext(turn.conversation, turn.config), config)
         except Exception as error:
             self._failures.put_off(error, config)
             return update
@@ -192,17 +192,17 @@ class GroupNodes:
     def _ended_turn(self, update: dict[str, Any], conversation: Conversation, config: RunnableConfig) -> _EndedTurn:
         """What a turn has come to before the speaker is asked."""
         if reason := self._stop_reason(conversation):
-            return _EndedTurn(self._with_event(update, Event(stop_reason=reason), leads_on=False))
+            return _EndedTurn(self._with_event(update, Event(stop_reason=reason), conversation, config))
         turn = _EndedTurn(update, conversation, *self._count_selector(config))
         if chosen := _handed_over(conversation):
-            return _EndedTurn(self._with_choice(turn, chosen))
+            return _EndedTurn(self._with_choice(turn, chosen, config))
         return turn
 
-    def _with_choice(self, turn: _EndedTurn, chosen: Selection) -> dict[str, Any]:
+    def _with_choice(self, turn: _EndedTurn, chosen: Selection, config: RunnableConfig) -> Any:
         """The update of a turn with the choice of the next one."""
         assert turn.conversation is not None
         event = self._choice(turn.conversation, chosen, turn.counter)
-        return self._with_event(turn.update, event, leads_on=len(chosen.names) == 1)
+        return self._with_event(turn.update, event, turn.conversation, config)
 
     def _save_turn(self, update: dict[str, Any], config: RunnableConfig) -> Any:
         """A model or a function of the user may take long to choose: a turn that was made and paid is saved before.
@@ -226,12 +226,31 @@ class GroupNodes:
             return None
         return conversation_of(state, self.settings, update)
 
-    def _with_event(self, update: dict[str, Any], event: Event, *, leads_on: bool) -> dict[str, Any]:
-        """The update with an event behind its own. A rule that does not lead on to one member decides again in
-        `next_turn`; a model and a function of the user are asked once."""
-        if self._is_pure and not leads_on:
+    def _with_event(
+        self, update: dict[str, Any], event: Event, conversation: Conversation, config: RunnableConfig
+    ) -> Any:
+        """The update of a turn with an event behind its own. Where the end cannot be made in this task, or where a rule
+        does not lead on to one member, `next_turn` decides; a model and a function of the user are asked once."""
+        if "stop_reason" in event and (ended := self._ended(update, event, conversation, config)) is not None:
+            return ended
+        if self._is_pure and len(event.get("speakers", ())) != 1:
             return update
         return {**update, EVENT_LOG: [*update[EVENT_LOG], event]}
+
+    def _ended(
+        self, update: dict[str, Any], event: Event, conversation: Conversation, config: RunnableConfig
+    ) -> Command[Any] | None:
+        """The command that ends the conversation with a turn. None where the turn is to be seen before the reply: in a
+        stream, or in the history of the thread, if the reply leaves out what it has said."""
+        loop = LoopHandle(config)
+        if loop.is_read or loop.is_followed or (loop.has_checkpointer and callable(self.reply)):
+            return None
+        end = self._reply(conversation, event, config)
+        if loop.has_checkpointer and "messages" in end:
+            replied = {message.id for message in end["messages"].value}
+            if not all(message.id in replied for message in update["messages"]):
+                return None
+        return Command(goto=END, update={**update, **end, EVENT_LOG: [*update[EVENT_LOG], event]})
 
     def _end_or_resume(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:
         """The command that ends the conversation or resumes interrupted members; None if a speaker is to be chosen."""
@@ -288,10 +307,13 @@ class GroupNodes:
         return {**event, "speakers": list(names), "turn": conversation.turns + 1}
 
     def _end(self, conversation: Conversation, event: Event, config: RunnableConfig) -> Command[Any]:
+        return Command(goto=END, update={**self._reply(conversation, event, config), EVENT_LOG: [event]})
+
+    def _reply(self, conversation: Conversation, event: Event, config: RunnableConfig) -> dict[str, Any]:
+        """The update of the state with which a conversation ends."""
         ends = {"stop_reason": event["stop_reason"], "last_speaker": conversation.last_speaker}
         author = parent_node_of(config) or self.name
-        update = reply_update(self.reply, conversation, author, ends)
-        return Command(goto=END, update={**update, EVENT_LOG: [event]})
+        return reply_update(self.reply, conversation, author, ends)
 
 
 def _goes_on_with(words: list[BaseMessage], event: Event) -> Command[Any]:
@@ -304,6 +326,8 @@ def _handed_over(conversation: Conversation) -> Selection | None:
 
 def nodes_after(answer: Any) -> list[str]:
     """The nodes that a member's answer leads to; none where `next_turn` is to choose, or to end it."""
+    if isinstance(answer, Command) and answer.goto == END:
+        return [END]
     log = answer.get(EVENT_LOG) if isinstance(answer, dict) else None
     names = log[-1].get("speakers", []) if log else []
     return names if len(names) < 2 else [TOGETHER]

@@ -190,12 +190,13 @@ def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:
 
 
 def share_writers(graph: Graph, nodes: Sequence[str], targets: Callable[[Any], Iterable[str]], otherwise: str) -> None:
-    """Let `nodes`, which write alike, lead to the nodes that `targets` names for an answer, and to no others; where it
-    names none, to `otherwise`. All of them have the same writers then: those of 10,000 take time and memory."""
+    """Let `nodes`, which write alike, lead to the nodes that `targets` names for an answer, or to END, and nowhere else;
+    where it names none, to `otherwise`. All of them have the same writers then: those of 10,000 take time and
+    memory."""
     channel, first = branch_channel(otherwise), graph.nodes[nodes[0]]
 
     def mapper(answer: Any) -> list[tuple[str, Any]]:
-        return [(branch_channel(name), None) for name in targets(answer)] or [(channel, None)]
+        return [(branch_channel(name), None) for name in [*targets(answer)] or [otherwise] if name != END]
 
     writers = [writer for writer in first.writers if not _writes_only(writer, channel)]
     leads_on = ChannelWrite((ChannelWriteTupleEntry(mapper),))

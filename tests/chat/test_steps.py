@@ -62,7 +62,7 @@ async def test_a_turn_has_one_checkpoint(rule: str, sync: bool) -> None:
     speakers = [message.name for message in result["messages"][1:]]
     found = [snapshot.next for snapshot in graph.get_state_history(THREAD)]
     hidden = ("next_turn",)
-    assert found[::-1] == [("__start__",), hidden, *((name,) for name in speakers), hidden, ()]
+    assert found[::-1] == [("__start__",), hidden, *((name,) for name in speakers), ()]
 
 
 @SYNC
