@@ -278,7 +278,7 @@ class ChatGroup(BuilderRepr):
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
         topology = _topology(tuple(self.members), members.shared)
-        put_on_engine(graph, builder.channels, topology, SuperstepRules, barriers=True)
+        put_on_engine(graph, builder.channels, topology, SuperstepRules, barriers=True, route_input=nodes.route_input)
         # LangGraph knows the nodes only.
         graph.interrupt_before_nodes, graph.interrupt_after_nodes = interrupt_before or [], interrupt_after or []
         return graph
@@ -364,14 +364,14 @@ class ChatGroup(BuilderRepr):
 
 
 def _topology(members: tuple[str, ...], shared: Mapping[str, str]) -> Topology:
-    """The shape of a group: all but START choose who is next.
+    """The shape of a group: any node, and START, may choose who is next.
 
     Args:
         members: the nodes of members.
         shared: by member that shares a node with others, that node.
     """
     nodes = (NEXT_TURN, TOGETHER, *members)
-    anywhere = dict.fromkeys(nodes, nodes)
+    anywhere = dict.fromkeys((START, *nodes), nodes)
     return Topology(
         START,
         nodes,

@@ -28,6 +28,7 @@ from agentmatrix.chat.speaker import Selection, Speaker
 from agentmatrix.chat.stop import Stop
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.chat.usage import UsageCounter
+from agentmatrix.pregel.compiled_graph import branch_channel
 from agentmatrix.pregel.runnables import runnable
 from agentmatrix.pregel.task_config import node_of, parent_node_of
 from agentmatrix.pregel.virtual_tasks import LoopHandle
@@ -141,6 +142,27 @@ class GroupNodes:
             return (await parallel.arun(state, conversation, chosen.names, config)).command(NEXT_TURN, event)
 
         return runnable(next_turn, anext_turn, name=NEXT_TURN)
+
+    def route_input(self, state: Mapping[str, Any], config: RunnableConfig) -> list[tuple[str, Any]] | None:
+        """The first choice, as what START writes, where that is a rule's; None where `next_turn` is to make it.
+
+        Args:
+            state: the state that the conversation begins with.
+            config: the config of the run.
+        """
+        if not self._is_pure or self.speaker.is_free or self.parallel.live.may_come(config):
+            return None
+        conversation = conversation_of(state, self.settings)
+        try:
+            if self._stop_reason(conversation):
+                return None
+            counter, counted = self._count_selector(config)
+            chosen = self.speaker.next(conversation, counted)
+            event = self._choice(conversation, chosen, counter)
+        except Exception:
+            return None
+        [*others, name] = chosen.names or [""]
+        return None if others or not name else [(EVENT_LOG, [event]), (branch_channel(name), None)]
 
     def member(self, member: Member) -> Runnable[Any, Any]:
         """The node of a member."""

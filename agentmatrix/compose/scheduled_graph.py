@@ -13,7 +13,7 @@ from langgraph.types import StateSnapshot, StateUpdate
 from agentmatrix.compose.builder import Builder, ComposedGraph
 from agentmatrix.compose.cache_identity import identity_of
 from agentmatrix.compose.nested_graph import write_only_what_is_written
-from agentmatrix.engine.channels import RUN, RunChannel, Schedule
+from agentmatrix.engine.channels import RUN, InputRouter, RunChannel, Schedule
 from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.engine.graph import ScheduledPregel
 from agentmatrix.engine.state_update import abulk_update_state, bulk_update_state, pause_of, reopened
@@ -124,6 +124,7 @@ def put_on_engine(
     *,
     joins: Mapping[str, str] | None = None,
     barriers: bool,
+    route_input: InputRouter | None = None,
 ) -> None:
     """Give a compiled graph its hidden channel. Called when all of its nodes are what they will be.
 
@@ -134,7 +135,10 @@ def put_on_engine(
         rules: makes the rules that start its nodes.
         joins: by channel of a join, the node that it leads to.
         barriers: whether it runs in supersteps.
+        route_input: see `Schedule.route_input`.
     """
     untraced = {name: untraced_node(node) for name, node in graph.nodes.items()}
-    schedule = Schedule(topology, StateKeys(channels), rules, joins or {}, barriers, untraced, input_writer(graph))
+    schedule = Schedule(
+        topology, StateKeys(channels), rules, joins or {}, barriers, untraced, input_writer(graph), route_input
+    )
     graph.channels = {**graph.channels, RUN: RunChannel(schedule)}

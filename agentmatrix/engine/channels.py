@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import EmptyChannelError
 
@@ -44,6 +45,10 @@ def dismissed_by(channel: str, value: Any) -> str | None:
     return value.removeprefix(_DISMISSED)
 
 
+InputRouter = Callable[[Mapping[str, Any], RunnableConfig], list[tuple[str, Any]] | None]
+"""See `Schedule.route_input`."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """What never changes of a graph: made once, when it is compiled.
@@ -56,6 +61,8 @@ class Schedule:
         barriers: whether all that becomes ready in a step waits for the step to end.
         untraced: by name, its nodes for a run that nobody watches.
         write_input: what START writes of a run's input; None where LangGraph is to run it.
+        route_input: what START writes in place of its edges, of the state after the input and the config of the run;
+            None where its edges lead on.
     """
 
     topology: Topology
@@ -65,6 +72,7 @@ class Schedule:
     barriers: bool = False
     untraced: Mapping[str, Any] = field(default_factory=dict)
     write_input: Callable[[Any], list[tuple[str, Any]]] | None = None
+    route_input: InputRouter | None = None
 
     @cached_property
     def branch_channels(self) -> Sequence[tuple[str, str]]:

@@ -20,6 +20,7 @@ from agentmatrix.engine.loop import SchedulerLoop
 from agentmatrix.engine.step import OpenStep
 from agentmatrix.engine.tasks import TaskIds
 from agentmatrix.pregel.checkpoint_order import SaverFuture, checkpoints_under_way
+from agentmatrix.pregel.compiled_graph import branch_target
 from agentmatrix.pregel.execution import (
     CONF,
     CONFIG_KEY_CHECKPOINT_MAP,
@@ -33,6 +34,7 @@ from agentmatrix.pregel.execution import (
     prepare_next_tasks,
 )
 from agentmatrix.scheduling.log import ActivationLog
+from agentmatrix.scheduling.reducer_checks import updated
 from agentmatrix.scheduling.scheduled_activation import ScheduledActivation, Write
 from agentmatrix.scheduling.state import is_overwrite
 
@@ -88,10 +90,23 @@ class SuperstepLoop(SchedulerLoop):
         if self.step + 1 > self.stop:
             return None
         try:
-            return write(given.get())
+            writes = write(given.get())
+            if (route := self.schedule.route_input) is None:
+                return writes
+            routed = route(self._state_after(writes), self.config)
         except Exception:
             # LangGraph says what is wrong with it, and where.
             return None
+        if routed is None or any(channel not in self.channels for channel, _ in routed):
+            return writes
+        return [write for write in writes if branch_target(write[0]) is None] + routed
+
+    def _state_after(self, writes: Sequence[Write]) -> dict[str, Any]:
+        """The state after these writes of one step."""
+        channels = dict(self.channels)
+        for key in {key for key, _ in writes} & self.schedule.keys.all:
+            channels[key] = updated(channels[key], [value for name, value in writes if name == key])
+        return {key: channels[key].get() for key in self.schedule.keys.all if channels[key].is_available()}
 
     def goes_on(self) -> bool:
         """Whether the next superstep is to begin at once, without LangGraph's loop in between. Called by the runner

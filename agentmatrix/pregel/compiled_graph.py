@@ -190,7 +190,7 @@ def remove_edges(graph: Graph, edges: Iterable[tuple[str, str]]) -> None:
 
 
 def share_writers(graph: Graph, nodes: Sequence[str], targets: Callable[[Any], Iterable[str]], otherwise: str) -> None:
-    """Let `nodes`, which write alike, lead to the nodes that `targets` names for an answer, or to END, and nowhere else;
+    """Let `nodes`, which write alike, lead to what `targets` names for an answer, nodes or END, and to nothing else;
     where it names none, to `otherwise`. All of them have the same writers then: those of 10,000 take time and
     memory."""
     channel, first = branch_channel(otherwise), graph.nodes[nodes[0]]
