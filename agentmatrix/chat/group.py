@@ -3,7 +3,7 @@
 The compiled graph has a node for each member, and two hidden nodes of its own:
 
 - `next_turn` asks the stop and then the speaker, and goes to the members, or to the end. It runs before each turn for
-  which the member before has not done that. In free conversation it runs the turns itself.
+  which START, or the member before, has not done that. In free conversation it runs the turns itself.
 - `together` runs a broadcast in one task, where that makes no visible difference to one task for each member.
 
 All that these nodes decide on is in the state: the messages, and the event log (`chat.conversation`).

@@ -2,7 +2,8 @@
 which runs a broadcast in one task; and those of the members, which go on to `next_turn`.
 
 A member's node asks the stop and the speaker itself: it then goes to the next member, and a turn is one step with one
-checkpoint. Before a model or a function of the user is asked, the turn is saved beside the checkpoint: a run that is
+checkpoint. START chooses the first member, and the last turn ends the conversation, where nobody would miss the step in
+between. Before a model or a function of the user is asked, the turn is saved beside the checkpoint: a run that is
 killed meanwhile goes on with that question."""
 
 from __future__ import annotations
