@@ -263,10 +263,12 @@ class GroupNodes:
     def _ended(
         self, update: dict[str, Any], event: Event, conversation: Conversation, config: RunnableConfig
     ) -> Command[Any] | None:
-        """The command that ends the conversation with a turn. None where the turn is to be seen before the reply: in a
-        stream, or in the history of the thread, if the reply leaves out what it has said."""
+        """The command that ends the conversation with a turn. None where the turn is to be seen before the reply: by
+        whoever follows the run, or in the history of the thread, if the reply leaves out what it has said."""
         loop = LoopHandle(config)
-        if loop.is_read or loop.is_followed or (loop.has_checkpointer and callable(self.reply)):
+        if loop.is_read or loop.is_followed or loop.node_handlers:
+            return None
+        if loop.has_checkpointer and callable(self.reply):
             return None
         end = self._reply(conversation, event, config)
         if loop.has_checkpointer and "messages" in end:
