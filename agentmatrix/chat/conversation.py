@@ -328,10 +328,17 @@ def unknown_handoffs(events: Sequence[Event], member: str) -> list[str]:
 
 def saved_results(events: Sequence[Event]) -> dict[str, Any]:
     """By member, the saved results of the last turn, if that has not ended."""
-    last = next((event for event in reversed(events) if "speakers" in event or "results" in event), Event())
-    return last.get("results", {})
+    for event in reversed(events):
+        if "speakers" in event or "results" in event:
+            results: dict[str, Any] = event.get("results", {})
+            return results
+    return {}
 
 
 def speakers_of(events: Sequence[Event]) -> list[str]:
     """The members chosen for the last turn; none in free conversation."""
-    return next((event["speakers"] for event in reversed(events) if event.get("speakers")), [])
+    for event in reversed(events):
+        names: list[str] = event.get("speakers", [])
+        if names:
+            return names
+    return []

@@ -192,9 +192,10 @@ class ParallelTurns:
         """What the member's turn has come to, if that has ended in a task before this one; None if it has not."""
         if (result := saved_results(state.get(EVENT_LOG, ())).get(member.name)) is not None:
             return result
-        return next(
-            (update for update in LoopHandle(config).saved if update[EVENT_LOG][-1].get("by") == member.name), None
-        )
+        for update in LoopHandle(config).saved:
+            if update[EVENT_LOG][-1].get("by") == member.name:
+                return update
+        return None
 
     def _pool_with(self, member: Member, config: RunnableConfig) -> Any:
         """The pool in which the member's turn has begun, after a fallback."""
