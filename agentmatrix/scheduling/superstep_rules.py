@@ -96,8 +96,9 @@ class SuperstepRules(ChoiceFreeRules):
             # As in LangGraph, Sends alone do not keep a deferred node waiting.
             self._targets, self._deferred = self._deferred, {}
         known, depth = self.log.all, len(self.log.levels)
-        nodes = sorted(self._targets.keys() & self.topology.places.keys(), key=self.topology.places.__getitem__)
-        for node in (*nodes, *sorted(self._targets.keys() & self.topology.members.keys())):
+        places, members = self.topology.places, self.topology.members
+        nodes = sorted(self._targets.keys() & places.keys(), key=places.__getitem__)
+        for node in (*nodes, *sorted(self._targets.keys() & members.keys())) if members else nodes:
             self._use_joins(node)
             after = tuple(dict.fromkeys(self._targets[node]))
             self._begin(ScheduledActivation(node, known, depth, order=(0, node), after=after))

@@ -143,12 +143,15 @@ def _rows() -> Iterator[Row]:
     for length in (10, 100, 300):
         yield Row(f"chain of {length}", chain(Dag, length), chain(StateGraph, length), length, 0.85)
     for durability in ("exit", "async", "sync"):
+        yield Row(f"one node, saver {durability}", chain(Dag, 1), chain(StateGraph, 1), 1, 1.1, durability)
         yield Row(f"chain of 100, saver {durability}", chain(Dag, 100), chain(StateGraph, 100), 100, 0.75, durability)
     for width in (10, 100, 500):
         yield Row(f"fan-out of {width}", fan_out(Dag, width), fan_out(StateGraph, width), width + 2, 1.0)
     for depth in (3, 10):
         yield Row(f"{depth} levels", nest(Dag, depth), nest(StateGraph, depth), 3 * depth, 1.1)
     yield Row("chain of 100, barriers", chain(Dag, 100, barriers=True), chain(StateGraph, 100), 100, 1.1)
+    saved = chain(Dag, 100, barriers=True)
+    yield Row("chain of 100, barriers, saver", saved, chain(StateGraph, 100), 100, 1.1, "async")
     yield Row("fan-out of 100, barriers", fan_out(Dag, 100, barriers=True), fan_out(StateGraph, 100), 102, 1.1)
     yield Row("chain of 100, values", chain(Dag, 100), chain(StateGraph, 100), 100, 1.1, None, "values")
     yield Row("chain of 100, updates", chain(Dag, 100), chain(StateGraph, 100), 100, 1.1, None, "updates")
