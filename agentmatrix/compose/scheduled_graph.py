@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -124,6 +124,7 @@ def put_on_engine(
     *,
     joins: Mapping[str, str] | None = None,
     barriers: bool,
+    trusted: Iterable[str] = (),
     route_input: InputRouter | None = None,
 ) -> None:
     """Give a compiled graph its hidden channel. Called when all of its nodes are what they will be.
@@ -135,10 +136,11 @@ def put_on_engine(
         rules: makes the rules that start its nodes.
         joins: by channel of a join, the node that it leads to.
         barriers: whether it runs in supersteps.
+        trusted: see `StateKeys`.
         route_input: see `Schedule.route_input`.
     """
     untraced = {name: untraced_node(node) for name, node in graph.nodes.items()}
     schedule = Schedule(
-        topology, StateKeys(channels), rules, joins or {}, barriers, untraced, input_writer(graph), route_input
+        topology, StateKeys(channels, trusted), rules, joins or {}, barriers, untraced, input_writer(graph), route_input
     )
     graph.channels = {**graph.channels, RUN: RunChannel(schedule)}

@@ -245,11 +245,10 @@ class SuperstepLoop(SchedulerLoop):
             # Nobody will ask what has run.
             return hand_over(step.scheduler, self.checkpoint, self.channels, following)  # type: ignore[arg-type]
         self._log = log = step.scheduler.log
-        written = {name for name in self._delta_channel_names if name in log.writers}
         may_replay = ids is None and not (unfinished or rests)
-        self._delta_channels_forced_snapshot.update(
-            name for name in written if not (may_replay and self._replays_alike(name, log))
-        )
+        for name in self._delta_channel_names:
+            if name in log.writers and not (may_replay and self._replays_alike(name, log)):
+                self._delta_channels_forced_snapshot.add(name)
         return close(
             step.scheduler,
             unfinished,

@@ -8,7 +8,7 @@ common ancestors.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph.channels import BinaryOperatorAggregate, DeltaChannel, LastValue, Topic, UntrackedValue
@@ -36,6 +36,7 @@ class StateKeys:
 
     Args:
         channels: the channels of the state, by key.
+        trusted: the keys that nobody but AgentMatrix writes, and whose reducers refuse nothing.
 
     Attributes:
         all: the keys.
@@ -44,8 +45,8 @@ class StateKeys:
         stepwise: the keys whose channels hear of each step in which nobody wrote them.
     """
 
-    def __init__(self, channels: Mapping[str, Channel]) -> None:
-        self.all = frozenset(channels)
+    def __init__(self, channels: Mapping[str, Channel], trusted: Iterable[str] = ()) -> None:
+        self.all, self.trusted = frozenset(channels), frozenset(trusted)
         self.reducers = reducers_of(channels)
         self.single = frozenset(key for key, channel in channels.items() if _is_single(channel))
         reduced = (BinaryOperatorAggregate, Topic)
@@ -164,7 +165,7 @@ class State:
         """
         log, single = self.log, self.keys.single
         self._reducers.tried = {}
-        for key in {key for key, _ in writes}:
+        for key in {key for key, _ in writes} - self.keys.trusted:
             if key in single:
                 if log.writers.get(key, 0) & ~activation.ancestors:
                     for other in entries_of(self._rivals(key, activation)):
