@@ -100,10 +100,14 @@ class GroupRules:
             else:
                 self._recorded_sends[choice["sends"]] = choice["to"]
 
-    def _opened(self) -> None:
-        """The opening is read: decide what follows from it alone, then go on to what is recorded, or to all else."""
+    def _opened(self, looks: Iterable[str]) -> None:
+        """The opening is read: decide what follows from it alone, then go on to what is recorded, or to all else.
+
+        Args:
+            looks: the nodes of which the opening may decide something.
+        """
         self._is_open = True
-        self._looks.update(self.topology.nodes)
+        self._looks.update(looks)
         self._wave()
         self.choices.clear()
         if self._is_repeating:
@@ -183,7 +187,8 @@ class GroupRules:
         """The groups of the node in their order, each with where it stands and what `standing` says of it."""
         for group in self.topology.groups.get(node, ()):
             have, gone = self.standing(node, group)
-            yield group, group.state(have, gone), have, gone
+            has_all = len(have) == len(group.labelled)
+            yield group, GroupState.COMPLETE if has_all else group.state(have, gone), have, gone
 
     def standing(self, node: str, group: Group) -> tuple[dict[str, Delivery], set[str]]:
         """What the sources of a group have for the node: the next delivery of each; and the labels of those that have

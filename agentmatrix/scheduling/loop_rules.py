@@ -62,7 +62,7 @@ class LoopRules(LoopState):
                     self._put(node, _EDGE, Delivery(self.topology.start, self.topology.start, known, depth, {}))
         for activation, result in opening.updated:
             self._done(activation, 0, result)
-        self._opened()
+        self._opened(self.topology.nodes)
 
     def _sources_of(self, node: str, key: str) -> Sequence[str]:
         return next(sources for name, sources in self._joins[node] if name == key)

@@ -112,8 +112,10 @@ def merged(deliveries: Iterable[Delivery], id: str = "") -> Delivery:
     parts = list(deliveries)
     if len(parts) == 1 and not parts[0].is_sent:
         one = parts[0]
+        if not id or id == one.id:
+            return one
         return Delivery(
-            id or one.id,
+            id,
             one.source,
             one.ancestors,
             one.depth,
@@ -238,6 +240,8 @@ class SourceQueues:
             By label: of the regular sources those that came first, as many as are needed; all gates; what there is of
             the rest.
         """
+        if len(group.labelled) == 1:
+            return dict(have)
         regular = [label for label in map(label_of, group.regular) if label in have]
         first = sorted(regular, key=lambda label: have[label].place)[: group.need]
         others = [label_of(source) for source in (*group.gates, *group.optional, *group.latest)]

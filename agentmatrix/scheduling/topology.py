@@ -206,6 +206,16 @@ class Topology:
         """The nodes in canonical order."""
         return tuple(sorted((node for node in self.nodes if node in self.rank), key=lambda node: self.rank[node]))
 
+    @cached_property
+    def first(self) -> tuple[str, ...]:
+        """The nodes that may start, or be skipped, before any node has run: START is among their sources, or something
+        from outside, or they have none."""
+        return tuple(
+            node
+            for node, sources in self.sources.items()
+            if not sources or self.start in sources or node in self.external_nodes
+        )
+
     def cycle(self) -> list[str] | None:
         """The nodes of one cycle, or None."""
         left = {node for node in self.nodes if node not in self.rank}

@@ -49,7 +49,8 @@ class TriggeredDagRules(TriggeredDagState):
         for activation, result in opening.updated:
             self.started.add(activation.node)
             self._done(activation, 0, result)
-        self._opened()
+        begins = opening.begins and opening.saved is None and not opening.sends
+        self._opened(self.topology.first if begins else self.topology.nodes)
 
     def _begin_anew(self, opening: Opening) -> None:
         roots = {*opening.ready, *opening.waiting, *(send.node for send in opening.sends)}
