@@ -112,10 +112,8 @@ def merged(deliveries: Iterable[Delivery], id: str = "") -> Delivery:
     parts = list(deliveries)
     if len(parts) == 1 and not parts[0].is_sent:
         one = parts[0]
-        if not id or id == one.id:
-            return one
         return Delivery(
-            id,
+            id or one.id,
             one.source,
             one.ancestors,
             one.depth,

@@ -184,8 +184,10 @@ class TriggeredDagRules(TriggeredDagState):
             self.queues.remove(node, label, delivery)
         name: str | None = choice["group"] if choice else (group.name if group else None)
         number = self._numbered(node, choice["number"] if choice else 0)
-        after = tuple(label for label in items if label in self.topology.edge_sources)
-        given = {label: delivery for label, delivery in items.items() if group or label != self.topology.start}
+        after = tuple([label for label in items if label in self.topology.edge_sources])
+        given = {**items}
+        if group is None:
+            given.pop(self.topology.start, None)
         activation = ScheduledActivation(
             node, ancestors, depth, order=(0, node), number=number, group=name, items=given, after=after
         )
@@ -195,11 +197,12 @@ class TriggeredDagRules(TriggeredDagState):
             self._deferred[node] = activation
         else:
             self._begin(activation)
-        losers = choice["losers"] if choice else self._losers(group)
+        losers: list[str] = choice["losers"] if choice else self._losers(group)
         if node in self.topology.groups:
             taken = [[label, delivery.id] for label, delivery in items.items()] if name else []
             self.choices.append({"start": node, "number": number, "group": name, "items": taken, "losers": losers})
-        self._lose(losers)
+        if losers:
+            self._lose(losers)
 
     def _losers(self, group: Group | None) -> list[str]:
         """The sources of a group that come too late."""
@@ -229,7 +232,8 @@ class TriggeredDagRules(TriggeredDagState):
 
     def _deliver(self, node: str) -> None:
         if outcomes := self._outcomes.get(node):
-            self._deliveries[node] = self._arrived(merged(outcomes, node))
+            is_whole = len(outcomes) == 1 and outcomes[0].id == node
+            self._deliveries[node] = self._arrived(outcomes[0] if is_whole else merged(outcomes, node))
 
     def _start_deferred(self) -> bool:
         """Deferred nodes come after all else: they see everything that has run, and fold after it."""
