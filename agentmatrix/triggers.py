@@ -141,6 +141,12 @@ class Group:
         """The labels of the sources that the group waits for."""
         return tuple(label_of(source) for source in self.triggering)
 
+    @cached_property
+    def needs_all_nodes(self) -> bool:
+        """Whether it waits for all of its sources, each a node, and starts without none."""
+        is_plain = not (self.tolerant or self.latest or self.optional)
+        return is_plain and self.need == len(self.regular) and all(isinstance(source, str) for source in self.sources)
+
     @property
     def is_external(self) -> bool:
         """Whether signals and timers alone can complete it."""

@@ -65,6 +65,8 @@ class GroupRules:
         self.numbers: dict[str, int] = {}
         self.queues = SourceQueues(topology)
         self.at_work: dict[ScheduledActivation, None] = {}
+        # By node, how many of these are its own.
+        self._nodes_at_work: dict[str, int] = {}
         self.failed: dict[str, ScheduledActivation] = {}
         self.phase = ReplayPhase.OPENING
         self._is_open = False
@@ -303,13 +305,21 @@ class GroupRules:
     # activations
 
     def _begin(self, activation: ScheduledActivation) -> None:
-        self.at_work[activation] = None
+        self._works(activation)
         self.ready.append(activation)
         self._is_quiet = False
 
+    def _works(self, activation: ScheduledActivation) -> None:
+        self.at_work[activation] = None
+        self._nodes_at_work[activation.node] = self._nodes_at_work.get(activation.node, 0) + 1
+
+    def _ends(self, activation: ScheduledActivation) -> None:
+        del self.at_work[activation]
+        self._nodes_at_work[activation.node] -= 1
+
     def _cancel(self, losers: Iterable[ScheduledActivation]) -> None:
         for loser in losers:
-            del self.at_work[loser]
+            self._ends(loser)
             if loser in self.ready:
                 self.ready.remove(loser)
             else:

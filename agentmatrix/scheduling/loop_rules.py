@@ -73,7 +73,7 @@ class LoopRules(LoopState):
         """A node may lead wherever there is a node."""
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
-        del self.at_work[activation]
+        self._ends(activation)
         if activation.send is None:
             self._busy[activation.node] -= 1
         self._done(activation, bit, result)

@@ -31,7 +31,7 @@ class TriggeredDagRules(TriggeredDagState):
         if opening.saved is not None:
             self._restore(opening.saved)
             for activation in opening.resumed:
-                self.at_work[activation] = None
+                self._works(activation)
         else:
             self._begin_anew(opening)
         for activation in opening.sends:
@@ -68,7 +68,7 @@ class TriggeredDagRules(TriggeredDagState):
         check_declared(self.topology, activation.node, result)
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
-        del self.at_work[activation]
+        self._ends(activation)
         self._done(activation, bit, result)
         self._wave()
 
@@ -85,6 +85,7 @@ class TriggeredDagRules(TriggeredDagState):
 
     def _lead(self, target: str, delivery: Delivery) -> None:
         self._led.setdefault(target, {}).setdefault(delivery.source, []).append(delivery)
+        self._awaited.pop(target, None)
         self._looks.add(target)
 
     def _send(self, sender: ScheduledActivation, result: NodeResult, ancestors: int) -> None:
@@ -127,6 +128,9 @@ class TriggeredDagRules(TriggeredDagState):
                 self._settle(node)
 
     def _decide(self, node: str) -> None:
+        if (source := self._awaited.pop(node, None)) is not None and self.node_may_come(source):
+            self._awaited[node] = source
+            return
         if self._edges_are_complete(node):
             self._start(node, None, self._led_items(node))
             return
@@ -139,11 +143,22 @@ class TriggeredDagRules(TriggeredDagState):
             if state is GroupState.BROKEN and broken is None:
                 broken = group, gone
         if waits:
+            self._wait(node)
             return
         if broken is not None:
             self._fail(node, *broken)
         else:
             self._settle(node)
+
+    def _wait(self, node: str) -> None:
+        """Note a node that this one waits for in any case."""
+        [group, *others] = self.topology.groups.get(node) or [None]
+        if group is None or others or self.topology.edge_sources[node] or not group.needs_all_nodes:
+            return
+        # The last one: of nodes that start together it is likely the last to end.
+        pending = (source for source in reversed(group.labels) if self.node_may_come(source))
+        if (source := next(pending, None)) is not None:
+            self._awaited[node] = source
 
     def _edges_are_complete(self, node: str) -> bool:
         sources = self.topology.edge_sources[node]
@@ -221,14 +236,18 @@ class TriggeredDagRules(TriggeredDagState):
             self._looks.add(node)
 
     def _settle(self, node: str) -> None:
-        if any(activation.node == node for activation in self.at_work):
+        if self._nodes_at_work.get(node):
             return
         # A group may have started it before its other sources have settled. One of them may still `Send` to it.
         if node not in self.lost and any(map(self.node_may_come, self.topology.choosers[node])):
             return
         self.settled.add(node)
         self._deliver(node)
-        self._looks.update(self.topology.follow[node])
+        followers = self.topology.follow[node]
+        if node not in self._deliveries:
+            for follower in followers:
+                self._awaited.pop(follower, None)
+        self._looks.update(followers)
 
     def _deliver(self, node: str) -> None:
         if outcomes := self._outcomes.get(node):

@@ -39,6 +39,9 @@ class TriggeredDagState(GroupRules):
         self._outcomes: dict[str, list[Delivery]] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._deferred: dict[str, ScheduledActivation] = {}
+        # By node that waits for all of several nodes, one of these that is to come: until then none of the others is
+        # looked at again, unless one of them comes no more.
+        self._awaited: dict[str, str] = {}
         self._ran_before: Collection[str] = frozenset()
 
     def _order(self, topology: Topology) -> Mapping[str, int]:
