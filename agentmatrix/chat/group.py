@@ -278,7 +278,10 @@ class ChatGroup(BuilderRepr):
         write_channel(graph, START, EVENT_LOG, [Event(new_run=True)])
         set_stream_channels(graph, [key for key in builder.channels if key != EVENT_LOG])
         topology = _topology(tuple(self.members), members.shared)
-        put_on_engine(graph, builder.channels, topology, SuperstepRules, barriers=True, route_input=nodes.route_input)
+        trusted, route_input = (EVENT_LOG,), nodes.route_input
+        put_on_engine(
+            graph, builder.channels, topology, SuperstepRules, barriers=True, trusted=trusted, route_input=route_input
+        )
         # LangGraph knows the nodes only.
         graph.interrupt_before_nodes, graph.interrupt_after_nodes = interrupt_before or [], interrupt_after or []
         return graph

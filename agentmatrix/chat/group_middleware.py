@@ -19,7 +19,7 @@ from langgraph.types import Command
 from agentmatrix.agent import messages_in
 from agentmatrix.chat.contribution import public_messages
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event
-from agentmatrix.chat.transcript import VISIBLE_TO, audience_of
+from agentmatrix.chat.transcript import VISIBLE_TO, audience_of, messages_of
 from agentmatrix.chat.turn import GroupSettings, Turn, coerce_state
 from agentmatrix.middleware import BlockedMessage, MiddlewareResult
 from agentmatrix.pregel.callback_handlers import was_streamed
@@ -87,7 +87,7 @@ def conversation_of(
         update: the update of a turn that is not in the state yet.
     """
     values = {key: value for key, value in state.items() if key != EVENT_LOG}
-    messages, events = group.messages_of(state), state.get(EVENT_LOG, [])
+    messages, events = messages_of(state), state.get(EVENT_LOG, [])
     if update is not None:
         values["messages"] = messages = [*messages, *update["messages"]]
         events = [*events, *update[EVENT_LOG]]

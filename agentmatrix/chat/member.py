@@ -39,6 +39,7 @@ from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.shared_summary import ashorten_turn, shorten_turn
 from agentmatrix.chat.transcript import (
     is_go_on,
+    messages_of,
     with_go_on,
     with_note,
     with_users_words,
@@ -164,7 +165,7 @@ class Member:
         has_checkpointer = bool(self.graphs) and handle.has_checkpointer
         # Turns of other members may begin beside this one.
         with self._settings.transcripts.lock:
-            transcript = self._settings.transcripts.of(handle.loop, self._settings.messages_of(state))
+            transcript = self._settings.transcripts.of(handle.loop, messages_of(state))
             until = transcript.position_after(heard)
             return self.begin_turn(TurnStart(state, transcript, until, claims or Claims(), has_checkpointer))
 

@@ -298,7 +298,8 @@ class RunTranscripts:
 
 
 def messages_of(state: Mapping[str, Any]) -> list[BaseMessage]:
-    """The messages of a group's state. A reducer of one's own may leave texts, pairs and dicts as they are."""
+    """The messages of a group's state. A reducer of one's own, and an `Overwrite`, may leave texts,
+    pairs and dicts as they are."""
     messages = messages_in(state.get("messages"))
     if all(issubclass(kind, BaseMessage) for kind in set(map(type, messages))):
         return messages

@@ -16,7 +16,7 @@ from agentmatrix.chat.contribution import AudienceRule
 from agentmatrix.chat.conversation import EVENT_LOG, Event, LogReader
 from agentmatrix.chat.history import History
 from agentmatrix.chat.message_ids import MessageIds
-from agentmatrix.chat.transcript import RunTranscripts, Transcript, messages_of
+from agentmatrix.chat.transcript import RunTranscripts, Transcript
 from agentmatrix.chat.usage import UsageCounter
 from agentmatrix.middleware import MiddlewareChain
 
@@ -58,11 +58,6 @@ class GroupSettings:
     middleware: MiddlewareChain | None
     holds: bool
     log: LogReader = field(default_factory=LogReader, compare=False)
-
-    def messages_of(self, state: Mapping[str, Any]) -> list[BaseMessage]:
-        """The messages of the group's state, not to be changed."""
-        # LangGraph's own reducer leaves nothing but messages.
-        return state.get("messages", []) if self.appends_messages else messages_of(state)
 
     @cached_property
     def transcripts(self) -> RunTranscripts:

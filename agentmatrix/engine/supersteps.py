@@ -8,12 +8,14 @@ and, with barriers, from each level to the next, with a checkpoint for the saver
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence, Set
 from itertools import pairwise
 from typing import Any
 
 from langgraph.constants import START
 from langgraph.errors import GraphInterrupt
+from langgraph.graph.message import add_messages
 
 from agentmatrix.engine.checkpoint import close, hand_over
 from agentmatrix.engine.loop import SchedulerLoop
@@ -93,7 +95,10 @@ class SuperstepLoop(SchedulerLoop):
             writes = write(given.get())
             if (route := self.schedule.route_input) is None:
                 return writes
-            routed = route(self._state_after(writes), self.config)
+            keys = {key for key, _ in writes} & self.schedule.keys.all
+            if any(map(self._may_change_in_place, keys)):
+                return writes
+            routed = route(self._state_after(writes, keys), self.config)
         except Exception:
             # LangGraph says what is wrong with it, and where.
             return None
@@ -101,10 +106,15 @@ class SuperstepLoop(SchedulerLoop):
             return writes
         return [write for write in writes if branch_target(write[0]) is None] + routed
 
-    def _state_after(self, writes: Sequence[Write]) -> dict[str, Any]:
-        """The state after these writes of one step."""
+    def _may_change_in_place(self, key: str) -> bool:
+        """Whether the reducer of a key may change what it is given, so that it is not to be asked twice."""
+        keys = self.schedule.keys
+        return key not in keys.trusted and keys.reducers.get(key) not in (None, add_messages, operator.add)
+
+    def _state_after(self, writes: Sequence[Write], keys: Set[str]) -> dict[str, Any]:
+        """The state after these writes of one step, to these keys."""
         channels = dict(self.channels)
-        for key in {key for key, _ in writes} & self.schedule.keys.all:
+        for key in keys:
             channels[key] = updated(channels[key], [value for name, value in writes if name == key])
         return {key: channels[key].get() for key in self.schedule.keys.all if channels[key].is_available()}
 

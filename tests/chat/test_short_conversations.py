@@ -4,14 +4,16 @@ of it is what comes of one that is streamed, where the hidden node begins and en
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite
 
 from agentmatrix import ChatGroup, Dag, members
+from agentmatrix.chat.conversation import EVENT_LOG
+from agentmatrix.engine.checkpoint import schedule_of
 from agentmatrix.speakers import handoff, human, mention, random, round_robin
 from agentmatrix.stops import budget, max_turns, says, silence, when
 from agentmatrix.testing import ScriptedChatModel
@@ -186,6 +188,35 @@ async def test_a_person_who_is_asked_first(verbs: Verbs) -> None:
     assert len(paused["__interrupt__"]) == 1
     result = await verbs.invoke(group, Command(resume="Tuesday."), THREAD)
     assert (result["messages"][-1].text, result["last_speaker"]) == ("a1", "ann")
+
+
+def merged(notes: dict[str, list[str]], more: dict[str, list[str]]) -> dict[str, list[str]]:
+    """A reducer that changes what it is given."""
+    for key, value in more.items():
+        notes.setdefault(key, []).extend(value)
+    return notes
+
+
+class WithNotes(MessagesState):
+    notes: Annotated[dict[str, list[str]], merged]
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["", "saved"])
+async def test_a_reducer_that_changes_what_it_is_given_takes_the_input_once(verbs: Verbs, saver: Any) -> None:
+    graph = made(state_schema=WithNotes).compile(saver and saver())
+    for text in ("one", "two"):
+        result = await verbs.invoke(graph, {"messages": "Go.", "notes": {"said": [text]}}, THREAD)
+    assert result["notes"] == {"said": ["one", "two"] if saver else ["two"]}
+
+
+@pytest.mark.parametrize("words", [["Go."], [("user", "Go.")], [{"role": "user", "content": "Go."}], "Go."])
+async def test_words_that_replace_the_transcript_have_any_form(verbs: Verbs, words: Any) -> None:
+    result = await verbs.invoke(made().compile(), {"messages": Overwrite(words)}, THREAD)
+    assert [message.text for message in result["messages"]] == ["Go.", "b1"]
+
+
+def test_the_log_is_not_checked_as_keys_of_users_are() -> None:
+    assert schedule_of(made().compile().channels).keys.trusted == {EVENT_LOG}
 
 
 @pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["", "saved"])
