@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["call_on", "runner_that_waits_for_no_thread"]
+__all__ = ["call_on", "runner_without_executor_shutdown"]
 
 
 class _UnjoinedThreads(ThreadPoolExecutor):
@@ -17,7 +17,7 @@ class _UnjoinedThreads(ThreadPoolExecutor):
         super().shutdown(wait=False, cancel_futures=True)
 
 
-def runner_that_waits_for_no_thread() -> asyncio.Runner:
+def runner_without_executor_shutdown() -> asyncio.Runner:
     """A runner that Ctrl-C ends although sync code, such as a node, is at work in a thread of its loop."""
     runner = asyncio.Runner()
     runner.get_loop().set_default_executor(_UnjoinedThreads(thread_name_prefix="asyncio"))

@@ -41,7 +41,7 @@ def _chat_with(graph: Any, thread: str | None) -> None:
 
     from agentmatrix.cli.output import TextOutput
     from agentmatrix.cli.thread_runner import WRAPPER, ThreadRunner
-    from agentmatrix.event_loop import runner_that_waits_for_no_thread
+    from agentmatrix.event_loop import runner_without_executor_shutdown
     from agentmatrix.remote.thread_memory import with_memory
 
     if not takes_messages(graph):
@@ -49,7 +49,7 @@ def _chat_with(graph: Any, thread: str | None) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives `input` its line editing
     runner = ThreadRunner(with_memory(graph, MessagesState, name=WRAPPER), TextOutput(), thread)
-    with runner_that_waits_for_no_thread() as loop:
+    with runner_without_executor_shutdown() as loop:
         while (line := _read_line("> ")) is not None:
             try:
                 if line.strip() and not _answer(loop, runner, line):

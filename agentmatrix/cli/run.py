@@ -77,7 +77,7 @@ def run_graph(
 
     from agentmatrix.cli.output import JsonOutput, TextOutput
     from agentmatrix.cli.thread_runner import WRAPPER, ThreadRunner, resume_command
-    from agentmatrix.event_loop import runner_that_waits_for_no_thread
+    from agentmatrix.event_loop import runner_without_executor_shutdown
     from agentmatrix.remote.thread_memory import with_memory
 
     output: Any = JsonOutput() if as_json else TextOutput()
@@ -92,7 +92,7 @@ def run_graph(
     if text is None and not pending:
         value = empty_input(graph, thread)
     runner = ThreadRunner(with_memory(graph, name=WRAPPER) if pending else graph, output, thread)
-    with runner_that_waits_for_no_thread() as loop:
+    with runner_without_executor_shutdown() as loop:
         try:
             if text is None and pending:
                 # The questions of a run that an earlier command has left.

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec
 from agentmatrix.dataset.completed_row import CompletedRow
 from agentmatrix.dataset.refinement import arefine
 from agentmatrix.dataset.report import Report
-from agentmatrix.event_loop import runner_that_waits_for_no_thread
+from agentmatrix.event_loop import runner_without_executor_shutdown
 
 __all__ = ["arefine_as_completed", "refine_as_completed"]
 
@@ -75,7 +75,7 @@ def _iterator(
 
         def work() -> None:
             try:
-                with runner_that_waits_for_no_thread() as loop:
+                with runner_without_executor_shutdown() as loop:
                     loop.run(run())
                 rows.put(None)
             except BaseException as error:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, Protocol, TypeVar
 
-from agentmatrix.event_loop import runner_that_waits_for_no_thread
+from agentmatrix.event_loop import runner_without_executor_shutdown
 
 __all__ = ["on_interrupt", "run_draining"]
 
@@ -107,7 +107,7 @@ def _loop_runs_here() -> bool:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    with runner_that_waits_for_no_thread() as loop:
+    with runner_without_executor_shutdown() as loop:
         return loop.run(work())
 
 

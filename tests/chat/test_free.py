@@ -1,13 +1,12 @@
-"""Members who act at the same time: broadcasts in one task, and free conversation."""
+"""Free conversation: members who act at the same time."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import operator
 import threading
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,8 +21,8 @@ from agentmatrix.chat import ChatGroup
 from agentmatrix.chat.workers import MemberPool
 from agentmatrix.compose import Dag
 from agentmatrix.errors import BuildError, SpeakerError
-from agentmatrix.speakers import broadcast, free, human
-from agentmatrix.stops import budget, max_turns, says, when
+from agentmatrix.speakers import broadcast, free
+from agentmatrix.stops import budget, max_turns, says
 from agentmatrix.testing import loopback
 from agentmatrix.testing.scripted import ScriptedChatModel
 
@@ -328,50 +327,6 @@ async def test_a_graph_in_free_conversation_streams_under_its_own_namespace() ->
     assert spaces == {"ann"}
 
 
-@pytest.mark.parametrize("saver", [None, True])
-@pytest.mark.parametrize("is_async", [True, False])
-async def test_a_broadcast_in_one_task_is_that_of_many(saver: Any, is_async: bool) -> None:
-    members = {f"m{i}": ScriptedChatModel(f"said {i}", cycle=True) for i in range(12)}
-    group = whole(members, speaker=broadcast(), stop=max_turns(2)).compile(
-        checkpointer=InMemorySaver() if saver else None
-    )
-    result = await group.ainvoke({"messages": "hi"}, THREAD) if is_async else group.invoke({"messages": "hi"}, THREAD)
-    order = [(name, f"said {name[1:]}") for name in sorted(members)]
-    assert talk(result)[1:] == order * 2
-    for name, model in members.items():
-        # Whose own words are the last is told to go on.
-        assert [len(prompt) for prompt in model.prompts] == [1, 14 if name == max(members) else 13]
-
-
-@pytest.mark.parametrize("saver", [None, True])
-def test_an_error_in_a_broadcast_is_the_members(saver: Any) -> None:
-    def fails(state: Any) -> Any:
-        raise KeyError("mine")
-
-    group = whole({"ann": once("a"), "fails": fails}, speaker=broadcast())
-    with pytest.raises(KeyError, match="mine"):
-        group.compile(checkpointer=InMemorySaver() if saver else None).invoke({"messages": "hi"}, THREAD)
-
-
-@pytest.mark.parametrize(
-    "place", [lambda agent: agent, lambda agent: loopback(in_graph(agent))], ids=["local", "remote"]
-)
-async def test_a_pause_in_a_broadcast_asks_nobody_twice(place: Any) -> None:
-    def person(state: Any) -> Any:
-        return {"messages": [HumanMessage(interrupt("your word?"))]}
-
-    def bob(state: Any) -> Any:
-        return {"messages": [AIMessage("bob")]}
-
-    ann = ScriptedChatModel("ann", cycle=True)
-    group = whole({"ann": ann, "bob": place(bob), "person": place(person)}, speaker=broadcast(), stop=max_turns(1))
-    compiled = group.compile(checkpointer=InMemorySaver())
-    await compiled.ainvoke({"messages": "hi"}, THREAD)
-    result = await compiled.ainvoke(Command(resume="me"), THREAD)
-    assert sorted(talk(result)[1:]) == [("ann", "ann"), ("bob", "bob"), ("person", "me")]
-    assert ann.calls == 1
-
-
 async def test_at_most_so_many_are_at_work() -> None:
     at_work, most = [0], [0]
 
@@ -450,66 +405,6 @@ def test_whatever_the_order_nothing_is_lost(data: Any) -> None:
         assert {text for text in texts if not text.startswith(name)} <= heard[name]
 
 
-def test_a_person_is_a_member_of_any_group() -> None:
-    ann = once("What do you think?")
-    group = ChatGroup([human("joe")], reply="transcript", stop=max_turns(2)).add_node("ann", ann)
-    compiled = group.compile(checkpointer=InMemorySaver())
-    paused = compiled.invoke({"messages": "go"}, THREAD)
-    assert paused["__interrupt__"][0].value == "user: go"
-    result = compiled.invoke(Command(resume="I think so"), THREAD)
-    assert talk(result)[1:] == [("joe", "I think so"), ("ann", "What do you think?")]
-    assert isinstance(result["messages"][1], HumanMessage)
-    assert [m.text for m in ann.prompts[0]] == ["go", "<name>joe</name><content>I think so</content>"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (HumanMessage("Tuesday"), "Tuesday"),
-        ({"role": "user", "content": "Tuesday"}, "Tuesday"),
-        ({"role": "user", "content": [{"type": "text", "text": "Tuesday"}]}, "Tuesday"),
-        ([{"type": "text", "text": "Tuesday"}], "Tuesday"),
-        (2, "2"),
-        ([1, 2], "[1, 2]"),
-        ({"day": 2}, "{'day': 2}"),
-    ],
-)
-def test_a_person_answers_in_any_form(answer: Any, words: str) -> None:
-    group = whole({"joe": human()}, stop=max_turns(1)).compile(checkpointer=InMemorySaver())
-    group.invoke({"messages": "Which day?"}, THREAD)
-    result = group.invoke(Command(resume=answer), THREAD)
-    assert talk(result)[1:] == [("joe", words)] and isinstance(result["messages"][1], HumanMessage)
-
-
-@pytest.mark.parametrize("answer", ["", None, []])
-def test_a_person_may_keep_silent(answer: Any) -> None:
-    def quiet(state: Any) -> bool:
-        return len(state["messages"]) > 3
-
-    prompt = human(prompt=lambda messages: {"asked": len(messages)})
-    group = whole({"joe": prompt}, stop=max_turns(1)).compile(checkpointer=InMemorySaver())
-    assert group.invoke({"messages": "go"}, THREAD)["__interrupt__"][0].value == {"asked": 1}
-    given: Any = {group.get_state(THREAD).interrupts[0].id: answer}
-    result = group.invoke(Command(resume=given), THREAD)
-    assert (talk(result)[1:], result["last_speaker"]) == ([], None)
-
-
 def test_a_wrong_answer_of_a_speaker_is_said() -> None:
     with pytest.raises(SpeakerError, match="chose 5.*no name"):
         whole({"ann": once("x")}, speaker=lambda state: 5).compile().invoke({"messages": "go"})
-
-
-class Counted(MessagesState):
-    count: Annotated[int, operator.add]
-
-
-@pytest.mark.parametrize("is_async", [True, False])
-async def test_members_write_other_keys_than_messages(is_async: bool) -> None:
-    def talker(state: Counted) -> Any:
-        return {"messages": [AIMessage("here")], "count": 1}
-
-    members, counted = {"ann": talker, "bob": talker}, when(lambda state: "both" if state["count"] == 2 else None)
-    group = ChatGroup(members, speaker=broadcast(), state_schema=Counted, stop=counted | max_turns(9)).compile()
-    start: Any = {"messages": "hi", "count": 0}
-    result = await group.ainvoke(start) if is_async else group.invoke(start)
-    assert result["stop_reason"] == "both"
