@@ -24,7 +24,7 @@ from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, speake
 from agentmatrix.chat.group_middleware import apassed_words, conversation_of, passed_words
 from agentmatrix.chat.member import Member
 from agentmatrix.chat.parallel import ParallelTurns
-from agentmatrix.chat.reply import Reply, reply_update
+from agentmatrix.chat.reply import Reply, changes_between, reply_update
 from agentmatrix.chat.speaker import Selection, Speaker
 from agentmatrix.chat.stop import Stop
 from agentmatrix.chat.turn import GroupSettings
@@ -270,11 +270,13 @@ class GroupNodes:
             return None
         if loop.has_checkpointer and callable(self.reply):
             return None
-        end = self._reply(conversation, event, config)
-        if loop.has_checkpointer and "messages" in end:
-            replied = {message.id for message in end["messages"].value}
-            if not all(message.id in replied for message in update["messages"]):
+        end, said = self._reply(conversation, event, config), update["messages"]
+        if "messages" in end:
+            replied = end["messages"].value
+            if loop.has_checkpointer and not {message.id for message in said}.issubset(one.id for one in replied):
                 return None
+            # What a task has done is read in histories: its own words, and not all of the conversation once more.
+            end["messages"] = changes_between(conversation.messages[: len(conversation.messages) - len(said)], replied)
         return Command(goto=END, update={**update, **end, EVENT_LOG: [*update[EVENT_LOG], event]})
 
     def _end_or_resume(self, conversation: Conversation, config: RunnableConfig) -> Command[Any] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, convert_to_messages
 from langgraph.types import Overwrite
 from typing_extensions import TypedDict
 
@@ -14,7 +14,7 @@ from agentmatrix.chat.conversation import Conversation
 from agentmatrix.chat.transcript import audience_of
 from agentmatrix.errors import BuildError
 
-__all__ = ["Reply", "check_reply", "group_output", "replied", "reply_update"]
+__all__ = ["Reply", "changes_between", "check_reply", "group_output", "replied", "reply_update"]
 
 Reply = Literal["last", "transcript"] | Callable[[list[BaseMessage]], Any]
 """The group's reply to the graph around it: its last message, the whole transcript, or what a function makes of it."""
@@ -48,6 +48,14 @@ def reply_update(reply: Reply, conversation: Conversation, author: str | None, e
     dropped = {message.id for message in said} - left.keys()
     messages = [left.pop(message.id, message) for message in conversation.messages if message.id not in dropped]
     return {"messages": Overwrite([*messages, *left.values()]), **ends}
+
+
+def changes_between(before: Sequence[BaseMessage], after: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """What leads from one list of messages to another one by LangGraph's own reducer: messages without an id, and their
+    order, stay as they are."""
+    known, left = {message.id: message for message in before}, {message.id for message in after}
+    removed = [RemoveMessage(id=message.id) for message in before if message.id and message.id not in left]
+    return [*removed, *(message for message in after if known.get(message.id) is not message)]
 
 
 def check_reply(reply: Any) -> None:

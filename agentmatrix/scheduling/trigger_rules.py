@@ -251,8 +251,9 @@ class TriggeredDagRules(TriggeredDagState):
 
     def _deliver(self, node: str) -> None:
         if outcomes := self._outcomes.get(node):
-            is_whole = len(outcomes) == 1 and outcomes[0].id == node
-            self._deliveries[node] = self._arrived(outcomes[0] if is_whole else merged(outcomes, node))
+            first = outcomes[0]
+            is_whole = len(outcomes) == 1 and first.id == node and not first.is_sent
+            self._deliveries[node] = self._arrived(first if is_whole else merged(outcomes, node))
 
     def _start_deferred(self) -> bool:
         """Deferred nodes come after all else: they see everything that has run, and fold after it."""

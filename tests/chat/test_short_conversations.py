@@ -105,6 +105,16 @@ async def test_the_history_keeps_what_the_reply_leaves_out(verbs: Verbs) -> None
     assert ["Go.", "first", "second"] in said
 
 
+@pytest.mark.parametrize(("reply", "dropped"), [("transcript", []), ("last", ["a1 @bob"])])
+async def test_the_last_task_has_written_its_own_words(verbs: Verbs, reply: Any, dropped: list[str]) -> None:
+    graph = made(reply=reply).compile(InMemorySaver())
+    await verbs.invoke(graph, {"messages": "Go."}, THREAD)
+    before = next(one for one in graph.get_state_history(THREAD) if one.next == ("bob",))
+    *removed, words = before.tasks[0].result["messages"]
+    assert (words.name, words.text) == ("bob", "b1")
+    assert [one.id for one in removed] == [one.id for one in before.values["messages"] if one.text in dropped]
+
+
 @pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["", "saved"])
 async def test_a_reply_is_made_once(verbs: Verbs, saver: Any) -> None:
     asked = count()

@@ -50,6 +50,16 @@ def triggered(node: Callable[[State], Any]) -> Dag:
     return dag
 
 
+def test_one_send_is_a_list_whatever_the_name_of_its_receiver() -> None:
+    """An activation that a Send starts is told from others by a key such as "a.0", which may be the name of a node."""
+    found: list[Any] = []
+    dag = Dag(State).add_node("a", lambda state: Command(goto=Send("a.0", {})), destinations=("a.0",))
+    dag.add_node("a.0", lambda state: {"log": ["sent"]})
+    dag.add_node("t", lambda state: found.append(get_activation().items)).add_trigger("t", all_of("a.0"))
+    dag.compile().invoke({"log": []})
+    assert found == [{"a.0": [{"log": ["sent"]}]}]
+
+
 @pytest.mark.parametrize("barriers", [False, True])
 def test_a_task_works_for_the_node_that_called_it(barriers: bool) -> None:
     graph = triggered(says).compile(barriers=barriers)
