@@ -159,3 +159,20 @@ async def test_of_writes_that_cannot_be_kept_none_is(verbs: Verbs, durability: s
         await verbs.invoke(graph.compile(saver), {"log": ["x"]}, CONFIG, durability=durability)
     assert any("'work'" in note and "'last'" in note for note in failed.value.__notes__)
     assert not [channel for kept in saver.writes.values() for _, channel, _, path in kept.values() if "work" in path]
+
+
+@pytest.mark.parametrize("kind", [CyclicGraph, Dag])
+async def test_a_command_that_cannot_be_kept_leaves_the_one_before_it(verbs: Verbs, kind: Any) -> None:
+    """Both lie beside one checkpoint, and the saver gets the writes of the first one again with those of the second."""
+
+    def ask(state: State) -> State:
+        return {"log": [interrupt("who?"), interrupt("when?")]}
+
+    graph: Any = kind(State).add_node("ask", ask).add_edge(START, "ask").compile(InMemorySaver())
+    asked = await verbs.invoke(graph, {"log": []}, CONFIG)
+    first = Command(update={"log": ["note"]}, resume={asked["__interrupt__"][0].id: "me"})
+    await verbs.invoke(graph, first, CONFIG)
+    with pytest.raises(TypeError, match="serializ"):
+        await verbs.invoke(graph, Command(update={"log": ["lost"], "last": object()}), CONFIG, durability="sync")
+    resumed = await verbs.invoke(graph, Command(resume="now"), CONFIG)
+    assert resumed["log"] == ["note", "me", "now"]
