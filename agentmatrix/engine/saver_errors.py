@@ -83,8 +83,8 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
 
 
 def _free_places(saver: Any, config: Any, count: int, task_id: str) -> list[tuple[str, int]]:
-    """Where LangGraph's saver in memory, which takes the writes of a task one by one, will keep so many of them. A place
-    that is taken is left alone: the writes of commands are given again with those of each further command."""
+    """Where LangGraph's saver in memory, which takes the writes of a task one by one, will keep so many. What is
+    kept there is left alone: the writes of a command are given again with those of each further command."""
     if not isinstance(saver, InMemorySaver):
         return []
     kept = saver.writes.get(_checkpoint_of(config), {})
