@@ -112,6 +112,8 @@ class CompiledChatGroup(ScheduledGraph):
         elif self._is_in_a_members_name(config, supersteps):
             saved = saver_of(self, config).get_tuple(config)
             supersteps = self._as_turns(supersteps, self.get_state(config), saved)
+        elif _is_edit(config, supersteps) and edited.metadata is not None:
+            supersteps = _after_the_end(supersteps)
         return super(CompiledChatGroup, self._with_nodes_for(supersteps)).bulk_update_state(config, supersteps)
 
     async def abulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
@@ -123,6 +125,8 @@ class CompiledChatGroup(ScheduledGraph):
         elif self._is_in_a_members_name(config, supersteps):
             saved = await saver_of(self, config).aget_tuple(config)
             supersteps = self._as_turns(supersteps, await self.aget_state(config), saved)
+        elif _is_edit(config, supersteps) and edited.metadata is not None:
+            supersteps = _after_the_end(supersteps)
         return await super(CompiledChatGroup, self._with_nodes_for(supersteps)).abulk_update_state(config, supersteps)
 
     def _with_nodes_for(self, supersteps: Supersteps) -> CompiledChatGroup:
@@ -208,6 +212,14 @@ def _with_command(supersteps: Supersteps, command: Command[Any]) -> Supersteps:
         return StateUpdate(answer, NEXT_TURN, update.task_id)
 
     return [[replaced(update) if _is_unsigned(update) else update for update in updates] for updates in supersteps]
+
+
+def _after_the_end(supersteps: Supersteps) -> Supersteps:
+    """The edits of a conversation that is over, and stays so: LangGraph would take them for a turn of a member."""
+    return [
+        [update._replace(as_node=NEXT_TURN) if _is_unsigned(update) else update for update in updates]
+        for updates in supersteps
+    ]
 
 
 def _going_on(edited: StateSnapshot, saved: CheckpointTuple | None) -> Command[Any]:

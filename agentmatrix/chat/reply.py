@@ -53,9 +53,9 @@ def reply_update(reply: Reply, conversation: Conversation, author: str | None, e
 def changes_between(before: Sequence[BaseMessage], after: Sequence[BaseMessage]) -> list[BaseMessage]:
     """What leads from one list of messages to another one by LangGraph's own reducer: messages without an id, and their
     order, stay as they are."""
-    known, left = {message.id: message for message in before}, {message.id for message in after}
+    known, left = {*map(id, before)}, {message.id for message in after}
     removed = [RemoveMessage(id=message.id) for message in before if message.id and message.id not in left]
-    return [*removed, *(message for message in after if known.get(message.id) is not message)]
+    return [*removed, *(message for message in after if id(message) not in known)]
 
 
 def check_reply(reply: Any) -> None:

@@ -219,10 +219,34 @@ async def test_a_reducer_that_changes_what_it_is_given_takes_the_input_once(verb
     assert result["notes"] == {"said": ["one", "two"] if saver else ["two"]}
 
 
-@pytest.mark.parametrize("words", [["Go."], [("user", "Go.")], [{"role": "user", "content": "Go."}], "Go."])
-async def test_words_that_replace_the_transcript_have_any_form(verbs: Verbs, words: Any) -> None:
-    result = await verbs.invoke(made().compile(), {"messages": Overwrite(words)}, THREAD)
-    assert [message.text for message in result["messages"]] == ["Go.", "b1"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["Hi.", "Go."],
+        [("user", "Hi."), ("user", "Go.")],
+        [{"role": "user", "content": text} for text in ("Hi.", "Go.")],
+    ],
+)
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["", "saved"])
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_words_that_replace_the_transcript_have_any_form(
+    verbs: Verbs, turns: int, saver: Any, words: Any
+) -> None:
+    graph = made(stop=max_turns(turns), reply="transcript").compile(saver and saver())
+    result = await verbs.invoke(graph, {"messages": Overwrite(words)}, THREAD)
+    assert [message.text for message in result["messages"]] == ["Hi.", "Go.", "a1 @bob", "b1"][: 2 + turns]
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS)
+async def test_an_edit_of_a_conversation_that_is_over_does_not_open_it_again(verbs: Verbs, speaker: str) -> None:
+    graph = made(speaker=SPEAKERS[speaker](), reply="transcript").compile(InMemorySaver())
+    said = (await verbs.invoke(graph, {"messages": "Go."}, THREAD))["messages"]
+    graph.update_state(THREAD, {"messages": [("human", "Thanks.")]})
+    assert graph.get_state(THREAD).next == ()
+    await graph.aupdate_state(THREAD, {"messages": [("human", "Bye.")]})
+    assert graph.get_state(THREAD).next == ()
+    result = await verbs.invoke(graph, None, THREAD)
+    assert [message.text for message in result["messages"]] == [*(message.text for message in said), "Thanks.", "Bye."]
 
 
 def test_the_log_is_not_checked_as_keys_of_users_are() -> None:
