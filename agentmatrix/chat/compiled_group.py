@@ -16,7 +16,7 @@ from typing import Any, Final
 from langchain_core.messages import BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.graph import END
+from langgraph.graph import END, START
 from langgraph.pregel import Pregel
 from langgraph.types import Command, Send, StateSnapshot, StateUpdate
 
@@ -29,6 +29,7 @@ from agentmatrix.chat.message_ids import MessageIds
 from agentmatrix.chat.transcript import messages_of
 from agentmatrix.chat.turn import GroupSettings
 from agentmatrix.compose.scheduled_graph import ScheduledGraph
+from agentmatrix.engine.channels import RUN
 from agentmatrix.explanation import Explanation, NodeStatus
 from agentmatrix.pregel.compiled_graph import NS_SEP, AnyGraph
 from agentmatrix.pregel.pending_writes import pending_writes, saved_values, saver_of
@@ -178,7 +179,8 @@ class CompiledChatGroup(ScheduledGraph):
                 event["goto"] = goto
             return update._replace(values={**values, "messages": said, EVENT_LOG: [event]})
 
-        return [[turn(update) for update in updates] for updates in supersteps]
+        turns = [[turn(update) for update in updates] for updates in supersteps]
+        return turns if saved is None or RUN in saved.checkpoint["channel_values"] else _with_floor(turns, edited)
 
 
 def _compiled_again(group: Any, options: dict[str, Any], set_since: dict[str, Any]) -> CompiledChatGroup:
@@ -212,6 +214,17 @@ def _with_command(supersteps: Supersteps, command: Command[Any]) -> Supersteps:
         return StateUpdate(answer, NEXT_TURN, update.task_id)
 
     return [[replaced(update) if _is_unsigned(update) else update for update in updates] for updates in supersteps]
+
+
+def _with_floor(turns: Supersteps, edited: StateSnapshot) -> Supersteps:
+    """These turns before the first one of a run, which START has given the floor for: another member keeps it.
+
+    A step of the group's own keeps it beside the state; LangGraph forgets whom START has gone to."""
+    named = {update.as_node for updates in turns for update in updates}
+    waiting = [name for name in edited.next if name not in {*named, START, NEXT_TURN}]
+    if not waiting or END in named:
+        return turns
+    return [*turns[:-1], [*turns[-1], StateUpdate([Command(goto=waiting)], NEXT_TURN)]]  # type: ignore[arg-type]
 
 
 def _after_the_end(supersteps: Supersteps) -> Supersteps:

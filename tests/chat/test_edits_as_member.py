@@ -149,3 +149,15 @@ async def test_what_was_said_is_edited_in_its_speakers_name(removed: bool, sync:
     graph.update_state(THREAD, {"messages": [edit]}, as_node="ann")
     words = [] if removed else [("ann", "A better one.")]
     assert said(await run(graph, None, sync)) == [(None, "Go."), *words, ("bob", "b")]
+
+
+@SYNC
+@pytest.mark.parametrize("speaker", [round_robin, mention, handoff])
+async def test_a_person_who_was_asked_first_keeps_the_floor(speaker: Any, sync: bool) -> None:
+    group = ChatGroup({"joe": human(), "bob": model("b1")}, speaker=speaker(), stop=max_turns(2), reply="transcript")
+    graph = group.compile(InMemorySaver())
+    await run(graph, {"messages": "Which day, @joe?"}, sync)
+    await write_as(graph, "bob", "Not Monday.", sync)
+    assert set(graph.get_state(THREAD).next) == {"next_turn", "joe"}
+    result = await run(graph, Command(resume="Tuesday."), sync)
+    assert said(result)[:3] == [(None, "Which day, @joe?"), ("bob", "Not Monday."), ("joe", "Tuesday.")]
