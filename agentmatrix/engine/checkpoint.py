@@ -262,7 +262,7 @@ def close(
         joins, joined = schedule.joins_of.get(node, ()), False
         for join in joins:
             came = arrived.get(join) or (done if node in waiting or node in called else frozenset())
-            _set_join(channels, versions, join, came, following)
+            _set_join(channels, versions, join, came, following, is_deferred=node in deferred)
             joined = joined or (node in called and channels[join].is_available())
             updated.update((join,) if joined else ())
         triggers = node in called and not joined
@@ -364,11 +364,13 @@ def _seen(node: Any, seen: Mapping[str, Any]) -> list[Any]:
     return [seen.get(name) for name in node.triggers]
 
 
-def _set_join(channels: dict[str, Any], versions: Any, name: str, done: frozenset[str], following: Any) -> None:
-    """Let a join of LangGraph's hold the nodes that have arrived at it."""
-    arrived = done & channels[name].names
+def _set_join(
+    channels: dict[str, Any], versions: Any, name: str, done: frozenset[str], following: Any, *, is_deferred: bool
+) -> None:
+    """Let a join of LangGraph's hold the nodes that have arrived at it. A deferred node starts by its trigger."""
+    arrived = {*done} & channels[name].names
     if arrived != channels[name].seen:
-        channels[name] = channels[name].from_checkpoint(arrived)
+        channels[name] = channels[name].from_checkpoint((arrived, False) if is_deferred else arrived)
         channels[name].key = name
         versions[name] = following
 

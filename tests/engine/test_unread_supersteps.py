@@ -164,6 +164,25 @@ async def test_a_checkpoint_that_failed_behind_a_node_that_leads_to_itself(
     assert found[0][1][0][0]["log"] == ["x", "w1", "w2", "w3", "w4", "w5"]
 
 
+@pytest.mark.parametrize("durability", ["async", "sync"])
+async def test_a_join_into_a_deferred_node(verbs: Verbs, durability: str) -> None:
+    """Its channel holds more than that of another join: also whether the run is about to end."""
+    found = []
+    for kind in KINDS:
+        graph: Any = kind(State)
+        for name in "abc":
+            graph.add_node(name, lambda state, name=name: {"log": [name]})
+        graph.add_node("last", lambda state: {"log": [interrupt("?")]}, defer=True)
+        graph.add_edge(START, "a").add_edge("a", "b").add_edge("b", "c").add_edge(["a", "b"], "last")
+        graph.add_conditional_edges("c", lambda state: "a" if len(state["log"]) < 5 else END, ["a", END])
+        graph = graph.compile(InMemorySaver())
+        await verbs.invoke(graph, {"log": []}, CONFIG, durability=durability)
+        result = await verbs.invoke(graph, Command(resume="end"), CONFIG, durability=durability)
+        found.append((result, told(graph)))
+    assert found[0] == found[1]
+    assert found[0][0]["log"] == ["a", "b", "c", "a", "b", "c", "end"]
+
+
 async def test_under_sync_a_node_finds_the_checkpoint_before_it(verbs: Verbs) -> None:
     found = []
     for kind in KINDS:
