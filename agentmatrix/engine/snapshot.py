@@ -10,7 +10,7 @@ from langgraph.pregel import Pregel
 from agentmatrix.engine.channels import RUN
 from agentmatrix.engine.checkpoint import is_branch, is_open, levels_of, opened, schedule_of
 from agentmatrix.engine.step import OpenStep
-from agentmatrix.engine.tasks import TaskFactory
+from agentmatrix.engine.tasks import TaskFactory, TaskIds
 from agentmatrix.pregel.execution import (
     CONTROL_WRITES,
     NULL_TASK_ID,
@@ -68,25 +68,31 @@ def _live_tasks(
     written = [(NULL_TASK_ID, channel, value) for task_id, channel, value in pending_writes or () if task_id == _INPUT]
     apply_input_writes(checkpoint, channels, written, None)
     scheduler, ids = opened(checkpoint, channels, processes, step, written, branches=False)
-    factory = TaskFactory(
-        ids,
-        checkpoint,
-        pending_writes or (),
-        processes,
-        managed,
-        config,
-        stop,
-        options,
-        TaskTemplates(),
-        view=scheduler.view,
-        given=scheduler.given,
-        level=levels_of(schedule_of(channels), scheduler),
-        node_of=scheduler.topology.node_of,
-    )
-    running = OpenStep(schedule_of(channels), scheduler, factory)
+
+    def factory(ids: TaskIds) -> TaskFactory:
+        return TaskFactory(
+            ids,
+            checkpoint,
+            pending_writes or (),
+            processes,
+            managed,
+            config,
+            stop,
+            options,
+            TaskTemplates(),
+            view=scheduler.view,
+            given=scheduler.given,
+            level=levels_of(schedule_of(channels), scheduler),
+            node_of=scheduler.topology.node_of,
+        )
+
+    running = OpenStep(schedule_of(channels), scheduler, factory(ids))
     tasks = running.replay(pending_writes or [])
     if running.finished:
         channels.update(scheduler.state.final())
+    if running.held:
+        # All of a superstep has finished, and its checkpoint is not there: the next one is to run.
+        return running.go_on(factory(TaskIds(ids.checkpoint_id, ids.step + 1)))
     return tasks
 
 

@@ -58,13 +58,17 @@ class OpenStep:
             pending: the writes beside the checkpoint.
 
         Returns:
-            The tasks that have not finished, by id.
+            The tasks that have not finished, by id. What comes behind a barrier is held.
         """
+        opening = {*self.scheduler.rules.ready}
         statuses = read_task_statuses(pending)
         failed = {write[0] for write in pending if write[1] == ERROR_SOURCE_NODE}
         tasks: dict[ScheduledActivation, Task] = {}
 
         def saved(activation: ScheduledActivation) -> tuple[NodeResult, Record | None] | None:
+            if self.schedule.barriers and activation not in opening:
+                # It has not begun, though its task would have the id of one that has where a node leads to itself.
+                return None
             task = self._make(activation)
             status = statuses.get(task.id)
             if task.id in failed and status is not None:
@@ -80,7 +84,8 @@ class OpenStep:
             record = next((value for channel, value in status.output if is_record(channel, value)), None)
             return result_of(self.schedule, activation.node, task.name, status.output, recorded=True), record
 
-        unfinished = self.scheduler.replay(saved)
+        left = self.scheduler.replay(saved)
+        unfinished, self.held = [a for a in left if a in tasks], [a for a in left if a not in tasks]
         self.activations = {activation.task_id: activation for activation in unfinished}
         return {tasks[activation].id: tasks[activation] for activation in unfinished}
 

@@ -17,6 +17,7 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -81,12 +82,13 @@ class HostRun(HostRpc):
         self.config: HostRunConfig | None = None
         self.control: RunControlProxy | None = None
         self._drained: str | None = None
+        self._decoding_drain: Future[None] | None = None
         self._signals: IncomingSignals | None = None
         self._signals_open: tuple[Any, tuple[str, ...], Codec] | None = None
         self.cancelled = False
         self._scope = CancelScope()
         self._stop_reason = ""
-        self._refused = self._draining = False
+        self._refused = self._draining = self._is_watched = self._keeps_messages = False
         self._stream: HostStream | AsyncHostStream | None = None
         self._new_task: asyncio.Task[None] | None = None
         """Keeps the task alive until its first step, where it becomes `_task`."""
@@ -95,7 +97,6 @@ class HostRun(HostRpc):
         self._timer: asyncio.TimerHandle | None = None
         self._place: AgentSlot | None = None
         self._turn: RunTurn | None = None
-        self._is_watched = False
         self._root: Any = None
         """The graph that was asked for; `_graph` is it, or one inside it."""
         self._graph: Any = None
@@ -103,7 +104,6 @@ class HostRun(HostRpc):
         self._limits: list[object] = []
         self.record = RunRecord("", "", "", caller)
         self._messages = ReceivedMessages(frames.connection)
-        self._keeps_messages = False
         self._usage: ReportedUsage | None = None
 
     # FrameReceiver: called on the I/O thread.
@@ -130,11 +130,11 @@ class HostRun(HostRpc):
             self.record.signals += 1
             self._incoming_signals().receive(received)
         elif kind == "notice" and frame.notice.kind == "drain":
-            self.host.services.submit(self._decode_drain, received)
+            self._decoding_drain = self.host.services.submit(self._decode_drain, received)
         elif kind == "notice" and frame.notice.kind == "budget":
             self.host.services.submit(self._limit_budget, received)
         elif kind == "notice" and frame.notice.kind == "close":
-            self._incoming_signals().close()
+            self._incoming_signals().close(after=self._decoding_drain)
             received.release()
 
     def lost(self, error: AgentMatrixError) -> None:

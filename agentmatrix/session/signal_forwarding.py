@@ -115,8 +115,15 @@ class IncomingSignals:
             received.release()
         self._schedule()
 
-    def close(self) -> None:
-        """No more signals will come. On the I/O thread."""
+    def close(self, after: Future[None] | None = None) -> None:
+        """No more signals will come. On the I/O thread.
+
+        Args:
+            after: what else has come before, such as a drain, and is done by a worker.
+        """
+        if after is not None:
+            after.add_done_callback(lambda _: self.close())
+            return
         with self._lock:
             self._queue.append(None)
         self._schedule()

@@ -119,8 +119,10 @@ async def test_a_node_that_fails(verbs: Verbs, durability: str) -> None:
 class Refuses(InMemorySaver):
     """Fails at one checkpoint."""
 
+    refuses_at: int | None = 3
+
     def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
-        if metadata["step"] == 3:
+        if metadata["step"] == self.refuses_at:
             raise ConnectionError("the disk is gone")
         return super().put(config, checkpoint, metadata, new_versions)
 
@@ -134,6 +136,32 @@ async def test_under_sync_nothing_runs_behind_a_checkpoint_that_failed(verbs: Ve
             await verbs.invoke(graph, {"log": ["x"]}, CONFIG, durability="sync")
         found.append((ran, told(graph)[0]))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_checkpoint_that_failed_behind_a_node_that_leads_to_itself(
+    verbs: Verbs, durability: str, stream: bool
+) -> None:
+    """All of the superstep lies beside the checkpoint before it. The next run puts the one that failed, and goes on."""
+    found = []
+    for kind in KINDS:
+        saver: Any = Refuses()
+        graph: Any = kind(State).add_node("work", lambda state: {"log": [f"w{len(state['log'])}"]})
+        graph.add_edge(START, "work")
+        graph.add_conditional_edges("work", lambda state: "work" if len(state["log"]) < 6 else END, ["work", END])
+        graph = graph.compile(checkpointer=saver)
+        with pytest.raises(ConnectionError):
+            await verbs.invoke(graph, {"log": ["x"]}, CONFIG, durability=durability)
+        saver.refuses_at = None
+        stopped = graph.get_state(CONFIG).values
+        if stream:
+            await verbs.listed(graph, "stream", None, CONFIG)
+        else:
+            await verbs.invoke(graph, None, CONFIG)
+        found.append((stopped, told(graph)))
+    assert found[0] == found[1]
+    assert found[0][1][0][0]["log"] == ["x", "w1", "w2", "w3", "w4", "w5"]
 
 
 async def test_under_sync_a_node_finds_the_checkpoint_before_it(verbs: Verbs) -> None:

@@ -15,6 +15,8 @@ from agentmatrix import Host, RemoteAgent
 from agentmatrix.errors import AgentMatrixError, EncodeError, HostLost, SignalError
 from agentmatrix.live.signal_router import SIGNAL_ROUTER
 from agentmatrix.session import signal_forwarding
+from agentmatrix.session.host_run import HostRun
+from agentmatrix.session.signal_forwarding import IncomingSignals
 from agentmatrix.testing import loopback
 from tests.live.collecting_graphs import State, above, collecting, live
 
@@ -154,6 +156,42 @@ async def test_stop(place: Any, verbs: Any) -> None:
     with pytest.raises(GraphDrained, match="enough"):
         await run.result()
     assert (await verbs.invoke(graph, None, config))["heard"] == [1, "second"]
+
+
+async def test_a_stop_is_not_overtaken_by_the_end_of_the_input(monkeypatch: pytest.MonkeyPatch, verbs: Any) -> None:
+    receive, decode, told = HostRun.receive, HostRun._decode_drain, list[str]()
+    set_drained, close, has_closed = HostRun._drain, IncomingSignals.close, threading.Event()
+
+    def received(self: Any, received: Any) -> None:
+        closes = received.frame.notice.kind == "close"
+        receive(self, received)
+        if closes:
+            has_closed.set()
+
+    def decoded(self: Any, received: Any) -> None:
+        assert has_closed.wait(60)
+        decode(self, received)
+
+    def drained(self: Any, reason: str) -> None:
+        told.append(reason)
+        set_drained(self, reason)
+
+    def closed(self: Any, after: Any = None) -> None:
+        if after is None:
+            told.append("closed")
+        close(self, after)
+
+    monkeypatch.setattr(HostRun, "receive", received)
+    monkeypatch.setattr(HostRun, "_decode_drain", decoded)
+    monkeypatch.setattr(HostRun, "_drain", drained)
+    monkeypatch.setattr(IncomingSignals, "close", closed)
+    graph = above(loopback(two(collecting(verbs), collecting(verbs))), checkpointer=InMemorySaver())
+    async with live(verbs, graph, EMPTY, {"configurable": {"thread_id": "1"}}) as run:
+        await run.signal("panel/first/audio", 1)
+        await run.stop("enough")
+    with pytest.raises(GraphDrained, match="enough"):
+        await run.result()
+    assert told[:2] == ["enough", "closed"]
 
 
 async def test_a_host_that_is_lost(verbs: Any) -> None:

@@ -89,6 +89,12 @@ class Browser:
         sent = ("Network.requestWillBeSent", "Network.webSocketCreated")
         return [_url(one["params"]) for one in told if one["method"] in sent]
 
+    def open(self, url: str) -> None:
+        """Opens a page. What the console has said so far is of another one, whose server may have gone."""
+        self.driver.get("about:blank")
+        self.driver.get_log("browser")
+        self.driver.get(url)
+
     @property
     def errors(self) -> list[str]:
         """What the console says of errors, such as a script that the page's policy has refused."""

@@ -32,7 +32,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def opened(browser: Browser, client: PageClient) -> None:
-    browser.driver.get(client.server.url)
+    browser.open(client.server.url)
     browser.find("#graphs button")
 
 
