@@ -26,6 +26,7 @@ from langgraph.types import Command
 
 from agentmatrix.agent import messages_in
 from agentmatrix.chat.claims import Claims
+from agentmatrix.chat.compiled_group import TOGETHER
 from agentmatrix.chat.conversation import EVENT_LOG, Conversation, Event, saved_results, speakers_of
 from agentmatrix.chat.live_messages import LiveMessages
 from agentmatrix.chat.member import Member
@@ -199,8 +200,12 @@ class ParallelTurns:
 
     def _pool_with(self, member: Member, config: RunnableConfig) -> Any:
         """The pool in which the member's turn has begun, after a fallback."""
-        pool = self._pools.get(id(LoopHandle(config).loop)) if self._pools and not self._is_free else None
-        return pool if pool and member.name in pool.running else None
+        if not self._pools or self._is_free:
+            return None
+        handle = LoopHandle(config)
+        pool = self._pools.get(id(handle.loop))
+        # A command from outside may lead to the member while a broadcast is at work: each has a turn.
+        return pool if pool and member.name in pool.running and TOGETHER not in handle.other_tasks else None
 
     def _claims_in_task(self, state: dict[str, Any], config: RunnableConfig) -> Claims | None:
         """What the members have taken that speak at the same time, each in a task of its own."""

@@ -16,6 +16,7 @@ from agentmatrix.speakers import broadcast
 from agentmatrix.stops import max_turns, when
 from agentmatrix.testing import loopback
 from agentmatrix.testing.scripted import ScriptedChatModel
+from tests.conftest import Verbs
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
@@ -98,3 +99,14 @@ async def test_members_write_other_keys_than_messages(is_async: bool) -> None:
     start: Any = {"messages": "hi", "count": 0}
     result = await group.ainvoke(start) if is_async else group.invoke(start)
     assert result["stop_reason"] == "both"
+
+
+async def test_a_command_to_a_member_while_a_broadcast_is_at_work(verbs: Verbs) -> None:
+    ann, bob = ScriptedChatModel("a", cycle=True), ScriptedChatModel("b", cycle=True)
+    graph = ChatGroup({"ann": ann, "bob": bob}, speaker=broadcast(), stop=max_turns(2)).compile(InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "1"}}
+    await verbs.invoke(graph, {"messages": "Go."}, thread)
+    begun = [snapshot.config for snapshot in graph.get_state_history(thread) if snapshot.next == ("together",)]
+    for config in begun:
+        result = await verbs.invoke(graph, Command(goto="bob"), config)
+        assert result["stop_reason"] == "max_turns(2)"
