@@ -164,9 +164,8 @@ class Runner(PregelRunner):
 
     def _next_step(self) -> Generator[Request, Any, list[Task]]:
         """The tasks of the next superstep, which begins at once."""
-        tasks = self.loop.next_step() or []
-        yield from self.loop.checkpoint_to_wait_for()
-        return (yield from self._uncached(tasks))
+        yield from self.loop.end_step()
+        return (yield from self._uncached(self.loop.next_step() or []))
 
     def _events(self, at_work: bool) -> Generator[Request, Any, list[Task]]:
         """Let all count that has come from outside; the tasks that start because of it."""

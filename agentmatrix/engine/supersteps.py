@@ -131,24 +131,32 @@ class SuperstepLoop(SchedulerLoop):
             return False
         return step is None or (self.schedule.barriers and bool(step.held))
 
+    def end_step(self) -> list[SaverFuture]:
+        """Put the checkpoint behind the superstep that is open, if it is kept. Returns what is to be done before the
+        next one begins, as in LangGraph."""
+        with self.lock:
+            if (step := self.open_step) is None or not self._saves:
+                return []
+            self.updated_channels = updated = self._close(step, step.held)
+            self._has_unshown_values |= not updated.isdisjoint(self._outputs)
+            self._put_checkpoint({"source": "loop"})
+            step.finished = {}
+        return checkpoints_under_way([self]) if self.durability == "sync" else []
+
     def next_step(self) -> list[Task] | None:
         """Begin the next superstep at once. Returns its tasks, or None where the run is over."""
         with self.lock:
-            if (step := self.open_step) is not None:
-                if self._saves:
-                    self.updated_channels = updated = self._close(step, step.held)
-                    self._has_unshown_values |= not updated.isdisjoint(self._outputs)
-                    self._put_checkpoint({"source": "loop"})
-                else:
-                    self.step += 1
-                return self._next_level(step)
-            self._end_between()
-            self._is_over = not self.tick()
-            return None if self._is_over else list(self.tasks.values())
-
-    def checkpoint_to_wait_for(self) -> list[SaverFuture]:
-        """The checkpoint that the superstep which has begun at once waits for, as in LangGraph."""
-        return checkpoints_under_way([self]) if self._saves and self.durability == "sync" else []
+            if (step := self.open_step) is None:
+                self._end_between()
+                self._is_over = not self.tick()
+                return None if self._is_over else list(self.tasks.values())
+            if not self._saves:
+                self.step += 1
+            elif self.control is not None and self.control.drain_requested:
+                self.status, self._is_over, self.open_step = "draining", True, None
+                self._show_values(frozenset())
+                return None
+            return self._next_level(step)
 
     def _show_values(self, updated: Set[str]) -> None:
         """Stream the values, if some of these channels are among them, or have been since they were streamed last."""

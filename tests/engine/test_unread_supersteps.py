@@ -99,6 +99,31 @@ async def test_a_drain_that_a_node_asks_for(verbs: Verbs, durability: str) -> No
     assert found[0] == found[1]
 
 
+class Drains(InMemorySaver):
+    """Asks for a drain while it puts a checkpoint."""
+
+    def __init__(self, control: RunControl) -> None:
+        super().__init__()
+        self.control = control
+
+    def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+        if metadata["step"] == 3:
+            self.control.request_drain("now")
+        return super().put(config, checkpoint, metadata, new_versions)
+
+
+async def test_under_sync_a_drain_that_comes_with_a_checkpoint_stops_behind_it(verbs: Verbs) -> None:
+    found = []
+    for kind in KINDS:
+        control = RunControl()
+        graph = loop(kind, Drains(control))
+        with pytest.raises(GraphDrained):
+            await verbs.invoke(graph, {"log": ["x"]}, CONFIG, durability="sync", control=control)
+        stopped = told(graph)
+        found.append((stopped, await verbs.invoke(graph, None, CONFIG, durability="async")))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("durability", DURABILITIES)
 async def test_a_node_that_fails(verbs: Verbs, durability: str) -> None:
     found = []
