@@ -281,10 +281,11 @@ async def test_a_run_that_saves_nothing_on_its_way_is_lost(verbs: Any, processes
 
 async def test_a_graph_called_in_a_node_goes_on_too(processes: Processes) -> None:
     """Two calls in one node are two nested graphs: each goes on in its own namespace."""
-    remote = processes.remote()
+    remote, is_held = processes.remote(), asyncio.Event()
 
     async def calls(state: Steps) -> Steps:
         one = await remote.ainvoke({**state, "key": "one", "log": []})
+        await is_held.wait()
         two = await remote.ainvoke({**state, "key": "two", "log": []})
         return {"log": [*one["log"], *two["log"]]}
 
@@ -294,6 +295,7 @@ async def test_a_graph_called_in_a_node_goes_on_too(processes: Processes) -> Non
     run = asyncio.create_task(graph.ainvoke(state, config, durability="sync"))
     await processes.until("third")
     processes.hold("second")
+    is_held.set()
     await processes.until("second", 2)
     processes.where("second").send_signal(signal.SIGKILL)
     await processes.until("second", 3)
