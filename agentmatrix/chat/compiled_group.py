@@ -114,7 +114,7 @@ class CompiledChatGroup(ScheduledGraph):
             saved = saver_of(self, config).get_tuple(config)
             supersteps = self._as_turns(supersteps, self.get_state(config), saved)
         elif _is_edit(config, supersteps) and edited.metadata is not None:
-            supersteps = _after_the_end(supersteps)
+            supersteps = _signed_by_next_turn(supersteps)
         return super(CompiledChatGroup, self._with_nodes_for(supersteps)).bulk_update_state(config, supersteps)
 
     async def abulk_update_state(self, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
@@ -127,7 +127,7 @@ class CompiledChatGroup(ScheduledGraph):
             saved = await saver_of(self, config).aget_tuple(config)
             supersteps = self._as_turns(supersteps, await self.aget_state(config), saved)
         elif _is_edit(config, supersteps) and edited.metadata is not None:
-            supersteps = _after_the_end(supersteps)
+            supersteps = _signed_by_next_turn(supersteps)
         return await super(CompiledChatGroup, self._with_nodes_for(supersteps)).abulk_update_state(config, supersteps)
 
     def _with_nodes_for(self, supersteps: Supersteps) -> CompiledChatGroup:
@@ -180,7 +180,11 @@ class CompiledChatGroup(ScheduledGraph):
             return update._replace(values={**values, "messages": said, EVENT_LOG: [event]})
 
         turns = [[turn(update) for update in updates] for updates in supersteps]
-        return turns if saved is None or RUN in saved.checkpoint["channel_values"] else _with_floor(turns, edited)
+        return (
+            turns
+            if saved is None or RUN in saved.checkpoint["channel_values"]
+            else _with_waiting_members(turns, edited)
+        )
 
 
 def _compiled_again(group: Any, options: dict[str, Any], set_since: dict[str, Any]) -> CompiledChatGroup:
@@ -216,7 +220,7 @@ def _with_command(supersteps: Supersteps, command: Command[Any]) -> Supersteps:
     return [[replaced(update) if _is_unsigned(update) else update for update in updates] for updates in supersteps]
 
 
-def _with_floor(turns: Supersteps, edited: StateSnapshot) -> Supersteps:
+def _with_waiting_members(turns: Supersteps, edited: StateSnapshot) -> Supersteps:
     """These turns before the first one of a run, which START has given the floor for: another member keeps it.
 
     A step of the group's own keeps it beside the state; LangGraph forgets whom START has gone to."""
@@ -227,7 +231,7 @@ def _with_floor(turns: Supersteps, edited: StateSnapshot) -> Supersteps:
     return [*turns[:-1], [*turns[-1], StateUpdate([Command(goto=waiting)], NEXT_TURN)]]  # type: ignore[arg-type]
 
 
-def _after_the_end(supersteps: Supersteps) -> Supersteps:
+def _signed_by_next_turn(supersteps: Supersteps) -> Supersteps:
     """The edits of a conversation that is over, and stays so: LangGraph would take them for a turn of a member."""
     return [
         [update._replace(as_node=NEXT_TURN) if _is_unsigned(update) else update for update in updates]

@@ -254,19 +254,19 @@ class GroupNodes:
     ) -> Any:
         """The update of a turn with an event behind its own. Where the end cannot be made in this task, or where a rule
         does not lead on to one member, `next_turn` decides; a model and a function of the user are asked once."""
-        if "stop_reason" in event and (ended := self._ended(update, event, conversation, config)) is not None:
+        if "stop_reason" in event and (ended := self._end_with_turn(update, event, conversation, config)) is not None:
             return ended
         if self._is_pure and len(event.get("speakers", ())) != 1:
             return update
         return {**update, EVENT_LOG: [*update[EVENT_LOG], event]}
 
-    def _ended(
+    def _end_with_turn(
         self, update: dict[str, Any], event: Event, conversation: Conversation, config: RunnableConfig
     ) -> Command[Any] | None:
         """The command that ends the conversation with a turn. None where the turn is to be seen before the reply: by
         whoever follows the run, or in the history of the thread, if the reply leaves out what it has said."""
         loop = LoopHandle(config)
-        if loop.is_read or loop.is_followed or loop.node_handlers:
+        if loop.is_streamed or loop.is_followed or loop.node_handlers:
             return None
         if loop.has_checkpointer and callable(self.reply):
             return None

@@ -63,41 +63,41 @@ def explained_put_writes(saver: Any, put_writes: Any, names: Mapping[str, str]) 
 
     def put(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> Any:
         with note(writes, task_id):
-            free = _free_places(saver, config, len(writes), task_id)
+            unused = _unused_keys(saver, config, len(writes), task_id)
             try:
                 return put_writes(config, writes, task_id, *path)
             except Exception:
-                _take_back(saver, config, free)
+                _remove_writes(saver, config, unused)
                 raise
 
     async def aput(config: Any, writes: Sequence[Write], task_id: str, *path: str) -> None:
         with note(writes, task_id):
-            free = _free_places(saver, config, len(writes), task_id)
+            unused = _unused_keys(saver, config, len(writes), task_id)
             try:
                 await put_writes(config, writes, task_id, *path)
             except Exception:
-                _take_back(saver, config, free)
+                _remove_writes(saver, config, unused)
                 raise
 
     return aput if inspect.iscoroutinefunction(put_writes) else put
 
 
-def _free_places(saver: Any, config: Any, count: int, task_id: str) -> list[tuple[str, int]]:
+def _unused_keys(saver: Any, config: Any, count: int, task_id: str) -> list[tuple[str, int]]:
     """Where LangGraph's saver in memory, which takes the writes of a task one by one, will keep so many. What is
     kept there is left alone: the writes of a command are given again with those of each further command."""
     if not isinstance(saver, InMemorySaver):
         return []
-    kept = saver.writes.get(_checkpoint_of(config), {})
+    kept = saver.writes.get(_checkpoint_key(config), {})
     return [(task_id, number) for number in range(count) if (task_id, number) not in kept]
 
 
-def _take_back(saver: Any, config: Any, places: Iterable[tuple[str, int]]) -> None:
+def _remove_writes(saver: Any, config: Any, keys: Iterable[tuple[str, int]]) -> None:
     """Where one of the writes of a task fails, those before it go."""
-    for place in places:
-        saver.writes[_checkpoint_of(config)].pop(place, None)
+    for key in keys:
+        saver.writes[_checkpoint_key(config)].pop(key, None)
 
 
-def _checkpoint_of(config: Any) -> tuple[str, str, str]:
+def _checkpoint_key(config: Any) -> tuple[str, str, str]:
     thread = config["configurable"]
     return thread["thread_id"], thread.get("checkpoint_ns", ""), thread["checkpoint_id"]
 

@@ -115,7 +115,7 @@ class LoopHandle:
         return self.is_watched or self._modes == {"updates"}
 
     @property
-    def is_read(self) -> bool:
+    def is_streamed(self) -> bool:
         """Whether anything but the result of the run is read while it goes on."""
         return bool(getattr(self.loop, "shows_parts", True))
 
@@ -128,7 +128,7 @@ class LoopHandle:
     def _modes(self) -> frozenset[str]:
         modes = frozenset(self.loop.stream.modes if self.loop.stream else ())
         # `invoke` asks for updates to find interrupts among them, which members of a group do not stream.
-        return modes if self.is_read else modes - {"updates"}
+        return modes if self.is_streamed else modes - {"updates"}
 
     @property
     def pending_writes(self) -> list[tuple[str, str, Any]]:

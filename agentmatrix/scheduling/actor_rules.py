@@ -86,7 +86,7 @@ class ActorRules(LoopRules):
         if activation.message is None:
             super().finish(activation, bit, result)
             return
-        self._ends(activation)
+        self._remove_at_work(activation)
         address, name = activation.node, split_path(activation.message.path)[0]
         del self.mailboxes.reading[address]
         self._times[name] = self._times.get(name, 0) + 1

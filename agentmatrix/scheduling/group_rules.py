@@ -66,7 +66,7 @@ class GroupRules:
         self.queues = SourceQueues(topology)
         self.at_work: dict[ScheduledActivation, None] = {}
         # By node, how many of these are its own.
-        self._nodes_at_work: dict[str, int] = {}
+        self._counts_at_work: dict[str, int] = {}
         self.failed: dict[str, ScheduledActivation] = {}
         self.phase = ReplayPhase.OPENING
         self._is_open = False
@@ -102,7 +102,7 @@ class GroupRules:
             else:
                 self._recorded_sends[choice["sends"]] = choice["to"]
 
-    def _opened(self, looks: Iterable[str]) -> None:
+    def _decide_opening(self, looks: Iterable[str]) -> None:
         """The opening is read: decide what follows from it alone, then go on to what is recorded, or to all else.
 
         Args:
@@ -305,21 +305,21 @@ class GroupRules:
     # activations
 
     def _begin(self, activation: ScheduledActivation) -> None:
-        self._works(activation)
+        self._add_at_work(activation)
         self.ready.append(activation)
         self._is_quiet = False
 
-    def _works(self, activation: ScheduledActivation) -> None:
+    def _add_at_work(self, activation: ScheduledActivation) -> None:
         self.at_work[activation] = None
-        self._nodes_at_work[activation.node] = self._nodes_at_work.get(activation.node, 0) + 1
+        self._counts_at_work[activation.node] = self._counts_at_work.get(activation.node, 0) + 1
 
-    def _ends(self, activation: ScheduledActivation) -> None:
+    def _remove_at_work(self, activation: ScheduledActivation) -> None:
         del self.at_work[activation]
-        self._nodes_at_work[activation.node] -= 1
+        self._counts_at_work[activation.node] -= 1
 
     def _cancel(self, losers: Iterable[ScheduledActivation]) -> None:
         for loser in losers:
-            self._ends(loser)
+            self._remove_at_work(loser)
             if loser in self.ready:
                 self.ready.remove(loser)
             else:

@@ -62,7 +62,7 @@ class LoopRules(LoopState):
                     self._put(node, _EDGE, Delivery(self.topology.start, self.topology.start, known, depth, {}))
         for activation, result in opening.updated:
             self._done(activation, 0, result)
-        self._opened(self.topology.nodes)
+        self._decide_opening(self.topology.nodes)
 
     def _sources_of(self, node: str, key: str) -> Sequence[str]:
         return next(sources for name, sources in self._joins[node] if name == key)
@@ -73,7 +73,7 @@ class LoopRules(LoopState):
         """A node may lead wherever there is a node."""
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
-        self._ends(activation)
+        self._remove_at_work(activation)
         if activation.send is None:
             self._busy[activation.node] -= 1
         self._done(activation, bit, result)

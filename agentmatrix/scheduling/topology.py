@@ -207,7 +207,7 @@ class Topology:
         return tuple(sorted((node for node in self.nodes if node in self.rank), key=lambda node: self.rank[node]))
 
     @cached_property
-    def first(self) -> tuple[str, ...]:
+    def entry_nodes(self) -> tuple[str, ...]:
         """The nodes that may start, or be skipped, before any node has run: START is among their sources, or something
         from outside, or they have none."""
         return tuple(

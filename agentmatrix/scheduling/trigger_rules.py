@@ -31,7 +31,7 @@ class TriggeredDagRules(TriggeredDagState):
         if opening.saved is not None:
             self._restore(opening.saved)
             for activation in opening.resumed:
-                self._works(activation)
+                self._add_at_work(activation)
         else:
             self._begin_anew(opening)
         for activation in opening.sends:
@@ -50,7 +50,7 @@ class TriggeredDagRules(TriggeredDagState):
             self.started.add(activation.node)
             self._done(activation, 0, result)
         begins = opening.begins and opening.saved is None and not opening.sends
-        self._opened(self.topology.first if begins else self.topology.nodes)
+        self._decide_opening(self.topology.entry_nodes if begins else self.topology.nodes)
 
     def _begin_anew(self, opening: Opening) -> None:
         roots = {*opening.ready, *opening.waiting, *(send.node for send in opening.sends)}
@@ -68,7 +68,7 @@ class TriggeredDagRules(TriggeredDagState):
         check_declared(self.topology, activation.node, result)
 
     def finish(self, activation: ScheduledActivation, bit: int, result: NodeResult) -> None:
-        self._ends(activation)
+        self._remove_at_work(activation)
         self._done(activation, bit, result)
         self._wave()
 
@@ -143,14 +143,14 @@ class TriggeredDagRules(TriggeredDagState):
             if state is GroupState.BROKEN and broken is None:
                 broken = group, gone
         if waits:
-            self._wait(node)
+            self._note_awaited(node)
             return
         if broken is not None:
             self._fail(node, *broken)
         else:
             self._settle(node)
 
-    def _wait(self, node: str) -> None:
+    def _note_awaited(self, node: str) -> None:
         """Note a node that this one waits for in any case."""
         [group, *others] = self.topology.groups.get(node) or [None]
         if group is None or others or self.topology.edge_sources[node] or not group.needs_all_nodes:
@@ -236,7 +236,7 @@ class TriggeredDagRules(TriggeredDagState):
             self._looks.add(node)
 
     def _settle(self, node: str) -> None:
-        if self._nodes_at_work.get(node):
+        if self._counts_at_work.get(node):
             return
         # A group may have started it before its other sources have settled. One of them may still `Send` to it.
         if node not in self.lost and any(map(self.node_may_come, self.topology.choosers[node])):

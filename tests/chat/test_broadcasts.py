@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph import MessagesState
 from langgraph.types import Command, interrupt
 
 from agentmatrix.chat import ChatGroup
@@ -16,29 +16,8 @@ from agentmatrix.speakers import broadcast
 from agentmatrix.stops import max_turns, when
 from agentmatrix.testing import loopback
 from agentmatrix.testing.scripted import ScriptedChatModel
+from tests.chat.scripted_groups import THREAD, in_graph, once, talk, whole
 from tests.conftest import Verbs
-
-THREAD: Any = {"configurable": {"thread_id": "1"}}
-
-
-def talk(result: Any) -> list[tuple[str | None, str]]:
-    return [(message.name, message.text) for message in result["messages"]]
-
-
-def whole(members: Any, **options: Any) -> Any:
-    return ChatGroup(members, reply="transcript", **options)
-
-
-def once(text: str) -> ScriptedChatModel:
-    """Says one thing, then keeps silent."""
-    return ScriptedChatModel([text] + [""] * 20)
-
-
-def in_graph(agent: Any, **options: Any) -> Any:
-    graph = StateGraph(MessagesState)
-    graph.add_node("inner", agent)
-    graph.add_edge(START, "inner")
-    return graph.compile(**options)
 
 
 @pytest.mark.parametrize("saver", [None, True])

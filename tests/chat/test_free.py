@@ -25,32 +25,11 @@ from agentmatrix.speakers import broadcast, free
 from agentmatrix.stops import budget, max_turns, says
 from agentmatrix.testing import loopback
 from agentmatrix.testing.scripted import ScriptedChatModel
-
-THREAD: Any = {"configurable": {"thread_id": "1"}}
-
-
-def talk(result: Any) -> list[tuple[str | None, str]]:
-    return [(message.name, message.text) for message in result["messages"]]
-
-
-def whole(members: Any, **options: Any) -> Any:
-    return ChatGroup(members, reply="transcript", **options)
-
-
-def once(text: str) -> ScriptedChatModel:
-    """Says one thing, then keeps silent."""
-    return ScriptedChatModel([text] + [""] * 20)
+from tests.chat.scripted_groups import THREAD, in_graph, once, talk, whole
 
 
 def all_pools() -> list[MemberPool]:
     return [known for known in gc.get_objects() if isinstance(known, MemberPool)]
-
-
-def in_graph(agent: Any, **options: Any) -> Any:
-    graph = StateGraph(MessagesState)
-    graph.add_node("inner", agent)
-    graph.add_edge(START, "inner")
-    return graph.compile(**options)
 
 
 def speaks(script: Callable[[list[BaseMessage]], str]) -> Any:

@@ -12,22 +12,7 @@ from langgraph.types import Command
 from agentmatrix.chat import ChatGroup
 from agentmatrix.speakers import human
 from agentmatrix.stops import max_turns
-from agentmatrix.testing.scripted import ScriptedChatModel
-
-THREAD: Any = {"configurable": {"thread_id": "1"}}
-
-
-def talk(result: Any) -> list[tuple[str | None, str]]:
-    return [(message.name, message.text) for message in result["messages"]]
-
-
-def whole(members: Any, **options: Any) -> Any:
-    return ChatGroup(members, reply="transcript", **options)
-
-
-def once(text: str) -> ScriptedChatModel:
-    """Says one thing, then keeps silent."""
-    return ScriptedChatModel([text] + [""] * 20)
+from tests.chat.scripted_groups import THREAD, once, talk, whole
 
 
 def test_a_person_is_a_member_of_any_group() -> None:
